@@ -244,7 +244,7 @@ class Databases:
         # A child can use a test database if it is a fork, if a variable names one, or if one has
         # content. None of this holds for `uname`, which xdist's workers start.
         if child.is_fork or databases or self.provisioned():
-            self._connections.open_to_others()
+            self._connections.has_others = True
         if self.levels and running_build() is None and not self.finished:
             for database in databases:
                 with suppress(ArenaError):

@@ -11,7 +11,7 @@ import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
 
     from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Registry
     from pytest_arena._product import Core
     from pytest_arena._values import CodeLine
@@ -73,31 +74,23 @@ class LostWrites:
         self._core = core
         self._registry = registry
         # By the serial of the level. A wider fixture's serial is negative.
-        self._lost: dict[int, list[LostWork]] = {}
+        self.by_level: dict[int, list[LostWork]] = {}
 
     def take(self) -> list[LostWork]:
         """Return the lost work of the current level since the last call."""
-        lost = self._lost.pop(self._core.serial(), [])
-        for serial in [*self._lost]:
+        lost = self.by_level.pop(self._core.serial(), [])
+        for serial in [*self.by_level]:
             if serial > 0:  # of an earlier test
-                del self._lost[serial]
+                del self.by_level[serial]
         return lost
 
     def of_fixtures(self) -> list[LostWork]:
         """Return the lost work of all existing wider fixtures."""
         lost = []
-        for serial, works in self._lost.items():
+        for serial, works in self.by_level.items():
             if serial < 0:
                 lost += works
         return lost
-
-    def of_fixture(self, serial: int) -> list[LostWork]:
-        """Return the lost work of the wider fixture whose level has this serial."""
-        return self._lost.get(serial, [])
-
-    def forget_fixture(self, serial: int) -> None:
-        """Forget the lost work of a wider fixture that ends."""
-        self._lost.pop(serial, None)
 
     # SQLAlchemy's events.
 
@@ -123,7 +116,7 @@ class LostWrites:
             writes = pooled.pending_writes or pooled.begin_writes(user_line(), serial)
             writes.writes.append((meaning.table, serial))
         elif meaning.ends_transaction:
-            pooled.end_writes()
+            pooled.pending_writes = None
 
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
@@ -167,7 +160,7 @@ class LostWrites:
             del writes.writes[writes.end_savepoint() :]
             writes.has_failed = False
             if not writes.writes:
-                pooled.end_writes()
+                pooled.pending_writes = None
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
@@ -184,7 +177,7 @@ class LostWrites:
         # With autocommit no transaction is open.
         if pooled.answer is not None and pooled.handle.is_begun:
             pooled.answer.note_commit()
-        pooled.end_writes()
+        pooled.pending_writes = None
 
     def rollback(self, connection: Connection) -> None:
         """Look for lost writes before a rollback by the app or by SQLAlchemy.
@@ -198,7 +191,7 @@ class LostWrites:
         is_open = pooled.handle is not None and pooled.handle.is_begun
         if is_open and error_on_its_way() is None and not _is_called_by_rollback():
             self._lose_writes(pooled)
-        pooled.end_writes()
+        pooled.pending_writes = None
 
     # Sessions
 
@@ -229,13 +222,7 @@ class LostWrites:
 
     def _lose(self, serial: int, lost: LostWork) -> None:
         if serial:
-            self._lost.setdefault(serial, []).append(lost)
-
-
-class WatchingGate(Protocol):
-    """The part of a run's gate that this module needs."""
-
-    lost: LostWrites
+            self.by_level.setdefault(serial, []).append(lost)
 
 
 _EVENTS = (
@@ -250,7 +237,7 @@ _EVENTS = (
 )
 
 
-def watch_writes(gates: Sequence[WatchingGate]) -> None:
+def watch_writes(gates: Sequence[Gate]) -> None:
     """Listen to SQLAlchemy until the process ends. The gate that is the last then is called."""
 
     def listener_of(name: str) -> Callable[..., None]:
@@ -323,7 +310,7 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
     return noted
 
 
-def _watch_sessions(gates: Sequence[WatchingGate]) -> None:
+def _watch_sessions(gates: Sequence[Gate]) -> None:
     """Listen to the sessions. SQLAlchemy has no event for their creation and their end."""
     make = Session.__init__
     close = Session.close

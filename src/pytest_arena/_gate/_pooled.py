@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import REQUEST
 
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 INFO = "pytest_arena"  # the key of a `PooledConnection` in its entry's ``info``
 
 
-class HasInfo(Protocol):
-    """A pool's entry, or the connection that the pool hands out."""
-
-    @property
-    def info(self) -> dict[object, Any]:
-        """Values of the app and of libraries. SQLAlchemy clears them when the entry reconnects."""
-
-
 @dataclass(slots=True, eq=False)
 class PendingWrites:
     """Uncommitted writes of an open transaction, by statements that SQLAlchemy ran.
@@ -47,7 +39,6 @@ class PendingWrites:
     writes: list[tuple[str, int]] = field(default_factory=list)
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
-    is_over: bool = False  # whether the transaction was committed or rolled back
     # The number of writes before each savepoint.
     savepoints: list[int] = field(default_factory=list)
 
@@ -103,7 +94,7 @@ class PooledConnection:
         return pooled
 
     @staticmethod
-    def find(owner: HasInfo) -> PooledConnection | None:
+    def find(owner: Any) -> PooledConnection | None:
         """Return the record of a pool's entry, or of the connection that it hands out."""
         try:
             pooled: PooledConnection | None = owner.info.get(INFO)
@@ -141,9 +132,3 @@ class PooledConnection:
         key = self.target.key if self.target is not None else None
         self.pending_writes = PendingWrites(line, serial, key, REQUEST.get())
         return self.pending_writes
-
-    def end_writes(self) -> None:
-        """Note that the transaction is over."""
-        if self.pending_writes is not None:
-            self.pending_writes.is_over = True
-        self.pending_writes = None

@@ -79,7 +79,9 @@ class Registry:
             self.checkouts += 1
             self._checkouts[entry] = checkout
             if usage is not None:
-                usage.begin_checkout()
+                usage.was_used = True
+                usage.number += 1
+                usage.checked_out += 1
 
     def find(self, entry: ConnectionPoolEntry) -> Checkout | None:
         """Return the checkout of a pool's entry, None if the connection is not checked out."""
@@ -90,7 +92,8 @@ class Registry:
         with self.lock:  # another thread may read the usage now
             checkout = self._checkouts.pop(entry, None)
             if checkout is not None and checkout.usage is not None:
-                checkout.usage.end_checkout()
+                checkout.usage.checked_out -= 1
+                checkout.usage.number += 1  # after a possible use
 
     def detach(self, checkout: Checkout) -> None:
         """Note a detached connection. No event reports its later uses."""
@@ -192,7 +195,7 @@ class Registry:
     def forget_uses(self) -> None:
         """Forget which databases were used until now."""
         for usage in [*self._usages.values()]:
-            usage.forget_use()
+            usage.was_used = False
 
     @property
     def has_used(self) -> bool:
@@ -218,10 +221,6 @@ class Registry:
         with self.lock:
             self.usage_of(key).unwatch()
 
-    def open_to_others(self) -> None:
-        """Note that another process is about to start. It may use all databases."""
-        self.has_others = True
-
 
 class DatabaseUsage:
     """Counts the uses of one database, as far as pools show them.
@@ -233,37 +232,22 @@ class DatabaseUsage:
     def __init__(self, registry: Registry) -> None:
         self.was_used = False  # since `Registry.forget_uses`
         self._registry = registry
-        self._number = 0
-        self._checked_out = 0  # the number of its checked-out connections
+        self.number = 0
+        self.checked_out = 0  # the number of its checked-out connections
         self._is_unwatched = False  # whether it may be used at any time
 
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used."""
         with self._registry.lock:
-            if self._checked_out or self._is_unwatched or self._registry.has_others:
-                self._number += 1
-            return self._number
+            if self.checked_out or self._is_unwatched or self._registry.has_others:
+                self.number += 1
+            return self.number
 
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
         return self._registry.has_others
 
     # The registry calls these methods.
-
-    def forget_use(self) -> None:
-        """Forget whether the database was used until now."""
-        self.was_used = False
-
-    def begin_checkout(self) -> None:
-        """Note that a connection is handed out."""
-        self.was_used = True
-        self._number += 1
-        self._checked_out += 1
-
-    def end_checkout(self) -> None:
-        """Note that a connection was returned or closed, after a possible use."""
-        self._checked_out -= 1
-        self._number += 1
 
     def unwatch(self) -> None:
         """Note that the database may be used without a checkout from now on."""

@@ -21,14 +21,14 @@ from pytest_arena._mysql._control import (
 from pytest_arena._mysql._tables import LABEL
 from pytest_arena._process import until
 from pytest_arena._product import discard
+from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
 from pytest_arena._product._server_errors import failed, template_is_gone
-from pytest_arena._product._server_registry import DatabaseRegistry, Listed
+from pytest_arena._product._server_registry import DatabaseRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pytest_arena._mysql._clone import CopyPlan
-    from pytest_arena._product._own_databases import Label
     from pytest_arena._values import Address
     from pytest_arena.errors import ArenaError
 
@@ -93,7 +93,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     # Read and write
 
-    def _describe(self, control: Any, *, with_sizes: bool) -> list[Listed]:
+    def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
         names = [name for (name,) in control.rows("SHOW DATABASES LIKE 'arena\\_%'")]
         sizes = {}
         if with_sizes:
@@ -110,7 +110,11 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         )
         labels = {name: self._label_of(control, name) for (name,) in labelled}
         return [
-            Listed(name, labels.get(name), bytes=int(sizes.get(name) or 0))
+            OwnDatabase(
+                name=name,
+                label=read_label(labels.get(name)),
+                bytes=int(sizes.get(name) or 0),
+            )
             for name in names
         ]
 

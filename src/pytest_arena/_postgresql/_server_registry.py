@@ -18,6 +18,7 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._process import until
+from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
 from pytest_arena._product._server_errors import (
     CROWDED,
     DROPPED,
@@ -26,14 +27,13 @@ from pytest_arena._product._server_errors import (
     failed,
     template_is_gone,
 )
-from pytest_arena._product._server_registry import DatabaseRegistry, Listed
+from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena._values import digest
 from pytest_arena.errors import IsolationError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_arena._product._own_databases import Label
     from pytest_arena._values import Address
     from pytest_arena.errors import ArenaError
 
@@ -129,8 +129,11 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     # Read and write
 
-    def _describe(self, control: Any, *, with_sizes: bool) -> list[Listed]:
-        return [Listed(*row) for row in control.rows(_LISTED.format(with_sizes))]
+    def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
+        return [
+            OwnDatabase(name=name, label=read_label(label), role=role, bytes=size)
+            for name, label, role, size in control.rows(_LISTED.format(with_sizes))
+        ]
 
     def _label_of(self, control: Any, name: str) -> str | None:
         rows = control.rows(

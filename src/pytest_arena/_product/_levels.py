@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._product import Usage
-    from pytest_arena._product._snapshots import Databases, Snapshot
+    from pytest_arena._product._server_registry import DatabaseRegistry
+    from pytest_arena._product._snapshots import Snapshot
     from pytest_arena._values import Address, TableRows
 
 _NEVER = -1  # no number of uses
@@ -178,7 +179,7 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def __init__(
         self,
-        databases: Databases,
+        databases: DatabaseRegistry[Any],
         base: Snapshot,
         isolation: str,
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from hashlib import sha256
-from typing import TYPE_CHECKING, Generic, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic
 
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._origin import as_own
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._product import Core, RequestedDatabase
     from pytest_arena._product._server_search import Server
-    from pytest_arena._values import Address
-
-
-class _ServerIsolation(Protocol):
-    """The isolation of a database on a server."""
-
-    @property
-    def generation(self) -> int:
-        """A number that changes with the address."""
-
-    @property
-    def address(self) -> Address:
-        """The address of the live database."""
 
 
 class ServerProduct(Generic[RegistryT]):
@@ -98,7 +85,7 @@ class ServerProduct(Generic[RegistryT]):
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live database. Its name may change after a test with writes."""
-        isolation = cast("_ServerIsolation | None", database.isolation)
+        isolation: Any = database.isolation  # with the address of the live database
         if isolation is None:
             return ConnectTarget(
                 database.key, "", (database.born, 0), database=database

@@ -9,7 +9,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -45,16 +45,6 @@ _HURRIED_SECONDS = 3.0
 # Databases that wait for their drop, before a caller waits, too.
 _MOST_WAITING = 8
 _LEAVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A database as the server describes it."""
-
-    name: str
-    label: str | None = None
-    role: str = ""  # the login that owns it, "" for this one
-    bytes: int | None = None
 
 
 class DatabaseRegistry(ABC, Generic[ControlT]):
@@ -128,7 +118,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         """Return which locks are held."""
 
     @abstractmethod
-    def _describe(self, control: Any, *, with_sizes: bool) -> list[Listed]:
+    def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
         """Return the databases whose names begin with ``arena_``."""
 
     @abstractmethod
@@ -195,17 +185,9 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         locks = {row.name: locks_of(row.name) for row in rows}
         wanted = {lock for names in locks.values() for lock in names}
         held = self._held(control, wanted)
-        databases = []
-        for row in rows:
-            database = OwnDatabase(
-                name=row.name,
-                label=read_label(row.label),
-                is_in_use=not held.isdisjoint(locks[row.name]),
-                role=row.role,
-                bytes=row.bytes,
-            )
-            databases.append(database)
-        return databases
+        return [
+            replace(row, is_in_use=not held.isdisjoint(locks[row.name])) for row in rows
+        ]
 
     # Create
 

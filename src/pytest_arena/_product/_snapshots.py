@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._changes import Row, limited, net
 from pytest_arena._values import TableRows
@@ -13,7 +13,8 @@ from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
+
+    from pytest_arena._product._server_registry import DatabaseRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +82,6 @@ def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
 _MOST = 2
 
 
-class Databases(Protocol):
-    """The databases on a server that pytest-arena has created."""
-
-    def create(self, kind: str, *, template: str | None = None) -> str:
-        """Create a copy of a database, or an empty database. Return its name."""
-
-    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
-        """Create a database in the background."""
-
-    def drop_later(self, name: str) -> None:
-        """Drop a database in the background."""
-
-    def reporting(self, what: str) -> AbstractContextManager[None]:
-        """Turn a refusal of the server into an ``ArenaError`` that begins with ``what``."""
-
-
 class Snapshot:
     """A frozen database, and copies of it that are made ahead in the background.
 
@@ -105,7 +90,11 @@ class Snapshot:
     """
 
     def __init__(
-        self, databases: Databases, name: str | None, *, is_ours: bool = False
+        self,
+        databases: DatabaseRegistry[Any],
+        name: str | None,
+        *,
+        is_ours: bool = False,
     ) -> None:
         self._databases = databases
         self.name = name

@@ -234,7 +234,7 @@ class FixtureLevels:
             levels.enter(level)
             try:
                 yield
-                for lost in levels.gate.lost.of_fixture(owner.serial):
+                for lost in levels.gate.lost.by_level.get(owner.serial, ()):
                     warn_of_loss_in_fixture(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave(owner)
@@ -302,7 +302,7 @@ class FixtureLevels:
             end_connections_of_fixture(self.levels.gate, owner)
             owner.end()
             begin_phase(self._current.phase)
-            self.levels.gate.lost.forget_fixture(owner.serial)
+            self.levels.gate.lost.by_level.pop(owner.serial, None)
         level = self.levels.find(owner)
         if level is None:
             return

@@ -296,6 +296,6 @@ def _line_to_blame(checkout: Checkout) -> CodeLine | str:
     """Return the line of the first write in the open transaction, or the line of the checkout."""
     writes = checkout.pending_writes
     # Prefer the write: the checkout may be of an earlier test, if a session outlives its test.
-    if writes is not None and not writes.is_over and writes.line is not None:
+    if writes is not None and writes.line is not None:
         return writes.line
     return checkout.line or "a line that cannot be seen"
