@@ -304,9 +304,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
         dead_name: ("dead", 5000),
         alive_name: ("alive", 5000),
     }
-    assert found[alive_name]["pid"] == alive.pid
     assert datetime.fromisoformat(found[alive_name]["created"]).tzinfo is UTC
-    assert f"{alive.pid}, alive" in arena("list", "--database", "own")
     told = arena("sweep", "--database", "own")
     assert told == f"removed  live {dead_name}, 5 kB\n1 removed, 5 kB.\n"
     told = arena("sweep", "--all", "--database", "own")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import platform
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -176,16 +175,11 @@ def _table(things: Iterable[Thing], *, now: datetime) -> Iterator[str]:
 
 def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
     """Return the cells of a thing by their titles."""
-    whose = thing.state
-    if thing.pid:
-        whose = f"{thing.pid}, {thing.state}"
-        if thing.host != platform.node():
-            whose = f"{thing.host} {whose}"
     return {
         "name": thing.name,
         "what": thing.what,
         "project": thing.project,
-        "whose": whose,
+        "whose": thing.state,
         "age": _age(thing.created, now),
         "used": _age(thing.used, now),
         "size": "" if thing.bytes is None else _size(thing.bytes),

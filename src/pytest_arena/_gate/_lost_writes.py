@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
 
     from pytest_arena._gate._answers import RequestAnswer
-    from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import Registry
     from pytest_arena._product import Core
     from pytest_arena._values import CodeLine
@@ -204,7 +203,8 @@ class LostWrites:
             return
         words = _orm_sessions.unflushed_words(session)
         if words:
-            line = _orm_sessions.line_of_objects(session) or user_line() or _NO_LINE
+            first = session.info.get(_orm_sessions.UNCOMMITTED)
+            line = (first and first.line) or user_line() or _NO_LINE
             lost = LostWork(words, line, REQUEST.get(), is_unflushed=True)
             self._lose(self._core.serial(), lost)
 
@@ -237,7 +237,7 @@ _EVENTS = (
 )
 
 
-def watch_writes(gates: Sequence[Gate]) -> None:
+def watch_writes(gates: Sequence[Any]) -> None:
     """Listen to SQLAlchemy until the process ends. The gate that is the last then is called."""
 
     def listener_of(name: str) -> Callable[..., None]:
@@ -310,7 +310,7 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
     return noted
 
 
-def _watch_sessions(gates: Sequence[Gate]) -> None:
+def _watch_sessions(gates: Sequence[Any]) -> None:
     """Listen to the sessions. SQLAlchemy has no event for their creation and their end."""
     make = Session.__init__
     close = Session.close

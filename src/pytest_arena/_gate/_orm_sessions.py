@@ -27,7 +27,7 @@ _begun: weakref.WeakKeyDictionary[Session, bool] = weakref.WeakKeyDictionary()
 # the first object that was added or flushed since the last commit.
 _OWNER = "pytest_arena: owner"
 _REQUEST = "pytest_arena: request"
-_UNCOMMITTED = "pytest_arena: uncommitted"
+UNCOMMITTED = "pytest_arena: uncommitted"
 
 
 class Uncommitted(NamedTuple):
@@ -59,13 +59,13 @@ def note_begun(session: Session) -> None:
 
 def note_object(session: Session) -> None:
     """Note that a session adds or flushes an object. Costs some microseconds for the first one."""
-    if _UNCOMMITTED not in session.info:
-        session.info[_UNCOMMITTED] = Uncommitted(user_line(), REQUEST.get())
+    if UNCOMMITTED not in session.info:
+        session.info[UNCOMMITTED] = Uncommitted(user_line(), REQUEST.get())
 
 
 def forget_objects(session: Session) -> None:
     """Note that the transaction of a session has ended."""
-    session.info.pop(_UNCOMMITTED, None)
+    session.info.pop(UNCOMMITTED, None)
 
 
 # Owners
@@ -132,7 +132,7 @@ def unflushed_words(session: Session) -> str:
     words = []
     parts = {
         "added": list(session.new),
-        "changed": _changed(session),
+        "changed": [each for each in session.dirty if session.is_modified(each)],
         "deleted": list(session.deleted),
     }
     for verb, instances in parts.items():
@@ -143,21 +143,11 @@ def unflushed_words(session: Session) -> str:
     return ", ".join(words)
 
 
-def _changed(session: Session) -> list[object]:
-    return [each for each in session.dirty if session.is_modified(each)]
-
-
-def line_of_objects(session: Session) -> CodeLine | None:
-    """Return the line of the first object that is not committed."""
-    uncommitted: Uncommitted | None = session.info.get(_UNCOMMITTED)
-    return uncommitted.line if uncommitted is not None else None
-
-
 def unflushed_by_tests() -> list[str]:
     """Return a line for each session whose unflushed objects a test or a fixture has added."""
     lines = []
     for session in sessions_in_use():
-        uncommitted = session.info.get(_UNCOMMITTED)
+        uncommitted = session.info.get(UNCOMMITTED)
         if uncommitted is None or uncommitted.request or is_of_arena(session):
             continue
         with suppress(RuntimeError):  # another thread uses the session
@@ -171,7 +161,7 @@ def left_in_sessions_of_tests(answer: object) -> list[CodeLine | None]:
     """Return the lines of a request that have changed a session of the test without a commit."""
     lines = []
     for session in sessions_in_use():
-        uncommitted = session.info.get(_UNCOMMITTED)
+        uncommitted = session.info.get(UNCOMMITTED)
         if uncommitted is None or uncommitted.request is not answer:
             continue
         if session.info.get(_REQUEST) is not answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,27 +26,15 @@ def watch_removals(core: Callable[[], Core]) -> None:
     An audit hook is called before the system call, and can refuse it. The watch begins before the
     import of SQLite's driver, because a conftest may remove a file earlier.
     """
-    on_audit_events(
-        {
-            "os.remove": partial(_admit_removal, core),
-            "os.rename": partial(_admit_renaming, core),
-        }
-    )
 
+    def removed(name: Any, folder: int = -1) -> None:
+        _admit(core(), name, folder, "removing")
 
-def _admit_removal(core: Callable[[], Core], name: Any, folder: int = -1) -> None:
-    _admit(core(), name, folder, "removing")
+    def renamed(old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
+        _admit(core(), old, folder, "renaming")
+        _admit(core(), new, new_folder, "replacing")
 
-
-def _admit_renaming(
-    core: Callable[[], Core],
-    old: Any,
-    new: Any,
-    old_folder: int = -1,
-    new_folder: int = -1,
-) -> None:
-    _admit(core(), old, old_folder, "renaming")
-    _admit(core(), new, new_folder, "replacing")
+    on_audit_events({"os.remove": removed, "os.rename": renamed})
 
 
 def _admit(core: Core, name: Any, folder: int, action: str) -> None:

@@ -117,7 +117,7 @@ class LiveDatabase(Undo):
     def begin_copy(self, base: Snapshot) -> Start:
         """Return the start of this new copy of a frozen database."""
         self._plan = self._registry.plan_of(base.name)
-        base.note_state(self._plan)
+        base.state = self._plan
         return Start(base, self._writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:

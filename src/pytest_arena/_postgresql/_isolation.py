@@ -129,7 +129,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
                 return self._keep(self._copy(), "", title)
         if self._kept is None:
             self._kept = (self._registry.names.new("kept"), title)
-            self._stack[-1].require_copy()
+            self._stack[-1].needs_copy = True
         return self._kept[0]
 
     def _copy(self) -> str:

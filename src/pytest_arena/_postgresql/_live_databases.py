@@ -143,7 +143,7 @@ class JournaledDatabase(LiveDatabase):
                 "SELECT pg_current_snapshot()::text, pg_arena.taken()::text, "
                 "pg_arena.numbers()::text"
             )
-            base.note_state(State(*state))
+            base.state = State(*state)
         return Start(base, base.state)
 
     def begin(self, now: Start) -> Start | NeedsCopy:

@@ -20,14 +20,10 @@ class Thing:
 
     name: str
     what: str
-    """live (of a run), building or template, kept, condemned (to be dropped), server or registry"""
+    """live (of a run), building or template, kept, server or other"""
     state: str = ""
     """alive or dead (of a run), or in use, idle or stopped (of a server)"""
     project: str = ""
-    host: str = ""
-    """the machine of the run"""
-    pid: int = 0
-    """the process of the run"""
     created: datetime | None = None
     used: datetime | None = None
     bytes: int | None = None

@@ -143,20 +143,6 @@ class Level:
     carried: list[object] = field(default_factory=list)
     needs_copy: bool = False
 
-    def require_copy(self) -> None:
-        """Note that only a copy restores the level's start."""
-        self.needs_copy = True
-
-    def replace(self, content: Start) -> None:
-        """Note that other content has replaced the level's content."""
-        self.replacement = content
-        self.needs_copy = True
-
-    def add(self, above: Level) -> None:
-        """Add a level above, whose changes are kept."""
-        self.needs_copy |= above.needs_copy
-        self.carried = self.carried or above.carried
-
     @property
     def first(self) -> Start:
         """The content with which the changes of the level are compared."""
@@ -272,20 +258,16 @@ class LevelStack(ABC, Generic[UndoT]):
         """Find or make a base with the current state, for the next level."""
         writers = self.writers()
         if not writers:
-            self._move_to_snapshot()
+            uses = self._uses()
+            base = self._freeze()
+            self._frozen.add(base)
+            self._now = self.live.begin_copy(base)
+            self._uses_now = uses
         elif self.is_untouched():
             # Some suites undo each test by a savepoint in the transaction of a wider fixture.
             self._now = self._stack[-1].first
         else:
             raise held_by(writers, self.live.name)
-
-    def _move_to_snapshot(self) -> None:
-        """Freeze the current state as a new base."""
-        uses = self._uses()
-        base = self._freeze()
-        self._frozen.add(base)
-        self._now = self.live.begin_copy(base)
-        self._uses_now = uses
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed."""
@@ -297,7 +279,7 @@ class LevelStack(ABC, Generic[UndoT]):
             self._check()
         except BaseException:
             # The level stays open. `leave_by_force` leaves it.
-            level.require_copy()
+            level.needs_copy = True
             raise
         self._stack.pop()
         self._tidy()
@@ -323,7 +305,9 @@ class LevelStack(ABC, Generic[UndoT]):
                     f"undo: {{test}}: its database was replaced: {answer.reason}"
                 )
         else:
-            self._check_for_writers()
+            writers = self.writers()
+            if writers:
+                raise held_by(writers, self.live.name)
         self._restore_copy(level)
         return True
 
@@ -402,7 +386,8 @@ class LevelStack(ABC, Generic[UndoT]):
         if is_undone and not level.needs_copy:
             self.live.rewind(level.start)
         below = self._stack[-1]
-        below.add(level)
+        below.needs_copy |= level.needs_copy
+        below.carried = below.carried or level.carried
         self._tidy()
 
     def replace(self, content: str | None) -> None:
@@ -410,7 +395,8 @@ class LevelStack(ABC, Generic[UndoT]):
         level = self._stack[-1]
         self._keep_carried(level)
         self._move_to(self._template(content))
-        level.replace(self._now)
+        level.replacement = self._now
+        level.needs_copy = True
         self._tidy()
 
     def _tidy(self) -> None:
@@ -422,11 +408,6 @@ class LevelStack(ABC, Generic[UndoT]):
         for base in self._frozen - used:
             base.drop()
         self._frozen &= used
-
-    def _check_for_writers(self) -> None:
-        writers = self.writers()
-        if writers:
-            raise held_by(writers, self.live.name)
 
     def close(self) -> None:
         """Drop the databases of this isolation, in the background."""

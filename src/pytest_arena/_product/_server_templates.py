@@ -62,10 +62,7 @@ class ServerTemplates(Generic[RegistryT]):
         """Compiles DDL, without a driver."""
         return self.ddl_dialect()
 
-    @property
-    def keeps(self) -> bool:
-        """Return True: a later run may use the templates."""
-        return True
+    keeps = True
 
     @property
     def has_schema(self) -> bool:
@@ -135,13 +132,10 @@ class ServerTemplates(Generic[RegistryT]):
                     self.registry.lock(fingerprint, seconds=_LOCK_SECONDS)
                 )
             except TimeoutError:
-                raise self._waited_too_long() from None
+                raise TemplateError(
+                    f"another process has been building a template for {_LOCK_SECONDS} s",
+                    why="a template is built once for all processes, so this process waits",
+                    cause="the process that holds the lock on the server",
+                    fix="arena databases list   # shows who builds. Its end frees the lock",
+                ) from None
             yield now()
-
-    def _waited_too_long(self) -> TemplateError:
-        return TemplateError(
-            f"another process has been building a template for {_LOCK_SECONDS} s",
-            why="a template is built once for all processes, so this process waits",
-            cause="the process that holds the lock on the server",
-            fix="arena databases list   # shows who builds. The end of that process frees its lock",
-        )

@@ -104,10 +104,6 @@ class Snapshot:
         self._ahead: list[Future[str]] = []
         self._wanted = 1
 
-    def note_state(self, state: object) -> None:
-        """Note the state of the database, when its first copy was opened."""
-        self.state = state
-
     def copy(self) -> str:
         """Make a copy now and return its name. Raises as ``take`` does."""
         return self._databases.create("live", template=self.name)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pytest_arena._product._databases_command import (
@@ -51,16 +49,7 @@ def place_kinds(
 def _thing(name: str, what: str, file: Path, *, state: str = "") -> Thing:
     when = time_of(file)
     size = size_of(file)
-    host = platform.node() if state else ""
-    return Thing(
-        name=name,
-        what=what,
-        state=state,
-        host=host,
-        created=when,
-        used=when,
-        bytes=size,
-    )
+    return Thing(name=name, what=what, state=state, created=when, used=when, bytes=size)
 
 
 class LiveFiles:
@@ -99,13 +88,6 @@ def _is_alive(folder: Path) -> bool:
         return lock.exists() and not is_ours
 
 
-def _start_of_oldest_run() -> datetime | None:
-    """Return the start of the oldest living run, or None without a living run."""
-    runs = [folder for home in homes() for folder in _folders(home)]
-    starts = [time_of(lock_of(run)) for run in runs if _is_alive(run)]
-    return min(filter(None, starts), default=None)
-
-
 def _shared(folder: Path) -> Thing:
     is_dead = folder in unused_folders(folder.parent)
     return _thing(folder.name, "live", folder, state="dead" if is_dead else "alive")
@@ -113,8 +95,7 @@ def _shared(folder: Path) -> Thing:
 
 def _run(folder: Path) -> Thing:
     state = "alive" if _is_alive(folder) else "dead"
-    thing = _thing(folder.name, "live", folder, state=state)
-    return replace(thing, pid=int(folder.name.split("-")[1]))
+    return _thing(folder.name, "live", folder, state=state)
 
 
 class CachedFiles:
@@ -143,11 +124,11 @@ class CachedFiles:
         """With ``everything`` remove all databases that no run may use."""
         if not everything:
             return
-        # A run does not lock the templates that it uses. So a template stays if it was used since
-        # the oldest living run began.
-        start = _start_of_oldest_run() or datetime.max.replace(tzinfo=UTC)
+        # A run does not lock the templates that it uses.
+        runs = [folder for home in homes() for folder in _folders(home)]
+        is_in_use = any(map(_is_alive, runs))
         for thing, files in self._found_templates():
-            if thing.used and thing.used >= start:
+            if is_in_use:
                 yield SweepResult(thing, "a living run may use it")
             else:
                 yield _remove(thing, files)
