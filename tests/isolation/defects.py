@@ -190,7 +190,7 @@ _SETTINGS = r"SET \"?(?!search)\w+\"? TO [^\n]*"
 _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
     "cascades are not followed": (
         6,
-        "_live_database",
+        "_isolation",
         "with_cascades",
         lambda names, _cascades: set(names),
     ),
@@ -205,7 +205,7 @@ _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
     "a change of the schema is not noticed": (1, "_statements", "_written_by", _without_schema),
     "a view is taken for a table": (
         3,
-        "_written.Written",
+        "_refill.Written",
         "names_in",
         lambda written, known: {name for name in known if name in written.tables},
     ),

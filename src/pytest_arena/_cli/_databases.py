@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pytest_arena._config._project import read_project
 from pytest_arena._config._supported import SUPPORTED, package_of
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena._product._databases_command import (
         Place,
         PlaceKind,
-        ProductCommands,
         SweepResult,
         Thing,
     )
@@ -60,8 +59,7 @@ def _place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
     caches: list[PlaceKind] = []
     for product in SUPPORTED:
         module = importlib.import_module(f"{package_of(product)}._commands")
-        commands = cast("ProductCommands", module)
-        of_runs, of_cache = commands.place_kinds(config, removes_all=removes_all)
+        of_runs, of_cache = module.place_kinds(config, removes_all=removes_all)
         places += of_runs
         caches += of_cache
     return [*places, *caches]

@@ -112,10 +112,7 @@ def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | 
 
 
 def engine_like(engine: Engine, url: URL) -> Engine:
-    """Create an engine with the dialect, the pool class and the listeners of an app's engine.
-
-    It never uses a connection of the app. It shows the URL of the test's database.
-    """
+    """Create an engine with the dialect, the pool class and the listeners of an app's engine."""
     like = Engine(
         engine.pool.recreate(),
         engine.dialect,
@@ -292,10 +289,7 @@ def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
 
 
 def existing_engines() -> list[Engine]:
-    """Return the existing engines from the garbage collector, the oldest first.
-
-    Costs some ten milliseconds.
-    """
+    """Return the existing engines from the garbage collector, the oldest first."""
     # Objects of one generation have the order of their creation. A garbage collection may move an
     # engine to another generation during the search.
     candidates = [*itertools.chain.from_iterable(map(gc.get_objects, (2, 1, 0)))]

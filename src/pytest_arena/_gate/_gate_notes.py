@@ -89,11 +89,7 @@ def _holders_of_lock(registry: Registry, own: PooledConnection | None) -> str:
 def unknown_connection(
     description: str, *, driver: str = "", drivers: str = "", left_out_by: str = ""
 ) -> UnknownDatabaseError:
-    """Return the error for a database that pytest-arena does not replace.
-
-    This version cannot isolate its product, or does not know the ``driver`` but other ``drivers``,
-    or the option ``left_out_by`` excludes the product.
-    """
+    """Return the error for a database that pytest-arena does not replace."""
     if NOWHERE in description:
         why = (
             "the environment names a database of this product, which this version cannot isolate. "

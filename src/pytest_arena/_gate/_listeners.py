@@ -153,10 +153,7 @@ class Gate:
         self.registry.check_in(entry)
 
     def detach(self, _dbapi_connection: object, entry: Any) -> None:
-        """Note that the app detaches a connection from its pool. No event reports its later uses.
-
-        SQLAlchemy also detaches an async connection that the garbage collector has found.
-        """
+        """Note a detached connection, whose later uses no event reports."""
         checkout = self.registry.find(entry)
         if checkout is not None:
             self.registry.detach(checkout)
@@ -236,11 +233,7 @@ class Gate:
         self.end_raw(None)
 
     def end_raw(self, serial: int | None) -> list[str]:
-        """End the connections that drivers have opened without an engine in a level.
-
-        Also end such connections of all levels to replaced databases. Return the lines of lost
-        writes.
-        """
+        """End the connections that drivers have opened without an engine in a level."""
         lost: list[str] = []
         if self.registry.has_raw:
             for product in [*loaded.values()]:
@@ -348,10 +341,7 @@ def _before_spawn() -> None:
 
 
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
-    """Return the child process of an audit event.
-
-    https://docs.python.org/3/library/audit_events.html
-    """
+    """Return the child process of an audit event."""
     folder = None
     if name == "os.fork":
         return Child(is_fork=True)

@@ -262,10 +262,7 @@ def pooled_of(connection: Connection) -> PooledConnection | None:
 
 
 def _is_called_by_rollback() -> bool:
-    """Return whether a function ``rollback`` of SQLAlchemy led here, with no other code between.
-
-    A session of pytest-arena rolls back on purpose.
-    """
+    """Return whether a function ``rollback`` of SQLAlchemy led here, with no other code between."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a frame
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))

@@ -80,14 +80,6 @@ class NamedServer(ServerRegistry):
         self.control = ControlLine(self._connect, patience=self._address.patience)
         with self.reporting(f"tests cannot use {self.where}"):
             self.has_schema = self.control.call(has_tables)
-        self._check_name()
-        ledger.note(
-            f"rollback: tests use {self.where} itself, since role {role} may not create "
-            "databases. arena_schema is built only in a database without tables"
-        )
-        self.shared = Rollback(self._address, ledger, config.lock_timeout)
-
-    def _check_name(self) -> None:
         name = self._address.database
         is_kept = name in NAMES_NO_TEST_DATABASE or is_own_name(name)
         if is_kept or (self.has_schema and not _FOR_TESTS.search(name)):
@@ -95,6 +87,11 @@ class NamedServer(ServerRegistry):
                 "it has tables, and its name does not have the word test. Or tools use it",
                 "an empty database in arena_database, or one named like shop_test",
             )
+        ledger.note(
+            f"rollback: tests use {self.where} itself, since role {role} may not create "
+            "databases. arena_schema is built only in a database without tables"
+        )
+        self.shared = Rollback(self._address, ledger, config.lock_timeout)
 
     def _refused(self, reason: str, fix: str) -> ServerError:
         return ServerError(

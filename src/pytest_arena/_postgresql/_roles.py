@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 class Roles:
     """The roles that the app's connections use on one server.
 
-    On a private server pytest-arena creates the roles that the app's engines name, and keeps them.
-    On any other server it uses the existing ones.
+    On a private server pytest-arena creates the roles that the app's engines name.
 
     The first login of a database owns the objects that the schema's builder has created, unless
     the schema grants something to the login itself. In that case, and for any other login, a role
@@ -116,10 +115,7 @@ class Roles:
     # The owner of a database's objects
 
     def begin(self, database: Database) -> Callable[[str | None], str | None]:
-        """Choose the database's first login. Return the function that makes it the owner.
-
-        The function derives a template from another one.
-        """
+        """Choose the database's first login. Return the function that makes it the owner."""
         first = self._usable(database.login)
         self._first[database] = first
         return partial(self._owned_by, first)
@@ -186,10 +182,14 @@ class Roles:
         if login:
             _, reason = self._logins.get(login.user, (None, ""))
         notes = []
-        tables, fault = self._inactive_policies(user, live)
-        if tables:
+        reporting = self._registry.reporting("the policies cannot be read")
+        with reporting, closing(open_control(live)) as control:
+            inactive = control.rows(_INACTIVE.format(user=literal(user)))
+        if inactive:
+            tables = ", ".join(name for name, _ in inactive)
             notes.append(
-                f"policies do not act on {tables}: the app works as {user}, which {fault}"
+                f"policies do not act on {tables}: the app works as {user}, which "
+                f"{inactive[0][1]}"
             )
         if login and reason and self._has_rights(login.user, live.database, _ITSELF):
             notes.append(
@@ -201,18 +201,9 @@ class Roles:
         note = ". ".join(notes)
         if login and reason:
             note += f". It cannot work as {login.user}: {reason}"
-            if not tables:
+            if not inactive:
                 note += f". Next: {_USE_ROLE}"
         self._core.ledger.note(note)
-
-    def _inactive_policies(self, user: str, live: Address) -> tuple[str, str]:
-        """Return the tables whose policies do not act for a role, and why."""
-        reporting = self._registry.reporting("the policies cannot be read")
-        with reporting, closing(open_control(live)) as control:
-            inactive = control.rows(_INACTIVE.format(user=literal(user)))
-        if not inactive:
-            return "", ""
-        return ", ".join(name for name, _ in inactive), inactive[0][1]
 
 
 _USE_ROLE = "arena_database = own, or the URL of a superuser"

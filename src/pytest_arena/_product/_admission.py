@@ -50,11 +50,7 @@ def admit(
     write_address: Callable[[Address], None],
     redirect: Callable[[Address], None],
 ) -> Admission | None:
-    """Refuse, redirect or admit a connection. Return None if pytest-arena need not watch it.
-
-    ``write_address`` writes a server and a database into the connection's arguments. ``redirect``
-    also writes a user.
-    """
+    """Refuse, redirect or admit a connection. Return None if pytest-arena need not watch it."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
 
     dialect_class = make_url(f"{server.product}+{dialect}://").get_dialect()
@@ -94,10 +90,7 @@ def change_module(
     unwatched: str,
     module: ModuleType,
 ) -> None:
-    """Put a guard into a driver's module. Note it if this version lacks a guarded function.
-
-    ``unwatched`` is the note's text, with a place for the module's name.
-    """
+    """Put a guard into a driver's module. Note it if this version lacks a guarded function."""
     try:
         change(module)
     except (AttributeError, KeyError) as error:

@@ -41,10 +41,7 @@ class Background:
         return future
 
     def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
-        """Wait until at most ``most`` jobs are left. Return False if the time is over before.
-
-        If ``most`` is more than 0, Ctrl-C ends the wait, and the method returns True.
-        """
+        """Wait until at most ``most`` jobs are left. Return False if the time is over before."""
         return until(
             lambda: (
                 self._jobs.unfinished_tasks <= most

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena._config._read import Config
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:
@@ -66,18 +64,6 @@ class PlaceKind(Protocol):
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Remove leftovers of dead runs, with ``everything`` all things that no living run uses."""
-
-
-class ProductCommands(Protocol):
-    """The package ``commands`` of a product."""
-
-    def place_kinds(
-        self, config: Config, *, removes_all: bool
-    ) -> tuple[list[PlaceKind], list[PlaceKind]]:
-        """Return the places, and the places in the cache, which are swept last.
-
-        If an option names a server or a product, ``removes_all`` limits the places to it.
-        """
 
 
 def size_of(path: Path) -> int:

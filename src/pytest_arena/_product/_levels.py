@@ -107,10 +107,7 @@ class Undo(ABC):
 
     @abstractmethod
     def moment(self, first: Start, *, exact: bool) -> object:
-        """Return the present time for ``rows_changed``, None if that costs too much.
-
-        ``first`` is the start with which the level is compared.
-        """
+        """Return the present time for ``rows_changed``, None if that costs too much."""
 
     @abstractmethod
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
@@ -199,10 +196,7 @@ class LevelStack(ABC, Generic[UndoT]):
 
     @abstractmethod
     def _freeze(self) -> Snapshot:
-        """Freeze the live database, or a copy of it, as a new base.
-
-        If connections end, begin a new generation.
-        """
+        """Freeze the live database, or a copy of it, as a new base."""
 
     @abstractmethod
     def _discard(self, live: UndoT) -> None:
@@ -458,10 +452,7 @@ class LevelStack(ABC, Generic[UndoT]):
         return set(self.live.look(self._stack[-1].first).writers)
 
     def moment(self, *, exact: bool = False) -> object:
-        """Return a point in time for ``rows_changed``.
-
-        Cost: at most one round trip, none if the database was not used since the last moment.
-        """
+        """Return a point in time for ``rows_changed``."""
         uses = self._uses()
         if uses == self._uses_now:
             return self._now

@@ -183,11 +183,7 @@ def _time(seconds: float) -> datetime | None:
 def unused(
     databases: Sequence[OwnDatabase], now: float, *, everything: bool = False
 ) -> list[OwnDatabase]:
-    """Return the databases that a sweep drops: of dead processes, and old ones.
-
-    A template without a label is the rest of a build. ``everything`` drops all that no living run
-    uses.
-    """
+    """Return the databases that a sweep drops: of dead processes, and old ones."""
     own = [database for database in databases if not database.role]
     stay = {database.name for database in own if _stays(database, own, now)}
     return [

@@ -123,10 +123,7 @@ def parents(label: str, cache: Path, account: Account) -> list[Path]:
 
 
 def is_own(folder: Path, owners: set[int]) -> bool:
-    """Return whether a folder belongs to one of these users.
-
-    All users may write to its parent, so another user may have created it.
-    """
+    """Return whether a folder belongs to one of these users."""
     if not os.path.lexists(folder) or folder.is_symlink():
         return False
     return folder.lstat().st_uid in owners
@@ -266,11 +263,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
 
     @abstractmethod
     def make_data(self, folder: ServerFolder, programs: ProgramsT) -> None:
-        """Fill the folder with the data of a new server.
-
-        Raises:
-            Unavailable: the product's program failed. The text is its message.
-        """
+        """Fill the folder with the data of a new server."""
 
     @abstractmethod
     def command(self, folder: ServerFolder, programs: ProgramsT) -> list[str]:
@@ -299,10 +292,6 @@ class PrivateServers(ABC, Generic[ProgramsT]):
             for path in dict.fromkeys(paths)
             if path.is_dir() and is_own(path, {os.getuid()})
         ]
-
-    def in_parent(self, parent: Path) -> list[ServerFolder]:
-        """Return the servers in a folder."""
-        return [self.folder(path) for path in sorted(parent.iterdir()) if path.is_dir()]
 
     def find(self, programs: ProgramsT, *, cache: Path) -> PrivateServer:
         """Return the running server of these programs. Start it if it does not run."""

@@ -45,11 +45,7 @@ def failed(
     *,
     source: str = "",
 ) -> ArenaError:
-    """Return the error for a refusal. ``what`` names the operation that failed.
-
-    ``known`` has errors by the server's codes. ``another`` names another server. ``source`` is the
-    place of the option that names this one.
-    """
+    """Return the error for a refusal. ``what`` names the operation that failed."""
     if error.is_down:
         return _server_is_down(what, error, address, another)
     unknown = ServerError, f"the server answered with error {error.code}", another

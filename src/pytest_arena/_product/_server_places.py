@@ -152,7 +152,8 @@ class PrivatePlaces:
 
     def _folders(self) -> Iterator[ServerFolder]:
         for parent in self.servers.parents(self.cache):
-            yield from self.servers.in_parent(parent)
+            folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
+            yield from map(self.servers.folder, folders)
 
     def _databases(self, folder: ServerFolder) -> DatabasesOnServer:
         return DatabasesOnServer(self.commands, self.servers.address_of(folder))

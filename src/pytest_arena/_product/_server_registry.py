@@ -283,11 +283,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
             self._drop(name, self.control)
 
     def drop_later(self, name: str) -> None:
-        """Drop a database in the background, and end its connections.
-
-        If many databases already wait for their drop, wait until fewer do, so that the disk does
-        not fill. Ctrl-C ends this wait. ``close`` drops the remaining databases.
-        """
+        """Drop a database in the background, and end its connections."""
         if self._is_closed or self._process != os.getpid():
             return
         self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
@@ -307,11 +303,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     # Sweep
 
     def sweep(self, *, everything: bool = False) -> list[str]:
-        """Drop databases of dead processes, and old templates that no living process uses.
-
-        With ``everything``, also drop all templates and kept databases. Return the names. ``left``
-        gets the other databases, with reasons.
-        """
+        """Drop databases of dead processes, and old templates that no living process uses."""
         with self.reporting("databases of dead runs cannot be dropped"):
             return self._sweep(self.control, everything=everything)
 

@@ -92,11 +92,7 @@ class ServerSearch(ABC):
 
     @abstractmethod
     def read_url(self, text: str) -> Address:
-        """Read a URL of one server.
-
-        Raises:
-            Unavailable: the URL names another product, or cannot be read.
-        """
+        """Read a URL of one server."""
 
     @abstractmethod
     def local_places(self) -> Iterator[tuple[str, int]]:
@@ -112,18 +108,11 @@ class ServerSearch(ABC):
 
     @abstractmethod
     def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
-        """Log in and check the server, without changing it. ``where`` follows its version.
-
-        Raises:
-            Unavailable: pytest-arena cannot use the server.
-        """
+        """Log in and check the server, without changing it. ``where`` follows its version."""
 
     @abstractmethod
     def starters(self, config: Config) -> Iterator[Callable[[], Server]]:
-        """Yield a function for each installed program, which starts its private server.
-
-        The function raises Unavailable if the program does not work.
-        """
+        """Yield a function for each installed program, which starts its private server."""
 
     def find(self, config: Config) -> Server:
         """Return the server that ``arena_database`` names, or the first usable server."""

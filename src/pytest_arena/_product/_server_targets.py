@@ -95,10 +95,7 @@ def os_user() -> str:
 
 
 def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
-    """Return the address of a target with the user that replaces a login of the app.
-
-    The target of a build keeps pytest-arena's login.
-    """
+    """Return the address of a target with the user that replaces a login of the app."""
     address = cast("Address", target.address)
     if target.database is None:
         return address

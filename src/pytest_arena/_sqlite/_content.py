@@ -27,18 +27,7 @@ def _quoted(name: str) -> str:
 
 
 def digests(file: Path) -> dict[str, str]:
-    """Return a digest of each object in a database, read by a new connection.
-
-    Equal digests mean equal content. A table's digest covers the multiset of its rows, with their
-    ``rowid`` and the types of their values. All other objects have the digest of their definition.
-
-    Cost: it reads all rows, 1 s for a million.
-
-    Example::
-
-        digests(Path("live.db"))
-        # {"definition of table orders": "…", "table orders": "3 rows, …", "user_version": "7"}
-    """
+    """Return a digest of each object in a database, read by a new connection."""
     found = {}
     with closing(sql.open_own(file)) as connection, sql.reading(connection):
         # A text may not be UTF-8, so its bytes are read. The tuple is never equal to a blob.
@@ -102,13 +91,7 @@ _MISSING = _Table()
 
 
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
-    """Compare the contents of two databases. Return the net changes of each table.
-
-    It omits generated columns, the shadow tables of a virtual table, and a table that only the
-    app's functions or modules can read. Changes of the schema are last: rows of "the schema" with
-    one column, "changed".
-    Cost: SQLite reads both. Python reads the rows that differ.
-    """
+    """Compare the contents of two databases. Return the net changes of each table."""
     changed = []
     with closing(sql.open_own()) as connection:
         # An app may store text that is not UTF-8.

@@ -258,12 +258,7 @@ class Copy:
             return digests(self.live)
 
     def moment(self, *, exact: bool = False) -> Snapshot | None:
-        """Return the current moment for ``rows_changed``, or None if that is expensive.
-
-        Without a commit since the last moment, return the last moment, in 7 µs. A file of at most a
-        megabyte is read into memory in 0.3 ms. With ``exact``, read a file of any size, and never
-        return None.
-        """
+        """Return the current moment for ``rows_changed``, or None if that is expensive."""
         if exact:
             return self._read(self._now)
         try:  # `suppress` would cost half as much as the rest
@@ -281,12 +276,7 @@ class Copy:
         depth: int = 0,
         limit: int | None = None,
     ) -> list[TableRows]:
-        """Return the net changes of the committed rows, in the top level or between two moments.
-
-        ``depth`` selects a lower level: 1 is the level below the top level. The changes of a lower
-        level end at the start of the next level. A depth that equals the number of levels selects
-        the changes before the first level.
-        """
+        """Return the net changes of the committed rows, in the top level or between two moments."""
         before = self._starts[self.depth - depth]
         if isinstance(since, Snapshot):
             before = since

@@ -73,11 +73,7 @@ class SQLite(WithoutPolicies):
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
-        """Return the key of a requested database, and the names by which an option may name it.
-
-        A file's names are its path without the ending, from the whole path to its last part. A
-        memory database without a name belongs to one engine, and has no key.
-        """
+        """Return the key of a requested database, and the names by which an option may name it."""
         if requested.memory:
             return Key("shared memory", requested.memory), ()
         if not requested.name:
@@ -92,11 +88,7 @@ class SQLite(WithoutPolicies):
         """Return None: SQLite has no server."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
-        """Return an unused path for a database.
-
-        The name has simple letters, because URLs contain the path. It is short enough for the
-        endings of side files. Some file systems do not distinguish A from a.
-        """
+        """Return an unused path for a database."""
         simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
         while simple.lower() in taken:
             simple = f"{next(self._numbers)}-{simple[-100:]}"
