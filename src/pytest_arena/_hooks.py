@@ -504,7 +504,7 @@ def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, obj
     if is_wide and isinstance(result, asyncio.Runner):
         run.tasks.record_loop(result.get_loop())
     if fixturedef.argname == "arena_app":
-        run.apps.note_fixture_app(result)
+        run.apps.fixture_app = result
     return result
 
 

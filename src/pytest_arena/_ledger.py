@@ -61,8 +61,6 @@ class Request:
     unsent: str = field(default="", repr=False)
     # True while the client reads the answer.
     is_open: bool = field(default=False, repr=False)
-    is_cut: bool = field(default=False, repr=False)
-    """Whether the client left before the end of the body."""
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it to log in."""
 
@@ -70,24 +68,6 @@ class Request:
     def shown(self) -> str:
         """The request as a report names it: ``POST /orders``."""
         return f"{self.method} {self.path}"
-
-    def begin_answer(self, answer: Any, *, is_login: bool) -> None:
-        """Note that the app begins to answer. The answer has the list of statements."""
-        self.answer = answer
-        self.statements = answer.statements
-        self.is_login = is_login
-
-    def note_status(self, status: int | None) -> None:
-        """Note the status of the answer."""
-        self.status = status
-
-    def note_route(self, route: str) -> None:
-        """Note the template of the path."""
-        self.route = route
-
-    def note_open(self, *, is_open: bool) -> None:
-        """Note whether the client still reads the answer."""
-        self.is_open = is_open
 
     def fail(self, error: str) -> None:
         """Note an error in place of the answer. An app may raise after a good answer."""
@@ -98,20 +78,7 @@ class Request:
     def end(self, now: float) -> None:
         """Note that the app has returned, and the client has read the answer or has left."""
         self.seconds = now - self.began
-        self.is_cut = self.is_open and self.method != "WEBSOCKET"
         self.is_open = False
-
-    def note_raised(self, error: str) -> None:
-        """Note an exception that the app raised."""
-        self.raised = error
-
-    def note_logged(self, error: str) -> None:
-        """Note an exception that the app logged."""
-        self.logged = error
-
-    def note_unsent(self, cookies: str) -> None:
-        """Note cookies that the client has and did not send."""
-        self.unsent = cookies
 
 
 class TestFacts(NamedTuple):
@@ -170,29 +137,13 @@ class Ledger:
         if facts is not None:
             self.tests.append(facts)
 
-    def end_run(self, reason: str) -> None:
-        """End the run after the running test, because each later test would fail alike."""
-        self.ended_by = reason
-
-    def add_isolation(self, seconds: float) -> None:
-        """Add time that pytest-arena took to enter or leave levels."""
-        self.isolation_seconds += seconds
-
-    def keep(self, texts: list[str]) -> None:
-        """Record where databases of a test that passed are kept."""
-        self.kept += texts
-
     def refused(self, error: _Error) -> _Error:
         """Record an error and return it. An ``except Exception`` of the app may swallow it."""
         self.refusals.append((error, self.test))
         return error
 
-    def mark(self) -> int:
-        """Return a mark for ``since``: the number of refusals."""
-        return len(self.refusals)
-
     def since(self, mark: int) -> list[ArenaError]:
-        """Return the refusals after a mark."""
+        """Return the refusals after the first ``mark``."""
         return [error for error, _ in self.refusals[mark:]]
 
     def mark_reported(self, *errors: BaseException) -> None:
@@ -218,11 +169,6 @@ class Ledger:
             yield
         finally:
             _copy_fields(kept, self)
-
-    def has_verified(self, seconds: float) -> None:
-        """Record that pytest-arena read a whole database to compare it."""
-        self.verified += 1
-        self.verified_seconds += seconds
 
     def note(self, line: str) -> None:
         """Record a line for the summary, once.

@@ -93,7 +93,7 @@ def run_is_over() -> LifespanError:
         "a request by a client whose test is over",
         why="the app was shut down, and its database belongs to another test now",
         cause="a global, a class or a wider fixture has kept the client",
-        fix="ask for `client` in each test. In a wider fixture use arena.new_client()",
+        fix="ask for `client` in each test. In a wider fixture use arena.client()",
     )
 
 

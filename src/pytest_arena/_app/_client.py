@@ -86,7 +86,7 @@ class AsyncClient(_Base):
         if stream and call is not None and not call.task.done():
             record = response.extensions["arena"]
             loop = call.task.get_loop()
-            hooks.note_open(OpenRequest(record, response.aclose, loop))
+            hooks.open_requests.append(OpenRequest(record, response.aclose, loop))
         note_unsent(self, response)
         return response
 
@@ -139,7 +139,7 @@ def note_unsent(
         return
     if response.request.url.scheme != "https":
         names = [cookie.name for cookie in client.cookies.jar if cookie.secure]
-        request.note_unsent(", ".join(names))
+        request.unsent = ", ".join(names)
 
 
 _BASE_URL = "http://testserver"

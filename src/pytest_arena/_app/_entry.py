@@ -53,6 +53,12 @@ class Hooks(Protocol):
 
     # Functions that call the app for a request, and may break it.
     faults: list[Callable[..., Any]]
+    # The answers that the test reads while the app sends them.
+    open_requests: list[OpenRequest]
+    # Errors that the app raised, with its requests.
+    app_errors: list[tuple[Request, Exception]]
+    # Exceptions that the app answered and did not expect.
+    handled_traces: list[tuple[Request, TracebackException]]
 
     @property
     def owner(self) -> Owner | None:
@@ -75,15 +81,6 @@ class Hooks(Protocol):
 
     def end_request(self, request: Request) -> None:
         """Note that the app has returned, and the client has a streamed answer of a WSGI app."""
-
-    def note_open(self, request: OpenRequest) -> None:
-        """Note an answer that the test reads while the app sends it."""
-
-    def note_app_error(self, request: Request, error: Exception) -> None:
-        """Note that the app raised instead of answering."""
-
-    def note_handled_error(self, request: Request, trace: TracebackException) -> None:
-        """Note that the app answered an exception that it did not expect."""
 
 
 @dataclass(slots=True, eq=False)
@@ -139,16 +136,16 @@ class Entry:
             self.request.fail(in_words(error))
         if isinstance(error, Exception):
             note_raised(self.request, error)
-            self.hooks.note_app_error(self.request, error)
+            self.hooks.app_errors.append((self.request, error))
 
     def _end(self, error: BaseException | None) -> None:
         """Note that the app has returned, or the error that it has raised."""
         self.answer.end()
         if error is None:  # otherwise `_fail` has noted the exception
             for trace in self.traces:
-                self.hooks.note_handled_error(self.request, trace)
+                self.hooks.handled_traces.append((self.request, trace))
         request = self.request
-        request.note_route(self.find_route())
+        request.route = self.find_route()
         request.end(now())
         self.hooks.end_request(request)
         self.outside = None  # a task of the app may keep this object
@@ -225,7 +222,7 @@ def _wrapped_wsgi(call: Any, find_hooks: FindHooks) -> Any:
         request = Request(method=method, path=path, began=now())
 
         def start(status: str, headers: Any, *error: Any) -> object:
-            request.note_status(int(status.partition(" ")[0]))
+            request.status = int(status.partition(" ")[0])
             return start_response(status, headers, *error)
 
         find_route = functools.partial(_rule_of, app, environ)
@@ -297,14 +294,14 @@ def _noting(entry: Entry, send: Send) -> Send:
             entry.traces.extend(note_handled(request, message, error))
         match message["type"]:
             case "http.response.start" | "websocket.http.response.start":
-                request.note_status(message["status"])
+                request.status = message["status"]
             case "http.response.body":
-                request.note_open(is_open=message.get("more_body", False))
+                request.is_open = message.get("more_body", False)
             case "websocket.accept":
-                request.note_status(ACCEPTED)
-                request.note_open(is_open=True)
+                request.status = ACCEPTED
+                request.is_open = True
             case "websocket.close" if request.status is None:
-                request.note_status(REFUSED)
+                request.status = REFUSED
         await send(message)
         entry.answer.note_sent(message)
 

@@ -242,7 +242,7 @@ async def _call_app(
         await app_run.ajoin()
     except Exception as error:
         if hooks is not None:
-            hooks.note_app_error(_request_of(scope), error)
+            hooks.app_errors.append((_request_of(scope), error))
         raise
     app = app_run.app
     scope["state"] = dict(app_run.state)

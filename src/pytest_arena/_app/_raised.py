@@ -27,7 +27,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 def note_raised(request: Request, error: BaseException) -> None:
     """Note in the record of a request the app's exception and its line."""
-    request.note_raised(_words(error))
+    request.raised = _words(error)
 
 
 def note_handled(
@@ -96,7 +96,7 @@ def _note_logged(record: logging.LogRecord, current: AnsweredRequest | None) -> 
     request, outside = current
     error = record.exc_info[1] if record.exc_info else sys.exception()
     if isinstance(error, Exception) and error is not outside:
-        request.note_logged(_words(error))
+        request.logged = _words(error)
 
 
 def _words(error: BaseException) -> str:

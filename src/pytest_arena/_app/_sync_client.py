@@ -89,7 +89,7 @@ class TestClient(_Base):
         for answer, record in zip([*response.history, response], sent, strict=False):
             answer.extensions["arena"] = record
         if sent and options.get("stream") and sent[-1].is_open:
-            hooks.note_open(OpenRequest(sent[-1], response.close))
+            hooks.open_requests.append(OpenRequest(sent[-1], response.close))
         note_unsent(self, response)
         return response
 

@@ -468,7 +468,7 @@ class Provision:
 
     def prepare(self, database: Database) -> None:
         """Find or build a template. The first connection raises the error of a failed build."""
-        mark = self._ledger.mark()
+        mark = len(self._ledger.refusals)
         with database.lock, database.being_filled():
             try:
                 database.prepared = (self._template(database, Stage.SEEDED),)
@@ -497,7 +497,7 @@ class Provision:
                         self.enter(isolation, database, level)
                     except (ConfigError, IsolationError) as error:
                         refusal = refusal or error
-                self._ledger.add_isolation(seconds() - started)
+                self._ledger.isolation_seconds += seconds() - started
                 database.level = self._levels[-1] if self._levels else None
                 database.isolation = isolation
         except (ConfigError, ServerError, TemplateError) as error:

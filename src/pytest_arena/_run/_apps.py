@@ -59,10 +59,6 @@ class Apps:
         # Whether a wide fixture has returned an app.
         self.has_wide_fixture = False
 
-    def note_fixture_app(self, app: object) -> None:
-        """Note the value of the fixture `arena_app`, which any client may call."""
-        self.fixture_app = app
-
     def add_app_of_fixture(self, app: object) -> Callable[[], None]:
         """Restore the app of a wide fixture after each test. Return a function that stops that."""
         self.has_wide_fixture = True

@@ -63,10 +63,6 @@ class Refused:
 
     error: RefusedError | None = None
 
-    def catch(self, error: RefusedError) -> None:
-        """Note the refusal."""
-        self.error = error
-
 
 class Arena(Generic[S]):
     """The test's database and app, from fixtures of any scope.
@@ -189,8 +185,6 @@ class Arena(Generic[S]):
     def test_client_as(self, role: str, **options: object) -> TestClient:
         """Return a sync test client that logs in as ``role`` before its first request."""
         return self._run.apps.new_test_client(options, role)
-
-    new_client = client
 
     def live_server(self) -> LiveServer:
         """Return the app under a real server, like ``live_server``, also in wide fixtures.
@@ -420,7 +414,7 @@ class Arena(Generic[S]):
             AssertionError: pytest-arena refused nothing.
         """
         refused = Refused()
-        before = self._run.ledger.mark()
+        before = len(self._run.ledger.refusals)
         try:
             yield refused
         except Exception:
@@ -430,7 +424,7 @@ class Arena(Generic[S]):
         errors = self._refused_since(before)
         if not errors:
             raise AssertionError("nothing was refused in this block")
-        refused.catch(errors[0])
+        refused.error = errors[0]
         self._run.ledger.mark_reported(*self._run.ledger.since(before))
 
     def _refused_since(self, mark: int) -> list[RefusedError]:
@@ -442,7 +436,7 @@ class Observer:
     """Commits pending work of the test's sessions, and reads the changes of its databases."""
 
     def __init__(self, run: ArenaRun) -> None:
-        self._moments = run.moments
+        self._databases = run.databases
         self._database = run.database
         self.current = run.current
         self.watcher = run.watcher
@@ -490,7 +484,7 @@ class Observer:
 
     def _why_unknown(self, moments: list[StoryMoment], database: Database) -> str:
         """Return why the changes around these moments are unknown, "" if they are known."""
-        levels = self._moments.levels()
+        levels = tuple(self._databases.levels)
         if any(moment.levels != levels for moment in moments):
             return "the request belongs to a wider fixture"
         if all(moment.knows(database) for moment in moments):
@@ -507,7 +501,9 @@ class Observer:
         Raises:
             IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
         """
-        changes = Changes.of(self._moments.rows(database, since, until))
+        isolation = database.isolation
+        rows = isolation.rows_changed(since, until) if isolation is not None else []
+        changes = Changes.of(rows)
         if changes.counts_more:
             raise IsolationError(
                 f"not all changed rows of {database.name} are known: {changes.counted()}",

@@ -91,7 +91,8 @@ class FixtureLevels:
         self.levels.enter(level)
         # Record the app's state after the set-up of the wider fixtures, so that the end of the test
         # keeps their overrides.
-        test.enter(self._apps.state())
+        test.has_level = True
+        test.app_state = self._apps.state()
 
     def settle_test(self) -> None:
         """End a test after its fixtures. Idempotent.
@@ -107,7 +108,8 @@ class FixtureLevels:
         test = self._current.test
         if test is None or test.settled:
             return
-        test.begin_settling(is_used=self._has_used_anything(test))
+        test.settled = True
+        test.is_used = self._has_used_anything(test)
         steps: list[Callable[[RunningTest], None]] = [
             self._end_work,
             self._end_connections,
@@ -273,7 +275,7 @@ class FixtureLevels:
                 self.levels.enter(level)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
-                test.remember_app(self._apps.state())
+                test.app_state = self._apps.state()
 
     def _drop(self, level: Level | None) -> bool:
         return level is not None and self.levels.drop_if_clean(level)

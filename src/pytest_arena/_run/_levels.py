@@ -90,7 +90,7 @@ class Levels:
         if databases:
             self.gate.invalidate_stale()
         self._stack.append(level)
-        self._ledger.add_isolation(_process.seconds() - started)
+        self._ledger.isolation_seconds += _process.seconds() - started
         if self._hooks.pytest_arena_enter.get_hookimpls():
             self._hooks.pytest_arena_enter(level=level)
 
@@ -167,7 +167,7 @@ class Levels:
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
             self.gate.end_level(level.serial)
-            self._ledger.add_isolation(_process.seconds() - started)
+            self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
         return changed

@@ -25,7 +25,7 @@ from pytest_arena._run._apps import Apps
 from pytest_arena._run._fixture_levels import FixtureLevels
 from pytest_arena._run._late_work import Tasks, TestOwner
 from pytest_arena._run._levels import Levels
-from pytest_arena._run._test import Current, Moments, RunningTest, Watcher
+from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena.errors import (
     ArenaError,
     ConnectionLeak,
@@ -80,7 +80,6 @@ class ArenaRun:
         self.fixtures = FixtureLevels(
             self.levels, self.current, self.apps, self.tasks, ledger
         )
-        self.moments = Moments(self.databases)
         self.serials = count(1)
         self.faults: list[Callable[..., Any]] = []
         self._process = os.getpid()
@@ -138,7 +137,7 @@ class ArenaRun:
             serial,
             self.tasks,
             owner,
-            self.moments,
+            self.databases,
             self.gate,
             self.ledger,
             faults=self.faults,
@@ -288,7 +287,7 @@ class ArenaRun:
         if test is None:
             return []
         is_failed = outcome == "failed"
-        test.note_outcome(has_failed=is_failed)
+        test.failed |= is_failed
         keep = test.plan.keep
         is_wanted = keep == "always" and when == "call"
         is_wanted |= keep != "never" and is_failed
@@ -296,7 +295,7 @@ class ArenaRun:
             return []
         texts = list(self._keep_used())
         if outcome == "passed":
-            self.ledger.keep(texts)
+            self.ledger.kept += texts
         return texts
 
     def _keep_used(self) -> Iterator[str]:

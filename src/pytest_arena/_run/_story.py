@@ -60,7 +60,7 @@ class _StoryReader:
 
     def __init__(self, test: RunningTest) -> None:
         self._test = test
-        self._levels = test.moments.levels()
+        self._levels = tuple(test.databases.levels)
         # The turns of the present levels. Of lower levels the report has only the sum.
         self._turns: list[Turn] = []
         moments: list[StoryMoment] = []
@@ -68,7 +68,7 @@ class _StoryReader:
             if turn.before is None or turn.before.levels == self._levels:
                 self._turns.append(turn)
                 moments += filter(None, (turn.before, turn.after))
-        self._used = test.moments.used()
+        self._used = test.databases.provisioned()
         # The databases whose changes are known for each turn.
         self._readable: list[Database] = []
         for database in self._used:
@@ -184,12 +184,11 @@ class _StoryReader:
         *,
         depth: int = 0,
     ) -> list[TableRows]:
-        if self._failure:  # do not try again on a lost connection
+        isolation = database.isolation
+        if self._failure or isolation is None:  # do not retry on a lost connection
             return []
         try:
-            rows = self._test.moments.rows(
-                database, since, until, depth=depth, limit=_MOST_ROWS
-            )
+            rows = isolation.rows_changed(since, until, depth=depth, limit=_MOST_ROWS)
         except Exception as error:  # noqa: BLE001 - the report shows it
             first_line = str(error).partition("\n")[0]
             self._failure = redact(
@@ -244,7 +243,7 @@ def _statement_words(record: Request) -> str:
 
 
 def _hints(turn: Turn) -> Iterator[str]:
-    """Yield notes about late commits, the app's errors, cut bodies and unsent cookies."""
+    """Yield notes about late commits, the app's errors and unsent cookies."""
     if turn.after is None:
         yield "its answer was still open"
     for record in turn.records:
@@ -254,15 +253,8 @@ def _hints(turn: Turn) -> Iterator[str]:
         raised = _raised_words(record)
         if raised:
             yield raised
-        if record.is_cut and turn.after is not None:
-            yield _CUT
         if record.unsent:
             yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
-
-
-_CUT = (
-    "its body had not ended when the client left: `client.stream(…)` reads it in parts"
-)
 
 
 def _raised_words(record: Request) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
     from pytest_arena._run._late_work import Tasks, TestOwner
-    from pytest_arena._values import CodeLine, Plan, TableRows
+    from pytest_arena._values import CodeLine, Plan
 
 
 class Watcher(Protocol):
@@ -60,6 +60,18 @@ class StoryMoment:
         Database, object
     ]  # None if reading the time failed or costs too much
 
+    @classmethod
+    def now(cls, databases: Databases) -> StoryMoment:
+        """Return the time in each database that has content. Never raises."""
+        times: dict[Database, object] = {}
+        for database in databases.provisioned():
+            isolation = database.isolation
+            times[database] = None
+            if isolation is not None:
+                with suppress(Exception):  # else the request would fail
+                    times[database] = isolation.moment()
+        return cls(tuple(databases.levels), times)
+
     def time_of(self, database: Database) -> object:
         """Return the time in one database, None if the database did not exist yet."""
         return self.times.get(database)
@@ -67,46 +79,6 @@ class StoryMoment:
     def knows(self, database: Database) -> bool:
         """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
-
-
-class Moments:
-    """Reads the present time in each database, and the changes between two times."""
-
-    def __init__(self, databases: Databases) -> None:
-        self._databases = databases
-
-    def now(self) -> StoryMoment:
-        """Return the time in each database that has content. Never raises."""
-        times: dict[Database, object] = {}
-        for database in self._databases.provisioned():
-            isolation = database.isolation
-            times[database] = None
-            if isolation is not None:
-                with suppress(Exception):  # else the request would fail
-                    times[database] = isolation.moment()
-        return StoryMoment(tuple(self._databases.levels), times)
-
-    def levels(self) -> tuple[Level, ...]:
-        """Return the present levels, the lowest first."""
-        return tuple(self._databases.levels)
-
-    def used(self) -> list[Database]:
-        """Return the databases that have content."""
-        return self._databases.provisioned()
-
-    def rows(
-        self,
-        database: Database,
-        since: object = None,
-        until: object = None,
-        *,
-        depth: int = 0,
-        limit: int | None = None,
-    ) -> list[TableRows]:
-        """Return the changed rows of one database, none if no connection has used it."""
-        if database.isolation is None:
-            return []
-        return database.isolation.rows_changed(since, until, depth=depth, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +110,6 @@ class Turn:
         statuses = [request.status or REFUSAL for request in self.records]
         return max(statuses, default=REFUSAL) < REFUSAL
 
-    def add_request(self) -> None:
-        """Note that another request begins before the first one has ended."""
-        self.is_at_once = True
-
-    def end(self, after: StoryMoment, checkouts: int) -> None:
-        """Note the moment of its end, and the number of the run's checkouts until then."""
-        self.after = after
-        self.checkouts = checkouts - self.checkouts
-
-    def forget_moments(self) -> None:
-        """Forget the moments around it. They may hold the content of a database."""
-        self.before = None
-        self.after = None
-
 
 REFUSAL = 400
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
@@ -171,7 +129,7 @@ class RunningTest:
     serial: int
     tasks: Tasks
     owner: TestOwner
-    moments: Moments
+    databases: Databases
     gate: Gate
     ledger: Ledger
     faults: list[Callable[..., Any]] = field(default_factory=list)
@@ -347,7 +305,8 @@ class RunningTest:
         """
         lifespan = RequestAnswer()
         record = Request(method=LIFESPAN, path="of the app")
-        record.begin_answer(lifespan, is_login=False)
+        record.answer = lifespan
+        record.statements = lifespan.statements
         self.records.append(record)
         return lifespan
 
@@ -356,7 +315,7 @@ class RunningTest:
         self.owner.note_request()
         with self._lock:
             if self.under_way:
-                self.turns[-1].add_request()
+                self.turns[-1].is_at_once = True
             else:
                 self._begin_turn()
             self.under_way += 1
@@ -364,7 +323,9 @@ class RunningTest:
             self.ledger.requests.append(request)
         answer = RequestAnswer()
         answer.begin()
-        request.begin_answer(answer, is_login=bool(LOGINS.get()))
+        request.answer = answer
+        request.statements = answer.statements
+        request.is_login = bool(LOGINS.get())
         self.records.append(request)
         return answer
 
@@ -375,8 +336,8 @@ class RunningTest:
         before = self.turns[-1].after if self.turns else None
         # Without a checkout since the end of the last request, that end is the same moment.
         is_used = not is_quiet or registry.checkouts != self._checkouts_at_end
-        if before is None or is_used or before.levels != self.moments.levels():
-            before = self.moments.now()
+        if before is None or is_used or before.levels != tuple(self.databases.levels):
+            before = StoryMoment.now(self.databases)
         turn = Turn(
             before,
             checkouts=registry.checkouts,
@@ -384,7 +345,9 @@ class RunningTest:
         )
         self.turns.append(turn)
         if len(self.turns) > _KEPT:
-            self.turns[-_KEPT - 1].forget_moments()
+            # The moments may hold the content of a database.
+            self.turns[-_KEPT - 1].before = None
+            self.turns[-_KEPT - 1].after = None
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
@@ -408,7 +371,8 @@ class RunningTest:
         if not registry.is_quiet:
             self._checkouts_at_end = -1
             self._app_writes |= self.own_writes() - turn.held
-        turn.end(self.moments.now(), registry.checkouts)
+        turn.after = StoryMoment.now(self.databases)
+        turn.checkouts = registry.checkouts - turn.checkouts
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
@@ -442,10 +406,6 @@ class RunningTest:
                 return request
         return None
 
-    def note_open(self, request: OpenRequest) -> None:
-        """Note an answer that the test reads while the app sends it."""
-        self.open_requests.append(request)
-
     async def aclose_requests(self) -> None:
         """Close the answers that are open in this loop, or in none. Raises the app's errors."""
         here = running_loop()
@@ -462,14 +422,6 @@ class RunningTest:
                 with suppress(Exception):  # the app's clean-up may fail
                     request.close()
 
-    def note_app_error(self, request: Request, error: Exception) -> None:
-        """Note that the app raised instead of answering."""
-        self.app_errors.append((request, error))
-
-    def note_handled_error(self, request: Request, trace: TracebackException) -> None:
-        """Note that the app answered an exception that it did not expect."""
-        self.handled_traces.append((request, trace))
-
     def is_app_error(self, raised: BaseException) -> bool:
         """Return whether an error of the test is one that the app raised in a request."""
         return _is_among([error for _, error in self.app_errors], raised)
@@ -480,19 +432,10 @@ class RunningTest:
 
     # Called by levels, fixtures and reports.
 
-    def note_outcome(self, *, has_failed: bool) -> None:
-        """Note the outcome of a phase of the test."""
-        self.failed |= has_failed
-
     def note_unfinished(self, uncommitted: list[str]) -> None:
         """Note what a failed test has left. ``uncommitted`` are lines about its writes."""
         self.uncommitted = uncommitted
         self.unfinished = self.owner.unfinished()
-
-    def begin_settling(self, *, is_used: bool) -> None:
-        """Note that the test ends, and whether there is anything to end or to close."""
-        self.settled = True
-        self.is_used = is_used
 
     def own_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of the test, without those of the app."""
@@ -502,15 +445,6 @@ class RunningTest:
             if pending and pending not in self._app_writes:
                 writes.add(pending)
         return writes
-
-    def enter(self, state: AppState) -> None:
-        """Note that the test's level is entered, with the state of the app then."""
-        self.has_level = True
-        self.app_state = state
-
-    def remember_app(self, state: AppState) -> None:
-        """Record the state that pytest-arena restores when the test ends."""
-        self.app_state = state
 
     @property
     def has_changed_app(self) -> bool:

@@ -205,7 +205,7 @@ class Recorder:
             functions = ", ".join(self.run.config.seed.values())
             source = f"made for every test by {functions}"
             sources.append({"source": source, "tables": None})
-        levels = self.run.moments.levels()
+        levels = tuple(self.run.databases.levels)
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if isinstance(level.owner, WideFixture) and name in item.fixturenames:
@@ -246,22 +246,24 @@ class Recorder:
         """Return how many rows differ between two moments, by table. None if that is unknown."""
         counts: Counter[str] = Counter()
         try:
-            for database in self.run.moments.used():
+            for database in self.run.databases.provisioned():
                 moments = [
                     each.time_of(database) if each else None for each in (since, until)
                 ]
                 for moment in filter(None, (since, until)):
-                    if (
-                        not moment.knows(database)
-                        or moment.levels != self.run.moments.levels()
+                    if not moment.knows(database) or moment.levels != tuple(
+                        self.run.databases.levels
                     ):
                         return None
                 if until is not None and database not in until.times:
                     continue
                 if since is not None and moments[0] is moments[1]:
                     continue
-                for table in self.run.moments.rows(
-                    database, *moments, depth=depth, limit=_MOST_ROWS
+                isolation = database.isolation
+                if isolation is None:
+                    continue
+                for table in isolation.rows_changed(
+                    *moments, depth=depth, limit=_MOST_ROWS
                 ):
                     number = max(len(table.added), len(table.removed)) + table.more
                     counts[table.table] += number
