@@ -396,26 +396,11 @@ def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
-    """Return the first rows up to a limit. An update counts as two rows, and is not split."""
+    """Return the rows up to a limit. Of more rows, return only the number."""
     number = len(rows.removed) + len(rows.added)
     if limit is None or number <= limit:
         return rows
-    removed = []
-    added = []
-    total = 0
-    for old, new in _pairs(rows):
-        is_update = old is not None and new is not None
-        total += 2 if is_update else 1
-        if total > limit:
-            break
-        if old is not None:
-            removed.append(old)
-        if new is not None:
-            added.append(new)
-    more = number - len(removed) - len(added)
-    return replace(
-        rows, removed=tuple(removed), added=tuple(added), more=rows.more + more
-    )
+    return replace(rows, removed=(), added=(), more=rows.more + number)
 
 
 # The text of a change

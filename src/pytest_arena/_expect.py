@@ -33,19 +33,6 @@ class ExpectedRows:
                 return False
         return True
 
-    def other_types(self, change: Change) -> str:
-        """Return a text about the columns whose values have another type than expected, or ""."""
-        texts = []
-        for name, value in self.values.items():
-            present = change.row[name]
-            kind = _type_of(present)
-            expected = _type_of(value)
-            if present is not None and present != value and kind != expected:
-                texts.append(
-                    f"{name} is of type {kind} in the database, not {expected}"
-                )
-        return ", ".join(texts)
-
     def text(self) -> str:
         """Return words such as ``1 inserted row with item='chair'``."""
         text = counted(self.number, f"{self.kind} row")
@@ -54,13 +41,6 @@ class ExpectedRows:
         for name, value in self.values.items():
             text += f" {name}={shown_in(name, value)}"
         return text
-
-
-def _type_of(value: object) -> str:
-    name = type(value).__name__
-    if hasattr(value, "tzinfo"):
-        name += f" with tzinfo={value.tzinfo}"
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +170,11 @@ def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[st
 
 
 def _why_missing(part: ExpectedRows, rows: list[Change], number: int) -> str:
-    """Return why rows are missing: unknown columns, other types or too few rows. Or ""."""
+    """Return why rows are missing: unknown columns or too few rows. Or ""."""
     unknown = [name for name in part.values if rows and name not in rows[0].row]
     if unknown:
         return f" (the table has no column {', '.join(unknown)})"
     if number:
         verb = "is" if number == 1 else "are"
         return f" (there {verb} only {number:,})"
-    types = next(filter(None, map(part.other_types, rows)), "")
-    return f" ({types})" if types else ""
+    return ""

@@ -50,28 +50,11 @@ class Config:
         """Return the place of an option, for messages."""
         return _place(name, self.file)
 
-    def schema_lines(self, schemas: Mapping[str, str]) -> str:
-        """Return ``arena_schema`` with these values, to be pasted into the configuration file."""
-        is_toml = self.file is not None and self.file.suffix == ".toml"
-        if [*schemas] == [""]:
-            schema = schemas[""]
-            if is_toml:
-                schema = f'"{schema}"'
-            return f"arena_schema = {schema}"
-        lines = [f"    {name} = {schema}" for name, schema in schemas.items()]
-        text = "\n".join(lines)
-        if is_toml:
-            return f'arena_schema = """\n{text}\n"""'
-        return f"arena_schema =\n{text}"
-
-    def schema_lines_with(self, database: str, schema: str, *, first: str) -> str:
-        """Return ``arena_schema`` with its present values, and one for another database.
-
-        A value without a name is for the app's first database, and gets its name.
-        """
-        schemas = {name or first: value for name, value in self.schema.items()}
-        schemas[database] = schema
-        return self.schema_lines(schemas)
+    def schema_line(self, schema: str) -> str:
+        """Return ``arena_schema`` with this value, to be pasted into the configuration file."""
+        if self.file is not None and self.file.suffix == ".toml":
+            schema = f'"{schema}"'
+        return f"arena_schema = {schema}"
 
     @property
     def server_url(self) -> str:

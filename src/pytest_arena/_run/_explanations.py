@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from pytest_arena._changes import Change
-    from pytest_arena._report import StoryPart
     from pytest_arena._values import CodeLine
 
     State = InstanceState[object]
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 def stale_lines(
     statements: Sequence[Statement],
-    parts: Sequence[StoryPart],
     fresh: Session,
     *,
     is_async: bool,
@@ -40,7 +37,6 @@ def stale_lines(
 
     Args:
         statements: the user's statements of the traceback.
-        parts: the changes of the test, by request.
         fresh: a session without instances on the app's database.
         is_async: whether the test is a coroutine.
     """
@@ -57,9 +53,8 @@ def stale_lines(
             keys = tuple(state.identity or ())
             key = keys[0] if len(keys) == 1 else keys
             lines[id(value)] = (
-                f"`{name}` ({_shown_row(state)}) was loaded before "
-                f"{_changing_request(state, columns, parts)} changed its "
-                f"{', '.join(columns)}: "
+                f"`{name}` ({_shown_row(state)}) was loaded before another session changed "
+                f"its {', '.join(columns)}: "
                 f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
             )
     return list(lines.values())
@@ -117,28 +112,6 @@ def _stale_columns(state: State, fresh: Session) -> list[str]:
         if is_loaded and state.dict[key] != getattr(present, key):
             columns.append(attribute.columns[0].name or key)
     return columns
-
-
-def _changing_request(
-    state: State, columns: list[str], parts: Sequence[StoryPart]
-) -> str:
-    """Return the first request that changed any of these columns of an instance's row."""
-    for part in parts:
-        for change in part.changes or ():
-            is_of_columns = not set(columns).isdisjoint(change.columns)
-            if part.request and is_of_columns and _is_row_of(state, change):
-                return part.request
-    return "another session"
-
-
-def _is_row_of(state: State, change: Change) -> bool:
-    # The table's name has a prefix for its database (analytics/visits) or schema (audit.log).
-    if re.split(r"[/.]", change.table)[-1] != _table_of(state):
-        return False
-    keys = zip(state.mapper.primary_key, state.identity or (), strict=False)
-    return all(
-        str(change.before.get(column.name)) == str(value) for column, value in keys
-    )
 
 
 # Explanations of errors of SQLAlchemy and of drivers

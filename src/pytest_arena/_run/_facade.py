@@ -571,7 +571,7 @@ class Observer:
         self._name_unfinished(test)
 
     def _name_unfinished(self, test: RunningTest) -> None:
-        for line in test.owner.take_endless():
+        for line in test.owner.unfinished():
             self._ledger.warn(
                 LateWorkWarning,
                 "arena.expect_changes(…) compared the rows while work of a request still ran, so "

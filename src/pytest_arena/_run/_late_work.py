@@ -58,9 +58,7 @@ class TestOwner(Owner):
     These are tasks in the loops in which the app answers, the user's threads, and jobs of pools.
     """
 
-    def __init__(
-        self, name: str, serial: int, patience: float, endless: set[CodeLine | str]
-    ) -> None:
+    def __init__(self, name: str, serial: int, patience: float) -> None:
         advice = (
             "join the thread, await the job or the task, or wait for the queue (await "
             "queue.join()), before that test ends"
@@ -70,20 +68,15 @@ class TestOwner(Owner):
         self.cut_off: list[CodeLine | str] = []
         # The errors of its tasks and callbacks that no code has retrieved, with their lines.
         self.failures: dict[str, CodeLine | None] = {}
-        self.has_waited_in_vain = False  # whether `arena.settled()` has raised
         self._patience = patience  # seconds
-        # Lines of work that outlasted the wait of an earlier test. No test waits for them again.
-        self._endless = endless
-        # The loops in which the app has answered, each with the tasks before the first request.
-        self._loops: WeakKeyDictionary[AbstractEventLoop, WeakSet[AnyTask]] = (
-            WeakKeyDictionary()
-        )
+        # The loops in which the app has answered.
+        self._loops: WeakSet[AbstractEventLoop] = WeakSet()
 
     def note_request(self) -> None:
         """Note that the app is about to answer a request here."""
         loop = running_loop()
-        if loop is not None and loop not in self._loops:
-            self._loops[loop] = WeakSet(all_tasks(loop))
+        if loop is not None:
+            self._loops.add(loop)
 
     def note_failure(self, error: Exception) -> None:
         """Note an error that a task or a callback of this work has raised."""
@@ -104,10 +97,6 @@ class TestOwner(Owner):
         return jobs
 
     def unfinished(self) -> list[CodeLine | str]:
-        """Return the lines of running work that a test may wait for."""
-        return [line for line in self._lines() if line not in self._endless]
-
-    def _lines(self) -> list[CodeLine | str]:
         """Return the lines of the requests' tasks, threads and jobs that still run, each once."""
         # Look at jobs before and after the tasks, because a task may begin a job and end in
         # between.
@@ -133,7 +122,7 @@ class TestOwner(Owner):
             for task in all_tasks(loop):
                 if task is this_task or not is_users_task(task):
                     continue
-                if self._is_of_request(task) or self._is_of_listener(loop, task):
+                if self._is_of_request(task):
                     yield task
 
     def _is_of_request(self, task: AnyTask) -> bool:
@@ -142,13 +131,6 @@ class TestOwner(Owner):
         if entry is None or entry.request.is_open:
             return False
         return context.get(OWNER) is self
-
-    def _is_of_listener(self, loop: AbstractEventLoop, task: AnyTask) -> bool:
-        """Return whether a worker of the lifespan has begun the task during the test."""
-        owner = owner_of(task)
-        if owner is None or owner.serial or owner.is_over:
-            return False
-        return task not in self._loops[loop]
 
     def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
         """Note the lines of requests and tasks that were cancelled before they finished."""
@@ -160,41 +142,27 @@ class TestOwner(Owner):
         for job in self._jobs():
             job.cancel()
 
-    # Waits. Each ends when no work runs, or only work that an earlier test has waited for in vain.
+    # Waits. Each ends when no work runs.
 
-    def waiting(
-        self, patience: float | None = None, *, waits_for_endless: bool = False
-    ) -> Iterator[None]:
+    def waiting(self, patience: float | None = None) -> Iterator[None]:
         """Yield after a short pause while work runs, at most for ``arena_settle`` seconds.
 
-        ``patience`` are other seconds. With ``waits_for_endless``, wait for work of each line.
+        ``patience`` are other seconds.
         """
         end = seconds() + (self._patience if patience is None else patience)
-        ignored = set() if waits_for_endless else self._endless
-        while not ignored.issuperset(self._lines()) and seconds() < end:
+        while self.unfinished() and seconds() < end:
             rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
             yield
-
-    def take_endless(self) -> list[CodeLine | str]:
-        """Return the lines of work that still runs. No test waits for these lines again."""
-        lines = self.unfinished()
-        self._endless.update(lines)
-        return lines
 
     def settle_at_end(self) -> None:
         """Wait at the end of a test, and note work that still runs as cut off."""
         deque(self.waiting(), maxlen=0)
-        self._cut_off_unfinished()
+        self.note_cancelled(self.unfinished())
 
     async def asettle_at_end(self) -> None:
         """Wait in the loop at the end of a test, like `settle_at_end`."""
-        await self._await_work(_PASSES_AT_END, self._patience, waits_for_endless=False)
-        self._cut_off_unfinished()
-
-    def _cut_off_unfinished(self) -> None:
-        lines = self._lines()
-        self.note_cancelled(lines)
-        self._endless.update(lines)
+        await self._await_work(_PASSES_AT_END, self._patience)
+        self.note_cancelled(self.unfinished())
 
     def settled(self, patience: float) -> None:
         """Wait until the work of each line is done.
@@ -206,17 +174,15 @@ class TestOwner(Owner):
             if loop.is_running() and loop is not running_loop():
                 passes = run_coroutine_threadsafe(_let_pass(_PASSES), loop)
                 passes.result(patience)
-        deque(self.waiting(patience, waits_for_endless=True), maxlen=0)
+        deque(self.waiting(patience), maxlen=0)
         self._refuse_unfinished(patience)
 
     async def asettled(self, patience: float) -> None:
         """Wait in a loop like `settled`."""
-        await self._await_work(_PASSES, patience, waits_for_endless=True)
+        await self._await_work(_PASSES, patience)
         self._refuse_unfinished(patience)
 
-    async def _await_work(
-        self, passes: int, patience: float, *, waits_for_endless: bool
-    ) -> None:
+    async def _await_work(self, passes: int, patience: float) -> None:
         # A due callback or the end of a task may begin another task. So the search is repeated
         # until it finds no work.
         end = seconds() + patience
@@ -225,14 +191,13 @@ class TestOwner(Owner):
             if self._loops:
                 await _let_pass(passes)
             has_waited = False
-            for _ in self.waiting(end - seconds(), waits_for_endless=waits_for_endless):
+            for _ in self.waiting(end - seconds()):
                 has_waited = seconds() < end
                 await async_rest(0)
 
     def _refuse_unfinished(self, patience: float) -> None:
-        lines = self._lines()
+        lines = self.unfinished()
         if lines:
-            self.has_waited_in_vain = True
             longer = max(60, patience * 2)
             raise LateWorkError(
                 f"work that a request had begun still runs after {patience:g} s",

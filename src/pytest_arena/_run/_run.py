@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_arena._report import StoryPart
     from pytest_arena._run._explanations import Statement
     from pytest_arena._run._processes import Process
-    from pytest_arena._values import CodeLine, Plan
+    from pytest_arena._values import Plan
 
 
 class ArenaRun:
@@ -87,8 +87,6 @@ class ArenaRun:
         self._has_noted_sharing = False
         # The values of arena_schema whose migrations were compared with the models.
         self._compared: set[str] = set()
-        # Lines of late work that was still running when a test stopped waiting for it.
-        self._endless: set[CodeLine | str] = set()
 
     def check(self) -> None:
         """Import and check the objects that options name. Find the app's engines.
@@ -131,7 +129,7 @@ class ArenaRun:
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
         serial = next(self.serials)
-        owner = TestOwner(plan.name, serial, self.config.settle, self._endless)
+        owner = TestOwner(plan.name, serial, self.config.settle)
         self.current.test = RunningTest(
             plan,
             serial,
@@ -344,17 +342,10 @@ class ArenaRun:
         from pytest_arena._run._explanations import explanation  # noqa: PLC0415 - only failed tests need it
 
         if kind_of_error(error) == "no table":
-            return self._missing_schema()
+            line = _summary.schema_to_set(self.config)
+            return _EMPTY.format(line) if line else ""
         held = [checkout.line for checkout in self.connections.checked_out()]
         return explanation(error, held)
-
-    def _missing_schema(self) -> str:
-        """Return the `arena_schema` that would create the tables of this test, "" if unknown."""
-        if self.config.schema:
-            return ""
-        used = self.databases.provisioned()
-        lines = _summary.schema_to_set(self.config, used, self._known)
-        return _EMPTY.format(lines) if lines else ""
 
     def story(self, raised: BaseException | None = None) -> list[StoryPart]:
         """Return what the running test has changed so far. ``raised`` is the error of the test."""
@@ -377,7 +368,7 @@ class ArenaRun:
         )
         with fresh:
             is_async = self.current.running().plan.is_async
-            return stale_lines(statements, parts, fresh, is_async=is_async)
+            return stale_lines(statements, fresh, is_async=is_async)
 
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases of this test."""

@@ -36,7 +36,6 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
     reader = _StoryReader(test)
     parts = [*reader.below(), *reader.own()]
     is_explained = isinstance(raised, AssertionError | None)
-    is_explained &= not test.owner.has_waited_in_vain
     notes = {
         "not committed": test.uncommitted or uncommitted(test),
         "not finished when the test failed": _late_work(test) if is_explained else [],
@@ -273,10 +272,7 @@ _TEST = "the test or its fixture"
 
 
 def uncommitted(test: RunningTest) -> list[str]:
-    """Return lines about uncommitted work of the test, and how to commit it.
-
-    If the last request could not see work of the test, the lines name only this work.
-    """
+    """Return lines about uncommitted work of the test, and how to commit it."""
     test.take_lost()
     awaited = "await " if test.plan.is_async else ""
     lines = []
@@ -284,20 +280,12 @@ def uncommitted(test: RunningTest) -> list[str]:
     if pending:
         objects = counted(pending, "object")
         lines.append(f"{objects} pending in db_session: {awaited}db_session.commit()")
-    turns = [turn for turn in test.turns if turn.checkouts]
-    if test.turns and not turns:
+    if test.turns and not any(turn.checkouts for turn in test.turns):
         return lines  # the app uses the test's session
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
-    number = test.turns.index(turns[-1]) if turns else 0
     own = [loss for loss in test.losses if loss.request is None]
-    if turns:
-        unseen += [_lost_by_test(each.lost) for each in own if each.turns <= number]
-        unseen += _open_work(turns[-1].held)
-    if turns and unseen:
-        unseen.append(f"{_name_of(turns[-1])} could not see it")
-    else:
-        unseen += [_lost_by_test(each.lost) for each in own]
-        unseen += _open_work(test.own_writes())
+    unseen += [_lost_by_test(each.lost) for each in own]
+    unseen += _open_work(test.own_writes())
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"

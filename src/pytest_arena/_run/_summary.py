@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import MAINTENANCE_DATABASES
 from pytest_arena._databases._builders import candidates, suggested_schema
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts
@@ -15,12 +14,11 @@ from pytest_arena._values import CodeLine
 from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from pytest_arena._config._read import Config
-    from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._product import Database, Manifest
+    from pytest_arena._product import Manifest
 
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
@@ -35,16 +33,15 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
     suggestion = ""
-    has_template = _has_template(named, used, known)
-    if ledger.filled and not (config.schema and has_template):
-        suggestion = schema_to_set(config, used, known)
+    if ledger.filled:
+        suggestion = schema_to_set(config)
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
         notes=(*kept_notes(ledger.kept), *_unread(databases)),
         noted=tuple(ledger.noted),
         failures=tuple(databases.provision.differences),
-        has_template=has_template,
+        has_template=bool(named),
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
         unasked=tuple(name for name in named if name and name not in requested),
@@ -61,43 +58,10 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     )
 
 
-def schema_to_set(config: Config, used: list[Database], known: KnownDatabases) -> str:
-    """Return the lines of ``arena_schema`` that would create the tables, "" if unknown."""
-    primary = known.primary
-    schema = suggested_schema(config.root)
-    if not schema:
-        return ""
-    names_of_filled = _names_of_filled(used, known)
-    is_first_filled = any("" in names for names in names_of_filled.values())
-    # A value without a name is for the app's first database.
-    if primary is None or not names_of_filled or is_first_filled:
-        return config.schema_lines({"": schema})
-    # Maintenance databases do not count: fixtures connect to them to create a database.
-    filled = [name for name in names_of_filled if name not in MAINTENANCE_DATABASES]
-    if len(filled) != 1:
-        return ""
-    return config.schema_lines_with(filled[0], schema, first=primary.name)
-
-
-def _has_template(
-    named: Collection[str], used: list[Database], known: KnownDatabases
-) -> bool:
-    """Return whether an option gives a schema or a seed to a filled database.
-
-    ``named`` are the names of databases in these options.
-    """
-    for names in _names_of_filled(used, known).values():
-        if any(name in named for name in names):
-            return True
-    return False
-
-
-def _names_of_filled(
-    used: list[Database], known: KnownDatabases
-) -> dict[str, list[str]]:
-    """Return the names of the databases that had content, each with its names in options."""
-    filled = {database.name: known.names_in_options(database) for database in used}
-    return known.ended | filled
+def schema_to_set(config: Config) -> str:
+    """Return the line of ``arena_schema`` that would create the tables, "" if unknown."""
+    schema = "" if config.schema else suggested_schema(config.root)
+    return config.schema_line(schema) if schema else ""
 
 
 _MOST_DIFFERENCES = 10  # in one warning

@@ -87,7 +87,6 @@ class Loss:
 
     lost: LostWork
     request: Request | None
-    turns: int  # the number of turns that had begun
     is_of_fixture: bool  # whether pytest had not called the test function
 
 
@@ -101,8 +100,6 @@ class Turn:
     is_at_once: bool = False
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
-    # The test's uncommitted writes when the turn began.
-    held: set[PendingWrites] = field(default_factory=set)
 
     @property
     def went_well(self) -> bool:
@@ -171,8 +168,6 @@ class RunningTest:
     _checkouts_at_end: int = -1
     _has_started_app: bool = False
     _start_loop: AbstractEventLoop | None = None  # the loop in which the app started
-    # Writes of the app that are uncommitted between two requests.
-    _app_writes: set[PendingWrites] = field(default_factory=set)
     thread: int = field(default_factory=threading.get_ident)  # of pytest
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -341,7 +336,6 @@ class RunningTest:
         turn = Turn(
             before,
             checkouts=registry.checkouts,
-            held=set() if is_quiet else self.own_writes(),
         )
         self.turns.append(turn)
         if len(self.turns) > _KEPT:
@@ -370,7 +364,6 @@ class RunningTest:
         self._checkouts_at_end = registry.checkouts
         if not registry.is_quiet:
             self._checkouts_at_end = -1
-            self._app_writes |= self.own_writes() - turn.held
         turn.after = StoryMoment.now(self.databases)
         turn.checkouts = registry.checkouts - turn.checkouts
 
@@ -389,7 +382,7 @@ class RunningTest:
             is_refused = (request.status or REFUSAL) >= REFUSAL
             if is_refused and request.method != LIFESPAN:
                 return
-        loss = Loss(lost, request, len(self.turns), not self.is_set_up)
+        loss = Loss(lost, request, not self.is_set_up)
         self.losses.append(loss)
 
     def turn_of(self, request: object) -> Turn | None:
@@ -438,11 +431,11 @@ class RunningTest:
         self.unfinished = self.owner.unfinished()
 
     def own_writes(self) -> set[PendingWrites]:
-        """Return the uncommitted writes of the test, without those of the app."""
+        """Return the uncommitted writes."""
         writes = set()
         for checkout in self.gate.registry.checked_out():
             pending = checkout.connection.pending_writes
-            if pending and pending not in self._app_writes:
+            if pending:
                 writes.add(pending)
         return writes
 
