@@ -421,7 +421,8 @@ def _explain_error(
     _report.show_users_lines(report, excinfo, option)
     test = run.test
     if test is not None:
-        is_of_app = test.is_app_error(error) or test.is_commit_error(error)
+        noted = [*test.sessions.failures, *(each for _, each in test.app_errors)]
+        is_of_app = any(cause is each for cause in causes(error) for each in noted)
         is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
         if is_of_app or is_of_sql:
             _report.hide_library_frames(report, excinfo, option)

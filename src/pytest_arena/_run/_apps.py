@@ -145,13 +145,6 @@ class Apps:
             return build_app(self.factory)
         return self.named  # type: ignore[return-value]  # `check_app` has checked it
 
-    def current_or_named(self) -> ASGIApp | None:
-        """Return the app of the running test, else the app of ``arena_app``, else None."""
-        test = self._current.test
-        if test is not None and test.app_runs:
-            return test.app_runs[-1].app
-        return self.build() if self._config.app else None
-
     def state(self) -> AppState:
         """Record the present state of the named app, and of the apps that outlive a test."""
         return AppState(self.named)

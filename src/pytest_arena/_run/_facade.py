@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._run._processes import Process
     from pytest_arena._run._run import ArenaRun
-    from pytest_arena._run._test import RunningTest, StoryMoment
+    from pytest_arena._run._test import RunningTest
 
     S = TypeVar("S", bound="AsyncSession | Session", default="AsyncSession")
 else:
@@ -86,7 +86,6 @@ class Arena(Generic[S]):
 
     def __init__(self, run: Any) -> None:  # Any: an `ArenaRun` is no public type
         self._run: ArenaRun = run
-        self._observer = Observer(run)
 
     @property
     def url(self) -> str:
@@ -302,7 +301,11 @@ class Arena(Generic[S]):
                 all rows that it wrote.
             ConfigError: no database has this name.
         """
-        return self._observer.changes(request, database=database)
+        watched = self._run.database(database)
+        if request is not None:
+            return _changes_of(self._run, request, watched)
+        _commit(self._run)
+        return _changes_between(watched, None, None)
 
     def expect_changes(
         self,
@@ -356,7 +359,7 @@ class Arena(Generic[S]):
                     f"{table}={value!r} is no expectation: write {table}=inserted(1), or updated, "
                     "or deleted. All three are imported from pytest_arena"
                 )
-        return ExpectedChanges(self._observer, wanted, ignore, database)
+        return ExpectedChanges(self._run, wanted, ignore, database)
 
     def max_statements(self, count: int) -> StatementLimit:
         """Assert that the requests of a block send at most ``count`` statements in all.
@@ -380,7 +383,7 @@ class Arena(Generic[S]):
             raise TypeError(
                 f"max_statements({count!r}): the most statements, as a number from 0"
             )
-        return StatementLimit(self, self._observer, count)
+        return StatementLimit(self._run, count)
 
     def fault(self, kind: str, *, at: int = 0) -> Fault:
         """Break one request of a block. It is the first, or the one of this number from 0.
@@ -432,217 +435,161 @@ class Arena(Generic[S]):
         return [error for error in errors if isinstance(error, RefusedError)]
 
 
-class Observer:
-    """Commits pending work of the test's sessions, and reads the changes of its databases."""
-
-    def __init__(self, run: ArenaRun) -> None:
-        self._databases = run.databases
-        self._database = run.database
-        self.current = run.current
-        self.watcher = run.watcher
-        self._ledger = run.ledger
-
-    def changes(self, request: object, *, database: str) -> Changes:
-        """Return the changes since the level on top was entered, or those of a request.
-
-        Raises:
-            PendingWorkError: an async session has pending work, which cannot be awaited here.
-            IsolationError: the moments around the request are unknown.
-        """
-        watched = self._database(database)
-        if request is not None:
-            return self._changes_of(request, watched)
-        self.commit()
-        return self.between(watched, None, None)
-
-    def _changes_of(self, request: object, database: Database) -> Changes:
-        test = self.current.running()
-        records = _records_of(request, test.ledger.requests)
-        record = records[0]
-        first = test.turn_of(record)
-        turn = test.turn_of(records[-1])
-        if turn is None or first is None:
-            raise ValueError(
-                f"{record.method} {record.path} is no request of this test"
-            )
-        before = first.before
-        after = turn.after
-        if before is None:
-            why = "pytest-arena keeps only the changes of the last hundred requests"
-            raise _not_known(record, database, why)
-        moments = [before]
-        until = None
-        if after is not None:
-            moments.append(after)
-            until = after.time_of(database)
-        why = self._why_unknown(moments, database)
-        if why:
-            raise _not_known(record, database, why)
-        if after is not None and database not in after.times:
-            return Changes.of([])  # it did not exist yet
-        return self.between(database, before.time_of(database), until)
-
-    def _why_unknown(self, moments: list[StoryMoment], database: Database) -> str:
-        """Return why the changes around these moments are unknown, "" if they are known."""
-        levels = tuple(self._databases.levels)
-        if any(moment.levels != levels for moment in moments):
-            return "the request belongs to a wider fixture"
-        if all(moment.knows(database) for moment in moments):
-            return ""
-        isolation = database.isolation.name if database.isolation else "this isolation"
-        return (
-            f"with {isolation} pytest-arena read nothing at that time: the database did not "
-            "answer, or each request would have had to read all of it"
-        )
-
-    def between(self, database: Database, since: object, until: object) -> Changes:
-        """Return what has changed in a database between two moments of its isolation.
-
-        Raises:
-            IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
-        """
-        isolation = database.isolation
-        rows = isolation.rows_changed(since, until) if isolation is not None else []
-        changes = Changes.of(rows)
-        if changes.counts_more:
-            raise IsolationError(
-                f"not all changed rows of {database.name} are known: {changes.counted()}",
-                why="a wider fixture changed the schema. pytest-arena kept only some of the rows "
-                "that it wrote before this test",
-                cause=str(user_line() or "arena.changes()"),
-                fix="arena.changes()   in the set-up of that fixture, or create the tables by "
-                "arena_schema",
-            )
-        return changes
-
-    def moment(self, database: str) -> tuple[Database, object]:
-        """Return a database and its present moment. Some isolations read the whole database."""
-        watched = self._database(database)
-        if watched.isolation is None:
-            return watched, None
-        return watched, watched.isolation.moment(exact=True)
-
-    def note_assertion(self, text: str) -> None:
-        """Note that an assertion of pytest-arena has passed, and its line in the test."""
-        if self.watcher is not None:
-            line = user_line()
-            place = f"{line.file}:{line.number}" if line else ""
-            self.watcher.asserted(place, text)
-
-    def commit(self) -> None:
-        """Commit pending work, like before a request of a sync client.
-
-        Raises:
-            PendingWorkError: an async session has pending work.
-        """
-        test = self.current.on_top()
-        if test is not None:
-            test.sessions.commit()
-
-    async def acommit(self) -> None:
-        """Commit pending work, like before a request of an async client."""
-        test = self.current.on_top()
-        if test is not None:
-            await test.sessions.acommit()
-
-    def settle(self) -> None:
-        """Wait for the work that requests have begun, and note work that does not end.
-
-        Raises:
-            LateWorkError: work still runs, and this call blocks its event loop.
-        """
-        test = self.current.test
-        if test is None:
-            return
-        if running_loop() is not None:
-            test.owner.settled(0)  # a plain `with` in an async test cannot wait
-            return
-        for _ in test.owner.waiting():
-            pass
-        self._name_unfinished(test)
-
-    async def asettle(self) -> None:
-        """Wait in a loop for the work that requests have begun."""
-        test = self.current.test
-        if test is None:
-            return
-        for _ in test.owner.waiting():
-            await async_rest(0)
-        self._name_unfinished(test)
-
-    def _name_unfinished(self, test: RunningTest) -> None:
-        for line in test.owner.unfinished():
-            self._ledger.warn(
-                LateWorkWarning,
-                "arena.expect_changes(…) compared the rows while work of a request still ran, so "
-                "it lacks the later writes of that work",
-                cause=line,
-                fix="let the work end before the block does (or a longer arena_settle)",
-            )
-
-
 @dataclass(slots=True, eq=False)
 class ExpectedChanges:
     """A ``with`` or ``async with`` block, and the changes that the test expects of it."""
 
-    observer: Any  # an `Observer`, which is no public type
+    run: Any  # an `ArenaRun`, which is no public type
     expected: Mapping[str, Expected]
     ignore: Collection[str]
     database: str
     _since: tuple[Database, object] = field(init=False)
 
     def __enter__(self) -> Self:
-        self.observer.commit()
+        _commit(self.run)
         return self._opened()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.observer.commit()
-            self.observer.settle()
-            self._check()
+        if kind is not None:
+            return
+        _commit(self.run)
+        test = self.run.current.test
+        if test is not None and running_loop() is not None:
+            test.owner.settled(0)  # a plain `with` in an async test cannot wait
+        elif test is not None:
+            deque(test.owner.waiting(), maxlen=0)
+        self._check(test)
 
     async def __aenter__(self) -> Self:
-        await self.observer.acommit()
+        await _acommit(self.run)
         return self._opened()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            await self.observer.acommit()
-            await self.observer.asettle()
-            self._check()
+        if kind is not None:
+            return
+        await _acommit(self.run)
+        test = self.run.current.test
+        if test is not None:
+            for _ in test.owner.waiting():
+                await async_rest(0)
+        self._check(test)
 
     def _opened(self) -> Self:
-        self._since = self.observer.moment(self.database)
+        database = self.run.database(self.database)
+        isolation = database.isolation
+        # Some isolations read the whole database.
+        moment = None if isolation is None else isolation.moment(exact=True)
+        self._since = (database, moment)
         return self
 
-    def _check(self) -> None:
-        database, since = self._since
-        changes = self.observer.between(database, since, None)
+    def _check(self, test: RunningTest | None) -> None:
+        for line in test.owner.unfinished() if test is not None else ():
+            self.run.ledger.warn(
+                LateWorkWarning,
+                "arena.expect_changes(…) compared the rows while work of a request still ran, so "
+                "it lacks the later writes of that work",
+                cause=line,
+                fix="let the work end before the block does (or a longer arena_settle)",
+            )
+        changes = _changes_between(*self._since, None)
         differences = difference(changes, self.expected, ignore=self.ignore)
         if differences:
             raise AssertionError(differences)
-        self.observer.note_assertion("arena.expect_changes(…)")
+        _note_assertion(self.run, "arena.expect_changes(…)")
+
+
+def _commit(run: ArenaRun) -> None:
+    """Commit pending work, like before a request of a sync client."""
+    test = run.current.on_top()
+    if test is not None:
+        test.sessions.commit()
+
+
+async def _acommit(run: ArenaRun) -> None:
+    """Commit pending work, like before a request of an async client."""
+    test = run.current.on_top()
+    if test is not None:
+        await test.sessions.acommit()
+
+
+def _note_assertion(run: ArenaRun, text: str) -> None:
+    """Note that an assertion of pytest-arena has passed, and its line in the test."""
+    if run.watcher is not None:
+        line = user_line()
+        run.watcher.asserted(f"{line.file}:{line.number}" if line else "", text)
+
+
+def _changes_between(database: Database, since: object, until: object) -> Changes:
+    """Return what has changed in a database between two moments of its isolation.
+
+    Raises:
+        IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
+    """
+    isolation = database.isolation
+    rows = isolation.rows_changed(since, until) if isolation is not None else []
+    changes = Changes.of(rows)
+    if changes.counts_more:
+        raise IsolationError(
+            f"not all changed rows of {database.name} are known: {changes.counted()}",
+            why="a wider fixture changed the schema. pytest-arena kept only some of the rows that "
+            "it wrote before this test",
+            cause=str(user_line() or "arena.changes()"),
+            fix="arena.changes()   in the set-up of that fixture, or create the tables by "
+            "arena_schema",
+        )
+    return changes
+
+
+def _changes_of(run: ArenaRun, request: object, database: Database) -> Changes:
+    """Return the changes of a request.
+
+    Raises:
+        IsolationError: the moments around the request are unknown.
+    """
+    test = run.current.running()
+    records = _records_of(request, run.ledger.requests)
+    first, turn = (test.turn_of(record) for record in (records[0], records[-1]))
+    if first is None or turn is None:
+        raise ValueError(f"{records[0].shown} is no request of this test")
+    before, after = first.before, turn.after
+    if before is None:
+        why = "pytest-arena keeps only the changes of the last hundred requests"
+        raise _not_known(records[0], database, why)
+    moments = [before] if after is None else [before, after]
+    levels = tuple(run.databases.levels)
+    if any(moment.levels != levels for moment in moments):
+        why = "the request belongs to a wider fixture"
+        raise _not_known(records[0], database, why)
+    if not all(moment.knows(database) for moment in moments):
+        isolation = database.isolation.name if database.isolation else "this isolation"
+        why = (
+            f"with {isolation} pytest-arena read nothing at that time: the database did not "
+            "answer, or each request would have had to read all of it"
+        )
+        raise _not_known(records[0], database, why)
+    if after is not None and database not in after.times:
+        return Changes.of([])  # it did not exist yet
+    until = after.time_of(database) if after is not None else None
+    return _changes_between(database, before.time_of(database), until)
 
 
 @dataclass(slots=True, eq=False)
 class StatementLimit:
     """A ``with`` block, and the number of statements that its requests may send."""
 
-    arena: Arena[Any]
-    observer: Any  # an `Observer`, which is no public type
+    run: Any  # an `ArenaRun`, which is no public type
     count: int
     _before: int = 0  # the number of requests before the block
 
     def __enter__(self) -> Self:
-        self._before = len(self.arena.requests)
+        self._before = len(self.run.ledger.requests)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        requests = [
-            sent for sent in self.arena.requests[self._before :] if not sent.is_login
-        ]
+        sent = self.run.ledger.requests[self._before :]
+        requests = [request for request in sent if not request.is_login]
         if not requests:
             raise AssertionError(
                 "no request was made in this block: arena.max_statements(…) counts the statements "
@@ -651,7 +598,7 @@ class StatementLimit:
         statements = _statements_of(requests)
         if len(statements) > self.count:
             raise AssertionError(_too_many(requests, statements, self.count))
-        self.observer.note_assertion("arena.max_statements(…)")
+        _note_assertion(self.run, "arena.max_statements(…)")
 
 
 def _statements_of(requests: Iterable[Request]) -> list[str]:
@@ -720,8 +667,7 @@ def _record_of(response: Any, requests: list[Request]) -> Request:
 
 def _not_known(record: Request, database: Database, why: str) -> IsolationError:
     return IsolationError(
-        f"{record.method} {record.path}: the changes of this request in {database.name} are not "
-        "known",
+        f"{record.shown}: the changes of this request in {database.name} are not known",
         why=why,
         cause=str(user_line() or "arena.changes(request)"),
         fix="with arena.expect_changes(...):   around the request",

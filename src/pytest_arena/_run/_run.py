@@ -251,8 +251,12 @@ class ArenaRun:
 
         Return what was tried, for the message if no engine is known then.
         """
-        app = self.apps.current_or_named()
-        if app is None:
+        test = self.current.test
+        if test is not None and test.app_runs:
+            app = test.app_runs[-1].app
+        elif self.config.app:
+            app = self.apps.build()
+        else:
             return "there is no arena_app that could make one"
         if self._known.find_first() or self.config.lifespan == "off":
             return "the app was imported, and not started, as arena_lifespan = off"
@@ -449,7 +453,10 @@ def conducted(
             await test.asettle()
         except BaseException:
             test.note_unfinished(_story.uncommitted(test))
-            await test.aclose_failed()
+            try:
+                await test.aclose()
+            except Exception as error:  # noqa: BLE001 - the tear-down raises it
+                test.errors.append(error)
             raise
         await test.aclose()
 

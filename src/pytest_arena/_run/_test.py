@@ -17,7 +17,7 @@ from pytest_arena._ledger import Request
 from pytest_arena._origin import LOGINS, line_of, users_frames
 from pytest_arena._owner import OWNER
 from pytest_arena._process import innermost_frames, running_loop
-from pytest_arena.errors import PendingWorkError, causes, impossible
+from pytest_arena.errors import PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -241,13 +241,6 @@ class RunningTest:
         for app_run in self.app_runs:
             await app_run.aclose()
 
-    async def aclose_failed(self) -> None:
-        """Close as ``aclose`` does, and keep its error for the tear-down: the test has failed."""
-        try:
-            await self.aclose()
-        except Exception as error:  # noqa: BLE001 - the tear-down raises it
-            self.errors.append(error)
-
     # Called by clients.
 
     async def aprepare_request(self) -> None:
@@ -370,7 +363,10 @@ class RunningTest:
     def take_lost(self, turn: Turn | None = None) -> None:
         """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
         for lost in self.gate.lost.take():
-            request = self.request_of(lost)
+            request = None
+            for record in self.records:
+                if record.answer is lost.request:
+                    request = record
             if request is None and turn is not None and not lost.is_unflushed:
                 if not turn.went_well:
                     continue
@@ -392,13 +388,6 @@ class RunningTest:
                 return turn
         return None
 
-    def request_of(self, lost: LostWork) -> Request | None:
-        """Return the request that has begun the work which lost something."""
-        for request in self.records:
-            if request.answer is lost.request:
-                return request
-        return None
-
     async def aclose_requests(self) -> None:
         """Close the answers that are open in this loop, or in none. Raises the app's errors."""
         here = running_loop()
@@ -414,14 +403,6 @@ class RunningTest:
             if request.loop is None:
                 with suppress(Exception):  # the app's clean-up may fail
                     request.close()
-
-    def is_app_error(self, raised: BaseException) -> bool:
-        """Return whether an error of the test is one that the app raised in a request."""
-        return _is_among([error for _, error in self.app_errors], raised)
-
-    def is_commit_error(self, raised: BaseException) -> bool:
-        """Return whether an error of the test is one of the commit before a request."""
-        return _is_among(self.sessions.failures, raised)
 
     # Called by levels, fixtures and reports.
 
@@ -461,11 +442,6 @@ class RunningTest:
         for name in databases:
             if name not in self.changed:
                 self.changed.append(name)
-
-
-def _is_among(errors: list[Exception], raised: BaseException) -> bool:
-    known = set(map(id, errors))
-    return any(id(cause) in known for cause in causes(raised))
 
 
 class Current:

@@ -15,6 +15,7 @@ import pluggy
 from pytest_arena import _process
 from pytest_arena._run._facade import Arena
 from pytest_arena._values import counted
+from pytest_arena.errors import causes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -96,7 +97,8 @@ class Sabotage:
         if not isinstance(error, AssertionError | fail.Exception):
             return False
         test = self._recorder.run.test
-        return test is None or not test.is_app_error(error)
+        app_errors = [each for _, each in test.app_errors] if test else []
+        return not any(cause is each for cause in causes(error) for each in app_errors)
 
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:
