@@ -473,20 +473,14 @@ def shown(value: object) -> str:
     """Return a short text of a value in one line, with quotation marks around a string."""
     if value is None:
         return "NULL"
-    if isinstance(value, str):
-        text = repr(redact(value[:_LONGEST_READ]))
-        size = f"{len(value):,} characters"
-    elif isinstance(value, bytes | bytearray | memoryview):
-        text = repr(bytes(value[:_LONGEST_READ]))
-        size = f"{len(value):,} bytes"
+    if isinstance(value, bytearray | memoryview):
+        value = bytes(value)
+    if isinstance(value, str | bytes):
+        text = repr(value[:_LONGEST_READ])
     else:
-        text = str(value)
-        size = f"{len(text):,} characters"
-        text = redact(text[:_LONGEST_READ])
-    if len(text) > _LONGEST_VALUE:
-        start = text[: _LONGEST_VALUE - 1]
-        return f"{start}… ({size})"
-    return text
+        text = str(value)[:_LONGEST_READ]
+    text = redact(text)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
 # The number of characters in which `redact` searches for passwords. It is much larger than the

@@ -218,11 +218,6 @@ class Ledger:
                 errors.append(warning)
         return errors
 
-    @property
-    def notes(self) -> list[str]:
-        """The noted lines, each once."""
-        return list(dict.fromkeys(line for line, _ in self.noted))
-
 
 def noted_lines(noted: Iterable[tuple[str, str]]) -> list[str]:
     """Return the lines for the summary, from lines and their tests."""

@@ -106,7 +106,7 @@ def test_what_is_brought_back_is_no_news(
     isolation.enter()
     isolation.forget()
     assert isolation.leave() is True
-    assert (ledger.notes, ledger.verified) == ([], 5)
+    assert ([*ledger.noted], ledger.verified) == ([], 5)
 
 
 def test_a_difference_is_named_when_the_level_was_left_by_force(
@@ -162,4 +162,4 @@ def test_what_cannot_be_read_is_noted(isolation: Isolation, true: _Faulty, ledge
     true.state["table orders"] = "2 rows, y"
     assert isolation.is_clean() is False
     isolation.leave()
-    assert ledger.notes == ["shop: not every level was verified: a table is locked"]
+    assert [*ledger.noted] == [("shop: not every level was verified: a table is locked", "")]

@@ -122,7 +122,7 @@ class _DriverGuard(RawGuard):
 
 
 def _note_not_sent(core: Core, name: str) -> None:
-    if not any(_NOT_SENT in note for note in core.ledger.notes):
+    if not any(_NOT_SENT in note for note, _ in core.ledger.noted):
         core.ledger.note(
             f"a fixture creates or drops a test database: {cause_of_connection()}. {_NOT_SENT} "
             f"a line `{name} = <module>:<Base>` in arena_schema"

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from pytest_arena._config._load import nearest
-from pytest_arena._origin import LOGINS, REQUEST, user_line
+from pytest_arena._origin import LOGINS, REQUEST
 from pytest_arena._values import counted
-from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,12 +76,7 @@ class Fault:
 
     def __init__(self, faults: list[Callable[..., Any]], kind: str, at: int) -> None:
         if kind not in _KINDS:
-            raise ConfigError(
-                f"arena.fault({kind!r}): no such fault",
-                why=f"the faults are {', '.join(_KINDS)}",
-                cause=str(user_line() or "arena.fault(…)"),
-                fix=f'arena.fault("{nearest(str(kind), _KINDS)}")',
-            )
+            raise ValueError(f"{kind!r} is none of the faults: {', '.join(_KINDS)}")
         self._is_applied = False  # whether an answer was broken or a commit has failed
         self._faults = faults  # of the requests that the test sends
         self._kind = kind

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._app._entry import ENTRY
 from pytest_arena._app._raised import in_one_line
-from pytest_arena._config._load import blame, package_of
+from pytest_arena._config._load import blame
 from pytest_arena._origin import OUR_TASK, line_of, line_of_coroutine, users_frames
 from pytest_arena._owner import JOBS, OWNER, Job, Owner, is_runner_of_anyio, owner_of
 from pytest_arena._process import (
@@ -36,13 +36,8 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 
 _STEP = 0.0002  # seconds between two looks
 
-# The passes for which `arena.settled()` lets the loop run. A request may wake a task of the
-# lifespan, which begins further tasks. The worker of Litestar's events does this.
-_PASSES = 5
-
-# The passes for which the end of each async test lets the loop run. A due callback may begin a
-# task.
-_PASSES_AT_END = 2
+# The passes for which each wait in a loop lets it run first. A due callback may begin a task.
+_PASSES = 2
 
 _MOST_LINES = 4
 
@@ -103,7 +98,7 @@ class TestOwner(Owner):
         jobs = self._jobs()
         lines: list[CodeLine | str] = []
         for task in self._tasks_of_requests():
-            lines.append(line_of_coroutine(task.get_coro()) or _name_of(task))
+            lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
         jobs += self._jobs()
         stacks = innermost_frames() if jobs else {}
         for job in dict.fromkeys(jobs):
@@ -161,7 +156,7 @@ class TestOwner(Owner):
 
     async def asettle_at_end(self) -> None:
         """Wait in the loop at the end of a test, like `settle_at_end`."""
-        await self._await_work(_PASSES_AT_END, self._patience)
+        await self._await_work(self._patience)
         self.note_cancelled(self.unfinished())
 
     def settled(self, patience: float) -> None:
@@ -172,24 +167,24 @@ class TestOwner(Owner):
         """
         for loop in alive(self._loops):
             if loop.is_running() and loop is not running_loop():
-                passes = run_coroutine_threadsafe(_let_pass(_PASSES), loop)
+                passes = run_coroutine_threadsafe(_let_pass(), loop)
                 passes.result(patience)
         deque(self.waiting(patience), maxlen=0)
         self._refuse_unfinished(patience)
 
     async def asettled(self, patience: float) -> None:
         """Wait in a loop like `settled`."""
-        await self._await_work(_PASSES, patience)
+        await self._await_work(patience)
         self._refuse_unfinished(patience)
 
-    async def _await_work(self, passes: int, patience: float) -> None:
+    async def _await_work(self, patience: float) -> None:
         # A due callback or the end of a task may begin another task. So the search is repeated
         # until it finds no work.
         end = seconds() + patience
         has_waited = True
         while has_waited:
             if self._loops:
-                await _let_pass(passes)
+                await _let_pass()
             has_waited = False
             for _ in self.waiting(end - seconds()):
                 has_waited = seconds() < end
@@ -208,8 +203,8 @@ class TestOwner(Owner):
             )
 
 
-async def _let_pass(passes: int) -> None:
-    for _ in range(passes):
+async def _let_pass() -> None:
+    for _ in range(_PASSES):
         await async_rest(0)
 
 
@@ -231,17 +226,6 @@ def is_users_task(task: AnyTask) -> bool:
     coroutine = task.get_coro()
     name = getattr(coroutine, "__name__", "")
     return name not in _NOT_OF_USERS or line_of_coroutine(coroutine) is not None
-
-
-def _name_of(task: AnyTask) -> str:
-    """Return words for a task that waits in no line of the user's code."""
-    coroutine = task.get_coro()
-    code = getattr(coroutine, "cr_code", None)
-    package = package_of(code.co_filename) if code is not None else ""
-    if package == "pytest_arena":  # a wrapper around a method of SQLAlchemy
-        package = "sqlalchemy"
-    function = getattr(coroutine, "__qualname__", "")
-    return f"a task of {package or 'asyncio'}: {function} ({task.get_name()})"
 
 
 # Seconds to wait for the end of cancelled tasks.

@@ -425,15 +425,10 @@ class RunningTest:
         """Whether the test has changed the state of an app."""
         return self.app_state is not None and self.app_state.is_changed()
 
-    def cut(self, number: int) -> None:
-        """Forget all turns after the first ``number``."""
-        with self._lock:
-            del self.turns[number:]
-            self.under_way = 0
-
     def forget(self) -> None:
         """Break the reference cycles with the test, so that Python frees it at once."""
-        self.cut(0)
+        self.turns.clear()
+        self.under_way = 0
         self.app_runs.clear()
         self.sessions = Sessions()
 

@@ -110,11 +110,6 @@ def test_what_is_no_expectation(arena):
     arena.expect_changes(orders=1)
 
 
-@pytest.mark.expect("TypeError", at="arena.expect_changes")
-def test_a_table_that_is_expected_twice(arena):
-    arena.expect_changes({"orders": inserted(1)}, orders=deleted(1))
-
-
 @pytest.fixture(scope="module")
 def lamps(arena):
     with arena.expect_changes(orders=inserted(2)), arena.session() as session:
