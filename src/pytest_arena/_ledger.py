@@ -55,8 +55,6 @@ class Request:
     answer: Any = field(default=None, repr=False)
     # An exception that the app raised, with the app's line.
     raised: str = field(default="", repr=False)
-    # The last exception that the app logged.
-    logged: str = field(default="", repr=False)
     # Cookies that the client has and did not send.
     unsent: str = field(default="", repr=False)
     # True while the client reads the answer.

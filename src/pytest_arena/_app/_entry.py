@@ -18,7 +18,6 @@ from pytest_arena._app._raised import (
     is_disconnect,
     note_handled,
     note_raised,
-    watch_logged_errors,
 )
 from pytest_arena._interpreter import when_imported
 from pytest_arena._ledger import FAILURE, Request
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from traceback import TracebackException
 
     from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
-    from pytest_arena._app._raised import AnsweredRequest
     from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
 
@@ -177,7 +175,6 @@ def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
     """
     watch_background_work(undo)
     watch_failures(undo)
-    watch_logged_errors(undo, _answered_here)
     for module, (name, wrap) in _FRAMEWORKS.items():
         when_imported(module, functools.partial(_watch, name, wrap, find_hooks, undo))
 
@@ -241,12 +238,6 @@ _FRAMEWORKS = {
     "litestar.app": ("Litestar", _wrapped_asgi),
     "flask.app": ("Flask", _wrapped_wsgi),
 }
-
-
-def _answered_here() -> AnsweredRequest | None:
-    """Return the present request, and the exception that the test was handling when it sent it."""
-    entry = ENTRY.get()
-    return (entry.request, entry.outside) if entry is not None else None
 
 
 async def enter(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from itertools import pairwise
 from traceback import TracebackException
 from typing import TYPE_CHECKING
@@ -13,14 +11,10 @@ from pytest_arena._ledger import FAILURE
 from pytest_arena.errors import causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import ExitStack
+    from collections.abc import Iterator
 
     from pytest_arena._app._kind import Message
     from pytest_arena._ledger import Request
-
-    # A request, and the exception that the test handled when it sent the request.
-    AnsweredRequest = tuple[Request, BaseException | None]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -59,44 +53,6 @@ def note_handled(
 
 
 _REFUSAL = 400
-
-
-def watch_logged_errors(
-    undo: ExitStack, current: Callable[[], AnsweredRequest | None]
-) -> None:
-    """Note in the record of a request the last exception that the app logged as an error.
-
-    Flask leaves its ``except`` block before it answers, so only its log shows the exception.
-
-    Args:
-        undo: restores the factory of log records when it is closed.
-        current: returns the record of the current request, and the exception that the test was
-            handling when it made the request. None outside of requests.
-    """
-    make = logging.getLogRecordFactory()
-
-    def make_and_note(*args: object, **kwargs: object) -> logging.LogRecord:
-        record = make(*args, **kwargs)
-        # `logging.makeLogRecord` creates a record without a level.
-        if (record.levelno or 0) >= logging.ERROR:
-            _note_logged(record, current())
-        return record
-
-    def end() -> None:
-        if logging.getLogRecordFactory() is make_and_note:
-            logging.setLogRecordFactory(make)
-
-    logging.setLogRecordFactory(make_and_note)
-    undo.callback(end)
-
-
-def _note_logged(record: logging.LogRecord, current: AnsweredRequest | None) -> None:
-    if current is None:
-        return
-    request, outside = current
-    error = record.exc_info[1] if record.exc_info else sys.exception()
-    if isinstance(error, Exception) and error is not outside:
-        request.logged = _words(error)
 
 
 def _words(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
-from pytest_arena._ledger import FAILURE
 from pytest_arena._report import StoryPart
 from pytest_arena._run._test import REFUSAL, Loss, RunningTest, StoryMoment, Turn
 from pytest_arena._values import CodeLine, counted
@@ -261,8 +260,6 @@ def _raised_words(record: Request) -> str:
     failure = record.answer.failure if record.answer is not None else ""
     if record.raised:
         return f"raised {record.raised}"
-    if record.logged and status >= FAILURE:
-        return f"raised {record.logged}"
     if failure and status >= REFUSAL:
         return f"a statement raised {failure}"
     return ""
