@@ -31,9 +31,8 @@ _LONGEST_STEP = 0.05
 # Set after Ctrl-C. Then pytest-arena leaves slow clean-up to a later run.
 interrupted = threading.Event()
 
-# `time.perf_counter`, `time.sleep`, `asyncio.sleep` and `os.path.exists`, also if a test freezes
-# or replaces them. The first two are partials, because freezegun replaces the clocks that it finds
-# in modules.
+# `time.perf_counter`, `time.sleep` and `asyncio.sleep`, also if a test freezes or replaces them.
+# The first two are partials, because freezegun replaces the clocks that it finds in modules.
 seconds = partial(time.perf_counter)
 rest = partial(time.sleep)
 async_rest = asyncio.sleep

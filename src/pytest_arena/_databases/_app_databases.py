@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sqlalchemy.engine import URL, Dialect, Engine, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._config._load import nearest
@@ -433,17 +433,6 @@ class KnownDatabases:
         if database is self.primary:
             names.append("")
         return names
-
-
-def dialects(product: Product) -> list[type[Dialect]]:
-    """Return the dialects of the installed drivers, or the product's default dialect."""
-    names = []
-    for driver in product.drivers():
-        suffix = f"+{driver}" if driver else ""
-        names.append(f"{product.name}{suffix}")
-    if not names:
-        names = [product.name]
-    return [make_url(f"{name}://").get_dialect() for name in names]
 
 
 def driver_of(database: Database) -> str:

@@ -15,7 +15,6 @@ from pytest_arena._app._kind import (
     build_app,
     check_app,
     is_wsgi,
-    unwrapped,
 )
 from pytest_arena._app._lifespan import AppLoop, session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
@@ -66,30 +65,6 @@ class Apps:
             return nothing
         OTHER_APPS.append(app)
         return partial(OTHER_APPS.remove, app)
-
-    def _in_use(self) -> list[object]:
-        """Return the named app, the fixture's app, and the apps of pytest-arena's clients."""
-        apps = []
-        if self.factory is None and self.named is not None:
-            apps.append(self.named)
-        if self.fixture_app is not None:
-            apps.append(self.fixture_app)
-        test = self._current.test
-        runs = list(self.wide_runs.values())
-        if test:
-            runs += test.app_runs
-        for app_run in runs:
-            apps.append(app_run.app)
-        return apps
-
-    def knows(self, app: object) -> bool:
-        """Return whether this app is or wraps an app under test."""
-        parts = [*unwrapped(app)]
-        for app_in_use in self._in_use():
-            for inner in unwrapped(app_in_use):
-                if any(part is inner for part in parts):
-                    return True
-        return False
 
     def load(self) -> None:
         """Import and check the app.

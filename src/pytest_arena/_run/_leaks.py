@@ -58,9 +58,20 @@ def end_connections_of_test(
     raw = gate.end_raw(owner.serial) if registry.has_raw else []
     transactions = [leak for leak in leaks if leak.in_transaction]
     error = leak_error(transactions, raw) if transactions or raw else None
-    if error is None and not has_failed:
-        _warn_of_idle(ledger, leaks)
-    _end_leaks(leaks)
+    for leak in leaks if error is None and not has_failed else ():
+        ledger.warn(
+            LeakWarning,
+            "the test ended with a connection that was not returned to its pool, and "
+            "pytest-arena closed it",
+            cause=_line_to_blame(leak),
+            fix=_CLOSE_IT,
+        )
+    sessions = _sessions_on(leaks)
+    # Otherwise the pools lack these connections, and the collector warns in a later test.
+    end_transactions(leaks, closes_connections=True)
+    for session in sessions:  # they do not notice that the connection was closed
+        with suppress(Exception):  # a thread of the test uses the session
+            session.reset()
     _end_late_connections(gate, ledger, owner)
     _roll_back_others(gate, owner.serial)
     if error is not None:
@@ -109,19 +120,6 @@ def _remove_session_of_flask() -> None:
         return
     if not outlives_tests(owner_of_session(sessions())):
         sessions.remove()
-
-
-def _end_leaks(leaks: list[Checkout]) -> None:
-    """End leaked transactions, and close their connections.
-
-    Otherwise the pools lack these connections, and the garbage collector warns in a later test.
-    pytest-arena also resets the sessions, which do not notice that the connection was closed.
-    """
-    sessions = _sessions_on(leaks)
-    end_transactions(leaks, closes_connections=True)
-    for session in sessions:
-        with suppress(Exception):  # a thread of the test uses the session
-            session.reset()
 
 
 def _end_late_connections(gate: Gate, ledger: Ledger, test: Owner) -> None:
@@ -268,18 +266,6 @@ _CLOSE_IT = (
     "commit, and close it: `async with session:` / `with engine.connect() as connection:`. For a "
     "scoped_session: Session.remove(). For a thread or a job: wait for its end"
 )
-
-
-def _warn_of_idle(ledger: Ledger, leaks: list[Checkout]) -> None:
-    """Warn of connections that were not returned to their pools."""
-    for leak in leaks:
-        ledger.warn(
-            LeakWarning,
-            "the test ended with a connection that was not returned to its pool, and "
-            "pytest-arena closed it",
-            cause=_line_to_blame(leak),
-            fix=_CLOSE_IT,
-        )
 
 
 def error_of_holders(holders: Iterable[Checkout], level: str) -> IsolationError:

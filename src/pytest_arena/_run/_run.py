@@ -452,7 +452,8 @@ def conducted(
             await run(*args, **kwargs)
             await test.asettle()
         except BaseException:
-            test.note_unfinished(_story.uncommitted(test))
+            test.uncommitted = _story.uncommitted(test)
+            test.unfinished = test.owner.unfinished()
             try:
                 await test.aclose()
             except Exception as error:  # noqa: BLE001 - the tear-down raises it

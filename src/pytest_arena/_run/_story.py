@@ -312,9 +312,6 @@ def _name_of(turn: Turn) -> str:
     return " and ".join(names)
 
 
-_MOST_LATE = 4  # lines of late work that a report names
-
-
 def _late_work(test: RunningTest) -> list[str]:
     """Return the lines of unfinished work that the test's requests began, and the next step.
 
@@ -325,12 +322,7 @@ def _late_work(test: RunningTest) -> list[str]:
         lines = test.owner.unfinished()
     if not lines:
         return []
-    more = len(lines) - _MOST_LATE
-    shown = [
-        f"a request began work that still ran: {line}" for line in lines[:_MOST_LATE]
-    ]
-    if more > 0:
-        shown.append(f"and {more} more")
+    shown = [f"a request began work that still ran: {line}" for line in lines]
     awaited = "await " if test.plan.is_async else ""
     shown.append(f"next: {awaited}arena.settled()   before the test checks the result")
     return shown

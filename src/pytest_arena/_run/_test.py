@@ -101,12 +101,6 @@ class Turn:
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
 
-    @property
-    def went_well(self) -> bool:
-        """Whether each request has a status below 400. Then the app meant to commit."""
-        statuses = [request.status or REFUSAL for request in self.records]
-        return max(statuses, default=REFUSAL) < REFUSAL
-
 
 REFUSAL = 400
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
@@ -368,7 +362,9 @@ class RunningTest:
                 if record.answer is lost.request:
                     request = record
             if request is None and turn is not None and not lost.is_unflushed:
-                if not turn.went_well:
+                # With a status below 400 the app meant to commit.
+                statuses = [each.status or REFUSAL for each in turn.records]
+                if max(statuses, default=REFUSAL) >= REFUSAL:
                     continue
                 request = turn.records[0]
             self._note_lost(request, lost)
@@ -405,11 +401,6 @@ class RunningTest:
                     request.close()
 
     # Called by levels, fixtures and reports.
-
-    def note_unfinished(self, uncommitted: list[str]) -> None:
-        """Note what a failed test has left. ``uncommitted`` are lines about its writes."""
-        self.uncommitted = uncommitted
-        self.unfinished = self.owner.unfinished()
 
     def own_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes."""
