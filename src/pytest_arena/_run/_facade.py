@@ -561,8 +561,8 @@ def _changes_of(run: ArenaRun, request: object, database: Database) -> Changes:
         raise _not_known(records[0], database, why)
     if after is not None and database not in after.times:
         return Changes.of([])  # it did not exist yet
-    until = after.time_of(database) if after is not None else None
-    return _changes_between(database, before.time_of(database), until)
+    until = after.times.get(database) if after is not None else None
+    return _changes_between(database, before.times.get(database), until)
 
 
 @dataclass(slots=True, eq=False)

@@ -361,9 +361,7 @@ class ArenaRun:
         self, statements: Sequence[Statement], parts: Sequence[StoryPart]
     ) -> list[str]:
         """Return a line for each instance that a failed test names and a request has changed."""
-        has_requests = any(part.request for part in parts)
-        has_changes = any(part.changes for part in parts)
-        if not (has_requests and has_changes):
+        if not (self.test and self.test.turns and any(part.changes for part in parts)):
             return []
         from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - only failed tests need it
 
@@ -371,7 +369,7 @@ class ArenaRun:
             Sessions(), self.database(), wants_async=False
         )
         with fresh:
-            is_async = self.current.running().plan.is_async
+            is_async = self.test.plan.is_async
             return stale_lines(statements, fresh, is_async=is_async)
 
     def ways_to_look(self) -> list[str]:

@@ -142,7 +142,6 @@ class _StoryReader:
             _requests(turn),
             changes,
             notes=(*self._lost_lines(turn), *_hints(turn)),
-            request=_name_of(turn),
             statements=tuple(statements),
         )
 
@@ -163,8 +162,8 @@ class _StoryReader:
         rows: list[TableRows] = []
         databases = self._used if depth else self._readable
         for database in databases:
-            start = since.time_of(database) if since else None
-            end = until.time_of(database) if until else None
+            start = since.times.get(database) if since else None
+            end = until.times.get(database) if until else None
             existed = until is None or database in until.times
             # If both times are equal, no connection has used the database in between.
             if existed and (start is None or start != end):
@@ -200,18 +199,12 @@ class _StoryReader:
         ]
 
 
-_NAMED = 3  # the most requests of one turn that a line names
-
-
 def _requests(turn: Turn) -> str:
     """Return the requests of a turn with their answers: redirects, or concurrent requests."""
     texts = [shown_request(each) + _statement_words(each) for each in turn.records]
     if not turn.is_at_once:
         return " → ".join(texts) or "a request that has no answer yet"
-    named = texts[:_NAMED]
-    if len(texts) > _NAMED:
-        named.append(f"{len(texts) - _NAMED:,} more")
-    return f"at once: {', '.join(named)}"
+    return f"at once: {', '.join(texts)}"
 
 
 def shown_request(record: Request) -> str:
@@ -282,7 +275,8 @@ def uncommitted(test: RunningTest) -> list[str]:
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
     own = [loss for loss in test.losses if loss.request is None]
     unseen += [_lost_by_test(each.lost) for each in own]
-    unseen += _open_work(test.own_writes())
+    held = test.turns[-1].held if test.turns else set()
+    unseen += _open_work(held | test.own_writes())
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"
@@ -304,12 +298,6 @@ def _lost_by_test(lost: LostWork) -> str:
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"
     return f"{_TEST} {lost.words} and {how}: {lost.line}"
-
-
-def _name_of(turn: Turn) -> str:
-    """Return the requests of a turn, as ``GET /items/1``."""
-    names = [record.shown for record in turn.records[:_NAMED]]
-    return " and ".join(names)
 
 
 def _late_work(test: RunningTest) -> list[str]:

@@ -64,18 +64,13 @@ def schema_to_set(config: Config) -> str:
     return config.schema_line(schema) if schema else ""
 
 
-_MOST_DIFFERENCES = 10  # in one warning
-
-
 def warn_of_drift(
     config: Config, ledger: Ledger, schema: str, manifest: Manifest
 ) -> None:
     """Warn how the migrations differ from the models, or why there was no comparison."""
     differences = manifest.differences
     what = f"{schema}: the migrations differ from the models"
-    cause = "; ".join(differences[:_MOST_DIFFERENCES])
-    if len(differences) > _MOST_DIFFERENCES:
-        cause += f"; {len(differences) - _MOST_DIFFERENCES} more"
+    cause = "; ".join(differences)
     fix = "alembic upgrade heads && alembic revision --autogenerate   on your own database"
     if manifest.not_compared:
         what = f"{schema}: the migrations were not compared with the models"

@@ -72,10 +72,6 @@ class StoryMoment:
                     times[database] = isolation.moment()
         return cls(tuple(databases.levels), times)
 
-    def time_of(self, database: Database) -> object:
-        """Return the time in one database, None if the database did not exist yet."""
-        return self.times.get(database)
-
     def knows(self, database: Database) -> bool:
         """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
@@ -100,6 +96,8 @@ class Turn:
     is_at_once: bool = False
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
+    # The test's uncommitted writes when the turn began.
+    held: set[PendingWrites] = field(default_factory=set)
 
 
 REFUSAL = 400
@@ -320,11 +318,8 @@ class RunningTest:
         is_used = not is_quiet or registry.checkouts != self._checkouts_at_end
         if before is None or is_used or before.levels != tuple(self.databases.levels):
             before = StoryMoment.now(self.databases)
-        turn = Turn(
-            before,
-            checkouts=registry.checkouts,
-        )
-        self.turns.append(turn)
+        held = set() if is_quiet else self.own_writes()
+        self.turns.append(Turn(before, checkouts=registry.checkouts, held=held))
         if len(self.turns) > _KEPT:
             # The moments may hold the content of a database.
             self.turns[-_KEPT - 1].before = None

@@ -248,7 +248,8 @@ class Recorder:
         try:
             for database in self.run.databases.provisioned():
                 moments = [
-                    each.time_of(database) if each else None for each in (since, until)
+                    each.times.get(database) if each else None
+                    for each in (since, until)
                 ]
                 for moment in filter(None, (since, until)):
                     if not moment.knows(database) or moment.levels != tuple(
