@@ -267,8 +267,6 @@ class StoryPart:
     rows: int = 8
     """the largest number of shown rows of each table. 0 shows only the count"""
     notes: tuple[str, ...] = ()
-    statements: tuple[str, ...] = ()
-    """the statements of the request"""
 
 
 _WIDEST_TITLE = 48  # of titles in a column

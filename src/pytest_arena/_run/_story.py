@@ -135,14 +135,10 @@ class _StoryReader:
             title = f"{len(turns):,} earlier requests, together"
             return StoryPart(title, changes, rows=0)
         [turn] = turns
-        statements: list[str] = []
-        for record in turn.records:
-            statements += record.statements
         return StoryPart(
             _requests(turn),
             changes,
             notes=(*self._lost_lines(turn), *_hints(turn)),
-            statements=tuple(statements),
         )
 
     def _lost_lines(self, turn: Turn) -> Iterator[str]:
