@@ -77,7 +77,7 @@ def test_changes_are_asked_by_table_kind_and_place() -> None:
     assert len(changes) == 4
     assert len(changes["stock"].inserted) == 0
     assert not changes["oders"]
-    assert [*changes] == [*Changes.of(some[::-1])]
+    assert changes == Changes.of(some[::-1])
     assert changes != Changes.of(some[:1])
 
 
