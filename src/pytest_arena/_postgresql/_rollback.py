@@ -651,9 +651,9 @@ class SharedTransaction(LoopConnection):
         self.autocommit = False
         self._has_sync_caller = has_sync_caller
         real = getattr(shared.real, "driver_connection", shared.real)
-        self._connection = real
+        self._driver = real
         if type(real).__module__.startswith("asyncpg"):
-            self._connection = LoopDriver(real, self._await)
+            self._driver = LoopDriver(real, self._await)
         self.end()
 
     def end(self) -> None:

@@ -168,16 +168,23 @@ def check_caller(*, is_sync: bool) -> None:
 class LoopConnection(AdaptedConnection):
     """A pool's connection. SQLAlchemy's adapted connection behind it lives in the loop."""
 
-    __slots__ = ("_has_sync_caller", "_loop", "real")
+    __slots__ = ("_driver", "_has_sync_caller", "_loop", "real")
 
     def __init__(self, loop: ConnectionLoop, real: Any) -> None:
         put = partial(object.__setattr__, self)
         put("real", real)
         put("_loop", loop)
         put("_has_sync_caller", has_sync_caller())
-        put("_connection", LoopDriver(real.driver_connection, self._await))
+        put("_driver", LoopDriver(real.driver_connection, self._await))
 
     await_ = staticmethod(await_only)  # of SQLAlchemy 2.0
+
+    @property
+    def _connection(self) -> Any:  # type: ignore[override]
+        # SQLAlchemy initializes a dialect in the loop, and psycopg refuses a facade there.
+        return (
+            self.real.driver_connection if connection_loop().is_here else self._driver
+        )
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function where the real connection lives."""
