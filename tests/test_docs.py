@@ -89,11 +89,7 @@ WRONG_PAGES = {
     ),
     "a failure too few": (fenced("console exit=1", "$ true"), "exits with 0, not with 1"),
     "unknown language": (fenced("bash", "ls"), "unknown language 'bash'"),
-    "a file outside": (fenced("text title=../a", ""), "no file in the page's folder"),
-    "nobody reads it": (fenced("sql", "SELECT 1"), "without a title is read by nobody"),
-    "broken Python": (fenced("python", "a b"), "not python: invalid syntax"),
     "an exception": (fenced("python exec", "1 / 0"), "ZeroDivisionError"),
-    "an open fence": ("```text\n", "nothing closes"),
 }
 
 

@@ -479,7 +479,6 @@ def _raise(errors: list[Exception]) -> None:
 def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
-    test = run.current.test
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"
     try:
@@ -487,9 +486,7 @@ def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, obj
             with _as_wide_fixture(fixturedef, request, run):
                 result = yield
         else:
-            if test is not None and not test.has_level:
-                _prepare(request.config, run)
-                run.fixtures.enter_test()
+            enter_test(request.config)
             if fixturedef.argname == "arena_app":
                 with run.apps.in_fixture():
                     result = yield

@@ -164,14 +164,13 @@ def is_litestar(app: object) -> bool:
     return litestar is not None and isinstance(app, litestar.Litestar)
 
 
-_MODULES_OF_APPS = {"flask.app", "litestar.app", "starlette.applications"}
-
-
 def is_frameworks_app(value: object) -> bool:
     """Return whether this is an app of Starlette, FastAPI, Litestar or Flask. Import nothing."""
     kind: type = type(value)
     modules = {base.__module__ for base in kind.__mro__}
-    return not modules.isdisjoint(_MODULES_OF_APPS)
+    return not modules.isdisjoint(
+        {"flask.app", "litestar.app", "starlette.applications"}
+    )
 
 
 def unwrapped(app: object) -> Iterator[object]:
