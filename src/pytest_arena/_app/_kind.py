@@ -166,8 +166,7 @@ def is_litestar(app: object) -> bool:
 
 def is_frameworks_app(value: object) -> bool:
     """Return whether this is an app of Starlette, FastAPI, Litestar or Flask. Import nothing."""
-    kind: type = type(value)
-    modules = {base.__module__ for base in kind.__mro__}
+    modules = {base.__module__ for base in type(value).__mro__}
     return not modules.isdisjoint(
         {"flask.app", "litestar.app", "starlette.applications"}
     )
