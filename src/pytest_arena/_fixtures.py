@@ -74,9 +74,10 @@ def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001
 @pytest.fixture(scope="session")
 def arena(pytestconfig: pytest.Config) -> Arena:
     """The test's database and app, for fixtures of any scope: see `pytest_arena.Arena`."""
+    run = RUNS[pytestconfig]  # begins the run before the import of SQLAlchemy would
     from pytest_arena._run._facade import Arena  # noqa: PLC0415 - only runs that use a database
 
-    return Arena(RUNS[pytestconfig])
+    return Arena(run)
 
 
 @pytest.fixture(scope=_app_scope)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 class RequestAnswer:
     """One request: its answer, its statements, and its commits after the answer."""
 
-    status: int | None = None
     is_sent: bool = False  # whether the client has the whole answer
     is_over: bool = False  # whether the app has returned from the request
     statements: list[str] = field(default_factory=list)  # of the request, in order
@@ -44,7 +43,6 @@ class RequestAnswer:
         A middleware may send an empty message afterwards, when the app has finished.
         """
         if message["type"] == "http.response.start":
-            self.status = message["status"]
             size = dict(message.get("headers", ())).get(b"content-length")
             if size is not None:
                 self._body_size = int(size)

@@ -236,7 +236,7 @@ def _hints(turn: Turn) -> Iterator[str]:
     for record in turn.records:
         if record.answer is not None and record.answer.late_commits:
             line = line_of_late_commit(record.answer)
-            yield f"answered {record.answer.status} before its commit ({line})"
+            yield f"answered {record.status} before its commit ({line})"
         raised = _raised_words(record)
         if raised:
             yield raised
@@ -322,7 +322,7 @@ def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
         answer = request.answer
         if answer is None or answer.late_commits or _was_caught_by_user(error):
             continue
-        if answer.is_sent and (answer.status or REFUSAL) < REFUSAL:
+        if answer.is_sent and (request.status or REFUSAL) < REFUSAL:
             failures[f"{request.raised} in {request.shown}"] = None
     return failures
 
@@ -415,7 +415,7 @@ def warn_of_late_commit(
     line = line_of_late_commit(answer)
     ledger.warn(
         LateCommitWarning,
-        f"{request.method} {request.path} answered {answer.status} before its commit. "
+        f"{request.method} {request.path} answered {request.status} before its commit. "
         f"{_BEHIND_YIELD}",
         cause=line,
         fix=_COMMIT_FIRST,
