@@ -167,9 +167,8 @@ def is_litestar(app: object) -> bool:
 def is_frameworks_app(value: object) -> bool:
     """Return whether this is an app of Starlette, FastAPI, Litestar or Flask. Import nothing."""
     modules = {base.__module__ for base in type(value).__mro__}
-    return not modules.isdisjoint(
-        {"flask.app", "litestar.app", "starlette.applications"}
-    )
+    known = {"flask.app", "litestar.app", "starlette.applications"}
+    return not modules.isdisjoint(known)
 
 
 def unwrapped(app: object) -> Iterator[object]:

@@ -182,7 +182,8 @@ class LoopConnection(AdaptedConnection):
     @property
     def _connection(self) -> Any:  # type: ignore[override]
         # SQLAlchemy initializes a dialect in the loop, and psycopg refuses a facade there.
-        return self.real.driver_connection if self._loop.is_here else self._driver
+        is_here = connection_loop().is_here
+        return self.real.driver_connection if is_here else self._driver
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function where the real connection lives."""
