@@ -486,17 +486,13 @@ class Rollback:
             self._levels[-1].is_written = True
             self._levels[-1].above = None
 
-    def is_free(self) -> bool:
-        """Return whether no open transaction has written."""
-        return self.writer is None
-
     def is_untouched(self) -> bool:
         """Return whether no statement of the top level may have written."""
         return not self._levels[-1].is_written
 
     def is_clean(self) -> bool:
         """Return whether the top level is untouched, and no transaction has written."""
-        return self.is_untouched() and self.is_free()
+        return self.is_untouched() and self.writer is None
 
     def close(self) -> None:
         """Roll back, and drop the database if pytest-arena has created it."""

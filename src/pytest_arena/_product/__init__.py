@@ -626,9 +626,6 @@ class Isolation(Protocol):
     def leave_by_force(self) -> None:
         """Restore the state despite locks. If that fails, the next ``enter`` restores it."""
 
-    def is_free(self) -> bool:
-        """Return whether no connection holds a lock that would block the next test's writes."""
-
     def is_untouched(self) -> bool:
         """Return whether no row was *committed* in the top level. Sequences do not count."""
 

@@ -411,13 +411,6 @@ class LevelStack(ABC, Generic[UndoT]):
 
     # Questions
 
-    def is_free(self) -> bool:
-        """Whether no client is inside a transaction, so that no client holds locks."""
-        try:
-            return not self.live.clients_inside()
-        except (ServerFailure, ArenaError):
-            return True  # `leave` reports the error
-
     def is_untouched(self) -> bool:
         """Whether nothing was committed in the top level."""
         # Open and rolled back transactions move sequences, too.

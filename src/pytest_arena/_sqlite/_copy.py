@@ -229,15 +229,6 @@ class Copy:
         except sqlite3.Error:
             return False
 
-    def is_free(self) -> bool:
-        """Return whether no lock prevents the next test from writing."""
-        try:
-            self._control.execute("BEGIN EXCLUSIVE")
-            self._control.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            return not sql.is_locked(error)  # `leave` reports any other failure
-        return True
-
     # The content, and its changes.
 
     def replace(self, file: Path | None) -> None:
