@@ -189,7 +189,7 @@ def _without_schema(text: str) -> object:
 _SETTINGS = r"SET \"?(?!search)\w+\"? TO [^\n]*"
 _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
     "cascades are not followed": (
-        6,
+        22,
         "_isolation",
         "with_cascades",
         lambda names, _cascades: set(names),

@@ -45,7 +45,5 @@ def test_a_planted_defect_is_found(
     """One of some histories fails."""
     options = defect.plant(monkeypatch)
     with pytest.raises((AssertionError, ArenaError)):  # noqa: PT012 - one of the seeds fails
-        for seed in range(defect.seed, defect.seed + 60):
+        for seed in range(defect.seed, defect.seed + 3):
             play(makers, defect.kind, seed, **options)
-    print(f"found with the seed {seed}")
-    assert defect.number

@@ -130,10 +130,10 @@ def first_content(
     Return None if the reading fails, or takes longer than 2 seconds. The ledger notes both.
     """
     started = _process.seconds()
-    missing = database + _NOT_COMPARED
-    content = _read_or_note(isolation, missing, ledger)
+    note_start = database + _NOT_COMPARED
+    content = _read_or_note(isolation, note_start, ledger)
     if _process.seconds() - started > _LONGEST:
-        ledger.note(f"{missing}: reading it takes longer than 2 seconds")
+        ledger.note(f"{note_start}: reading it takes longer than 2 seconds")
         return None
     return content
 

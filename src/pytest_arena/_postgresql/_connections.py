@@ -73,7 +73,7 @@ class PostgreSQLConnections:
         cargs: list[Any],
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
-        """Redirect a connection to the target."""
+        """Redirect the arguments. Return a function that describes the connection once open."""
         if target is not None and target.address is not None:
             login = arguments.target(dialect.driver, cargs, cparams).login
             address = address_for(target, login)

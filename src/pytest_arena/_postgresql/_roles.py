@@ -138,7 +138,7 @@ class Roles:
         return derived(self._registry, template, fingerprint, change_owner)
 
     def _has_rights(self, user: str, database: str, which: str) -> bool:
-        """Return whether a schema has grants, policies or objects of a role."""
+        """Return whether a role has grants, policies or objects in a database."""
         question = _HAS_RIGHTS.format(
             database=literal(database), which=which.format(user=literal(user))
         )

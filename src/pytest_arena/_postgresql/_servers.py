@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
