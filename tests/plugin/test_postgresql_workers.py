@@ -58,7 +58,9 @@ async def seed(session):
     session.add(Dancer(name="Sand"))
 """
 DYING = """
+import os
 import signal
+import pytest
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -115,7 +117,7 @@ def test_workers_build_one_template(example: Example, server: PrivateServer) -> 
 
 def test_a_worker_that_dies_is_replaced(example: Example, server: PrivateServer) -> None:
     """The next sweep drops its databases."""
-    dying = project(example, "dying", test_it=TESTS + DYING)
+    dying = project(example, "dying", test_it=TESTS, test_dying=DYING)
     run = dying.run(*XDIST, "-n2", env=server.env).expect(1, passed=12, failed=2)
     run.says("replacing crashed worker")
     check_each_has_its_own(run.folder)
