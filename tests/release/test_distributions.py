@@ -18,7 +18,6 @@ from tests.release.conftest import ROOT, call
 if TYPE_CHECKING:
     from tests.release.conftest import Release
 
-# What only the code's home reads.
 AT_HOME = ".github"  # what only the code's home reads
 
 

@@ -58,11 +58,6 @@ class Named:
         return f"postgresql://{self.name}:{PASSWORD}@{URL.host}:{URL.port}/{self.name}"
 
     @property
-    def async_url(self) -> str:
-        """The same for asyncpg."""
-        return self.url.replace("postgresql:", "postgresql+asyncpg:")
-
-    @property
     def env(self) -> dict[str, str]:
         """The variables of a run in it."""
         return {"ARENA_DATABASE": self.url, "PYTEST_ADDOPTS": "--arena-isolation=rollback"}

@@ -167,10 +167,6 @@ class Crowded(RealServer):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def has_refused(self) -> bool:
-        """Return whether the server has refused a connection because none was free."""
-        return b"53300 " in self.log.read_bytes()
-
     @property
     def address(self) -> Address:
         """By TCP, as `maker` with the password."""

@@ -69,7 +69,7 @@ small = create_async_engine(
     poolclass=AsyncAdaptedQueuePool,
     pool_size=2,
     max_overflow=0,
-    pool_timeout=0.1,
+    pool_timeout=1,  # a loaded machine needs a part of it for the connections
 )
 
 
