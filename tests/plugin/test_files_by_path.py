@@ -118,7 +118,7 @@ def test_a_temporary_file_that_a_fixture_has_made_may_be_removed(example: Exampl
         'os.remove("dev.db")',
         'os.rename("dev.db", "old.db")',
         'os.replace(shutil.copy("app.py", "new.db"), "dev.db")',
-        'sqlite3.connect("dev.db").execute("CREATE TABLE more (id INTEGER)")',
+        'sqlite3.connect("dev.db").execute("CREATE TABLE more (id INTEGER)").connection.close()',
     ],
 )
 def test_a_file_that_a_conftest_changes_before_the_app_is_known_fails_the_run(

@@ -192,7 +192,8 @@ def test_a_connection_to_an_allowed_database_may_outlive_its_test():
 
 def test_it_is_still_open():
     assert KEPT[0].exec_driver_sql("SELECT count(*) FROM dancers").scalar_one() > 0
-    KEPT.pop().close()
+    KEPT[0].close()
+    KEPT.pop().engine.dispose()
 """
 
 
