@@ -167,7 +167,7 @@ NAMES = [
     *("flushed", "added", "changed", "deleted", "executed", "committed_before"),
     *("by_text", "savepoint_undone_and_more"),
 ]
-if engine.dialect.name != "mysql":  # only MariaDB has it
+if engine.dialect.name != "mysql":  # MySQL cannot return rows
     NAMES.append("returning")
 
 
