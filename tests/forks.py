@@ -40,7 +40,7 @@ whole_process = Example.execute
 OURS = (
     "pytest_arena.plugin",
     "pytest_arena._app._app_run",
-    "pytest_arena._app._sync_client",
+    "pytest_arena._app._clients",
     "pytest_arena._run._explanations",
     "pytest_arena._sqlite._connections",
     "pytest_arena._sqlite._product",

@@ -11,9 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_arena._app._client import AsyncClient, ClientAs
+    from pytest_arena._app._clients import AsyncClient, ClientAs, TestClient
     from pytest_arena._app._live_server import LiveServer
-    from pytest_arena._app._sync_client import TestClient
     from pytest_arena._changes import Change, Changes
     from pytest_arena._expect import deleted, inserted, updated
     from pytest_arena._ledger import Request
@@ -71,10 +70,10 @@ _MODULES = {
     "Arena": "_run._facade",
     "ArenaError": "errors",
     "ArenaWarning": "warnings",
-    "AsyncClient": "_app._client",
+    "AsyncClient": "_app._clients",
     "Change": "_changes",
     "Changes": "_changes",
-    "ClientAs": "_app._client",
+    "ClientAs": "_app._clients",
     "ConfigError": "errors",
     "IsolationError": "errors",
     "LateCommitWarning": "warnings",
@@ -89,7 +88,7 @@ _MODULES = {
     "Request": "_ledger",
     "Scenario": "scenarios._blocks",
     "TemplateError": "errors",
-    "TestClient": "_app._sync_client",
+    "TestClient": "_app._clients",
     "deleted": "_expect",
     "inserted": "_expect",
     "updated": "_expect",

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._client import AsyncClient, ClientAs
+    from pytest_arena._app._clients import AsyncClient, ClientAs, TestClient
     from pytest_arena._app._live_server import LiveServer
-    from pytest_arena._app._sync_client import TestClient
+    from pytest_arena._run._apps import Apps
     from pytest_arena._run._facade import Arena
     from pytest_arena._run._run import ArenaRun
 
@@ -174,7 +174,7 @@ def client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
-    return _async_app_run(request, arena_app).new_client(options=client_options)
+    return _apps_for_async_clients(request, arena_app).new_client(client_options)
 
 
 @pytest.fixture
@@ -182,7 +182,8 @@ def client_as(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
-    return _client_maker(_async_app_run(request, arena_app).new_client, client_options)
+    apps = _apps_for_async_clients(request, arena_app)
+    return _client_maker(apps.new_client, client_options)
 
 
 @pytest.fixture
@@ -190,7 +191,8 @@ def test_client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    client = _app_run(request, arena_app).new_test_client(options=client_options)
+    _app_run(request, arena_app)
+    client = RUNS[request.config].apps.new_test_client(client_options)
     if not _is_async(request):
         client.arena_start()
     return client
@@ -204,7 +206,8 @@ def test_client_as(
     app_run = _app_run(request, arena_app)
     if not _is_async(request):
         app_run.start()
-    return _client_maker(app_run.new_test_client, client_options)
+    apps = RUNS[request.config].apps
+    return _client_maker(apps.new_test_client, client_options)
 
 
 @pytest.fixture
@@ -222,15 +225,16 @@ def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> Live
     return server
 
 
-def _async_app_run(request: pytest.FixtureRequest, arena_app: object) -> AppRun:
-    """Return the app's run in this test, for async clients.
+def _apps_for_async_clients(request: pytest.FixtureRequest, arena_app: object) -> Apps:
+    """Begin the app's run in this test. Return the maker of clients.
 
     Raises:
         ConfigError: a plain test function cannot await the client.
     """
     if not _is_async(request):
         _check_awaited(request)
-    return _app_run(request, arena_app)
+    _app_run(request, arena_app)
+    return RUNS[request.config].apps
 
 
 def _is_async(request: pytest.FixtureRequest) -> bool:
@@ -263,6 +267,6 @@ def _client_maker(
 ) -> Callable[..., Any]:
     def new_client_as(role: str, **options: object) -> object:
         __tracebackhide__ = True
-        return new_client(role=role, options={**client_options, **options})
+        return new_client({**client_options, **options}, role)
 
     return new_client_as

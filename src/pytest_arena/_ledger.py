@@ -6,7 +6,7 @@ import warnings
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import redact
@@ -23,12 +23,13 @@ _PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 
 _TEST = "{test}"
 _NAMED = 4  # tests of one line
+REFUSAL = 400  # the lowest status of an app that does not do what a request asks for
 FAILURE = 500  # the lowest status of an app that failed
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One request. The hook at the app's entry creates the record. Other parts add facts.
+    """One request, or the lifespan of the app. The parts of pytest-arena add facts.
 
     Each hop of a followed redirect is a separate request.
     """
@@ -44,39 +45,45 @@ class Request:
     status: int | None = None
     """The status of the answer, 101 for an accepted websocket, None without an answer."""
     error: str | None = None
-    """The error in place of a good answer, as ``Type: text`` without passwords."""
+    """The error in place of a whole, good answer, as ``Type: text`` without passwords."""
     seconds: float = 0.0
     """The time from the call to the end of the app's background tasks. A stream and a websocket
     last until they are closed."""
     statements: list[str] = field(default_factory=list, repr=False)
     """The statements that the app's engines sent in this request, in order."""
     began: float = field(default=0.0, repr=False)
-    # The `RequestAnswer`: the time of the answer, and the commits after it.
-    answer: Any = field(default=None, repr=False)
     # An exception that the app raised, with the app's line.
     raised: str = field(default="", repr=False)
     # Cookies that the client has and did not send.
     unsent: str = field(default="", repr=False)
     # True while the client reads the answer.
     is_open: bool = field(default=False, repr=False)
+    # Whether the client has the whole answer.
+    is_answered: bool = field(default=False, repr=False)
+    # Whether the app has returned from it.
+    is_over: bool = field(default=False, repr=False)
     is_login: bool = field(default=False, repr=False)
     """Whether a client sent it to log in."""
+    # The lines that committed, or failed to, after the answer what had begun before it.
+    late_commits: list[CodeLine | None] = field(default_factory=list, repr=False)
+    # The last error of a statement or a commit, with the app's line.
+    failure: str = field(default="", repr=False)
 
     @property
     def shown(self) -> str:
         """The request as a report names it: ``POST /orders``."""
         return f"{self.method} {self.path}"
 
-    def fail(self, error: str) -> None:
-        """Note an error in place of the answer. An app may raise after a good answer."""
-        self.error = error
-        if self.status is not None and self.status < FAILURE:
-            self.status = None
+    @property
+    def is_refused(self) -> bool:
+        """Whether the app has refused it or failed, so that it need not keep what it wrote."""
+        return self.error is not None or (self.status or REFUSAL) >= REFUSAL
 
     def end(self, now: float) -> None:
         """Note that the app has returned, and the client has read the answer or has left."""
         self.seconds = now - self.began
         self.is_open = False
+        self.is_over = True
 
 
 class TestFacts(NamedTuple):

@@ -20,6 +20,7 @@ from typing import Any
 import greenlet
 
 from pytest_arena._config._load import is_library, package_of
+from pytest_arena._ledger import Request
 from pytest_arena._process import (
     AnyTask,
     running_loop,
@@ -281,22 +282,19 @@ def as_own() -> Iterator[None]:
         _opening.reset(token)
 
 
-# The logins that the current task or thread performs. A request of a login must not wait for that
-# login. There may be several, because a login may use another client, which logs in first.
-LOGINS: ContextVar[tuple[object, ...]] = ContextVar(
-    "arena: logins under way", default=()
-)
-
-
 # The task that waits for a call in the loop of connections.
 CALLER: ContextVar[AnyTask | None] = ContextVar("arena: the caller", default=None)
 
 
-# The `RequestAnswer` of the request to which the running code belongs. It stays set after the
-# answer.
-REQUEST: ContextVar[Any] = ContextVar(
-    "arena: the request that this is a part of", default=None
-)
+# The request, or the lifespan, to which the running code belongs. In the tasks, threads and jobs
+# that it has begun, it stays set after the app has returned.
+REQUEST: ContextVar[Request | None] = ContextVar("arena: the request", default=None)
+
+
+def request_here() -> Request | None:
+    """Return the request that runs here, None if the app has returned from it."""
+    request = REQUEST.get()
+    return None if request is None or request.is_over else request
 
 
 def end_at_user_line(error: BaseException) -> None:
@@ -312,10 +310,6 @@ def end_at_user_line(error: BaseException) -> None:
 
 
 OUR_TASK = "pytest-arena: an internal task"
-SERVER_THREAD = "pytest-arena-live-server"
-# a2wsgi calls WSGI apps in threads of these names.
-A2WSGI_PREFIX = "WSGI"
-A2WSGI_THREADS = 10  # their number
 
 
 def _unwrapped(function: object) -> object:

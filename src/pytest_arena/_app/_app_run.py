@@ -9,10 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._app_state import WIDE_CLIENTS
-from pytest_arena._app._client import AsyncClient, open_async_client
 from pytest_arena._app._lifespan import AppLoop, Lifespan
-from pytest_arena._app._login import Login
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -23,14 +20,10 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._entry import Hooks
     from pytest_arena._app._kind import ASGIApp, Options
-    from pytest_arena._app._sync_client import TestClient
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
 _NOTHING: Options = MappingProxyType({})
-# An option with different names in sync and async clients. Both kinds of clients accept both names.
-_SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
-_ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
 
 
 class AppRun:
@@ -70,18 +63,18 @@ class AppRun:
     ) -> None:
         self.app = app
         self._find_hooks = find_hooks
-        self._is_wide = is_wide
+        self.is_wide = is_wide
         self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
         # The last one is current. Earlier ones still have a failure to raise.
         self._lifespans: list[Lifespan] = []
         self._lock = threading.Lock()
         self._session_state = state or _NOTHING
-        self._login = login
-        self._login_path = login_path
+        self.login = login
+        self.login_path = login_path
         self._session_loop = loop
         self._sync_loop = loop or AppLoop()
-        self._test_clients: list[Any] = []
+        self.test_clients: list[Any] = []
         # The HTTP library's clients of the live server.
         self.by_socket: list[Any] = []
         self._is_closed = False
@@ -100,60 +93,6 @@ class AppRun:
     def loop(self) -> AbstractEventLoop | None:
         """The loop in which the app answers async clients, None for the loop of the client."""
         return self._session_loop.loop if self._session_loop is not None else None
-
-    def new_client(
-        self, *, role: str | None = None, options: Options = _NOTHING
-    ) -> AsyncClient:
-        """Return an async client. With a role it logs in before its first request.
-
-        Args:
-            role: the role for the login function.
-            options: options of ``httpx2.AsyncClient``, and of ``ASGITransport``
-                (``raise_app_exceptions``, ``root_path``, ``client``).
-
-        Raises:
-            ConfigError: no HTTP library is installed, or it has no such option.
-            LoginError: there is no login function.
-        """
-        options = {
-            _ASYNC_NAMES.get(name, name): value for name, value in options.items()
-        }
-        client = open_async_client(self, self._new_login(role), options=options)
-        if self._is_wide:
-            WIDE_CLIENTS.add(client)
-        return client
-
-    def new_test_client(
-        self, *, role: str | None = None, options: Options = _NOTHING
-    ) -> TestClient:
-        """Return a sync test client: Litestar's for a Litestar app, otherwise Starlette's.
-
-        All test clients of a run use the backend options of the first one.
-
-        Args:
-            role: the role for the login function.
-            options: options of the framework's test client.
-
-        Raises:
-            ConfigError: the framework's client does not import, or has no such option.
-            LoginError: there is no login function.
-        """
-        # This module imports the framework.
-        from pytest_arena._app._sync_client import open_test_client
-
-        options = {
-            _SYNC_NAMES.get(name, name): value for name, value in options.items()
-        }
-        client = open_test_client(self, self._new_login(role), options=options)
-        self._test_clients.append(client)
-        return client
-
-    def _new_login(self, role: str | None) -> Login | None:
-        if role is None:
-            return None
-        if self._login is None:
-            raise _app_errors.no_login(role)
-        return Login(self._login, role=role, path=self._login_path)
 
     async def ajoin(self) -> None:
         """Wait until the app is up. Async clients call this before each request."""
@@ -237,7 +176,7 @@ class AppRun:
             elif self.hooks is not None:
                 stack.callback(self._session_loop.cancel, self.hooks.owner)
             stack.callback(self.close_lifespans, are_all=True)
-            for client in self._test_clients:
+            for client in self.test_clients:
                 stack.callback(client.arena_leave)
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))

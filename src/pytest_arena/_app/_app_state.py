@@ -122,7 +122,7 @@ class _ClientState:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._login = getattr(client, "_arena_login", None)
+        self._login = getattr(client, "arena_login", None)
         self._has_logged_in = self._login is not None and self._login.is_done
         self._headers = None
         if hasattr(client, "headers"):
@@ -142,7 +142,7 @@ class _ClientState:
         if self._headers is not None:
             self._client.headers = self._headers
         if self._login is not None and not self._has_logged_in:
-            self._login.forget()
+            self._login.is_done = False
 
 
 def _cookies_of(client: Any) -> Any:

@@ -11,26 +11,24 @@ import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import pairwise
+from traceback import TracebackException
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._app._raised import (
-    in_words,
-    is_disconnect,
-    note_handled,
-    note_raised,
-)
+from pytest_arena._app._kind import FRAMEWORKS
+from pytest_arena._config._load import blame
 from pytest_arena._interpreter import when_imported
-from pytest_arena._ledger import FAILURE, Request
-from pytest_arena._origin import user_line
+from pytest_arena._ledger import FAILURE, REFUSAL, Request
+from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import OWNER, watch_background_work, watch_failures
 from pytest_arena._process import replace_attribute
 from pytest_arena._process import seconds as now
+from pytest_arena.errors import causes, redact
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import ExitStack
-    from traceback import TracebackException
 
     from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
     from pytest_arena._owner import Owner
@@ -62,8 +60,8 @@ class Hooks(Protocol):
     def owner(self) -> Owner | None:
         """The test to which a request belongs."""
 
-    def begin_lifespan(self) -> object:
-        """Return the request answer to which lost writes of the lifespan are attributed."""
+    def begin_lifespan(self) -> Request:
+        """Return the record of a lifespan that begins."""
 
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client. Called in the client's loop."""
@@ -74,8 +72,8 @@ class Hooks(Protocol):
     async def acommit_for_others(self) -> None:
         """Commit pending work before a request of a client that pytest-arena has not created."""
 
-    def begin_request(self, request: Request) -> Any:
-        """Begin a request, in the app's task or thread. Return its `RequestAnswer`."""
+    def begin_request(self, request: Request) -> None:
+        """Begin a request, in the app's task or thread."""
 
     def end_request(self, request: Request) -> None:
         """Note that the app has returned, and the client has a streamed answer of a WSGI app."""
@@ -91,76 +89,16 @@ class OpenRequest:
     line: CodeLine | None = field(default_factory=user_line)
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One call of an app for a request."""
-
-    app: object
-    request: Request
-    hooks: Any
-    find_route: Callable[[], str]  # returns the template of the path
-    # Whether a client of the user made the request. It usually raises the app's error.
-    is_of_user: bool = False
-    # The exception that the test was handling when it made the request.
-    outside: BaseException | None = field(default_factory=sys.exception)
-    traces: list[TracebackException] = field(default_factory=list)
-    answer: Any = None  # the `RequestAnswer`
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Make the code of the block, and the work that it begins, a part of the request."""
-        token = ENTRY.set(self)
-        owner = OWNER.set(self.hooks.owner)
-        self.answer = self.hooks.begin_request(self.request)
-        error = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            self._fail(raised)
-            raise
-        finally:
-            self._end(error)
-            error = None  # breaks a reference cycle
-            OWNER.reset(owner)
-            ENTRY.reset(token)
-
-    def _fail(self, error: BaseException) -> None:
-        """Note an exception that the app has raised."""
-        if is_disconnect(error):
-            return
-        status = self.request.status
-        if status is None or (self.is_of_user and status >= FAILURE):
-            self.request.fail(in_words(error))
-        if isinstance(error, Exception):
-            note_raised(self.request, error)
-            self.hooks.app_errors.append((self.request, error))
-
-    def _end(self, error: BaseException | None) -> None:
-        """Note that the app has returned, or the error that it has raised."""
-        self.answer.end()
-        if error is None:  # otherwise `_fail` has noted the exception
-            for trace in self.traces:
-                self.hooks.handled_traces.append((self.request, trace))
-        request = self.request
-        request.route = self.find_route()
-        request.end(now())
-        self.hooks.end_request(request)
-        self.outside = None  # a task of the app may keep this object
-
-
-# The request that the running code answers, or whose task it is. It stays set after the request.
-ENTRY: ContextVar[Entry | None] = ContextVar("arena: the call of the app", default=None)
-
-
 class Sent(list[Request]):
     """The requests of one call of our client: one request, and the redirects that it follows."""
 
-    def __init__(self, role: str | None) -> None:
+    def __init__(self, role: str | None = None, *, is_login: bool = False) -> None:
         super().__init__()
         self.role = role
+        self.is_login = is_login
 
 
+# What our sync client sends now.
 SENT: ContextVar[Sent | None] = ContextVar("arena: a client's call", default=None)
 
 
@@ -175,41 +113,41 @@ def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
     """
     watch_background_work(undo)
     watch_failures(undo)
-    for module, (name, wrap) in _FRAMEWORKS.items():
-        when_imported(module, functools.partial(_watch, name, wrap, find_hooks, undo))
+
+    # Code of a request or a lifespan that calls an app begins no other request.
+    def hooks_here() -> Hooks | None:
+        return find_hooks() if REQUEST.get() is None else None
+
+    def watch(name: str, module: object) -> None:
+        kind = getattr(module, name)
+        wrap = _wrapped_wsgi if name == "Flask" else _wrapped_asgi
+        replace_attribute(undo, kind, "__call__", wrap(kind.__call__, hooks_here))
+
+    for module, name in FRAMEWORKS.items():
+        when_imported(module, functools.partial(watch, name))
 
 
-def _watch(
-    name: str, wrap: Any, find_hooks: FindHooks, undo: ExitStack, module: object
-) -> None:
-    kind = getattr(module, name)
-    replace_attribute(undo, kind, "__call__", wrap(kind.__call__, find_hooks))
-
-
-def _wrapped_asgi(call: Any, find_hooks: FindHooks) -> Any:
+def _wrapped_asgi(call: Any, hooks_here: FindHooks) -> Any:
     @functools.wraps(call)
     async def entered(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
         bound = functools.partial(call, app)
-        is_request = scope["type"] != "lifespan" and ENTRY.get() is None
-        hooks = find_hooks() if is_request else None
+        hooks = hooks_here() if scope["type"] != "lifespan" else None
         if hooks is None:
             await bound(scope, receive, send)
             return
-        is_of_user = SENT.get() is None
-        if is_of_user:
+        sent = SENT.get()
+        if sent is None:  # a client of the user
             await hooks.acommit_for_others()
-        await enter(
-            app, bound, scope, receive, send, hooks=hooks, is_of_user=is_of_user
-        )
+        await enter(bound, scope, receive, send, hooks=hooks, sent=sent or Sent())
 
     return entered
 
 
-def _wrapped_wsgi(call: Any, find_hooks: FindHooks) -> Any:
+def _wrapped_wsgi(call: Any, hooks_here: FindHooks) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
         body: Iterable[bytes]
-        hooks = find_hooks() if ENTRY.get() is None else None
+        hooks = hooks_here()
         if hooks is None:
             body = call(app, environ, start_response)
             return body
@@ -223,7 +161,7 @@ def _wrapped_wsgi(call: Any, find_hooks: FindHooks) -> Any:
             return start_response(status, headers, *error)
 
         find_route = functools.partial(_rule_of, app, environ)
-        with Entry(app, request, hooks, find_route, is_of_user=True).answering():
+        with _Entry(request, hooks, find_route).answering():
             body = call(app, environ, start)
             try:
                 return [*body]  # a generator of the app runs in the request
@@ -233,70 +171,137 @@ def _wrapped_wsgi(call: Any, find_hooks: FindHooks) -> Any:
     return entered
 
 
-_FRAMEWORKS = {
-    "starlette.applications": ("Starlette", _wrapped_asgi),
-    "litestar.app": ("Litestar", _wrapped_asgi),
-    "flask.app": ("Flask", _wrapped_wsgi),
-}
-
-
 async def enter(
-    app: object,
     call: ASGIApp,
     scope: Scope,
     receive: Receive,
     send: Send,
     *,
-    hooks: Hooks,
-    is_of_user: bool = False,
+    hooks: Hooks | None,
+    sent: Sent,
 ) -> None:
     """Call an app for a request, and record the request.
 
     Args:
-        app: the user's app, of which ``call`` may be a wrapper.
-        call: the function to call.
+        call: the app.
         scope: ASGI's description of the request.
         receive: returns the messages of the client.
         send: sends a message to the client.
-        hooks: the hooks to call.
-        is_of_user: whether pytest-arena has not created the client.
+        hooks: the hooks to call. Outside of tests, the request is not recorded.
+        sent: gets the record of the request.
     """
-    sent = SENT.get()
-    role = sent.role if sent is not None else None
-    method = scope.get("method", "WEBSOCKET")
-    request = Request(method=method, path=scope["path"], role=role, began=now())
-    if sent is not None:
-        sent.append(request)
-    find_route = functools.partial(_route_of, scope)
-    entry = Entry(app, request, hooks, find_route, is_of_user=is_of_user)
+    if hooks is None:
+        await call(scope, receive, send)
+        return
+    request = Request(
+        method=scope.get("method", "WEBSOCKET"),
+        path=scope["path"],
+        role=sent.role,
+        is_login=sent.is_login,
+        began=now(),
+    )
+    sent.append(request)
+    entry = _Entry(request, hooks, functools.partial(_route_of, scope))
     for enter_with_fault in hooks.faults:
         call = functools.partial(enter_with_fault, call)
-    with entry.answering():
-        await call(scope, receive, _noting(entry, send))
-
-
-def _noting(entry: Entry, send: Send) -> Send:
-    """Return a ``send`` that notes each message of the app's answer."""
-    request = entry.request
 
     async def send_and_note(message: Message) -> None:
-        error = sys.exception()
-        if error is not None and error is not entry.outside:
-            entry.traces.extend(note_handled(request, message, error))
+        entry.note_message(message)
+        await send(message)
+
+    with entry.answering():
+        await call(scope, receive, send_and_note)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One call of an app for a request."""
+
+    request: Request
+    hooks: Hooks
+    find_route: Callable[[], str]  # returns the template of the path
+    # The exception that the test was handling when it made the request.
+    outside: BaseException | None = field(default_factory=sys.exception)
+    traces: list[TracebackException] = field(default_factory=list)
+    # The bytes of the body that the app has still to send. Negative if it has named no number.
+    missing: int = -1
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Make the code of the block, and the work that it begins, a part of the request."""
+        request = self.request
+        owner = OWNER.set(self.hooks.owner)
+        self.hooks.begin_request(request)
+        token = REQUEST.set(request)
+        try:
+            yield
+            for trace in self.traces:
+                self.hooks.handled_traces.append((request, trace))
+        except BaseException as error:
+            self._note_error(error)
+            raise
+        finally:
+            request.route = self.find_route()
+            request.end(now())
+            self.hooks.end_request(request)
+            self.outside = None  # a task of the app may keep this object
+            REQUEST.reset(token)
+            OWNER.reset(owner)
+
+    def _note_error(self, error: BaseException) -> None:
+        """Note an exception that the app has raised."""
+        if is_disconnect(error):
+            return
+        request = self.request
+        if isinstance(error, Exception):
+            request.raised = _with_cause(error)
+            self.hooks.app_errors.append((request, error))
+            is_answered = request.is_answered and not request.is_refused
+        else:
+            is_answered = request.status is not None  # the client has left
+        if not is_answered:
+            request.error = in_words(error)
+
+    def note_message(self, message: Message) -> None:
+        """Note a message that the app sends. The last byte of the body completes the answer.
+
+        A middleware may send an empty message afterwards, when the app has finished.
+        """
+        request = self.request
         match message["type"]:
             case "http.response.start" | "websocket.http.response.start":
                 request.status = message["status"]
+                size = dict(message.get("headers", ())).get(b"content-length", -1)
+                self.missing = int(size)
+                self._note_handled(message["status"])
             case "http.response.body":
                 request.is_open = message.get("more_body", False)
+                self.missing -= len(message.get("body", b""))
+                request.is_answered |= self.missing == 0 or not request.is_open
             case "websocket.accept":
                 request.status = ACCEPTED
                 request.is_open = True
-            case "websocket.close" if request.status is None:
-                request.status = REFUSED
-        await send(message)
-        entry.answer.note_sent(message)
+            case "websocket.close":
+                request.status = request.status or REFUSED
+                self._note_handled(FAILURE)
 
-    return send_and_note
+    def _note_handled(self, status: int) -> None:
+        """Note the exception that the app is handling when it answers with this status.
+
+        Frameworks answer an exception in their ``except`` block.
+        """
+        error = sys.exception()
+        if error is self.outside or not isinstance(error, Exception):
+            return
+        if is_disconnect(error):
+            return
+        is_expected = _is_http(error)
+        is_of_app = not is_expected and blame(error) is not None
+        if status >= FAILURE or (status >= REFUSAL and is_of_app):
+            self.request.raised = _with_cause(error)
+        if status >= FAILURE and not is_expected:
+            # Copied now: some frameworks remove the traceback after the answer.
+            self.traces.append(TracebackException.from_exception(error))
 
 
 def _rule_of(app: Any, environ: Mapping[str, Any]) -> str:
@@ -320,3 +325,57 @@ def _route_of(scope: Scope) -> str:
     root = str(scope.get("root_path", ""))
     mount = root.removeprefix(str(scope.get("app_root_path", root)))
     return f"{mount}{path}"
+
+
+# Words about the app's exceptions
+
+
+def _with_cause(error: BaseException) -> str:
+    """Return an exception in one line, with the app's line and the hidden cause."""
+    words = in_one_line(error)
+    if _is_http(error):
+        hidden = [cause for cause in causes(error) if not _is_http(cause)]
+        return f"{words} from {_with_cause(hidden[0])}" if hidden else words
+    cause = _cause_in_app(error)
+    return words if cause is None else f"{words} from {in_one_line(cause)}"
+
+
+def _cause_in_app(error: BaseException) -> BaseException | None:
+    """Return the innermost ``__cause__`` whose traceback has a line of the app, or None."""
+    innermost = None
+    for outer, cause in pairwise(causes(error)):
+        # A ``__context__`` does not count: the test may send the request in an ``except`` block.
+        if outer.__cause__ is not cause:
+            break
+        if blame(cause) is not None:
+            innermost = cause
+    return innermost
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an exception in one line, with the app's line."""
+    text = in_words(error).partition("\n")[0]
+    line = blame(error)
+    return text if line is None else f"{text} ({line.short})"
+
+
+def in_words(error: BaseException) -> str:
+    """Return an error as the record of a request shows it."""
+    name = type(error).__name__
+    try:
+        return redact(f"{name}: {error}".removesuffix(": "))
+    except Exception:  # noqa: BLE001 - `str` of a user's class may fail, and the app must answer
+        return name
+
+
+def _is_http(error: BaseException) -> bool:
+    """Return whether an exception sets the status of the answer, like ``HTTPException``."""
+    return isinstance(getattr(error, "status_code", None), int)
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """Return whether a framework raises this error to open, refuse or close a websocket."""
+    return any(kind.__name__ in _OF_WEBSOCKETS for kind in type(error).__mro__)
+
+
+_OF_WEBSOCKETS = {"WebSocketDisconnect", "_Upgrade", "ConnectionUpgradeExceptionError"}

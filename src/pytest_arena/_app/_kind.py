@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._origin import A2WSGI_PREFIX, A2WSGI_THREADS
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -21,6 +19,13 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Options of a client or of its event loop.
 Options = Mapping[str, object]
+
+# The frameworks whose apps pytest-arena knows: the module and the name of the class of an app.
+FRAMEWORKS = {
+    "starlette.applications": "Starlette",  # and FastAPI
+    "litestar.app": "Litestar",
+    "flask.app": "Flask",
+}
 
 # The number of arguments of an app.
 _ASGI = 3
@@ -78,41 +83,20 @@ def _refuse_other(app: object, what: str) -> None:
 
 
 def _is_asgi(app: object) -> bool:
-    required, most = _arity(app)
-    return required <= _ASGI <= most and (is_async(app) or required == _ASGI)
+    return _takes(app, _ASGI) and (is_async(app) or not _takes(app, _WSGI))
 
 
 def _is_factory(app: object) -> bool:
-    required, _ = _arity(app)
-    return required == 0 and not is_async(app) and not _is_asgi(app)
+    return _takes(app, 0) and not is_async(app)
 
 
-def _arity(app: object) -> tuple[float, float]:
-    """Return the number of required arguments, and the most arguments by position."""
-    if not callable(app):
-        return math.inf, 0
+def _takes(app: object, count: int) -> bool:
+    """Return whether an object can be called with so many arguments by position."""
     try:
-        parameters = inspect.signature(app).parameters.values()
-    except ValueError:
-        # A callable in C without a signature. `is_async` decides.
-        return 0, math.inf
-    required = 0
-    most: float = 0
-    for parameter in parameters:
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            most = math.inf
-        elif parameter.kind in _BY_POSITION:
-            most += 1
-        if parameter.default is parameter.empty and parameter.kind not in _REST:
-            required += 1
-    return required, most
-
-
-_BY_POSITION = {
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-}
-_REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        inspect.signature(cast("Callable[..., object]", app)).bind(*range(count))
+    except (TypeError, ValueError):  # not callable, or written in C
+        return False
+    return True
 
 
 def is_wsgi(app: object) -> bool:
@@ -144,7 +128,7 @@ def as_asgi(app: Any) -> ASGIApp:
 @functools.cache
 def _wsgi_threads() -> ThreadPoolExecutor:
     """Return the threads in which this process calls WSGI apps."""
-    return ThreadPoolExecutor(A2WSGI_THREADS, A2WSGI_PREFIX)
+    return ThreadPoolExecutor(10, "WSGI")
 
 
 def is_async(app: object) -> bool:
@@ -165,10 +149,8 @@ def is_litestar(app: object) -> bool:
 
 
 def is_frameworks_app(value: object) -> bool:
-    """Return whether this is an app of Starlette, FastAPI, Litestar or Flask. Import nothing."""
-    modules = {base.__module__ for base in type(value).__mro__}
-    known = {"flask.app", "litestar.app", "starlette.applications"}
-    return not modules.isdisjoint(known)
+    """Return whether this is an app of one of the frameworks. Import nothing."""
+    return any(base.__module__ in FRAMEWORKS for base in type(value).__mro__)
 
 
 def unwrapped(app: object) -> Iterator[object]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from pytest_arena._app._kind import ASGIApp, Message
+    from pytest_arena._ledger import Request
     from pytest_arena.errors import LifespanError
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -60,7 +61,7 @@ class Lifespan:
     lifespan are attributed to ``request``.
     """
 
-    def __init__(self, app: ASGIApp, request: object = None) -> None:
+    def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
         self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
@@ -292,8 +293,7 @@ class AppLoop:
     only. One of the process has the live server, and the lifespan of the session with its app.
     """
 
-    def __init__(self, thread_name: str = "") -> None:
-        self._thread_name = thread_name
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._end = contextlib.ExitStack()
         self._portal: BlockingPortal | None = None
@@ -308,8 +308,6 @@ class AppLoop:
                 # The thread of a wider fixture belongs to no test, even if a request starts it.
                 with owned_by(None):
                     self._portal = self._end.enter_context(portal)
-                if self._thread_name:
-                    self._portal.call(_name_thread, self._thread_name)
                 # Cancel tasks, because an open websocket or task would keep the thread for ever.
                 self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
             return self._portal
@@ -329,10 +327,6 @@ class AppLoop:
         """Cancel the tasks of a test, and wait for them."""
         if self._portal is not None:
             self._portal.call(_cancel, owner)
-
-
-def _name_thread(name: str) -> None:
-    threading.current_thread().name = name
 
 
 async def _cancel(owner: object) -> None:

@@ -15,8 +15,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._client import http_library
-from pytest_arena._app._entry import enter
+from pytest_arena._app._clients import http_library
+from pytest_arena._app._entry import Sent, enter
 from pytest_arena._ledger import Request
 from pytest_arena._origin import OUR_TASK
 from pytest_arena._process import AnyTask, running_loop, until
@@ -248,10 +248,7 @@ async def _call_app(
     scope["state"] = dict(app_run.state)
     delayed = _Delayed(send)
     try:
-        if hooks is None:
-            await app(scope, receive, delayed.send)
-        else:
-            await enter(app, app, scope, receive, delayed.send, hooks=hooks)
+        await enter(app, scope, receive, delayed.send, hooks=hooks, sent=Sent())
     finally:
         await delayed.let_go()
 

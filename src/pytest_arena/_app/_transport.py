@@ -11,24 +11,20 @@ from asyncio import (
     run_coroutine_threadsafe,
     wrap_future,
 )
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import SENT, Hooks, Sent, enter
-from pytest_arena._app._raised import in_words, is_disconnect
+from pytest_arena._app._entry import Sent, enter, is_disconnect
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     import httpx2 as httpx
-    from anyio.from_thread import BlockingPortal
 
-    from pytest_arena._app._kind import ASGIApp, Message, Options, Scope
-    from pytest_arena._app._lifespan import Lifespan
-    from pytest_arena._app._login import Login
+    from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._kind import Message, Scope
 
 _Result = TypeVar("_Result")
 
@@ -38,31 +34,6 @@ CALL = "arena_call"  # the key of the `AppCall` in a response's extensions
 _PATIENCE = 1.0  # seconds for an app to end after a disconnect or a cancellation
 _STEP = 0.0002  # seconds
 _SELDOM = 100  # after so many unread messages an app without awaits has to pause
-
-
-class Host(Protocol):
-    """The run of the app to which a client belongs."""
-
-    app: ASGIApp
-    has_lifespan: bool
-
-    @property
-    def hooks(self) -> Hooks | None:
-        """The hooks of the request that is sent now, None outside of tests."""
-
-    @property
-    def loop(self) -> AbstractEventLoop | None:
-        """The loop in which the app answers, None for the loop of the client."""
-
-    @property
-    def state(self) -> Mapping[str, object]:
-        """The state that the lifespan gives to requests."""
-
-    async def ajoin(self) -> None:
-        """Wait until the app is up."""
-
-    def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
-        """Wait until the app is up. Return its portal, and the lifespan if this call began it."""
 
 
 class Transport:
@@ -76,15 +47,15 @@ class Transport:
 
     def __init__(
         self,
-        host: Host,
-        login: Login | None,
+        run: AppRun,
+        sent_now: Callable[[], Sent],
         *,
         raise_app_exceptions: bool = True,
         root_path: str = "",
         client: tuple[str, int] = ("127.0.0.1", 123),
     ) -> None:
-        self._host = host
-        self._role = login.role if login is not None else None
+        self._run = run
+        self._sent_now = sent_now
         self._raises = raise_app_exceptions
         self._root_path = root_path
         self._client = client
@@ -93,12 +64,12 @@ class Transport:
         """Commit pending work, call the app, and return its answer when the answer begins."""
         if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
             raise _app_errors.no_websocket()
-        hooks = self._host.hooks
+        hooks = self._run.hooks
         if hooks is not None:
             await hooks.aprepare_request()
         scope = self._scope(request)
-        sent = Sent(self._role)
-        call = self.call_class(self._host, scope, request, sent, raises=self._raises)
+        sent = self._sent_now()
+        call = self.call_class(self._run, scope, request, sent, raises=self._raises)
         await call.begin()
         return self.library.Response(
             call.opening["status"],
@@ -122,7 +93,7 @@ class Transport:
             "server": (url.host, url.port),
             "client": self._client,
             "root_path": self._root_path,
-            "state": dict(self._host.state),
+            "state": dict(self._run.state),
         }
 
 
@@ -137,16 +108,16 @@ class AppCall:
 
     def __init__(
         self,
-        host: Host,
+        run: AppRun,
         scope: Scope,
         request: httpx.Request,
         sent: Sent,
         *,
         raises: bool,
     ) -> None:
-        self._app = host.app
-        self._loop = host.loop
-        self._hooks = host.hooks
+        self._app = run.app
+        self._loop = run.loop
+        self._hooks = run.hooks
         self._scope = scope
         self._sent = sent
         self._raises = raises
@@ -185,7 +156,15 @@ class AppCall:
         return await wrap_future(run_coroutine_threadsafe(step, self._loop))
 
     async def _begin(self) -> None:
-        self.task = create_task(self._run())
+        call = enter(
+            self._app,
+            self._scope,
+            self._receive,
+            self._send,
+            hooks=self._hooks,
+            sent=self._sent,
+        )
+        self.task = create_task(call)
         self.task.add_done_callback(self._note_end)
         try:
             await self._begun.wait()
@@ -197,14 +176,6 @@ class AppCall:
         if not self.opening:
             self._raise()
             self.opening = {"status": 500}
-
-    async def _run(self) -> None:
-        app = self._app
-        if self._hooks is None:
-            await app(self._scope, self._receive, self._send)
-            return
-        SENT.set(self._sent)  # in the context of this task
-        await enter(app, app, self._scope, self._receive, self._send, hooks=self._hooks)
 
     def _note_end(self, task: AnyTask) -> None:
         if not task.cancelled():
@@ -260,11 +231,8 @@ class AppCall:
     def _raise(self) -> None:
         error = self._error
         self._error = None  # raised once
-        if error is None or not self._raises:
-            return
-        if self._sent:
-            self._sent[-1].fail(in_words(error))
-        raise error
+        if error is not None and self._raises:
+            raise error
 
     async def _close(self, *, is_quiet: bool) -> None:
         self._left.set()

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import Pool
 
 from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
-from pytest_arena._gate._answers import answer_here, apart_from_requests
 from pytest_arena._gate._engines import (
     describe,
     existing_engines,
@@ -28,7 +27,7 @@ from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._removals import watch_removals
 from pytest_arena._gate._statements import classify
 from pytest_arena._interpreter import on_audit_events, when_imported
-from pytest_arena._origin import is_own
+from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
     UNNAMED,
@@ -94,14 +93,15 @@ class Gate:
         known_engines.note_connect(dialect)
         self.core.refuse_late()
         requested = describe(dialect, cargs, cparams)
-        with apart_from_requests():  # this may build a template
+        token = REQUEST.set(None)  # this may build a template, which is no part of it
+        try:
             target = self.core.ensure_target(requested)
-            identify = None
-            if requested.product in SUPPORTED:
-                connections = product_package(requested.product).connections
-                identify = connections.redirect(
-                    self.core, dialect, target, cargs, cparams
-                )
+        finally:
+            REQUEST.reset(token)
+        identify = None
+        if requested.product in SUPPORTED:
+            connections = product_package(requested.product).connections
+            identify = connections.redirect(self.core, dialect, target, cargs, cparams)
         if entry is not None:
             pooled = PooledConnection.create(entry)
             pooled.target = target
@@ -166,15 +166,10 @@ class Gate:
         self, connection: Connection, _cursor: object, statement: str, *_: object
     ) -> None:
         """Check a statement. Note its request, and whether it alters the session."""
-        answer = answer_here()
-        if answer is not None:
-            answer.statements.append(statement)
-        proxied = connection.connection
-        pooled = PooledConnection.find(proxied)
-        entry = getattr(proxied, "_connection_record", None)
-        if pooled is None and isinstance(entry, ConnectionPoolEntry):
-            # The connection is in use since before pytest-arena was installed.
-            pooled = self._add_unknown(proxied.dbapi_connection, entry)
+        request = request_here()
+        if request is not None:
+            request.statements.append(statement)
+        pooled = PooledConnection.find(connection.connection)
         if pooled is None or pooled.handle is None:
             return
         pooled.handle.check(statement)

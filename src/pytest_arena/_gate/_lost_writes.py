@@ -19,11 +19,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from pytest_arena._gate import _gate_notes, _orm_sessions
-from pytest_arena._gate._answers import answer_here, unsent_answer
 from pytest_arena._gate._gate_notes import explain_lock
 from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._statements import classify
-from pytest_arena._origin import REQUEST, is_of_tests, logical_stack, user_line
+from pytest_arena._origin import (
+    REQUEST,
+    is_of_tests,
+    logical_stack,
+    request_here,
+    user_line,
+)
+from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,15 +37,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, ExceptionContext
 
-    from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._registry import Registry
+    from pytest_arena._ledger import Request
     from pytest_arena._product import Core
     from pytest_arena._values import CodeLine
 
 _IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _NO_LINE = "a line that cannot be seen"
-# The key in `Session.info` of the request that began the transaction before its answer was sent.
-_ANSWER = "pytest_arena: answer"
+# The key in `Session.info` of the request that began the transaction before it was answered.
+_BEGUN_BY = "pytest_arena: begun by"
 
 
 def _is_closed_by_app() -> bool:
@@ -57,8 +63,8 @@ class LostWork:
 
     words: str  # such as ``wrote stock`` or ``added Order (2)``
     line: CodeLine | str  # the app's line of the first write or add, else of the close
-    # The `RequestAnswer` of the request whose work closed the transaction or session.
-    request: object = None
+    # The request whose work closed the transaction or session.
+    request: Request | None = None
     # Whether the app committed after a failed statement, and the server rolled back.
     is_failed: bool = False
     is_unflushed: bool = False  # whether these are objects of a session
@@ -126,17 +132,17 @@ class LostWrites:
             pooled.pending_writes.has_failed = True
         error = context.original_exception
         explain_lock(self._registry, error, pooled, context.statement or "")
-        answer = answer_here()
-        if answer is not None:
-            answer.note_error(error)
-            if pooled is not None and pooled.answer is answer:
-                answer.note_commit()
+        request = request_here()
+        if request is not None:
+            request.failure = _failure_words(error)
+            if pooled is not None and pooled.begun_by is request:
+                _note_late_commit(request)
 
     def begin(self, connection: Connection) -> None:
         """Note that a transaction begins."""
         pooled = pooled_of(connection)
         if pooled is not None:
-            pooled.answer = unsent_answer()
+            pooled.begun_by = _unanswered()
 
     def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
@@ -174,8 +180,8 @@ class LostWrites:
             note = _gate_notes.commit_outside_of_levels(writes.line)
             self._core.ledger.note(note)
         # With autocommit no transaction is open.
-        if pooled.answer is not None and pooled.handle.is_begun:
-            pooled.answer.note_commit()
+        if pooled.begun_by is not None and pooled.handle.is_begun:
+            _note_late_commit(pooled.begun_by)
         pooled.pending_writes = None
 
     def rollback(self, connection: Connection) -> None:
@@ -261,6 +267,29 @@ def pooled_of(connection: Connection) -> PooledConnection | None:
     return PooledConnection.find(connection.connection)
 
 
+# A commit after the answer: FastAPI runs the code behind the ``yield`` of a dependency then, and
+# so may a middleware.
+
+
+def _unanswered() -> Request | None:
+    """Return the request that runs here, None if the client has its answer."""
+    request = request_here()
+    return None if request is None or request.is_answered else request
+
+
+def _note_late_commit(request: Request) -> None:
+    """Note a commit, or a failed statement, of what a request began before its answer."""
+    if request.is_answered and not request.is_over:
+        request.late_commits.append(user_line())
+
+
+def _failure_words(error: BaseException) -> str:
+    line = user_line()
+    where = f" ({line.short})" if line is not None else ""
+    first_line = str(error).partition("\n")[0]
+    return redact(f"{type(error).__name__}: {first_line}{where}")
+
+
 def _is_called_by_rollback() -> bool:
     """Return whether a function ``rollback`` of SQLAlchemy led here, with no other code between."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a frame
@@ -326,13 +355,13 @@ def _watch_sessions(gates: Sequence[Any]) -> None:
     def begun(session: Session, transaction: Any) -> None:
         _orm_sessions.note_begun(session)
         if transaction.parent is None:
-            session.info[_ANSWER] = unsent_answer()
+            session.info[_BEGUN_BY] = _unanswered()
 
     def connected(session: Session, _transaction: object, connection: Any) -> None:
-        answer: RequestAnswer | None = session.info.get(_ANSWER)
+        request: Request | None = session.info.get(_BEGUN_BY)
         pooled = pooled_of(connection)
-        if pooled is not None and answer is not None:
-            pooled.answer = answer
+        if pooled is not None and request is not None:
+            pooled.begun_by = request
 
     def rolled_back(session: Session, transaction: Any) -> None:
         if not transaction.nested:

@@ -16,6 +16,7 @@ from pytest_arena._process import alive
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+    from pytest_arena._ledger import Request
     from pytest_arena._values import CodeLine
 
 # Sessions that have begun a transaction, until `sessions_in_use` finds them empty. The value says
@@ -34,7 +35,7 @@ class Uncommitted(NamedTuple):
     """The first object that a session has added or flushed since its last commit."""
 
     line: CodeLine | None
-    request: object  # the `RequestAnswer` of the request that added it
+    request: Request | None  # that added it
 
 
 def is_of_arena(session: Session) -> bool:
@@ -157,13 +158,13 @@ def unflushed_by_tests() -> list[str]:
     return lines
 
 
-def left_in_sessions_of_tests(answer: object) -> list[CodeLine | None]:
+def left_in_sessions_of_tests(request: Request) -> list[CodeLine | None]:
     """Return the lines of a request that have changed a session of the test without a commit."""
     lines = []
     for session in sessions_in_use():
         uncommitted = session.info.get(UNCOMMITTED)
-        if uncommitted is None or uncommitted.request is not answer:
+        if uncommitted is None or uncommitted.request is not request:
             continue
-        if session.info.get(_REQUEST) is not answer:
+        if session.info.get(_REQUEST) is not request:
             lines.append(uncommitted.line)
     return lines

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._gate._answers import RequestAnswer
+    from pytest_arena._ledger import Request
     from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
     from pytest_arena._values import CodeLine
 
@@ -34,7 +34,7 @@ class PendingWrites:
     line: CodeLine | None  # of the first write
     serial: int  # of the level of the first write
     key: Key | None  # of the database
-    request: object  # the `RequestAnswer` of the request that wrote first
+    request: Request | None  # that wrote first
     # Each written table with the serial of the level.
     writes: list[tuple[str, int]] = field(default_factory=list)
     # Whether a statement has failed since the last rollback to a savepoint.
@@ -83,8 +83,8 @@ class PooledConnection:
     # The serial of the last level in which a statement has altered its session.
     altered_in: int | None = None
     pending_writes: PendingWrites | None = None
-    # The request whose answer was not sent when the transaction began.
-    answer: RequestAnswer | None = None
+    # The request that began the transaction before it was answered.
+    begun_by: Request | None = None
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppRun
 from pytest_arena._app._app_state import OTHER_APPS, AppState
+from pytest_arena._app._clients import open_async_client, open_test_client
 from pytest_arena._app._kind import (
     ASGIApp,
     Options,
@@ -18,16 +19,14 @@ from pytest_arena._app._kind import (
 )
 from pytest_arena._app._lifespan import AppLoop, session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
-from pytest_arena._origin import SERVER_THREAD
 from pytest_arena._product import nothing
 from pytest_arena.errors import ConfigError, LifespanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_arena._app._client import AsyncClient
+    from pytest_arena._app._clients import AsyncClient, TestClient
     from pytest_arena._app._live_server import LiveServer
-    from pytest_arena._app._sync_client import TestClient
     from pytest_arena._config._read import Config
     from pytest_arena._run._test import Current, RunningTest
 
@@ -48,7 +47,7 @@ class Apps:
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
         # The loop of the session's lifespan and of the live server.
-        self.loop = AppLoop(SERVER_THREAD)
+        self.loop = AppLoop()
         # The runs of wide fixtures, by the fixture that created the first client.
         self.wide_runs: dict[object, AppRun] = {}
         self.live: LiveServer | None = None
@@ -144,18 +143,15 @@ class Apps:
 
     def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
         """Return a client. In a test, ``options`` override the fixture `client_options`."""
-        return self.running().new_client(
-            role=role, options=self._with_fixtures(options)
-        )
+        return open_async_client(self.running(), role, self._with_fixtures(options))
 
     def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
         """Return a sync client, with the options that ``new_client`` has.
 
         A client of a wide fixture starts the app now. The app then runs as long as the fixture.
         """
-        client = self.running().new_test_client(
-            role=role, options=self._with_fixtures(options)
-        )
+        app_run = self.running()
+        client = open_test_client(app_run, role, self._with_fixtures(options))
         if self._current.on_top() is None:
             client.arena_start()
         return client

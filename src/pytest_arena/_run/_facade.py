@@ -39,9 +39,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from typing_extensions import TypeVar  # it can have a default
 
-    from pytest_arena._app._client import AsyncClient
+    from pytest_arena._app._clients import AsyncClient, TestClient
     from pytest_arena._app._live_server import LiveServer
-    from pytest_arena._app._sync_client import TestClient
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
     from pytest_arena._run._processes import Process

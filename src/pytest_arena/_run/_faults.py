@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from pytest_arena._origin import LOGINS, REQUEST
+from pytest_arena._origin import REQUEST
 from pytest_arena._values import counted
 
 if TYPE_CHECKING:
@@ -102,11 +102,12 @@ class Fault:
 
     async def enter(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app for a request, with the fault if this is its request."""
-        is_counted = not LOGINS.get()
+        request = REQUEST.get()
+        is_counted = request is not None and not request.is_login
         is_mine = is_counted and self._number == self._at
         self._number += is_counted
         if is_mine and self._kind == "commit":
-            self._request = REQUEST.get()
+            self._request = request
         elif is_mine and scope["type"] != "websocket":
             if self._kind == "500":
                 self._is_applied = True

@@ -9,10 +9,15 @@ from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
-from pytest_arena._app._entry import ENTRY
-from pytest_arena._app._raised import in_one_line
+from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
-from pytest_arena._origin import OUR_TASK, line_of, line_of_coroutine, users_frames
+from pytest_arena._origin import (
+    OUR_TASK,
+    REQUEST,
+    line_of,
+    line_of_coroutine,
+    users_frames,
+)
 from pytest_arena._owner import JOBS, OWNER, Job, Owner, is_runner_of_anyio, owner_of
 from pytest_arena._process import (
     AnyTask,
@@ -122,8 +127,8 @@ class TestOwner(Owner):
 
     def _is_of_request(self, task: AnyTask) -> bool:
         context = context_of(task)
-        entry = context.get(ENTRY)
-        if entry is None or entry.request.is_open:
+        request = context.get(REQUEST)
+        if request is None or request.is_open:
             return False
         return context.get(OWNER) is self
 

@@ -207,8 +207,8 @@ class ArenaRun:
         for loss in test.losses:
             _story.warn_of_loss(self.ledger, loss)
         for request in test.records:
-            if request.answer.late_commits:
-                _story.warn_of_late_commit(self.ledger, request, request.answer)
+            if request.late_commits:
+                _story.warn_of_late_commit(self.ledger, request)
         if test.owner.failures or test.app_errors:
             for failure, line in _story.failed_work(test).items():
                 self.ledger.warn(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
+from pytest_arena._ledger import REFUSAL
 from pytest_arena._report import StoryPart
-from pytest_arena._run._test import REFUSAL, Loss, RunningTest, StoryMoment, Turn
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import redact
 from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
@@ -18,11 +18,11 @@ from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._gate._answers import RequestAnswer
     from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
+    from pytest_arena._run._test import Loss, RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
 
 
@@ -234,8 +234,8 @@ def _hints(turn: Turn) -> Iterator[str]:
     if turn.after is None:
         yield "its answer was still open"
     for record in turn.records:
-        if record.answer is not None and record.answer.late_commits:
-            line = line_of_late_commit(record.answer)
+        if record.late_commits:
+            line = _line_of_late_commit(record)
             yield f"answered {record.status} before its commit ({line})"
         raised = _raised_words(record)
         if raised:
@@ -245,12 +245,10 @@ def _hints(turn: Turn) -> Iterator[str]:
 
 
 def _raised_words(record: Request) -> str:
-    status = record.status or 0
-    failure = record.answer.failure if record.answer is not None else ""
     if record.raised:
         return f"raised {record.raised}"
-    if failure and status >= REFUSAL:
-        return f"a statement raised {failure}"
+    if record.failure and record.is_refused:
+        return f"a statement raised {record.failure}"
     return ""
 
 
@@ -319,10 +317,9 @@ def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     """
     failures = dict(test.owner.failures)
     for request, error in test.app_errors:
-        answer = request.answer
-        if answer is None or answer.late_commits or _was_caught_by_user(error):
+        if request.late_commits or _was_caught_by_user(error):
             continue
-        if answer.is_sent and (request.status or REFUSAL) < REFUSAL:
+        if (request.status or REFUSAL) < REFUSAL:
             failures[f"{request.raised} in {request.shown}"] = None
     return failures
 
@@ -382,9 +379,9 @@ def _lost_words(lost: LostWork) -> str:
     return f"{lost.words}{how}"
 
 
-def line_of_late_commit(answer: RequestAnswer) -> CodeLine | str:
+def _line_of_late_commit(request: Request) -> CodeLine | str:
     """Return the app's line of a commit after the answer."""
-    for line in answer.late_commits:
+    for line in request.late_commits:
         if line is not None:
             return line
     return "a line that cannot be seen"
@@ -408,11 +405,9 @@ _COMMIT_FIRST = (
 )
 
 
-def warn_of_late_commit(
-    ledger: Ledger, request: Request, answer: RequestAnswer
-) -> None:
+def warn_of_late_commit(ledger: Ledger, request: Request) -> None:
     """Warn that a request was answered before its commit."""
-    line = line_of_late_commit(answer)
+    line = _line_of_late_commit(request)
     ledger.warn(
         LateCommitWarning,
         f"{request.method} {request.path} answered {request.status} before its commit. "

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._app_errors import no_asyncio
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._gate._answers import RequestAnswer
 from pytest_arena._gate._orm_sessions import left_in_sessions_of_tests
 from pytest_arena._ledger import Request
-from pytest_arena._origin import LOGINS, line_of, users_frames
+from pytest_arena._origin import line_of, users_frames
 from pytest_arena._owner import OWNER
 from pytest_arena._process import innermost_frames, running_loop
 from pytest_arena.errors import PendingWorkError, impossible
@@ -100,7 +99,6 @@ class Turn:
     held: set[PendingWrites] = field(default_factory=set)
 
 
-REFUSAL = 400
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
 _KEPT = 100  # the number of last turns whose changes can be read
@@ -133,7 +131,7 @@ class RunningTest:
     handled_traces: list[tuple[Request, TracebackException]] = field(
         default_factory=list
     )
-    # Its requests, and the lifespan, each with its `RequestAnswer`.
+    # Its requests, and the lifespan.
     records: list[Request] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     # The first request that wrote in a session of the test without a commit, and its line.
@@ -278,19 +276,13 @@ class RunningTest:
             self.ledger.refused(error)  # a client may turn the error into an answer
             raise
 
-    def begin_lifespan(self) -> RequestAnswer:
-        """Note that the app is about to start.
-
-        Return the request answer to which lost writes of the lifespan are attributed.
-        """
-        lifespan = RequestAnswer()
+    def begin_lifespan(self) -> Request:
+        """Note that the app is about to start. Return the record of its lifespan."""
         record = Request(method=LIFESPAN, path="of the app")
-        record.answer = lifespan
-        record.statements = lifespan.statements
         self.records.append(record)
-        return lifespan
+        return record
 
-    def begin_request(self, request: Request) -> RequestAnswer:
+    def begin_request(self, request: Request) -> None:
         """Begin a request: in a new turn, or in the present turn if other requests are open."""
         self.owner.note_request()
         with self._lock:
@@ -301,13 +293,7 @@ class RunningTest:
             self.under_way += 1
             self.turns[-1].records.append(request)
             self.ledger.requests.append(request)
-        answer = RequestAnswer()
-        answer.begin()
-        request.answer = answer
-        request.statements = answer.statements
-        request.is_login = bool(LOGINS.get())
         self.records.append(request)
-        return answer
 
     def _begin_turn(self) -> None:
         self.take_lost()  # what was lost since the last request
@@ -330,9 +316,8 @@ class RunningTest:
         self.open_requests = [
             other for other in self.open_requests if other.request is not request
         ]
-        is_refused = (request.status or REFUSAL) >= REFUSAL
-        if self.shared_session is None and not is_refused:
-            for line in left_in_sessions_of_tests(request.answer):
+        if self.shared_session is None and not request.is_refused:
+            for line in left_in_sessions_of_tests(request):
                 self.shared_session = (request, line)
         with self._lock:
             self.under_way -= 1
@@ -352,23 +337,16 @@ class RunningTest:
     def take_lost(self, turn: Turn | None = None) -> None:
         """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
         for lost in self.gate.lost.take():
-            request = None
-            for record in self.records:
-                if record.answer is lost.request:
-                    request = record
+            request = lost.request if lost.request in self.records else None
             if request is None and turn is not None and not lost.is_unflushed:
-                # With a status below 400 the app meant to commit.
-                statuses = [each.status or REFUSAL for each in turn.records]
-                if max(statuses, default=REFUSAL) >= REFUSAL:
+                if any(each.is_refused for each in turn.records):
                     continue
                 request = turn.records[0]
             self._note_lost(request, lost)
 
     def _note_lost(self, request: Request | None, lost: LostWork) -> None:
-        if request is not None:
-            is_refused = (request.status or REFUSAL) >= REFUSAL
-            if is_refused and request.method != LIFESPAN:
-                return
+        if request is not None and request.method != LIFESPAN and request.is_refused:
+            return
         loss = Loss(lost, request, not self.is_set_up)
         self.losses.append(loss)
 

@@ -1,0 +1,444 @@
+"""The clients: the async client, the framework's sync test client, and their logins."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from asyncio import Lock
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache, partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+from pytest_arena._app import _app_errors
+from pytest_arena._app._app_state import WIDE_CLIENTS
+from pytest_arena._app._entry import SENT, OpenRequest, Sent, enter
+from pytest_arena._app._kind import ASGIApp, Options, Receive, Scope, Send, is_litestar
+from pytest_arena._app._transport import CALL, AppCall, Transport
+from pytest_arena._process import running_loop
+from pytest_arena.errors import ArenaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    import httpx2 as httpx
+    from starlette.testclient import WebSocketTestSession
+    from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
+
+    from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._entry import Hooks
+    from pytest_arena._app._lifespan import Lifespan
+    from pytest_arena._ledger import Request
+
+    _AsyncBase = httpx.AsyncClient
+    _SyncBase = httpx.Client
+    C_co = TypeVar("C_co", covariant=True, default="AsyncClient")
+else:
+    from typing import TypeVar
+
+    C_co = TypeVar("C_co", covariant=True)
+    # The import of a library takes some 60 ms. Its class is added when a client is created.
+    _AsyncBase = _SyncBase = object
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+# The logins that the current task or thread performs. A request of a login must not wait for that
+# login. There may be several, because a login may use another client, which logs in first.
+_LOGINS: ContextVar[tuple[object, ...]] = ContextVar("arena: logins", default=())
+
+
+class Login:
+    """The login of one client, before its first request.
+
+    Concurrent requests wait for the login. After a failure the next request tries again.
+    """
+
+    def __init__(
+        self, function: Callable[[object, str], object], *, role: str, path: str
+    ) -> None:
+        self.role = role
+        self._function = function
+        self._path = path
+        self.is_done: bool = False
+        """Whether the client has logged in."""
+        self._lock = Lock()
+
+    async def aonce(self, client: object, hooks: Hooks | None) -> None:
+        """Commit pending work and log this client in, unless it is logged in.
+
+        Raises:
+            LoginError: from the exception of the login function.
+        """
+        if not self._is_needed():
+            return
+        async with self._lock:
+            if not self._is_needed():  # another request has logged in meanwhile
+                return
+            if hooks is not None:
+                await hooks.aprepare_request()  # its error is not one of the login
+            with self._attempt():
+                answer = self._function(client, self.role)
+                if inspect.isawaitable(answer):
+                    await answer
+
+    def once(self, client: object, hooks: Hooks | None) -> None:
+        """Log this client in, unless it is logged in. Refuse an async login function."""
+        if not self._is_needed():
+            return
+        if hooks is not None:
+            hooks.prepare_request()
+        with self._attempt():
+            answer = self._function(client, self.role)
+            if inspect.iscoroutine(answer):
+                answer.close()  # otherwise Python warns that it was never awaited
+            if inspect.isawaitable(answer):
+                raise _app_errors.async_login(role=self.role, path=self._path)
+
+    def _is_needed(self) -> bool:
+        return not self.is_done and self not in _LOGINS.get()
+
+    @contextmanager
+    def _attempt(self) -> Iterator[None]:
+        token = _LOGINS.set((*_LOGINS.get(), self))
+        try:
+            yield
+        except ArenaError:  # its message is complete
+            raise
+        except Exception as error:
+            raise _app_errors.login_failed(
+                error, role=self.role, path=self._path
+            ) from error
+        finally:
+            _LOGINS.reset(token)
+        self.is_done = True
+
+
+class AsyncClient(_AsyncBase):
+    """An ``AsyncClient`` of the HTTP library that calls the app in this process.
+
+    It has the library's defaults: it raises the app's exceptions, follows no redirects and keeps
+    cookies. Its first request starts the app's lifespan, if no other client did. A client with a
+    role then logs in. Creating a client needs no loop.
+
+    When a request returns, the app has finished it: also its background tasks, and the code after
+    the ``yield`` of dependencies. Read an endless answer by ``stream``. The request stays open
+    until the end of the block sends a disconnect.
+
+    Use the client directly, or await it to start the app and log in before the first request.
+    ``async with`` closes the client at its end, and does not stop the app.
+
+    Raises:
+        LifespanError: at a request: the app's start-up failed, or the test is over.
+        LoginError: at a request: the login failed.
+
+    Example::
+
+        staff = await client_as("staff")
+        assert (await staff.get("/orders")).status_code == 200
+        async with staff.stream("GET", "/events") as events:
+            assert await anext(events.aiter_lines()) == "data: hello"
+    """
+
+    arena_run: AppRun
+    arena_login: Login | None
+
+    async def send(
+        self, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
+        """Send a request after the app's start, the login, and the commit of pending work."""
+        login = self.arena_login
+        is_first = login is not None and not login.is_done
+        await self._arena_ready()
+        if is_first:
+            add_login(self, request)
+        response = await super().send(request, stream=stream, **options)
+        hooks = self.arena_run.hooks
+        if hooks is None:
+            return response
+        call = response.extensions.get(CALL)
+        if stream and call is not None and not call.task.done():
+            record = response.extensions["arena"]
+            loop = call.task.get_loop()
+            hooks.open_requests.append(OpenRequest(record, response.aclose, loop))
+        note_unsent_cookies(self, response)
+        return response
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self._arena_ready().__await__()
+
+    async def __aenter__(self) -> Self:
+        # Do not call the library's method. It refuses a client that has made a request, such as a
+        # login. It only opens transports, and a transport to an app needs no opening.
+        return await self._arena_ready()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _arena_ready(self) -> Self:
+        if running_loop() is None:
+            raise _app_errors.no_asyncio()
+        await self.arena_run.ajoin()
+        if self.arena_login is not None:
+            await self.arena_login.aonce(self, self.arena_run.hooks)
+        return self
+
+
+class TestClient(_SyncBase):
+    """A framework's test client with the framework's defaults.
+
+    Its first request starts the app's lifespan in a thread's loop, unless the app is up. A client
+    with a role then logs in. All sync clients of a test run the app in one loop. ``with`` starts
+    the app and logs in at once. Its end shuts down an app that it has started.
+
+    Raises:
+        LifespanError: at a request: the app's start-up failed, or the test is over.
+        LoginError: at a request: the login failed, or is an async function.
+        PendingWorkError: at a request in an async test: ``db_session`` has uncommitted work.
+
+    Example::
+
+        def test_orders(test_client):
+            assert test_client.get("/orders").status_code == 200
+    """
+
+    __test__ = False  # pytest would collect a class of the name TestClient
+    arena_run: AppRun
+    arena_login: Login | None
+    _arena_begun: Lifespan | None = None  # the lifespan that this client has started
+
+    if TYPE_CHECKING:  # each framework's client has it
+
+        def websocket_connect(
+            self, url: str, *args: object, **options: object
+        ) -> WebSocketTestSession:
+            """Return a websocket, which ``with`` opens."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request after the app's start, the login, and the commit of pending work."""
+        login = self.arena_login
+        is_first = login is not None and not login.is_done
+        self._arena_ready()
+        if is_first:
+            add_login(self, request)
+        hooks = self.arena_run.hooks
+        if hooks is None:
+            return super().send(request, **options)
+        hooks.prepare_request()
+        sent = _sent_by(login)
+        token = SENT.set(sent)
+        try:
+            response = super().send(request, **options)
+        finally:
+            SENT.reset(token)
+        for answer, record in zip([*response.history, response], sent, strict=False):
+            answer.extensions["arena"] = record
+        if sent and options.get("stream") and sent[-1].is_open:
+            hooks.open_requests.append(OpenRequest(sent[-1], response.close))
+        note_unsent_cookies(self, response)
+        return response
+
+    def arena_start(self) -> None:
+        """Start the app before the first request. A later ``with`` shuts it down at its end."""
+        if self.arena_run.has_lifespan:
+            self._arena_begun = self._arena_join() or self._arena_begun
+
+    def __enter__(self) -> Self:
+        self.arena_start()
+        self._arena_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        begun = self._arena_begun
+        self._arena_begun = None
+        if begun is not None:
+            begun.close()
+
+    def _arena_ready(self) -> None:
+        self._arena_join()
+        if self.arena_login is not None:
+            self.arena_login.once(self, self.arena_run.hooks)
+
+    def _arena_join(self) -> Lifespan | None:
+        client: Any = self
+        run = self.arena_run
+        if is_litestar(run.app):  # it keeps the state of its lifespan itself
+            options = dict(client.backend_options or {})
+            backend = {"backend": client.backend, "backend_options": options}
+            client.blocking_portal, begun = run.join(backend)
+        else:
+            client.portal, begun = run.join(client.async_backend)
+            client.app_state.clear()
+            client.app_state.update(run.state)
+        return begun
+
+    def arena_leave(self) -> None:
+        """End the streams of Starlette's client that the test has not read to their end."""
+        if not is_litestar(self.arena_run.app):
+            self.close()
+
+
+class ClientAs(Protocol[C_co]):
+    """The type of the fixture ``client_as``. ``test_client_as`` is a ``ClientAs[TestClient]``.
+
+    Example::
+
+        async def test_roles(client_as: ClientAs) -> None:
+            staff, guest = client_as("staff"), client_as("guest")
+    """
+
+    def __call__(self, role: str, **options: object) -> C_co:
+        """Return a client, which logs in as ``role`` before its first request."""
+
+
+def add_login(client: httpx.Client | httpx.AsyncClient, request: httpx.Request) -> None:
+    """Add the cookies and headers of a login to a request that was built before the login."""
+    client.cookies.set_cookie_header(request)
+    for name, value in client.headers.items():
+        request.headers.setdefault(name, value)
+
+
+def note_unsent_cookies(
+    client: httpx.Client | httpx.AsyncClient, response: httpx.Response
+) -> None:
+    """Note the client's cookies for https, if a request by http was refused."""
+    request: Request | None = response.extensions.get("arena")
+    if request is None or response.is_success:
+        return
+    if response.request.url.scheme != "https":
+        names = [cookie.name for cookie in client.cookies.jar if cookie.secure]
+        request.unsent = ", ".join(names)
+
+
+_BASE_URL = "http://testserver"
+# An option with different names in sync and async clients. Both kinds of clients accept both names.
+_SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
+_ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
+_OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
+
+
+def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncClient:
+    """Create a client, with options of the library's client and of ``ASGITransport``.
+
+    With a role it logs in before its first request.
+
+    Raises:
+        ConfigError: no HTTP library is installed, or it has no such option.
+        LoginError: there is no login function.
+    """
+    login = _new_login(run, role)
+    transport_class, client_class = _import_library()
+    of_transport = {}
+    of_client = {}
+    for given_name, value in options.items():
+        name = _ASYNC_NAMES.get(given_name, given_name)
+        if name in _OF_THE_TRANSPORT:
+            of_transport[name] = value
+        else:
+            of_client[name] = value
+    try:
+        transport = transport_class(run, partial(_sent_by, login), **of_transport)
+        client: AsyncClient = client_class(
+            **{"transport": transport, "base_url": _BASE_URL, **of_client}
+        )
+    except TypeError as error:
+        raise _app_errors.wrong_options(error, "the async client") from error
+    client.arena_run = run
+    client.arena_login = login
+    if run.is_wide:
+        WIDE_CLIENTS.add(client)
+    return client
+
+
+def _new_login(run: AppRun, role: str | None) -> Login | None:
+    if role is None:
+        return None
+    if run.login is None:
+        raise _app_errors.no_login(role)
+    return Login(run.login, role=role, path=run.login_path)
+
+
+@cache
+def _import_library() -> tuple[type[Any], type[Any]]:
+    """Return the classes of the transport and of the client. Raises as ``http_library`` does."""
+    library = http_library()
+    call = type("AppCall", (AppCall, library.AsyncByteStream), {})
+    names = {"library": library, "call_class": call}
+    transport = type("ASGITransport", (Transport, library.AsyncBaseTransport), names)
+    return transport, type("AsyncClient", (AsyncClient, library.AsyncClient), {})
+
+
+def http_library() -> Any:
+    """Return httpx2, which Starlette prefers, or httpx.
+
+    If only one of them is imported, return that one: the suite uses its exceptions and types.
+
+    Raises:
+        ConfigError: neither is installed.
+    """
+    by_import = sorted(("httpx2", "httpx"), key=lambda name: name not in sys.modules)
+    for name in by_import:
+        with suppress(ImportError):
+            return import_module(name)
+    raise _app_errors.not_installed("the async client", "httpx2 (or httpx)", "http")
+
+
+def open_test_client(run: AppRun, role: str | None, options: Options) -> TestClient:
+    """Create a test client: Litestar's for a Litestar app, otherwise Starlette's.
+
+    With a role it logs in before its first request. All test clients of a run use the backend
+    options of the first one.
+
+    Raises:
+        ConfigError: the framework's client does not import, or has no such option.
+        LoginError: there is no login function.
+    """
+    login = _new_login(run, role)
+    options = {_SYNC_NAMES.get(name, name): value for name, value in options.items()}
+    is_of_litestar = is_litestar(run.app)
+    client_class = _client_class(is_of_litestar=is_of_litestar)
+    # Litestar's client needs the app itself. The hook in its class sees the requests.
+    app = run.app if is_of_litestar else _entering(run, login)
+    try:
+        client = client_class(app, **options)
+    except TypeError as error:
+        raise _app_errors.wrong_options(error, "the test client") from error
+    client.app = run.app  # a test may use it. Starlette's transport keeps the function
+    client.arena_run = run
+    client.arena_login = login
+    run.test_clients.append(client)
+    return cast("TestClient", client)
+
+
+def _entering(run: AppRun, login: Login | None) -> ASGIApp:
+    """Return an async function, which Starlette requires, that calls the app for a client."""
+
+    async def entering(scope: Scope, receive: Receive, send: Send) -> None:
+        sent = SENT.get() or _sent_by(login)  # a websocket is opened after its request
+        hooks = run.hooks if scope["type"] != "lifespan" else None
+        await enter(run.app, scope, receive, send, hooks=hooks, sent=sent)
+
+    return entering
+
+
+def _sent_by(login: Login | None) -> Sent:
+    """Return the list for the requests of a call of a client."""
+    role = login.role if login is not None else None
+    return Sent(role, is_login=bool(_LOGINS.get()))
+
+
+@cache
+def _client_class(*, is_of_litestar: bool) -> type[Any]:
+    module = "litestar.testing" if is_of_litestar else "starlette.testclient"
+    try:
+        with warnings.catch_warnings():
+            # Starlette warns if only httpx is installed. No test can avoid that.
+            warnings.simplefilter("ignore")
+            framework = import_module(module).TestClient
+    # Starlette raises a RuntimeError if no HTTP library is installed.
+    except (ImportError, RuntimeError) as error:
+        packages = f"{module} and httpx2"
+        what = f"the sync test client ({error})"
+        raise _app_errors.not_installed(what, packages, "http") from None
+    return type("TestClient", (TestClient, framework), {"__test__": False})
