@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._config._read import Config
-    from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._connections import Registry
 
 # The times and sizes of a file and of its write-ahead log, [] without a file. None for a file that
 # this run had created when it was first seen.

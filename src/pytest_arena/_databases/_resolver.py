@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_arena._config._read import Config
-    from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import (
         BuildTarget,

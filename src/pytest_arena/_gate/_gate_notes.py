@@ -27,8 +27,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from pytest_arena._gate._pooled import PooledConnection
-    from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._connections import PooledConnection, Registry
     from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
     from pytest_arena.errors import ArenaError
@@ -67,15 +66,16 @@ def _holders_of_lock(registry: Registry, own: PooledConnection | None) -> str:
     writers = []
     readers = []
     is_async = False
-    for checkout in registry.checked_out():
-        if checkout.connection is own:
+    for pooled in registry.checked_out():
+        if pooled is own:
             continue
-        is_async |= isinstance(checkout.entry.dbapi_connection, AdaptedConnection)
-        if checkout.pending_writes is not None:
-            writers.append(f"holds {checkout.pending_writes}")
-        elif checkout.handle is not None and checkout.handle.is_begun:
+        dbapi_connection = getattr(pooled.entry, "dbapi_connection", None)
+        is_async |= isinstance(dbapi_connection, AdaptedConnection)
+        if pooled.pending_writes is not None:
+            writers.append(f"holds {pooled.pending_writes}")
+        elif pooled.handle is not None and pooled.handle.is_begun:
             readers.append(
-                f"has an open transaction, and was checked out at {checkout.line}"
+                f"has an open transaction, and was checked out at {pooled.line}"
             )
     for line in raw_transactions():
         readers.append(f"that no engine has opened is in a transaction: {line}")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate import _gate_notes
+from pytest_arena._gate._connections import PooledConnection
 from pytest_arena._gate._engines import (
     describe,
     existing_engines,
@@ -23,7 +24,6 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._loops import hand_out_newest, instrument_loops, unbind_locks
 from pytest_arena._gate._loops import install as unbind_pools
 from pytest_arena._gate._lost_writes import LostWrites, watch_writes
-from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._removals import watch_removals
 from pytest_arena._gate._statements import classify
 from pytest_arena._interpreter import on_audit_events, when_imported
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Dialect
 
-    from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._connections import Registry
     from pytest_arena._product import ConnectTarget, Key
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -140,23 +140,26 @@ class Gate:
         pooled.pending_writes = None
         if pooled.handle is not None:
             pooled.handle.note_checkout()
-        self.registry.check_out(pooled, entry)
+        self.registry.check_out(pooled)
         # The test may have ended since the first check, without seeing this checkout.
         self.core.refuse_late()
 
     def checkin(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
         pooled = PooledConnection.find(entry)
-        handle = pooled.handle if pooled is not None else None
-        if pooled is not None and pooled.key and handle is not None and handle.is_begun:
+        if pooled is None:
+            return
+        if pooled.key and pooled.handle is not None and pooled.handle.is_begun:
             self.registry.may_be_used(pooled.key)  # the pool has not rolled back
-        self.registry.check_in(entry)
+        self.registry.check_in(pooled)
 
     def detach(self, _dbapi_connection: object, entry: Any) -> None:
         """Note a detached connection, whose later uses no event reports."""
-        checkout = self.registry.find(entry)
-        if checkout is not None:
-            self.registry.detach(checkout)
+        pooled = PooledConnection.find(entry)
+        if pooled is not None:
+            if pooled.usage is not None:
+                pooled.usage.unwatch()
+            self.registry.check_in(pooled)
 
     def engine_connect(self, connection: Connection) -> None:
         """Note a Core connection that the app or a session creates."""
@@ -169,7 +172,12 @@ class Gate:
         request = request_here()
         if request is not None:
             request.statements.append(statement)
-        pooled = PooledConnection.find(connection.connection)
+        proxied = connection.connection
+        pooled = PooledConnection.find(proxied)
+        entry = getattr(proxied, "_connection_record", None)
+        if pooled is None and isinstance(entry, ConnectionPoolEntry):
+            # The connection is in use since before pytest-arena was installed.
+            pooled = self._add_unknown(proxied.dbapi_connection, entry)
         if pooled is None or pooled.handle is None:
             return
         pooled.handle.check(statement)
@@ -215,16 +223,15 @@ class Gate:
         Otherwise a wider fixture would keep using the database of an earlier test.
         """
         here = (os.getpid(), get_ident())
-        for checkout in self.registry.checked_out():
-            pooled = checkout.connection
+        for pooled in self.registry.checked_out():
             if pooled.key is None or not self._is_replaced(pooled):
                 continue
             # Another thread may use its connection now. Its event loop invalidates it. Without a
             # loop, the drop of the database ends it.
-            if (pooled.process, checkout.thread) != here:
-                self.registry.invalidate_in_loop(checkout)
-            elif self.registry.invalidate(checkout):
-                self.core.ledger.note(_gate_notes.lost_transaction(checkout.line))
+            if (pooled.process, pooled.thread) != here:
+                self.registry.invalidate_in_loop(pooled)
+            elif self.registry.invalidate(pooled):
+                self.core.ledger.note(_gate_notes.lost_transaction(pooled.line))
         self.end_raw(None)
 
     def end_raw(self, serial: int | None) -> list[str]:
@@ -252,9 +259,9 @@ class Gate:
         the next test. A pool drops a connection that is in use after its return.
         """
         self.invalidate_stale()
-        for checkout in self.registry.checked_out():
-            if checkout.connection.altered_in == serial:
-                checkout.connection.is_stale = True
+        for pooled in self.registry.checked_out():
+            if pooled.altered_in == serial:
+                pooled.is_stale = True
         for pooled in self.registry.idle():
             if pooled.altered_in == serial and pooled.process == os.getpid():
                 pooled.retire()

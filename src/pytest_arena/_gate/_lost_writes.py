@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from pytest_arena._gate import _gate_notes, _orm_sessions
+from pytest_arena._gate._connections import PooledConnection
 from pytest_arena._gate._gate_notes import explain_lock
-from pytest_arena._gate._pooled import PooledConnection
 from pytest_arena._gate._statements import classify
 from pytest_arena._origin import (
     REQUEST,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, ExceptionContext
 
-    from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Request
     from pytest_arena._product import Core
     from pytest_arena._values import CodeLine

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import scoped_session
 
+from pytest_arena._gate._connections import entry_of
 from pytest_arena._gate._orm_sessions import (
     held_by_sessions,
     is_used_by_wide_fixture,
@@ -17,7 +18,6 @@ from pytest_arena._gate._orm_sessions import (
     session_numbers,
     sessions_in_use,
 )
-from pytest_arena._gate._registry import entry_of
 from pytest_arena._owner import outlives_tests
 from pytest_arena._product import raw_transactions
 from pytest_arena._run._late_work import lines_of_error
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from pytest_arena._gate._connections import PooledConnection
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
@@ -78,7 +78,7 @@ def end_connections_of_test(
         raise error
 
 
-def _leaks_of(gate: Gate, owner: Owner) -> list[Checkout]:
+def _leaks_of(gate: Gate, owner: Owner) -> list[PooledConnection]:
     """Return the connections that a test has not returned, or has left in a transaction.
 
     A connection that a session of a wider fixture holds is no leak of the test.
@@ -93,7 +93,7 @@ def _leaks_of(gate: Gate, owner: Owner) -> list[Checkout]:
     return leaks
 
 
-def _checkouts_of(gate: Gate, owner: Owner) -> list[Checkout]:
+def _checkouts_of(gate: Gate, owner: Owner) -> list[PooledConnection]:
     checkouts = []
     for checkout in gate.registry.checked_out():
         # An idle connection that reaches no database of the tests blocks no test.
@@ -160,7 +160,7 @@ def _roll_back_others(gate: Gate, serial: int) -> None:
             session.rollback()
 
 
-def _sessions_on(leaks: list[Checkout]) -> list[Session]:
+def _sessions_on(leaks: list[PooledConnection]) -> list[Session]:
     entries = [leak.entry for leak in leaks]
     return [
         session
@@ -169,14 +169,14 @@ def _sessions_on(leaks: list[Checkout]) -> list[Session]:
     ]
 
 
-def open_transactions(gate: Gate) -> list[Checkout]:
+def open_transactions(gate: Gate) -> list[PooledConnection]:
     """Return the checked-out connections that have begun to write."""
     checkouts = gate.registry.checked_out()
     return [checkout for checkout in checkouts if checkout.in_transaction]
 
 
 def end_transactions(
-    leaks: Iterable[Checkout], *, closes_connections: bool = False
+    leaks: Iterable[PooledConnection], *, closes_connections: bool = False
 ) -> None:
     """Roll back transactions, so that no lock outlives the test.
 
@@ -189,7 +189,8 @@ def end_transactions(
             leak.handle.roll_back()
         if closes_connections and leak.proxied is not None:
             leak.proxied.invalidate()
-        leak.entry.invalidate(soft=True)
+        if leak.entry is not None:
+            leak.entry.invalidate(soft=True)
 
 
 def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
@@ -243,7 +244,9 @@ def _empty_session(session: Session) -> None:
         session.expire(instance)
 
 
-def leak_error(leaks: list[Checkout], raw: Sequence[str] = ()) -> ConnectionLeak:
+def leak_error(
+    leaks: list[PooledConnection], raw: Sequence[str] = ()
+) -> ConnectionLeak:
     """Return the error for transactions. It contains the lines of their first writes.
 
     ``raw`` has the lines of lost writes by connections that no engine has opened.
@@ -268,7 +271,7 @@ _CLOSE_IT = (
 )
 
 
-def error_of_holders(holders: Iterable[Checkout], level: str) -> IsolationError:
+def error_of_holders(holders: Iterable[PooledConnection], level: str) -> IsolationError:
     """Return the error for open transactions that prevent a level's enter or leave."""
     return IsolationError(
         f"{level}: an open transaction of a wider fixture is in the way",
@@ -278,7 +281,7 @@ def error_of_holders(holders: Iterable[Checkout], level: str) -> IsolationError:
     )
 
 
-def _line_to_blame(checkout: Checkout) -> CodeLine | str:
+def _line_to_blame(checkout: PooledConnection) -> CodeLine | str:
     """Return the line of the first write in the open transaction, or the line of the checkout."""
     writes = checkout.pending_writes
     # Prefer the write: the checkout may be of an earlier test, if a session outlives its test.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_arena._databases._resolver import Databases, Level
+    from pytest_arena._gate._connections import PooledConnection
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._registry import Checkout
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
     from pytest_arena._run._late_work import Tasks
@@ -225,7 +225,7 @@ class Levels:
         isolation.forget(is_undone=is_undone)
         return False
 
-    def _wider_transactions(self, level: Level) -> list[Checkout]:
+    def _wider_transactions(self, level: Level) -> list[PooledConnection]:
         """Return the open transactions that have begun to write before the level."""
         open_transactions = _leaks.open_transactions(self.gate)
         return [

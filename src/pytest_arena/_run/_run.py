@@ -16,8 +16,8 @@ from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
 from pytest_arena._databases._sessions import Engines, Sessions
 from pytest_arena._gate import _listeners as gates
+from pytest_arena._gate._connections import Registry
 from pytest_arena._gate._engines import known_engines, requested_by_engines
-from pytest_arena._gate._registry import Registry
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._owner import begin_phase, owned_by
 from pytest_arena._run import _story, _summary

@@ -18,8 +18,8 @@ from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._lost_writes import LostWork
-    from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._product import Database
     from pytest_arena._run._test import Loss, RunningTest, StoryMoment, Turn

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_state import AppState
     from pytest_arena._app._entry import OpenRequest
     from pytest_arena._databases._resolver import Databases, Level
+    from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._lost_writes import LostWork
-    from pytest_arena._gate._pooled import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
     from pytest_arena._run._late_work import Tasks, TestOwner
@@ -379,7 +379,7 @@ class RunningTest:
         """Return the uncommitted writes."""
         writes = set()
         for checkout in self.gate.registry.checked_out():
-            pending = checkout.connection.pending_writes
+            pending = checkout.pending_writes
             if pending:
                 writes.add(pending)
         return writes

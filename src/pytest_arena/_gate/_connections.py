@@ -1,0 +1,432 @@
+"""The pooled connections: what each has opened, who has checked it out where, and its writes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from asyncio import current_task
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import IllegalStateChangeError
+
+from pytest_arena._gate._orm_sessions import (
+    connections_of,
+    held_by_sessions,
+    owner_of_session,
+)
+from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._owner import (
+    Owner,
+    is_runner_of_anyio,
+    outlives_tests,
+    owner_here,
+)
+from pytest_arena._process import AnyTask, alive, running_loop
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from pytest_arena._ledger import Request
+    from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
+    from pytest_arena._values import CodeLine
+
+    # Describes an open connection. Returns None if a listener of the app may have replaced it.
+    Identify = Callable[[object], OpenConnection | None]
+
+INFO = "pytest_arena"  # the key of a `PooledConnection` in its entry's ``info``
+
+
+@dataclass(slots=True, eq=False)
+class PendingWrites:
+    """Uncommitted writes of an open transaction, by statements that SQLAlchemy ran.
+
+    Writes that were rolled back to a savepoint are removed.
+    """
+
+    line: CodeLine | None  # of the first write
+    serial: int  # of the level of the first write
+    key: Key | None  # of the database
+    request: Request | None  # that wrote first
+    # Each written table with the serial of the level.
+    writes: list[tuple[str, int]] = field(default_factory=list)
+    # Whether a statement has failed since the last rollback to a savepoint.
+    has_failed: bool = False
+    # The number of writes before each savepoint.
+    savepoints: list[int] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"uncommitted rows ({self._tables}), written at {self.place}"
+
+    @property
+    def words(self) -> str:
+        """Words such as ``wrote stock``."""
+        return f"wrote {self._tables}"
+
+    @property
+    def place(self) -> str:
+        """The line of the first write."""
+        return str(self.line or "a line that cannot be seen")
+
+    @property
+    def _tables(self) -> str:
+        return ", ".join(dict.fromkeys(table for table, _ in self.writes))
+
+    def end_savepoint(self) -> int:
+        """Forget the last savepoint. Return the number of writes before it."""
+        return self.savepoints.pop() if self.savepoints else 0
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class PooledConnection:
+    """The record of a connection in a pool, created before the connection is opened.
+
+    An entry of the pool gets a new record each time that it connects.
+    """
+
+    _entry: weakref.ref[ConnectionPoolEntry]
+    # The database that it reaches. None for a database that pytest-arena does not replace.
+    target: ConnectTarget | None = None
+    # The product's view of the connection. None for an unknown driver.
+    handle: Handle | None = None
+    # The product's function that describes the open connection. None once it was called.
+    identify: Identify | None = None
+    process: int = field(default_factory=os.getpid)
+    is_stale: bool = False  # whether its pool drops it at the next checkout
+    # The serial of the last level in which a statement has altered its session.
+    altered_in: int | None = None
+    pending_writes: PendingWrites | None = None
+    # The request that began the transaction before it was answered.
+    begun_by: Request | None = None
+    # The last checkout: whether the connection was not returned, the user's line, and so on.
+    is_checked_out: bool = False
+    line: CodeLine | None = None
+    owner: Owner | None = None
+    thread: int = 0
+    loop: AbstractEventLoop | None = None
+    usage: DatabaseUsage | None = None
+    # Weak: otherwise it would keep a leak alive.
+    _task: weakref.ref[AnyTask] | None = None
+
+    @classmethod
+    def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
+        """Create the record of a connecting entry, and attach it to the entry."""
+        pooled = cls(weakref.ref(entry))
+        entry.info[INFO] = pooled
+        return pooled
+
+    @staticmethod
+    def find(owner: Any) -> PooledConnection | None:
+        """Return the record of a pool's entry, or of the connection that it hands out."""
+        try:
+            pooled: PooledConnection | None = owner.info.get(INFO)
+        except (AttributeError, NotImplementedError):
+            return None  # the first connection of an engine has no pool
+        return pooled
+
+    @property
+    def entry(self) -> ConnectionPoolEntry | None:
+        """The entry of its pool, None if the entry has connected again since."""
+        entry = self._entry()
+        is_current = entry is not None and entry.info.get(INFO) is self
+        return entry if is_current else None
+
+    @property
+    def proxied(self) -> Any:
+        """The connection that the pool has handed out, None if it no longer exists."""
+        # SQLAlchemy has no public name for this weak reference.
+        reference = getattr(self.entry, "fairy_ref", None)
+        return None if reference is None else reference()
+
+    @property
+    def key(self) -> Key | None:
+        """The key of its database on a server, None for a file."""
+        if self.target is None or self.handle is None or not self.target.address:
+            return None
+        return self.target.key
+
+    def note_opened(self, live: OpenConnection) -> None:
+        """Note the description of the open connection by its product."""
+        self.target = live.target
+        self.handle = live.handle
+        self.identify = None
+
+    def note_checkout(self, usage: DatabaseUsage | None) -> None:
+        """Note that its pool hands it out to the running code."""
+        self.is_checked_out = True
+        self.line = user_line()
+        self.owner = owner_here()
+        self.thread = threading.get_ident()
+        self.loop = running_loop()
+        self.usage = usage
+        task = current_task() if self.loop is not None else None
+        self._task = None if task is None else weakref.ref(task)
+
+    @property
+    def is_in_background(self) -> bool:
+        """Whether a task or a thread of a wider fixture or a lifespan uses it, and returns it."""
+        owner = self.owner
+        if owner is None or owner.is_test or owner.is_over:
+            return False
+        if not owner.is_wide or self.thread != threading.get_ident():
+            return True
+        task = self._task() if self._task is not None else None
+        return task is not None and not (task.done() or is_runner_of_anyio(task))
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it has an open transaction with writes."""
+        return self.handle is not None and self.handle.in_transaction
+
+    def is_of(self, serial: int) -> bool:
+        """Return whether the owner of a level has checked it out."""
+        return self.owner is not None and self.owner.serial == serial
+
+    def has_begun_in(self, serial: int) -> bool:
+        """Return whether its open transaction has its first write in a level."""
+        if self.pending_writes is not None:
+            return self.pending_writes.serial == serial
+        return self.is_of(serial)
+
+    def retire(self) -> None:
+        """Roll back, which releases locks. The pool drops the connection at the next checkout."""
+        if not self.is_stale and self.handle is not None:
+            self.handle.roll_back()
+        self.is_stale = True
+
+    def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
+        """Note the first write of a transaction."""
+        key = self.target.key if self.target is not None else None
+        self.pending_writes = PendingWrites(line, serial, key, REQUEST.get())
+        return self.pending_writes
+
+
+class Registry:
+    """All pooled connections of the process, their checkouts, and the uses of databases.
+
+    Thread-safe. The registry knows the owner of each Core connection. A Core connection of a wider
+    fixture may check out another pooled connection in a test, and still belongs to no test.
+    """
+
+    def __init__(self) -> None:
+        self.checkouts = 0  # the number of checkouts so far
+        # Whether a driver ever opened a connection without an engine.
+        self.has_raw = False
+        self.has_others = False  # whether another process may use the databases
+        self.lock = threading.RLock()
+        # A dictionary, for its order.
+        self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._core_connections: weakref.WeakKeyDictionary[Connection, Owner | None] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._usages: dict[Key, DatabaseUsage] = {}
+
+    def add(self, pooled: PooledConnection) -> None:
+        """Add a connection that a pool has or opens."""
+        self._connections[pooled] = None
+
+    # Checkouts.
+
+    def check_out(self, pooled: PooledConnection) -> None:
+        """Note that a pool hands out a connection."""
+        usage = None
+        if pooled.target is not None:
+            usage = self.usage_of(pooled.target.key)
+        pooled.note_checkout(usage)
+        with self.lock:
+            self.checkouts += 1
+            if usage is not None:
+                usage.was_used = True
+                usage.number += 1
+                usage.checked_out += 1
+
+    def check_in(self, pooled: PooledConnection) -> None:
+        """Note that a connection was returned to its pool, or was closed."""
+        with self.lock:  # another thread may read the usage now
+            if pooled.is_checked_out and pooled.usage is not None:
+                pooled.usage.checked_out -= 1
+                pooled.usage.number += 1  # after a possible use
+            pooled.is_checked_out = False
+
+    def checked_out(self) -> list[PooledConnection]:
+        """Return the connections that are checked out."""
+        return [pooled for pooled in alive(self._connections) if pooled.is_checked_out]
+
+    def invalidate(self, pooled: PooledConnection) -> bool:
+        """Invalidate a connection. Its Core connection opens another one at its next use.
+
+        Return whether a transaction with writes is lost, so that the app must roll back before the
+        next use. A transaction that has only read ends here.
+        """
+        proxied = pooled.proxied
+        if not pooled.is_checked_out or proxied is None:
+            return False  # returned meanwhile
+        self.check_in(pooled)
+        holder = self._holder_of(proxied)
+        if holder is None:
+            proxied.invalidate()
+            return False
+        sessions = [session for session, held in held_by_sessions() if held is holder]
+        transaction = holder.get_transaction()
+        has_written = pooled.pending_writes is not None
+        holder.invalidate()
+        if transaction is not None and not has_written:
+            transaction.rollback()  # sends nothing, because the connection is invalidated
+        for session in sessions:
+            _end_transaction(session, has_written=has_written)
+        return has_written
+
+    def invalidate_in_loop(self, pooled: PooledConnection) -> None:
+        """Invalidate a connection in its event loop, if that loop runs."""
+        loop = pooled.loop
+        if loop is not None and loop.is_running():
+            # An empty context: the call belongs to no test.
+            Context().run(loop.call_soon_threadsafe, self.invalidate, pooled)
+
+    def _holder_of(self, proxied: object) -> Connection | None:
+        for holder in alive(self._core_connections):
+            if _proxied(holder) is proxied:
+                return holder
+        return None
+
+    def note_core_connection(self, connection: Connection) -> None:
+        """Note a Core connection that the app or a session has created."""
+        self._core_connections[connection] = owner_here()
+
+    def held_by_others(self) -> list[object]:
+        """Return the pool entries that sessions and Core connections hold that outlive tests.
+
+        A session of a wider fixture may check out its connection in a test, and keep it.
+        """
+        holders = [
+            holder
+            for holder in alive(self._core_connections)
+            if outlives_tests(self._core_connections.get(holder))
+        ]
+        for session, connection in held_by_sessions():
+            if outlives_tests(owner_of_session(session)):
+                holders.append(connection)
+        return list(map(entry_of, holders))
+
+    # Connections that are in their pools.
+
+    def idle(self) -> Iterator[PooledConnection]:
+        """Yield the open connections that are in their pools."""
+        for pooled in alive(self._connections):
+            entry = pooled.entry
+            is_open = entry is not None and entry.dbapi_connection is not None
+            if is_open and pooled.handle is not None and not pooled.is_checked_out:
+                yield pooled
+
+    def forget(self, key: Key) -> None:
+        """Close the idle connections to a dropped database.
+
+        Otherwise each of them would keep a file open as long as the app keeps its engine.
+        """
+        for pooled in self.idle():
+            if pooled.target and pooled.target.key == key and pooled.handle:
+                self._connections.pop(pooled, None)
+                pooled.handle.end()
+
+    # Uses of databases.
+
+    def usage_of(self, key: Key) -> DatabaseUsage:
+        """Return the record of the uses of a database. Create it at the first call."""
+        with self.lock:  # two threads get the same record
+            return self._usages.setdefault(key, DatabaseUsage(self))
+
+    def forget_uses(self) -> None:
+        """Forget which databases were used until now."""
+        for usage in [*self._usages.values()]:
+            usage.was_used = False
+
+    @property
+    def has_used(self) -> bool:
+        """Whether any database was used since `forget_uses`."""
+        return any(usage.was_used for usage in [*self._usages.values()])
+
+    def was_used(self, key: Key) -> bool:
+        """Return whether a database was used since `forget_uses`."""
+        return key in self._usages and self._usages[key].was_used
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no connection is in use, and none can be used without a checkout."""
+        return not (self.checked_out() or self.has_raw or self.has_others)
+
+    def opened_raw(self, key: Key) -> None:
+        """Note a connection that was opened without an engine."""
+        self.has_raw = True
+        self.may_be_used(key)
+
+    def may_be_used(self, key: Key) -> None:
+        """Note that a database may be used without a checkout from now on."""
+        with self.lock:
+            self.usage_of(key).unwatch()
+
+
+class DatabaseUsage:
+    """Counts the uses of one database, as far as pools show them.
+
+    A connection that is checked out, or was opened without a pool, may be used at any time. After
+    the start of another process, all databases may be used at any time.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.was_used = False  # since `Registry.forget_uses`
+        self._registry = registry
+        self.number = 0
+        self.checked_out = 0  # the number of its checked-out connections
+        self._is_unwatched = False  # whether it may be used at any time
+
+    def __call__(self) -> int:
+        """Return a number that differs from the last one if the database may have been used."""
+        with self._registry.lock:
+            if self.checked_out or self._is_unwatched or self._registry.has_others:
+                self.number += 1
+            return self.number
+
+    def may_have_others(self) -> bool:
+        """Return whether another process may use the database."""
+        return self._registry.has_others
+
+    # The registry calls these methods.
+
+    def unwatch(self) -> None:
+        """Note that the database may be used without a checkout from now on."""
+        self.was_used = True
+        self._is_unwatched = True
+
+
+def entry_of(connection: Connection) -> object:
+    """Return the pool's entry of the connection that a Core connection has checked out."""
+    return getattr(_proxied(connection), "_connection_record", None)
+
+
+def _end_transaction(session: Session, *, has_written: bool) -> None:
+    """End the transaction of a session whose connection was invalidated.
+
+    A transaction that only read is closed. A rollback would expire instances, which an
+    `AsyncSession` cannot load again.
+    """
+    transaction = session.get_transaction()
+    may_have_written = has_written or len(connections_of(session)) > 1
+    with suppress(IllegalStateChangeError):  # a task is inside a call of the session
+        if may_have_written or transaction is None or session.in_nested_transaction():
+            session.rollback()
+        else:
+            transaction.close()
+
+
+def _proxied(connection: Connection) -> Any:
+    return connection._dbapi_connection  # noqa: SLF001 - the public property may open one
