@@ -57,6 +57,13 @@ class _Runs(dict[pytest.Config, "ArenaRun"]):
         """Begin the run of a test that uses a fixture of pytest-arena."""
         waiting: Any = config.pluginmanager.get_plugin(WAITING)
         waiting.begin()
+        if config not in self:
+            raise ConfigError(
+                "a fixture of pytest-arena in a run of pytest inside of another run",
+                why="the connections of this process belong to the test of the other run",
+                cause="pytester.runpytest(), or pytest.main() in a test",
+                fix="pytester.runpytest_subprocess()",
+            )
         return self[config]
 
 

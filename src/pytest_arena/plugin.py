@@ -187,8 +187,10 @@ class Waiting:
         Raises:
             pytest.UsageError: an option is wrong.
         """
-        # The run of an outer pytest in this process begins before this run.
-        if self._has_begun or (self._is_over and _fixtures.RUNS):
+        # A run inside of a test of another run belongs to that test.
+        runs = _fixtures.RUNS.values()
+        is_inside = any(not run.databases.finished for run in runs)
+        if self._has_begun or is_inside or (self._is_over and runs):
             return
         self._has_begun = True
         has_engines = not self._waits and "sqlalchemy" in sys.modules

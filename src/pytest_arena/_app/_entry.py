@@ -206,8 +206,9 @@ async def enter(
         call = functools.partial(enter_with_fault, call)
 
     async def send_and_note(message: Message) -> None:
-        entry.note_message(message)
+        is_last = entry.note_message(message)
         await send(message)
+        request.is_answered |= is_last
 
     with entry.answering():
         await call(scope, receive, send_and_note)
@@ -262,10 +263,11 @@ class _Entry:
         if not is_answered:
             request.error = in_words(error)
 
-    def note_message(self, message: Message) -> None:
-        """Note a message that the app sends. The last byte of the body completes the answer.
+    def note_message(self, message: Message) -> bool:
+        """Note a message that the app sends. Return whether it completes the answer.
 
-        A middleware may send an empty message afterwards, when the app has finished.
+        The last byte of the body does. A middleware may send an empty message afterwards, when the
+        app has finished.
         """
         request = self.request
         match message["type"]:
@@ -277,13 +279,14 @@ class _Entry:
             case "http.response.body":
                 request.is_open = message.get("more_body", False)
                 self.missing -= len(message.get("body", b""))
-                request.is_answered |= self.missing == 0 or not request.is_open
+                return self.missing == 0 or not request.is_open
             case "websocket.accept":
                 request.status = ACCEPTED
                 request.is_open = True
             case "websocket.close":
                 request.status = request.status or REFUSED
                 self._note_handled(FAILURE)
+        return False
 
     def _note_handled(self, status: int) -> None:
         """Note the exception that the app is handling when it answers with this status.

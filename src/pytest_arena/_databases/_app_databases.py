@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pytest_arena._config._load import nearest
@@ -357,12 +357,6 @@ class KnownDatabases:
             return
         self.primary = None
 
-    def add_own(self, engine: Engine, database: Database) -> None:
-        """Redirect an engine of pytest-arena to a database, regardless of its URL."""
-        known = known_engines.of(engine.dialect)
-        known.own.add(engine)
-        known.database = database
-
     # The app's first database.
 
     def find_first(self) -> bool:
@@ -459,7 +453,7 @@ _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
 
 class Environment:
-    """Redirects the variables of ``arena_env``, and restores them.
+    """Redirects the variables of ``arena_env``.
 
     It also sets the first variable if it is unset, once the app's first database is known.
     Otherwise another process would use the app's default database.
@@ -471,7 +465,6 @@ class Environment:
         self._names = names
         self._is_complete = False
         self._place = config.place("env")
-        self._before = {name: os.environ.get(name) for name in (*names, _ORIGINALS)}
         inherited = _inherited()
         self._originals: dict[str, str] = {}
         for name in names:
@@ -569,14 +562,6 @@ class Environment:
         return URL.create(
             url.drivername, url.username, None, NOWHERE, None, url.database, query
         )
-
-    def restore(self) -> None:
-        """Restore the variables."""
-        for name, value in self._before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _inherited() -> dict[str, str]:

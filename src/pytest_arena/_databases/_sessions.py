@@ -465,7 +465,7 @@ class Engines:
             new_engine = sync_engine_of_async if is_async else engine_like
             engine = new_engine(like, url)
             self._sync[key] = engine
-            self._databases.known.add_own(engine, database)
+            known_engines.add_own(engine, database)
         return self._sync[key]
 
     def _async_on(
@@ -482,7 +482,7 @@ class Engines:
             else:
                 engine = AsyncEngine(engine_like(like, url))
             self._async[key] = engine
-            self._databases.known.add_own(engine.sync_engine, database)
+            known_engines.add_own(engine.sync_engine, database)
         return self._async[key]
 
     def _url(self, database: Database) -> URL:

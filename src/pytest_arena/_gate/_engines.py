@@ -7,9 +7,9 @@ pytest-arena creates engines like the app's.
 from __future__ import annotations
 
 import gc
-import itertools
 import weakref
 from functools import wraps
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -160,7 +160,7 @@ def _copy_transaction_listeners(engine: Engine, like: Engine) -> None:
 
 
 class KnownEngine:
-    """The engines that share one dialect object. It keeps none of them alive."""
+    """What is known of the engines that share one dialect object. It keeps none of them alive."""
 
     def __init__(self) -> None:
         self.database: Database | None = None  # the target of its connections
@@ -169,15 +169,13 @@ class KnownEngine:
         self.is_disposed = False
         self.is_hidden = False  # from searches
         self.had_engine = False  # False for a dialect of a driver or a URL
-        # Each engine with its age: a number that grows with each new engine.
-        self.ages: weakref.WeakKeyDictionary[Engine, int] = weakref.WeakKeyDictionary()
+        self.of_app: weakref.WeakSet[Engine] = weakref.WeakSet()
         self.own: weakref.WeakSet[Engine] = weakref.WeakSet()  # pytest-arena's
 
     @property
     def is_used_by_app(self) -> bool:
         """Whether an existing engine is the app's and was not disposed of."""
-        of_app = [engine for engine in alive(self.ages) if engine not in self.own]
-        return bool(of_app) and not self.is_disposed
+        return bool(alive(self.of_app)) and not self.is_disposed
 
 
 class KnownEngines:
@@ -187,7 +185,10 @@ class KnownEngines:
         self._by_dialect: weakref.WeakKeyDictionary[Dialect, KnownEngine] = (
             weakref.WeakKeyDictionary()
         )
-        self._ages = itertools.count()
+        # The oldest first.
+        self._engines: weakref.WeakKeyDictionary[Engine, None] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def of(self, dialect: Dialect) -> KnownEngine:
         """Return the record of a dialect object. Create it at the first call."""
@@ -200,9 +201,7 @@ class KnownEngines:
     def database_of(self, dialect: Dialect) -> Database | None:
         """Return the database to which the gate redirects a dialect object's connections."""
         known = self._by_dialect.get(dialect)
-        if known is None:
-            return None
-        return known.database
+        return None if known is None else known.database
 
     def all(self) -> list[KnownEngine]:
         """Return all records."""
@@ -215,11 +214,13 @@ class KnownEngines:
 
     def find(self) -> list[Engine]:
         """Return the existing engines, the oldest first. Costs some microseconds for each."""
-        return _by_age(self.all())
+        engines = alive(self._engines)
+        return [engine for engine in engines if not self.of(engine.dialect).is_hidden]
 
     def find_in_use(self) -> list[Engine]:
         """Return the existing engines without those that were disposed of and not used since."""
-        return _by_age(known for known in self.all() if not known.is_disposed)
+        engines = self.find()
+        return [engine for engine in engines if not self.of(engine.dialect).is_disposed]
 
     def add(self, engine: Engine, level: int) -> bool:
         """Note a new engine. Return whether it is the first with its dialect object."""
@@ -228,31 +229,28 @@ class KnownEngines:
         if is_first:
             known.had_engine = True
             known.level = level
-        known.ages[engine] = next(self._ages)
+        known.of_app.add(engine)
+        self._engines[engine] = None
         return is_first
+
+    def add_own(self, engine: Engine, database: Database) -> None:
+        """Redirect an engine of pytest-arena to a database, regardless of its URL."""
+        known = self.of(engine.dialect)
+        known.of_app.discard(engine)
+        known.own.add(engine)
+        known.database = database
 
     def note_connect(self, dialect: Dialect) -> None:
         """Note that an engine is about to connect."""
         known = self._by_dialect.get(dialect)
-        if known is None or not known.is_disposed:
-            return
-        known.is_disposed = False
-        if known.is_hidden:  # it appears again, as the youngest
+        if known is not None:
+            known.is_disposed = False
             known.is_hidden = False
-            for engine, age in zip(alive(known.ages), self._ages, strict=False):
-                known.ages[engine] = age
 
-    def set_databases_aside(self) -> Callable[[], None]:
-        """Forget the databases, for a run inside this run. Return a function that restores them."""
-        databases = {known: known.database for known in self.all()}
-
-        def restore() -> None:
-            for known in self.all():
-                known.database = databases.get(known)
-
-        for known in databases:
+    def forget_databases(self) -> None:
+        """Forget the databases, for another run in this process."""
+        for known in self.all():
             known.database = None
-        return restore
 
 
 known_engines = KnownEngines()
@@ -279,20 +277,11 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
 
 
-def _by_age(records: Iterable[KnownEngine]) -> list[Engine]:
-    ages: dict[Engine, int] = {}
-    for known in records:
-        if not known.is_hidden:
-            for engine in alive(known.ages):
-                ages[engine] = known.ages[engine]
-    return sorted(ages, key=ages.__getitem__)
-
-
 def existing_engines() -> list[Engine]:
     """Return the existing engines from the garbage collector, the oldest first."""
     # Objects of one generation have the order of their creation. A garbage collection may move an
     # engine to another generation during the search.
-    candidates = [*itertools.chain.from_iterable(map(gc.get_objects, (2, 1, 0)))]
+    candidates = [*chain.from_iterable(map(gc.get_objects, (2, 1, 0)))]
     candidates += gc.get_referrers(Engine)
     # `isinstance` would read `__class__` of a lazy proxy, which may raise or load something.
     engines = [one for one in candidates if issubclass(type(one), Engine)]

@@ -34,7 +34,6 @@ from pytest_arena._product import (
     Core,
     OpenConnection,
     loaded,
-    nothing,
     product_package,
 )
 from pytest_arena._product._raw_guard import driver_connection
@@ -78,7 +77,6 @@ class Gate:
         self.core = core
         self.registry = registry
         self.lost = LostWrites(core, registry)
-        self.restore_databases: Callable[[], None] = nothing
 
     # SQLAlchemy's events.
 
@@ -267,19 +265,18 @@ class Gate:
                 pooled.retire()
 
 
-_gates: list[Gate] = []
+_gates: list[Gate] = []  # at most one
 
 
 def install(core: Resolver, registry: Registry, *, has_engines: bool) -> Gate:
-    """Install the gate until the process ends.
+    """Install the gate until the process ends. A later run in this process replaces it.
 
-    An inner run in this process (pytester) installs another gate on top. ``has_engines`` says
-    whether engines may exist already.
+    ``has_engines`` says whether engines may exist already.
     """
     gate = Gate(core, registry)
     if _gates:
-        gate.restore_databases = known_engines.set_databases_aside()
-        _gates.append(gate)
+        known_engines.forget_databases()
+        _gates[:] = [gate]
         return gate
     _gates.append(gate)
     for engine in existing_engines() if has_engines else ():
@@ -357,17 +354,3 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     arguments = [command] if isinstance(command, str | bytes) else command
     texts = tuple(map(os.fsdecode, arguments))
     return Child(texts, os.fsdecode(folder or ""))
-
-
-def close(gate: Gate) -> bool:
-    """End the run of a gate. Return whether it was an inner run.
-
-    The gate of the outermost run stays installed, and its core refuses connections until the
-    process ends. The core refuses none if a test of a run without pytest-arena has started this
-    run.
-    """
-    is_inner = len(_gates) > 1
-    if is_inner:
-        _gates.remove(gate)
-        gate.restore_databases()
-    return is_inner

@@ -390,7 +390,6 @@ class ArenaRun:
     def finish(self) -> list[str]:
         """Leave all levels after the session. The gate refuses every later connection.
 
-        If another run's test has started this run in its process, restore that run's connections.
         Return messages about files and databases that this run leaves behind.
         """
         is_fork = os.getpid() != self._process
@@ -407,9 +406,6 @@ class ArenaRun:
         for database in self.databases.provisioned():
             self.databases.ensure_content(database).close()
         self.databases.finish()
-        is_inside = gates.close(self.gate)
-        if is_inside:
-            self.databases.environment.restore()
         products = self.databases.products.opened.values()
         left = [product.close() for product in products]
         return [line for line in left if line]
