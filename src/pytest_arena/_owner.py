@@ -42,8 +42,6 @@ class Owner:
     ``serial`` is positive for a test, negative for a wider fixture, and 0 for a lifespan.
     """
 
-    request: object = None  # the record of a lifespan in the report of lost writes
-
     def __init__(self, name: str, advice: str, serial: int = 0) -> None:
         self.name = name
         self.advice = advice  # the code that must end its tasks, threads and jobs

@@ -1,29 +1,53 @@
-"""The run of one app in one test or wide fixture: lifespan, clients, open requests."""
+"""The run of one app in one test or wide fixture: its lifespan, clients and open requests.
+
+A lifespan has these states::
+
+    starting ──→ up ──→ stopping ──→ over
+       │          └ by `stop`, `close`, or a cancellation of its task
+       └──→ refused (start-up failed)
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from contextlib import ExitStack
+from asyncio import (
+    Event,
+    current_task,
+    get_running_loop,
+    run_coroutine_threadsafe,
+    wrap_future,
+)
+from asyncio import wait as wait_for_tasks
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._lifespan import AppLoop, Lifespan
-from pytest_arena._process import running_loop
+from pytest_arena._app._kind import as_asgi
+from pytest_arena._origin import OUR_TASK, REQUEST
+from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
+from pytest_arena._process import async_rest, running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from anyio.from_thread import BlockingPortal
 
     from pytest_arena._app._entry import Hooks
-    from pytest_arena._app._kind import ASGIApp, Options
+    from pytest_arena._app._kind import ASGIApp, Message, Options
+    from pytest_arena._ledger import Request
+    from pytest_arena.errors import LifespanError
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
 _NOTHING: Options = MappingProxyType({})
+# Seconds for a shutdown, which closes a few pools. pytest-arena cancels a longer one.
+PATIENCE = 10.0
 
 
 class AppRun:
@@ -180,3 +204,310 @@ class AppRun:
                 stack.callback(client.arena_leave)
             for client in self.by_socket:
                 stack.callback(getattr(client, "close", bool))
+
+
+class Lifespan:
+    """One run of an app's lifespan, in one task of one event loop.
+
+    The app enters and leaves its lifespan in that task, so that its cancel scopes and task groups
+    work. `stop` or `close` shuts it down. If the loop's owner closes the loop earlier, the owner
+    cancels all tasks and waits for them. The app then shuts down.
+
+    asyncio never logs a failure of the task. This class keeps the failure and raises it once.
+
+    The constructor starts the app in the running loop, and does not wait for it. Lost writes of the
+    lifespan are attributed to ``request``.
+    """
+
+    def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
+        self.state: dict[str, object] = {}
+        """The state that the app gives to its requests, as ``scope["state"]``."""
+        self._app = app
+        self.request = request
+        self._owner = Owner(
+            "the lifespan of an earlier test", "the lifespan's shutdown"
+        )
+        self.loop = get_running_loop()
+        # A "running" future cannot be cancelled, so a cancelled waiter does not cancel it for the
+        # others.
+        self._started: Future[None] = Future()
+        self._started.set_running_or_notify_cancel()
+        self._shutdown_asked = Event()
+        # The state of the protocol. These flags are never reset.
+        self._took_startup = False
+        self._is_up = False
+        self._is_stopping = False
+        self._message: str | None = None
+        self._start_error: LifespanError | None = None
+        self._failure: LifespanError | None = None
+        # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
+        context = copy_context()
+        context.run(REQUEST.set, request)
+        context.run(OWNER.set, self._owner)
+        self._task = context.run(self.loop.create_task, self._run(), name=OUR_TASK)
+        # Suppress the warning about a pending task in a closed loop, as asyncio.gather does.
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
+        self._task.add_done_callback(self._on_done)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether requests may use it: it is starting or up, and its loop is not closed.
+
+        An app that has ended its lifespan by itself, or has none, stays usable.
+        """
+        if self._is_stopping or self._start_error:
+            return False
+        return self._task.done() or not self.loop.is_closed()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests may be sent without waiting. False for an app without a lifespan."""
+        return self._is_up and self.is_usable
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has ended, without a failure to raise."""
+        is_over = self._task.done() or self.loop.is_closed()
+        return is_over and self._failure is None
+
+    async def await_until_up(self) -> None:
+        """Wait until the app is up, in any loop.
+
+        Raises:
+            LifespanError: from the app's exception. Or the app's loop does not run, so that the
+                wait would never end.
+        """
+        if not (self._is_up or self._started.done()):
+            self._check_loop_runs(blocked=None)
+            await wrap_future(self._started)
+        self._raise_start_error()
+
+    def wait_until_up(self) -> None:
+        """Block until the app is up. Raises the errors of `await_until_up`."""
+        if not self._started.done():
+            self._check_loop_runs(blocked=running_loop())
+            self._started.result()
+        self._raise_start_error()
+
+    async def stop(self) -> None:
+        """Shut the app down, in its loop. A start-up that is still running is cancelled.
+
+        Raises:
+            LifespanError: the shutdown failed, or did not end in time. Raised once.
+        """
+        self._request_shutdown()
+        if await self._outlasts(PATIENCE):
+            self._task.cancel()
+            await self._outlasts(PATIENCE / 10)
+            self._failure = _app_errors.shutdown_hangs(PATIENCE)
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Shut the app down from outside of its loop, in any state of the loop. Idempotent.
+
+        Raises:
+            LifespanError: the shutdown failed, or did not end in time. Raised once.
+        """
+        if not self._task.done():
+            self._end_from_outside()
+        self._raise_failure()
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self._app(scope, self._receive, self._send)
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - also a cancellation, or pytest.skip()
+            self._conclude(error)
+        else:
+            self._conclude(None)
+
+    async def _receive(self) -> Message:
+        if not self._took_startup:
+            self._took_startup = True
+            return {"type": "lifespan.startup"}
+        try:
+            await self._shutdown_asked.wait()
+        except asyncio.CancelledError:
+            # The owner of the loop is about to close it, and waits for its cancelled tasks. So the
+            # app can shut down in the task that started it.
+            task = current_task()
+            if task is not None:
+                task.uncancel()
+        self._is_stopping = True
+        self._owner.note_idle(is_idle=False)
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        match message["type"]:
+            case "lifespan.startup.complete":
+                self._is_up = True
+                self._owner.note_idle(is_idle=True)
+                self._notify_started()
+            case "lifespan.startup.failed" | "lifespan.shutdown.failed":
+                self._message = message.get("message", "")
+                self._shutdown_asked.set()
+
+    def _conclude(self, error: BaseException | None) -> None:
+        error = _innermost(error)
+        if self._is_up:
+            if error is not None or self._message is not None:
+                text = _app_errors.shutdown_failed(
+                    error, self._message, is_requested=self._is_stopping
+                )
+                self._failure = _because(text, error)
+        elif self._message is not None or (self._took_startup and error is not None):
+            text = _app_errors.startup_failed(error, self._message)
+            self._start_error = _because(text, error)
+        # Otherwise the app has no lifespan. ASGI requires that a server continues.
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if self._is_up:  # otherwise the app may have no lifespan
+            self._owner.end()
+        # `_run` does not catch Ctrl-C, SystemExit, or a cancellation before its first step. asyncio
+        # would warn if the exception were not retrieved here.
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._start_error = _because(_app_errors.startup_failed(error, None), error)
+        self._notify_started()
+
+    def _notify_started(self) -> None:
+        if not self._started.done():
+            self._started.set_result(None)
+
+    def _check_loop_runs(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
+        if self.loop is blocked or not self.loop.is_running():
+            raise _app_errors.startup_stuck()
+
+    def _request_shutdown(self) -> None:
+        self._is_stopping = True
+        self._shutdown_asked.set()
+        if not self._is_up:
+            self._task.cancel()
+
+    async def _outlasts(self, seconds: float) -> bool:
+        _, pending = await wait_for_tasks({self._task}, timeout=seconds)
+        return bool(pending)
+
+    def _end_from_outside(self) -> None:
+        here = running_loop()
+        if self.loop.is_closed():
+            self._owner.end()  # its owner has not cancelled the task: no shutdown is possible
+        elif self.loop.is_running() and self.loop is not here:
+            self._end_in_its_thread()
+        elif here is not None:
+            self._request_shutdown()  # it ends when its loop continues
+        else:
+            self.loop.run_until_complete(self.stop())
+
+    def _end_in_its_thread(self) -> None:
+        stop = self.stop()
+        try:
+            stopped = run_coroutine_threadsafe(stop, self.loop)
+        except RuntimeError:
+            stop.close()  # the loop was closed meanwhile, which cancelled the task
+            return
+        try:
+            stopped.result(2 * PATIENCE)
+        except TimeoutError:
+            raise _app_errors.shutdown_hangs(2 * PATIENCE) from None
+
+    def _raise_start_error(self) -> None:
+        if self._start_error is not None:
+            raise self._start_error
+
+    def _raise_failure(self) -> None:
+        failure = self._failure
+        self._failure = None
+        if failure is not None:
+            raise failure
+
+
+def _because(error: LifespanError, cause: BaseException | None) -> LifespanError:
+    error.__cause__ = cause
+    return error
+
+
+def _innermost(error: BaseException | None) -> BaseException | None:
+    """Return the app's exception. A task group wraps it into a group of one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+_ASYNCIO = {"backend": "asyncio"}
+
+
+class AppLoop:
+    """One event loop in a thread, in which the app answers.
+
+    All sync clients of an app share one, because connections of a lifespan often work in one loop
+    only. One of the process has the live server, and the lifespan of the session with its app.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._end = ExitStack()
+        self._portal: BlockingPortal | None = None
+
+    def open(self, backend: Mapping[str, Any] = _ASYNCIO) -> BlockingPortal:
+        """Return the portal. Start it at the first call, with the options of `anyio.run`."""
+        from anyio.from_thread import start_blocking_portal
+
+        with self._lock:
+            if self._portal is None:
+                portal = start_blocking_portal(**backend)
+                # The thread of a wider fixture belongs to no test, even if a request starts it.
+                with owned_by(None):
+                    self._portal = self._end.enter_context(portal)
+                # Cancel tasks, because an open websocket or task would keep the thread for ever.
+                self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
+            return self._portal
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop."""
+        return self.open().call(get_running_loop)
+
+    def close(self) -> None:
+        """Stop the loop and wait for its thread. Idempotent."""
+        with self._lock:
+            self._portal = None
+            self._end.close()
+
+    def cancel(self, owner: object) -> None:
+        """Cancel the tasks of a test, and wait for them."""
+        if self._portal is not None:
+            self._portal.call(_cancel, owner)
+
+
+async def _cancel(owner: object) -> None:
+    tasks = [task for task in asyncio.all_tasks() if owner_of(task) is owner]
+    tasks = [task for task in tasks if task is not current_task()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await wait_for_tasks(tasks, timeout=PATIENCE / 10)
+
+
+@contextmanager
+def session_lifespan(app: ASGIApp, loop: AppLoop) -> Iterator[Mapping[str, object]]:
+    """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests.
+
+    Raises:
+        LifespanError: from the app's exception.
+    """
+    portal = loop.open()
+    lifespan = portal.call(Lifespan, as_asgi(app))
+    try:
+        lifespan.wait_until_up()
+        # Let the workers of the start-up reach their queues before the first request.
+        portal.call(async_rest, 0)
+        yield lifespan.state
+    finally:
+        lifespan.close()

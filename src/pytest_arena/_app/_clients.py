@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from starlette.testclient import WebSocketTestSession
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
-    from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._app_run import AppRun, Lifespan
     from pytest_arena._app._entry import Hooks
-    from pytest_arena._app._lifespan import Lifespan
     from pytest_arena._ledger import Request
 
     _AsyncBase = httpx.AsyncClient

@@ -11,7 +11,6 @@ from asyncio import (
     run_coroutine_threadsafe,
 )
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from pytest_arena._app import _app_errors
@@ -167,7 +166,7 @@ class LiveServer(Generic[C]):
         usual = {
             "base_url": self.url,
             "trust_env": False,  # no proxy
-            "verify": _trusted(library),
+            "verify": False,  # the server has no https. Reading certificates takes 20 ms
         }
         client = client_class(**usual | options)
         client.event_hooks["request"].insert(0, commit)
@@ -220,12 +219,6 @@ def _import_uvicorn() -> Any:
     except ImportError as error:
         raise _app_errors.not_installed("the live server", "uvicorn", "live") from error
     return uvicorn
-
-
-@cache
-def _trusted(library: Any) -> Any:
-    """Return the certificates for redirects to https. Reading them takes some 20 ms."""
-    return library.create_ssl_context()
 
 
 async def _call_app(

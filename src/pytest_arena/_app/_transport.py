@@ -11,6 +11,7 @@ from asyncio import (
     run_coroutine_threadsafe,
     wrap_future,
 )
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._app import _app_errors
@@ -19,6 +20,7 @@ from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     import httpx2 as httpx
@@ -69,7 +71,14 @@ class Transport:
             await hooks.aprepare_request()
         scope = self._scope(request)
         sent = self._sent_now()
-        call = self.call_class(self._run, scope, request, sent, raises=self._raises)
+        enter_app = partial(enter, self._run.app, scope, hooks=hooks, sent=sent)
+        call = self.call_class(
+            enter_app,
+            request,
+            is_head=request.method == "HEAD",
+            loop=self._run.loop,
+            raises=self._raises,
+        )
         await call.begin()
         return self.library.Response(
             call.opening["status"],
@@ -108,18 +117,16 @@ class AppCall:
 
     def __init__(
         self,
-        run: AppRun,
-        scope: Scope,
+        enter_app: Callable[..., Coroutine[Any, Any, None]],
         request: httpx.Request,
-        sent: Sent,
         *,
+        is_head: bool,
+        loop: AbstractEventLoop | None,
         raises: bool,
     ) -> None:
-        self._app = run.app
-        self._loop = run.loop
-        self._hooks = run.hooks
-        self._scope = scope
-        self._sent = sent
+        self._enter_app = enter_app
+        self._is_head = is_head
+        self._loop = loop
         self._raises = raises
         self._chunks = request.stream.__aiter__()  # type: ignore[union-attr] # an async client's
         self.opening: Message = {}  # the first message of the app
@@ -156,15 +163,7 @@ class AppCall:
         return await wrap_future(run_coroutine_threadsafe(step, self._loop))
 
     async def _begin(self) -> None:
-        call = enter(
-            self._app,
-            self._scope,
-            self._receive,
-            self._send,
-            hooks=self._hooks,
-            sent=self._sent,
-        )
-        self.task = create_task(call)
+        self.task = create_task(self._enter_app(self._receive, self._send))
         self.task.add_done_callback(self._note_end)
         try:
             await self._begun.wait()
@@ -208,7 +207,7 @@ class AppCall:
             if self._is_closing:
                 await self._drop()
                 return
-            body = b"" if self._scope["method"] == "HEAD" else message.get("body", b"")
+            body = b"" if self._is_head else message.get("body", b"")
             self._parts.put_nowait(bytes(body))
             if not message.get("more_body", False):
                 self._left.set()

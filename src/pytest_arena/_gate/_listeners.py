@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from pytest_arena._config._supported import DRIVERS, SUPPORTED
+from pytest_arena._config._supported import DRIVERS, FILE_FORMAT, SUPPORTED
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._connections import PooledConnection
 from pytest_arena._gate._engines import (
@@ -24,7 +26,6 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._loops import hand_out_newest, instrument_loops, unbind_locks
 from pytest_arena._gate._loops import install as unbind_pools
 from pytest_arena._gate._lost_writes import LostWrites, watch_writes
-from pytest_arena._gate._removals import watch_removals
 from pytest_arena._gate._statements import classify
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
@@ -294,7 +295,7 @@ def _listen() -> None:
     for name in ("connect", "checkout", "checkin", "detach"):
         event.listen(Pool, name, _of_last_gate(name))
     watch_writes(_gates)
-    watch_removals(lambda: _gates[-1].core)
+    _watch_removals()
     on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
     before_spawn(_before_spawn)
 
@@ -354,3 +355,42 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     arguments = [command] if isinstance(command, str | bytes) else command
     texts = tuple(map(os.fsdecode, arguments))
     return Child(texts, os.fsdecode(folder or ""))
+
+
+# Removed files
+
+
+def _watch_removals() -> None:
+    """Refuse to remove or rename a database file of the app, until the process ends.
+
+    An audit hook is called before the system call, and can refuse it. The watch begins before the
+    import of SQLite's driver, because a conftest may remove a file earlier.
+    """
+
+    def removed(name: Any, folder: int = -1) -> None:
+        _admit_removal(name, folder, "removing")
+
+    def renamed(old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
+        _admit_removal(old, folder, "renaming")
+        _admit_removal(new, new_folder, "replacing")
+
+    on_audit_events({"os.remove": removed, "os.rename": renamed})
+
+
+def _admit_removal(name: Any, folder: int, action: str) -> None:
+    """Refuse a change of a file that is older than the run. Record the state of another file."""
+    if is_own():
+        return
+    path = Path(os.fsdecode(name))
+    if folder >= 0:  # `shutil.rmtree` names a file relative to an open folder
+        with suppress(OSError):
+            path = Path(f"/proc/self/fd/{folder}").readlink() / path
+    file = str(path)
+    for suffix in FILE_FORMAT.logs:
+        file = file.removesuffix(suffix)
+    core = _gates[-1].core
+    if not core.files.is_of_earlier_run(file):
+        return
+    if core.files.belongs_to_app(file):
+        raise core.ledger.refused(_gate_notes.changed_file(file, action))
+    core.files.register_opened(file)

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._app_run import AppRun
+from pytest_arena._app._app_run import AppLoop, AppRun, session_lifespan
 from pytest_arena._app._app_state import OTHER_APPS, AppState
 from pytest_arena._app._clients import open_async_client, open_test_client
 from pytest_arena._app._kind import (
@@ -17,7 +17,6 @@ from pytest_arena._app._kind import (
     check_app,
     is_wsgi,
 )
-from pytest_arena._app._lifespan import AppLoop, session_lifespan
 from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena._product import nothing
 from pytest_arena.errors import ConfigError, LifespanError

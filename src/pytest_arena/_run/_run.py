@@ -8,9 +8,9 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._app._app_run import session_lifespan
 from pytest_arena._app._app_state import note_other_apps, watch_wide_clients
 from pytest_arena._app._entry import watch_requests
-from pytest_arena._app._lifespan import session_lifespan
 from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
