@@ -297,18 +297,6 @@ def request_here() -> Request | None:
     return None if request is None or request.is_over else request
 
 
-def end_at_user_line(error: BaseException) -> None:
-    """Remove the frames of libraries from the end of a traceback."""
-    last = None
-    step = error.__traceback__
-    while step is not None:
-        if not is_library(step.tb_frame.f_code.co_filename):
-            last = step
-        step = step.tb_next
-    if last is not None:
-        last.tb_next = None
-
-
 OUR_TASK = "pytest-arena: an internal task"
 
 

@@ -18,13 +18,12 @@ from weakref import WeakKeyDictionary
 
 from pytest_arena._origin import (
     REQUEST,
-    end_at_user_line,
     line_of_coroutine,
     line_of_function,
     logical_stack,
     user_line,
 )
-from pytest_arena._process import alive, context_of, replace_attribute, running_loop
+from pytest_arena._process import context_of, replace_attribute, running_loop
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -179,9 +178,6 @@ class Job:
         request_token = REQUEST.set(self.request)
         try:
             return self._function(*args, **kwargs)
-        except ArenaError as error:
-            end_at_user_line(error)  # Python prints the whole traceback of a thread
-            raise
         finally:
             REQUEST.reset(request_token)
             OWNER.reset(token)
@@ -191,15 +187,6 @@ class Job:
 
 # The jobs that wait or run. The value is the user's line that began the job.
 JOBS: WeakKeyDictionary[Job, CodeLine | None] = WeakKeyDictionary()
-
-
-def job_here() -> Job | None:
-    """Return the innermost job that this thread does now, or None."""
-    here = get_ident()
-    for job in reversed(alive(JOBS)):
-        if job.thread == here:
-            return job
-    return None
 
 
 def watch_background_work(undo: ExitStack) -> None:

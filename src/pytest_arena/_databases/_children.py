@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._config._supported import product_of
 from pytest_arena._databases._app_databases import real
 from pytest_arena._gate._engines import known_engines, requested_by_engines
-from pytest_arena._gate._gate_notes import child_naming
+from pytest_arena._gate._gate_notes import error_of_child_naming
 from pytest_arena._product import NOWHERE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def refusal_of(child: Child, known: KnownDatabases) -> RefusedError | None:
     for name in filter(None, names):
         names_it = _names_server if "://" in name else _names_file
         if any(names_it(word, name, child, known) for word in words):
-            return child_naming(name)
+            return error_of_child_naming(name)
     return None
 
 

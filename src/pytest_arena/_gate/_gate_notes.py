@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from sqlalchemy import AdaptedConnection
@@ -15,8 +14,6 @@ from pytest_arena._config._supported import (
     kind_of_error,
 )
 from pytest_arena._origin import REQUEST, cause_of_connection, user_line
-from pytest_arena._owner import JOBS, job_here
-from pytest_arena._process import running_loop
 from pytest_arena._product import NOWHERE, UNNAMED, raw_transactions
 from pytest_arena.errors import (
     AfterSessionError,
@@ -150,18 +147,9 @@ def lost_transaction(line: object) -> str:
 
 def late_work(owner: Owner) -> LateWorkError:
     """Return the error for work that continues after its owner is over."""
-    job = job_here()
     if not owner.is_test:
-        kind = "thread"
-        step = "stop and join"
-        if running_loop() is not None:
-            kind = "task"
-            step = "cancel"
-        elif isinstance(threading.current_thread(), threading.Timer):
-            kind = "timer"
-            step = "cancel"
-        work = f"a {kind} that {owner.name} had started"
-        fix = f"{step} the {kind} in {owner.advice}"
+        work = f"a task, a thread or a timer that {owner.name} had started"
+        fix = f"cancel it, or stop and join it, in {owner.advice}"
     elif REQUEST.get() is not None:
         work = "work that a request of an earlier test had begun"
         fix = (
@@ -169,20 +157,14 @@ def late_work(owner: Owner) -> LateWorkError:
         )
     else:
         work = "a thread, a job or a task that an earlier test had begun"
-        fix = owner.advice
-    cause = cause_of_connection()
-    begun_at = JOBS.get(job) if job is not None else None
-    if begun_at is not None:
-        cause += f"\nbegun at {begun_at}"
-    if owner.is_test and vars(threading.current_thread()).get("run") is job is not None:
-        fix += (
-            "\nor begin it in the lifespan or in a session fixture, "
-            "if it is a worker of all tests"
+        fix = (
+            f"{owner.advice}\nor begin it in the lifespan or in a session fixture, if it is a "
+            "worker of all tests"
         )
     return LateWorkError(
         f"refused: a connection for {work}",
         why="that test is over. The write would be in the next test's database",
-        cause=cause,
+        cause=cause_of_connection(),
         fix=fix,
     )
 
@@ -224,7 +206,7 @@ def after_session(name: str) -> AfterSessionError:
     )
 
 
-def child_naming(name: str) -> ProductionDatabaseError:
+def error_of_child_naming(name: str) -> ProductionDatabaseError:
     """Return the error for a process whose arguments name the app's database."""
     return ProductionDatabaseError(
         f"refused: a process whose arguments name {name}, a database of the app",
