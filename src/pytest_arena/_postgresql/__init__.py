@@ -2,13 +2,15 @@
 
 from pytest_arena._values import ProductFacts
 
+# In the order of preference if no engine shows the app's driver.
+DRIVERS = ("asyncpg", "psycopg", "psycopg2")
 # Each server has these.
 STANDARD_DATABASES = {"postgres", "template0", "template1"}
 FACTS = ProductFacts(
     name="postgresql",
     shown="PostgreSQL",
     isolations=("undo", "clone", "rollback"),
-    drivers=("asyncpg", "psycopg", "psycopg2", "psycopg_pool"),
+    drivers=(*DRIVERS, "psycopg_pool"),
     sqlstates={
         "34000": "no cursor",  # invalid_cursor_name
         "42P01": "no table",  # undefined_table

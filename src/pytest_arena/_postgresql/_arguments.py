@@ -47,10 +47,6 @@ def _login(user: Any, password: object) -> ServerLogin | None:
     return ServerLogin(str(user), str(password or ""))
 
 
-# In the order of preference if no engine shows the app's driver.
-DRIVERS = ("asyncpg", "psycopg", "psycopg2")
-
-
 def target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget:
     """Return the servers and the database that arguments name.
 

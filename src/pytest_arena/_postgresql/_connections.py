@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._postgresql import FACTS
+from pytest_arena._postgresql import DRIVERS, FACTS
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
 from pytest_arena._postgresql._driver_guard import (
@@ -60,7 +60,7 @@ class PostgreSQLConnections:
         self, dialect: Dialect, cargs: object, cparams: Any
     ) -> RequestedDatabase | None:
         """Return the database that a driver's arguments name."""
-        if dialect.driver not in arguments.DRIVERS:
+        if dialect.driver not in DRIVERS:
             return None
         server = arguments.target(dialect.driver, cargs, cparams)
         return server.requested(dialect)

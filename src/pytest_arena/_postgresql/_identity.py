@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from pytest_arena._postgresql import DRIVERS
 from pytest_arena._postgresql._arguments import PostgreSQLTarget
 from pytest_arena._product import UNNAMED
 from pytest_arena._product._raw_guard import driver_connection
@@ -100,7 +101,7 @@ def _driver_of(connection: object) -> str:
     """Return the package of a connection's class. An app may have a subclass."""
     for kind in type(connection).__mro__:
         package = kind.__module__.partition(".")[0]
-        if package in {"asyncpg", "psycopg", "psycopg2"}:
+        if package in DRIVERS:
             return package
     return ""
 

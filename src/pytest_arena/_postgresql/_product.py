@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from pytest_arena._postgresql import FACTS
-from pytest_arena._postgresql._arguments import DRIVERS
+from pytest_arena._postgresql import DRIVERS, FACTS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._isolation import ServerIsolation
 from pytest_arena._postgresql._journal import (
