@@ -66,7 +66,6 @@ class AppRun:
         find_hooks: returns the hooks around a request or a start-up that begins now, None outside
             of tests.
         lifespan: whether clients run the app's lifespan.
-        is_wide: whether the run belongs to a wide fixture.
         login: the user's ``login(client, role)``, sync or async.
         login_path: the name of that function, for messages.
         state: the state of a session-wide lifespan. Clients then run no lifespan.
@@ -78,7 +77,6 @@ class AppRun:
         app: ASGIApp,
         *,
         find_hooks: Callable[[], Hooks | None],
-        is_wide: bool = False,
         lifespan: bool = True,
         login: Callable[[Any, str], Any] | None = None,
         login_path: str = "",
@@ -87,7 +85,6 @@ class AppRun:
     ) -> None:
         self.app = app
         self._find_hooks = find_hooks
-        self.is_wide = is_wide
         self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
         # The last one is current. Earlier ones still have a failure to raise.

@@ -10,7 +10,7 @@ from weakref import WeakSet
 from pytest_arena._app._kind import is_frameworks_app, unwrapped
 from pytest_arena._config._load import project_modules
 from pytest_arena._interpreter import when_imported
-from pytest_arena._owner import OWNER
+from pytest_arena._owner import outlives_tests, owner_here
 from pytest_arena._process import replace_attribute
 
 # Clients of wider fixtures, modules and classes.
@@ -56,8 +56,7 @@ def _noting(original: Callable[..., None]) -> Callable[..., None]:
     @wraps(original)
     def watched_init(client: Any, *args: object, **options: object) -> None:
         original(client, *args, **options)
-        owner = OWNER.get()
-        if owner is None or not owner.is_test:
+        if outlives_tests(owner_here()):
             WIDE_CLIENTS.add(client)
 
     return watched_init

@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._app_state import WIDE_CLIENTS
 from pytest_arena._app._entry import SENT, OpenRequest, Sent, enter
 from pytest_arena._app._kind import ASGIApp, Options, Receive, Scope, Send, is_litestar
 from pytest_arena._app._transport import CALL, AppCall, Transport
@@ -345,8 +344,6 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
         raise _app_errors.wrong_options(error, "the async client") from error
     client.arena_run = run
     client.arena_login = login
-    if run.is_wide:
-        WIDE_CLIENTS.add(client)
     return client
 
 

@@ -146,11 +146,8 @@ class Gate:
     def checkin(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
         pooled = PooledConnection.find(entry)
-        if pooled is None:
-            return
-        if pooled.key and pooled.handle is not None and pooled.handle.is_begun:
-            self.registry.may_be_used(pooled.key)  # the pool has not rolled back
-        self.registry.check_in(pooled)
+        if pooled is not None:
+            self.registry.check_in(pooled)
 
     def detach(self, _dbapi_connection: object, entry: Any) -> None:
         """Note a detached connection, whose later uses no event reports."""

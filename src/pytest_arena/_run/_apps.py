@@ -98,7 +98,7 @@ class Apps:
                     app = self.fixture_app
             if app is None:
                 app = self.build()
-            self.wide_runs[owner] = self._begin(app, self._current.on_top, is_wide=True)
+            self.wide_runs[owner] = self._begin(app, self._current.on_top)
         return self.wide_runs[owner]
 
     def build(self) -> ASGIApp:
@@ -193,11 +193,7 @@ class Apps:
         return self.live.drain(patience)
 
     def _begin(
-        self,
-        app: ASGIApp,
-        find_hooks: Callable[[], RunningTest | None],
-        *,
-        is_wide: bool = False,
+        self, app: ASGIApp, find_hooks: Callable[[], RunningTest | None]
     ) -> AppRun:
         # `as_asgi` takes time, and the named app is known to be an ASGI app.
         if app is not self.named or not self._is_asgi:
@@ -205,7 +201,6 @@ class Apps:
         return AppRun(
             app,
             find_hooks=find_hooks,
-            is_wide=is_wide,
             lifespan=self._config.lifespan == "on",
             login=self.login(),
             login_path=self._config.login,
