@@ -230,6 +230,11 @@ class TestStreams:
                 await response.aread()
         assert arena.requests[-1].error == "LookupError: no third part"
 
+    @pytest.mark.expect("LateWorkWarning")
+    async def test_an_error_behind_the_part_that_is_read(self, client):
+        async with client.stream("GET", "/fails") as response:
+            assert await anext(response.aiter_text()) == "one;"
+
     async def test_a_timeout_around_a_stream_closes_it(self, client):
         CLOSED.clear()
         with pytest.raises(TimeoutError):
@@ -238,7 +243,6 @@ class TestStreams:
                     await asyncio.sleep(0)
         assert CLOSED == ["lamp"]
 
-    @pytest.mark.filterwarnings("error::pytest_arena.LateWorkWarning")
     @pytest.mark.expect("LateWorkWarning", at='client.build_request("GET", "/events/lamp")')
     async def test_a_stream_that_is_left_open(self, client):
         await client.send(client.build_request("GET", "/events/lamp"), stream=True)

@@ -27,7 +27,6 @@ def test_a_request_that_ends_in_time(live_server):
     post(f"{live_server.url}/ends-in/0.1")
 
 
-@pytest.mark.filterwarnings("error::pytest_arena.LateWorkWarning")
 @pytest.mark.expect("LateWorkWarning")
 def test_a_request_that_does_not_end(live_server):
     post(f"{live_server.url}/ends-in/60")
