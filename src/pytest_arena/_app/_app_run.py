@@ -87,8 +87,7 @@ class AppRun:
         self._find_hooks = find_hooks
         self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
-        # The last one is current. Earlier ones still have a failure to raise.
-        self._lifespans: list[Lifespan] = []
+        self._lifespan: Lifespan | None = None  # the last one
         self._lock = threading.Lock()
         self._session_state = state or _NOTHING
         self.login = login
@@ -108,7 +107,7 @@ class AppRun:
     @property
     def state(self) -> Mapping[str, object]:
         """The state that the lifespan gives to requests. Each request gets a shallow copy."""
-        return self._lifespans[-1].state if self._lifespans else self._session_state
+        return self._lifespan.state if self._lifespan else self._session_state
 
     @property
     def loop(self) -> AbstractEventLoop | None:
@@ -119,7 +118,7 @@ class AppRun:
         """Wait until the app is up. Async clients call this before each request."""
         self._check_open()
         # Check `is_up` first: it is fast, and most requests find the app running.
-        if self.has_lifespan and not (self._lifespans and self._lifespans[-1].is_up):
+        if self.has_lifespan and not (self._lifespan and self._lifespan.is_up):
             lifespan, _ = self._join(partial(Lifespan, self.app))
             await lifespan.await_until_up()
 
@@ -140,30 +139,23 @@ class AppRun:
     def _join(self, begin: Callable[[object], Lifespan]) -> tuple[Lifespan, bool]:
         """Return the lifespan, and whether this call began it."""
         with self._lock:
-            if self._lifespans and self._lifespans[-1].is_usable:
-                return self._lifespans[-1], False
+            if self._lifespan is not None:
+                if self._lifespan.is_usable:
+                    return self._lifespan, False
+                self._lifespan.close()  # its shutdown may have failed
             request = self.hooks.begin_lifespan() if self.hooks is not None else None
-            unsettled = [each for each in self._lifespans if not each.is_settled]
-            self._lifespans = [*unsettled, begin(request)]
-            return self._lifespans[-1], True
+            self._lifespan = begin(request)
+            return self._lifespan, True
 
     def start(self) -> None:
         """Start the app in the loop of the sync clients, if it has a lifespan here."""
         if self.has_lifespan:
             self.join({"backend": "asyncio"})
 
-    def close_lifespans(
-        self, *, loop: AbstractEventLoop | None = None, are_all: bool = False
-    ) -> None:
-        """Shut down the lifespans in a loop that does not run, or else those of tests, or all.
-
-        A later request starts the app again. A lifespan is of a test if its request started it.
-        """
-        with ExitStack() as stack:
-            for lifespan in self._lifespans:
-                is_of_test = loop is None and lifespan.request is not None
-                if are_all or lifespan.loop is loop or is_of_test:
-                    stack.callback(lifespan.close)
+    def close_lifespan_of_test(self) -> None:
+        """Shut the app down if a test's request has started it. A later one starts it again."""
+        if self._lifespan is not None and self._lifespan.request is not None:
+            self._lifespan.close()
 
     async def aclose(self) -> None:
         """Shut the app down if its lifespan runs in this loop. A later request starts it again.
@@ -177,9 +169,8 @@ class AppRun:
         for client in self.by_socket:
             if hasattr(client, "aclose"):
                 await client.aclose()
-        for lifespan in self._lifespans:
-            if lifespan.loop is running_loop():
-                await lifespan.stop()
+        if self._lifespan is not None and self._lifespan.loop is running_loop():
+            await self._lifespan.stop()
 
     def close(self) -> None:
         """End the lifespan, the clients and open requests, in any loop or thread. Idempotent.
@@ -196,7 +187,8 @@ class AppRun:
                 stack.callback(self._sync_loop.close)
             elif self.hooks is not None:
                 stack.callback(self._session_loop.cancel, self.hooks.owner)
-            stack.callback(self.close_lifespans, are_all=True)
+            if self._lifespan is not None:
+                stack.callback(self._lifespan.close)
             for client in self.test_clients:
                 stack.callback(client.arena_leave)
             for client in self.by_socket:
@@ -260,12 +252,6 @@ class Lifespan:
     def is_up(self) -> bool:
         """Whether requests may be sent without waiting. False for an app without a lifespan."""
         return self._is_up and self.is_usable
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it has ended, without a failure to raise."""
-        is_over = self._task.done() or self.loop.is_closed()
-        return is_over and self._failure is None
 
     async def await_until_up(self) -> None:
         """Wait until the app is up, in any loop.

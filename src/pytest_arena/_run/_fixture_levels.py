@@ -161,7 +161,7 @@ class FixtureLevels:
             for app_run in test.app_runs:
                 stack.callback(app_run.close)
             for app_run in self._apps.wide_runs.values():
-                stack.callback(app_run.close_lifespans)
+                stack.callback(app_run.close_lifespan_of_test)
             stack.callback(test.close_requests)
             stack.callback(self._await_late_work, test)
             stack.callback(self.end_processes, test)

@@ -206,7 +206,7 @@ class RunningTest:
         app_run = self.app_runs[-1]
         # A session of a fixture may have started the app in a loop that does not run now.
         if self._start_loop is not None and self._start_loop is not loop:
-            app_run.close_lifespans(loop=self._start_loop)
+            app_run.close_lifespan_of_test()
         self._start_loop = loop
         self._has_started_app = True
         await app_run.ajoin()
