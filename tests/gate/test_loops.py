@@ -5,7 +5,6 @@ Each attack also runs on SQLAlchemy alone, where it must fail.
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -98,19 +97,3 @@ def test_sqlalchemy_alone_fails(attack: str, tmp_path: Path) -> None:
     """Otherwise the attack shows nothing."""
     done = ran(attack, "alone", tmp_path)
     assert "different event loop" in done.stderr or "TimeoutError" in done.stderr
-
-
-def test_a_lock_in_a_running_loop_keeps_its_waiters() -> None:
-    """Only the waiters of an ended loop are forgotten."""
-    from pytest_arena._gate._loops import unbind  # noqa: PLC0415 - private
-
-    async def wait() -> bool:
-        lock = asyncio.Lock()
-        await lock.acquire()
-        waiter = asyncio.ensure_future(lock.acquire())
-        await asyncio.sleep(0)
-        unbind(lock)
-        lock.release()
-        return await asyncio.wait_for(waiter, 1)
-
-    assert asyncio.run(wait())
