@@ -9,7 +9,6 @@ from tests.plugin.developer import small_example, untouched
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.example import Example
 
 RAW = """
 import sqlite3
@@ -68,27 +67,3 @@ def test_raw_connections_pitfall_139(tmp_path: Path) -> None:
     example = small_example(tmp_path, test_raw=RAW)
     with untouched(example):
         example.run().expect(passed=5)
-
-
-IN_A_THREAD = """
-import sqlite3
-import threading
-
-
-def job():
-    sqlite3.connect("dev.db")
-
-
-def test_it(test_client):
-    thread = threading.Thread(target=job)
-    thread.start()
-    thread.join()
-"""
-
-
-def test_the_traceback_of_a_refusal_in_a_thread_ends_at_the_users_line(example: Example) -> None:
-    """Python prints a thread's traceback whole, with the frames that pytest hides."""
-    project = example.with_files(test_it=IN_A_THREAD)
-    run = project.run("-W", "default").expect(status=1, failed=1)
-    run.says('in job sqlite3.connect("dev.db")', "Exception in thread")
-    run.never_says("_sqlite/_guard.py", "in hook")
