@@ -36,7 +36,7 @@ __all__ = [
     "test_client_as",
 ]
 
-WAITING = "arena_waiting"  # the plugin that begins the run
+BEGIN = pytest.StashKey["Callable[[], None]"]()  # begins the run
 
 # The fixtures that may connect to a database.
 DATABASE_FIXTURES = {*__all__} - {"RUNS", "client_options"}
@@ -55,8 +55,7 @@ def uses_client(names: set[str], *, is_async: bool) -> bool:
 class _Runs(dict[pytest.Config, "ArenaRun"]):
     def __missing__(self, config: pytest.Config) -> ArenaRun:
         """Begin the run of a test that uses a fixture of pytest-arena."""
-        waiting: Any = config.pluginmanager.get_plugin(WAITING)
-        waiting.begin()
+        config.stash[BEGIN]()
         if config not in self:
             raise ConfigError(
                 "a fixture of pytest-arena in a run of pytest inside of another run",

@@ -1,7 +1,4 @@
-"""pytest's hooks in a run that uses databases.
-
-`plugin.py` calls the functions without a name of pytest.
-"""
+"""pytest's hooks in a run that uses databases."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ from pytest_arena.errors import AfterSessionError, ArenaError, causes
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
 
     from pytest_arena._run._explanations import Statement
@@ -54,12 +51,12 @@ def start(
     config: pytest.Config,
     *,
     names: Iterable[str],
-    temporary: Callable[[], Path | None],
+    temporary: Path | None,
     has_engines: bool,
 ) -> None:
     """Read the options and install the gate, before pytest imports the user's code.
 
-    ``names`` are those that the configuration file sets. ``temporary`` returns pytest's temporary
+    ``names`` are those that the configuration file sets. ``temporary`` is pytest's temporary
     folder, if it exists. ``has_engines`` says whether engines may exist already.
 
     Raises:
@@ -77,10 +74,10 @@ def start(
             options,
             Ledger(),
             config.hook,
-            temporary=temporary,
             watch=watch,
             has_engines=has_engines,
         )
+    run.databases.files.temporary = temporary
     RUNS[config] = run
     config.stash[WIDE] = {}
     atexit.register(_write_late_faults, config)
@@ -169,7 +166,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             scenarios.read()
 
 
-def check_collection(items: list[pytest.Item], config: pytest.Config) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(
+    items: list[pytest.Item], config: pytest.Config
+) -> None:
     """Import and check the objects that options name. Read the markers of each test."""
     run = RUNS[config]
     try:
@@ -231,7 +231,8 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
 # One test.
 
 
-def open_test(item: pytest.Item) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin the test. No connection is opened yet."""
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
@@ -247,6 +248,12 @@ def open_test(item: pytest.Item) -> None:
         scenarios = item.config.stash[SCENARIOS]
         if scenarios is not None:
             scenarios.begin(item)
+
+
+def join_test(item: pytest.Item) -> None:
+    """Begin a test that pytest already runs, because its code has begun the run."""
+    pytest_runtest_setup(item)
+    _enter_test(item.config)
 
 
 def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
@@ -282,13 +289,14 @@ def pytest_enter_pdb(config: pytest.Config) -> None:
         config.get_terminal_writer().line(line)
 
 
-def call_test(item: pytest.Item) -> Generator[None, object, object]:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Enter the test's level, and call its function."""
     run = RUNS[item.config]
     test = run.current.test
     if test is None:
         return (yield)
-    enter_test(item.config)
+    _enter_test(item.config)
     test.end_set_up()
     try:
         if not test.plan.is_async:
@@ -302,7 +310,7 @@ def call_test(item: pytest.Item) -> Generator[None, object, object]:
         raise
 
 
-def enter_test(config: pytest.Config) -> None:
+def _enter_test(config: pytest.Config) -> None:
     """Enter the level of the running test, if it has none."""
     run = RUNS[config]
     test = run.current.test
@@ -431,7 +439,8 @@ def _explain_error(
         report.sections.append(("arena", explanation))
 
 
-def tear_down_test(item: pytest.Item) -> Generator[None, object, object]:
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Settle the test after the tear-down of its fixtures, also after a failure."""
     run = RUNS[item.config]
     run.current.in_teardown = True
@@ -476,7 +485,10 @@ def _raise(errors: list[Exception]) -> None:
 # Wide fixtures.
 
 
-def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, object]:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: Any, request: Any
+) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
@@ -486,7 +498,9 @@ def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, obj
             with _as_wide_fixture(fixturedef, request, run):
                 result = yield
         else:
-            enter_test(request.config)
+            test = run.current.test
+            if test is not None and not test.has_level:
+                _enter_test(request.config)
             if fixturedef.argname == "arena_app":
                 with run.apps.in_fixture():
                     result = yield
@@ -503,6 +517,8 @@ def set_up_fixture(fixturedef: Any, request: Any) -> Generator[None, object, obj
         run.tasks.record_loop(result.get_loop())
     if fixturedef.argname == "arena_app":
         run.apps.fixture_app = result
+    elif isinstance(result, pytest.TempPathFactory):
+        run.databases.files.temporary = result.getbasetemp().resolve()
     return result
 
 
@@ -527,12 +543,13 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         tuple(run.current.being_set_up),
     )
     request.config.stash[WIDE][fixturedef] = owner
+    # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
+    # tear-down, `_leave_fixture`. They run only after a set-up, which another plugin may prevent.
+    fixturedef.addfinalizer(partial(_leave_fixture, fixturedef, request.config))
     try:
         with phase_of(owner), run.fixtures.fixture(owner):
             yield
     finally:
-        # Finalizers run in reverse order: of dependent fixtures, then `before_teardown`, then the
-        # fixture's tear-down. They run only after a set-up, which another plugin may prevent.
         if fixturedef.cached_result is not None:
             if fixturedef.cached_result[2] is not None:
                 # The failed set-up and its threads are over. Its finalizers may write.
@@ -549,17 +566,18 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
                 fixturedef.addfinalizer(owner.requesters[-1].finish)
 
 
-def pytest_fixture_post_finalizer(fixturedef: Any, request: Any) -> None:
+def _leave_fixture(fixturedef: Any, config: pytest.Config) -> None:
     """Leave the fixture's level after its tear-down."""
-    owner = request.config.stash[WIDE].pop(fixturedef, None)
+    owner = config.stash[WIDE].pop(fixturedef, None)
     if owner is not None:
-        RUNS[request.config].fixtures.leave(owner)
+        RUNS[config].fixtures.leave(owner)
 
 
 # The end.
 
 
-def run_session(config: pytest.Config) -> Generator[None, object, object]:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Fail a run in which a refusal followed the summary.
 
     A connection after the end says nothing about the tests.

@@ -16,6 +16,7 @@ from pytest_arena import _interpreter  # before all others, which it imports
 from pytest_arena import _fixtures
 from pytest_arena._config._options import FLAGS, MARKERS, OPTIONS
 from pytest_arena._config._supported import DRIVERS, FILE_FORMAT
+from pytest_arena._fixtures import BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -101,7 +102,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         pytest.UsageError: an option is wrong.
     """
     waiting = Waiting(early_config)
-    early_config.pluginmanager.register(waiting, _fixtures.WAITING)
+    early_config.stash[BEGIN] = waiting.begin
+    early_config.pluginmanager.register(waiting, "arena_waiting")
     if _is_set_up(early_config) or any(name in sys.modules for name in _WATCHED):
         waiting.begin()
     else:
@@ -117,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: the plugin was loaded after the user's code, which bypassed the gate.
     """
-    if not config.pluginmanager.has_plugin(_fixtures.WAITING):
+    if BEGIN not in config.stash:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to redirect the app to test databases: "
             "remove it from pytest_plugins. pytest loads it without that entry, or by "
@@ -158,9 +160,8 @@ class Waiting:
         self._waits = False  # since the call of `watch`
         self._end_watch: Callable[[], None] | None = None
         self._has_begun = False
-        self._hooks: Any = None  # the module `_hooks` of a run that has begun
         self._is_over = False
-        self._factory: pytest.TempPathFactory | None = None
+        self._temporary: Path | None = None
         self._items: list[pytest.Item] | None = None  # after the collection
         self._item: pytest.Item | None = None  # the running test
 
@@ -182,7 +183,7 @@ class Waiting:
             self.begin()
 
     def begin(self) -> None:
-        """Begin the run.
+        """Begin the run. From now on pytest calls the hooks of `_hooks` in place of these.
 
         Raises:
             pytest.UsageError: an option is wrong.
@@ -196,78 +197,45 @@ class Waiting:
         has_engines = not self._waits and "sqlalchemy" in sys.modules
         from pytest_arena import _hooks  # noqa: PLC0415 - only runs that use a database
 
-        self._hooks = _hooks
         _hooks.start(
             self._config,
             names=_names_in_file(self._config),
-            temporary=self._temporary_folder,
+            temporary=self._temporary,
             has_engines=has_engines,
         )
         if self._end_watch is not None:
             self._end_watch()
+        self._config.pluginmanager.unregister(self)
         self._config.pluginmanager.register(_hooks, "arena_hooks")
         if self._items is not None:
-            _hooks.check_collection(self._items, self._config)
+            _hooks.pytest_collection_modifyitems(self._items, self._config)
         if self._item is not None:
-            _hooks.open_test(self._item)
-            _hooks.enter_test(self._config)
-
-    def _temporary_folder(self) -> Path | None:
-        """Return the folder in which pytest creates `tmp_path`, or None if no test has used it."""
-        if self._factory is None:
-            return None
-        return self._factory.getbasetemp().resolve()
-
-    def _wrap(self, name: str, *arguments: object) -> Generator[None, Any, Any]:
-        """Wrap a call in a function of `_hooks`, unless the run begins during the call."""
-        if self._hooks is None:
-            return (yield)
-        return (yield from getattr(self._hooks, name)(*arguments))
+            _hooks.join_test(self._item)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Check the objects that options name. Read the markers of each test."""
+        """Begin the run if a test has a marker of pytest-arena."""
+        self._items = items
         names = ("arena", "scenario")
         if any(item.get_closest_marker(name) for item in items for name in names):
             self.begin()
-        self._items = items
-        if self._hooks is not None:
-            self._hooks.check_collection(items, self._config)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Begin the test."""
+        """Note the running test."""
         self._item = item
-        if self._hooks is not None:
-            self._hooks.open_test(item)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Enter the test's level, and call its function."""
-        return (yield from self._wrap("call_test", item))
+    def pytest_runtest_logfinish(self) -> None:
+        """Note that no test runs."""
+        self._item = None
 
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Settle the test after the tear-down of its fixtures."""
-        try:
-            return (yield from self._wrap("tear_down_test", item))
-        finally:
-            self._item = None
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_fixture_setup(
-        self, fixturedef: Any, request: Any
-    ) -> Generator[None, Any, Any]:
-        """Enter a level for each fixture that outlives the test."""
-        result = yield from self._wrap("set_up_fixture", fixturedef, request)
-        if fixturedef.argname == "tmp_path_factory":
-            self._factory = result
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self) -> Generator[None, Any, Any]:
+        """Note the folder in which pytest creates `tmp_path`, if a test uses it."""
+        result = yield
+        if isinstance(result, pytest.TempPathFactory):
+            self._temporary = result.getbasetemp().resolve()
         return result
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
-        """Fail a run in which a refusal or a change of a file followed the summary."""
-        return (yield from self._wrap("run_session", config))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self) -> None:

@@ -25,7 +25,7 @@ import pytest
 from pytest_arena._app._app_errors import no_port
 from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
-from pytest_arena._fixtures import RUNS, WAITING, start_live_server
+from pytest_arena._fixtures import BEGIN, RUNS, start_live_server
 from pytest_arena._report import STORY, server_sections, story_lines, users_trace
 from pytest_arena._run._facade import Arena
 from pytest_arena.errors import ArenaError, ConfigError, redact
@@ -200,7 +200,7 @@ class LevelServer:
         Raises:
             pytest.UsageError: pytest-arena is switched off.
         """
-        if not config.pluginmanager.has_plugin(WAITING):
+        if BEGIN not in config.stash:
             raise pytest.UsageError("pytest-arena is switched off for this run")
 
     @pytest.hookimpl(tryfirst=True)

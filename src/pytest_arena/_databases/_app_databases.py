@@ -47,7 +47,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
@@ -85,7 +85,7 @@ class AllowedFiles:
     The file's folder, ``arena_allow`` and the URLs of the app's engines decide.
     """
 
-    def __init__(self, config: Config, temporary: Callable[[], Path | None]) -> None:
+    def __init__(self, config: Config) -> None:
         below_root = [str(config.root / pattern) for pattern in config.allow]
         self.allowed: tuple[str, ...] = (*config.allow, *below_root)
         # Only these folders of the cache: it may hold files of other programs, too.
@@ -96,7 +96,9 @@ class AllowedFiles:
         self.first_seen: dict[str, FileState] = {}
         # Folders that `register_present` has to search.
         self._unsearched = [config.root]
-        self._temporary = temporary  # returns pytest's temporary folder, if it exists
+        self.temporary: Path | None = (
+            None  # the folder in which pytest creates `tmp_path`
+        )
         self._began = time.time()
 
     def add_live(self, folder: Path) -> None:
@@ -140,8 +142,7 @@ class AllowedFiles:
 
     def is_free(self, file: str) -> bool:
         """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
-        temporary = self._temporary()
-        if temporary is not None and Path(real(file)).is_relative_to(temporary):
+        if self.temporary and Path(real(file)).is_relative_to(self.temporary):
             return True
         names = {file, real(file)}
         names.update(f"{FILES.name}:///{name}" for name in [*names])

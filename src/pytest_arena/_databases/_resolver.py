@@ -44,9 +44,8 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
@@ -105,13 +104,12 @@ class Databases:
         config: Config,
         ledger: Ledger,
         connections: Registry,
-        temporary: Callable[[], Path | None],
     ) -> None:
         self.config = config
         self.ledger = ledger
         self._connections = connections
         self.products = Products(self, config)
-        self.files = AllowedFiles(config, temporary)
+        self.files = AllowedFiles(config)
         self.known = KnownDatabases(config, self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.levels: list[Level] = []

@@ -56,7 +56,6 @@ class ArenaRun:
         ledger: Ledger,
         hooks: HookRelay,
         *,
-        temporary: Callable[[], Path | None],
         watch: Callable[[ArenaRun], Watcher] | None = None,
         has_engines: bool = True,
     ) -> None:
@@ -64,7 +63,7 @@ class ArenaRun:
         self.ledger = ledger
         self.watcher = watch(self) if watch is not None else None
         self.connections = Registry()
-        self.databases = Databases(config, ledger, self.connections, temporary)
+        self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known
         self.current = Current(self.databases)
         self.gate = gates.install(
