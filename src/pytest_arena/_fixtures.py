@@ -105,7 +105,7 @@ def arena_lifespan(
     """Runs the app's lifespan for tests without a client. Runs it once under `session`."""
     run = RUNS[pytestconfig]
     if run.config.lifespan == "session":
-        with run.apps.session_lifespan(arena_app):
+        with run.apps.hold_session_lifespan(arena_app):
             yield
         return
     app_run = _app_run(request, arena_app)

@@ -26,7 +26,7 @@ from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import phase_of
 from pytest_arena._process import interrupted
-from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run._levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarize
 from pytest_arena._values import CodeLine, Plan, Stage

@@ -60,7 +60,7 @@ class _Faulty:
         kept = {name: self.state[name] for name in forgotten if name in self.state}
         self.state = {**self.levels[-1], **kept}
 
-    def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - as the seam has it
+    def forget(self) -> None:
         self.levels.pop()
 
     def is_clean(self) -> bool:

@@ -22,6 +22,7 @@ from pytest_arena._databases._template import (
     RunningBuild,
     Store,
     running_build,
+    warn_of_drift,
 )
 from pytest_arena._databases._verified import (
     Content,
@@ -44,7 +45,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from pytest_arena._config._read import Config
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
         Database,
         Isolation,
         Key,
-        Manifest,
         RequestedDatabase,
     )
     from pytest_arena._values import ServerLogin
@@ -438,6 +438,8 @@ class Provision:
         if config.rebuild:
             began = os.environ.setdefault(_SINCE, str(time.time()))
             self._newer_than = float(began)
+        # The values of arena_schema whose migrations were compared with the models.
+        self._compared: set[str] = set()
         # By product and driver.
         self.stores: dict[tuple[str, str], Store[object]] = {}
 
@@ -552,6 +554,10 @@ class Provision:
 
         store = self._store(database)
         template = store.ensure(recipe, stage, build_around)
+        for schema, manifest in store.manifests.items():
+            if schema not in self._compared:
+                self._compared.add(schema)
+                warn_of_drift(self._config.root, self._ledger, schema, manifest)
         return template.content if template is not None else None
 
     def _store(self, database: Database) -> Store[object]:
@@ -570,11 +576,6 @@ class Provision:
         """Return the words of the stores about templates for the summary, or ""."""
         words = [store.template_store.words for store in self.stores.values()]
         return "; ".join(filter(None, words))
-
-    def manifests(self) -> Iterator[tuple[str, Manifest]]:
-        """Yield the manifests of the used schemas, each with its ``arena_schema``."""
-        for store in self.stores.values():
-            yield from store.manifests.items()
 
     def recipe(self, database: Database) -> Recipe:
         """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""

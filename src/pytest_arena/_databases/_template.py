@@ -20,6 +20,7 @@ from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._builders import (
     AlembicBuilder,
+    candidates,
     digest_of_files,
     model_files,
     schema_builder,
@@ -37,13 +38,15 @@ from pytest_arena._product import (
     Template,
     TemplateStore,
 )
-from pytest_arena._values import Stage, digest
+from pytest_arena._values import CodeLine, Stage, digest
 from pytest_arena.errors import ArenaError, TemplateError, causes
+from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._databases._builders import Builder
+    from pytest_arena._ledger import Ledger
 
     BuildAround = Callable[[BuildTarget], AbstractContextManager[None]]
 
@@ -266,6 +269,25 @@ class Store(Generic[ContentT]):
             else:
                 self.kept_seconds += spent
         return Template(content, fingerprint, manifest)
+
+
+def warn_of_drift(root: Path, ledger: Ledger, schema: str, manifest: Manifest) -> None:
+    """Warn how the migrations differ from the models, or why there was no comparison."""
+    differences = manifest.differences
+    what = f"{schema}: the migrations differ from the models"
+    cause = "; ".join(differences)
+    fix = "alembic upgrade heads && alembic revision --autogenerate   on your own database"
+    if manifest.not_compared:
+        what = f"{schema}: the migrations were not compared with the models"
+        cause = manifest.not_compared
+        fix = "repair env.py, or ignore this warning"
+        # Without models there is nothing to compare.
+        if not any(True for _ in candidates()):
+            return
+    elif not differences:
+        return
+    line = CodeLine(str(root / schema), 1)
+    ledger.warn(MigrationDriftWarning, what, cause=cause, fix=fix, line=line)
 
 
 def run_apart(call: Callable[[], _Answer]) -> _Answer:

@@ -76,9 +76,9 @@ class Verified:
         if error is not None:
             raise error
 
-    def forget(self, *, is_undone: bool = False) -> None:
+    def forget(self) -> None:
         """Drop the top level, and keep the present content."""
-        self._isolation.forget(is_undone=is_undone)
+        self._isolation.forget()
         self._before.pop()
 
     def is_clean(self) -> bool:

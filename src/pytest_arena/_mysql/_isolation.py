@@ -171,7 +171,7 @@ class LiveDatabase(Undo):
         self._note_others(start)
         written = self._writes.since(start.state)
         writers = frozenset(writers_in(self.name))
-        return Look(bool(written), is_exact=False, writers=writers)
+        return Look(bool(written), writers=writers)
 
     def clients_inside(self) -> set[int]:
         """Return the sessions of this process that are inside a transaction."""

@@ -239,11 +239,6 @@ class JournaledDatabase(LiveDatabase):
             writers=frozenset(answer["writers"]),
         )
 
-    def rewind(self, start: Start) -> None:
-        """Restore the sequences of a start. Sessions continue with the values they have cached."""
-        _, taken, numbers = start.state
-        self._rows(f"SELECT pg_arena.rewind({literal(taken)}, {literal(numbers)})")
-
     def moment(self, first: Start, *, exact: bool) -> Start:
         """Return the present time, without sequences. Cost: one round trip."""
         del exact
@@ -299,7 +294,7 @@ class ClonedDatabase(LiveDatabase):
         question = _WRITERS.format(literal(self.name))
         with self.registry.reporting(_UNREADABLE):
             writers = {pid for (pid,) in self.registry.control.rows(question)}
-        return Look(has_rows=True, is_exact=False, writers=frozenset(writers))
+        return Look(has_rows=True, writers=frozenset(writers))
 
     def moment(self, first: Start, *, exact: bool) -> ReadContent | None:
         """Return None, or all rows with ``exact``. A database without a journal has no history."""

@@ -475,9 +475,8 @@ class Rollback:
                 self._lost = str(error).partition("\n")[0]
                 self.restart()
 
-    def forget(self, *, is_undone: bool = False) -> None:
+    def forget(self) -> None:
         """Add the top level to the level below."""
-        del is_undone
         number = self.depth
         level = self._levels.pop()
         if level.is_open:

@@ -626,14 +626,11 @@ class Isolation(Protocol):
     def leave_by_force(self) -> None:
         """Restore the state despite locks. If that fails, the next ``enter`` restores it."""
 
-    def is_untouched(self) -> bool:
-        """Return whether no row was *committed* in the top level. Sequences do not count."""
-
     def is_clean(self) -> bool:
         """Return whether the top level has no change, and no open transaction has written."""
 
-    def forget(self, *, is_undone: bool = False) -> None:
-        """Drop the top level, and keep the content. ``is_undone``: restore the sequences."""
+    def forget(self) -> None:
+        """Drop the top level, and keep the content."""
 
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time for ``rows_changed``, None if that would read the database.

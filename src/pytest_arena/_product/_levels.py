@@ -45,7 +45,6 @@ class Look:
     """The changes since a start, and the transactions that may change more."""
 
     has_rows: bool = False  # rows were committed
-    is_exact: bool = True  # whether `has_rows` is known, and no guess
     has_moved: bool = False  # a sequence has another value
     writers: frozenset[int] = (
         frozenset()
@@ -101,9 +100,6 @@ class Undo(ABC):
     @abstractmethod
     def look(self, start: Start) -> Look:
         """Return what has changed since a start."""
-
-    def rewind(self, start: Start) -> None:  # noqa: B027 - a default
-        """Restore the sequences of a start, if that is possible."""
 
     @abstractmethod
     def moment(self, first: Start, *, exact: bool) -> object:
@@ -257,9 +253,6 @@ class LevelStack(ABC, Generic[UndoT]):
             self._frozen.add(base)
             self._now = self.live.begin_copy(base)
             self._uses_now = uses
-        elif self.is_untouched():
-            # Some suites undo each test by a savepoint in the transaction of a wider fixture.
-            self._now = self._stack[-1].first
         else:
             raise held_by(writers, self.live.name)
 
@@ -374,11 +367,9 @@ class LevelStack(ABC, Generic[UndoT]):
         self._unrestored = None
         self._tidy()
 
-    def forget(self, *, is_undone: bool = False) -> None:
-        """Close the top level and keep its changes. With ``is_undone`` restore its sequences."""
+    def forget(self) -> None:
+        """Close the top level and keep its changes."""
         level = self._stack.pop()
-        if is_undone and not level.needs_copy:
-            self.live.rewind(level.start)
         below = self._stack[-1]
         below.needs_copy |= level.needs_copy
         below.carried = below.carried or level.carried
@@ -410,15 +401,6 @@ class LevelStack(ABC, Generic[UndoT]):
             base.drop()
 
     # Questions
-
-    def is_untouched(self) -> bool:
-        """Whether nothing was committed in the top level."""
-        # Open and rolled back transactions move sequences, too.
-        look = self._look()
-        if look.has_rows and not look.is_exact:
-            with suppress(ServerFailure, ArenaError):
-                return not self.rows_changed(limit=0)
-        return not look.has_rows
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level, and no open transaction changes it."""

@@ -43,6 +43,7 @@ class Apps:
         # `named` again if it is a factory. Checked once, because the check costs 50 µs.
         self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
+        self._login: Callable[..., Any] | None = None
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
         # The loop of the session's lifespan and of the live server.
@@ -65,10 +66,10 @@ class Apps:
         return partial(OTHER_APPS.remove, app)
 
     def load(self) -> None:
-        """Import and check the app.
+        """Import and check the app, and the function that ``arena_login`` names.
 
         Raises:
-            ConfigError: the option names an object that does not exist or is no app.
+            ConfigError: an option names an object that does not exist or has the wrong type.
         """
         path = self._config.app
         if path:
@@ -79,6 +80,14 @@ class Apps:
             )
             self.factory = self.named if check_app(self.named, path) else None
             self._is_asgi = self.factory is None and not is_wsgi(self.named)
+        if self._config.login:
+            self._login = load_function(
+                self._config.login,
+                "client",
+                "role",
+                option="arena_login",
+                source=self._config.place("login"),
+            )
 
     def running(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
@@ -182,16 +191,6 @@ class Apps:
             self.live = LiveServer(self, loop=self.loop.loop, port=port)
         return self.live
 
-    def drain(self, *, is_short: bool) -> list[str]:
-        """Wait for requests by a socket, then cancel them. Return a line for each cancelled one.
-
-        With ``is_short`` do not wait.
-        """
-        if self.live is None:
-            return []
-        patience = 0 if is_short else self._config.settle
-        return self.live.drain(patience)
-
     def _begin(
         self, app: ASGIApp, find_hooks: Callable[[], RunningTest | None]
     ) -> AppRun:
@@ -202,26 +201,14 @@ class Apps:
             app,
             find_hooks=find_hooks,
             lifespan=self._config.lifespan == "on",
-            login=self.login(),
+            login=self._login,
             login_path=self._config.login,
             state=self.session_state,
             loop=self.loop if self.session_state is not None else None,
         )
 
-    def login(self) -> Callable[..., Any] | None:
-        """Return the function that ``arena_login`` names, None without one.
-
-        Raises:
-            ConfigError: it names an object that does not exist or is no such function.
-        """
-        path = self._config.login
-        place = self._config.place("login")
-        if not path:
-            return None
-        return load_function(path, "client", "role", option="arena_login", source=place)
-
     @contextmanager
-    def session_lifespan(self, app: Any) -> Iterator[None]:
+    def hold_session_lifespan(self, app: Any) -> Iterator[None]:
         """Run the app's lifespan once, in a loop of a separate thread."""
         with session_lifespan(app, self.loop) as state:
             self.session_state = state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
@@ -13,7 +13,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
-from pytest_arena._process import async_rest, running_loop
+from pytest_arena._process import running_loop
 from pytest_arena._run._faults import Fault
 from pytest_arena._values import counted
 from pytest_arena.errors import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_arena._run._processes import Process
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
+    from pytest_arena._values import CodeLine
 
     S = TypeVar("S", bound="AsyncSession | Session", default="AsyncSession")
 else:
@@ -444,12 +445,13 @@ class ExpectedChanges:
         if kind is not None:
             return
         _commit(self.run)
+        lines: list[CodeLine | str] = []
         test = self.run.current.test
         if test is not None and running_loop() is not None:
             test.owner.settled(0)  # a plain `with` in an async test cannot wait
         elif test is not None:
-            deque(test.owner.waiting(), maxlen=0)
-        self._check(test)
+            lines = test.owner.wait_for_work()
+        self._check(lines)
 
     async def __aenter__(self) -> Self:
         await _acommit(self.run)
@@ -460,10 +462,7 @@ class ExpectedChanges:
             return
         await _acommit(self.run)
         test = self.run.current.test
-        if test is not None:
-            for _ in test.owner.waiting():
-                await async_rest(0)
-        self._check(test)
+        self._check(await test.owner.await_work() if test is not None else [])
 
     def _opened(self) -> Self:
         database = self.run.database(self.database)
@@ -473,8 +472,8 @@ class ExpectedChanges:
         self._since = (database, moment)
         return self
 
-    def _check(self, test: RunningTest | None) -> None:
-        for line in test.owner.unfinished() if test is not None else ():
+    def _check(self, unfinished: Iterable[CodeLine | str]) -> None:
+        for line in unfinished:
             self.run.ledger.warn(
                 LateWorkWarning,
                 "arena.expect_changes(…) compared the rows while work of a request still ran, so "

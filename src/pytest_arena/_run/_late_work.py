@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from asyncio import all_tasks, current_task, run_coroutine_threadsafe
 from asyncio import wait as wait_for_tasks
-from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -33,7 +32,7 @@ from pytest_arena.errors import LateWorkError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from pytest_arena._values import CodeLine
 
@@ -68,7 +67,7 @@ class TestOwner(Owner):
         self.cut_off: list[CodeLine | str] = []
         # The errors of its tasks and callbacks that no code has retrieved, with their lines.
         self.failures: dict[str, CodeLine | None] = {}
-        self._patience = patience  # seconds
+        self.patience = patience  # seconds
         # The loops in which the app has answered.
         self._loops: WeakSet[AbstractEventLoop] = WeakSet()
 
@@ -90,10 +89,9 @@ class TestOwner(Owner):
     def _jobs(self) -> list[Job]:
         """Return the unfinished threads and jobs of this test's requests."""
         jobs = []
-        if JOBS:
-            for job in alive(JOBS):
-                if job.owner is self and job.request is not None:
-                    jobs.append(job)
+        for job in alive(JOBS) if JOBS else ():
+            if job.owner is self and job.request is not None:
+                jobs.append(job)
         return jobs
 
     def unfinished(self) -> list[CodeLine | str]:
@@ -102,8 +100,11 @@ class TestOwner(Owner):
         # between.
         jobs = self._jobs()
         lines: list[CodeLine | str] = []
-        for task in self._tasks_of_requests():
-            lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
+        this_task = current_task() if running_loop() else None
+        for loop in alive(self._loops):
+            for task in () if loop.is_closed() else all_tasks(loop):
+                if task is not this_task and self._is_of_request(task):
+                    lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
         jobs += self._jobs()
         stacks = innermost_frames() if jobs else {}
         for job in dict.fromkeys(jobs):
@@ -114,18 +115,9 @@ class TestOwner(Owner):
                 lines.append(line_of(innermost) or begun_at)
         return list(dict.fromkeys(lines))
 
-    def _tasks_of_requests(self) -> Iterator[AnyTask]:
-        this_task = current_task() if running_loop() else None
-        for loop in alive(self._loops):
-            if loop.is_closed():
-                continue
-            for task in all_tasks(loop):
-                if task is this_task or not is_users_task(task):
-                    continue
-                if self._is_of_request(task):
-                    yield task
-
     def _is_of_request(self, task: AnyTask) -> bool:
+        if not is_users_task(task):
+            return False
         context = context_of(task)
         request = context.get(REQUEST)
         if request is None or request.is_open:
@@ -142,27 +134,27 @@ class TestOwner(Owner):
         for job in self._jobs():
             job.cancel()
 
-    # Waits. Each ends when no work runs.
+    # Waits. Each returns the lines of the work that still runs after its time.
 
-    def waiting(self, patience: float | None = None) -> Iterator[None]:
-        """Yield after a short pause while work runs, at most for ``arena_settle`` seconds.
+    def wait_for_work(self, patience: float | None = None) -> list[CodeLine | str]:
+        """Wait until no work runs, by default for at most ``arena_settle`` seconds."""
+        end = seconds() + (self.patience if patience is None else patience)
+        while True:
+            lines = self.unfinished()
+            if not lines or seconds() >= end:
+                return lines
+            rest(_STEP)
 
-        ``patience`` are other seconds.
-        """
-        end = seconds() + (self._patience if patience is None else patience)
-        while self.unfinished() and seconds() < end:
+    async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:
+        """Wait in a loop like `wait_for_work`."""
+        end = seconds() + (self.patience if patience is None else patience)
+        while self.has_begun:
+            await _let_pass()
+            lines = self.unfinished()
+            if not lines or seconds() >= end:
+                return lines
             rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
-            yield
-
-    def settle_at_end(self) -> None:
-        """Wait at the end of a test, and note work that still runs as cut off."""
-        deque(self.waiting(), maxlen=0)
-        self.note_cancelled(self.unfinished())
-
-    async def asettle_at_end(self) -> None:
-        """Wait in the loop at the end of a test, like `settle_at_end`."""
-        await self._await_work(self._patience)
-        self.note_cancelled(self.unfinished())
+        return []
 
     def settled(self, patience: float) -> None:
         """Wait until the work of each line is done.
@@ -174,38 +166,23 @@ class TestOwner(Owner):
             if loop.is_running() and loop is not running_loop():
                 passes = run_coroutine_threadsafe(_let_pass(), loop)
                 passes.result(patience)
-        deque(self.waiting(patience), maxlen=0)
-        self._refuse_unfinished(patience)
+        _refuse_unfinished(self.wait_for_work(patience), patience)
 
     async def asettled(self, patience: float) -> None:
         """Wait in a loop like `settled`."""
-        await self._await_work(patience)
-        self._refuse_unfinished(patience)
+        _refuse_unfinished(await self.await_work(patience), patience)
 
-    async def _await_work(self, patience: float) -> None:
-        # A due callback or the end of a task may begin another task. So the search is repeated
-        # until it finds no work.
-        end = seconds() + patience
-        has_waited = True
-        while has_waited:
-            if self._loops:
-                await _let_pass()
-            has_waited = False
-            for _ in self.waiting(end - seconds()):
-                has_waited = seconds() < end
-                await async_rest(0)
 
-    def _refuse_unfinished(self, patience: float) -> None:
-        lines = self.unfinished()
-        if lines:
-            longer = max(60, patience * 2)
-            raise LateWorkError(
-                f"work that a request had begun still runs after {patience:g} s",
-                why="the work may still have rows to write",
-                cause=lines_of_error(lines),
-                fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
-                f"not wait for it. For slow work: arena.settled({longer:g})",
-            )
+def _refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
+    if lines:
+        longer = max(60, patience * 2)
+        raise LateWorkError(
+            f"work that a request had begun still runs after {patience:g} s",
+            why="the work may still have rows to write",
+            cause=lines_of_error(lines),
+            fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
+            f"not wait for it. For slow work: arena.settled({longer:g})",
+        )
 
 
 async def _let_pass() -> None:

@@ -1,27 +1,39 @@
-"""The stack of levels: the states of the databases in a test or a wide fixture."""
+"""The levels of tests and wider fixtures, and the stack of all levels."""
 
 from __future__ import annotations
 
 import gc
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _process
+from pytest_arena._databases._resolver import Level
+from pytest_arena._gate._orm_sessions import session_numbers
+from pytest_arena._owner import Owner, begin_phase
 from pytest_arena._product import Held, raw_transactions
 from pytest_arena._run import _leaks
-from pytest_arena.errors import ArenaError, impossible
+from pytest_arena._run._story import warn_of_loss_in_fixture
+from pytest_arena._run._test import Current, RunningTest
+from pytest_arena._values import Stage
+from pytest_arena.errors import ArenaError, IsolationError, impossible
+from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pluggy import HookRelay
 
-    from pytest_arena._databases._resolver import Databases, Level
+    from pytest_arena._databases._resolver import Databases
     from pytest_arena._gate._connections import PooledConnection
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
+    from pytest_arena._run._apps import Apps
     from pytest_arena._run._late_work import Tasks
+    from pytest_arena._run._processes import Process
+    from pytest_arena._values import CodeLine
 
 _Answer = TypeVar("_Answer")
 
@@ -188,7 +200,7 @@ class Levels:
         if was_created_here:
             database.level = None
         try:
-            return self._leave_with_patience(isolation, level)
+            return self._leave_with_patience(isolation)
         except Held:
             holders = self._wider_transactions(level)
             self._leave_by_force(database, f"{{test}}: {database.name}: {_IS_LOCKED}")
@@ -198,11 +210,7 @@ class Levels:
             self._leave_by_force(database, error.what)
         return True
 
-    def _leave_with_patience(self, isolation: Isolation, level: Level) -> bool:
-        """Leave the level, or forget it if a wider transaction is open and no row was committed.
-
-        Such a transaction stays open, because the suite may undo each test by a savepoint in it.
-        """
+    def _leave_with_patience(self, isolation: Isolation) -> bool:
         try:
             return isolation.leave()
         except Held:
@@ -210,20 +218,7 @@ class Levels:
             # cycle keeps the lock of its connection.
             self.gate.end_idle_transactions()
             gc.collect()
-        transactions = self._wider_transactions(level)
-        if not transactions or not isolation.is_untouched():
-            return self._with_patience(isolation.leave)
-        self._ledger.note(
-            f"a fixture keeps a transaction open during its tests ({transactions[0].line}): "
-            "pytest-arena does not undo the writes in it"
-        )
-        serials = set()
-        for transaction in transactions:
-            if transaction.pending_writes is not None:
-                serials |= {serial for _, serial in transaction.pending_writes.writes}
-        is_undone = level.serial not in serials
-        isolation.forget(is_undone=is_undone)
-        return False
+        return self._with_patience(isolation.leave)
 
     def _wider_transactions(self, level: Level) -> list[PooledConnection]:
         """Return the open transactions that have begun to write before the level."""
@@ -257,3 +252,339 @@ _IS_LOCKED = "locked by a connection that pytest-arena does not know or cannot e
 def _isolation_of(database: Database) -> Isolation:
     """Return the isolation of a database that has content."""
     return database.isolation  # type: ignore[return-value]  # `provisioned` has checked it
+
+
+class WideFixture(Owner):
+    """A fixture that outlives the test: of a class, a module, a package or the session.
+
+    ``finish`` makes pytest tear down the fixture and the fixtures that use it. pytest sets it up
+    again at its next use.
+
+    ``requesters`` are the fixtures whose set-up requested this one by ``getfixturevalue``, the
+    innermost last.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        finish: Callable[[], object],
+        getfixturevalue: Callable[[str], Any],
+        requesters: tuple[WideFixture, ...] = (),
+    ) -> None:
+        # The serial identifies the fixture's levels. If its first level was dropped as clean, its
+        # tear-down gets another level.
+        super().__init__(name, "the fixture's tear-down", next(_serials))
+        self.finish = finish
+        self.getfixturevalue = getfixturevalue
+        self.requesters = requesters
+
+
+_serials = count(-1, -1)
+
+
+class FixtureLevels:
+    """The levels of wider fixtures, and of the test above them."""
+
+    def __init__(
+        self,
+        levels: Levels,
+        current: Current,
+        apps: Apps,
+        tasks: Tasks,
+        ledger: Ledger,
+    ) -> None:
+        self.levels = levels
+        self._current = current
+        self._apps = apps
+        self._tasks = tasks
+        self._ledger = ledger
+        # The programs that a test or a wider fixture has started.
+        self.processes: dict[object, list[Process]] = {}
+
+    # The test
+
+    def enter_test(self) -> None:
+        """Enter the level of the test, before its first function fixture or before its call."""
+        test = self._current.test
+        if test is None or test.settled or test.has_level:
+            return
+        plan = test.plan
+        level = Level(
+            test, plan.name, test.serial, plan.stage, isolation=plan.isolation
+        )
+        self.levels.enter(level)
+        # Record the app's state after the set-up of the wider fixtures, so that the end of the test
+        # keeps their overrides.
+        test.has_level = True
+        test.app_state = self._apps.state()
+
+    def settle_test(self) -> None:
+        """End a test after its fixtures. Idempotent.
+
+        Like each level, it ends in four steps. A failure never stops the next step.
+
+        1. Cancel its tasks and jobs, after a wait for work of its requests.
+        2. Roll back and close its connections, and its transactions in sessions of others.
+        3. Restore the databases, if it has used any. Wait a second for locks.
+        4. Restore by a copy what is still locked, with a note in the summary.
+        """
+        begin_phase(None)  # what follows is no work of the test
+        test = self._current.test
+        if test is None or test.settled:
+            return
+        test.settled = True
+        test.is_used = self._has_used_anything(test)
+        steps: list[Callable[[RunningTest], None]] = [
+            self._end_work,
+            self._end_connections,
+            self._restore_app_state,
+            self._restore_databases,
+        ]
+        if not test.is_used:
+            test.owner.end()
+            steps = steps[2:]
+        interruption: BaseException | None = None
+        for step in steps:
+            try:
+                step(test)
+            except Exception as error:  # noqa: BLE001 - the report of the test has it
+                test.errors.append(error)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
+                interruption = error
+        if interruption is not None:
+            raise interruption
+
+    def _has_used_anything(self, test: RunningTest) -> bool:
+        return bool(
+            test.sessions.is_used
+            or test.app_runs
+            or self._apps.live
+            or self.processes
+            or test.owner.has_begun
+            or test.open_requests
+            # The test may have left work in a session, a connection or an event loop.
+            or session_numbers()
+            or self.levels.gate.registry.checked_out()
+            or self._tasks.loops()
+        )
+
+    def end_processes(self, owner: object) -> None:
+        """Stop the programs that a test or a wider fixture has started, the last one first."""
+        for process in reversed(self.processes.pop(owner, [])):
+            process.stop()
+            if process.complaint:
+                self._ledger.note(f"{{test}}: `{process.command}` {process.complaint}")
+
+    def _end_work(self, test: RunningTest) -> None:
+        """Wait for work of requests, close the clients, and cancel what still runs."""
+        # The stack calls the last callback first, and continues after a failure.
+        with ExitStack() as stack:
+            stack.callback(self._cancel_tasks, test)
+            if test.sessions.is_used:
+                stack.callback(test.sessions.close)
+            for app_run in test.app_runs:
+                stack.callback(app_run.close)
+            for app_run in self._apps.wide_runs.values():
+                stack.callback(app_run.close_lifespan_of_test)
+            stack.callback(self._await_late_work, test)
+            stack.callback(self.end_processes, test)
+
+    def _await_late_work(self, test: RunningTest) -> None:
+        cancelled: list[CodeLine | str] = []
+        if self._apps.live is not None:
+            patience = 0 if test.failed else test.owner.patience
+            cancelled += self._apps.live.drain(patience)
+        if test.failed:
+            test.close_requests()
+            return
+        cancelled += test.lines_of_open_requests()
+        # End open requests before the wait. A request that is inside a statement ends later.
+        test.close_requests()
+        test.owner.note_cancelled(cancelled + test.owner.wait_for_work())
+
+    def _cancel_tasks(self, test: RunningTest) -> None:
+        # Called after the clients are closed: an open request may need its database to finish.
+        owner = test.owner
+        owner.end_work()
+        for line in owner.cut_off:
+            self._ledger.warn(
+                LateWorkWarning,
+                "the test ended, and work that a request had begun was cut off",
+                cause=line,
+                fix="await arena.settled()   before the test checks the result (or a longer "
+                "arena_settle)",
+            )
+        for line in self._tasks.end():
+            if line not in owner.cut_off:
+                self._ledger.warn(
+                    LeakWarning,
+                    "the test left a task running, and pytest-arena cancelled it",
+                    cause=line,
+                    fix="await the task in the test, or cancel it",
+                )
+
+    def _end_connections(self, test: RunningTest) -> None:
+        gate = self.levels.gate
+        _leaks.end_connections_of_test(
+            gate, self._ledger, test.owner, has_failed=test.failed
+        )
+
+    def _restore_app_state(self, test: RunningTest) -> None:
+        # After the search for leaks: the restore frees a connection that only app.state holds.
+        if test.app_state is not None:
+            test.app_state.restore()
+
+    def _restore_databases(self, test: RunningTest) -> None:
+        level = self.levels.find(test)
+        if level is None:
+            return
+        test.take_lost()  # also what late work has lost
+        if test.is_used or self.levels.above(level):
+            self.finish_above(level)
+            _leaks.empty_sessions(self._ledger, has_failed=test.failed)
+        changed = self.levels.leave(level)
+        test.changed.update(dict.fromkeys(changed))
+
+    # Wider fixtures
+
+    @contextmanager
+    def fixture(self, owner: WideFixture) -> Iterator[None]:
+        """Enter a level around the set-up of a wider fixture.
+
+        pytest-arena drops the level at once if the set-up wrote nothing, and leaves it at once if
+        the set-up failed.
+        """
+        levels = self.levels
+        level = Level(owner, owner.name, owner.serial)
+        with (
+            self._below_level_of_test(),
+            self._set_up(owner),
+        ):
+            levels.enter(level)
+            try:
+                yield
+                for lost in levels.gate.lost.by_level.get(owner.serial, ()):
+                    warn_of_loss_in_fixture(self._ledger, owner.name, lost)
+            except BaseException:
+                self.leave(owner)
+                raise
+            owner.note_idle(is_idle=True)
+            levels.drop_if_clean(level)
+
+    @contextmanager
+    def _set_up(self, owner: WideFixture) -> Iterator[None]:
+        """Record that the set-up of this fixture runs, because it may call ``getfixturevalue``."""
+        self._current.being_set_up.append(owner)
+        try:
+            yield
+        finally:
+            self._current.being_set_up.pop()
+
+    @contextmanager
+    def _below_level_of_test(self) -> Iterator[None]:
+        """Put the level of a wider fixture below the test's level, if the test has not written.
+
+        A test may request a wider fixture by ``getfixturevalue``. If the test has written before,
+        the fixture's level is above the test's level, and ends with it.
+        """
+        test = self._current.test
+        if test is None:
+            yield
+            return
+        has_changed_app = test.has_changed_app
+        level = self.levels.find(test)
+        if test.plan.stage is not Stage.SEEDED or not self._drop(level):
+            level = None
+        try:
+            yield
+        finally:
+            if level is not None:
+                self.levels.enter(level)
+            if not has_changed_app:
+                # The overrides of the fixture stay after the test.
+                test.app_state = self._apps.state()
+
+    def _drop(self, level: Level | None) -> bool:
+        return level is not None and self.levels.drop_if_clean(level)
+
+    def before_teardown(self, owner: WideFixture) -> None:
+        """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
+        if self._current.in_teardown:
+            self.settle_test()
+        level = self.levels.find(owner)
+        if level is None:
+            try:
+                # The tear-down may write, so it needs a level.
+                self.levels.enter(Level(owner, owner.name, owner.serial))
+            except ArenaError as error:
+                # After an error here, pytest would keep a fixture that is half torn down.
+                self._ledger.note(error.what)
+        else:
+            self.finish_above(level, requester=owner)
+        owner.note_idle(is_idle=False)
+        # Call this last, because the end of another fixture does, too.
+        begin_phase(owner)
+
+    def leave(self, owner: object) -> None:
+        """Leave the level of a wider fixture after its tear-down, if it has one."""
+        if isinstance(owner, WideFixture):
+            _leaks.end_connections_of_fixture(self.levels.gate, owner)
+            owner.end()
+            begin_phase(self._current.phase)
+            self.levels.gate.lost.by_level.pop(owner.serial, None)
+        level = self.levels.find(owner)
+        if level is None:
+            return
+        try:
+            self.finish_above(level)
+            self.end_processes(owner)
+            self._apps.close_of(owner)
+            _leaks.empty_sessions(self._ledger, has_failed=True)
+        finally:
+            # After a failed set-up, a fixture that this one requested may already have left the
+            # level.
+            if self.levels.find(owner) is level:
+                # If Ctrl-C interrupted `finish_above`, other levels may still be above this one.
+                for upper in self.levels.above(level):
+                    self.levels.leave(upper)
+                self.levels.leave(level)
+
+    def finish_above(
+        self, level: Level | None, *, requester: WideFixture | None = None
+    ) -> None:
+        """Tear down the fixtures whose levels are above ``level``. pytest sets them up again.
+
+        If ``level`` is None, tear down all fixtures that have a level. Fixtures that ``requester``
+        requested stay, because its tear-down may need them.
+        """
+        for upper in self.levels.above(level):
+            if self.levels.find(upper.owner) is not upper:
+                continue  # the end of another level has left this one
+            match upper.owner:
+                case RunningTest() as test if not test.settled:
+                    self._end_running_test(test)
+                case WideFixture() as fixture:
+                    if requester not in fixture.requesters:
+                        fixture.finish()
+                        self.leave(fixture)
+                case _:  # the start of the app, or an interrupted test
+                    self.leave_unfinished(upper)
+
+    def leave_unfinished(self, level: Level) -> None:
+        """Leave a level that pytest does not tear down. Its changes count as the test's."""
+        self.finish_above(level)
+        changed = self.levels.leave(level)
+        if self._current.test is not None:
+            self._current.test.changed.update(dict.fromkeys(changed))
+
+    def _end_running_test(self, test: RunningTest) -> None:
+        """End a test whose wider fixture ends, because code finishes it by hand."""
+        self.settle_test()
+        test.errors.append(
+            IsolationError(
+                f"{test.plan.name}: a wider fixture of this test ended while the test ran",
+                why="the test's rows depend on the fixture's rows, so pytest-arena removed both",
+                cause="code that finishes fixtures by hand",
+                fix="ask for the fixture in the test's arguments",
+            )
+        )

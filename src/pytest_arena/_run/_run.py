@@ -22,9 +22,8 @@ from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._owner import begin_phase, owned_by
 from pytest_arena._run import _story, _summary
 from pytest_arena._run._apps import Apps
-from pytest_arena._run._fixture_levels import FixtureLevels
 from pytest_arena._run._late_work import Tasks, TestOwner
-from pytest_arena._run._levels import Levels
+from pytest_arena._run._levels import FixtureLevels, Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena.errors import (
     ArenaError,
@@ -84,8 +83,6 @@ class ArenaRun:
         self._process = os.getpid()
         # Whether a note says that the app writes in the tests' sessions.
         self._has_noted_sharing = False
-        # The values of arena_schema whose migrations were compared with the models.
-        self._compared: set[str] = set()
 
     def check(self) -> None:
         """Import and check the objects that options name. Find the app's engines.
@@ -100,7 +97,6 @@ class ArenaRun:
             schema_builder(schema, self.config.root, source=self.config.place("schema"))
         for seed in self.config.seed.values():
             seed_builder(seed, source=self.config.place("seed"))
-        self.apps.login()
         self._find_engines()
         note_other_apps(self.apps.named)
 
@@ -170,7 +166,6 @@ class ArenaRun:
         finally:
             if test is not None:
                 self.gate.lost.take()  # pytest-arena itself has ended these transactions
-                self._warn_of_drift()
                 self._warn(test)
                 self._note_sharing(test)
                 self.current.test = None
@@ -191,13 +186,6 @@ class ArenaRun:
             self._has_noted_sharing = True
             words = _story.wrote_in_session_of_test(*test.shared_session)
             self.ledger.note(f"{{test}}: {words}")
-
-    def _warn_of_drift(self) -> None:
-        """Warn of migrations that differ from the models, once in this process."""
-        for schema, manifest in self.databases.provision.manifests():
-            if schema not in self._compared:
-                self._compared.add(schema)
-                _summary.warn_of_drift(self.config, self.ledger, schema, manifest)
 
     def _warn(self, test: RunningTest) -> None:
         """Warn of what a test has lost. The report of a failed test already names it."""
@@ -424,34 +412,32 @@ def conducted(
     Hypothesis calls it for each example. Then the end of the test closes them.
     """
 
+    @functools.wraps(function)
     async def run(*args: object, **kwargs: object) -> None:
-        __tracebackhide__ = True
-        await test.astart()
-        # The runner's task may have begun before the test, with another context.
-        with owned_by(test.owner):
-            await function(*args, **kwargs)
-
-    @functools.wraps(function)
-    async def example(*args: object, **kwargs: object) -> None:
-        __tracebackhide__ = True
-        test.begin_call()
-        await run(*args, **kwargs)
-
-    @functools.wraps(function)
-    async def closing(*args: object, **kwargs: object) -> None:
         __tracebackhide__ = True
         test.begin_call()
         try:
-            await run(*args, **kwargs)
-            await test.asettle()
+            await test.astart()
+            # The runner's task may have begun before the test, with another context.
+            with owned_by(test.owner):
+                await function(*args, **kwargs)
+            if not is_example:
+                await test.asettle()
         except BaseException:
-            test.uncommitted = _story.uncommitted(test)
-            test.unfinished = test.owner.unfinished()
-            try:
-                await test.aclose()
-            except Exception as error:  # noqa: BLE001 - the tear-down raises it
-                test.errors.append(error)
+            if not is_example:
+                await _aclose_failed(test)
             raise
-        await test.aclose()
+        if not is_example:
+            await test.aclose()
 
-    return example if is_example else closing
+    return run
+
+
+async def _aclose_failed(test: RunningTest) -> None:
+    """Note what explains the failure of a test, and close what needs its loop."""
+    test.uncommitted = _story.uncommitted(test)
+    test.unfinished = test.owner.unfinished()
+    try:
+        await test.aclose()
+    except Exception as error:  # noqa: BLE001 - the tear-down raises it
+        test.errors.append(error)

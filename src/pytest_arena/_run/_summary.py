@@ -6,19 +6,16 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._databases._builders import candidates, suggested_schema
+from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._report import Summary, kept_notes
-from pytest_arena._values import CodeLine
-from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._product import Manifest
 
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
@@ -62,27 +59,6 @@ def schema_to_set(config: Config) -> str:
     """Return the line of ``arena_schema`` that would create the tables, "" if unknown."""
     schema = "" if config.schema else suggested_schema(config.root)
     return config.schema_line(schema) if schema else ""
-
-
-def warn_of_drift(
-    config: Config, ledger: Ledger, schema: str, manifest: Manifest
-) -> None:
-    """Warn how the migrations differ from the models, or why there was no comparison."""
-    differences = manifest.differences
-    what = f"{schema}: the migrations differ from the models"
-    cause = "; ".join(differences)
-    fix = "alembic upgrade heads && alembic revision --autogenerate   on your own database"
-    if manifest.not_compared:
-        what = f"{schema}: the migrations were not compared with the models"
-        cause = manifest.not_compared
-        fix = "repair env.py, or ignore this warning"
-        # Without models there is nothing to compare.
-        if not any(True for _ in candidates()):
-            return
-    elif not differences:
-        return
-    line = CodeLine(str(config.root / schema), 1)
-    ledger.warn(MigrationDriftWarning, what, cause=cause, fix=fix, line=line)
 
 
 def _unread(databases: Databases) -> Iterator[str]:

@@ -140,7 +140,9 @@ class RunningTest:
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     under_way: int = 0  # the number of requests without an answer
-    changed: list[str] = field(default_factory=list)  # the names of changed databases
+    changed: dict[str, None] = field(
+        default_factory=dict
+    )  # the names of changed databases
     # The answers that the test reads while the app sends them.
     open_requests: list[OpenRequest] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
@@ -211,23 +213,23 @@ class RunningTest:
         self._has_started_app = True
         await app_run.ajoin()
 
-    def note_left_open(self) -> None:
-        """Note the requests that the test has left open. They are cancelled."""
-        self.owner.note_cancelled(
-            [each.line or each.request.shown for each in self.open_requests]
-        )
+    def lines_of_open_requests(self) -> list[CodeLine | str]:
+        """Return the lines of the requests that the test has left open."""
+        return [each.line or each.request.shown for each in self.open_requests]
 
     async def asettle(self) -> None:
         """Close the test's open requests, and wait for the work that its requests have begun."""
-        self.note_left_open()
-        await self.aclose_requests()
-        await self.owner.asettle_at_end()
+        if self.open_requests:
+            self.owner.note_cancelled(self.lines_of_open_requests())
+            await self.aclose_requests()
+        self.owner.note_cancelled(await self.owner.await_work())
 
     async def aclose(self) -> None:
         """Close the sessions and shut down the apps, which need the loop."""
         if self.sessions.is_used:
             await self.sessions.aclose()
-        await self.aclose_requests()
+        if self.open_requests:
+            await self.aclose_requests()
         for app_run in self.app_runs:
             await app_run.aclose()
 
@@ -395,12 +397,6 @@ class RunningTest:
         self.under_way = 0
         self.app_runs.clear()
         self.sessions = Sessions()
-
-    def note_changed(self, databases: list[str]) -> None:
-        """Note the names of databases that a level of the test has changed."""
-        for name in databases:
-            if name not in self.changed:
-                self.changed.append(name)
 
 
 class Current:

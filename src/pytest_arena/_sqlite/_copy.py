@@ -209,7 +209,7 @@ class Copy:
         with self._isolation_errors():
             self._put_in_place(snapshot)
 
-    def forget(self, *, is_undone: bool = False) -> None:  # noqa: ARG002 - SQLite has no sequences to reset
+    def forget(self) -> None:
         """Close the top level, and keep the current content."""
         self._levels.pop()
         del self._starts[self.depth + 1 :]

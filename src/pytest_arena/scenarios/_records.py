@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import _pytest.assertion.rewrite as rewriting
 
-from pytest_arena._run._fixture_levels import WideFixture
+from pytest_arena._run._levels import WideFixture
 from pytest_arena._values import Stage, counted
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 

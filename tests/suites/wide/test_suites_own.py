@@ -35,23 +35,3 @@ def test_each_test_is_a_transaction(connection, turn):
         session.commit()
         assert list(session.scalars(select(Order.item))) == ["mine"]
     transaction.rollback()
-
-
-@pytest.fixture(scope="module")
-def open_transaction(engine, arena):
-    if arena.isolation == "clone":
-        pytest.skip("clone cannot copy a database in which a transaction is open")
-    with engine.connect() as connection, connection.begin() as outer:
-        connection.execute(Order.__table__.insert().values(item="outer", status="new"))
-        yield connection
-        outer.rollback()
-
-
-@pytest.mark.parametrize("turn", [1, 2, 3])
-def test_each_test_is_a_savepoint(open_transaction, turn):
-    savepoint = open_transaction.begin_nested()
-    with Session(open_transaction, join_transaction_mode="create_savepoint") as session:
-        session.add(Order(item="mine"))
-        session.commit()
-        assert list(session.scalars(select(Order.item))) == ["outer", "mine"]
-    savepoint.rollback()
