@@ -180,7 +180,8 @@ def client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
-    return _apps_for_async_clients(request, arena_app).new_client(client_options)
+    _check_awaited(request)
+    return _apps(request, arena_app).new_client(client_options)
 
 
 @pytest.fixture
@@ -188,8 +189,8 @@ def client_as(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
-    apps = _apps_for_async_clients(request, arena_app)
-    return _client_maker(apps.new_client, client_options)
+    _check_awaited(request)
+    return _client_maker(_apps(request, arena_app).new_client, client_options)
 
 
 @pytest.fixture
@@ -197,8 +198,7 @@ def test_client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    _app_run(request, arena_app)
-    client = RUNS[request.config].apps.new_test_client(client_options)
+    client = _apps(request, arena_app).new_test_client(client_options)
     if not _is_async(request):
         client.arena_start()
     return client
@@ -231,14 +231,8 @@ def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> Live
     return server
 
 
-def _apps_for_async_clients(request: pytest.FixtureRequest, arena_app: object) -> Apps:
-    """Begin the app's run in this test. Return the maker of clients.
-
-    Raises:
-        ConfigError: a plain test function cannot await the client.
-    """
-    if not _is_async(request):
-        _check_awaited(request)
+def _apps(request: pytest.FixtureRequest, arena_app: object) -> Apps:
+    """Begin the app's run in this test. Return the maker of clients."""
     _app_run(request, arena_app)
     return RUNS[request.config].apps
 
@@ -256,6 +250,8 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
     Raises:
         ConfigError: the test function has the client as a parameter.
     """
+    if _is_async(request):
+        return
     name = request.fixturename
     test = getattr(request, "function", None)
     if test is not None and name in inspect.signature(test).parameters:

@@ -30,7 +30,7 @@ from pytest_arena._run._levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarize
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import AfterSessionError, ArenaError, causes
+from pytest_arena.errors import ArenaError, causes
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 
 PLAN = pytest.StashKey[Plan]()
-WIDE = pytest.StashKey[dict[object, WideFixture]]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
 SCENARIOS = pytest.StashKey["Scenarios | None"]()
 
@@ -79,7 +78,6 @@ def start(
         )
     run.databases.files.temporary = temporary
     RUNS[config] = run
-    config.stash[WIDE] = {}
     atexit.register(_write_late_faults, config)
     atexit.register(run.finish)  # if the session never finishes
     with _usage_errors():
@@ -241,9 +239,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         partial(_client_options, item),
         partial(_try_app, item),
     )
-    wide = item.config.stash[WIDE]
-    if wide and hasattr(item, "callspec"):
-        _finish_outdated(item, wide)
     if run.watcher is not None:
         scenarios = item.config.stash[SCENARIOS]
         if scenarios is not None:
@@ -254,19 +249,6 @@ def join_test(item: pytest.Item) -> None:
     """Begin a test that pytest already runs, because its code has begun the run."""
     pytest_runtest_setup(item)
     _enter_test(item.config)
-
-
-def _finish_outdated(item: Any, wide: dict[Any, WideFixture]) -> None:
-    """Tear down wider fixtures for which the test has another parameter.
-
-    pytest would do so later, after the set-up of fixtures whose levels are above.
-    """
-    for fixture in list(wide):
-        is_parametrized = fixture.argname in item.callspec.params
-        # Finishing a fixture also finishes its dependent fixtures.
-        is_set_up = fixture in wide
-        if is_parametrized and is_set_up and _others.is_outdated(item, fixture):
-            wide[fixture].finish()
 
 
 def _client_options(item: pytest.Item) -> Any:
@@ -542,10 +524,9 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         request.getfixturevalue,
         tuple(run.current.being_set_up),
     )
-    request.config.stash[WIDE][fixturedef] = owner
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
-    # tear-down, `_leave_fixture`. They run only after a set-up, which another plugin may prevent.
-    fixturedef.addfinalizer(partial(_leave_fixture, fixturedef, request.config))
+    # tear-down, `leave`. They run only after a set-up, which another plugin may prevent.
+    fixturedef.addfinalizer(lambda: run.fixtures.leave(owner))
     try:
         with phase_of(owner), run.fixtures.fixture(owner):
             yield
@@ -553,7 +534,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         if fixturedef.cached_result is not None:
             if fixturedef.cached_result[2] is not None:
                 # The failed set-up and its threads are over. Its finalizers may write.
-                owner = request.config.stash[WIDE][fixturedef] = WideFixture(
+                owner = WideFixture(
                     owner.name, owner.finish, owner.getfixturevalue, owner.requesters
                 )
             fixturedef.addfinalizer(partial(run.fixtures.before_teardown, owner))
@@ -566,29 +547,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
                 fixturedef.addfinalizer(owner.requesters[-1].finish)
 
 
-def _leave_fixture(fixturedef: Any, config: pytest.Config) -> None:
-    """Leave the fixture's level after its tear-down."""
-    owner = config.stash[WIDE].pop(fixturedef, None)
-    if owner is not None:
-        RUNS[config].fixtures.leave(owner)
-
-
 # The end.
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Fail a run in which a refusal followed the summary.
-
-    A connection after the end says nothing about the tests.
-    """
-    status = yield
-    if status != pytest.ExitCode.OK or config not in RUNS:
-        return status
-    refused = RUNS[config].ledger.unreported("")
-    if not all(isinstance(error, AfterSessionError) for error in refused):
-        return pytest.ExitCode.TESTS_FAILED
-    return status
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -631,15 +590,6 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
     if summary.refusals or summary.spoiled or summary.failures:
         return pytest.ExitCode.TESTS_FAILED
     return status
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_unconfigure() -> Generator[None, object, object]:
-    """Leave out the traceback of a refusal in another plugin's hook. One line names it later."""
-    try:
-        return (yield)
-    except AfterSessionError:
-        return None
 
 
 @pytest.hookimpl(optionalhook=True)

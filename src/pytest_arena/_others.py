@@ -2,7 +2,6 @@
 
 import sys
 import traceback
-from contextlib import suppress
 from typing import Any
 
 from pytest_arena.errors import ConfigError
@@ -18,29 +17,6 @@ def own_function(item: object) -> tuple[object, str, Any]:
     if hypothesis:
         return hypothesis, "inner_test", hypothesis.inner_test
     return item, "obj", function
-
-
-def _fixtures_of(item: object) -> dict[str, Any]:
-    """Return the fixtures of a test by their names. The test uses the last fixture of a name."""
-    info = getattr(item, "_fixtureinfo", None)
-    by_name: dict[str, object] = getattr(info, "name2fixturedefs", {})
-    return {name: fixtures for name, fixtures in by_name.items() if fixtures}
-
-
-def is_outdated(item: Any, fixture: Any) -> bool:
-    """Return whether a fixture was set up with another parameter than the test's parameter."""
-    fixtures = _fixtures_of(item).get(fixture.argname, ())
-    if fixture not in fixtures:
-        return False
-    result = fixture.cached_result
-    param = item.callspec.params[fixture.argname]
-    return result is not None and _differ(result[1], param)
-
-
-def _differ(value: object, other: object) -> bool:
-    with suppress(Exception):  # the `==` of arrays has no truth value
-        return value is not other and not value == other  # noqa: SIM201 - as pytest asks
-    return False
 
 
 def is_interruption(error: BaseException) -> bool:

@@ -126,7 +126,9 @@ class TestOwner(Owner):
 
     def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
         """Note the lines of requests and tasks that were cancelled before they finished."""
-        self.cut_off += [line for line in lines if line not in self.cut_off]
+        for line in lines:
+            if line not in self.cut_off:
+                self.cut_off.append(line)
 
     def end_work(self) -> None:
         """End this work with its test: cancel its queued jobs, and refuse it connections."""
@@ -224,9 +226,10 @@ class Tasks:
     def __init__(self) -> None:
         self._threads: WeakKeyDictionary[AbstractEventLoop, int] = WeakKeyDictionary()
 
-    def loops(self) -> list[AbstractEventLoop]:
-        """Return the loops that pytest-arena has seen."""
-        return alive(self._threads)
+    @property
+    def has_loops(self) -> bool:
+        """Whether pytest-arena has seen a loop that exists."""
+        return bool(self._threads)
 
     def record_loop(self, loop: AbstractEventLoop | None = None) -> None:
         """Record this loop, or the running loop. Do nothing if no asyncio loop runs."""
@@ -245,10 +248,13 @@ class Tasks:
         if running_loop() is not None:
             return []
         here = threading.get_ident()
-        for loop in self.loops():
+        idle = []
+        for loop in alive(self._threads):
             if loop.is_closed():
                 self._threads.pop(loop, None)
-        return [loop for loop in self.loops() if self._threads.get(loop) == here]
+            elif self._threads.get(loop) == here:
+                idle.append(loop)
+        return idle
 
     def end(self) -> list[CodeLine | str]:
         """Cancel the tasks that still run in idle loops. Return a line for each."""

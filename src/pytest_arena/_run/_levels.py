@@ -365,7 +365,7 @@ class FixtureLevels:
             # The test may have left work in a session, a connection or an event loop.
             or session_numbers()
             or self.levels.gate.registry.checked_out()
-            or self._tasks.loops()
+            or self._tasks.has_loops
         )
 
     def end_processes(self, owner: object) -> None:
@@ -394,13 +394,11 @@ class FixtureLevels:
         if self._apps.live is not None:
             patience = 0 if test.failed else test.owner.patience
             cancelled += self._apps.live.drain(patience)
-        if test.failed:
-            test.close_requests()
-            return
-        cancelled += test.lines_of_open_requests()
         # End open requests before the wait. A request that is inside a statement ends later.
-        test.close_requests()
-        test.owner.note_cancelled(cancelled + test.owner.wait_for_work())
+        cancelled += test.close_requests()
+        if not test.failed:
+            cancelled += test.owner.wait_for_work()
+            test.owner.note_cancelled(cancelled)
 
     def _cancel_tasks(self, test: RunningTest) -> None:
         # Called after the clients are closed: an open request may need its database to finish.

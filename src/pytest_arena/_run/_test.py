@@ -213,15 +213,10 @@ class RunningTest:
         self._has_started_app = True
         await app_run.ajoin()
 
-    def lines_of_open_requests(self) -> list[CodeLine | str]:
-        """Return the lines of the requests that the test has left open."""
-        return [each.line or each.request.shown for each in self.open_requests]
-
     async def asettle(self) -> None:
         """Close the test's open requests, and wait for the work that its requests have begun."""
         if self.open_requests:
-            self.owner.note_cancelled(self.lines_of_open_requests())
-            await self.aclose_requests()
+            self.owner.note_cancelled(await self.aclose_requests())
         self.owner.note_cancelled(await self.owner.await_work())
 
     async def aclose(self) -> None:
@@ -359,21 +354,28 @@ class RunningTest:
                 return turn
         return None
 
-    async def aclose_requests(self) -> None:
-        """Close the answers that are open in this loop, or in none. Raises the app's errors."""
+    async def aclose_requests(self) -> list[CodeLine | str]:
+        """Close the answers that are open in this loop, or in none. Raises the app's errors.
+
+        Return a line for each open answer.
+        """
         here = running_loop()
+        lines = _lines_of(self.open_requests)
         for request in [*self.open_requests]:
             if request.loop is here:
                 await request.close()  # type: ignore[misc] # an async client's
             elif request.loop is None:
                 request.close()
+        return lines
 
-    def close_requests(self) -> None:
-        """Close the answers of sync clients that the test has not read to their end."""
+    def close_requests(self) -> list[CodeLine | str]:
+        """Close the answers of sync clients that are open. Return a line for each open answer."""
+        lines = _lines_of(self.open_requests)
         for request in [*self.open_requests]:
             if request.loop is None:
                 with suppress(Exception):  # the app's clean-up may fail
                     request.close()
+        return lines
 
     # Called by levels, fixtures and reports.
 
@@ -397,6 +399,10 @@ class RunningTest:
         self.under_way = 0
         self.app_runs.clear()
         self.sessions = Sessions()
+
+
+def _lines_of(requests: list[OpenRequest]) -> list[CodeLine | str]:
+    return [each.line or each.request.shown for each in requests]
 
 
 class Current:
