@@ -10,34 +10,37 @@ import re
 import sys
 import unittest
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy.exc import SQLAlchemyError
 
-from pytest_arena import _fixtures, _others, _report
+from pytest_arena import _fixtures, _others
 from pytest_arena._app._kind import is_frameworks_app
-from pytest_arena._config._load import is_library
 from pytest_arena._config._read import Config, check_cache, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import phase_of
 from pytest_arena._process import interrupted
+from pytest_arena._run import _report
 from pytest_arena._run._levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
-from pytest_arena._run._summary import FactsOfProcesses, summarize
+from pytest_arena._run._summary import (
+    FactsOfProcesses,
+    Summary,
+    summarize,
+    summary_lines,
+)
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import ArenaError, causes
+from pytest_arena.errors import ArenaError
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
 
-    from pytest_arena._run._explanations import Statement
     from pytest_arena.scenarios._plugin import Scenarios
 
 
@@ -351,10 +354,11 @@ def pytest_runtest_makereport(
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
         item.session.shouldfail = run.ledger.ended_by or item.session.shouldfail
+    raised = call.excinfo.value if call.excinfo is not None else None
     if call.excinfo is not None:
-        _explain_error(item, report, call.excinfo)
-    if report.outcome == "failed":
-        _show_causes(report, call, run)
+        _report.explain_error(report, call.excinfo, run, item.config.option)
+    if report.outcome == "failed" and report.when == "call":
+        _report.show_causes(report, raised, run)
     if run.ledger.refusals:
         refused = run.ledger.unreported(item.nodeid)
         if refused:
@@ -362,63 +366,12 @@ def pytest_runtest_makereport(
             _report.report_swallowed(report, refused)
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
-        _show_story(report, call, run)
+        _report.show_story(report, call.excinfo, run)
     test = run.current.test
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.reported(report.when, report.outcome):
             report.sections.append(("arena", text))
     return report
-
-
-def _show_causes(
-    report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
-) -> None:
-    """Show the app's errors and the output of other programs in the report of a failed test."""
-    if report.when != "call":
-        return
-    raised = call.excinfo.value if call.excinfo else None
-    if run.test is not None:
-        app_errors = run.test.app_errors
-        handled = run.test.handled_traces
-        report.sections += _report.server_sections(app_errors, handled, raised)
-    report.sections += run.outputs()
-
-
-def _show_story(
-    report: pytest.TestReport, call: pytest.CallInfo[None], run: ArenaRun
-) -> None:
-    excinfo = call.excinfo
-    parts = run.story(excinfo.value if excinfo else None)
-    if excinfo is not None and isinstance(excinfo.value, AssertionError):
-        statements: list[Statement] = []
-        for entry in excinfo.traceback:
-            if not is_library(str(entry.path)):
-                statements.append((str(entry.statement), entry.frame.f_locals))
-        with suppress(Exception):  # an object of the test may raise any error
-            _report.show(report, "arena", run.stale(statements, parts))
-    _report.show(report, _report.STORY, _report.story_lines(parts))
-
-
-def _explain_error(
-    item: pytest.Item,
-    report: pytest.TestReport,
-    excinfo: pytest.ExceptionInfo[BaseException],
-) -> None:
-    run = RUNS[item.config]
-    error = excinfo.value
-    option = item.config.option
-    run.ledger.mark_reported(*causes(error))
-    _report.show_users_lines(report, excinfo, option)
-    test = run.test
-    if test is not None:
-        noted = [*test.sessions.failures, *(each for _, each in test.app_errors)]
-        is_of_app = any(cause is each for cause in causes(error) for each in noted)
-        is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
-        if is_of_app or is_of_sql:
-            _report.hide_library_frames(report, excinfo, option)
-    explanations = dict.fromkeys(map(run.explained, causes(error)))
-    for explanation in filter(None, explanations):
-        report.sections.append(("arena", explanation))
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -569,7 +522,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         summary = summarize(run.config, run.databases, run.ledger)
     except Exception:  # noqa: BLE001 - pytest would print no report of a failed test
         failure = f"pytest-arena could not write its summary:\n{format_exc()}"
-        summary = _report.Summary(failures=(failure,))
+        summary = Summary(failures=(failure,))
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for line in run.finish():
         if reporter is not None:
@@ -619,7 +572,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     verbosity = config.get_verbosity()
     if facts.mistake:
         terminalreporter.write_line(f"ERROR: {facts.mistake}", red=True)
-    lines = _report.lines(facts.summary, verbosity=verbosity)
+    lines = summary_lines(facts.summary, verbosity=verbosity)
     if lines and verbosity >= 0:
         terminalreporter.write_sep("=", "arena")
     for line in lines:

@@ -26,8 +26,9 @@ from pytest_arena._app._app_errors import no_port
 from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import BEGIN, RUNS, start_live_server
-from pytest_arena._report import STORY, server_sections, story_lines, users_trace
 from pytest_arena._run._facade import Arena
+from pytest_arena._run._report import STORY, server_sections, users_trace
+from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena.errors import ArenaError, ConfigError, redact
 
 if TYPE_CHECKING:
@@ -310,9 +311,9 @@ class LevelServer:
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""
         test = self._run.current.running()
-        sections = server_sections(test.app_errors, test.handled_traces, None)
+        sections = server_sections(test, None)
         sections += self._run.outputs()
-        lines = story_lines(self._run.story())
+        lines = story_lines(story_parts(test, None))
         if lines:
             sections.append((STORY, "\n".join(lines)))
         return "\n\n".join(f"{title}\n{text}" for title, text in sections)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     State = InstanceState[object]
     # A statement of the traceback, as source text, and the variables of its function.
-    Statement = tuple[str, Mapping[str, object]]
+    SourceStatement = tuple[str, Mapping[str, object]]
 
 
 def stale_lines(
-    statements: Sequence[Statement],
+    statements: Sequence[SourceStatement],
     fresh: Session,
     *,
     is_async: bool,

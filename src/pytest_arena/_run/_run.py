@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._app_run import session_lifespan
 from pytest_arena._app._app_state import note_other_apps, watch_wide_clients
 from pytest_arena._app._entry import watch_requests
-from pytest_arena._config._supported import FILE_PRODUCTS, kind_of_error
+from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases, Level
-from pytest_arena._databases._sessions import Engines, Sessions
+from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._connections import Registry
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._owner import begin_phase, owned_by
-from pytest_arena._run import _story, _summary
+from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._late_work import Tasks, TestOwner
 from pytest_arena._run._levels import FixtureLevels, Levels
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Database
-    from pytest_arena._report import StoryPart
-    from pytest_arena._run._explanations import Statement
     from pytest_arena._run._processes import Process
     from pytest_arena._values import Plan
 
@@ -265,11 +263,6 @@ class ArenaRun:
             "the app. Such an app needs a file in tests"
         )
 
-    @property
-    def test(self) -> RunningTest | None:
-        """The running test."""
-        return self.current.test
-
     def reported(self, when: str, outcome: str) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""
         test = self.current.test
@@ -328,37 +321,6 @@ class ArenaRun:
                     outputs.append((title, shown))
         return outputs
 
-    def explained(self, error: BaseException) -> str:
-        """Return an explanation of an error of a test, "" without one."""
-        from pytest_arena._run._explanations import explanation  # noqa: PLC0415 - only failed tests need it
-
-        if kind_of_error(error) == "no table":
-            line = _summary.schema_to_set(self.config)
-            return _EMPTY.format(line) if line else ""
-        held = [checkout.line for checkout in self.connections.checked_out()]
-        return explanation(error, held)
-
-    def story(self, raised: BaseException | None = None) -> list[StoryPart]:
-        """Return what the running test has changed so far. ``raised`` is the error of the test."""
-        if self.test is None:
-            return []
-        return _story.story_parts(self.test, raised)
-
-    def stale(
-        self, statements: Sequence[Statement], parts: Sequence[StoryPart]
-    ) -> list[str]:
-        """Return a line for each instance that a failed test names and a request has changed."""
-        if not (self.test and self.test.turns and any(part.changes for part in parts)):
-            return []
-        from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - only failed tests need it
-
-        fresh: Any = self.engines.open_session(
-            Sessions(), self.database(), wants_async=False
-        )
-        with fresh:
-            is_async = self.test.plan.is_async
-            return stale_lines(statements, fresh, is_async=is_async)
-
     def ways_to_look(self) -> list[str]:
         """Return the commands that open the databases of this test."""
         return [
@@ -396,11 +358,6 @@ class ArenaRun:
         products = self.databases.products.opened.values()
         left = [product.close() for product in products]
         return [line for line in left if line]
-
-
-_EMPTY = """\
-each test begins with an empty database, and no code of this test created the table
-next: {}   in pytest's configuration"""
 
 
 def conducted(

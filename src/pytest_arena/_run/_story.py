@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library, package_of
 from pytest_arena._gate._orm_sessions import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
-from pytest_arena._report import StoryPart
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import redact
 from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._run._test import Loss, RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
+
+
+@dataclass(frozen=True, slots=True)
+class StoryPart:
+    """One part of the story of a failed test: a request, the set-up of a fixture, or other work."""
+
+    title: str
+    changes: Changes | None
+    """None if they are unknown"""
+    rows: int = 8
+    """the largest number of shown rows of each table. 0 shows only the count"""
+    notes: tuple[str, ...] = ()
 
 
 def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:
@@ -416,3 +428,88 @@ def warn_of_late_commit(ledger: Ledger, request: Request) -> None:
         fix=_COMMIT_FIRST,
         key=line,
     )
+
+
+# The lines of the story.
+
+
+_WIDEST_TITLE = 48  # of titles in a column
+
+
+_MOST_LINES = 40
+
+
+def story_lines(parts: list[StoryPart]) -> list[str]:
+    """Return about forty lines: a line for each part, with its rows below.
+
+    With too many rows, only the last parts show rows, because a test fails at its end.
+    """
+    parts = list(_joined(parts))
+    space = _MOST_LINES - len(parts)
+    for part in parts:
+        space -= len(part.notes)
+    bodies = []
+    for part in reversed(parts):
+        rows = _rows_within(part, max(space, 0))
+        space -= len(rows)
+        bodies.append([*rows, *part.notes])
+    bodies.reverse()
+    width = _width_of_titles(parts)
+    shown = []
+    for part, body in zip(parts, bodies, strict=True):
+        line = _cut_title(part.title)
+        if part.changes is not None:
+            line = f"{line:<{width}}  {part.changes.counted()}"
+        shown.append(line)
+        shown += [f"    {text}" for text in body]
+    return shown
+
+
+def _width_of_titles(parts: list[StoryPart]) -> int:
+    """Return the width of the titles beside a number. Very wide titles do not count."""
+    width = 0
+    for part in parts:
+        length = len(_cut_title(part.title))
+        if part.changes is not None and width < length <= _WIDEST_TITLE:
+            width = length
+    return width
+
+
+def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:
+    """Join equal parts without changes, such as requests that poll until something exists."""
+
+    def kind(part: StoryPart) -> tuple[str, bool, bool]:
+        has_lines = bool(part.changes or part.notes)
+        return part.title, has_lines, part.changes is None
+
+    for (title, has_lines, _), group in groupby(parts, key=kind):
+        equal = list(group)
+        if has_lines or len(equal) == 1:
+            yield from equal
+        else:
+            number = len(equal)
+            yield replace(equal[0], title=f"{title}, {number:,} times")
+
+
+def _rows_within(part: StoryPart, space: int) -> list[str]:
+    """Return at most ``space`` lines of a part's rows. The last line counts the other rows."""
+    if part.changes is None or not part.rows:
+        return []
+    rows = part.changes.lines(part.rows)
+    if len(rows) <= space:
+        return rows
+    shown = rows[: max(space - 1, 0)]
+    if shown:
+        more = len(rows) - len(shown)
+        shown.append(f"… {more:,} lines more")
+    return shown
+
+
+_LONGEST_TITLE = 150
+
+
+def _cut_title(title: str) -> str:
+    title = " ".join(title.split())
+    if len(title) <= _LONGEST_TITLE:
+        return title
+    return title[: _LONGEST_TITLE - 1] + "…"

@@ -1,21 +1,230 @@
-"""Collects the facts of the summary from this process and its workers."""
+"""The summary: its facts, from this process and its workers, and its lines."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import re
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
-from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._report import Summary, kept_notes
+from pytest_arena._ledger import Ledger, TestFacts, noted_lines
+from pytest_arena._values import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._resolver import Databases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The facts of one process for the summary. Times are seconds."""
+
+    tests: tuple[TestFacts, ...] = ()
+    databases: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
+    refusals: tuple[str, ...] = ()
+    # Files and URLs of the app's databases that were changed.
+    spoiled: tuple[str, ...] = ()
+    # Files of these databases that are older than the run.
+    # For building templates that later runs use, and templates that ended with the run.
+    kept_seconds: float = 0.0
+    run_seconds: float = 0.0
+    products: tuple[str, ...] = ()
+    isolations: tuple[str, ...] = ()
+    has_template: bool = True
+    template_words: str = ""  # in place of words about templates
+    known: tuple[str, ...] = ()  # databases that engines named
+    unasked: tuple[str, ...] = ()  # databases that options name, but no engine
+    suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
+    failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
+    in_memory: int = 0  # databases in memory, which may have ended
+    verified: int = 0  # how often a whole database was read and compared
+    verified_seconds: float = 0.0
+
+    def __add__(self, other: Summary) -> Summary:
+        """Return the summary of two processes together."""
+        both = {
+            name: _added(getattr(self, name), getattr(other, name))
+            for name in self.__slots__
+        }
+        # Equal tests, and equal times, are different facts, but `_added` would drop one of them.
+        both["tests"] = self.tests + other.tests
+        both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))
+        return Summary(**both)
+
+
+def _added(value: object, other: Any) -> Any:
+    """Return the distinct items of two tuples, the sum of numbers, or the first true value."""
+    if isinstance(value, tuple):
+        return tuple(dict.fromkeys(value + other))
+    if isinstance(value, bool | str):
+        return value or other
+    return value + other
+
+
+def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
+    """Return the lines of the summary. With ``-v`` there is a line for each test too."""
+    if summary is None:
+        return []
+    if verbosity < 0:
+        return [f"arena: {line}" for line in _problem_lines(summary)]
+    shown = list(_whole_lines(summary))
+    if shown and verbosity > 0:
+        shown += _test_lines(summary)
+    return shown
+
+
+def _problem_lines(summary: Summary) -> Iterator[str]:
+    """Yield the lines that report a problem. ``-q`` shows only these lines."""
+    yield from noted_lines(summary.noted)
+    yield from summary.notes
+    yield from summary.failures
+    yield from spoiled_lines(summary.spoiled)
+    for refusal in summary.refusals:
+        yield f"outside of any test: {refusal}"
+
+
+def _whole_lines(summary: Summary) -> Iterator[str]:
+    """Yield the lines with figures, then the lines that report a problem."""
+    used = [test for test in summary.tests if test.databases]
+    if used:
+        yield _databases_line(summary)
+        yield _cost_line(summary, used)
+    if summary.verified:
+        cost = _ms(summary.verified_seconds)
+        times = f"verified {summary.verified} times"
+        yield f"{times} by reading a whole database, which took {cost} of this time"
+    has_template = summary.has_template or summary.template_words
+    if used and summary.suggestion and not has_template:
+        yield (
+            "set this, and delete create_all and drop_all in fixtures, so that each test "
+            "starts with the tables:"
+        )
+        yield indent(summary.suggestion, "    ")
+    known = ", ".join(sorted(summary.known)) or "none"
+    for name in summary.unasked:
+        problem = f"the options name a database {name!r}, but no engine used it"
+        yield f"{problem} (engines used: {known})"
+    yield from _problem_lines(summary)
+
+
+CHANGED = " was changed during this run, "
+
+
+def spoiled_lines(names: Iterable[str]) -> list[str]:
+    """Return a line for each changed file of the app."""
+    return [
+        f"{name}{CHANGED}by another program, which a test may have started, or before the app had "
+        "an engine for the file. Next: give that program arena.url, or let arena_schema make the "
+        f"tables. If tests may change the file: arena_allow = {name}"
+        for name in names
+    ]
+
+
+_MOST_NAMES = 8  # of databases
+
+
+_IN_MEMORY = re.compile(r"(?:\d+-)?memory")  # the name of a database in memory
+
+
+def _databases_line(summary: Summary) -> str:
+    databases = " and ".join(_named_databases(summary))
+    products = " and ".join(summary.products)
+    isolations = " and ".join(summary.isolations)
+    template = _template_words(summary)
+    return f"{databases} on {products}, isolation {isolations}; {template}"
+
+
+def _named_databases(summary: Summary) -> list[str]:
+    """Return words for the databases with a name, and words for those in memory."""
+    are_many = summary.in_memory > 1
+    names = list(summary.databases)
+    if are_many:  # a suite may have a database in memory for each test
+        names = [name for name in names if not _IN_MEMORY.fullmatch(name)]
+    named = []
+    if names:
+        shown = ", ".join(names[:_MOST_NAMES])
+        if len(names) > _MOST_NAMES:
+            shown += f" and {len(names) - _MOST_NAMES} more"
+        named.append(f"database {shown}")
+    if are_many:
+        named.append(f"{summary.in_memory:,} databases in memory")
+    return named or ["a database in memory"]  # this database ended with its test
+
+
+def _template_words(summary: Summary) -> str:
+    if summary.template_words:
+        return summary.template_words
+    if not summary.has_template:
+        return "no template: the database starts empty"
+    seconds = summary.kept_seconds + summary.run_seconds
+    if seconds:
+        return _build_words(summary, seconds)
+    return "template from the cache"
+
+
+def _build_words(summary: Summary, seconds: float) -> str:
+    words = f"template built in {_ms(seconds)}"
+    if not summary.kept_seconds:
+        return words
+    if summary.run_seconds:
+        return f"{words}, and its schema kept for the next run"
+    return f"{words}, and kept for the next run"
+
+
+def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
+    number = len(used)
+    tests = len(summary.tests)
+    changed = sum(bool(test.changed) for test in used)
+    line = f"{number} of {tests} tests had a separate database"
+    if number < tests:
+        line += f" ({tests - number} used none)"
+    first, *others = [test.isolation_seconds for test in used]
+    cost = f"{_ms(first)} for the first test"
+    if others:
+        cost += f", {_ms(sum(others) / len(others))} for each other test"
+    return f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
+
+
+_LONGEST_NAME = 70  # of a test under `-v`: the rest of the line fits beside it
+
+
+def _test_lines(summary: Summary) -> Iterator[str]:
+    """Yield a line for each test: its databases, its requests, the cost of its isolation."""
+    names = [_short(test.name) for test in summary.tests]
+    width = max(map(len, names), default=0)
+    for name, test in zip(names, summary.tests, strict=True):
+        yield f"{name:<{width}}  {_facts_of(test)}"
+
+
+def _facts_of(test: TestFacts) -> str:
+    if not test.databases:
+        return "no database"
+    parts = [f"had {', '.join(test.databases)}"]
+    if test.requests:
+        parts.append(counted(test.requests, "request"))
+    changed = ", ".join(test.changed) or "nothing"
+    parts.append(f"changed {changed}")
+    parts.append(_ms(test.isolation_seconds))
+    return "; ".join(parts)
+
+
+def _short(name: str) -> str:
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return "…" + name[1 - _LONGEST_NAME :]
+
+
+def _ms(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.2f} ms"
+    return f"{seconds:.1f} s"
 
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
@@ -126,3 +335,13 @@ class FactsOfProcesses:
             tests = tuple(TestFacts(*facts) for facts in values["tests"])
             summary = Summary(**{**values, "tests": tests})
             self.summary = self.summary + summary if self.summary else summary
+
+
+def kept_notes(texts: list[str]) -> list[str]:
+    """Return the line with the place of the kept databases of passed tests."""
+    if not texts:
+        return []
+    last = texts[-1]
+    if len(texts) > 1:
+        last += f" (and of {len(texts) - 1} more tests, beside it)"
+    return [last]

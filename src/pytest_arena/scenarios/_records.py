@@ -197,7 +197,7 @@ class Recorder:
 
     def _seeded(self, item: Any) -> list[Json]:
         """Return the rows that existed before the first request, by their source."""
-        test = self.run.test
+        test = self.run.current.test
         if test is None:
             return []
         sources: list[Json] = []
@@ -232,7 +232,7 @@ class Recorder:
 
     def _changed(self, request: Request) -> Json:
         """Return the rows that a request changed, by table. Rows are 0 if they are unknown."""
-        test = self.run.test
+        test = self.run.current.test
         turn = test.turn_of(request) if test is not None and self.counts_rows else None
         if turn is not None and turn.before is not None and turn.after is not None:
             rows: Json | None = self._rows(turn.before, turn.after)

@@ -96,7 +96,7 @@ class Sabotage:
         error = call.excinfo.value if call.excinfo else None
         if not isinstance(error, AssertionError | fail.Exception):
             return False
-        test = self._recorder.run.test
+        test = self._recorder.run.current.test
         app_errors = [each for _, each in test.app_errors] if test else []
         return not any(cause is each for cause in causes(error) for each in app_errors)
 
