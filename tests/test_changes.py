@@ -9,7 +9,7 @@ import pytest
 
 from pytest_arena import Changes, deleted, inserted
 from pytest_arena._changes import shown
-from pytest_arena._expect import Expected, difference
+from pytest_arena._run._expect import Expected, difference
 from pytest_arena._run._story import StoryPart, story_lines
 from pytest_arena._values import TableRows
 

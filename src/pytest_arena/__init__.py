@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pytest_arena._app._clients import AsyncClient, ClientAs, TestClient
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._changes import Change, Changes
-    from pytest_arena._expect import deleted, inserted, updated
     from pytest_arena._ledger import Request
+    from pytest_arena._run._expect import deleted, inserted, updated
     from pytest_arena._run._facade import Arena
     from pytest_arena._run._processes import Process
     from pytest_arena.errors import (
@@ -89,9 +89,9 @@ _MODULES = {
     "Scenario": "scenarios._blocks",
     "TemplateError": "errors",
     "TestClient": "_app._clients",
-    "deleted": "_expect",
-    "inserted": "_expect",
-    "updated": "_expect",
+    "deleted": "_run._expect",
+    "inserted": "_run._expect",
+    "updated": "_run._expect",
 }
 
 

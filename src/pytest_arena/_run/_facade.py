@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import textwrap
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from pytest_arena._changes import Changes
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._expect import Expected, difference
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
+from pytest_arena._run._expect import (
+    Expected,
+    ExpectedChanges,
+    StatementLimit,
+    changes_between,
+    commit,
+    statements_of,
+)
 from pytest_arena._run._faults import Fault
 from pytest_arena._values import counted
 from pytest_arena.errors import (
     IsolationError,
     RefusedError,
 )
-from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
         Callable,
         Collection,
         Generator,
-        Iterable,
         Iterator,
         Mapping,
         Sequence,
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._processes import Process
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
-    from pytest_arena._values import CodeLine
 
     S = TypeVar("S", bound="AsyncSession | Session", default="AsyncSession")
 else:
@@ -121,7 +123,7 @@ class Arena(Generic[S]):
     @property
     def statements(self) -> tuple[str, ...]:
         """The statements that the app's engines sent in the requests of this test, in order."""
-        return tuple(_statements_of(self.requests))
+        return tuple(statements_of(self.requests))
 
     def session(
         self,
@@ -304,8 +306,8 @@ class Arena(Generic[S]):
         watched = self._run.database(database)
         if request is not None:
             return _changes_of(self._run, request, watched)
-        _commit(self._run)
-        return _changes_between(watched, None, None)
+        commit(self._run)
+        return changes_between(watched, None, None)
 
     def expect_changes(
         self,
@@ -427,109 +429,6 @@ class Arena(Generic[S]):
         return [error for error in errors if isinstance(error, RefusedError)]
 
 
-@dataclass(slots=True, eq=False)
-class ExpectedChanges:
-    """A ``with`` or ``async with`` block, and the changes that the test expects of it."""
-
-    run: Any  # an `ArenaRun`, which is no public type
-    expected: Mapping[str, Expected]
-    ignore: Collection[str]
-    database: str
-    _since: tuple[Database, object] = field(init=False)
-
-    def __enter__(self) -> Self:
-        _commit(self.run)
-        return self._opened()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            return
-        _commit(self.run)
-        lines: list[CodeLine | str] = []
-        test = self.run.current.test
-        if test is not None and running_loop() is not None:
-            test.owner.settled(0)  # a plain `with` in an async test cannot wait
-        elif test is not None:
-            lines = test.owner.wait_for_work()
-        self._check(lines)
-
-    async def __aenter__(self) -> Self:
-        await _acommit(self.run)
-        return self._opened()
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            return
-        await _acommit(self.run)
-        test = self.run.current.test
-        self._check(await test.owner.await_work() if test is not None else [])
-
-    def _opened(self) -> Self:
-        database = self.run.database(self.database)
-        isolation = database.isolation
-        # Some isolations read the whole database.
-        moment = None if isolation is None else isolation.moment(exact=True)
-        self._since = (database, moment)
-        return self
-
-    def _check(self, unfinished: Iterable[CodeLine | str]) -> None:
-        for line in unfinished:
-            self.run.ledger.warn(
-                LateWorkWarning,
-                "arena.expect_changes(…) compared the rows while work of a request still ran, so "
-                "it lacks the later writes of that work",
-                cause=line,
-                fix="let the work end before the block does (or a longer arena_settle)",
-            )
-        changes = _changes_between(*self._since, None)
-        differences = difference(changes, self.expected, ignore=self.ignore)
-        if differences:
-            raise AssertionError(differences)
-        _note_assertion(self.run, "arena.expect_changes(…)")
-
-
-def _commit(run: ArenaRun) -> None:
-    """Commit pending work, like before a request of a sync client."""
-    test = run.current.on_top()
-    if test is not None:
-        test.sessions.commit()
-
-
-async def _acommit(run: ArenaRun) -> None:
-    """Commit pending work, like before a request of an async client."""
-    test = run.current.on_top()
-    if test is not None:
-        await test.sessions.acommit()
-
-
-def _note_assertion(run: ArenaRun, text: str) -> None:
-    """Note that an assertion of pytest-arena has passed, and its line in the test."""
-    if run.watcher is not None:
-        line = user_line()
-        run.watcher.asserted(f"{line.file}:{line.number}" if line else "", text)
-
-
-def _changes_between(database: Database, since: object, until: object) -> Changes:
-    """Return what has changed in a database between two moments of its isolation.
-
-    Raises:
-        IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
-    """
-    isolation = database.isolation
-    rows = isolation.rows_changed(since, until) if isolation is not None else []
-    changes = Changes.of(rows)
-    if changes.counts_more:
-        raise IsolationError(
-            f"not all changed rows of {database.name} are known: {changes.counted()}",
-            why="a wider fixture changed the schema. pytest-arena kept only some of the rows that "
-            "it wrote before this test",
-            cause=str(user_line() or "arena.changes()"),
-            fix="arena.changes()   in the set-up of that fixture, or create the tables by "
-            "arena_schema",
-        )
-    return changes
-
-
 def _changes_of(run: ArenaRun, request: object, database: Database) -> Changes:
     """Return the changes of a request.
 
@@ -560,64 +459,7 @@ def _changes_of(run: ArenaRun, request: object, database: Database) -> Changes:
     if after is not None and database not in after.times:
         return Changes.of([])  # it did not exist yet
     until = after.times.get(database) if after is not None else None
-    return _changes_between(database, before.times.get(database), until)
-
-
-@dataclass(slots=True, eq=False)
-class StatementLimit:
-    """A ``with`` block, and the number of statements that its requests may send."""
-
-    run: Any  # an `ArenaRun`, which is no public type
-    count: int
-    _before: int = 0  # the number of requests before the block
-
-    def __enter__(self) -> Self:
-        self._before = len(self.run.ledger.requests)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            return
-        sent = self.run.ledger.requests[self._before :]
-        requests = [request for request in sent if not request.is_login]
-        if not requests:
-            raise AssertionError(
-                "no request was made in this block: arena.max_statements(…) counts the statements "
-                "of requests"
-            )
-        statements = _statements_of(requests)
-        if len(statements) > self.count:
-            raise AssertionError(_too_many(requests, statements, self.count))
-        _note_assertion(self.run, "arena.max_statements(…)")
-
-
-def _statements_of(requests: Iterable[Request]) -> list[str]:
-    statements: list[str] = []
-    for request in requests:
-        statements += request.statements
-    return statements
-
-
-_MOST_STATEMENTS = 5  # in a message
-
-
-def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
-    what = "1 statement was" if len(sent) == 1 else f"{len(sent):,} statements were"
-    allowed = "1 is" if count == 1 else f"{count:,} are"
-    lines = [f"{what} sent in this block, and {allowed} allowed:"]
-    for request in requests:
-        words = f"{request.method} {request.path} {request.status or request.error}"
-        lines.append(f"  {words}: {len(request.statements):,}")
-    lines.append("the most frequent ones:")
-    most_frequent = Counter(sent).most_common(_MOST_STATEMENTS)
-    for statement, times in most_frequent:
-        text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
-        lines.append(f"  {counted(times, 'time')}: {text}")
-    if most_frequent[0][1] > 1:
-        lines.append(
-            "next: load rows that belong together at once: selectinload(…) or a join"
-        )
-    return "\n".join(lines)
+    return changes_between(database, before.times.get(database), until)
 
 
 def _records_of(request: Any, requests: list[Request]) -> list[Request]:

@@ -1,0 +1,353 @@
+"""What a test expects of a block: its changes, and the number of its statements."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Self
+
+from pytest_arena._changes import Changes, shown_in
+from pytest_arena._origin import user_line
+from pytest_arena._process import running_loop
+from pytest_arena._values import counted
+from pytest_arena.errors import IsolationError
+from pytest_arena.warnings import LateWorkWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from pytest_arena._changes import Change, Kind
+    from pytest_arena._ledger import Request
+    from pytest_arena._product import Database
+    from pytest_arena._run._run import ArenaRun
+    from pytest_arena._values import CodeLine
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRows:
+    """An expected number of rows of one kind, each with these values of columns."""
+
+    kind: Kind
+    number: int
+    values: Mapping[str, object]
+
+    def matches(self, change: Change) -> bool:
+        """Return whether a row is of this kind and has all values."""
+        if change.kind != self.kind:
+            return False
+        row = change.row
+        for name, value in self.values.items():
+            if name not in row or row[name] != value:
+                return False
+        return True
+
+    def text(self) -> str:
+        """Return words such as ``1 inserted row with item='chair'``."""
+        text = counted(self.number, f"{self.kind} row")
+        if self.values:
+            text += " with"
+        for name, value in self.values.items():
+            text += f" {name}={shown_in(name, value)}"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The expectation for a table. ``inserted``, ``updated``, ``deleted`` and ``&`` create it."""
+
+    parts: tuple[ExpectedRows, ...]
+
+    def __and__(self, other: object) -> Expected:
+        if not isinstance(other, Expected):
+            return NotImplemented
+        return Expected(self.parts + other.parts)
+
+
+def inserted(number: int = 1, /, **columns: object) -> Expected:
+    """Expect that exactly ``number`` rows with these values are inserted into a table.
+
+    Without values, each inserted row counts. ``&`` joins several expectations for one table.
+
+    Example::
+
+        with arena.expect_changes(orders=inserted(1, status="paid") & updated(2)):
+            test_client.post("/orders")
+
+    Raises:
+        ValueError: the number is less than 1.
+    """
+    return _expected("inserted", number, columns)
+
+
+def updated(number: int = 1, /, **columns: object) -> Expected:
+    """Expect that exactly ``number`` rows of a table are updated to these values.
+
+    A row whose primary key changes counts as a deleted and an inserted row. So does each changed
+    row of a table without a primary key.
+
+    Example::
+
+        with arena.expect_changes(stock=updated(1, amount=4)):
+            test_client.post("/orders")
+
+    Raises:
+        ValueError: the number is less than 1.
+    """
+    return _expected("updated", number, columns)
+
+
+def deleted(number: int = 1, /, **columns: object) -> Expected:
+    """Expect that exactly ``number`` rows with these values are deleted from a table.
+
+    Example::
+
+        with arena.expect_changes(orders=deleted(1, id=7)):
+            test_client.delete("/orders/7")
+
+    Raises:
+        ValueError: the number is less than 1.
+    """
+    return _expected("deleted", number, columns)
+
+
+def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expected:
+    if number < 1:
+        raise ValueError(f"{kind}({number}): leave a table out that must not change")
+    rows = ExpectedRows(kind, number, columns)
+    return Expected((rows,))
+
+
+def difference(
+    changes: Changes, expected: Mapping[str, Expected], *, ignore: Collection[str] = ()
+) -> str:
+    """Return lines about unexpected and missing rows, or "".
+
+    ``ignore`` has names or patterns of tables. Changes of these tables do not count, except of
+    tables with an expectation.
+    """
+    patterns = (ignore,) if isinstance(ignore, str) else ignore
+    names = set(expected)
+    for name in changes.tables:
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            names.add(name)
+    lines = ["the database did not change as expected"]
+    for name in sorted(names):
+        rows = expected.get(name, Expected(()))
+        lines += _table_lines(name, changes[name], rows)
+    if len(lines) == 1:
+        return ""
+    lines.append(f"all changes: {changes.counted()}")
+    return "\n".join(lines)
+
+
+_MOST = 20  # rows of a table in a message
+
+
+def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[str]:
+    """Yield a line for each unexpected row of a table, and each expectation with missing rows.
+
+    Each row counts for one expectation. The expectation with the fewest spare rows gets its rows
+    first.
+    """
+    rows = list(changes)
+    free = set(range(len(rows)))
+    matching: dict[int, set[int]] = {}
+    for number, part in enumerate(expected.parts):
+        matching[number] = {place for place in free if part.matches(rows[place])}
+    missing = {}
+    while matching:
+        spare = {
+            number: len(places & free) - expected.parts[number].number
+            for number, places in matching.items()
+        }
+        number = min(spare, key=lambda number: spare[number])
+        wanted = expected.parts[number].number
+        taken = sorted(matching.pop(number) & free)[:wanted]
+        free.difference_update(taken)
+        missing[number] = wanted - len(taken)
+    unexpected = [rows[place] for place in sorted(free)]
+    for row in unexpected[:_MOST]:
+        yield f"  unexpected: {row}"
+    more = len(unexpected) - _MOST
+    if more > 0:
+        yield f"  unexpected: … {more:,} rows of {name} more"
+    for number, part in enumerate(expected.parts):
+        if missing[number]:
+            why = _why_missing(part, rows, part.number - missing[number])
+            yield f"  missing:    {name}: {part.text()}{why}"
+
+
+def _why_missing(part: ExpectedRows, rows: list[Change], number: int) -> str:
+    """Return why rows are missing: unknown columns or too few rows. Or ""."""
+    unknown = [name for name in part.values if rows and name not in rows[0].row]
+    if unknown:
+        return f" (the table has no column {', '.join(unknown)})"
+    if number:
+        verb = "is" if number == 1 else "are"
+        return f" (there {verb} only {number:,})"
+    return ""
+
+
+# The blocks.
+
+
+@dataclass(slots=True, eq=False)
+class ExpectedChanges:
+    """A ``with`` or ``async with`` block, and the changes that the test expects of it."""
+
+    run: Any  # an `ArenaRun`, which is no public type
+    expected: Mapping[str, Expected]
+    ignore: Collection[str]
+    database: str
+    _since: tuple[Database, object] = field(init=False)
+
+    def __enter__(self) -> Self:
+        commit(self.run)
+        return self._opened()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        commit(self.run)
+        lines: list[CodeLine | str] = []
+        test = self.run.current.test
+        if test is not None and running_loop() is not None:
+            test.owner.settled(0)  # a plain `with` in an async test cannot wait
+        elif test is not None:
+            lines = test.owner.wait_for_work()
+        self._check(lines)
+
+    async def __aenter__(self) -> Self:
+        await acommit(self.run)
+        return self._opened()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        await acommit(self.run)
+        test = self.run.current.test
+        self._check(await test.owner.await_work() if test is not None else [])
+
+    def _opened(self) -> Self:
+        database = self.run.database(self.database)
+        isolation = database.isolation
+        # Some isolations read the whole database.
+        moment = None if isolation is None else isolation.moment(exact=True)
+        self._since = (database, moment)
+        return self
+
+    def _check(self, unfinished: Iterable[CodeLine | str]) -> None:
+        for line in unfinished:
+            self.run.ledger.warn(
+                LateWorkWarning,
+                "arena.expect_changes(…) compared the rows while work of a request still ran, so "
+                "it lacks the later writes of that work",
+                cause=line,
+                fix="let the work end before the block does (or a longer arena_settle)",
+            )
+        changes = changes_between(*self._since, None)
+        differences = difference(changes, self.expected, ignore=self.ignore)
+        if differences:
+            raise AssertionError(differences)
+        _note_assertion(self.run, "arena.expect_changes(…)")
+
+
+def commit(run: ArenaRun) -> None:
+    """Commit pending work, like before a request of a sync client."""
+    test = run.current.on_top()
+    if test is not None:
+        test.sessions.commit()
+
+
+async def acommit(run: ArenaRun) -> None:
+    """Commit pending work, like before a request of an async client."""
+    test = run.current.on_top()
+    if test is not None:
+        await test.sessions.acommit()
+
+
+def _note_assertion(run: ArenaRun, text: str) -> None:
+    """Note that an assertion of pytest-arena has passed, and its line in the test."""
+    if run.watcher is not None:
+        line = user_line()
+        run.watcher.asserted(f"{line.file}:{line.number}" if line else "", text)
+
+
+def changes_between(database: Database, since: object, until: object) -> Changes:
+    """Return what has changed in a database between two moments of its isolation.
+
+    Raises:
+        IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
+    """
+    isolation = database.isolation
+    rows = isolation.rows_changed(since, until) if isolation is not None else []
+    changes = Changes.of(rows)
+    if changes.counts_more:
+        raise IsolationError(
+            f"not all changed rows of {database.name} are known: {changes.counted()}",
+            why="a wider fixture changed the schema. pytest-arena kept only some of the rows that "
+            "it wrote before this test",
+            cause=str(user_line() or "arena.changes()"),
+            fix="arena.changes()   in the set-up of that fixture, or create the tables by "
+            "arena_schema",
+        )
+    return changes
+
+
+@dataclass(slots=True, eq=False)
+class StatementLimit:
+    """A ``with`` block, and the number of statements that its requests may send."""
+
+    run: Any  # an `ArenaRun`, which is no public type
+    count: int
+    _before: int = 0  # the number of requests before the block
+
+    def __enter__(self) -> Self:
+        self._before = len(self.run.ledger.requests)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        sent = self.run.ledger.requests[self._before :]
+        requests = [request for request in sent if not request.is_login]
+        if not requests:
+            raise AssertionError(
+                "no request was made in this block: arena.max_statements(…) counts the statements "
+                "of requests"
+            )
+        statements = statements_of(requests)
+        if len(statements) > self.count:
+            raise AssertionError(_too_many(requests, statements, self.count))
+        _note_assertion(self.run, "arena.max_statements(…)")
+
+
+def statements_of(requests: Iterable[Request]) -> list[str]:
+    statements: list[str] = []
+    for request in requests:
+        statements += request.statements
+    return statements
+
+
+_MOST_STATEMENTS = 5  # in a message
+
+
+def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
+    what = "1 statement was" if len(sent) == 1 else f"{len(sent):,} statements were"
+    allowed = "1 is" if count == 1 else f"{count:,} are"
+    lines = [f"{what} sent in this block, and {allowed} allowed:"]
+    for request in requests:
+        words = f"{request.method} {request.path} {request.status or request.error}"
+        lines.append(f"  {words}: {len(request.statements):,}")
+    lines.append("the most frequent ones:")
+    most_frequent = Counter(sent).most_common(_MOST_STATEMENTS)
+    for statement, times in most_frequent:
+        text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
+        lines.append(f"  {counted(times, 'time')}: {text}")
+    if most_frequent[0][1] > 1:
+        lines.append(
+            "next: load rows that belong together at once: selectinload(…) or a join"
+        )
+    return "\n".join(lines)
