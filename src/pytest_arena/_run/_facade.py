@@ -481,9 +481,9 @@ def _records_of(request: Any, requests: list[Request]) -> list[Request]:
 
 
 def _record_of(response: Any, requests: list[Request]) -> Request:
-    known: Request | None = getattr(response, "extensions", {}).get("arena")
-    if known is not None:
-        return known
+    attached: Request | None = getattr(response, "extensions", {}).get("arena")
+    if attached is not None:
+        return attached
     sent = response.request
     path = getattr(sent, "path", None) or sent.url.path
     found = [

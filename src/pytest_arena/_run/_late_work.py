@@ -151,7 +151,8 @@ class TestOwner(Owner):
         """Wait in a loop like `wait_for_work`."""
         end = seconds() + (self.patience if patience is None else patience)
         while self.has_begun:
-            await _let_pass()
+            for _ in range(_PASSES):
+                await async_rest(0)
             lines = self.unfinished()
             if not lines or seconds() >= end:
                 return lines
