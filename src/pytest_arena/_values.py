@@ -2,7 +2,6 @@
 
 import hashlib
 import linecache
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -11,26 +10,6 @@ from pathlib import Path
 # A pattern of the blanks and comments before the first word of a statement. It matches in one way
 # only. Otherwise the regex would try many combinations.
 STATEMENT_START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"
-
-# A string literal, a quoted name or a dollar-quoted string. These have no comments.
-_QUOTED = r"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|"(?:[^"]|"")*+"
-|(?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$""".replace("\n", "")
-_QUOTED_OR_COMMENT = re.compile(
-    rf"(?s){_QUOTED}|(?P<comment>--[^\n\r]*|/\*(?:[^*]++|\*(?!/))*\*/)"
-)
-
-
-def without_comments(statement: str) -> str:
-    """Return a statement with a blank for each comment. Without a comment this takes 0.1 µs.
-
-    >>> without_comments("UPDATE/* the whole */ stock */item SET note = '-- none' -- all")
-    "UPDATE  stock */item SET note = '-- none'  "
-    """
-    if "--" not in statement and "/*" not in statement:
-        return statement
-    return _QUOTED_OR_COMMENT.sub(
-        lambda match: " " if match["comment"] else match[0], statement
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

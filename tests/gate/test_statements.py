@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from pytest_arena._gate._statements import classify
-from pytest_arena._mysql._statements import ALTERING as MYSQL
-from pytest_arena._postgresql._driver_guard import ALTERING as POSTGRESQL
-from pytest_arena._sqlite._connections import ALTERING as SQLITE
-
-if TYPE_CHECKING:
-    import re
+from pytest_arena._mysql._statements import WORDS as MYSQL
+from pytest_arena._postgresql._driver_guard import WORDS as POSTGRESQL
+from pytest_arena._product._statements import Reach, Words, classify
+from pytest_arena._sqlite._connections import WORDS as SQLITE
 
 TABLES = {
     "insert into scores (points) values (1)": "scores",
@@ -32,6 +27,33 @@ TABLES = {
 def test_the_written_table(text: str) -> None:
     """As the app names it."""
     assert classify(text, SQLITE).table == TABLES[text]
+
+
+REACHES = {
+    Reach.NOTHING: (
+        "SELECT 'delete from t'",
+        "WITH a AS (SELECT 1) SELECT * FROM a",
+        "CREATE TEMPORARY TABLE t (a int)",
+        "/* UPDATE t SET */ COMMIT;",
+        "SET @a = 1",
+    ),
+    Reach.TABLE: (
+        'INSERT t VALUES ("a; b")',
+        "REPLACE INTO `t` VALUES (1)",
+        "UPDATE IGNORE t AS x SET a = 1",
+        "DELETE FROM t WHERE a = 'it\\'s; c'",
+        "TRUNCATE t",
+    ),
+    Reach.ROWS: ("UPDATE t JOIN u SET a = 1", "DELETE t FROM t JOIN u", "LOAD DATA INFILE 'a'"),
+    Reach.SCHEMA: ("ALTER TABLE t ADD a int", "SELECT 1; DELETE FROM t", "CALL f()", "EXECUTE s"),
+}
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_what_a_statement_may_write_on_mysql(reach: Reach) -> None:
+    """A statement that is not known may write anything."""
+    for text in REACHES[reach]:
+        assert classify(text, MYSQL).reach is reach, text
 
 
 @pytest.mark.parametrize(
@@ -87,9 +109,37 @@ KEEPING = {
 
 
 @pytest.mark.parametrize("pattern", ALTERING, ids=["sqlite", "postgresql", "mysql"])
-def test_the_session(pattern: re.Pattern[str]) -> None:
+def test_the_session(pattern: Words) -> None:
     """A setting of the transaction alone does not alter it."""
     for text in ALTERING[pattern]:
         assert classify(text, pattern).alters_session, text
     for text in KEEPING[pattern]:
         assert not classify(text, pattern).alters_session, text
+
+
+BEYOND = (
+    ("drop  Database shop", "DROP DATABASE"),
+    ("/* x */ ALTER -- y\n SYSTEM SET a = 1", "ALTER SYSTEM"),
+    ("SELECT 1; drop role a", "DROP ROLE"),
+    ("ALTER USER a NOLOGIN", "ALTER USER"),
+    ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity", "PG_TERMINATE_BACKEND"),
+)
+HARMLESS = (
+    "create role a",
+    "select 'drop role'",
+    "DO $$ BEGIN EXECUTE format('ALTER ROLE a IN DATABASE %I SET b = 1'); END $$",
+    "SELECT 1 /* DROP ROLE a */",
+    "INSERT INTO notes VALUES ('drop database x')",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()",
+    "DROP USER MAPPING FOR a SERVER b",
+    "ALTER TABLE users ADD role text",
+)
+
+
+def test_what_reaches_beyond_a_database_is_known_pitfall_138() -> None:
+    """Anywhere in a script. A statement that only has such words in it does not."""
+    for statement, found in BEYOND:
+        assert classify(statement, POSTGRESQL).beyond == found, statement
+    for statement in HARMLESS:
+        assert classify(statement, POSTGRESQL).beyond == "", statement
+    assert classify("drop schema IF EXISTS shop", MYSQL).beyond == "DROP SCHEMA"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._refill import _restoring
-from pytest_arena._mysql._statements import ANY_TABLE, SCHEMA, _parse, _written_by
 from pytest_arena._postgresql import _journal
 from pytest_arena._postgresql._live_databases import ClonedDatabase, JournaledDatabase
 from pytest_arena._product._levels import Look
+from pytest_arena._product._statements import Reach, _written, classify
 from pytest_arena._sqlite._copy import Copy
 from tests.servers.postgresql import connect
 
@@ -51,8 +51,7 @@ class InPython(Defect):
 
     def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """Replace the function."""
-        # Without its cache, which has results of the function that is replaced.
-        patch.setattr("pytest_arena._mysql._statements._parse_kept", _parse)
+        classify.cache_clear()  # it has results of the function that is replaced
         if isinstance(self.owner, str):
             patch.setattr(f"pytest_arena.{self.owner}.{self.function}", self.replacement)
         else:
@@ -182,30 +181,35 @@ def _restoring_keyed(table: Table, frozen: str, live: str) -> Iterator[str]:
 
 
 def _without_schema(text: str) -> object:
-    database, table = _written_by(text)
-    return database, ANY_TABLE if table == SCHEMA else table
+    table, reach = _written(text)
+    return table, Reach.ROWS if reach is Reach.SCHEMA else reach
 
 
 _SETTINGS = r"SET \"?(?!search)\w+\"? TO [^\n]*"
 _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
     "cascades are not followed": (
         22,
-        "_isolation",
+        "_mysql._isolation",
         "with_cascades",
         lambda names, _cascades: set(names),
     ),
-    "counters stay": (0, "_refill", "_restore_counters", lambda *_: None),
+    "counters stay": (0, "_mysql._refill", "_restore_counters", lambda *_: None),
     "texts are compared by a collation": (
         0,
-        "_tables",
+        "_mysql._tables",
         "_exact",
         lambda alias, name, _kind: f"{alias}.`{name}`",
     ),
-    "a table without a key is not restored": (0, "_refill", "_restoring", _restoring_keyed),
-    "a change of the schema is not noticed": (1, "_statements", "_written_by", _without_schema),
+    "a table without a key is not restored": (0, "_mysql._refill", "_restoring", _restoring_keyed),
+    "a change of the schema is not noticed": (
+        1,
+        "_product._statements",
+        "_written",
+        _without_schema,
+    ),
     "a view is taken for a table": (
         3,
-        "_refill.Written",
+        "_mysql._refill.Written",
         "names_in",
         lambda written, known: {name for name in known if name in written.tables},
     ),
@@ -293,9 +297,7 @@ DEFECTS: tuple[Defect, ...] = (
         replacement=lambda *_: Look(),
     ),
     *(
-        InPython(
-            name, "undo on mysql", seed, owner=f"_mysql.{owner}", function=what, replacement=new
-        )
+        InPython(name, "undo on mysql", seed, owner=owner, function=what, replacement=new)
         for name, (seed, owner, what, new) in _MYSQL.items()
     ),
 )

@@ -12,8 +12,9 @@ import pymysql
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._sessions import begin_session, is_in_transaction, known_session
-from pytest_arena._mysql._statements import parse
+from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product import ConnectTarget, Key
+from pytest_arena._product._statements import classify
 from pytest_arena._values import ServerLogin
 from tests.isolation.world import World, shown
 
@@ -179,8 +180,8 @@ class LevelWorld(World):
         """Execute one statement, and record it as the guard records an app's statement."""
         session = known_session(connection)
         assert session is not None
-        statement = parse(sql)
-        session.sending(sql, statement, autocommits=bool(connection.get_autocommit()))
+        statement = classify(sql, WORDS)
+        session.sending(statement, autocommits=bool(connection.get_autocommit()))
         cursor = connection.cursor()
         session.sent(statement, cursor.execute(sql))
         return cursor

@@ -178,32 +178,3 @@ def test_a_login_that_may_not_create_the_user(
         run.says("GRANT ALL ON `arena\\_%`.*")
     finally:
         control.run(f"DROP USER '{name}'@'%'")
-
-
-FIXTURE = """
-import pytest
-from sqlalchemy import create_engine, text
-
-
-@pytest.fixture(scope="session", autouse=True)
-def database():
-    engine = create_engine({url!r}, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS shop_test"))
-        connection.execute(text("CREATE DATABASE shop_test CHARACTER SET = 'utf8mb4'"))
-    yield
-    with engine.connect() as connection:
-        connection.execute(text("DROP DATABASE shop_test"))
-
-
-async def test_it(client):
-    assert (await client.get("/items")).json() == ["seeded"]
-"""
-
-
-def test_a_fixture_that_makes_a_test_database(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """Its statements are answered and not sent."""
-    url = server.developers_url("mysql+pymysql").set(database="")
-    story = FIXTURE.format(url=url.render_as_string(hide_password=False))
-    run = shop(server, tmp_path).with_files(test_story=story).run("-q")
-    run.expect(passed=1).says("a fixture creates or drops a test database")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql._driver_guard import reaches_beyond
 from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._product import ScriptError
 from pytest_arena._values import Stage
@@ -74,36 +73,6 @@ def test_what_is_not_for_arena_to_run_is_refused_before_anything_is(
     assert caught.value.line == line
     assert caught.value.fix
     assert heard.ran == []
-
-
-BEYOND = (
-    ("drop  Database shop", "DROP DATABASE"),
-    ("/* x */ ALTER -- y\n SYSTEM SET a = 1", "ALTER SYSTEM"),
-    ("SELECT 1; drop role a", "DROP ROLE"),
-    ("ALTER USER a NOLOGIN", "ALTER USER"),
-    (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'",
-        "PG_TERMINATE_BACKEND",
-    ),
-)
-HARMLESS = (
-    "create role a",
-    "select 'drop role'",
-    "DO $$ BEGIN EXECUTE format('ALTER ROLE a IN DATABASE %I SET b = 1'); END $$",
-    "SELECT 1 /* DROP ROLE a */",
-    "INSERT INTO notes VALUES ('drop database x')",
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()",
-    "DROP USER MAPPING FOR a SERVER b",
-    "ALTER TABLE users ADD role text",
-)
-
-
-def test_what_reaches_beyond_a_database_is_known_pitfall_138() -> None:
-    """Anywhere in a script, and in the body of a DO; what only has such words in it does not."""
-    for statement, found in BEYOND:
-        assert reaches_beyond(statement) == found, statement
-    for statement in HARMLESS:
-        assert reaches_beyond(statement) == "", statement
 
 
 DUMP = r"""

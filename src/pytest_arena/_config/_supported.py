@@ -32,11 +32,6 @@ for _facts in SUPPORTED.values():
 [OWN] = [facts for facts in SUPPORTED.values() if facts.is_default_of_own]
 FILE_PRODUCTS = {FILES.name}
 FILE_FORMAT = cast("FileFormat", FILES.file_format)
-MAINTENANCE_DATABASES = {
-    facts.maintenance_database
-    for facts in SUPPORTED.values()
-    if facts.maintenance_database
-}
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 

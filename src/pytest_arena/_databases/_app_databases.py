@@ -23,7 +23,6 @@ from pytest_arena._config._supported import (
     FILE_FORMAT,
     FILE_PRODUCTS,
     FILES,
-    MAINTENANCE_DATABASES,
     SUPPORTED,
 )
 from pytest_arena._gate._engines import (
@@ -342,21 +341,6 @@ class KnownDatabases:
             engine.database = None
         self._connections.forget(database.key)
         database.product.remove(database)
-
-    def give_up_first(self, key: Key | None, name: str) -> None:
-        """Forget the app's first database if it is a maintenance database with this key.
-
-        The engine on it only creates the test database ``name``. The next engine's database becomes
-        the first.
-        """
-        first = self.primary
-        if first is None or first.key != key:
-            return
-        if first.tails not in [(database,) for database in MAINTENANCE_DATABASES]:
-            return
-        if any(name in database.tails for database in self.by_key.values()):
-            return
-        self.primary = None
 
     # The app's first database.
 

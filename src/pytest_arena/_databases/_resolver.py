@@ -32,7 +32,7 @@ from pytest_arena._databases._verified import (
 )
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import known_engines, requested_by_engines
-from pytest_arena._origin import logical_stack, user_line
+from pytest_arena._origin import user_line
 from pytest_arena._owner import Owner, owner_here
 from pytest_arena._process import alive, seconds
 from pytest_arena._values import Child, Stage
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # tracebacks end at the user's line
 
 
-_FIXTURES = "_pytest.fixtures"  # the module that calls fixtures and their finalizers
 _NEW_DATABASES = 16  # after so many new databases, run the garbage collector
 
 
@@ -295,17 +294,6 @@ class Databases:
         name = (requested.product, requested.database)
         of_engines = requested_by_engines(known_engines.find())
         return name in [(other.product, other.database) for other in of_engines]
-
-    def accept_fixture_database(self, key: Key | None, name: str) -> bool:
-        """Accept a test database of this name from a fixture or a hook, but not from a test.
-
-        Return whether it is accepted. Then the app may get another first database.
-        """
-        callers = [frame.f_globals.get("__name__") for frame in logical_stack()]
-        if self.serial() > 0 and _FIXTURES not in callers:
-            return False
-        self.known.give_up_first(key, name)
-        return True
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""

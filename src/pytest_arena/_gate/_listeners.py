@@ -26,7 +26,6 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._loops import hand_out_newest, instrument_loops, unbind_locks
 from pytest_arena._gate._loops import install as unbind_pools
 from pytest_arena._gate._lost_writes import LostWrites, watch_writes
-from pytest_arena._gate._statements import classify
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._process import before_spawn
@@ -38,6 +37,7 @@ from pytest_arena._product import (
     product_package,
 )
 from pytest_arena._product._raw_guard import driver_connection
+from pytest_arena._product._statements import classify
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Gate:
         if pooled is None or pooled.handle is None:
             return
         pooled.handle.check(statement)
-        if classify(statement, pooled.handle.altering).alters_session:
+        if classify(statement, pooled.handle.words).alters_session:
             pooled.altered_in = self.core.serial()
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:

@@ -21,7 +21,6 @@ from sqlalchemy.orm import Session
 from pytest_arena._gate import _gate_notes, _orm_sessions
 from pytest_arena._gate._connections import PooledConnection
 from pytest_arena._gate._gate_notes import explain_lock
-from pytest_arena._gate._statements import classify
 from pytest_arena._origin import (
     REQUEST,
     is_of_tests,
@@ -29,6 +28,7 @@ from pytest_arena._origin import (
     request_here,
     user_line,
 )
+from pytest_arena._product._statements import classify
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class LostWrites:
         pooled = pooled_of(connection)
         if pooled is None or pooled.target is None or pooled.handle is None:
             return
-        meaning = classify(statement, pooled.handle.altering)
+        meaning = classify(statement, pooled.handle.words)
         if meaning.table and cursor.rowcount:
             serial = self._core.serial()
             writes = pooled.pending_writes or pooled.begin_writes(user_line(), serial)

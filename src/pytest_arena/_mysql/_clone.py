@@ -45,7 +45,7 @@ class CopyPlan:
     creates: dict[str, str] = field(default_factory=dict)  # statements by tables
     views: dict[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()  # routines and triggers
-    functions: tuple[str, ...] = ()  # names
+    has_functions: bool = False
     tables: dict[str, Table] = field(default_factory=dict)
     # The tables that foreign keys change, by the changed table.
     cascades: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -119,8 +119,8 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
         return {name: _shown(control, kind, source, name)[1] for name in names[kind]}
 
     functions = control.rows(
-        "SELECT routine_name FROM information_schema.routines "
-        f"WHERE routine_schema = {literal(source)} AND routine_type = 'FUNCTION'"
+        "SELECT 1 FROM information_schema.routines "
+        f"WHERE routine_schema = {literal(source)} AND routine_type = 'FUNCTION' LIMIT 1"
     )
     return CopyPlan(
         source,
@@ -128,7 +128,7 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
         shown("TABLE"),
         shown("VIEW"),
         tuple(_programs(control, source)),
-        tuple(name for (name,) in functions),
+        bool(functions),
         read_tables(control, source),
         read_cascades(control, source),
         reason_against_undo(control, source),

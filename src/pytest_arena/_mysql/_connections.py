@@ -16,7 +16,7 @@ from pytest_arena._mysql._sessions import (
     is_in_transaction,
     pid_of,
 )
-from pytest_arena._mysql._statements import ALTERING
+from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -75,7 +75,7 @@ class MySQLConnections:
                 return None
             if target is None:
                 return OpenConnection()
-            return OpenConnection(target, MySQLHandle(target, dbapi_connection))
+            return OpenConnection(target, MySQLHandle(core, target, dbapi_connection))
 
         return opened
 
@@ -92,7 +92,9 @@ class MySQLConnections:
             target = database.target
             if target.address is not None and target.address.database == name:
                 CONNECTIONS.give_to_pool(driver)
-                return OpenConnection(target, MySQLHandle(target, dbapi_connection))
+                return OpenConnection(
+                    target, MySQLHandle(core, target, dbapi_connection)
+                )
         host = _attribute(driver, "host") or "localhost"
         port = _attribute(driver, "port") or arguments.PORT
         return OpenConnection(outside=f"mysql://{host}:{port}/{name}")
@@ -143,10 +145,12 @@ class MySQLHandle(EngineConnection):
     """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
     __slots__ = ("_session",)
-    altering = ALTERING
+    words = WORDS
 
-    def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
-        super().__init__(target, dbapi_connection)
+    def __init__(
+        self, core: Core, target: ConnectTarget, dbapi_connection: object
+    ) -> None:
+        super().__init__(core, target, dbapi_connection)
         self._session = begin_session(driver_connection(dbapi_connection), target)
 
     @property

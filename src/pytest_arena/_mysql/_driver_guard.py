@@ -15,26 +15,21 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._interpreter import when_imported
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql._sessions import begin_session, known_session, pid_of
-from pytest_arena._mysql._statements import Statement, parse
-from pytest_arena._origin import cause_of_connection
+from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product._admission import UNWATCHED, Admission, change_module
 from pytest_arena._product._raw_guard import Arguments, RawConnections, RawGuard
+from pytest_arena._product._statements import bare, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-    from pytest_arena._product import Core
     from pytest_arena._product._admission import FindCore
+    from pytest_arena._product._statements import Statement
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 CONNECTIONS = RawConnections(pid_of)
-_STATEMENT_WITHOUT_EFFECT = "DO 0"
-_NOT_SENT = (
-    "pytest-arena did not send the statement, because an engine on any database reaches the test's "
-    "database. Delete the fixture, and name the source of the tables by"
-)
 # The constructor of mysqlclient has no named parameters: a function in C gets its arguments.
 _OF_MYSQLCLIENT = ("host", "user", "password", "database", "port", "unix_socket")
 
@@ -82,30 +77,23 @@ class _DriverGuard(RawGuard):
         def send(
             connection: object, sql: object, *args: object, **options: object
         ) -> Any:
-            sql, statement = self._sending(connection, sql)
+            statement = self._sending(connection, sql)
             answer = original(connection, sql, *args, **options)
             return _then(answer, partial(_note_rows, connection, statement))
 
         return send
 
-    def _sending(self, connection: Any, sql: Any) -> tuple[Any, Statement | None]:
-        """Note a statement. Return it, unless it makes the test database of a fixture."""
+    def _sending(self, connection: Any, sql: Any) -> Statement | None:
+        """Note a statement before the driver sends it."""
         self._begin(connection)
         session = known_session(connection)
         if session is None:
-            return sql, None
-        text = sql
+            return None
         if isinstance(sql, bytes | bytearray):
-            text = sql.decode(errors="surrogateescape")
-        statement = parse(text)
-        core = self.find_core()
-        name = statement.made_database
-        if name and core and core.accept_fixture_database(session.target.key, name):
-            _note_not_sent(core, name)
-            return _STATEMENT_WITHOUT_EFFECT, None
-        autocommits = bool(connection.get_autocommit())
-        session.sending(text, statement, autocommits=autocommits)
-        return sql, statement
+            sql = sql.decode(errors="surrogateescape")
+        statement = classify(bare(sql, WORDS), WORDS)
+        session.sending(statement, autocommits=bool(connection.get_autocommit()))
+        return statement
 
     def _begin(self, connection: object) -> None:
         """Note a new connection that no engine has opened."""
@@ -119,14 +107,6 @@ class _DriverGuard(RawGuard):
         CONNECTIONS.add(core, admission, connection)
         if admission.target is not None:
             begin_session(connection, admission.target)
-
-
-def _note_not_sent(core: Core, name: str) -> None:
-    if not any(_NOT_SENT in note for note, _ in core.ledger.noted):
-        core.ledger.note(
-            f"a fixture creates or drops a test database: {cause_of_connection()}. {_NOT_SENT} "
-            f"a line `{name} = <module>:<Base>` in arena_schema"
-        )
 
 
 def _note_rows(connection: Any, statement: Statement | None, rows: object) -> None:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._mysql._clone import CopyPlan
     from pytest_arena._mysql._server_registry import MySQLRegistry
-    from pytest_arena._mysql._statements import Statement
     from pytest_arena._product import Usage
+    from pytest_arena._product._statements import Statement
     from pytest_arena._values import Address, ServerLogin, TableRows
 
 
@@ -85,9 +85,9 @@ class LiveDatabase(Undo):
 
     # Statements
 
-    def note_statement(self, text: str, statement: Statement) -> None:
+    def note_statement(self, statement: Statement) -> None:
         """Note a statement that a connection of this process is about to send."""
-        self._writes.note(statement, text, self.name, self._plan.functions)
+        self._writes.note(statement, self.name, has_functions=self._plan.has_functions)
 
     def _note_others(self, start: Start) -> None:
         """Note whether another process may have written since a start.
@@ -349,10 +349,10 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
     def _discard(self, live: LiveDatabase) -> None:
         self._registry.drop_later(live.name)
 
-    def note_statement(self, text: str, statement: Statement, generation: int) -> None:
+    def note_statement(self, statement: Statement, generation: int) -> None:
         """Note a statement that a connection of this process is about to send."""
         if generation == self.generation:
-            self.live.note_statement(text, statement)
+            self.live.note_statement(statement)
 
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""

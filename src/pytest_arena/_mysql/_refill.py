@@ -7,21 +7,30 @@ The values never leave the server, so no text, driver or time zone can change th
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import MySQLControl, MySQLFailure, identifier, literal
-from pytest_arena._mysql._statements import ANY_TABLE, SCHEMA
 from pytest_arena._product import Held
 from pytest_arena._product._snapshots import ReadTable
+from pytest_arena._product._statements import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_arena._mysql._statements import Statement
     from pytest_arena._mysql._tables import Table
+    from pytest_arena._product._statements import Statement
+
+
+# No table has such a name.
+_ANY_TABLE = "*"
+_SCHEMA = ""
+_CALLING = {
+    "SELECT",
+    "SET",
+    "WITH",
+    "(SELECT",
+}  # words of reads that may call a function
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class Written:
     @property
     def has_new_schema(self) -> bool:
         """Whether the schema may have changed."""
-        return SCHEMA in self.tables
+        return _SCHEMA in self.tables
 
     def names_in(self, known: set[str]) -> set[str]:
         """Return the names of the written tables. A view's name may mean any table."""
@@ -54,21 +63,20 @@ class WriteLog:
     def __init__(self) -> None:
         self._tables: list[str] = []
 
-    def note(
-        self, statement: Statement, text: str, database: str, functions: tuple[str, ...]
-    ) -> None:
-        """Note a statement of a connection to a database, which has functions that may write."""
-        table = statement.table
-        if table is None:
-            if not functions or not _words(functions).search(text):
-                return
-            table = ANY_TABLE
-        is_here = statement.database.lower() in {"", database.lower()}
-        self._tables.append(table.lower() if is_here else ANY_TABLE)
+    def note(self, statement: Statement, database: str, *, has_functions: bool) -> None:
+        """Note a statement of a connection to a database. A function in it may write."""
+        if statement.reach is Reach.TABLE:
+            place, _, table = statement.table.lower().rpartition(".")
+            is_here = place in {"", database.lower()}
+            self._tables.append(table if is_here else _ANY_TABLE)
+        elif statement.reach is not Reach.NOTHING:
+            self.note_all(is_schema=statement.reach is Reach.SCHEMA)
+        elif has_functions and statement.words[0] in _CALLING:
+            self.note_all(is_schema=False)
 
     def note_all(self, *, is_schema: bool) -> None:
         """Note that any table may have been written, or the schema as well."""
-        self._tables.append(SCHEMA if is_schema else ANY_TABLE)
+        self._tables.append(_SCHEMA if is_schema else _ANY_TABLE)
 
     def position(self) -> int:
         """Return the present position."""
@@ -81,13 +89,6 @@ class WriteLog:
     def forget(self, first: int, last: int) -> None:
         """Forget the writes between two positions, which were undone."""
         del self._tables[first:last]
-
-
-@lru_cache(maxsize=16)
-def _words(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Return the pattern of these names as whole words."""
-    alternatives = "|".join(map(re.escape, names))
-    return re.compile(rf"(?i)(?<![\w$])(?:{alternatives})(?![\w$])")
 
 
 # The control connection has foreign key checks off. TIMESTAMP values are compared as UTC. READ

@@ -6,11 +6,13 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._product._statements import Reach
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._mysql._statements import Statement
     from pytest_arena._product import ConnectTarget
+    from pytest_arena._product._statements import Statement
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -40,7 +42,7 @@ class MySQLSession:
         self.changed_rows = 0
         self._savepoints.clear()
 
-    def sending(self, text: str, statement: Statement, *, autocommits: bool) -> None:
+    def sending(self, statement: Statement, *, autocommits: bool) -> None:
         """Note a statement before the driver sends it."""
         verb, *others = statement.words or ("",)
         if verb in {"BEGIN", "START"}:
@@ -58,11 +60,12 @@ class MySQLSession:
             # A `MySQLIsolation`, whose module imports this one.
             isolation: Any = self.target.database.isolation
             if isolation is not None:
-                isolation.note_statement(text, statement, self.target.generation[1])
+                isolation.note_statement(statement, self.target.generation[1])
 
     def sent(self, statement: Statement, rows: object) -> None:
         """Note how many rows a statement has changed."""
-        if statement.table is not None and isinstance(rows, int) and self.is_begun:
+        has_written = statement.reach is not Reach.NOTHING
+        if has_written and isinstance(rows, int) and self.is_begun:
             self.changed_rows += rows
 
 

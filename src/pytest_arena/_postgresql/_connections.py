@@ -13,12 +13,10 @@ from pytest_arena._postgresql import DRIVERS, FACTS
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._control import TOO_MANY_CLIENTS, WAITED
 from pytest_arena._postgresql._driver_guard import (
-    ALTERING,
     CONNECTIONS,
+    WORDS,
     is_in_transaction,
     pid_of,
-    reaches_beyond,
-    refused_beyond,
     watch_drivers,
 )
 from pytest_arena._postgresql._identity import (
@@ -195,14 +193,13 @@ def open_product(core: Core, config: Config) -> Product:
 class PostgreSQLHandle(EngineConnection):
     """A connection of asyncpg, psycopg or psycopg2."""
 
-    __slots__ = ("_core", "_pid")
-    altering = ALTERING
+    __slots__ = ("_pid",)
+    words = WORDS
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
-        super().__init__(target, dbapi_connection)
-        self._core = core
+        super().__init__(core, target, dbapi_connection)
         self._pid = pid_of(driver_connection(dbapi_connection))
 
     @property
@@ -243,13 +240,6 @@ class PostgreSQLHandle(EngineConnection):
         finally:
             cursor.close()
         return False
-
-    def check(self, statement: str) -> None:
-        """Refuse a statement that reaches beyond the database."""
-        __tracebackhide__ = True
-        beyond = reaches_beyond(statement)
-        if beyond:
-            raise self._core.ledger.refused(refused_beyond(beyond))
 
 
 class SharedHandle(PostgreSQLHandle):

@@ -1,19 +1,17 @@
-"""The guard of PostgreSQL's drivers: the calls that open a connection, and refused statements."""
+"""The guard of PostgreSQL's drivers: the calls that open a connection, and its statements."""
 
 from __future__ import annotations
 
 import re
 import sys
-from functools import cache, lru_cache, partial, wraps
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import when_imported
-from pytest_arena._origin import cause_of_connection
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._product._admission import UNWATCHED, change_module
 from pytest_arena._product._raw_guard import Arguments, RawConnections, RawGuard
-from pytest_arena._values import without_comments
-from pytest_arena.errors import ProductionDatabaseError
+from pytest_arena._product._statements import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,69 +116,33 @@ _CONNECTING: dict[str, Callable[[RawGuard, Any], None]] = {
 }
 
 
-_BEYOND = re.compile(
-    r"""(?isx)
-    (?:\A|;) \s* (?P<verb> (?:CREATE|DROP|ALTER) \s+ DATABASE | ALTER \s+ SYSTEM
-        | (?:DROP|ALTER) \s+ (?:ROLE|USER(?!\s+MAPPING)|GROUP) ) \b
-    | (?P<function> \bpg_terminate_backend ) \s* \(
-        (?=.*\bpg_stat_activity\b) (?!.*\bcurrent_database\s*\()"""
-)
 _ITS_DEFAULT = (
     "set the role's default in this database alone:\n"
     "DO $$ BEGIN EXECUTE format('ALTER ROLE … IN DATABASE %I SET …', current_database()); END $$"
 )
-_FILL = (
-    "delete the fixture that creates a test database, and name the source of its tables:\n"
-    "arena_schema =\n    <name of the database> = <module>:<Base>"
-)
-# What to send instead.
-INSTEAD = {
-    "ALTER ROLE": _ITS_DEFAULT,
-    "ALTER USER": _ITS_DEFAULT,
-    "ALTER DATABASE": "in a migration or in arena_schema, for the database that it runs in:\n"
-    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I …', current_database()); END $$",
-}
-_NEXT = {
-    **INSTEAD,
-    "CREATE DATABASE": _FILL,
-    "DROP DATABASE": _FILL,
-    "PG_TERMINATE_BACKEND": "end sessions of the test's database: "
-    "WHERE datname = current_database()",
-}
-_LEAVE_OUT = "send it by hand before the tests, and not while tests run"
-
-
-@lru_cache(maxsize=1024)
-def reaches_beyond(statement: str) -> str:
-    """Return what a statement does to other databases or the server, "" for nothing.
-
-    >>> reaches_beyond("SELECT 1; drop database shop")
-    'DROP DATABASE'
-    """
-    beyond = _BEYOND.search(without_comments(statement))
-    if beyond is None:
-        return ""
-    return " ".join((beyond["verb"] or beyond["function"]).upper().split())
-
-
-def refused_beyond(beyond: str) -> ProductionDatabaseError:
-    """Return the error for a statement that would change another database or the server."""
-    return ProductionDatabaseError(
-        f"refused: {beyond}, which reaches beyond the test's database",
-        why="the server may have databases of yours. pytest-arena does not undo changes to them "
-        "or to the server",
-        cause=cause_of_connection(),
-        fix=_NEXT.get(beyond, _LEAVE_OUT),
-    )
-
-
-# Settings, roles, listeners, locks, prepared statements. pytest-arena sends DISCARD SEQUENCES.
-# `set_config(…, true)` ends with the transaction. Apps with row security call it in each one.
-ALTERING = re.compile(
-    r"""(?isx) (?:\A|;) \s* (?: SET (?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b) | RESET
-        | DISCARD (?!\s+SEQ) | LISTEN | UNLISTEN | PREPARE | LOAD | DO
-        | DECLARE \b (?=[^;]*\bHOLD)
-        | CREATE \s+ (?:OR\s+REPLACE\s+)? (?:LOCAL\s+|GLOBAL\s+)? TEMP(?:ORARY)? ) \b
-    | \b set_config (?!"?\s*\([^()]*,\s*true\s*\)) | \b pg_(?:try_)?advisory_lock
-    | \b pg_temp \b | \b setseed \b | \b INTO \s+ TEMP"""
+WORDS = Words(
+    # Settings, roles, listeners, locks, prepared statements. pytest-arena sends DISCARD SEQUENCES.
+    # `set_config(…, true)` ends with the transaction. Apps with row security call it in each one.
+    altering=re.compile(
+        r"""(?isx) (?:\A|;) \s* (?: SET (?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b) | RESET
+            | DISCARD (?!\s+SEQ) | LISTEN | UNLISTEN | PREPARE | LOAD | DO
+            | DECLARE \b (?=[^;]*\bHOLD)
+            | CREATE \s+ (?:OR\s+REPLACE\s+)? (?:LOCAL\s+|GLOBAL\s+)? TEMP(?:ORARY)? ) \b
+        | \b set_config (?!"?\s*\([^()]*,\s*true\s*\)) | \b pg_(?:try_)?advisory_lock
+        | \b pg_temp \b | \b setseed \b | \b INTO \s+ TEMP"""
+    ),
+    beyond=re.compile(
+        r"""(?isx) (?:\A|;) \s* (?P<verb> (?:CREATE|DROP|ALTER) \s+ DATABASE | ALTER \s+ SYSTEM
+            | (?:DROP|ALTER) \s+ (?:ROLE|USER(?!\s+MAPPING)|GROUP) ) \b
+        | (?P<function> \bpg_terminate_backend ) \s* \(
+            (?=.*\bpg_stat_activity\b) (?!.*\bcurrent_database\s*\()"""
+    ),
+    instead={
+        "ALTER ROLE": _ITS_DEFAULT,
+        "ALTER USER": _ITS_DEFAULT,
+        "ALTER DATABASE": "in a migration or in arena_schema, for the database that it runs in:\n"
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I …', current_database()); END $$",
+        "PG_TERMINATE_BACKEND": "end sessions of the test's database: "
+        "WHERE datname = current_database()",
+    },
 )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_arena._postgresql._control import ControlFailure
-from pytest_arena._postgresql._driver_guard import INSTEAD, reaches_beyond
+from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._product import ScriptError
+from pytest_arena._product._statements import classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,13 @@ def _check(statement: _Statement) -> None:
             line=statement.line,
             fix="pg_dump --inserts",
         )
-    beyond = reaches_beyond(statement.sql)
+    beyond = classify(statement.sql, WORDS).beyond
     if beyond:
         delete = "delete it from the script (pg_dump without --create and --clean)"
         raise ScriptError(
             f"{beyond} reaches beyond the database that is built",
             line=statement.line,
-            fix=INSTEAD.get(beyond, delete),
+            fix=WORDS.instead.get(beyond, delete),
         )
 
 

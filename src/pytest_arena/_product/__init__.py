@@ -21,7 +21,6 @@ from pytest_arena._config._supported import SUPPORTED, package_of
 from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import (
         Callable,
         Collection,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
@@ -184,12 +184,6 @@ class Core(Protocol):
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""
 
-    def accept_fixture_database(self, key: Key | None, name: str) -> bool:
-        """Return whether a fixture or a hook may create a test database of this name.
-
-        Then the database of ``key``, the statement's, is no longer the app's first one.
-        """
-
     def refuse_late(self) -> None:
         """Raise a LateWorkError if the caller works for a test or a fixture that has ended."""
 
@@ -209,8 +203,7 @@ class Core(Protocol):
 class Handle(ABC):
     """An open connection. It has a weak reference, so that the connection ends with its pool."""
 
-    # Statements that may change the session beyond their transaction.
-    altering: re.Pattern[str]
+    words: Words  # by which its statements are classified
 
     @abstractmethod
     def is_of(self, dbapi_connection: object) -> bool:

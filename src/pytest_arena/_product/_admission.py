@@ -15,7 +15,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from pytest_arena._product import ConnectTarget, Core
@@ -104,6 +104,13 @@ def change_module(
 UNWATCHED = "pytest-arena does not watch connections that {} opens without an engine"
 
 
+_FILL = (
+    "delete the fixture that creates a test database, and name the source of its tables:\n"
+    "arena_schema =\n    <name of the database> = <module>:<Base>"
+)
+_LEAVE_OUT = "send it by hand before the tests, and not while tests run"
+
+
 def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
     """Return the error for a driver's connection to a database that is not a test's."""
     kind = ProductionDatabaseError if of_app else UnknownDatabaseError
@@ -136,6 +143,18 @@ def changed_by_app(target: ServerTarget) -> UnknownDatabaseError:
         cause=cause_of_connection(),
         fix="change only the session's settings in the listener or the factory"
         f"{_allowing(target)}",
+    )
+
+
+def reaches_beyond(beyond: str, instead: Mapping[str, str]) -> ProductionDatabaseError:
+    """Return the error for a statement that would change another database or the server."""
+    is_of_fixture = beyond.endswith(("DATABASE", "SCHEMA"))
+    return ProductionDatabaseError(
+        f"refused: {beyond}, which reaches beyond the test's database",
+        why="the server may have databases of yours. pytest-arena does not undo changes to them "
+        "or to the server",
+        cause=cause_of_connection(),
+        fix=instead.get(beyond) or (_FILL if is_of_fixture else _LEAVE_OUT),
     )
 
 

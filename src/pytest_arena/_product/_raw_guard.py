@@ -16,8 +16,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
 from pytest_arena._product import Handle
-from pytest_arena._product._admission import Admission, admit, changed_by_app
+from pytest_arena._product._admission import (
+    Admission,
+    admit,
+    changed_by_app,
+    reaches_beyond,
+)
 from pytest_arena._product._server_targets import RedirectedHost
+from pytest_arena._product._statements import classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,15 +196,26 @@ class EngineConnection(Handle):
     server about it, and ends its session, by the control connection.
     """
 
-    __slots__ = ("_reference", "_target")
+    __slots__ = ("_core", "_reference", "_target")
 
-    def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
+    def __init__(
+        self, core: Core, target: ConnectTarget, dbapi_connection: object
+    ) -> None:
+        self._core = core
         self._target = target
         self._reference = weakref.ref(driver_connection(dbapi_connection))
 
     def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the handle's connection."""
         return self._reference() is driver_connection(dbapi_connection)
+
+    def check(self, statement: str) -> None:
+        """Refuse a statement that reaches beyond the database."""
+        __tracebackhide__ = True
+        beyond = classify(statement, self.words).beyond
+        if beyond:
+            error = reaches_beyond(beyond, self.words.instead)
+            raise self._core.ledger.refused(error)
 
 
 def driver_connection(dbapi_connection: object) -> Any:

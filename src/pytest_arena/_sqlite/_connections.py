@@ -21,6 +21,7 @@ from pytest_arena._product import (
     Product,
     RequestedDatabase,
 )
+from pytest_arena._product._statements import Words
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._guard import is_outside, watch_connections
@@ -37,9 +38,11 @@ _in_transaction = attrgetter("in_transaction")
 
 
 # A restore may change the schema, and an idle connection still knows the schema of DDL.
-ALTERING = re.compile(
-    r"""(?ix) (?:\A|;) \s* (?: ATTACH | DETACH | CREATE | ALTER | DROP
-        | PRAGMA \s+ (?:\w+\.)? (?! \w*_(?:list|x?info|check)\b ) \w+ \s* [=(] )"""
+WORDS = Words(
+    re.compile(
+        r"""(?ix) (?:\A|;) \s* (?: ATTACH | DETACH | CREATE | ALTER | DROP
+            | PRAGMA \s+ (?:\w+\.)? (?! \w*_(?:list|x?info|check)\b ) \w+ \s* [=(] )"""
+    )
 )
 
 
@@ -48,7 +51,7 @@ class SQLiteHandle(Handle):
     """A connection of ``sqlite3``, sync or in a thread of aiosqlite."""
 
     reference: Callable[[], sqlite3.Connection | None]
-    altering = ALTERING
+    words = WORDS
 
     @classmethod
     def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
