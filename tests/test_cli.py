@@ -466,7 +466,6 @@ def test_templates_and_kept_databases_go_with_all_alone(
     url = url_of(role)
     with own_databases(role) as own:
         template = own.create("building")
-        own.freeze(template)
         template = own.finish_template(template, fingerprint="s", manifest="{}")
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
         used = arena("sweep", "--all", "--database", url)

@@ -216,5 +216,4 @@ def filled(own: ServerRegistry, schema: Schema | None = None, *script: str) -> s
                 is_work = statement.startswith(WORK)
                 with suppress(*((psycopg.Error,) if is_work else ())):
                     app.execute(statement.replace("{role}", ROLE).encode())
-    own.freeze(name)
     return own.finish_template(name, fingerprint=f"of {name}", manifest="")

@@ -78,8 +78,6 @@ class Side:
         name = own.create("building")
         self.run("CREATE TABLE t (a int)", name)
         self.run("INSERT INTO t VALUES (1)", name)
-        if isinstance(own, ServerRegistry):
-            own.freeze(name)
         return own.finish_template(name, fingerprint=fingerprint, manifest="m", title="t")
 
 
@@ -209,7 +207,8 @@ def test_databases_of_others_stay(side: Side) -> None:
         assert foreign not in listed
         assert listed[older] == "other"
         if side.product == "postgresql":  # others use the server of MySQL, too
-            assert own.sweep(everything=True) == [older]
+            results = own.sweep(everything=True)
+            assert [row.thing.name for row in results if not row.reason] == [older]
         own.drop(older)
     assert side.exists(foreign)
     assert not side.exists(older)
@@ -226,10 +225,9 @@ def test_roles_on_one_server_drop_only_their_own_databases() -> None:
     ):
         name = own.create("live")
         other.drop(name)
-        assert "owner" in other.left[name]
         other.sweep(everything=True)
         [found] = [row for row in other.listed() if row.name == name]
-        assert role in found.reason()
+        assert role in found.reason
         assert names_on_server(beginning=name) == {name}
 
 
@@ -249,7 +247,6 @@ def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) ->
             f"GRANT CREATE ON DATABASE {name} TO pg_monitor WITH GRANT OPTION",
         ):
             own.control.run(statement)
-        own.freeze(name)
         template = own.finish_template(name, fingerprint="s", manifest="m")
         copy = own.create("live", template=template)
         before, after = (own.control.rows(question.format(each)) for each in (template, copy))

@@ -190,7 +190,8 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             self._plans.pop(source, None)
 
     def _finish(self, name: str, final: str, label: Label) -> None:
-        """Copy the database, because a database cannot be renamed."""
+        """End its sessions and copy the database, because a database cannot be renamed."""
+        self.end_sessions(name)
         self._plans.pop(final, None)
         self._copy(self.control, name, final)
         self._write_label(self.control, final, label.text())

@@ -6,7 +6,7 @@ import contextlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL, Dialect
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._mysql._control import MySQLControl
-    from pytest_arena._product import BuildTarget, Manifest
     from pytest_arena._values import Address, ServerLogin
 
 
@@ -158,16 +157,4 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
             driver = next(filter(find_spec, ASYNC_DRIVERS), ASYNC_DRIVERS[0])
         return MySQLBuild(
             self.registry, address.as_(self.login), self.dialect.name, driver
-        )
-
-    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
-        """End all sessions of the database, and register it as a template."""
-        name = cast("MySQLBuild", target).address.database
-        with self.registry.reporting(f"{name} cannot be made a template"):
-            self.registry.end_sessions(name)
-        return self.registry.finish_template(
-            name,
-            fingerprint=fingerprint,
-            manifest=manifest.text(),
-            title=manifest.title,
         )

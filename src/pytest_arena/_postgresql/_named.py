@@ -28,8 +28,7 @@ from pytest_arena._postgresql._templates import (
 )
 from pytest_arena._process import run_in_new_loop, until
 from pytest_arena._product import Template
-from pytest_arena._product._own_databases import now
-from pytest_arena._product._server_targets import is_own_name
+from pytest_arena._product._own_databases import now, owner_of
 from pytest_arena.errors import ConfigError, ServerError, redact_url
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class NamedServer(ServerRegistry):
         with self.reporting(f"tests cannot use {self.where}"):
             self.has_schema = self.control.call(has_tables)
         name = self._address.database
-        is_kept = name in NAMES_NO_TEST_DATABASE or is_own_name(name)
+        is_kept = name in NAMES_NO_TEST_DATABASE or owner_of(name) is not None
         if is_kept or (self.has_schema and not _FOR_TESTS.search(name)):
             raise self._refused(
                 "it has tables, and its name does not have the word test. Or tools use it",

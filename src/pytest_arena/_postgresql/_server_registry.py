@@ -214,7 +214,11 @@ class ServerRegistry(DatabaseRegistry[Control]):
             self.control.run(clone_sql.allow_connections(name, allowed=True))
 
     def _finish(self, name: str, final: str, label: Label) -> None:
-        """Rename a frozen database, in one transaction. Drop an older template of this name."""
+        """Freeze the database, so that PostgreSQL can copy it, and rename it in one transaction.
+
+        Drop an older template of this name.
+        """
+        self.freeze(name)
         if self._label_of(self.control, final) is not None:
             older = self.names.new("building")
             self.databases.add(older)

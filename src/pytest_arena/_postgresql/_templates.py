@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL, Dialect
@@ -14,8 +14,6 @@ from pytest_arena._postgresql._control import literal, open_control
 from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import (
-    BuildTarget,
-    Manifest,
     ScriptError,
 )
 from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
@@ -128,17 +126,6 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     def _build(self, address: Address) -> DatabaseTarget:
         return DatabaseTarget(self.registry, address, *drivers_of(self.dialect))
 
-    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
-        """Freeze the database: no session can connect, so that PostgreSQL can copy it."""
-        name = cast("DatabaseTarget", target).address.database
-        self.registry.freeze(name)
-        return self.registry.finish_template(
-            name,
-            fingerprint=fingerprint,
-            manifest=manifest.text(),
-            title=manifest.title,
-        )
-
     def advice(self, error: BaseException) -> str:
         """Return the next step by the server's error code."""
         return _next_step(error)
@@ -170,7 +157,6 @@ def derived(
         try:
             with registry.reporting(f"no template {fingerprint}"):
                 manifest = change(registry.address_of(name))
-            registry.freeze(name)
             return registry.finish_template(
                 name,
                 fingerprint=fingerprint,

@@ -29,15 +29,12 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The decision to admit a connection.
+    """The decision to admit a connection that no engine opens.
 
-    ``address`` is the test database's address, or None if the connection is not redirected.
-
-    ``target`` is set for a connection that no engine has opened and no engine's pool has. Such a
-    connection belongs to the level that opened it or its pool. The end of that level ends it.
+    ``target`` is None for a database of ``arena_allow``. A connection to a target belongs to the
+    level that opened it or its pool. The end of that level ends it.
     """
 
-    address: Address | None = None
     target: ConnectTarget | None = None
     serial: int = 0  # of the level to which the connection belongs
 
@@ -70,7 +67,7 @@ def admit(
             raise core.ledger.refused(_past_transaction(server))
         if live_target.address is not None:
             write_address(live_target.address)
-            return Admission(live_target.address, live_target, core.serial())
+            return Admission(live_target, core.serial())
     if is_allowed:
         return Admission()
     if core.config.drivers == "refuse":
@@ -81,7 +78,7 @@ def admit(
     if target is None or target.address is None:
         return Admission()
     redirect(address_for(target, server.login))
-    return Admission(target.address, target, core.serial())
+    return Admission(target, core.serial())
 
 
 def change_module(

@@ -26,11 +26,11 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._process import run_id
-from pytest_arena._product._databases_command import SweepResult, Thing
+from pytest_arena._product._databases_command import Thing
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Sequence
 
 KEPT_STAY = 20
 TEMPLATES_STAY = 2  # of one project and title, those that were used last
@@ -169,11 +169,10 @@ class OwnDatabase:
             title=label.title,
         )
 
+    @property
     def reason(self) -> str:
-        """Return why a sweep has left it."""
-        if self.role:
-            return f"belongs to {self.role}"
-        return "a living run uses it"
+        """Why a sweep does not drop it."""
+        return f"belongs to {self.role}" if self.role else "a living run uses it"
 
 
 def _time(seconds: float) -> datetime | None:
@@ -216,19 +215,3 @@ def _stays(database: OwnDatabase, others: Sequence[OwnDatabase], now: float) -> 
         and other.used > label.used
     ]
     return len(later) < TEMPLATES_STAY and now - label.used < TEMPLATE_DAYS * _DAY
-
-
-def sweep_results(
-    before: Sequence[OwnDatabase],
-    dropped: Collection[str],
-    reasons: dict[str, str],
-    *,
-    everything: bool,
-) -> Iterator[SweepResult]:
-    """Yield the databases that a sweep has dropped, and those that it has left for a reason."""
-    for database in before:
-        if database.name in dropped:
-            yield SweepResult(database.thing())
-        elif everything or database.name in reasons:
-            reason = reasons.get(database.name) or database.reason()
-            yield SweepResult(database.thing(), reason)

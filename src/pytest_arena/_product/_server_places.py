@@ -16,7 +16,6 @@ from pytest_arena._product._databases_command import (
     size_of,
     time_of,
 )
-from pytest_arena._product._own_databases import sweep_results
 from pytest_arena._product._server_search import Unavailable
 from pytest_arena.errors import ArenaError, ConfigError
 
@@ -48,8 +47,8 @@ class ServerCommands:
         self, config: Config, *, removes_all: bool
     ) -> tuple[list[PlaceKind], list[PlaceKind]]:
         """Return the server and the private servers, if the option names no other product."""
-        is_open = config.database in {"auto", "own", *FILE_PRODUCTS}
-        if not is_open and product_of(config.database) != self.product:
+        names_no_server = config.database in {"auto", "own", *FILE_PRODUCTS}
+        if not names_no_server and product_of(config.database) != self.product:
             return [], []
         kinds: list[PlaceKind] = []
         if config.database not in {"own", *FILE_PRODUCTS}:
@@ -60,67 +59,47 @@ class ServerCommands:
         return kinds, []
 
     def _server(self, config: Config) -> list[PlaceKind]:
-        search = self.search
+        find = self.search.find if config.server_url else self.search.local_service
         try:
-            find = search.find if config.server_url else search.local_service
             server = find(config)
         except Unavailable as error:
             note = " ".join(str(error).split())
-            place = Place(
-                shown=SUPPORTED[self.product].shown, where="a local service", note=note
-            )
-            return [NoPlace(place)]
+            return [DatabasesOnServer(self, SUPPORTED[self.product].shown, note=note)]
         except ConfigError:
             if config.database == "auto":
                 return []  # the product's driver is not installed
             raise
-        return [DatabasesOnServer(self, server.address, server.shown)]
-
-
-@dataclass(frozen=True)
-class NoPlace:
-    """A place that cannot be read. Its note says why."""
-
-    place: Place
-
-    def look(self) -> Iterator[Place]:
-        """Yield the place without things."""
-        yield self.place
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove nothing."""
-        del everything
-        yield from ()
+        return [DatabasesOnServer(self, server.shown, server.address)]
 
 
 @dataclass(frozen=True)
 class DatabasesOnServer:
-    """The databases with pytest-arena's names on a server."""
+    """The databases with pytest-arena's names on a server, or the note why there is no server."""
 
     commands: ServerCommands
-    address: Address
-    shown: str = ""
+    shown: str
+    address: Address | None = None
+    note: str = ""
 
     def look(self) -> Iterator[Place]:
         """Yield the server with its databases."""
-        found = self.commands.registry.look(self.address)
-        things = tuple(database.thing() for database in found)
-        yield Place(shown=self.shown, where=self.address.server, things=things)
+        things: tuple[Thing, ...] = ()
+        where = "a local service"
+        if self.address is not None:
+            where = self.address.server
+            with self._registry(self.address) as registry:
+                found = registry.listed(with_sizes=True)
+            things = tuple(database.thing() for database in found)
+        yield Place(shown=self.shown, where=where, things=things, note=self.note)
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
-        before = self.commands.registry.look(self.address)
-        if not before:
-            return
-        run = self.commands.registry(self.address, project="arena databases")
-        with closing(run):
-            run.rest()  # finishes the sweep that each run does at its start
-            run.sweep(everything=everything)
-        after = {
-            database.name for database in self.commands.registry.look(self.address)
-        }
-        dropped = {database.name for database in before} - after
-        yield from sweep_results(before, dropped, run.left, everything=everything)
+        if self.address is not None:
+            with self._registry(self.address) as registry:
+                yield from registry.sweep(everything=everything)
+
+    def _registry(self, address: Address) -> closing[DatabaseRegistry[Any]]:
+        return closing(self.commands.registry(address, sweeps=False))
 
 
 @dataclass(frozen=True)
@@ -156,7 +135,7 @@ class PrivatePlaces:
             yield from map(self.servers.folder, folders)
 
     def _databases(self, folder: ServerFolder) -> DatabasesOnServer:
-        return DatabasesOnServer(self.commands, self.servers.address_of(folder))
+        return DatabasesOnServer(self.commands, "", self.servers.address_of(folder))
 
     def _place(self, folder: ServerFolder) -> Place:
         state = "stopped"

@@ -21,6 +21,7 @@ from pytest_arena._product._control_lines import (
     ServerControlLine,
     ServerFailure,
 )
+from pytest_arena._product._databases_command import SweepResult
 from pytest_arena._product._own_databases import (
     Label,
     Names,
@@ -68,11 +69,10 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._process = os.getpid()
         self.names = Names()
         self.databases: set[str] = set()  # of this process
-        # The databases that the last sweep did not drop, and why.
-        self.left: dict[str, str] = {}
         self._labels: dict[str, Label] = {}
         self._used: set[str] = set()
         self._is_closed = False
+        self._sweeps = sweeps
         patience = address.patience
         self.control = ServerControlLine(self._connect_as_process, patience=patience)
         self._creating_control = ServerControlLine(self._connect)
@@ -84,13 +84,6 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         with self.reporting("pytest-arena's databases cannot be created"):
             if unused(self._list(self.control), now()):
                 self._sweep_later()
-
-    @classmethod
-    def look(cls, address: Address) -> list[OwnDatabase]:
-        """Return pytest-arena's databases on a server, without changing it."""
-        registry = cls(address, sweeps=False)
-        with closing(registry.control), registry.reporting("no list of databases"):
-            return registry._list(registry.control, with_sizes=True)
 
     def _sweep_later(self) -> None:
         self._dropping_thread.do(partial(self._sweep, self._dropping_control))
@@ -174,10 +167,10 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
 
     # List
 
-    def listed(self) -> list[OwnDatabase]:
+    def listed(self, *, with_sizes: bool = False) -> list[OwnDatabase]:
         """Return pytest-arena's databases on the server."""
         with self.reporting("the databases cannot be listed"):
-            return self._list(self.control)
+            return self._list(self.control, with_sizes=with_sizes)
 
     def _list(self, control: Any, *, with_sizes: bool = False) -> list[OwnDatabase]:
         rows = self._describe(control, with_sizes=with_sizes)
@@ -289,36 +282,45 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
         self._dropping_thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
 
-    def _drop(self, name: str, control: ServerControlLine[ControlT]) -> bool:
-        """Drop a database of this login. Return whether it is gone."""
+    def _drop(self, name: str, control: ServerControlLine[ControlT]) -> str:
+        """Drop a database of this login. Return why it was not dropped, or ""."""
         try:
             if owner_of(name) is not None:
                 self._drop_now(control, name)
         except (ServerFailure, ArenaError) as error:
-            self.left[name] = str(error)
-            return False
+            return str(error)
         self.databases.discard(name)
-        return True
+        return ""
 
     # Sweep
 
-    def sweep(self, *, everything: bool = False) -> list[str]:
-        """Drop databases of dead processes, and old templates that no living process uses."""
+    def sweep(self, *, everything: bool = False) -> list[SweepResult]:
+        """Drop databases of dead processes, and old templates that no living process uses.
+
+        With ``everything`` drop all that no living process uses, and return the others, too.
+        """
         with self.reporting("databases of dead runs cannot be dropped"):
-            return self._sweep(self.control, everything=everything)
+            found = self.listed(with_sizes=True)
+            reasons = self._sweep(self.control, everything=everything)
+        return [
+            SweepResult(database.thing(), reasons.get(database.name, database.reason))
+            for database in found
+            if everything or database.name in reasons
+        ]
 
     def _sweep(
         self, control: ServerControlLine[ControlT], *, everything: bool = False
-    ) -> list[str]:
-        self.left = {}
-        dropped: list[str] = []
+    ) -> dict[str, str]:
+        """Sweep. Return the reasons of databases that were not dropped, "" for dropped ones."""
+        reasons: dict[str, str] = {}
         # After the drop of a template, the templates that were derived from it are old, too.
         while True:
             old = unused(self._list(control), now(), everything=everything)
-            names = {database.name for database in old} - set(self.left)
+            names = {database.name for database in old} - set(reasons)
             if not names:
-                return dropped
-            dropped += [name for name in sorted(names) if self._drop(name, control)]
+                return reasons
+            for name in sorted(names):
+                reasons[name] = self._drop(name, control)
 
     # End
 
@@ -345,7 +347,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._is_closed = True
         is_done = self._dropping_thread.wait_for_jobs(patience)
         self._dropping_thread.close(patience if is_done else 0)
-        if is_done and self.control.is_open:
+        if is_done and self._sweeps and self.control.is_open:
             # This process has ended for others, and for the sweep.
             with suppress(ServerFailure, ArenaError):
                 self._release(self.control)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import getpass
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pytest_arena._product import RequestedDatabase
-from pytest_arena._product._own_databases import owner_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -70,15 +68,6 @@ class RedirectedHost(str):
         host = cls(shown)
         host.address = address
         return host
-
-
-# Names of pytest-arena's databases. No developer's database has such a name.
-_OWN_NAME = re.compile(r"arena_[a-z]+_[0-9a-f]{8,16}")
-
-
-def is_own_name(database: str) -> bool:
-    """Return whether a database of this name belongs to pytest-arena."""
-    return bool(_OWN_NAME.fullmatch(database) or owner_of(database))
 
 
 def is_here(host: str) -> bool:

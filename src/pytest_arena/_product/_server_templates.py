@@ -6,7 +6,7 @@ from abc import abstractmethod
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from pytest_arena._product import ConnectTarget, Key, Template, read_manifest
 from pytest_arena._product._control_lines import ServerFailure
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._product import BuildTarget
+    from pytest_arena._product import BuildTarget, Manifest
     from pytest_arena._values import Address
 
 # Longer than a build takes. The lock of a dead process ends at once.
@@ -96,6 +96,15 @@ class ServerTemplates(Generic[RegistryT]):
         template = below.content if below else None
         name = self.registry.create("building", template=template)
         return self._build(self.registry.address_of(name))
+
+    def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
+        """Register the database of a build as a template."""
+        return self.registry.finish_template(
+            target.address.database,
+            fingerprint=fingerprint,
+            manifest=manifest.text(),
+            title=manifest.title,
+        )
 
     @abstractmethod
     def _build(self, address: Address) -> BuildTarget:
