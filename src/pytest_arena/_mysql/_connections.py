@@ -10,12 +10,7 @@ from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql._driver_guard import CONNECTIONS, watch_drivers
-from pytest_arena._mysql._sessions import (
-    begin_session,
-    has_written,
-    is_in_transaction,
-    pid_of,
-)
+from pytest_arena._mysql._sessions import begin_session, known_session
 from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product import (
     ConnectTarget,
@@ -111,11 +106,12 @@ class MySQLConnections:
 
     def raw_transactions(self) -> list[str]:
         """Return the lines that opened raw connections which are inside a transaction."""
-        return [
-            raw.line
-            for raw in CONNECTIONS.of_tests()
-            if is_in_transaction(raw.reference())
-        ]
+        lines = []
+        for raw in CONNECTIONS.of_tests():
+            session = known_session(raw.reference())
+            if session is not None and session.is_begun:
+                lines.append(raw.line)
+        return lines
 
 
 def _attribute(connection: object, name: str) -> Any:
@@ -156,13 +152,12 @@ class MySQLHandle(EngineConnection):
     @property
     def in_transaction(self) -> bool:
         """Whether an open transaction has changed rows."""
-        driver = self._reference()
-        return driver is not None and has_written(driver)
+        return self._session.has_written
 
     @property
     def is_begun(self) -> bool:
         """Whether a transaction is open, by its statements."""
-        return is_in_transaction(self._reference())
+        return self._session.is_begun
 
     def interrupt(self) -> None:
         """Cancel the running statement."""
@@ -174,9 +169,7 @@ class MySQLHandle(EngineConnection):
         self._session.end_transaction()
 
     def _kill(self, *, cancel: bool) -> None:
-        driver = self._reference()
-        if driver is not None:
-            _kill(self._target, pid_of(driver), cancel=cancel)
+        _kill(self._target, self._session.pid, cancel=cancel)
 
 
 def _kill(target: ConnectTarget, pid: int, *, cancel: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,8 +32,7 @@ _CROWDED = (1040, 1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
 # The client's numbers if it cannot connect, or has lost the connection.
-_NO_SOCKET = 2002
-_NO_ANSWER = (0, _NO_SOCKET, 2003, 2005, 2055)
+_NO_ANSWER = (0, 2002, 2003, 2005, 2055)
 _LOST = (*_NO_ANSWER, 1053, 1927, 2006, 2013, 4031)
 
 # With explicit settings the server's defaults have no effect. An AUTO_INCREMENT column may have the
@@ -110,14 +108,8 @@ class MySQLControl:
             "program_name": _PROGRAM_NAME,
         }
         redirect("pymysql", address, arguments)
-        self._connection: Any = pymysql.Connection(**arguments, defer_connect=True)
         try:
-            if address.is_socket:
-                # PyMySQL sets this attribute for a socket that it opens itself.
-                self._connection._secure = True  # noqa: SLF001 - no public name
-                self._connection.connect(_socket_file(address, timeout))
-            else:
-                self._connection.connect()
+            self._connection: Any = pymysql.Connection(**arguments)
         except (self._error, OSError) as error:
             raise _failure(error) from error
         except RuntimeError as error:
@@ -154,22 +146,6 @@ class MySQLControl:
         """Close the connection. Idempotent, and never raises."""
         with suppress(Exception):
             self._connection.close()
-
-
-def _socket_file(address: Address, timeout: float) -> socket.socket:
-    """Connect to a socket's file. If PyMySQL fails to connect, it does not close its socket.
-
-    Raises:
-        MySQLFailure: no server listens on the socket.
-    """
-    file = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        file.settimeout(math.ceil(timeout))
-        file.connect(address.host)
-    except OSError as error:
-        file.close()
-        raise MySQLFailure(str(error), _NO_SOCKET) from error
-    return file
 
 
 def _failure(error: Exception) -> MySQLFailure:

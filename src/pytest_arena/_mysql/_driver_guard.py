@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from functools import cache, partial, wraps
-from inspect import Parameter, isawaitable, signature
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import when_imported
@@ -21,7 +21,7 @@ from pytest_arena._product._raw_guard import Arguments, RawConnections, RawGuard
 from pytest_arena._product._statements import bare, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import ModuleType
 
     from pytest_arena._product._admission import FindCore
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 CONNECTIONS = RawConnections(pid_of)
-# The constructor of mysqlclient has no named parameters: a function in C gets its arguments.
-_OF_MYSQLCLIENT = ("host", "user", "password", "database", "port", "unix_socket")
+# Of the constructors of aiomysql and mysqlclient. The others have only named parameters.
+_POSITIONAL = ("host", "user", "password", "db", "port", "unix_socket")
 
 
 class _DriverGuard(RawGuard):
@@ -62,7 +62,7 @@ class _DriverGuard(RawGuard):
         """Return a constructor that first decides on the connection."""
 
         def __init__(connection: object, *args: object, **kwargs: Any) -> None:  # noqa: N807 - replaces it
-            named = {**_keywords(original, args), **kwargs}
+            named = {**dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
             admission = self.admit(driver, [], named)
             if admission is not None:
                 self._admissions[connection] = admission
@@ -145,18 +145,6 @@ def _then(answer: Any, note: Callable[[Any], None]) -> Any:
         return wait()
     note(answer)
     return answer
-
-
-def _keywords(
-    original: Callable[..., Any], args: tuple[object, ...]
-) -> dict[str, object]:
-    """Return positional arguments of a constructor by their names."""
-    names: Sequence[str] = [
-        name
-        for name, parameter in signature(original).parameters.items()
-        if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and name != "self"
-    ]
-    return dict(zip(names or _OF_MYSQLCLIENT, args, strict=False))
 
 
 def _replace(

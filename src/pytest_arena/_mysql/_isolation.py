@@ -20,7 +20,7 @@ from pytest_arena._mysql._refill import (
     read_difference,
     refill,
 )
-from pytest_arena._mysql._sessions import sessions_inside, writers_in
+from pytest_arena._mysql._sessions import sessions_in, writers_in
 from pytest_arena._mysql._tables import read_tables, with_cascades
 from pytest_arena._origin import user_line
 from pytest_arena._process import until
@@ -175,7 +175,7 @@ class LiveDatabase(Undo):
 
     def clients_inside(self) -> set[int]:
         """Return the sessions of this process that are inside a transaction."""
-        return sessions_inside(self.name)
+        return {each.pid for each in sessions_in(self.name) if each.is_begun}
 
     def end_clients(self) -> None:
         """End all sessions of the app in the database."""

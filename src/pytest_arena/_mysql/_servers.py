@@ -199,8 +199,12 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
 
     def answers(self, folder: ServerFolder) -> bool:
         """Return whether the server has started. It may have no free connection."""
+        address = self.address_of(folder)
+        # If PyMySQL finds no server, it does not close its socket.
+        if not os.path.exists(address.host):  # noqa: PTH110 - a text
+            return False
         try:
-            open_control(self.address_of(folder)).close()
+            open_control(address).close()
         except MySQLFailure as error:
             return error.is_crowded
         return True

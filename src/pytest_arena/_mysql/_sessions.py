@@ -30,16 +30,33 @@ def _ends_transaction(verb: str, others: list[str]) -> bool:
 class MySQLSession:
     """The session of a driver's connection to a test's database."""
 
-    def __init__(self, target: ConnectTarget) -> None:
+    def __init__(self, connection: object, target: ConnectTarget) -> None:
         self.target = target
-        self.is_begun = False  # whether a transaction is open
-        self.changed_rows = 0  # by the open transaction
+        self._reference = weakref.ref(connection)
+        self._is_begun = False  # whether a statement has begun a transaction
+        self._changed_rows = 0  # by the open transaction
         self._savepoints: dict[str, int] = {}
+
+    @property
+    def pid(self) -> int:
+        """The server's id of the session, 0 if it is not connected."""
+        return pid_of(self._reference())
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a transaction is open, by the statements, without a round trip."""
+        connection = self._reference()
+        return self._is_begun and connection is not None and not _is_closed(connection)
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the open transaction has changed rows."""
+        return self._changed_rows > 0 and self.is_begun
 
     def end_transaction(self) -> None:
         """Note that no transaction is open."""
-        self.is_begun = False
-        self.changed_rows = 0
+        self._is_begun = False
+        self._changed_rows = 0
         self._savepoints.clear()
 
     def sending(self, statement: Statement, *, autocommits: bool) -> None:
@@ -47,15 +64,15 @@ class MySQLSession:
         verb, *others = statement.words or ("",)
         if verb in {"BEGIN", "START"}:
             self.end_transaction()
-            self.is_begun = True
+            self._is_begun = True
         elif verb == "SAVEPOINT":
-            self._savepoints[others[-1]] = self.changed_rows
+            self._savepoints[others[-1]] = self._changed_rows
         elif verb == "ROLLBACK" and "TO" in others:
-            self.changed_rows = self._savepoints.get(others[-1], self.changed_rows)
+            self._changed_rows = self._savepoints.get(others[-1], self._changed_rows)
         elif _ends_transaction(verb, others):
             self.end_transaction()
         elif not autocommits and verb not in _OUTSIDE:
-            self.is_begun = True
+            self._is_begun = True
         if self.target.database is not None:
             # A `MySQLIsolation`, whose module imports this one.
             isolation: Any = self.target.database.isolation
@@ -64,9 +81,9 @@ class MySQLSession:
 
     def sent(self, statement: Statement, rows: object) -> None:
         """Note how many rows a statement has changed."""
-        has_written = statement.reach is not Reach.NOTHING
-        if has_written and isinstance(rows, int) and self.is_begun:
-            self.changed_rows += rows
+        may_write = statement.reach is not Reach.NOTHING
+        if may_write and isinstance(rows, int) and self._is_begun:
+            self._changed_rows += rows
 
 
 _SESSIONS: weakref.WeakKeyDictionary[object, MySQLSession] = weakref.WeakKeyDictionary()
@@ -74,7 +91,7 @@ _SESSIONS: weakref.WeakKeyDictionary[object, MySQLSession] = weakref.WeakKeyDict
 
 def begin_session(connection: object, target: ConnectTarget) -> MySQLSession:
     """Record the session of a connection to a test's database."""
-    session = MySQLSession(target)
+    session = MySQLSession(connection, target)
     _SESSIONS[connection] = session
     return session
 
@@ -87,8 +104,22 @@ def known_session(connection: object) -> MySQLSession | None:
         return None
 
 
-def is_closed(connection: Any) -> bool:
-    """Return whether a driver's connection is closed."""
+def sessions_in(database: str) -> Iterator[MySQLSession]:
+    """Yield the sessions of this process in a database."""
+    # Copied, because other threads change the dictionary.
+    for reference in _SESSIONS.keyrefs():
+        session = known_session(reference())
+        address = session.target.address if session is not None else None
+        if session and address and address.database == database:
+            yield session
+
+
+def writers_in(database: str) -> set[int]:
+    """Return the sessions of this process that have uncommitted rows in a database."""
+    return {session.pid for session in sessions_in(database) if session.has_written}
+
+
+def _is_closed(connection: Any) -> bool:
     if hasattr(connection, "open"):  # PyMySQL, mysqlclient
         return not connection.open
     if hasattr(connection, "closed"):  # aiomysql
@@ -101,36 +132,3 @@ def pid_of(connection: Any) -> int:
     with suppress(Exception):  # the driver's error, if it is not connected
         return int(connection.thread_id())
     return 0
-
-
-def writers_in(database: str) -> set[int]:
-    """Return the sessions of this process that have uncommitted rows in a database."""
-    return {pid_of(each) for each in _sessions_in(database) if has_written(each)}
-
-
-def sessions_inside(database: str) -> set[int]:
-    """Return the sessions of this process that are inside a transaction in a database."""
-    return {pid_of(each) for each in _sessions_in(database) if is_in_transaction(each)}
-
-
-def _sessions_in(database: str) -> Iterator[object]:
-    # Copied, because other threads change the dictionary.
-    for reference in _SESSIONS.keyrefs():
-        connection = reference()
-        session = _SESSIONS.get(connection) if connection is not None else None
-        address = session.target.address if session is not None else None
-        if address is not None and address.database == database:
-            yield connection
-
-
-def is_in_transaction(connection: Any) -> bool:
-    """Return whether a transaction is open, by the statements, without a round trip."""
-    session = known_session(connection) if connection is not None else None
-    return session is not None and session.is_begun and not is_closed(connection)
-
-
-def has_written(connection: object) -> bool:
-    """Return whether the open transaction of a connection has changed rows."""
-    session = known_session(connection)
-    has_rows = session is not None and session.changed_rows > 0
-    return has_rows and is_in_transaction(connection)
