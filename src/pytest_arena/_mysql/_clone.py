@@ -44,12 +44,17 @@ class CopyPlan:
     options: str  # of CREATE DATABASE
     creates: dict[str, str] = field(default_factory=dict)  # statements by tables
     views: dict[str, str] = field(default_factory=dict)
-    programs: tuple[str, ...] = ()  # routines and triggers
-    has_functions: bool = False
+    # Routines and triggers: the kind and the statement of each.
+    programs: tuple[tuple[str, str], ...] = ()
     tables: dict[str, Table] = field(default_factory=dict)
     # The tables that foreign keys change, by the changed table.
     cascades: dict[str, frozenset[str]] = field(default_factory=dict)
     reason_against_undo: str = ""  # why no row of a copy can be restored in place
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether a SELECT may call a function that writes."""
+        return any(kind == "FUNCTION" for kind, _ in self.programs)
 
     def run(self, control: MySQLControl, copy: str) -> None:
         """Create the copy. If a part of it exists already, drop that first.
@@ -70,7 +75,7 @@ class CopyPlan:
         for start in range(0, len(statements), _AT_ONCE):
             control.run(";\n".join(statements[start : start + _AT_ONCE]))
         self._create_views(control, copy)
-        for program in self.programs:
+        for _, program in self.programs:
             control.run(program.replace(self.source, copy))
         if self.programs:
             control.run(f"SET SESSION sql_mode = '{SQL_MODE}'")
@@ -118,17 +123,12 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
     def shown(kind: str) -> dict[str, str]:
         return {name: _shown(control, kind, source, name)[1] for name in names[kind]}
 
-    functions = control.rows(
-        "SELECT 1 FROM information_schema.routines "
-        f"WHERE routine_schema = {literal(source)} AND routine_type = 'FUNCTION' LIMIT 1"
-    )
     return CopyPlan(
         source,
         _options_of(control, source),
         shown("TABLE"),
         shown("VIEW"),
         tuple(_programs(control, source)),
-        bool(functions),
         read_tables(control, source),
         read_cascades(control, source),
         reason_against_undo(control, source),
@@ -151,8 +151,8 @@ def _shown(control: MySQLControl, kind: str, source: str, name: str) -> tuple[An
     return control.rows(f"SHOW CREATE {kind} {place}")[0]
 
 
-def _programs(control: MySQLControl, source: str) -> Iterator[str]:
-    """Yield the statements for routines and triggers, each with its SQL mode."""
+def _programs(control: MySQLControl, source: str) -> Iterator[tuple[str, str]]:
+    """Yield kinds and statements of routines and triggers, each with its SQL mode."""
     schema = literal(source)
     programs = control.rows(
         "SELECT routine_type, routine_name FROM information_schema.routines "
@@ -168,4 +168,4 @@ def _programs(control: MySQLControl, source: str) -> Iterator[str]:
         _, mode, create, *_ = _shown(control, kind, source, name)
         if create is None:
             raise MySQLFailure(f"the text of {kind} {name} is hidden", 1227)
-        yield f"SET SESSION sql_mode = {literal(mode)};\n{create}"
+        yield kind, f"SET SESSION sql_mode = {literal(mode)};\n{create}"

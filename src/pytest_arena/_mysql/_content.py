@@ -42,7 +42,7 @@ def read_content(control: MySQLControl, database: str) -> dict[str, str]:
         digests[f"definition of table {name}"] = digest(text)
     for name, create in plan.views.items():
         digests[f"definition of view {name}"] = digest(create.replace(database, ""))
-    for program in plan.programs:
+    for _, program in plan.programs:
         text = digest(program.replace(database, ""))
         digests[f"program {text[:6]}"] = text
     for name, table in plan.tables.items():

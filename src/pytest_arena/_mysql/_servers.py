@@ -7,7 +7,6 @@ import re
 import signal
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,7 +33,7 @@ from pytest_arena._values import TURN_SECONDS, Address
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_arena._config._read import Config
     from pytest_arena._mysql._control import MySQLControl
@@ -282,6 +281,7 @@ class MySQLSearch(ServerSearch):
     """The sources of MySQL's and MariaDB's servers."""
 
     shown = "MySQL or MariaDB"
+    private = PRIVATE_SERVERS
     form = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
     fix = "apt install mariadb-server   # or mysql-server"
     host_variable = "MYSQL_HOST"
@@ -332,19 +332,14 @@ class MySQLSearch(ServerSearch):
                 return _entered(replace(address, is_encrypted=True), where, seconds)
         raise Unavailable(_reason(address, failure)) from failure
 
-    def starters(self, config: Config) -> Iterator[Callable[[], Server]]:
-        """Yield a function for each installed program, which starts its server.
-
-        Programs of the product that ``arena_database`` names are first.
-        """
-        from pytest_arena._mysql._servers import PRIVATE_SERVERS  # noqa: PLC0415 - not on Windows
-
-        def start(program: Path) -> Server:
-            return PRIVATE_SERVERS.find(read_programs(program), cache=config.cache)
-
+    def installed(self, config: Config) -> list[Path]:
+        """Return the servers' programs, those that ``arena_database`` names first."""
         wanted = {"mariadb": "mariadbd", "mysql": "mysqld"}.get(config.database)
-        for program in sorted(installed(), key=lambda file: file.name != wanted):
-            yield partial(start, program)
+        return sorted(installed(), key=lambda file: file.name != wanted)
+
+    def programs_at(self, place: Path) -> MySQLPrograms:
+        """Read the version of installed programs."""
+        return read_programs(place)
 
 
 SEARCH = MySQLSearch()

@@ -8,7 +8,6 @@ import shutil
 import signal
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,7 +36,7 @@ from pytest_arena._values import TURN_SECONDS, Address
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_arena._config._read import Config
     from pytest_arena._product._private_servers import ServerFolder
@@ -238,6 +237,7 @@ class PostgreSQLSearch(ServerSearch):
     """The sources of PostgreSQL's servers."""
 
     shown = "PostgreSQL"
+    private = CLUSTERS
     form = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
     fix = "pip install 'pytest-arena[postgresql]'"
     host_variable = "PGHOST"
@@ -325,15 +325,14 @@ class PostgreSQLSearch(ServerSearch):
             return replace(server, is_named=True)
         return None
 
-    def starters(self, config: Config) -> Iterator[Callable[[], Server]]:
-        """Yield a function for each folder of programs, which starts their server."""
-        from pytest_arena._postgresql._servers import CLUSTERS  # noqa: PLC0415 - not on Windows
+    def installed(self, config: Config) -> list[Path]:
+        """Return the folders of programs."""
+        del config
+        return folders()
 
-        def start(folder: Path) -> Server:
-            return CLUSTERS.find(read_programs(folder), cache=config.cache)
-
-        for folder in folders():
-            yield partial(start, folder)
+    def programs_at(self, place: Path) -> PostgreSQLPrograms:
+        """Read the version of installed programs."""
+        return read_programs(place)
 
 
 SEARCH = PostgreSQLSearch()

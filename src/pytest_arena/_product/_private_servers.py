@@ -5,7 +5,6 @@ The locks are on files, so the kernel releases them when a process ends.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import Address
 
+
+with suppress(ImportError):  # Windows has no private servers
+    import fcntl
 
 # Tests put all private servers into another folder by this variable.
 HOME = "ARENA_CLUSTERS"

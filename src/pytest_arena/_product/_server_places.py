@@ -20,7 +20,7 @@ from pytest_arena._product._server_search import Unavailable
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_arena._config._read import Config
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
 class ServerCommands:
     """The commands of one product.
 
-    ``registry`` is the class of a run's databases. Other databases are never touched. ``private``
-    imports the private servers, which Windows lacks.
+    ``registry`` is the class of a run's databases. Other databases are never touched.
     """
 
     product: str
     search: ServerSearch
     registry: type[DatabaseRegistry[Any]]
-    private: Callable[[], PrivateServers[Any]]
 
     def place_kinds(
         self, config: Config, *, removes_all: bool
@@ -55,7 +53,7 @@ class ServerCommands:
             kinds += self._server(config)
         is_named = config.server_url or config.database in FILE_PRODUCTS
         if sys.platform != "win32" and not (removes_all and is_named):
-            kinds.append(PrivatePlaces(self, self.private(), config.cache))
+            kinds.append(PrivatePlaces(self, self.search.private, config.cache))
         return kinds, []
 
     def _server(self, config: Config) -> list[PlaceKind]:

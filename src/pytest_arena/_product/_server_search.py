@@ -13,13 +13,13 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._product._server_targets import is_here, os_user
 from pytest_arena.errors import ServerError, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sqlalchemy.engine import URL
@@ -83,6 +83,7 @@ class ServerSearch(ABC):
     """The sources of a product's servers, in their order."""
 
     shown: ClassVar[str]
+    private: ClassVar[Any]  # its `PrivateServers`, whose module imports this one
     form: ClassVar[str]
     """How a run names a server."""
     fix: ClassVar[str]
@@ -111,8 +112,12 @@ class ServerSearch(ABC):
         """Log in and check the server, without changing it. ``where`` follows its version."""
 
     @abstractmethod
-    def starters(self, config: Config) -> Iterator[Callable[[], Server]]:
-        """Yield a function for each installed program, which starts its private server."""
+    def installed(self, config: Config) -> list[Path]:
+        """Return the places of installed programs, the best first."""
+
+    @abstractmethod
+    def programs_at(self, place: Path) -> Any:
+        """Read the version of installed programs."""
 
     def find(self, config: Config) -> Server:
         """Return the server that ``arena_database`` names, or the first usable server."""
@@ -162,11 +167,15 @@ class ServerSearch(ABC):
         if sys.platform == "win32":
             raise Unavailable("a private server listens on a socket: not for Windows")
         reasons = []
-        for start in self.starters(config):
+        server: Server
+        for place in self.installed(config):
             try:
-                return start()
+                programs = self.programs_at(place)
+                server = self.private.find(programs, cache=config.cache)
             except Unavailable as reason:
                 reasons.append(str(reason))
+            else:
+                return server
         raise Unavailable("; ".join(reasons) or "its programs are not installed")
 
     def usable_without_rights(self, server: Server, config: Config) -> Server | None:
