@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 CONNECTIONS = RawConnections(pid_of)
+_LONG = 4096  # characters
 # Of the constructors of aiomysql and mysqlclient. The others have only named parameters.
 _POSITIONAL = ("host", "user", "password", "db", "port", "unix_socket")
 
@@ -91,7 +92,10 @@ class _DriverGuard(RawGuard):
             return None
         if isinstance(sql, bytes | bytearray):
             sql = sql.decode(errors="surrogateescape")
-        statement = classify(bare(sql, WORDS), WORDS)
+        text = bare(sql, WORDS)
+        # The results for long statements, which have data, are not kept.
+        kind = classify if len(text) < _LONG else classify.__wrapped__
+        statement = kind(text, WORDS)
         session.sending(statement, autocommits=bool(connection.get_autocommit()))
         return statement
 

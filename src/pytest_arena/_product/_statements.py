@@ -106,9 +106,11 @@ def bare(text: str, words: Words) -> str:
 
 def _without(match: re.Match[str]) -> str:
     kind = match.lastgroup
-    if kind == "name":
-        return match[0]
-    return {"text": "''", "number": "0"}.get(kind or "", " ")
+    if kind == "text":
+        return "''"
+    if kind == "number":
+        return "0"
+    return match[0] if kind == "name" else " "
 
 
 @lru_cache(maxsize=1024)
