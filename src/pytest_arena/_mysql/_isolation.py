@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ from pytest_arena._mysql._refill import (
 from pytest_arena._mysql._sessions import sessions_in, writers_in
 from pytest_arena._mysql._tables import read_tables, with_cascades
 from pytest_arena._origin import user_line
-from pytest_arena._process import until
 from pytest_arena._product import Held, held_by
 from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import ReadTable, Snapshot, changed_rows
@@ -292,9 +292,6 @@ def _between(
     )
 
 
-_END_SECONDS = 5.0
-
-
 class MySQLIsolation(LevelStack[LiveDatabase]):
     """The isolation for databases on MySQL and MariaDB: ``undo`` or ``clone``.
 
@@ -367,21 +364,11 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
 
     def end(self, pid: int, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
-        control = self._registry.control
-        command = "KILL QUERY" if cancel else "KILL"
-        with self._registry.reporting("a connection cannot be ended"):
-            try:
-                control.run(f"{command} {pid}")
-            except MySQLFailure as error:
-                if error.is_lost:
-                    raise
-                return  # the session has ended
-            if not cancel:
-                # A session keeps its locks until it has rolled back.
-                question = (
-                    f"SELECT 1 FROM information_schema.processlist WHERE id = {pid}"  # noqa: S608 - a number
-                )
-                until(lambda: not control.rows(question), within=_END_SECONDS)
+        if not cancel:
+            self._registry.end_session(pid)
+            return
+        with suppress(MySQLFailure):  # the session has ended
+            self._registry.control.run(f"KILL QUERY {pid}")
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""

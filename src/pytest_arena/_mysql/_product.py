@@ -38,7 +38,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             server.address,
             project=self._project(),
             note=self._core.ledger.note,
-            source=self._config.place("database") if self._config.server_url else "",
         )
         with registry.reporting("the server's settings cannot be read"):
             login = registry.control.call(app_login, registry.address_of())

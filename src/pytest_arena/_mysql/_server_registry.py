@@ -7,7 +7,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._mysql import _errors as messages
 from pytest_arena._mysql._clone import EMPTY_PLAN, read_plan
 from pytest_arena._mysql._control import (
     NO_DATABASE,
@@ -22,8 +21,16 @@ from pytest_arena._mysql._tables import LABEL
 from pytest_arena._process import until
 from pytest_arena._product import discard
 from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
-from pytest_arena._product._server_errors import failed, template_is_gone
+from pytest_arena._product._server_errors import (
+    CROWDED,
+    DROPPED,
+    FULL,
+    Known,
+    failed,
+    template_is_gone,
+)
 from pytest_arena._product._server_registry import DatabaseRegistry
+from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,10 +55,8 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         address: Address,
         *,
         note: Callable[[str], None] = discard,
-        source: str = "",
         **options: Any,
     ) -> None:
-        self._source = source  # the place of the option that names the server
         self.note = note
         self._plans: dict[str, CopyPlan] = {}
         super().__init__(address, **options)
@@ -137,14 +142,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     def failed(self, what: str, error: MySQLFailure) -> ArenaError:
         """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
-        return failed(
-            what,
-            error,
-            self._address,
-            messages.KNOWN,
-            messages.ANOTHER,
-            source=self._source,
-        )
+        return failed(what, error, self._address, KNOWN, ANOTHER)
 
     # Copy
 
@@ -217,21 +215,41 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         Raises:
             MySQLFailure: the server does not answer, or refuses.
         """
-        control = control or self.control
-        for (pid,) in self.sessions(name, control):
+        self._end_sessions(f"db = {literal(name)}", control or self.control)
+
+    def end_session(self, pid: int) -> None:
+        """End a session. It keeps its locks until it has rolled back, so wait for that."""
+        with self.reporting("a connection cannot be ended"):
+            self._end_sessions(f"id = {pid}", self.control)
+
+    def _end_sessions(self, where: str, control: MySQLControlLine) -> None:
+        question = (
+            f"SELECT id FROM information_schema.processlist WHERE {where} "
+            "AND id <> CONNECTION_ID()"
+        )
+        for (pid,) in control.rows(question):
             with suppress(MySQLFailure):  # the session has ended
                 control.run(f"KILL {pid}")
-        until(lambda: not self.sessions(name, control), within=_END_SECONDS)
+        until(lambda: not control.rows(question), within=_END_SECONDS)
 
-    def sessions(
-        self, name: str, control: MySQLControlLine | None = None
-    ) -> list[tuple[int]]:
-        """Return the ids of the sessions whose database this is, without this session."""
-        control = control or self.control
-        return control.rows(
-            f"SELECT id FROM information_schema.processlist WHERE db = {literal(name)} "
-            "AND id <> CONNECTION_ID() AND command <> 'Killed'"
-        )
+
+# Statements that a user can paste.
+GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
+ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
+_NO_RIGHTS = (
+    ServerError,
+    "the login {user} has too few rights on this server",
+    (
+        f"{GRANT}\nTriggers and views of the app may need SUPER, SET USER, or "
+        "SET GLOBAL log_bin_trust_function_creators = 1"
+    ),
+)
+KNOWN: dict[int, Known] = {
+    **dict.fromkeys((1044, 1142, 1227, 1370, 1410, 1418, 1419), _NO_RIGHTS),
+    **dict.fromkeys((1021, 1114), FULL),
+    **dict.fromkeys((1040, 1203, 1226), CROWDED),
+    NO_DATABASE: DROPPED,
+}
 
 
 def _slot(name: str, number: int) -> str:

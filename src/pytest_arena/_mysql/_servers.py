@@ -10,12 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pytest_arena._mysql import _errors as messages
 from pytest_arena._mysql._arguments import PORT
-from pytest_arena._mysql._control import (
-    MySQLFailure,
-    open_control,
-)
+from pytest_arena._mysql._control import MySQLFailure, open_control
+from pytest_arena._mysql._server_registry import GRANT
 from pytest_arena._product._private_servers import PrivateServers
 from pytest_arena._product._server_search import (
     CreatesNone,
@@ -355,19 +352,15 @@ def _entered(address: Address, where: str, seconds: int) -> Server:
             )  # the drivers of the app encrypt, too
         server = Server(address, shown)
         if control.rows(_MAY_CREATE) == [(0,)]:
-            raise CreatesNone(server, fix=messages.GRANT.format(user=address.user))
+            raise CreatesNone(server, fix=GRANT.format(user=address.user))
         return server
 
 
 def _checked(control: MySQLControl, address: Address) -> str:
     """Return the server's product and version."""
-    [(text, is_read_only)] = control.rows("SELECT VERSION(), @@GLOBAL.read_only")
+    [(text,)] = control.rows("SELECT VERSION()")
     product, version = read_version(text)
     check_version(product, version, f"the server on {address.server}")
-    if is_read_only not in (0, "OFF"):
-        raise Unavailable(
-            f"the server on {address.server} is read-only, as a replica is"
-        )
     return f"{product} {version}"
 
 

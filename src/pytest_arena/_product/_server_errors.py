@@ -42,19 +42,16 @@ def failed(
     address: Address,
     known: Mapping[Any, Known],
     another: str,
-    *,
-    source: str = "",
 ) -> ArenaError:
     """Return the error for a refusal. ``what`` names the operation that failed."""
     if error.is_down:
         return _server_is_down(what, error, address, another)
     unknown = ServerError, f"the server answered with error {error.code}", another
     kind, cause, fix = known.get(error.code, unknown)
-    of_source = f" of {source}" if source else ""
     return kind(
         f"{address.server}: {what}: {error.first_line}",
         why=WHY,
-        cause=cause.format(user=address.user, source=of_source),
+        cause=cause.format(user=address.user),
         fix=fix.format(user=address.user),
     )
 
