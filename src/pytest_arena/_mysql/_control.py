@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -87,7 +86,7 @@ class MySQLFailure(ServerFailure):
 
 
 class MySQLControl:
-    """A connection in autocommit mode. Several threads may use it, one after the other.
+    """A connection in autocommit mode.
 
     Raises:
         MySQLFailure: no server answers, or it refuses the login.
@@ -96,7 +95,6 @@ class MySQLControl:
 
     def __init__(self, address: Address, *, timeout: float = _CONNECT_SECONDS) -> None:
         pymysql = _import_pymysql()
-        self._lock = threading.RLock()
         self._error: type[Exception] = pymysql.err.Error
         flags: Any = pymysql.constants.CLIENT
         arguments: dict[str, Any] = {
@@ -132,7 +130,7 @@ class MySQLControl:
 
         Raises as ``run`` does.
         """
-        with self._lock, self._connection.cursor() as cursor:
+        with self._connection.cursor() as cursor:
             try:
                 cursor.execute(sql)
                 rows = list(cursor.fetchall())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pytest_arena._process import until
 from pytest_arena._product._server_search import Programs, Server, Unavailable
 
+if sys.platform != "win32":  # which has no private servers
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._values import Address
 
-
-with suppress(ImportError):  # Windows has no private servers
-    import fcntl
 
 # Tests put all private servers into another folder by this variable.
 HOME = "ARENA_CLUSTERS"
