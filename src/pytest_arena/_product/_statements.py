@@ -53,9 +53,7 @@ class Statement(NamedTuple):
     reach: Reach
     alters_session: bool
     ends_transaction: bool
-    beyond: (
-        str  # what it does to other databases or to the server, such as DROP DATABASE
-    )
+    beyond: str  # what it does to other databases or the server: DROP DATABASE
 
 
 _NAME = r'(?:"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|[\w$]+)'
@@ -75,8 +73,6 @@ _ALONE = {
     "UPDATE": re.compile(rf"(?i)(?:\s+(?:AS\s+)?(?!SET\b){_NAME})?\s+SET\b"),
     "DELETE": re.compile(r"(?i)\s*(?:\Z|(?:WHERE|ORDER|LIMIT|RETURNING)\b)"),
     "TRUNCATE": re.compile(r"\s*\Z"),
-    "INSERT": re.compile(""),
-    "REPLACE": re.compile(""),
 }
 _READS = re.compile(
     r"(?is)\s*(?:\(*\s*(?:SELECT|SHOW|BEGIN|START|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|EXPLAIN|DESC"
@@ -146,7 +142,7 @@ def _written(sql: str) -> tuple[str, Reach]:
         return table, Reach.SCHEMA
     if write is not None and write.start() == 0:
         alone = _ALONE.get(write["verb"].split()[0].upper())
-        if alone is not None and alone.match(sql, write.end()):
+        if alone is None or alone.match(sql, write.end()):
             return table, Reach.TABLE
     return table, Reach.ROWS
 
@@ -154,10 +150,11 @@ def _written(sql: str) -> tuple[str, Reach]:
 def _named(place: str) -> str:
     """Return a table as the app names it, "" for a temporary one."""
     parts = [_without_quotes(part) for part in _PART.findall(place)]
-    if parts[0] in _TEMPORARY_SCHEMAS:
-        return ""
-    if len(parts) > 1 and parts[0] in _DEFAULT_SCHEMAS:
-        parts = parts[1:]
+    if len(parts) > 1:
+        if parts[0] in _TEMPORARY_SCHEMAS:
+            return ""
+        if parts[0] in _DEFAULT_SCHEMAS:
+            del parts[0]
     return ".".join(parts)
 
 
