@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 # No table has such a name.
 _ANY_TABLE = "*"
 _SCHEMA = ""
-_CALLING = {
-    "SELECT",
-    "SET",
-    "WITH",
-    "(SELECT",
-}  # words of reads that may call a function
+_CALLING = {"", "SELECT", "SET", "VALUES", "WITH"}  # first words of reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ class WriteLog:
             self._tables.append(table if is_here else _ANY_TABLE)
         elif statement.reach is not Reach.NOTHING:
             self.note_all(is_schema=statement.reach is Reach.SCHEMA)
-        elif has_functions and statement.words[0] in _CALLING:
+        elif has_functions and statement.words[0].lstrip("(") in _CALLING:
             self.note_all(is_schema=False)
 
     def note_all(self, *, is_schema: bool) -> None:
