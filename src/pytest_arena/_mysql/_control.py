@@ -31,8 +31,7 @@ _CROWDED = (1040, 1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
 # The client's numbers if it cannot connect, or has lost the connection.
-_NO_ANSWER = (0, 2002, 2003, 2005, 2055)
-_LOST = (*_NO_ANSWER, 1053, 1927, 2006, 2013, 4031)
+_LOST = (0, 2002, 2003, 2005, 2055, 1053, 1927, 2006, 2013, 4031)
 
 # With explicit settings the server's defaults have no effect. An AUTO_INCREMENT column may have the
 # value 0. A copy may have dates that a strict mode refuses. A run's lock ends with its session, so
@@ -68,11 +67,6 @@ class MySQLFailure(ServerFailure):
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
         return self.number in _LOST
-
-    @property
-    def has_no_answer(self) -> bool:
-        """Whether no server answers on the address."""
-        return self.number in _NO_ANSWER
 
     @property
     def may_need_tls(self) -> bool:

@@ -77,10 +77,6 @@ class MySQLPrograms(Programs):
                     return folder / name
         raise Unavailable(f"{self.server} has no {_INSTALLERS[0]} beside it")
 
-    def key(self, form: str) -> str:
-        """Return the name of these programs' server, which begins with the product."""
-        return f"{self.product}-{Programs.key(self, form)}"
-
 
 def installed() -> list[Path]:
     """Return the servers' programs on this machine. Programs on PATH are first."""
@@ -108,7 +104,8 @@ def read_programs(server: Path) -> MySQLPrograms:
     text = output.partition(" Ver ")[2].strip()
     product, version = read_version(text)
     check_version(product, version, str(server))
-    return MySQLPrograms(server.parent, version, str(server), product, server.name)
+    shown = f"{product}-{version}"
+    return MySQLPrograms(server.parent, shown, str(server), product, server.name)
 
 
 def read_version(text: str) -> tuple[str, str]:
@@ -179,7 +176,6 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
     shown = "MySQL and MariaDB"
     label = "mysql"
     users: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
-    form = "1"
     pid_file = "server.pid"
     stop_signal: ClassVar[int] = signal.SIGTERM
 
@@ -366,7 +362,7 @@ def _checked(control: MySQLControl, address: Address) -> str:
 
 def _reason(address: Address, error: MySQLFailure) -> str:
     text = redact(str(error).splitlines()[0])
-    if error.has_no_answer:
+    if error.is_lost:
         return f"nothing answers on {address.server} ({text})"
     if error.is_crowded:
         return f"the server on {address.server} has no free connection: {text}"

@@ -153,7 +153,6 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
     shown = "PostgreSQL"
     label = "pg"
     users: ClassVar[tuple[str, ...]] = ("postgres", "nobody")
-    form = "1"
     pid_file = "postmaster.pid"
     stop_signal: ClassVar[int] = signal.SIGINT  # without waiting for clients
 

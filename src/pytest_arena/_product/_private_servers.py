@@ -246,8 +246,6 @@ class PrivateServers(ABC, Generic[ProgramsT]):
     """The product, in the name of a folder."""
     users: ClassVar[tuple[str, ...]]
     """Users of the system that run a server for root."""
-    form: ClassVar[str]
-    """A version of the arguments for new data. Another version does not use the data."""
     pid_file: ClassVar[str]
     """The file in the data with the server's process id. The server removes it when it stops."""
     stop_signal: ClassVar[int]
@@ -298,7 +296,7 @@ class PrivateServers(ABC, Generic[ProgramsT]):
 
     def find(self, programs: ProgramsT, *, cache: Path) -> PrivateServer:
         """Return the running server of these programs. Start it if it does not run."""
-        key = programs.key(self.form)
+        key = programs.key
         places = parents(self.label, cache, self.account())
         known = [place / key for place in places if (place / key).exists()]
         folder = self.folder((known or [places[0] / key])[0])

@@ -7,7 +7,6 @@ another machine is used only if ``arena_database`` names it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._product._server_targets import is_here, os_user
+from pytest_arena._values import digest
 from pytest_arena.errors import ServerError, redact_url
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Programs(ABC):
     """A folder with the programs of a server."""
 
     folder: Path
-    version: str  # such as 15.20
+    version: str  # such as 15.20 or MariaDB-10.11.4
     shown: str  # such as /usr/lib/postgresql/15/bin
 
     @property
@@ -70,13 +70,10 @@ class Programs(ABC):
     def server(self) -> Path:
         """The server's program."""
 
-    def key(self, form: str) -> str:
-        """Return the name of these programs' server. ``form`` is the version of its settings.
-
-        Two builds of one version may have different extensions, so each has a server.
-        """
-        digest = hashlib.sha256(f"{self.folder}\0{form}".encode()).hexdigest()
-        return f"{self.version}-{digest[:8]}"
+    @property
+    def key(self) -> str:
+        """The name of the server. Two builds of one version may have different extensions."""
+        return f"{self.version}-{digest(str(self.folder))[:8]}"
 
 
 class ServerSearch(ABC):
