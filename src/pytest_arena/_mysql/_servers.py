@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 _SERVERS = ("mariadbd", "mysqld")
-_INSTALLERS = ("mariadb-install-db", "mysql_install_db")
+_INSTALLER = "mariadb-install-db"
 # Folders of packages of operating systems. PATH often has no sbin.
 _USUAL = (
     "/usr/sbin",
@@ -71,11 +71,10 @@ class MySQLPrograms(Programs):
         Raises:
             Unavailable: the program is not installed.
         """
-        for name in _INSTALLERS:
-            for folder in (self.folder, self.folder.parent / "bin"):
-                if os.access(folder / name, os.X_OK):
-                    return folder / name
-        raise Unavailable(f"{self.server} has no {_INSTALLERS[0]} beside it")
+        for folder in (self.folder, self.folder.parent / "bin"):
+            if os.access(folder / _INSTALLER, os.X_OK):
+                return folder / _INSTALLER
+        raise Unavailable(f"{self.server} has no {_INSTALLER} beside it")
 
 
 def installed() -> list[Path]:
