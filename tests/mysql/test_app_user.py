@@ -63,7 +63,6 @@ BEYOND = [
     "DROP TABLE IF EXISTS nope, {name}.dancers",
     "PREPARE s FROM 'DELETE FROM {name}.dancers'",
     "USE {name}",
-    "DROP DATABASE {name}",
     "SELECT user FROM mysql.user",
     "SET GLOBAL max_connections = 7",
     "CREATE USER somebody",
@@ -77,6 +76,12 @@ async def test_an_engine(statement, client):
     async with engine.connect() as connection:
         with pytest.raises(DBAPIError, match="denied"):
             await connection.execute(text(statement))
+
+
+async def test_a_statement_that_drops_a_database(arena):
+    with arena.expect_refusal():
+        async with engine.connect() as connection:
+            await connection.execute(text("DROP DATABASE {name}"))
 
 
 async def test_a_variable():
@@ -98,7 +103,7 @@ def test_a_raw_connection_has_no_other_login(arena):
     url = make_url(arena.url)
     words = dict(host=url.host, port=url.port, user=mine.username, password=mine.password or "")
     connection = pymysql.connect(database=url.database, **words)
-    for statement in BEYOND:
+    for statement in [*BEYOND, "DROP DATABASE {name}"]:
         with pytest.raises(Exception, match="denied"):
             connection.cursor().execute(statement)
     connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -100,8 +101,14 @@ class MySQLControl:
             "program_name": _PROGRAM_NAME,
         }
         redirect("pymysql", address, arguments)
+        self._connection: Any = pymysql.Connection(**arguments, defer_connect=True)
         try:
-            self._connection: Any = pymysql.Connection(**arguments)
+            if address.is_socket:
+                # PyMySQL sets this attribute for a socket that it opens itself.
+                self._connection._secure = True  # noqa: SLF001 - no public name
+                self._connection.connect(_socket_file(address, timeout))
+            else:
+                self._connection.connect()
         except (self._error, OSError) as error:
             raise _failure(error) from error
         except RuntimeError as error:
@@ -138,6 +145,22 @@ class MySQLControl:
         """Close the connection. Idempotent, and never raises."""
         with suppress(Exception):
             self._connection.close()
+
+
+def _socket_file(address: Address, timeout: float) -> socket.socket:
+    """Connect to a socket's file. If PyMySQL fails to connect, it does not close its socket.
+
+    Raises:
+        MySQLFailure: no server listens on the socket.
+    """
+    file = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        file.settimeout(math.ceil(timeout))
+        file.connect(address.host)
+    except OSError as error:
+        file.close()
+        raise MySQLFailure(str(error)) from error
+    return file
 
 
 def _failure(error: Exception) -> MySQLFailure:

@@ -190,12 +190,8 @@ class PrivateMySQLServers(PrivateServers[MySQLPrograms]):
 
     def answers(self, folder: ServerFolder) -> bool:
         """Return whether the server has started. It may have no free connection."""
-        address = self.address_of(folder)
-        # If PyMySQL finds no server, it does not close its socket.
-        if not os.path.exists(address.host):  # noqa: PTH110 - a text
-            return False
         try:
-            open_control(address).close()
+            open_control(self.address_of(folder)).close()
         except MySQLFailure as error:
             return error.is_crowded
         return True
