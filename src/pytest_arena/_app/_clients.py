@@ -230,10 +230,12 @@ class TestClient(_SyncBase):
             response = super().send(request, **options)
         finally:
             SENT.reset(token)
-        for answer, record in zip([*response.history, response], sent, strict=False):
+        answers = [*response.history, response]
+        for answer, record in zip(answers, sent.requests, strict=False):
             answer.extensions["arena"] = record
-        if sent and options.get("stream") and sent[-1].is_open:
-            hooks.open_requests.append(OpenRequest(sent[-1], response.close))
+        for record in sent.requests:
+            if record.is_open and options.get("stream"):
+                hooks.open_requests.append(OpenRequest(record, response.close))
         note_unsent_cookies(self, response)
         return response
 
@@ -419,7 +421,7 @@ def _entering(run: AppRun, login: Login | None) -> ASGIApp:
 
 
 def _sent_by(login: Login | None) -> Sent:
-    """Return the list for the requests of a call of a client."""
+    """Return the record of a call of a client."""
     role = login.role if login is not None else None
     return Sent(role, is_login=bool(_LOGINS.get()))
 

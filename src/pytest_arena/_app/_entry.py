@@ -89,13 +89,13 @@ class OpenRequest:
     line: CodeLine | None = field(default_factory=user_line)
 
 
-class Sent(list[Request]):
-    """The requests of one call of our client: one request, and the redirects that it follows."""
+@dataclass(slots=True)
+class Sent:
+    """What one call of our client sends: a request, and the redirects that it follows."""
 
-    def __init__(self, role: str | None = None, *, is_login: bool = False) -> None:
-        super().__init__()
-        self.role = role
-        self.is_login = is_login
+    role: str | None = None
+    is_login: bool = False
+    requests: list[Request] = field(default_factory=list)
 
 
 # What our sync client sends now.
@@ -200,7 +200,7 @@ async def enter(
         is_login=sent.is_login,
         began=now(),
     )
-    sent.append(request)
+    sent.requests.append(request)
     entry = _Entry(request, hooks, functools.partial(_route_of, scope))
     for enter_with_fault in hooks.faults:
         call = functools.partial(enter_with_fault, call)

@@ -84,7 +84,7 @@ class Transport:
             call.opening["status"],
             headers=call.opening.get("headers", ()),
             stream=call,
-            extensions={CALL: call, "arena": sent[-1] if sent else None},
+            extensions={CALL: call, "arena": next(iter(sent.requests), None)},
         )
 
     def _scope(self, request: httpx.Request) -> Scope:

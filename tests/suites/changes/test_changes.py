@@ -145,10 +145,10 @@ async def test_of_requests_at_once(arena, client):
 
 
 @of_requests
-async def test_of_a_redirect(arena, client):
-    await client.post("/old/chair", follow_redirects=True)
-    assert [request.status for request in arena.requests] == [307, 201]
-    assert not arena.changes(0)
+def test_of_redirects(arena, test_client):
+    responses = [test_client.post("/old/chair") for _ in range(2)]
+    assert [request.status for request in arena.requests] == [307, 201] * 2
+    assert arena.changes(responses[1]) == arena.changes(3) != arena.changes(2)
 
 
 @of_requests
