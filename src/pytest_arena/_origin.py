@@ -19,7 +19,7 @@ from typing import Any
 
 import greenlet
 
-from pytest_arena._config._load import is_library, package_of
+from pytest_arena._config._load import is_library
 from pytest_arena._ledger import Request
 from pytest_arena._process import (
     AnyTask,
@@ -38,16 +38,6 @@ def user_line() -> CodeLine | None:
     return line_of(next(logical_stack(of_users=True), None))
 
 
-# The packages that act for their callers. "" is the standard library.
-_ACT_FOR_THEIR_CALLERS = {
-    "",
-    "pytest_arena",
-    "sqlalchemy",
-    "sqlalchemy_utils",
-    "sqlmodel",
-}
-
-
 @cache
 def is_of_tests(file: str) -> bool:
     """Return whether a file has tests, fixtures or their helpers, by its path."""
@@ -57,18 +47,6 @@ def is_of_tests(file: str) -> bool:
 
 
 _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
-
-
-def calling_library() -> str:
-    """Return the library that called the present function. "" for the user's code."""
-    for frame in logical_stack():
-        file = frame.f_code.co_filename
-        if not is_library(file):
-            return ""
-        package = package_of(file)
-        if package not in _ACT_FOR_THEIR_CALLERS:
-            return package
-    return ""
 
 
 def line_of_function(function: object) -> CodeLine | None:

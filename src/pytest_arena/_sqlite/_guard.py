@@ -12,7 +12,7 @@ from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import on_audit_events
-from pytest_arena._origin import calling_library
+from pytest_arena._origin import logical_stack
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 
@@ -29,6 +29,7 @@ __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 _BEFORE_FACTORY = 5  # the number of sqlite3.connect's parameters before `factory`
 _MOST_ATTACHED = 125  # SQLite uses its own maximum if that is lower
 _ATTACHES = re.compile(r"\b(?:attach|vacuum)\b", re.IGNORECASE)
+_OF_COVERAGE = {"coverage.sqldata", "coverage.sqlitedb"}
 _cores: list[CurrentCore] = []  # the last item returns the core of the current run
 
 
@@ -140,7 +141,9 @@ def _attaching(connection: sqlite3.Connection) -> Iterator[None]:
     def authorize(action: int, name: str | None, *_: object) -> int:
         if action != sqlite3.SQLITE_ATTACH or core is None:
             return sqlite3.SQLITE_OK
-        if calling_library() == "coverage":  # it attaches its own files, by a parameter
+        # coverage attaches its own files, by a parameter.
+        callers = [frame.f_globals.get("__name__") for frame in logical_stack()]
+        if not _OF_COVERAGE.isdisjoint(callers):
             return sqlite3.SQLITE_OK
         # SQLite passes None for a parameter and for an expression. VACUUM INTO attaches the file
         # that it writes, and passes its name.
