@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +26,7 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._gate._loops import hand_out_newest, instrument_loops, unbind_locks
 from pytest_arena._gate._loops import install as unbind_pools
-from pytest_arena._gate._lost_writes import LostWrites, watch_writes
+from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._process import before_spawn
@@ -289,9 +290,11 @@ def _listen() -> None:
     watch_engines(_remember)
     for name in ("do_connect", "engine_connect", "before_cursor_execute"):
         event.listen(Engine, name, _of_last_gate(name))
+    for name in EVENTS:
+        event.listen(Engine, name, _of_last_gate(f"lost.{name}"))
     for name in ("connect", "checkout", "checkin", "detach"):
         event.listen(Pool, name, _of_last_gate(name))
-    watch_writes(_gates)
+    watch_sessions(_of_last_gate("lost.before_close"))
     _watch_removals()
     on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
     before_spawn(_before_spawn)
@@ -313,8 +316,10 @@ def _remember(engine: Engine) -> None:
 
 
 def _of_last_gate(method: str) -> Callable[..., None]:
+    find = attrgetter(method)
+
     def listener(*arguments: object) -> None:
-        getattr(_gates[-1], method)(*arguments)
+        find(_gates[-1])(*arguments)
 
     return listener
 

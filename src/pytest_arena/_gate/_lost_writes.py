@@ -14,7 +14,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -32,7 +31,7 @@ from pytest_arena._product._statements import classify
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import FrameType
 
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -233,7 +232,8 @@ class LostWrites:
             self.by_level.setdefault(serial, []).append(lost)
 
 
-_EVENTS = (
+# The events of `Engine` for which `LostWrites` has a method.
+EVENTS = (
     "after_cursor_execute",
     "handle_error",
     "begin",
@@ -243,23 +243,6 @@ _EVENTS = (
     "commit",
     "rollback",
 )
-
-
-def watch_writes(gates: Sequence[Any]) -> None:
-    """Listen to SQLAlchemy until the process ends. The gate that is the last then is called."""
-
-    def listener_of(name: str) -> Callable[..., None]:
-        def listener(*arguments: object) -> None:
-            getattr(gates[-1].lost, name)(*arguments)
-
-        return listener
-
-    for name in _EVENTS:
-        event.listen(Engine, name, listener_of(name))
-    for kind in (AsyncSession, AsyncConnection):
-        for name in ("close", "__aexit__"):
-            setattr(kind, name, _noting_error(getattr(kind, name)))
-    _watch_sessions(gates)
 
 
 def pooled_of(connection: Connection) -> PooledConnection | None:
@@ -324,6 +307,12 @@ def error_on_its_way() -> BaseException | None:
     return None if isinstance(error, GeneratorExit) else error
 
 
+def _watch_async_ends() -> None:
+    for kind in (AsyncSession, AsyncConnection):
+        for name in ("close", "__aexit__"):
+            setattr(kind, name, _noting_error(getattr(kind, name)))
+
+
 def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
     @wraps(end)
     async def noted(self: object, *args: Any) -> object:
@@ -338,8 +327,9 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
     return noted
 
 
-def _watch_sessions(gates: Sequence[Any]) -> None:
+def watch_sessions(before_close: Callable[[Session], None]) -> None:
     """Listen to the sessions. SQLAlchemy has no event for their creation and their end."""
+    _watch_async_ends()
     make = Session.__init__
     close = Session.close
 
@@ -350,7 +340,7 @@ def _watch_sessions(gates: Sequence[Any]) -> None:
 
     @wraps(close)
     def closing(self: Session) -> None:
-        gates[-1].lost.before_close(self)
+        before_close(self)
         close(self)
         _orm_sessions.forget_objects(self)
 
