@@ -352,10 +352,7 @@ class Databases:
         serials = {engine.level for engine in engines}
         if level.serial != 0 and serials == {level.serial}:
             for engine in engines:
-                engine.is_disposed = True
-                engine.is_hidden = (
-                    True  # a cache may keep an engine that no later test uses
-                )
+                engine.is_disposed = True  # a cache may keep what no later test uses
         elif database.level is not level:
             return False
         if any(alive(engine.own) for engine in engines):

@@ -167,7 +167,6 @@ class KnownEngine:
         self.level = 0  # the serial of the level that created the first engine, or 0
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
-        self.is_hidden = False  # from searches
         self.had_engine = False  # False for a dialect of a driver or a URL
         self.of_app: weakref.WeakSet[Engine] = weakref.WeakSet()
         self.own: weakref.WeakSet[Engine] = weakref.WeakSet()  # pytest-arena's
@@ -214,8 +213,7 @@ class KnownEngines:
 
     def find(self) -> list[Engine]:
         """Return the existing engines, the oldest first. Costs some microseconds for each."""
-        engines = alive(self._engines)
-        return [engine for engine in engines if not self.of(engine.dialect).is_hidden]
+        return alive(self._engines)
 
     def find_in_use(self) -> list[Engine]:
         """Return the existing engines without those that were disposed of and not used since."""
@@ -245,7 +243,6 @@ class KnownEngines:
         known = self._by_dialect.get(dialect)
         if known is not None:
             known.is_disposed = False
-            known.is_hidden = False
 
     def forget_databases(self) -> None:
         """Forget the databases, for another run in this process."""
