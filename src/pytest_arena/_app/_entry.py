@@ -257,8 +257,8 @@ class _Entry:
         if isinstance(error, Exception):
             request.raised = _with_cause(error)
             self.hooks.app_errors.append((request, error))
-            is_answered = request.is_answered and not request.is_refused
-        else:
+        is_answered = request.is_answered and not request.is_refused
+        if request.status == ACCEPTED or not isinstance(error, Exception):
             is_answered = request.status is not None  # the client has left
         if not is_answered:
             request.error = in_words(error)

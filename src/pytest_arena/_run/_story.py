@@ -322,6 +322,9 @@ def _late_work(test: RunningTest) -> list[str]:
     return shown
 
 
+_OK = 200  # the lowest status of a good answer
+
+
 def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     """Return the errors of tasks and of background tasks that failed after a good answer.
 
@@ -331,7 +334,7 @@ def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     for request, error in test.app_errors:
         if request.late_commits or _was_caught_by_user(error):
             continue
-        if (request.status or REFUSAL) < REFUSAL:
+        if _OK <= (request.status or 0) < REFUSAL:
             failures[f"{request.raised} in {request.shown}"] = None
     return failures
 
