@@ -98,7 +98,6 @@ class Reconnecting(Generic[ConnectionT]):
         self._process = os.getpid()
         # References in a forked child, so that the garbage collector does not close them.
         self._parents_connections: list[ConnectionT | None] = []
-        self.connects = 0  # the number of connects
 
     def call(
         self, function: Callable[..., _ResultT], *args: object, **options: object
@@ -126,7 +125,6 @@ class Reconnecting(Generic[ConnectionT]):
                 return self._connection
             connection = self._connect()
             self.use(connection)
-            self.connects += 1
             return connection
 
     def use(self, connection: ConnectionT) -> None:
@@ -158,8 +156,7 @@ class ServerControlLine(Reconnecting[ControlT]):
         self, connect: Callable[[], ControlT], *, patience: float = 0.0
     ) -> None:
         super().__init__(connect, self._wait, patience=patience)
-        # The value of `connects` when a wait was in vain.
-        self._waited_in_vain = -1
+        self._has_waited_in_vain = False
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several in one transaction."""
@@ -171,11 +168,8 @@ class ServerControlLine(Reconnecting[ControlT]):
 
     def _wait(self) -> None:
         """Wait for a restarted server. After a wait in vain, do not wait again."""
-        patience = _RESTART_SECONDS
-        if self._waited_in_vain == self.connects:
-            patience = 0.0
-        if not until(self._is_back, within=patience):
-            self._waited_in_vain = self.connects
+        patience = 0.0 if self._has_waited_in_vain else _RESTART_SECONDS
+        self._has_waited_in_vain = not until(self._is_back, within=patience)
 
     def _is_back(self) -> bool:
         try:
