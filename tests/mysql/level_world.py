@@ -11,7 +11,7 @@ import pymysql
 
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._isolation import MySQLIsolation
-from pytest_arena._mysql._sessions import begin_session, known_session
+from pytest_arena._mysql._sessions import begin_session, is_in_transaction, known_session
 from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._product._statements import classify
@@ -165,8 +165,7 @@ class LevelWorld(World):
 
     def is_begun(self, connection: pymysql.Connection[Any]) -> bool:
         """Return whether a transaction is open."""
-        session = known_session(connection)
-        return session is not None and session.is_begun
+        return is_in_transaction(connection)
 
     def has_ended(self, connection: pymysql.Connection[Any]) -> bool:
         """Return whether the server has ended a connection."""

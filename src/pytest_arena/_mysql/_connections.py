@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._mysql._driver_guard import CONNECTIONS, watch_drivers
-from pytest_arena._mysql._sessions import begin_session, known_session
+from pytest_arena._mysql._sessions import begin_session, pid_of
 from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product import (
     ConnectTarget,
@@ -21,7 +19,6 @@ from pytest_arena._product import (
 )
 from pytest_arena._product._raw_guard import EngineConnection, driver_connection
 from pytest_arena._product._server_targets import address_for
-from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._mysql._isolation import MySQLIsolation
 
 
 class MySQLConnections:
@@ -101,17 +97,12 @@ class MySQLConnections:
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
         """End the connections that no engine has opened in a level."""
         del core
-        CONNECTIONS.end(serial, partial(_kill, cancel=False))
+        CONNECTIONS.end(serial)
         return []
 
     def raw_transactions(self) -> list[str]:
         """Return the lines that opened raw connections which are inside a transaction."""
-        lines = []
-        for raw in CONNECTIONS.of_tests():
-            session = known_session(raw.reference())
-            if session is not None and session.is_begun:
-                lines.append(raw.line)
-        return lines
+        return CONNECTIONS.transactions()
 
 
 def _attribute(connection: object, name: str) -> Any:
@@ -146,8 +137,9 @@ class MySQLHandle(EngineConnection):
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
-        super().__init__(core, target, dbapi_connection)
-        self._session = begin_session(driver_connection(dbapi_connection), target)
+        driver = driver_connection(dbapi_connection)
+        super().__init__(core, target, dbapi_connection, pid_of(driver))
+        self._session = begin_session(driver, target)
 
     @property
     def in_transaction(self) -> bool:
@@ -159,23 +151,7 @@ class MySQLHandle(EngineConnection):
         """Whether a transaction is open, by its statements."""
         return self._session.is_begun
 
-    def interrupt(self) -> None:
-        """Cancel the running statement."""
-        self._kill(cancel=True)
-
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
-        self._kill(cancel=False)
+        super().roll_back()
         self._session.end_transaction()
-
-    def _kill(self, *, cancel: bool) -> None:
-        _kill(self._target, self._session.pid, cancel=cancel)
-
-
-def _kill(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
-    if target.database is None or not pid:
-        return
-    isolation = cast("MySQLIsolation | None", target.database.isolation)
-    if isolation is not None:
-        with suppress(ArenaError):  # a server that does not answer has ended it
-            isolation.end(pid, cancel=cancel)

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import when_imported
 from pytest_arena._mysql import _arguments as arguments
-from pytest_arena._mysql._sessions import begin_session, known_session, pid_of
+from pytest_arena._mysql._sessions import (
+    begin_session,
+    is_in_transaction,
+    known_session,
+    pid_of,
+)
 from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product._admission import UNWATCHED, Admission, change_module
 from pytest_arena._product._raw_guard import Arguments, RawConnections, RawGuard
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-CONNECTIONS = RawConnections(pid_of)
+CONNECTIONS = RawConnections(pid_of, is_in_transaction)
 _LONG = 4096  # characters
 # Of the constructors of aiomysql and mysqlclient. The others have only named parameters.
 _POSITIONAL = ("host", "user", "password", "db", "port", "unix_socket")

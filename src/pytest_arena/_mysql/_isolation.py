@@ -362,10 +362,10 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         super().close()
         self._line.close()
 
-    def end(self, pid: int, *, cancel: bool = False) -> None:
+    def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
         if not cancel:
-            self._registry.end_session(pid)
+            self._registry.end_session(pid, database)
             return
         with suppress(MySQLFailure):  # the session has ended
             self._registry.control.run(f"KILL QUERY {pid}")

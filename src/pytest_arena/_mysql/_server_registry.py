@@ -217,10 +217,10 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         """
         self._end_sessions(f"db = {literal(name)}", control or self.control)
 
-    def end_session(self, pid: int) -> None:
+    def end_session(self, pid: int, name: str) -> None:
         """End a session. It keeps its locks until it has rolled back, so wait for that."""
         with self.reporting("a connection cannot be ended"):
-            self._end_sessions(f"id = {pid}", self.control)
+            self._end_sessions(f"id = {pid} AND db = {literal(name)}", self.control)
 
     def _end_sessions(self, where: str, control: MySQLControlLine) -> None:
         question = (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.util import await_only
@@ -35,7 +33,6 @@ from pytest_arena._product import (
 from pytest_arena._product._raw_guard import EngineConnection, driver_connection
 from pytest_arena._product._server_targets import address_for
 from pytest_arena._values import TURN_SECONDS
-from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,16 +128,12 @@ class PostgreSQLConnections:
     def end_raw(self, core: Core, serial: int | None) -> list[str]:
         """End the connections that no engine has opened in a level."""
         del core
-        CONNECTIONS.end(serial, partial(_end, cancel=False))
+        CONNECTIONS.end(serial)
         return []
 
     def raw_transactions(self) -> list[str]:
         """Return the lines that opened raw connections which are inside a transaction."""
-        return [
-            raw.line
-            for raw in CONNECTIONS.of_tests()
-            if is_in_transaction(raw.reference())
-        ]
+        return CONNECTIONS.transactions()
 
 
 _RETRY_SECONDS = 0.1
@@ -193,14 +186,14 @@ def open_product(core: Core, config: Config) -> Product:
 class PostgreSQLHandle(EngineConnection):
     """A connection of asyncpg, psycopg or psycopg2."""
 
-    __slots__ = ("_pid",)
+    __slots__ = ()
     words = WORDS
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
-        super().__init__(core, target, dbapi_connection)
-        self._pid = pid_of(driver_connection(dbapi_connection))
+        pid = pid_of(driver_connection(dbapi_connection))
+        super().__init__(core, target, dbapi_connection, pid)
 
     @property
     def in_transaction(self) -> bool:
@@ -219,16 +212,6 @@ class PostgreSQLHandle(EngineConnection):
         """Whether a transaction is open, by what the driver knows."""
         driver = self._reference()
         return driver is not None and is_in_transaction(driver)
-
-    def interrupt(self) -> None:
-        """Cancel the running statement."""
-        if self._reference() is not None:
-            _end(self._target, self._pid, cancel=True)
-
-    def roll_back(self) -> None:
-        """End the backend, which ends the transaction and releases its locks."""
-        if self._reference() is not None:
-            _end(self._target, self._pid, cancel=False)
 
     def is_aborted(self, dbapi_connection: Any) -> bool:
         """Ask the server over the connection: a failed transaction accepts no statement."""
@@ -284,10 +267,3 @@ def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
     if target.database is None:
         return None
     return cast("ServerIsolation | None", target.database.isolation)
-
-
-def _end(target: ConnectTarget, pid: int, *, cancel: bool) -> None:
-    isolation = _isolation_at(target)
-    if isolation is not None and target.address is not None:
-        with suppress(ArenaError):  # a server that does not answer has ended it
-            isolation.end(pid, target.address.database, cancel=cancel)

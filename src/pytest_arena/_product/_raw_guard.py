@@ -8,6 +8,7 @@ the level that opened it.
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -24,6 +25,7 @@ from pytest_arena._product._admission import (
 )
 from pytest_arena._product._server_targets import RedirectedHost
 from pytest_arena._product._statements import classify
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +62,13 @@ class RawConnection:
 class RawConnections:
     """The connections of a product that no engine has opened and no engine's pool has."""
 
-    def __init__(self, pid_of: Callable[[Any], int]) -> None:
+    def __init__(
+        self,
+        pid_of: Callable[[Any], int],
+        is_in_transaction: Callable[[Any], bool],
+    ) -> None:
         self._pid_of = pid_of
+        self._is_in_transaction = is_in_transaction
         self._open: dict[int, RawConnection] = {}
 
     def add(self, core: Core, admission: Admission, connection: object) -> None:
@@ -93,18 +100,20 @@ class RawConnections:
         """Forget a connection that an engine's pool has."""
         self._open.pop(id(connection), None)
 
-    def of_tests(self) -> list[RawConnection]:
-        """Return the connections to the tests' databases."""
-        return [raw for raw in [*self._open.values()] if raw.target is not None]
+    def transactions(self) -> list[str]:
+        """Return the lines that opened connections which are inside a transaction."""
+        return [
+            raw.line
+            for raw in [*self._open.values()]
+            if raw.target is not None and self._is_in_transaction(raw.reference())
+        ]
 
-    def end(
-        self, serial: int | None, end: Callable[[ConnectTarget, int], None]
-    ) -> None:
+    def end(self, serial: int | None) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
         for number, raw in [*self._open.items()]:
             if raw.target is not None and raw.serial == serial:
                 del self._open[number]
-                end(raw.target, raw.pid)
+                end_session(raw.target, raw.pid)
             elif raw.reference() is None:
                 self._open.pop(number, None)
 
@@ -189,6 +198,15 @@ class RawGuard:
         setattr(owner, name, classmethod(guarded) if is_classmethod else guarded)
 
 
+def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:
+    """End a session in a test's database, or cancel only its statement."""
+    # The isolation of a server's database.
+    isolation: Any = target.database.isolation if target.database is not None else None
+    if isolation is not None and target.address is not None:
+        with suppress(ArenaError):  # a server that does not answer has ended it
+            isolation.end(pid, target.address.database, cancel=cancel)
+
+
 class EngineConnection(Handle):
     """An open connection of an engine to a server.
 
@@ -196,18 +214,29 @@ class EngineConnection(Handle):
     server about it, and ends its session, by the control connection.
     """
 
-    __slots__ = ("_core", "_reference", "_target")
+    __slots__ = ("_core", "_pid", "_reference", "_target")
 
     def __init__(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
+        self, core: Core, target: ConnectTarget, dbapi_connection: object, pid: int
     ) -> None:
         self._core = core
         self._target = target
         self._reference = weakref.ref(driver_connection(dbapi_connection))
+        self._pid = pid
 
     def is_of(self, dbapi_connection: object) -> bool:
         """Return whether this is the handle's connection."""
         return self._reference() is driver_connection(dbapi_connection)
+
+    def interrupt(self) -> None:
+        """Cancel the running statement."""
+        if self._reference() is not None:
+            end_session(self._target, self._pid, cancel=True)
+
+    def roll_back(self) -> None:
+        """End the session, which ends the transaction and releases its locks."""
+        if self._reference() is not None:
+            end_session(self._target, self._pid)
 
     def check(self, statement: str) -> None:
         """Refuse a statement that reaches beyond the database."""
