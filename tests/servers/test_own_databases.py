@@ -234,7 +234,7 @@ def test_roles_on_one_server_drop_only_their_own_databases() -> None:
 def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) -> None:
     """PostgreSQL copies none. No commit in a copy waits for the disk."""
     question = (
-        "SELECT datconnlimit, datacl::text, (SELECT array_remove(setconfig, "
+        "SELECT datacl::text, (SELECT array_remove(setconfig, "
         "'synchronous_commit=off')::text FROM pg_db_role_setting WHERE setdatabase = d.oid) "
         "FROM pg_database d WHERE datname = '{}'"
     )
@@ -242,7 +242,6 @@ def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) ->
         name = own.create("building")
         for statement in (
             f"ALTER DATABASE {name} SET search_path = '$user', public, 'od d'",
-            f"ALTER DATABASE {name} WITH CONNECTION LIMIT 50",
             f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC",
             f"GRANT CREATE ON DATABASE {name} TO pg_monitor WITH GRANT OPTION",
         ):

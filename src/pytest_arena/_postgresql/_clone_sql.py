@@ -11,8 +11,8 @@ COPY = identifier(_COPY)  # the copy's name in the statements of `source`
 def source(name: str) -> str:
     """Write the query for a database's size, for fsync, and for the statements that adapt a copy.
 
-    PostgreSQL does not copy the limit of connections, the rights and the settings of a database.
-    The statements set them in the copy. They also switch off ``synchronous_commit``, so that no
+    PostgreSQL does not copy the rights and the settings of a database. The statements set them in
+    the copy. They also switch off ``synchronous_commit``, so that no
     commit in the copy waits for the disk. The column is NULL if the copy needs no statement. As
     in pg_dump, the values of some settings are lists of quoted names.
     """
@@ -28,19 +28,16 @@ statements (turn, statement) AS (
     SELECT 0, format('ALTER DATABASE %I SET synchronous_commit TO off', '{_COPY}')
     FROM pg_settings WHERE name = 'synchronous_commit' AND reset_val <> 'off'
     UNION ALL
-    SELECT 1, format('ALTER DATABASE %I WITH CONNECTION LIMIT %s', '{_COPY}', datconnlimit)
-    FROM d WHERE datconnlimit >= 0
-    UNION ALL
-    SELECT 2, format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I', '{_COPY}',
+    SELECT 1, format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I', '{_COPY}',
         pg_get_userbyid(datdba)) FROM d WHERE datacl IS NOT NULL
     UNION ALL
-    SELECT 3, format('GRANT %s ON DATABASE %I TO %s', a.privilege_type, '{_COPY}',
+    SELECT 2, format('GRANT %s ON DATABASE %I TO %s', a.privilege_type, '{_COPY}',
         coalesce(quote_ident(r.rolname)
             || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END, 'PUBLIC'))
     FROM d, aclexplode(d.datacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
     WHERE a.grantee = 0 OR r.oid IS NOT NULL
     UNION ALL
-    SELECT 4, format('ALTER %sDATABASE %I SET %I TO %s', whose, '{_COPY}', key,
+    SELECT 3, format('ALTER %sDATABASE %I SET %I TO %s', whose, '{_COPY}', key,
         CASE WHEN lower(key) IN ('local_preload_libraries', 'search_path',
             'session_preload_libraries', 'temp_tablespaces', 'unix_socket_directories')
         THEN (SELECT coalesce(string_agg(

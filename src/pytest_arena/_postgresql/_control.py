@@ -129,6 +129,7 @@ class Control:
                 sqlstate = TOO_MANY_CONNECTIONS
             raise ControlFailure(str(error).strip(), sqlstate) from error
         self.pid: int = self._connection.info.backend_pid
+        self.server_version = self._connection.info.server_version
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several without parameters.

@@ -46,8 +46,8 @@ TURNS = 7_264_002  # builds, and the creation of roles
 _HOME = "postgres"  # the database in which all processes take their locks
 _LEAVE_SECONDS = 5.0
 _OF_PROCESS = re.compile(r"([0-9a-f]{8})(?:_([0-9a-f]{8}))?")
-_WITH_STRATEGY = 150000  # server versions
-_WITH_METHOD = 180000
+_WITH_STRATEGY = 150000  # a server version
+NO_DATABASE = "3D000"  # an SQLSTATE
 # FILE_COPY is faster: 147 ms for 227 MB on tmpfs, and WAL_LOG takes 1,416 ms. But with fsync
 # FILE_COPY costs a checkpoint, so WAL_LOG is faster for small databases.
 _SMALL_BYTES = 16 * 1024 * 1024
@@ -80,8 +80,6 @@ class ServerRegistry(DatabaseRegistry[Control]):
         self.lock_timeout = lock_timeout  # seconds, of the app's statements
         # For each source, the strategy of a copy, and the statement for the copy's settings.
         self._copy_plans: dict[str, tuple[str, str | None]] = {}
-        self._server_version = 0  # until it is connected
-        self._clone_failed = False
         super().__init__(address, **options)
 
     # Connect and lock
@@ -96,11 +94,6 @@ class ServerRegistry(DatabaseRegistry[Control]):
             control = open_control(self._address)
         try:
             control.run(_SESSION)
-            [(self._server_version,)] = control.rows(
-                "SELECT current_setting('server_version_num')::int"
-            )
-            if self._may_copy_by_clone():
-                control.run("SET file_copy_method = clone")
         except BaseException:
             control.close()
             raise
@@ -155,7 +148,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
         try:
             self._make(name, source, control)
         except ControlFailure as error:
-            if source and error.sqlstate == "3D000":
+            if source and error.sqlstate == NO_DATABASE:
                 raise template_is_gone(source) from error
             raise
 
@@ -164,39 +157,18 @@ class ServerRegistry(DatabaseRegistry[Control]):
         if source not in self._copy_plans:
             [(size, is_synced, settings)] = control.rows(clone_sql.source(source))
             strategy = ""
-            if self._server_version >= _WITH_STRATEGY:
+            if control.opened().server_version >= _WITH_STRATEGY:
                 by_log = is_synced and size < _SMALL_BYTES
                 strategy = "STRATEGY WAL_LOG" if by_log else "STRATEGY FILE_COPY"
             self._copy_plans[source] = strategy, settings
         strategy, settings = self._copy_plans[source]
         statement = f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(source)} {strategy}"
         if template is None:
-            try:
-                self._copy_files(f"{statement} ENCODING 'UTF8'", control)
-            except ControlFailure as error:
-                if error.sqlstate != "22023":
-                    raise
-                self._copy_files(
-                    statement, control
-                )  # the locale needs another encoding
+            control.run(f"{statement} ENCODING 'UTF8'")
             return
-        self._copy_files(statement, control)
+        control.run(statement)
         if settings:
             control.run(settings.replace(clone_sql.COPY, identifier(name)))
-
-    def _copy_files(self, statement: str, control: ControlLine) -> None:
-        try:
-            _write(statement, control, done="42P04")
-        except ControlFailure as error:
-            if not self._may_copy_by_clone() or error.sqlstate[:2] not in ("58", "0A"):
-                raise
-            # This file system cannot share blocks.
-            self._clone_failed = True
-            control.run("SET file_copy_method = copy")
-            _write(statement, control, done="42P04")
-
-    def _may_copy_by_clone(self) -> bool:
-        return self._server_version >= _WITH_METHOD and not self._clone_failed
 
     # Freeze and rename
 
@@ -267,24 +239,11 @@ class ServerRegistry(DatabaseRegistry[Control]):
                 raise ControlFailure("a living run uses it", "55006")
             control.run(f"ALTER DATABASE {identifier(name)} WITH IS_TEMPLATE false")
         try:
-            drop = f"DROP DATABASE {identifier(name)} WITH (FORCE)"
-            _write(drop, control, done="3D000")
+            # A lost connection may repeat the statement.
+            control.run(f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
         finally:
             if is_template:
                 control.rows(f"SELECT pg_advisory_unlock{lock}")
-
-
-def _write(statement: str, control: ControlLine, *, done: str) -> None:
-    """Create or drop a database.
-
-    ``done`` is the SQLSTATE if the statement has already taken effect. Names are unique, so this
-    happens only if the connection was lost during the statement.
-    """
-    try:
-        control.run(statement)
-    except ControlFailure as error:
-        if error.sqlstate != done:
-            raise
 
 
 def _number(name: str) -> int:
@@ -340,5 +299,5 @@ KNOWN: dict[str, Known] = {
         "another session holds a lock, and has not released it in time",
         "find sessions in databases named arena_… in pg_stat_activity, and end them",
     ),
-    "3D000": DROPPED,
+    NO_DATABASE: DROPPED,
 }

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
@@ -191,12 +192,13 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
 
     def make_data(self, folder: ServerFolder, programs: PostgreSQLPrograms) -> None:
         """Fill the folder with the data of a fresh cluster, by initdb."""
-        # PostgreSQL sorts texts by bytes, and upper() works for all of Unicode. macOS may lack
-        # C.UTF-8.
-        locales = [["--locale=C.UTF-8"], ["--locale=C"]]
+        # Texts are sorted by bytes, and upper() works for all of Unicode. macOS lacks C.UTF-8.
+        locale = ["--locale=C" if sys.platform == "darwin" else "--locale=C.UTF-8"]
         if programs.major >= _BUILTIN_LOCALES:
-            locales = [
-                ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+            locale = [
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
             ]
         command = [
             str(programs.folder / "initdb"),
@@ -207,14 +209,9 @@ class Clusters(PrivateServers[PostgreSQLPrograms]):
             "--encoding=UTF8",
             "--no-sync",
             "--wal-segsize=1",  # an empty cluster has 30 MB instead of 45
+            *locale,
         ]
-        *others, last = locales
-        for locale in others:
-            try:
-                return self.run_installer(folder, [*command, *locale])
-            except Unavailable:
-                shutil.rmtree(folder.data, ignore_errors=True)
-        return self.run_installer(folder, [*command, *last])
+        return self.run_installer(folder, command)
 
 
 CLUSTERS = Clusters()
