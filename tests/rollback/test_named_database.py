@@ -78,6 +78,16 @@ def test_an_empty_database_is_built_and_left_empty(named: Named) -> None:
 
 
 FOUND = """
+from app import engine
+from sqlalchemy import text
+
+
+async def test_that_uses_what_all_connections_share():
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="SERIALIZABLE")
+        await connection.execute(text("CREATE TEMP TABLE found (id int)"))
+
+
 async def test_rows_as_found(client, db_session):
     await client.post("/dancers/Bob")
     assert (await client.get("/dancers")).json() == ["Found", "Sand", "Bob"]
@@ -89,10 +99,17 @@ async def test_rows_as_found_again(client):
 
 
 def test_a_filled_database_is_used_as_it_is(named: Named) -> None:
-    """Its tables are not built, the seed is."""
+    """Its tables are not built, the seed is. What one transaction cannot show is named."""
     named.build()
-    ran = named.test(FOUND).expect(passed=2)
-    ran.says("schema or seed built in this run, and never committed")
+    ours = "GRANT USAGE ON SEQUENCE tickets TO PUBLIC"
+    run("CREATE SEQUENCE tickets", ours, database=named.name)
+    ran = named.test(FOUND).expect(passed=3)
+    ran.says(
+        "schema or seed built in this run, and never committed",
+        "the numbers of tickets are not restored",
+        "test_that_uses_what_all_connections_share has used serializable, which acts as READ",
+        "has used the session that all connections share: a temporary table",
+    )
 
 
 ONE = """

@@ -27,6 +27,7 @@ from pytest_arena._postgresql._control import (
     literal,
     open_control,
 )
+from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._rows import read_content, read_digests, read_rows
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import Held, nothing
@@ -39,7 +40,7 @@ from pytest_arena._product._connection_loop import (
     has_sync_caller,
 )
 from pytest_arena._product._snapshots import ReadContent, compared
-from pytest_arena._values import STATEMENT_START as START
+from pytest_arena._product._statements import Reach, classify
 from pytest_arena.errors import IsolationError, impossible
 
 if TYPE_CHECKING:
@@ -52,31 +53,24 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, CodeLine, TableRows
 
 _STEP: Final = 0.002  # seconds between two looks at the transaction that writes
-_READS = re.compile(
-    START
-    + r"(?:\Z|(?:SELECT|SHOW|VALUES|TABLE|EXPLAIN|FETCH|MOVE|CLOSE|DECLARE|DEALLOCATE"
-    r"|WITH(?!.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b))\b)",
-    re.IGNORECASE | re.DOTALL,
+# The first words of a statement that begins a transaction, or sets its mode.
+_BEGINS = (
+    "BEGIN",
+    "START ",
+    "PREPARE TRANSACTION",
+    "SET TRANSACTION",
+    "SET SESSION CHARACTERISTICS",
 )
-_SAVEPOINTS = re.compile(
-    START + r"(?:SAVEPOINT|RELEASE|ROLLBACK\s+(?:TRANSACTION\s+|WORK\s+)?TO)\b",
-    re.IGNORECASE,
-)
-_UNDOES = re.compile(START + r"ROLLBACK", re.IGNORECASE)
-_ENDS = re.compile(
-    START + r"(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|PREPARE\s+TRANSACTION)\b",
-    re.IGNORECASE,
-)
-_DDL = re.compile(START + r"(?:CREATE|ALTER|DROP)\b", re.IGNORECASE)
-_SET = re.compile(
-    START + r"(?:SET(?!\s+CONSTRAINTS)|RESET)\s+(?:SESSION\s+|LOCAL\s+)?"
-    r"(?:(?P<zone>TIME\s+ZONE)|(?P<name>[\w.\"]+))",
-    re.IGNORECASE,
+_SAVEPOINTS = {"SAVEPOINT", "RELEASE", "ROLLBACK"}
+# These write nothing, but wait for another transaction as a write does.
+_WAITS = re.compile(
+    r"(?i)\s*(?:SET|LOCK|PREPARE|EXPLAIN)\b|.*(?:\bpg_(?:try_)?advisory"
+    r"|\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b)",
+    re.DOTALL,
 )
 _SET_CONFIG = re.compile(
     r"\bset_config\s*\(\s*(?:'(?P<name>[^']+)'\s*,)?", re.IGNORECASE
 )
-_NO_SETTINGS = {"all", "transaction", "characteristics"}
 # Checks deferred constraints as a COMMIT does. Its own rollback defers them again.
 _CHECK_CONSTRAINTS = """
 DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; RAISE SQLSTATE 'ARENA';
@@ -96,6 +90,16 @@ _FAILED = """
 DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25P02', MESSAGE = 'current transaction is aborted, '
 'commands ignored until end of transaction block'; END $$
 """
+# The app's functions that may write although a SELECT calls them.
+_FUNCTIONS = """
+SELECT DISTINCT proname::text FROM pg_catalog.pg_proc
+WHERE oid >= 16384 AND provolatile = 'v' AND prorettype <> 'trigger'::regtype
+"""
+_NUMBERS_THAT_STAY = """
+SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_catalog.pg_class c
+WHERE CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'USAGE')
+    AND NOT has_sequence_privilege(c.oid, 'UPDATE') END
+"""
 _READING = "SAVEPOINT arena_reading"
 _END_READING = "ROLLBACK TO SAVEPOINT arena_reading; RELEASE SAVEPOINT arena_reading"
 
@@ -103,11 +107,18 @@ _END_READING = "ROLLBACK TO SAVEPOINT arena_reading; RELEASE SAVEPOINT arena_rea
 def _settings_of(text: str) -> list[str]:
     """Return the names of the settings that a statement changes, "" for a computed name."""
     names = [found["name"] or "" for found in _SET_CONFIG.finditer(text)]
-    found = _SET.match(text)
-    if found is not None:
-        names.append(found["name"] or "timezone")
+    verb, *words = classify(text, WORDS).words or ("",)
+    if verb in {"SET", "RESET"}:
+        name = words[words[0] in {"SESSION", "LOCAL"}]
+        names.append("TimeZone" if name == "TIME" else name.partition("=")[0])
     names = [name.strip('"').lower() for name in names]
-    return [name for name in names if name not in _NO_SETTINGS]
+    return [name for name in names if name not in {"all", "constraints"}]
+
+
+def _is_transaction(text: str) -> bool:
+    """Return whether a statement begins or ends a transaction, or sets its mode."""
+    statement = classify(text, WORDS)
+    return statement.ends_transaction or " ".join(statement.words).startswith(_BEGINS)
 
 
 @dataclass(slots=True, eq=False)
@@ -155,6 +166,7 @@ class Rollback:
         self._levels = [_Level()]
         self._writer: SharedTransaction | None = None
         self._has_ddl = False
+        self._functions: re.Pattern[str] | None = None  # calls of the app's functions
         self._has_connect_settings = False
         self._lost = ""  # why the shared transaction has ended
         _databases[address.server, address.database] = self
@@ -214,6 +226,12 @@ class Rollback:
                 self.real = connect()
                 self.send("SET idle_in_transaction_session_timeout = 0")
                 self._levels[0].numbers = self.send(_NUMBERS)
+                [[staying]] = self.send(_NUMBERS_THAT_STAY)
+                if staying:
+                    self.ledger.note(
+                        f"rollback: the numbers of {staying} are not restored, since the role has "
+                        "no UPDATE on them. Next: GRANT UPDATE ON ALL SEQUENCES IN SCHEMA …"
+                    )
 
     def refused(self, what: str, fix: str) -> IsolationError:
         """Record and return the error for a use that one shared transaction does not allow."""
@@ -232,9 +250,11 @@ class Rollback:
         self, facade: SharedTransaction, call: Callable[..., Any], text: str, *args: Any
     ) -> Any:
         """Execute a statement of a facade inside a savepoint."""
-        if _SAVEPOINTS.match(text):
+        statement = classify(text, WORDS)
+        verb = "".join(statement.words[:1])
+        if verb in _SAVEPOINTS:
             self._take(facade)
-            if _UNDOES.match(text):
+            if verb == "ROLLBACK":
                 facade.has_failed = False
             return self.alone(call, text, *args)
         if facade.has_failed:
@@ -246,13 +266,17 @@ class Rollback:
                 self._open_levels()
                 for name in names:
                     self._keep_setting(facade, name)
-                answer = self._in_savepoint(lambda: call(text, *args))
+                answer = self._in_savepoint(
+                    lambda: call(text, *args), is_read_only=facade.is_read_only
+                )
         except BaseException:
             facade.has_failed = facade.is_begun
             if facade.autocommit:
                 self.roll_back(facade)
             raise
-        self._has_ddl |= bool(_DDL.match(text))
+        if statement.reach is Reach.SCHEMA:
+            self._has_ddl = True
+            self._functions = None
         if facade.autocommit:
             self.commit(facade)
         return answer
@@ -263,12 +287,29 @@ class Rollback:
         if facade.is_connecting:
             self._has_connect_settings |= bool(names)
             return []
-        if names or not _READS.match(text):
-            self._take(facade, is_alone=bool(names))
+        statement = classify(text, WORDS)
+        is_call = self._calls_function(text)
+        if is_call or (statement.alters_session and not names):
+            self.ledger.note(
+                "rollback: {test} has used the session that all connections share: a temporary "
+                "table, LISTEN, PREPARE, a lock, or a function, whose settings stay"
+            )
+        writes = statement.reach is not Reach.NOTHING or bool(statement.table)
+        if names or is_call or writes or _WAITS.match(text):
+            self._take(facade)
+            table = "" if names else statement.table.rpartition(".")[2]
+            facade.tables.add(rf"\b{re.escape(table)}\b")
         else:
-            self._wait_for(facade)
+            self._wait_for(facade, text)
         facade.is_begun = not facade.autocommit
         return names
+
+    def _calls_function(self, text: str) -> bool:
+        if self._functions is None:
+            rows = self.alone(self.send, _FUNCTIONS)
+            names = "|".join(re.escape(name) for (name,) in rows) or "(?!)"
+            self._functions = re.compile(rf'\b(?:{names})"?\s*\(')
+        return self._functions.search(text) is not None
 
     def _keep_setting(self, facade: SharedTransaction, name: str) -> None:
         if name not in facade.settings:
@@ -277,15 +318,19 @@ class Rollback:
 
     def execute_raw(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
         """Call a coroutine function of the driver's connection, which may write."""
-        self._wait_for(None)
+        self._wait_for(None, "")
         with self._alone():
             self._open_levels()
             self._note_write()
             return self._in_savepoint(lambda: await_only(function(*args, **kw)))
 
-    def _in_savepoint(self, call: Callable[[], Any]) -> Any:
+    def _in_savepoint(
+        self, call: Callable[[], Any], *, is_read_only: bool = False
+    ) -> Any:
         self.send("SAVEPOINT arena_statement")
         try:
+            if is_read_only:  # until the savepoint's end
+                self.send("SET LOCAL transaction_read_only = on")
             answer = call()
         except BaseException:
             with suppress(Exception):  # the connection is lost
@@ -307,25 +352,27 @@ class Rollback:
         finally:
             cursor.close()
 
-    def _take(self, facade: SharedTransaction, *, is_alone: bool = False) -> None:
+    def _take(self, facade: SharedTransaction) -> None:
         """Wait until no other transaction has written, and open a savepoint for this one."""
-        self._wait_for(facade, is_writer=True)
+        self._wait_for(facade)
         if self._writer is None:
             self._writer = facade
             with self._alone():
                 self._open_levels()
                 self._note_write()
                 self.send("SAVEPOINT arena_transaction")
-        facade.is_alone |= is_alone
 
     def _wait_for(
-        self, facade: SharedTransaction | None, *, is_writer: bool = False
+        self, facade: SharedTransaction | None, reading: str | None = None
     ) -> None:
+        """Wait until no other transaction has written, or none has written what a text reads."""
         end = seconds() + self._patience
         while True:
             self._drop_closed()
             writer = self._writer
-            if writer is None or writer is facade or not (is_writer or writer.is_alone):
+            if writer is None or writer is facade:
+                return
+            if reading is not None and not writer.has_written_in(reading):
                 return
             if seconds() > end:
                 raise _Busy(writer.line)
@@ -550,14 +597,14 @@ class Rollback:
             until = self._levels[number].above
         if since is None and number:
             since = self._levels[number - 1].above
-        first: Any = since
-        after: Any = until
-        if first is None:  # no level below has written: another session sees the start
+        old: Any = since
+        new: Any = until
+        if old is None:  # no level below has written: another session sees the start
             digests = self._ask_apart(read_digests)
-            after = after or self.ask(partial(read_rows, unlike=digests))
-            first = self._ask_apart(partial(read_rows, unlike=after))
-        after = after or self.ask(partial(read_rows, unlike=first))
-        return compared(first, after, limit=limit)
+            new = new or self.ask(partial(read_rows, unlike=digests))
+            old = self._ask_apart(partial(read_rows, unlike=new))
+        new = new or self.ask(partial(read_rows, unlike=old))
+        return compared(old, new, limit=limit)
 
     def content(self) -> Mapping[str, str]:
         """Return digests of the whole content, without sequences, which no rollback restores."""
@@ -619,7 +666,7 @@ class _Runner(_Reader):
 
     def run(self, sql: str) -> None:
         """Execute a statement."""
-        if not _ENDS.match(sql):
+        if not _is_transaction(sql):
             self.rows(sql)
 
 
@@ -629,13 +676,14 @@ class SharedTransaction(LoopConnection):
     __slots__ = (
         "autocommit",
         "has_failed",
-        "is_alone",
         "is_begun",
         "is_closed",
         "is_connecting",
+        "is_read_only",
         "line",
         "settings",
         "shared",
+        "tables",
     )
     __setattr__ = object.__setattr__  # type: ignore[assignment]  # names of parameters
 
@@ -643,6 +691,7 @@ class SharedTransaction(LoopConnection):
         self.shared = shared
         self.is_connecting = True  # until the first checkout
         self.is_closed = False
+        self.is_read_only = False
         self.autocommit = False
         self._has_sync_caller = has_sync_caller
         real = getattr(shared.real, "driver_connection", shared.real)
@@ -655,9 +704,14 @@ class SharedTransaction(LoopConnection):
         """Note that no transaction is open."""
         self.is_begun = False
         self.has_failed = False  # as PostgreSQL's transaction after an error
-        self.is_alone = False  # it has changed a setting
+        # Patterns of the tables that it has written. The pattern of "" is in every statement.
+        self.tables: set[str] = set()
         self.settings: dict[str, str | None] = {}  # the values before its changes
         self.line: CodeLine | None = None  # of its first statement
+
+    def has_written_in(self, text: str) -> bool:
+        """Return whether a statement names a table that this transaction has written."""
+        return any(re.search(table, text, re.IGNORECASE) for table in self.tables)
 
     @property
     def real(self) -> Any:
@@ -674,7 +728,7 @@ class SharedTransaction(LoopConnection):
         return self.shared.call(function, *args, **kw)
 
     async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
-        if args and isinstance(args[0], str) and _ENDS.match(args[0]):
+        if args and isinstance(args[0], str) and _is_transaction(args[0]):
             what = f"{args[0].split()[0]} in a statement"
             raise self.shared.refused(what, "call commit() of the session")
         run = partial(self.shared.execute_raw, function)
@@ -706,8 +760,12 @@ class SharedTransaction(LoopConnection):
 
     def set_isolation_level(self, level: object) -> None:
         """Set AUTOCOMMIT. All other levels act as READ COMMITTED."""
-        name = str(getattr(level, "name", level))
-        self.autocommit = name.lower() == "autocommit"
+        name = str(getattr(level, "name", level)).lower()
+        self.autocommit = name == "autocommit"
+        if name in {"repeatable_read", "serializable"}:
+            self.shared.ledger.note(
+                f"rollback: {{test}} has used {name}, which acts as READ COMMITTED here"
+            )
 
     isolation_level = property(lambda _: None, set_isolation_level)
 
@@ -716,10 +774,14 @@ class SharedTransaction(LoopConnection):
         self.autocommit = bool(value)
 
     def set_read_only(self, value: object) -> None:
-        """Do nothing: a read-only transaction may write."""
+        """Let PostgreSQL refuse writes."""
+        self.is_read_only = bool(value)
 
-    set_deferrable = set_read_only
-    read_only = readonly = deferrable = property(lambda _: False, set_read_only)
+    def set_deferrable(self, value: object) -> None:
+        """Do nothing: only a serializable transaction can be deferred."""
+
+    read_only = readonly = property(lambda self: self.is_read_only, set_read_only)
+    deferrable = property(lambda _: False, set_deferrable)
 
 
 class SharedCursor(LoopCursor):
@@ -736,7 +798,7 @@ class SharedCursor(LoopCursor):
         facade = self._facade
         shared = facade.shared
         written = text if isinstance(text, str) else str(text)
-        if _ENDS.match(written) and not _SAVEPOINTS.match(written):
+        if _is_transaction(written):
             raise shared.refused(
                 f"{written.split()[0].upper()} in a statement",
                 "call commit() or rollback() of the session",
@@ -752,7 +814,7 @@ class SharedCursor(LoopCursor):
             return facade.call_shared(self._send, name, text, *rest)
         except _Busy as busy:
             raise shared.refused(
-                "a second transaction that writes. Another one is open, and has written or "
-                f"changed a setting ({busy.line})",
-                "commit or roll back the first transaction before the second one writes",
+                "a second transaction that writes or locks, or that reads a table which an open "
+                f"one has written ({busy.line})",
+                "commit or roll back the first transaction before the second one begins",
             ) from None

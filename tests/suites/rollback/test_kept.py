@@ -122,6 +122,46 @@ async def test_tenants_of_requests_at_once(turn):
     assert await asyncio.gather(*map(tenant, "abcde")) == list("abcde")
 
 
+async def test_a_row_is_locked_for_update(turn):
+    async def sell():
+        async with maker.begin() as session:
+            stock = await session.get(Stock, "chair", with_for_update=True)
+            await asyncio.sleep(0.01)
+            stock.amount -= 1
+
+    await asyncio.gather(*[sell() for _ in range(3)])
+    async with maker() as session:
+        assert (await session.get(Stock, "chair")).amount == 2
+
+
+async def test_a_function_that_a_select_calls(turn):
+    async with engine.begin() as connection:
+        insert = "INSERT INTO orders (item, status) VALUES ($1, ''new'')"
+        book = f"CREATE FUNCTION book(text) RETURNS void LANGUAGE sql AS '{insert}'"
+        await connection.execute(text(book))
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT book('vase')"))
+        await connection.rollback()
+    assert await items() == []
+
+
+async def test_a_read_only_transaction(turn):
+    async with engine.connect() as connection:
+        await connection.execution_options(postgresql_readonly=True)
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            await connection.execute(text("DELETE FROM stock"))
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM stock"))
+
+
+async def test_a_read_of_another_table_does_not_wait(turn):
+    async with maker() as writer:
+        writer.add(Order(item="first"))
+        await writer.flush()
+        async with maker() as session:
+            assert (await session.get(Stock, "chair")).amount == 5
+
+
 async def test_autocommit(turn):
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")

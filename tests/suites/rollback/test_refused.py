@@ -29,7 +29,18 @@ async def test_a_second_writer(client):
         await client.post("/orders/lamp")
 
 
-@pytest.mark.parametrize("statement", ["COMMIT", "BEGIN", "rollback", "PREPARE TRANSACTION 'a'"])
+@pytest.mark.expect("A501", at="select(Order.item)")
+async def test_a_read_of_what_is_not_committed(client):
+    async with maker() as session:
+        session.add(Order(item="first"))
+        await session.flush()
+        await client.get("/orders")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["COMMIT", "BEGIN", "rollback", "PREPARE TRANSACTION 'a'", "SET TRANSACTION READ ONLY"],
+)
 @pytest.mark.expect("A501", at="execute(text(statement))")
 async def test_a_transaction_is_ended_as_text(statement):
     async with engine.connect() as connection:
