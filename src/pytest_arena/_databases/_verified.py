@@ -27,9 +27,9 @@ class Verified:
     Cost: two reads of all rows and definitions for each level.
     """
 
-    def __init__(self, isolation: Isolation, database: str, ledger: Ledger) -> None:
+    def __init__(self, isolation: Isolation, name: str, ledger: Ledger) -> None:
         self._isolation = isolation
-        self._database = database
+        self._name = name
         self._ledger = ledger
         # The content at the start of each level, None if it could not be read.
         self._before: list[Content | None] = []
@@ -98,7 +98,7 @@ class Verified:
         different = _different(before, self._read())
         if different:
             self._error = IsolationError(
-                f"{self._database} is not as it was before: {different}",
+                f"{self._name} is not as it was before: {different}",
                 why="the next test would have started with the changes of this test",
                 cause=f"the isolation {self._isolation.name!r} missed the change, or a thread or "
                 "another process wrote during the comparison",
@@ -108,7 +108,7 @@ class Verified:
 
     def _read(self) -> Content | None:
         started = _process.seconds()
-        missing = f"{self._database}: not every level was verified"
+        missing = f"{self._name}: not every level was verified"
         content = _read_or_note(self._isolation, missing, self._ledger)
         if content is not None:
             self._ledger.verified += 1
@@ -122,15 +122,13 @@ _NOT_COMPARED = (
 )
 
 
-def first_content(
-    isolation: Isolation, database: str, ledger: Ledger
-) -> Content | None:
+def first_content(isolation: Isolation, name: str, ledger: Ledger) -> Content | None:
     """Read a database before its first level, for ``differences_at_the_end``.
 
     Return None if the reading fails, or takes longer than 2 seconds. The ledger notes both.
     """
     started = _process.seconds()
-    note_start = database + _NOT_COMPARED
+    note_start = name + _NOT_COMPARED
     content = _read_or_note(isolation, note_start, ledger)
     if _process.seconds() - started > _LONGEST:
         ledger.note(f"{note_start}: reading it takes longer than 2 seconds")

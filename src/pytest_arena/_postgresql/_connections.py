@@ -81,10 +81,10 @@ class PostgreSQLConnections:
                 dialect.connect = connect  # type: ignore[method-assign]  # of this instance
         # A later listener or a factory of the app may open another connection.
         has_factory = any(map(cparams.get, _FACTORIES))
-        is_last = len(dialect.dispatch.do_connect) == 1 and not has_factory
+        has_last_word = len(dialect.dispatch.do_connect) == 1 and not has_factory
 
         def opened(dbapi_connection: object) -> OpenConnection | None:
-            if not is_last:
+            if not has_last_word:
                 return None
             if target is None:
                 return OpenConnection()

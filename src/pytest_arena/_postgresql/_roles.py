@@ -137,10 +137,11 @@ class Roles:
         fingerprint = f"given {login.user} {template or 'empty'}"
         return derived(self._registry, template, fingerprint, change_owner)
 
-    def _has_rights(self, user: str, database: str, which: str) -> bool:
+    def _has_rights(self, user: str, database: str, role_condition: str) -> bool:
         """Return whether a role has grants, policies or objects in a database."""
         question = _HAS_RIGHTS.format(
-            database=literal(database), which=which.format(user=literal(user))
+            database=literal(database),
+            role_condition=role_condition.format(user=literal(user)),
         )
         with self._registry.reporting("grants cannot be read"):
             return self._registry.control.rows(question) == [(True,)]
@@ -215,7 +216,7 @@ _WITH_GROUPS = """pg_catalog.pg_has_role(
 _HAS_RIGHTS = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
     JOIN pg_catalog.pg_database d ON d.oid = s.dbid AND d.datname = {database}
-    JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND {which}
+    JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND {role_condition}
     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass)
 """
 _POLICED = """

@@ -125,7 +125,7 @@ UndoT = TypeVar("UndoT", bound=Undo)
 
 
 @dataclass(slots=True, eq=False)
-class Level:
+class DatabaseLevel:
     """A level. It is restored by a copy if ``needs_copy``, or if it cannot be restored in place."""
 
     start: Start
@@ -173,14 +173,14 @@ class LevelStack(ABC, Generic[UndoT]):
         self._frozen: set[Snapshot] = set()  # this isolation drops them
         self.generation = 1
         # The level that was left last, if its start is not restored.
-        self._unrestored: Level | None = None
+        self._unrestored: DatabaseLevel | None = None
         with databases.reporting("no database for the first test"):
             self.live = self._open(base.copy())
             # The content at this number of uses.
             self._now = self.live.begin_copy(base)
         self._uses_now = uses()
         self._last_moment: tuple[int, object] = (_NEVER, None)
-        self._stack = [Level(self._now, isolation)]
+        self._stack = [DatabaseLevel(self._now, isolation)]
 
     @abstractmethod
     def _open(self, name: str) -> UndoT:
@@ -241,7 +241,7 @@ class LevelStack(ABC, Generic[UndoT]):
             else:
                 self._now = start
                 self._uses_now = uses
-        self._stack.append(Level(self._now, isolation))
+        self._stack.append(DatabaseLevel(self._now, isolation))
         self._tidy()
 
     def _begin_with_base(self) -> None:
@@ -278,7 +278,7 @@ class LevelStack(ABC, Generic[UndoT]):
         is_at_start = self._now is level.start and not level.needs_copy
         return is_at_start and self._uses() == self._uses_now
 
-    def _restore(self, level: Level) -> bool:
+    def _restore(self, level: DatabaseLevel) -> bool:
         """Restore the start of the top level. Return whether there was a change."""
         uses = self._uses()
         if not level.needs_copy:
@@ -298,7 +298,9 @@ class LevelStack(ABC, Generic[UndoT]):
         self._restore_copy(level)
         return True
 
-    def _restore_in_place(self, level: Level, *, is_in_use: bool) -> bool | NeedsCopy:
+    def _restore_in_place(
+        self, level: DatabaseLevel, *, is_in_use: bool
+    ) -> bool | NeedsCopy:
         if level.isolation != "clone":
             return self.live.restore(level.start, is_in_use=is_in_use)
         look = self.live.look(level.start)
@@ -308,12 +310,12 @@ class LevelStack(ABC, Generic[UndoT]):
             return False
         return NeedsCopy()
 
-    def _restore_copy(self, level: Level) -> None:
+    def _restore_copy(self, level: DatabaseLevel) -> None:
         """Replace the database by a copy with the start of a level."""
         self._keep_carried(level)
         self._move_to(level.start.base, level)
 
-    def _keep_carried(self, level: Level) -> None:
+    def _keep_carried(self, level: DatabaseLevel) -> None:
         """Read what a copy with the start of a level needs, before the live database is dropped."""
         if level.carried:
             return
@@ -322,7 +324,7 @@ class LevelStack(ABC, Generic[UndoT]):
         except ArenaError as error:
             raise _rows_lost(error) from error
 
-    def _move_to(self, base: Snapshot, level: Level | None = None) -> None:
+    def _move_to(self, base: Snapshot, level: DatabaseLevel | None = None) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
         self.generation += 1  # connections end, also if this fails
         uses = self._uses()
@@ -353,7 +355,7 @@ class LevelStack(ABC, Generic[UndoT]):
             self.live.end_clients()
         self._finish(level)
 
-    def _finish(self, level: Level) -> None:
+    def _finish(self, level: DatabaseLevel) -> None:
         """Restore the start of a level that was left by force."""
         try:
             self._restore_copy(level)

@@ -118,14 +118,14 @@ class ServerProduct(Generic[RegistryT]):
 
     def close(self) -> str:
         """Drop the databases of this run. The last run stops a private server."""
-        left = 0
+        not_dropped = 0
         if self._started_registry is not None:
-            left = self._started_registry.close()
+            not_dropped = self._started_registry.close()
         place = ""
         if self._server is not None:
             place = self._server.address.server
             self._server.close()
-        if not (interrupted.is_set() and left):
+        if not (interrupted.is_set() and not_dropped):
             return ""
-        databases = counted(left, "database")
+        databases = counted(not_dropped, "database")
         return f"left {databases} of this run on {place}. The next run drops them"
