@@ -69,7 +69,6 @@ def test_variables_of_the_shell_change_no_connection(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PGUSER", "nobody_here")
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
     monkeypatch.setenv("PGSSLMODE", "require")
-    monkeypatch.setenv("PGSERVICE", "no_such_service")
     with closing(open_control(address())) as opened:
         question = "SELECT current_setting('statement_timeout'), current_database(), current_user"
         assert opened.rows(question) == [("0", "postgres", "postgres")]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import as_own
@@ -17,7 +15,7 @@ from pytest_arena._product._control_lines import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from types import ModuleType
 
     from psycopg import Connection
@@ -38,8 +36,6 @@ _STARTS_OR_STOPS = re.compile(
     "is (shutting down|starting up|not yet accepting|in recovery)"
 )
 TOO_MANY_CONNECTIONS = "53300"
-_OUT_OF_MEMORY = "53200"  # for one more lock
-_CROWDED = (TOO_MANY_CONNECTIONS, _OUT_OF_MEMORY)
 WAITED = (
     "the server had no free connection for a while, and pytest-arena waited for one. Next: "
     "pytest -n 2, a smaller pool_size, or a larger max_connections of the server"
@@ -81,13 +77,8 @@ class ControlFailure(ServerFailure):
 
     @property
     def is_crowded(self) -> bool:
-        """Whether the server has no free connection, or no memory for one more lock."""
-        return self.sqlstate in _CROWDED
-
-    @property
-    def is_out_of_memory(self) -> bool:
-        """Whether the server has no memory for one more lock."""
-        return self.sqlstate == _OUT_OF_MEMORY
+        """Whether the server has no free connection."""
+        return self.sqlstate == TOO_MANY_CONNECTIONS
 
     @property
     def is_of_server(self) -> bool:
@@ -191,7 +182,7 @@ def open_control(
         ControlFailure: no server answers, or it refuses the login or a setting.
         ConfigError: psycopg cannot be imported.
     """
-    with as_own(), _without_service():
+    with as_own():
         return retry_while_crowded(
             lambda: Control(address, settings or {}, seconds=seconds),
             address.patience,
@@ -220,17 +211,6 @@ def _import_psycopg() -> ModuleType:
             fix="pip install 'pytest-arena[postgresql]'",
         ) from error
     return psycopg
-
-
-@contextmanager
-def _without_service() -> Iterator[None]:
-    # No argument overrides PGSERVICE. libpq fails if its service file has no such service.
-    service = os.environ.pop("PGSERVICE", None)
-    try:
-        yield
-    finally:
-        if service is not None:
-            os.environ["PGSERVICE"] = service
 
 
 def _options(settings: Mapping[str, str]) -> str:

@@ -76,7 +76,7 @@ class NamedServer(ServerRegistry):
                 cause=self.cause,
                 fix=f"pytest -n 0 …\nor {self._fix}",
             )
-        self.control = ControlLine(self._connect, patience=self._address.patience)
+        self.control = ControlLine(self._connect)
         with self.reporting(f"tests cannot use {self.where}"):
             self.has_schema = self.control.call(has_tables)
         name = self._address.database

@@ -40,12 +40,7 @@ class ServerFailure(Exception):
     @property
     @abstractmethod
     def is_crowded(self) -> bool:
-        """Whether the server has no free connection, or no memory for one more lock."""
-
-    @property
-    def is_out_of_memory(self) -> bool:
-        """Whether the server has no memory for one more lock."""
-        return False
+        """Whether the server has no free connection."""
 
 
 def retry_while_crowded(call: Callable[[], _ResultT], patience: float) -> _ResultT:
@@ -76,23 +71,17 @@ ControlT = TypeVar("ControlT", bound=_Control)
 class Reconnecting(Generic[ConnectionT]):
     """A connection that connects at its first use, and again after it was lost.
 
-    After a loss, ``call`` calls ``on_lost`` and then repeats the function. It also repeats a
-    function, for ``patience`` seconds, while the server has no memory for a lock.
+    After a loss, ``call`` calls ``on_lost`` and then repeats the function.
 
     Any thread may use the connection. A second thread waits. A forked child opens another
     connection. It never closes its parent's connection, which would end the parent's session.
     """
 
     def __init__(
-        self,
-        connect: Callable[[], ConnectionT],
-        on_lost: Callable[[], object],
-        *,
-        patience: float = 0.0,
+        self, connect: Callable[[], ConnectionT], on_lost: Callable[[], object]
     ) -> None:
         self._connect = connect
         self._on_lost = on_lost
-        self._patience = patience
         self._connection: ConnectionT | None = None
         self._lock = threading.RLock()
         self._process = os.getpid()
@@ -107,16 +96,11 @@ class Reconnecting(Generic[ConnectionT]):
             try:
                 return function(self.opened(), *args, **options)
             except ServerFailure as error:
-                # `self._connect` has already waited for a free connection.
-                if not error.is_lost and not error.is_out_of_memory:
+                if not error.is_lost:
                     raise
-                was_lost = error.is_lost
-            if was_lost:
-                self.close()
-                self._on_lost()
-            return retry_while_crowded(
-                lambda: function(self.opened(), *args, **options), self._patience
-            )
+            self.close()
+            self._on_lost()
+            return function(self.opened(), *args, **options)
 
     def opened(self) -> ConnectionT:
         """Return the open connection. Connect if it is not open."""
@@ -152,10 +136,8 @@ class Reconnecting(Generic[ConnectionT]):
 class ServerControlLine(Reconnecting[ControlT]):
     """A control connection that waits for a restarted server."""
 
-    def __init__(
-        self, connect: Callable[[], ControlT], *, patience: float = 0.0
-    ) -> None:
-        super().__init__(connect, self._wait, patience=patience)
+    def __init__(self, connect: Callable[[], ControlT]) -> None:
+        super().__init__(connect, self._wait)
         self._has_waited_in_vain = False
 
     def run(self, sql: str) -> None:

@@ -73,8 +73,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._used: set[str] = set()
         self._is_closed = False
         self._sweeps = sweeps
-        patience = address.patience
-        self.control = ServerControlLine(self._connect_as_process, patience=patience)
+        self.control = ServerControlLine(self._connect_as_process)
         self._creating_control = ServerControlLine(self._connect)
         self._dropping_control = ServerControlLine(self._connect)
         self._creating_thread = Background(at_end=self._creating_control.close)
