@@ -92,8 +92,9 @@ DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25P02', MESSAGE = 'current transact
 """
 # The app's functions that may write although a SELECT calls them.
 _FUNCTIONS = """
-SELECT DISTINCT proname::text FROM pg_catalog.pg_proc
+SELECT DISTINCT proname::text FROM pg_catalog.pg_proc p
 WHERE oid >= 16384 AND provolatile = 'v' AND prorettype <> 'trigger'::regtype
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = p.oid AND deptype = 'e')
 """
 _NUMBERS_THAT_STAY = """
 SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_catalog.pg_class c
@@ -258,8 +259,7 @@ class Rollback:
                 facade.has_failed = False
             return self.alone(call, text, *args)
         if facade.has_failed:
-            text = _FAILED
-            args = ()
+            return self.alone(self._in_savepoint, partial(self.send, _FAILED))
         names = self._prepare(facade, text)
         try:
             with self._alone():
