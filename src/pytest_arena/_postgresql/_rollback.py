@@ -28,7 +28,12 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._postgresql._driver_guard import WORDS
-from pytest_arena._postgresql._rows import read_content, read_digests, read_rows
+from pytest_arena._postgresql._rows import (
+    in_batches,
+    read_content,
+    read_digests,
+    read_rows,
+)
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._connection_loop import (
@@ -76,14 +81,12 @@ _CHECK_CONSTRAINTS = """
 DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; RAISE SQLSTATE 'ARENA';
 EXCEPTION WHEN SQLSTATE 'ARENA' THEN NULL; END $$
 """
-# The values of the sequences that the role may set. No rollback restores them.
-_NUMBERS = """
-SELECT s.seqrelid::bigint, coalesce(pg_catalog.pg_sequence_last_value(s.seqrelid), s.seqstart),
-    pg_catalog.pg_sequence_last_value(s.seqrelid) IS NOT NULL
-FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
-WHERE c.relpersistence <> 't' AND CASE WHEN c.relkind = 'S' THEN
-    has_schema_privilege(c.relnamespace, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT')
-    AND has_sequence_privilege(c.oid, 'UPDATE') END
+# A query for each sequence that the role may set. No rollback restores their values.
+_SEQUENCES = """
+SELECT format('SELECT %s::bigint, last_value, is_called FROM %I.%I', c.oid, nspname, relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+WHERE relpersistence <> 't' AND CASE relkind WHEN 'S' THEN has_schema_privilege(n.oid, 'USAGE')
+    AND has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE') END
 """
 # The driver raises its own error for this, as in a transaction that has failed on a server.
 _FAILED = """
@@ -226,7 +229,7 @@ class Rollback:
             if self.real is None:
                 self.real = connect()
                 self.send("SET idle_in_transaction_session_timeout = 0")
-                self._levels[0].numbers = self.send(_NUMBERS)
+                self._levels[0].numbers = self._numbers()
                 [[staying]] = self.send(_NUMBERS_THAT_STAY)
                 if staying:
                     self.ledger.note(
@@ -417,7 +420,7 @@ class Rollback:
     def _open_levels(self) -> None:
         for number, level in enumerate(self._levels):
             if number and not level.is_open:
-                level.numbers = self.send(_NUMBERS)
+                level.numbers = self._numbers()
                 self.send(f"SAVEPOINT arena_level_{number}")
                 level.is_open = True
 
@@ -445,15 +448,17 @@ class Rollback:
             self._has_connect_settings = False
             self.generation += 1
 
+    def _numbers(self) -> list[Any]:
+        reader = _Reader(self)
+        return [*in_batches(reader, [text for (text,) in reader.rows(_SEQUENCES)])]
+
     def _restore_numbers(self, level: _Level) -> None:
-        now = {number: state for number, *state in self.send(_NUMBERS)}
-        moved = [
+        values = [
             f"setval({number}::regclass, {value}, {str(is_called).lower()})"
             for number, value, is_called in level.numbers
-            if number in now and now[number] != [value, is_called]
         ]
-        if moved:
-            self.send(f"SELECT {', '.join(moved)}")
+        if values:
+            self.send(f"SELECT {', '.join(values)}")
 
     # Levels
 
@@ -574,6 +579,7 @@ class Rollback:
     def build(self, work: Callable[[Any], Any]) -> None:
         """Run a script below all levels, on the open connection."""
         self._levels[-1].is_written = True
+        self._functions = None
         self.call(self.alone, work, _Runner(self))
 
     def moment(self, *, exact: bool = False) -> object:
@@ -607,13 +613,9 @@ class Rollback:
         return compared(old, new, limit=limit)
 
     def content(self) -> Mapping[str, str]:
-        """Return digests of the whole content, without sequences, which no rollback restores."""
-        digests = self.ask(read_content)
-        return {
-            name: digest
-            for name, digest in digests.items()
-            if not name.startswith("sequence ")
-        }
+        """Return digests of the whole content."""
+        content: Mapping[str, str] = self.ask(read_content)
+        return content
 
     def replace(self, content: object) -> None:
         """Begin with a new build. Refuse other content in a level, which needs another database."""

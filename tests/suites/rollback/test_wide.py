@@ -2,6 +2,7 @@
 
 import pytest
 from models import Order
+from sqlalchemy import select, text
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +32,17 @@ async def test_that_fails(client, vase):
 
 async def test_after_it(client, vase):
     assert (await client.get("/orders")).json() == ["vase"]
+
+
+@pytest.fixture(scope="class")
+def thousands(arena):
+    with arena.session() as session:
+        session.execute(text("ALTER SEQUENCE orders_id_seq RESTART WITH 1000"))
+        session.commit()
+
+
+class TestWithThousands:
+    async def test_numbers_begin_again(self, client, thousands, turn, arena):
+        await client.post("/orders/chair")
+        with arena.session() as session:
+            assert session.scalars(select(Order.id)).all() == [1000]
