@@ -1,21 +1,17 @@
 """Which database do connect arguments mean, and what is left of them when they are led elsewhere?
 
-What libpq and asyncpg themselves make of the same arguments is the measure.
+What libpq itself makes of the same arguments is the measure. asyncpg's own function is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import psycopg
 import psycopg2  # noqa: F401 - an app imports its driver
 import pytest
-from asyncpg.connect_utils import _parse_connect_dsn_and_args as parsed_by_asyncpg
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -27,6 +23,7 @@ from tests.gate.postgresql import SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from pytest_arena._product._server_targets import ServerTarget
 
@@ -49,28 +46,6 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
-OF_ASYNCPG: list[Call] = [
-    ((), {}),
-    ((), {"host": "127.0.0.1", "database": "shop"}),
-    ((), {"host": ["127.0.0.1", "127.0.0.2"], "port": [1, 2], "database": "shop"}),
-    ((), {"host": ["127.0.0.1", "127.0.0.2"], "port": 6543}),
-    ((), {"host": "/var/run/postgresql", "database": "shop"}),
-    ((), {"host": "/tmp/.s.PGSQL.6543", "database": "shop"}),  # noqa: S108 - a name, not a file
-    ((), {"database": "", "user": "me"}),
-    (("postgresql://me:pw@127.0.0.1:6543/shop",), {}),
-    (("postgres://127.0.0.1/shop",), {"database": "other", "user": "you"}),
-    (("postgresql://127.0.0.1:6543/shop",), {"port": 1}),
-    (("postgresql://127.0.0.1:6543/shop",), {"host": "127.0.0.2"}),
-    (("postgresql://127.0.0.1:1,127.0.0.2:2/shop",), {}),
-    (("postgresql://[::1]:6543/shop",), {}),
-    (("postgresql://%2Fvar%2Frun%2Fpostgresql/shop",), {}),
-    (("postgresql:///shop?host=127.0.0.1:1,127.0.0.2:2",), {}),
-    (("postgresql://127.0.0.1?dbname=other&user=you&application_name=x",), {}),
-    (("postgresql://127.0.0.1",), {}),
-    (("postgresql://127.0.0.1/sh%C3%B6p%20%2F",), {}),
-    (("postgresql://",), {}),
-]
-
 OF_LIBPQ: list[Call] = [
     ((), {}),
     ((), {"host": "127.0.0.1", "dbname": "shop"}),
@@ -88,41 +63,6 @@ OF_LIBPQ: list[Call] = [
     (("dbname=shop host=127.0.0.1",), {"host": "127.0.0.2", "dbname": "other"}),
     (("",), {"user": "me", "host": "127.0.0.1"}),
 ]
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_asyncpg_means_the_same_pitfall_024(
-    environment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Each form of its arguments, in each environment, taken apart by asyncpg's own function."""
-    _enter(ENVIRONMENTS[environment], monkeypatch, tmp_path)
-    for args, kwargs in OF_ASYNCPG:
-        try:
-            expected = _by_asyncpg(args, kwargs)
-        except (asyncpg.ClientConfigurationError, ValueError, IndexError):
-            continue  # asyncpg refuses it, and opens nothing
-        found = target("asyncpg", list(args), dict(kwargs))
-        assert (found.hosts, found.database) == expected, (args, kwargs)
-
-
-def _by_asyncpg(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
-    names = "dsn host port user password passfile database ssl service servicefile direct_tls"
-    names += " server_settings target_session_attrs krbsrvname gsslib"
-    given: dict[str, Any] = dict.fromkeys(names.split()) | dict(kwargs)
-    if args:
-        given["dsn"] = args[0]
-    known = signature(parsed_by_asyncpg).parameters
-    addresses, parameters = parsed_by_asyncpg(
-        **{name: value for name, value in given.items() if name in known}
-    )
-    hosts = [_of_file(one) if isinstance(one, str) else one for one in addresses]
-    if hosts[0][0] == "/run/postgresql":  # it has no host, and tries the usual ones
-        hosts = [one for one in hosts if one[0] == "localhost"]
-    return tuple((host, str(port)) for host, port in hosts), parameters.database or parameters.user
-
-
-def _of_file(socket: str) -> tuple[str, str]:
-    return str(Path(socket).parent), socket.rpartition(".")[2]
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
