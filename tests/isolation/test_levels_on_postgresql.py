@@ -136,19 +136,6 @@ def test_a_schema_that_a_wide_fixture_changes(world: PostgreSQLWorld) -> None:
     assert world.content() == before
 
 
-@only_undo
-def test_the_line_of_a_replaced_database_names_three_statements(world: PostgreSQLWorld) -> None:
-    """Tables come first."""
-    hand = world.connect()
-    world.isolation.enter()
-    hand.run("; ".join(f"CREATE TABLE t{number} (a int)" for number in range(5)))
-    world.isolation.leave()
-    [line] = world.lines
-    assert line.startswith("undo: {test}: its database was replaced: ")
-    assert line.count("CREATE TABLE") == 3
-    assert line.endswith(" and 2 more")
-
-
 @pytest.mark.parametrize(
     "definition, reason",
     [

@@ -185,7 +185,7 @@ class JournaledDatabase(LiveDatabase):
                 raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
             return NeedsCopy(error.first_line)
         if answer["marks"]:
-            return NeedsCopy(_shown(answer["marks"]))
+            return NeedsCopy(", ".join(answer["marks"].split(", ")[:_MOST_MARKS_SHOWN]))
         if answer["size"] > self._most_bytes:
             self._vacuum()
         return bool(answer["was_changed"])
@@ -260,15 +260,6 @@ class JournaledDatabase(LiveDatabase):
         """Close the connections, including the journal's connection."""
         super().release()
         self._line.close()
-
-
-def _shown(marks: str) -> str:
-    """Shorten a list of marks. Tables come first, because the test's code names tables."""
-    tables_first = sorted(marks.split(", "), key=lambda mark: " TABLE " not in mark)
-    shown = ", ".join(tables_first[:_MOST_MARKS_SHOWN])
-    if len(tables_first) > _MOST_MARKS_SHOWN:
-        shown += f" and {len(tables_first) - _MOST_MARKS_SHOWN} more"
-    return shown
 
 
 class ClonedDatabase(LiveDatabase):
