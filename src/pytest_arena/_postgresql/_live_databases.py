@@ -123,7 +123,6 @@ class JournaledDatabase(LiveDatabase):
         on_lost: Callable[[], None],
     ) -> None:
         super().__init__(registry, name, note, on_lost)
-        self._most_bytes = _BYTES
         self._line = Reconnecting(lambda: open_journal(self.address), self._note_lost)
         with registry.reporting("a copy cannot be connected to"):
             self._line.opened()  # before the app can use all connections of the server
@@ -186,19 +185,10 @@ class JournaledDatabase(LiveDatabase):
             return NeedsCopy(error.first_line)
         if answer["marks"]:
             return NeedsCopy(", ".join(answer["marks"].split(", ")[:_MOST_MARKS_SHOWN]))
-        if answer["size"] > self._most_bytes:
-            self._vacuum()
+        if answer["size"] > _BYTES:
+            with suppress(ControlFailure):  # the level was left
+                self._line.call(Control.run, "VACUUM pg_arena.j")
         return bool(answer["was_changed"])
-
-    def _vacuum(self) -> None:
-        with suppress(ControlFailure):  # the level was left
-            self._line.call(Control.run, "VACUUM pg_arena.j")
-            # An old snapshot of a session may keep dead entries. A higher limit prevents a vacuum
-            # in each level.
-            size = self._line.call(
-                Control.rows, "SELECT pg_relation_size('pg_arena.j')"
-            )
-            self._most_bytes = max(_BYTES, 2 * size[0][0])
 
     def prepare_to_freeze(self) -> None:
         """Journal the tables of the changed schema, in the frozen database and its copies."""
