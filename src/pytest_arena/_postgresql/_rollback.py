@@ -763,7 +763,8 @@ class SharedTransaction(LoopConnection):
     def set_isolation_level(self, level: object) -> None:
         """Set AUTOCOMMIT. All other levels act as READ COMMITTED."""
         name = str(getattr(level, "name", level)).lower()
-        self.autocommit = name == "autocommit"
+        if level is not None:  # psycopg's with AUTOCOMMIT
+            self.autocommit = name == "autocommit"
         if name in {"repeatable_read", "serializable"}:
             self.shared.ledger.note(
                 f"rollback: {{test}} has used {name}, which acts as READ COMMITTED here"

@@ -1,6 +1,7 @@
 """Rows of a wide fixture live in a savepoint below those of its tests."""
 
 import pytest
+from async_app import maker
 from models import Order
 from sqlalchemy import select, text
 
@@ -42,7 +43,7 @@ def thousands(arena):
 
 
 class TestWithThousands:
-    async def test_numbers_begin_again(self, client, thousands, turn, arena):
+    async def test_numbers_begin_again(self, client, thousands, turn):
         await client.post("/orders/chair")
-        with arena.session() as session:
-            assert session.scalars(select(Order.id)).all() == [1000]
+        async with maker() as session:
+            assert await session.scalar(select(Order.id)) == 1000
