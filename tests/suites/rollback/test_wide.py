@@ -3,7 +3,7 @@
 import pytest
 from async_app import maker
 from models import Order
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 
 @pytest.fixture(scope="module")
@@ -46,4 +46,4 @@ class TestWithThousands:
     async def test_numbers_begin_again(self, client, thousands, turn):
         await client.post("/orders/chair")
         async with maker() as session:
-            assert await session.scalar(select(Order.id)) == 1000
+            assert await session.scalar(select(func.max(Order.id))) == 1000
