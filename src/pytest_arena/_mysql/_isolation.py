@@ -26,7 +26,7 @@ from pytest_arena._mysql._tables import read_tables, with_cascades
 from pytest_arena._origin import user_line
 from pytest_arena._product import Held, held_by
 from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import ReadTable, Snapshot, changed_rows
+from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class LiveDatabase(Undo):
 
     # Levels
 
-    def begin_copy(self, base: Snapshot) -> Start:
+    def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
         self._plan = self._registry.plan_of(base.name)
         base.state = self._plan
@@ -314,7 +314,7 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         self._login = login
         self._writes = WriteLog()
         self._line = MySQLControlLine(self._connect)
-        self._templates: dict[str | None, Snapshot] = {}
+        self._templates: dict[str | None, FrozenDatabase] = {}
         base = self._template(template)
         super().__init__(registry, base, isolation, uses=uses, note=note)
 
@@ -325,8 +325,8 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         control.run(SESSION)
         return control
 
-    def _template(self, content: str | None) -> Snapshot:
-        frozen = Snapshot(self._registry, content)
+    def _template(self, content: str | None) -> FrozenDatabase:
+        frozen = FrozenDatabase(self._registry, content)
         return self._templates.setdefault(content, frozen)
 
     def _open(self, name: str) -> LiveDatabase:
@@ -339,9 +339,9 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
             uses=self._uses,
         )
 
-    def _freeze(self) -> Snapshot:
+    def _freeze(self) -> FrozenDatabase:
         name = self._registry.copy_now("live", self.live.name)
-        return Snapshot(self._registry, name, is_ours=True)
+        return FrozenDatabase(self._registry, name, is_ours=True)
 
     def _discard(self, live: LiveDatabase) -> None:
         self._registry.drop_later(live.name)

@@ -15,7 +15,7 @@ from pytest_arena._postgresql._live_databases import (
 from pytest_arena._postgresql._rows import read_content
 from pytest_arena._process import until
 from pytest_arena._product._levels import LevelStack
-from pytest_arena._product._snapshots import Snapshot
+from pytest_arena._product._snapshots import FrozenDatabase
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -61,19 +61,19 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self._with_rights = with_rights
         # Called with the address of a new live database after a fixture has created tables.
         self.on_new_schema: Callable[[Address], None] = lambda _: None
-        self._templates: dict[str | None, Snapshot] = {}
+        self._templates: dict[str | None, FrozenDatabase] = {}
         # The name and the title of the live database, if it is kept for inspection.
         self._kept: tuple[str, str] | None = None
         super().__init__(
             registry, self._template(template), isolation, uses=uses, note=note
         )
 
-    def _template(self, content: str | None) -> Snapshot:
+    def _template(self, content: str | None) -> FrozenDatabase:
         if content not in self._templates:
             name = self._with_rights(content)
             if self.has_journal:
                 name = journaled(self._registry, name)
-            self._templates[content] = Snapshot(self._registry, name)
+            self._templates[content] = FrozenDatabase(self._registry, name)
         return self._templates[content]
 
     def _open(self, name: str) -> LiveDatabase:
@@ -84,7 +84,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
             self._registry.drop_later(name)
             raise
 
-    def _freeze(self) -> Snapshot:
+    def _freeze(self) -> FrozenDatabase:
         frozen = self.live.name
         self.generation += 1  # connections end, also if this fails
         self.live.prepare_to_freeze()
@@ -99,7 +99,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self.live = live
         self.generation += 1
         self.on_new_schema(live.address)
-        return Snapshot(self._registry, frozen, is_ours=True)
+        return FrozenDatabase(self._registry, frozen, is_ours=True)
 
     def _discard(self, live: LiveDatabase) -> None:
         live.release()

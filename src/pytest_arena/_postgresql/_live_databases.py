@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._postgresql._server_registry import ServerRegistry
-    from pytest_arena._product._snapshots import Snapshot
+    from pytest_arena._product._snapshots import FrozenDatabase
     from pytest_arena._values import Address, TableRows
 
 
@@ -135,7 +135,7 @@ class JournaledDatabase(LiveDatabase):
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
             return self._line.call(Control.rows, sql)
 
-    def begin_copy(self, base: Snapshot) -> Start:
+    def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of a new copy, the same for each copy of a base."""
         if base.state is None:
             [state] = self._rows(
@@ -255,7 +255,7 @@ class JournaledDatabase(LiveDatabase):
 class ClonedDatabase(LiveDatabase):
     """A database without a journal: a copy replaces it after each level that has used it."""
 
-    def begin_copy(self, base: Snapshot) -> Start:
+    def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of a new copy."""
         return Start(base)
 

@@ -321,7 +321,7 @@ class Rollback:
 
     def execute_raw(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
         """Call a coroutine function of the driver's connection, which may write."""
-        self._wait_for(None, f"{function} {args}")
+        self._wait_for(None, f"call {args}")
         with self._alone():
             self._open_levels()
             self._note_write()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Usage
     from pytest_arena._product._server_registry import DatabaseRegistry
-    from pytest_arena._product._snapshots import Snapshot
+    from pytest_arena._product._snapshots import FrozenDatabase
     from pytest_arena._values import Address, TableRows
 
 _NEVER = -1  # no number of uses
@@ -29,7 +29,7 @@ class Start:
     ``state`` is what an ``Undo`` knows about these changes.
     """
 
-    base: Snapshot
+    base: FrozenDatabase
     state: Any = None
 
 
@@ -70,7 +70,7 @@ class Undo(ABC):
         """The address of the database, with pytest-arena's login."""
 
     @abstractmethod
-    def begin_copy(self, base: Snapshot) -> Start:
+    def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
 
     @abstractmethod
@@ -159,7 +159,7 @@ class LevelStack(ABC, Generic[UndoT]):
     def __init__(
         self,
         databases: DatabaseRegistry[Any],
-        base: Snapshot,
+        base: FrozenDatabase,
         isolation: str,
         *,
         uses: Usage,
@@ -170,7 +170,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self._note = note
         self._check: Callable[[], None] = nothing
         self._next_isolation = ""
-        self._frozen: set[Snapshot] = set()  # this isolation drops them
+        self._frozen: set[FrozenDatabase] = set()  # this isolation drops them
         self.generation = 1
         # The level that was left last, if its start is not restored.
         self._unrestored: DatabaseLevel | None = None
@@ -187,11 +187,11 @@ class LevelStack(ABC, Generic[UndoT]):
         """Open a new copy, to which no other connection is open. Drop it if that fails."""
 
     @abstractmethod
-    def _template(self, content: str | None) -> Snapshot:
+    def _template(self, content: str | None) -> FrozenDatabase:
         """Return the frozen database with a template's content, or an empty one."""
 
     @abstractmethod
-    def _freeze(self) -> Snapshot:
+    def _freeze(self) -> FrozenDatabase:
         """Freeze the live database, or a copy of it, as a new base."""
 
     @abstractmethod
@@ -324,7 +324,9 @@ class LevelStack(ABC, Generic[UndoT]):
         except ArenaError as error:
             raise _rows_lost(error) from error
 
-    def _move_to(self, base: Snapshot, level: DatabaseLevel | None = None) -> None:
+    def _move_to(
+        self, base: FrozenDatabase, level: DatabaseLevel | None = None
+    ) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
         self.generation += 1  # connections end, also if this fails
         uses = self._uses()

@@ -82,7 +82,7 @@ def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
 _MOST = 2
 
 
-class Snapshot:
+class FrozenDatabase:
     """A frozen database, and copies of it that are made ahead in the background.
 
     The first ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
