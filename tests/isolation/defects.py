@@ -133,7 +133,7 @@ class RestoresInsertsOnly(Copy):
 
     def leave(self) -> bool:
         """Delete them, and forget the level."""
-        with closing(sqlite3.connect(self.live, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             for rows in self.rows_changed():
                 if rows.table == "the schema":
                     continue
@@ -149,7 +149,7 @@ class TrustsTheDataVersion(Copy):
 
     def leave(self) -> bool:
         """Do nothing if nothing was committed."""
-        if self.is_untouched():
+        if not self.live.look(self._stack[-1].start).has_rows:
             self.forget()
             return False
         return super().leave()

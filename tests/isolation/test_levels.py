@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._product import Held
-from pytest_arena.errors import IsolationError
 from tests.isolation.makers import KINDS
 
 if TYPE_CHECKING:
@@ -150,21 +149,3 @@ def test_changes_have_whole_rows(world: World) -> None:
     assert (below.table, below.removed, below.added) == ("plain", ((None,),), ())
     limited = world.isolation.rows_changed(limit=2)[0]
     assert len(limited.removed) + len(limited.added) + limited.more == 3
-
-
-def test_a_failed_check_leaves_the_level(world: World) -> None:
-    """It is then left by force, which restores it."""
-    hand = world.connect()
-    before = world.content()
-
-    def check() -> None:
-        raise IsolationError("different", why="", cause="", fix="")
-
-    world.isolation.enter()
-    hand.execute("DELETE FROM plain")
-    world.isolation.call_after_leave(check)
-    with pytest.raises(IsolationError, match="different"):
-        world.isolation.leave()
-    assert world.isolation.depth == 1
-    world.isolation.leave_by_force()
-    assert world.content() == before

@@ -104,6 +104,7 @@ def test_a_running_statement_holds_the_level(world: PostgreSQLWorld) -> None:
     assert world.content() == before
 
 
+@only_undo
 def test_a_session_is_ended(world: PostgreSQLWorld) -> None:
     """Its transaction then holds the level no longer. A wider level can go on with its own."""
     writer = world.connect()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTACKS = Path(__file__).parent / "attacks"
+KINDS = {"@redirected", "@refused", "@prevented"}
 BARE = "[pytest]\npythonpath = .\n"
 
 
@@ -32,7 +33,7 @@ def attacks_on(kind: str) -> tuple[dict[str, str], list[str]]:
     files[f"test_{kind}.py"] = text
     lines = text.splitlines()
     marked = itertools.pairwise(lines)
-    found = [after for line, after in marked if line in {"@redirected", "@refused"}]
+    found = [after for line, after in marked if line in KINDS]
     return files, [line.removeprefix("def ").partition("(")[0] for line in found]
 
 

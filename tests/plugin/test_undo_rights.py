@@ -77,10 +77,10 @@ def test_isolations_that_sqlite_does_not_have(example: Example) -> None:
     """Undo is an error, also by a marker. rollback is copy, and a line says so."""
     project = example.with_files(test_it=USING.format("it"))
     run = project.run("test_it.py", "--arena-isolation=undo").expect(1, failed=1)
-    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy)")
+    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, rollback)")
     marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING.format('it')}"
     both = f"{marked}\n\n{USING.format('later')}"
     run = example.with_files(test_it=both).run("test_it.py").expect(1, passed=1, failed=1)
-    run.says("isolation='undo' is not available: SQLite", "has only the isolation copy")
+    run.says("isolation='undo' is not available: SQLite", "does not have it")
     run = project.run("test_it.py", "--arena-isolation=rollback").expect(passed=1)
     run.says("rollback on SQLite is copy")

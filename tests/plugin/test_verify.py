@@ -42,21 +42,21 @@ async def test_uses_nothing():
 # A file that is brought back but for one thing. The planted plugin comes before the first test.
 COPY_LIES = """
 import sqlite3
-from pytest_arena._sqlite._copy import Copy
+from pytest_arena._sqlite._copy import LiveFile
 
-restore = Copy._restore
+restore = LiveFile.restore
 
 
-def lie(self, picture):
-    changed = restore(self, picture)
+def lie(self, start, *, is_in_use):
+    changed = restore(self, start, is_in_use=is_in_use)
     if changed:
-        with sqlite3.connect(self.live) as connection:
+        with sqlite3.connect(self.path) as connection:
             connection.execute({statement!r})
         connection.close()
     return changed
 
 
-Copy._restore = lie
+LiveFile.restore = lie
 """
 
 CLONE_LIES = """

@@ -65,7 +65,7 @@ def test_rebuild_is_for_templates_that_are_older_than_the_run(cached: Project) -
 
 
 def _age(file: Path) -> None:
-    long_ago = time.time() - 2 * _files._UNUSED_SECONDS
+    long_ago = time.time() - 2 * _files._UNUSED_SECONDS[False]
     os.utime(file, (long_ago, long_ago))
 
 

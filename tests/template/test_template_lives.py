@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -169,35 +170,15 @@ def test_a_build_that_opens_another_database_of_the_app(example: Example) -> Non
     )
 
 
-# It prints the folders that its process shares with the run's other processes.
-SHARED = """
-import os
-import tempfile
-from pathlib import Path
-
-def test_names(test_client):
-    assert test_client.get("/dancers").json() == ["Sand"]
-    for place in ("/dev/shm", tempfile.gettempdir()):
-        for user in Path(place).glob(f"pytest-arena-*/of-run-*/run-{os.getpid()}-*.user"):
-            print("shared:", user.parent, flush=True)
-            assert list(user.parent.glob("*.sqlite"))
-"""
-KILL = "    os.kill(os.getpid(), 9)\n"
-
-
-def _shared(output: str) -> list[Path]:
-    folders = [line.partition("shared: ")[2] for line in output.splitlines()]
-    return [Path(folder.split()[0]) for folder in folders if folder]
-
-
-def test_nothing_of_a_runs_template_is_left(example: Example) -> None:
-    """At the end of the run. After a kill, the next run removes it."""
-    project = example.with_files(test_names=SHARED)
-    workers = ("-p", "xdist.plugin", "-n", "2")
-    [folder] = _shared(project.run("-s").expect(passed=1).output)
-    assert not folder.exists()
-    killed = project.with_files(test_names=SHARED + KILL).run("-s")
-    [folder] = _shared(killed.output)
-    assert folder.exists()
-    project.run(*workers).expect(passed=1)
-    assert not folder.exists()
+def test_a_later_run_removes_a_runs_template(example: Example) -> None:
+    """After an hour. The template of its schema stays."""
+    project = example.with_files(seed=SEED, test_names=TEST)
+    folder = project.folder.parent / "cache/templates"
+    project.run().expect(passed=1)
+    before = {*folder.glob("*.sqlite")}
+    for file in folder.iterdir():
+        os.utime(file, (0, time.time() - 2 * 3600))
+    project.run().expect(passed=1)
+    gone = [file.name for file in before - {*folder.iterdir()}]
+    assert len(before) == 2
+    assert [name.startswith("of-run-") for name in gone] == [True]

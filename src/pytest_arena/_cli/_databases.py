@@ -55,14 +55,11 @@ def list_or_sweep(options: argparse.Namespace) -> int:
 
 def _place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
     """Return the kinds of places in the order of the output."""
-    places: list[PlaceKind] = []
-    caches: list[PlaceKind] = []
+    kinds: list[PlaceKind] = []
     for product in SUPPORTED:
         module = importlib.import_module(f"{package_of(product)}._commands")
-        of_runs, of_cache = module.place_kinds(config, removes_all=removes_all)
-        places += of_runs
-        caches += of_cache
-    return [*places, *caches]
+        kinds += module.place_kinds(config, removes_all=removes_all)
+    return kinds
 
 
 def _look(kinds: list[PlaceKind]) -> tuple[list[Place], list[ArenaError]]:

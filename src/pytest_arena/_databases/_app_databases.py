@@ -41,7 +41,7 @@ from pytest_arena._product import (
     Key,
     Product,
     RequestedDatabase,
-    product_package,
+    connections_of,
 )
 from pytest_arena.errors import ConfigError
 
@@ -73,8 +73,8 @@ class Products:
     def __getitem__(self, name: str) -> Product:
         with self._opening:
             if name not in self.opened:
-                package = product_package(name)
-                self.opened[name] = package.open_product(self._core, self._config)
+                connections = connections_of(name)
+                self.opened[name] = connections.open_product(self._core, self._config)
             return self.opened[name]
 
 
@@ -101,7 +101,7 @@ class AllowedFiles:
         self._began = time.time()
 
     def add_live(self, folder: Path) -> None:
-        """Note the folder of live databases. Its parent has templates of the run, too."""
+        """Note the folder of live databases. Its parent has those of other processes, too."""
         self._folders.add(folder.parent)
 
     def add(self, file: str) -> None:

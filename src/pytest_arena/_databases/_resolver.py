@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Database,
         Isolation,
         Key,
+        Product,
         RequestedDatabase,
     )
     from pytest_arena._values import ServerLogin
@@ -471,6 +472,7 @@ class Provision:
         refusal: ArenaError | None = None
         try:
             with database.being_filled():
+                self._check_isolation(database.product)
                 template = self._prepared(database)
                 started = seconds()
                 uses = self._connections.usage_of(database.key)
@@ -491,6 +493,17 @@ class Provision:
         self._ledger.filled[database.product.shown, isolation.name] = None
         return refusal
 
+    def _check_isolation(self, product: Product) -> None:
+        """Raise a ConfigError if a product does not have the configured isolation."""
+        isolations = SUPPORTED[product.name].isolations
+        if self._config.isolation not in {"auto", *isolations}:
+            raise ConfigError(
+                f"arena_isolation = {self._config.isolation} does not exist on {product.shown}",
+                why="the tests would run with another isolation than the option names",
+                cause=self._config.place("isolation"),
+                fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
+            )
+
     def _prepared(self, database: Database) -> object:
         """Return the content of the template of a database. Find or build it at the first call."""
         if database.prepared is None:
@@ -508,7 +521,10 @@ class Provision:
         reason = ""
         if level.isolation != "auto":  # the test's marker names one
             product = database.product
-            reason = product.choose_next_isolation(level.isolation, isolation)
+            if level.isolation in SUPPORTED[product.name].isolations:
+                reason = isolation.choose_next_isolation(level.isolation)
+            else:
+                reason = f"{product.shown} does not have it"
         if database not in self.first_contents and not isolation.depth:
             content = None
             # A database in memory does not exist at the end.
@@ -539,10 +555,10 @@ class Provision:
 
         store = self._store(database)
         template = store.ensure(recipe, stage, build_around)
-        for schema, manifest in store.manifests.items():
-            if schema not in self._compared:
+        for schema, drift in store.drifts.items():
+            if drift and schema not in self._compared:
                 self._compared.add(schema)
-                warn_of_drift(self._config.root, self._ledger, schema, manifest)
+                warn_of_drift(self._config.root, self._ledger, schema, drift)
         return template.content if template is not None else None
 
     def _store(self, database: Database) -> Store[object]:

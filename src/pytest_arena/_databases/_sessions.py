@@ -38,7 +38,7 @@ from pytest_arena._gate._engines import (
 from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, run_in_new_loop
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
+from pytest_arena.errors import ArenaError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._values import CodeLine
 
-    # A database, and whether the engine uses pytest-arena's login, which no policy limits.
-    EngineKey = tuple[Database, bool]
+    # A database; whether the engine is async; and whether it uses pytest-arena's login.
+    EngineKey = tuple[Database, bool, bool]
 
 
 # SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
@@ -400,8 +400,7 @@ class Engines:
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
-        self._sync: dict[EngineKey, Engine] = {}
-        self._async: dict[EngineKey, AsyncEngine] = {}
+        self._engines: dict[EngineKey, Engine | AsyncEngine] = {}
 
     def given_url(self, database: Database) -> URL:
         """Return the URL of a database with content. Any program may write to it from now on."""
@@ -416,9 +415,7 @@ class Engines:
 
     def engine(self, database: Database) -> Engine | AsyncEngine:
         """Return an engine on a database, async if the app's engine is."""
-        if database.dialect.is_async:
-            return self._async_on(database)
-        return self._sync_on(database)
+        return self._engine_on(database, is_async=database.dialect.is_async)
 
     def open_session(
         self,
@@ -431,90 +428,65 @@ class Engines:
         """Open a session on a database.
 
         With ``past_policies`` the session uses pytest-arena's login. SQLite has no logins.
-
-        Raises:
-            ConfigError: policies limit that login, too.
         """
         past_policies = past_policies and not database.file
-        if past_policies:
-            self._databases.ensure_content(database)
-            tables = database.product.tables_with_policies_for_arena(database)
-            if tables:
-                raise _policed(tables)
+        engine = self._engine_on(
+            database,
+            is_async=wants_async and database.dialect.is_async,
+            past_policies=past_policies,
+        )
         session: AsyncSession | FreshSession
-        if wants_async and database.dialect.is_async:
-            async_engine = self._async_on(database, past_policies=past_policies)
-            session = sessions.open_async(async_engine)
+        if isinstance(engine, AsyncEngine):
+            session = sessions.open_async(engine)
         else:
-            engine = self._sync_on(database, past_policies=past_policies)
             session = sessions.open_sync(engine)
         _fresh(session).serve(sessions)
         return session
 
-    # An engine for `past_policies` lacks the app's listeners, which may set a role or a tenant.
-
-    def _sync_on(self, database: Database, *, past_policies: bool = False) -> Engine:
-        key = (database, past_policies)
-        if key not in self._sync:
-            is_async = database.dialect.is_async
+    def _engine_on(
+        self, database: Database, *, is_async: bool, past_policies: bool = False
+    ) -> Engine | AsyncEngine:
+        key = (database, is_async, past_policies)
+        if key not in self._engines:
             url = redirected_url(database, driver_of(database))
-            like = self._engine_of_app(database, is_async=is_async)
-            if past_policies or like is None:
-                url = url.set(username=PAST_POLICIES) if past_policies else url
-                like = create_engine(url)
-            new_engine = sync_engine_of_async if is_async else engine_like
-            engine = new_engine(like, url)
-            self._sync[key] = engine
-            known_engines.add_own(engine, database)
-        return self._sync[key]
-
-    def _async_on(
-        self, database: Database, *, past_policies: bool = False
-    ) -> AsyncEngine:
-        key = (database, past_policies)
-        if key not in self._async:
-            url = redirected_url(database, driver_of(database))
-            like = self._engine_of_app(database, is_async=True)
+            like = self._engine_of_app(database)
             if past_policies:
-                engine = create_async_engine(url.set(username=PAST_POLICIES))
+                url = url.set(username=PAST_POLICIES)
+                like = None  # a listener of the app may set a role or a tenant
+            if like is None and database.dialect.is_async:
+                like = create_async_engine(url).sync_engine
             elif like is None:
-                engine = create_async_engine(url)
+                like = create_engine(url)
+            if database.dialect.is_async and not is_async:
+                engine = sync_engine_of_async(like, url)
             else:
-                engine = AsyncEngine(engine_like(like, url))
-            self._async[key] = engine
-            known_engines.add_own(engine.sync_engine, database)
-        return self._async[key]
+                engine = engine_like(like, url)
+            known_engines.add_own(engine, database)
+            self._engines[key] = AsyncEngine(engine) if is_async else engine
+        return self._engines[key]
 
     def _url(self, database: Database) -> URL:
         self._databases.ensure_content(database)
         return database.product.url(database, driver_of(database))
 
-    def _engine_of_app(self, database: Database, *, is_async: bool) -> Engine | None:
+    def _engine_of_app(self, database: Database) -> Engine | None:
         known = self._databases.known
         for engine in known_engines.find():
             requested = requested_by_engine(engine)
             if requested is None or requested.product not in known.products:
                 continue
-            is_on_it = known.find(requested) is database
-            if is_on_it and engine.dialect.is_async == is_async:
+            is_like = engine.dialect.is_async == database.dialect.is_async
+            if is_like and known.find(requested) is database:
                 return engine
         return None
 
     def close(self, databases: list[Database]) -> None:
         """Close the engines on dropped databases."""
-        for key in [*self._sync]:
-            if key[0] in databases:
-                self._sync.pop(key).dispose()
-        for key in [*self._async]:
-            if key[0] in databases:
-                run_in_new_loop(self._async.pop(key).dispose())
-
-
-def _policed(tables: tuple[str, ...]) -> ConfigError:
-    return ConfigError(
-        f"arena.session(past_policies=True): policies on {', '.join(tables)} limit it, too",
-        why="pytest-arena's login on this server is no superuser, and these tables force their "
-        "policies on their owner. The session could not read or write rows of other tenants",
-        cause=str(user_line() or "arena.session(past_policies=True)"),
-        fix="arena_database = own   (or the URL of a superuser, or a role with BYPASSRLS)",
-    )
+        for key in [*self._engines]:
+            if key[0] not in databases:
+                continue
+            engine = self._engines.pop(key)
+            if isinstance(engine, AsyncEngine):
+                run_in_new_loop(engine.dispose())
+            else:
+                engine.dispose()

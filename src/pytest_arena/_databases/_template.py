@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
@@ -20,7 +21,6 @@ from pytest_arena._config._load import blame, described, home_of
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._builders import (
     AlembicBuilder,
-    candidates,
     digest_of_files,
     model_files,
     schema_builder,
@@ -103,14 +103,14 @@ class StageBuild(Generic[ContentT]):
         ]
         if isinstance(builder, AlembicBuilder):
             parts.append(f"compared with {digest_of_files(model_files())}")
-        if self.template_store.keeps and identity is not None:
+        if identity is not None:
             return digest("\n".join(parts))[:32]
         # A process that a test starts inherits the id of xdist, and may test another project.
         parts.append(f"{_process.run_id()} {self.root}")
         return OF_RUN + digest("\n".join(parts))[:32]
 
-    def run(self, target: BuildTarget) -> tuple[tuple[str, ...], str]:
-        """Fill a database. Return the comparison of migrations with the models.
+    def run(self, target: BuildTarget) -> str:
+        """Fill a database. Return how the migrations differ from the models.
 
         Raises:
             TemplateError: the builder failed, left a transaction open, or created no table.
@@ -143,8 +143,8 @@ class StageBuild(Generic[ContentT]):
                 fix=f"name the module that imports all models: arena_schema = {likely}",
             )
         if isinstance(builder, AlembicBuilder):
-            return run_apart(builder.compare)
-        return (), ""
+            return run_apart(builder.check)
+        return ""
 
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error to raise for an error of the user's code."""
@@ -182,8 +182,8 @@ class Store(Generic[ContentT]):
     """For building templates that later runs use."""
     run_seconds: float = 0.0
     """For building templates that end with the run."""
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    """The manifests of schemas, by the value of ``arena_schema``."""
+    drifts: dict[str, str] = field(default_factory=dict)
+    """How migrations differ from the models, by the value of ``arena_schema``."""
 
     def ensure(
         self, recipe: Recipe, stage: Stage, build_around: BuildAround
@@ -205,7 +205,7 @@ class Store(Generic[ContentT]):
         build = StageBuild(value, stage, below, self.root, self.template_store)
         template = self._find_or_build(build, build_around)
         if stage is Stage.SCHEMA:
-            self.manifests[value] = template.manifest
+            self.drifts[value] = template.manifest.drift
         return template
 
     def _find_or_build(
@@ -213,12 +213,13 @@ class Store(Generic[ContentT]):
     ) -> Template[ContentT]:
         try:
             fingerprint = build.fingerprint()
-            template = self._find(fingerprint)
+            find = partial(self.template_store.find, fingerprint, self.newer_than)
+            template = find()
             if template is not None:
                 return template
             with self.template_store.locked(fingerprint) as now:
                 # Another process may have built it while this one waited for the lock.
-                template = self._find(fingerprint)
+                template = find()
                 if template is not None:
                     return template
                 return self._build(fingerprint, build, build_around, now=now)
@@ -236,14 +237,6 @@ class Store(Generic[ContentT]):
                 self.template_store.not_stored(error) or build.failed(error)
             ) from error
 
-    def _find(self, fingerprint: str) -> Template[ContentT] | None:
-        for template in self.template_store.templates(fingerprint):
-            if template.manifest.built < self.newer_than:
-                continue
-            if self.template_store.used(template):
-                return template
-        return None
-
     def _build(
         self,
         fingerprint: str,
@@ -256,8 +249,7 @@ class Store(Generic[ContentT]):
         target = self.template_store.begin(fingerprint, build.below)
         try:
             with build_around(target):
-                differences, not_compared = build.run(target)
-            manifest = Manifest(now, build.title, differences, not_compared)
+                manifest = Manifest(now, build.title, build.run(target))
             content = self.template_store.finish(target, fingerprint, manifest)
         except BaseException:  # also Ctrl-C
             target.remove()
@@ -271,23 +263,16 @@ class Store(Generic[ContentT]):
         return Template(content, fingerprint, manifest)
 
 
-def warn_of_drift(root: Path, ledger: Ledger, schema: str, manifest: Manifest) -> None:
-    """Warn how the migrations differ from the models, or why there was no comparison."""
-    differences = manifest.differences
-    what = f"{schema}: the migrations differ from the models"
-    cause = "; ".join(differences)
-    fix = "alembic upgrade heads && alembic revision --autogenerate   on your own database"
-    if manifest.not_compared:
-        what = f"{schema}: the migrations were not compared with the models"
-        cause = manifest.not_compared
-        fix = "repair env.py, or ignore this warning"
-        # Without models there is nothing to compare.
-        if not any(True for _ in candidates()):
-            return
-    elif not differences:
-        return
-    line = CodeLine(str(root / schema), 1)
-    ledger.warn(MigrationDriftWarning, what, cause=cause, fix=fix, line=line)
+def warn_of_drift(root: Path, ledger: Ledger, schema: str, drift: str) -> None:
+    """Warn how the migrations differ from the models."""
+    ledger.warn(
+        MigrationDriftWarning,
+        f"{schema}: alembic check has failed",
+        cause=drift,
+        fix="alembic upgrade heads && alembic revision --autogenerate   on your own database. Or "
+        "repair env.py",
+        line=CodeLine(str(root / schema), 1),
+    )
 
 
 def run_apart(call: Callable[[], _Answer]) -> _Answer:

@@ -33,8 +33,7 @@ class Verified:
         self._ledger = ledger
         # The content at the start of each level, None if it could not be read.
         self._before: list[Content | None] = []
-        self._error: IsolationError | None = None
-        isolation.call_after_leave(self._check)
+        self._error: IsolationError | None = None  # of the level to leave by force
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._isolation, name)
@@ -53,10 +52,12 @@ class Verified:
             Held: a connection holds a lock.
             IsolationError: the isolation failed, or there is a difference. The level still exists.
         """
+        changed = self._isolation.restore()
+        self._error = self._compared_with(self._before[-1])
         if self._error is not None:
-            raise self._error
-        changed = self._isolation.leave()
-        del self._before[self._isolation.depth :]
+            raise self._error  # the caller leaves the level by force
+        self._isolation.leave()
+        self._before.pop()
         return changed
 
     def leave_by_force(self) -> None:
@@ -70,8 +71,7 @@ class Verified:
         [before] = self._before[position:] or [None]
         del self._before[position:]
         self._isolation.leave_by_force()
-        self._compare_with(before)
-        error = self._error
+        error = self._error or self._compared_with(before)
         self._error = None
         if error is not None:
             raise error
@@ -82,29 +82,23 @@ class Verified:
         self._before.pop()
 
     def is_clean(self) -> bool:
-        """Return whether the level has no change, by the isolation and by the content.
+        """Return whether the level has no change, by the isolation and by the content."""
+        return self._isolation.is_clean() and not _different(
+            self._before[-1], self._read()
+        )
 
-        If only the content shows a change, ``leave`` raises the error.
-        """
-        return self._isolation.is_clean() and not self._compare_with(self._before[-1])
-
-    def _check(self) -> None:
-        """Compare the contents while the level can still be left by force."""
-        if self._compare_with(self._before[-1]) and self._error is not None:
-            raise self._error
-
-    def _compare_with(self, before: Content | None) -> bool:
-        """Read the content. Keep an error if it differs from ``before``, and return that."""
+    def _compared_with(self, before: Content | None) -> IsolationError | None:
+        """Read the content. Return an error if it differs from ``before``."""
         different = _different(before, self._read())
-        if different:
-            self._error = IsolationError(
-                f"{self._name} is not as it was before: {different}",
-                why="the next test would have started with the changes of this test",
-                cause=f"the isolation {self._isolation.name!r} missed the change, or a thread or "
-                "another process wrote during the comparison",
-                fix="please report it, with the output of pytest --arena-verify",
-            )
-        return bool(different)
+        if not different:
+            return None
+        return IsolationError(
+            f"{self._name} is not as it was before: {different}",
+            why="the next test would have started with the changes of this test",
+            cause=f"the isolation {self._isolation.name!r} missed the change, or a thread or "
+            "another process wrote during the comparison",
+            fix="please report it, with the output of pytest --arena-verify",
+        )
 
     def _read(self) -> Content | None:
         started = _process.seconds()

@@ -18,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 
 from pytest_arena._config._supported import SUPPORTED, product_of_dialect
 from pytest_arena._process import alive
-from pytest_arena._product import RequestedDatabase, product_package
+from pytest_arena._product import RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import connection_loop, for_sync_code
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
     """Return the database that the arguments of a connect call request."""
     product = product_of_dialect(dialect.name)
     if product in SUPPORTED:
-        requested = product_package(product).connections.describe(
-            dialect, cargs, cparams
-        )
+        requested = connections_of(product).describe(dialect, cargs, cparams)
         if requested is not None:
             return requested
         # pytest-arena does not know the driver.

@@ -34,8 +34,8 @@ from pytest_arena._product import (
     UNNAMED,
     Core,
     OpenConnection,
+    connections_of,
     loaded,
-    product_package,
 )
 from pytest_arena._product._raw_guard import driver_connection
 from pytest_arena._product._statements import classify
@@ -100,7 +100,7 @@ class Gate:
             REQUEST.reset(token)
         identify = None
         if requested.product in SUPPORTED:
-            connections = product_package(requested.product).connections
+            connections = connections_of(requested.product)
             identify = connections.redirect(self.core, dialect, target, cargs, cparams)
         if entry is not None:
             pooled = PooledConnection.create(entry)
@@ -192,8 +192,8 @@ class Gate:
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:
         """Describe a connection that pytest-arena has not redirected."""
         live = None
-        for product in [*loaded.values()]:
-            live = live or product.connections.recognize(self.core, dbapi_connection)
+        for connections in [*loaded.values()]:
+            live = live or connections.recognize(self.core, dbapi_connection)
         if live is None:
             connection = driver_connection(dbapi_connection)
             driver, _, _ = type(connection).__module__.partition(".")
@@ -231,13 +231,11 @@ class Gate:
                 self.core.ledger.note(_gate_notes.lost_transaction(pooled.line))
         self.end_raw(None)
 
-    def end_raw(self, serial: int | None) -> list[str]:
+    def end_raw(self, serial: int | None) -> None:
         """End the connections that drivers have opened without an engine in a level."""
-        lost: list[str] = []
         if self.registry.has_raw:
-            for product in [*loaded.values()]:
-                lost += product.connections.end_raw(self.core, serial)
-        return lost
+            for connections in [*loaded.values()]:
+                connections.end_raw(serial)
 
     def end_idle_transactions(self) -> None:
         """Roll back open transactions of idle connections.
@@ -300,7 +298,7 @@ def _listen() -> None:
     before_spawn(_before_spawn)
 
     def watch_driver(product: str, _module: object) -> None:
-        product_package(product).connections.watch(lambda: _gates[-1].core)
+        connections_of(product).watch(lambda: _gates[-1].core)
 
     for package, product in DRIVERS.items():
         when_imported(package, partial(watch_driver, product))

@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 class MySQLConnections:
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
+    def open_product(self, core: Core, config: Config) -> Product:
+        """Return the product of a run. An import of the driver does not import it."""
+        from pytest_arena._mysql._product import (  # noqa: PLC0415 - as said
+            MySQL,
+        )
+
+        return MySQL(core, config)
+
     def describe(
         self, dialect: Dialect, cargs: object, cparams: Any
     ) -> RequestedDatabase | None:
@@ -94,11 +102,9 @@ class MySQLConnections:
         """Watch the constructors and the statements of the drivers' connections."""
         watch_drivers(core)
 
-    def end_raw(self, core: Core, serial: int | None) -> list[str]:
+    def end_raw(self, serial: int | None) -> None:
         """End the connections that no engine has opened in a level."""
-        del core
         CONNECTIONS.end(serial)
-        return []
 
     def raw_transactions(self) -> list[str]:
         """Return the lines that opened raw connections which are inside a transaction."""
@@ -118,14 +124,6 @@ def _database_of(connection: object) -> str:
 
 
 connections = MySQLConnections()
-
-
-def open_product(core: Core, config: Config) -> Product:
-    """Return the product of a run."""
-    # An import of the driver does not import the product.
-    from pytest_arena._mysql._product import MySQL  # noqa: PLC0415 - see above
-
-    return MySQL(core, config)
 
 
 class MySQLHandle(EngineConnection):

@@ -116,7 +116,8 @@ class LiveDatabase(Undo):
 
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
-        self._plan = self._registry.plan_of(base.name)
+        with self._registry.reporting("no database for the test"):
+            self._plan = self._registry.plan_of(base.name)
         base.state = self._plan
         return Start(base, self._writes.position())
 
@@ -312,11 +313,11 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
     ) -> None:
         self._registry = registry
         self._login = login
+        self._usage = uses
         self._writes = WriteLog()
         self._line = MySQLControlLine(self._connect)
         self._templates: dict[str | None, FrozenDatabase] = {}
-        base = self._template(template)
-        super().__init__(registry, base, isolation, uses=uses, note=note)
+        super().__init__(self._template(template), isolation, uses=uses, note=note)
 
     def _connect(self) -> MySQLControl:
         """Connect to restore rows."""
@@ -329,14 +330,19 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         frozen = FrozenDatabase(self._registry, content)
         return self._templates.setdefault(content, frozen)
 
-    def _open(self, name: str) -> LiveDatabase:
+    @property
+    def address(self) -> Address:
+        """The address of the live database."""
+        return self.live.address
+
+    def _open(self, base: FrozenDatabase) -> LiveDatabase:
         return LiveDatabase(
             self._registry,
-            name,
+            base.take(),
             line=self._line,
             writes=self._writes,
             login=self._login,
-            uses=self._uses,
+            uses=self._usage,
         )
 
     def _freeze(self) -> FrozenDatabase:

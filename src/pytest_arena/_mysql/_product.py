@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._app_user import AppUser, app_login
-from pytest_arena._mysql._arguments import DRIVERS, PACKAGES, PORT
+from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._servers import SEARCH
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
-from pytest_arena._product import Isolation, WithoutPolicies, check_isolation
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_targets import address_for
 from pytest_arena.errors import impossible
@@ -22,10 +20,10 @@ from pytest_arena.errors import impossible
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
-    from pytest_arena._product import Database, Usage
+    from pytest_arena._product import Database, Isolation, Usage
 
 
-class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
+class MySQL(ServerProduct[MySQLRegistry]):
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
@@ -44,12 +42,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
         self.users = AppUser(login)
         return registry
 
-    def drivers(self) -> tuple[str, ...]:
-        """Return the installed drivers, asyncmy first."""
-        return tuple(
-            driver for driver in DRIVERS if find_spec(PACKAGES.get(driver, driver))
-        )
-
     def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
         """Return the templates on the server. The app's driver builds them."""
         return MySQLTemplates(self._registry(), dialect(), self.users.login)
@@ -57,7 +49,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, by the option. ``auto`` is undo."""
         del database
-        check_isolation(self._config, FACTS.isolations, self.shown)
         isolation = self._config.isolation
         return MySQLIsolation(
             self._registry(),
@@ -67,13 +58,6 @@ class MySQL(WithoutPolicies, ServerProduct[MySQLRegistry]):
             uses=uses,
             note=self._core.ledger.note,
         )
-
-    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
-        """Set the isolation of the next level. Return why the level cannot have it, or ""."""
-        if name not in FACTS.isolations:
-            return f"{self.shown} has only the isolations undo and clone"
-        cast("MySQLIsolation", isolation).choose_next_isolation(name)
-        return ""
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the login of the app's connections."""

@@ -104,7 +104,6 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
 
     dialect: str  # mysql or mariadb
     async_driver: str
-    product: str = "MySQL"
     has_schemas: bool = False
 
     @property

@@ -51,6 +51,14 @@ _FACTORIES = ("connection_factory", "connection_class")
 class PostgreSQLConnections:
     """Connections of asyncpg, psycopg and psycopg2."""
 
+    def open_product(self, core: Core, config: Config) -> Product:
+        """Return the product of a run. An import of the driver does not import it."""
+        from pytest_arena._postgresql._product import (  # noqa: PLC0415 - as said
+            PostgreSQL,
+        )
+
+        return PostgreSQL(core, config)
+
     def describe(
         self, dialect: Dialect, cargs: object, cparams: Any
     ) -> RequestedDatabase | None:
@@ -125,11 +133,9 @@ class PostgreSQLConnections:
                     return target
         return None
 
-    def end_raw(self, core: Core, serial: int | None) -> list[str]:
+    def end_raw(self, serial: int | None) -> None:
         """End the connections that no engine has opened in a level."""
-        del core
         CONNECTIONS.end(serial)
-        return []
 
     def raw_transactions(self) -> list[str]:
         """Return the lines that opened raw connections which are inside a transaction."""
@@ -173,14 +179,6 @@ class _Connect:
 
 
 connections = PostgreSQLConnections()
-
-
-def open_product(core: Core, config: Config) -> Product:
-    """Return the product of a run."""
-    # An import of the driver does not import the product.
-    from pytest_arena._postgresql._product import PostgreSQL  # noqa: PLC0415 - see above
-
-    return PostgreSQL(core, config)
 
 
 class PostgreSQLHandle(EngineConnection):

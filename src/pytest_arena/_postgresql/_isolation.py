@@ -6,12 +6,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
-from pytest_arena._postgresql._journal import journaled
+from pytest_arena._postgresql._journal import journaled, why_no_undo
 from pytest_arena._postgresql._live_databases import (
     ClonedDatabase,
     JournaledDatabase,
     LiveDatabase,
 )
+from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import read_content
 from pytest_arena._process import until
 from pytest_arena._product._levels import LevelStack
@@ -64,9 +65,15 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self._templates: dict[str | None, FrozenDatabase] = {}
         # The name and the title of the live database, if it is kept for inspection.
         self._kept: tuple[str, str] | None = None
-        super().__init__(
-            registry, self._template(template), isolation, uses=uses, note=note
-        )
+        super().__init__(self._template(template), isolation, uses=uses, note=note)
+
+    def choose_next_isolation(self, isolation: str) -> str:
+        """Set the isolation of the next level. Return why it cannot have it, or ""."""
+        if isolation == "rollback":
+            return ALL_OR_NONE
+        if isolation == "undo" and not self.has_journal:
+            return why_no_undo(self._registry) or "arena_isolation = clone"
+        return super().choose_next_isolation(isolation)
 
     def _template(self, content: str | None) -> FrozenDatabase:
         if content not in self._templates:
@@ -76,7 +83,13 @@ class ServerIsolation(LevelStack[LiveDatabase]):
             self._templates[content] = FrozenDatabase(self._registry, name)
         return self._templates[content]
 
-    def _open(self, name: str) -> LiveDatabase:
+    @property
+    def address(self) -> Address:
+        """The address of the live database."""
+        return self.live.address
+
+    def _open(self, base: FrozenDatabase) -> LiveDatabase:
+        name = base.take()
         kind = JournaledDatabase if self.has_journal else ClonedDatabase
         try:
             return kind(self._registry, name, self._note, self.note_lost_connection)
@@ -90,8 +103,9 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self.live.prepare_to_freeze()
         self.live.release()
         self._registry.freeze(frozen)
+        base = FrozenDatabase(self._registry, frozen, is_ours=True)
         try:
-            live = self._open(self._registry.create("live", template=frozen))
+            live = self._open(base)
         except BaseException:
             self._registry.thaw(frozen)
             raise
@@ -99,7 +113,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self.live = live
         self.generation += 1
         self.on_new_schema(live.address)
-        return FrozenDatabase(self._registry, frozen, is_ours=True)
+        return base
 
     def _discard(self, live: LiveDatabase) -> None:
         live.release()

@@ -96,12 +96,6 @@ class LiveDatabase(Undo):
         """End all connections to the database."""
         self.registry.control.rows(sql.end_backends(self.name))
 
-    def tables_with_policies(self, question: str) -> tuple[str, ...]:
-        """Return the tables with policies, by a query that selects them."""
-        with self.registry.reporting("the policies cannot be read"):
-            rows = self.reader.call(lambda control: control.rows(question))
-            return tuple(name for (name,) in rows)
-
     def release(self) -> None:
         """Close pytest-arena's connections before the database is copied or dropped."""
         self.reader.close()

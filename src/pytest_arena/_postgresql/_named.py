@@ -181,7 +181,6 @@ class NamedTemplates(DatabaseTemplates):
 
     registry: NamedServer
     built: dict[str, Template[str]] = field(default_factory=dict)
-    keeps = False
 
     @property
     def has_schema(self) -> bool:
@@ -195,15 +194,10 @@ class NamedTemplates(DatabaseTemplates):
             return "unchanged" if self.has_schema else ""
         return "schema or seed built in this run, and never committed"
 
-    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
-        """Yield the stage if this run has built it."""
-        if fingerprint in self.built:
-            yield self.built[fingerprint]
-
-    def used(self, template: Template[str]) -> bool:
-        """Return True: the transaction has the stage, and no other run can use it."""
-        del template
-        return True
+    def find(self, fingerprint: str, newer_than: float) -> Template[str] | None:
+        """Return the stage if this run has built it. No other run can use it."""
+        del newer_than
+        return self.built.get(fingerprint)
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from pytest_arena._postgresql import DRIVERS, FACTS
 from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._isolation import ServerIsolation
 from pytest_arena._postgresql._journal import (
@@ -22,11 +20,7 @@ from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._postgresql._servers import SEARCH
 from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
-from pytest_arena._product import (
-    NOWHERE,
-    Isolation,
-    check_isolation,
-)
+from pytest_arena._product import NOWHERE, Isolation
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_targets import address_for
 from pytest_arena.errors import ConfigError, impossible
@@ -96,10 +90,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …",
         )
 
-    def drivers(self) -> tuple[str, ...]:
-        """Return the installed drivers, asyncpg first."""
-        return tuple(driver for driver in DRIVERS if find_spec(driver) is not None)
-
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """Return the templates on the server. The app's driver builds them."""
         if dialect.driver not in self._stores:
@@ -116,7 +106,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
         registry = self._registry()
-        check_isolation(self._config, FACTS.isolations, self.shown)
         note = self._core.ledger.note
         with_rights = self.users.begin(database)
         if self._config.isolation == "rollback":
@@ -177,22 +166,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             partial(registry.drop_later, name),
         )
 
-    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
-        """Set the isolation of the next level. Return why the level cannot have it, or ""."""
-        if name not in FACTS.isolations:
-            return f"{self.shown} has only the isolations undo, clone and rollback"
-        missing = ""
-        is_rollback = self._config.isolation == "rollback"
-        if is_rollback != (name == "rollback"):
-            return "rollback is the isolation of all tests of a run, or of none"
-        if is_rollback:
-            return ""
-        if name == "undo" and not cast("ServerIsolation", isolation).has_journal:
-            missing = why_no_undo(self._registry()) or "arena_isolation = clone"
-        if not missing:
-            cast("ServerIsolation", isolation).choose_next_isolation(name)
-        return missing
-
     def _note_slow_disk(self, registry: ServerRegistry) -> None:
         server = self._server
         if server is None or server.is_private:
@@ -233,12 +206,3 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database."""
         return ["psql", where]
-
-    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return the tables with policies that limit pytest-arena's login."""
-        if database.is_shared:
-            return ()
-        live = cast("ServerIsolation", database.isolation).live
-        return live.tables_with_policies(
-            self.users.query_tables_with_policies_for_arena()
-        )

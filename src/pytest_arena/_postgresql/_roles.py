@@ -172,10 +172,6 @@ class Roles:
             return first
         return usable
 
-    def query_tables_with_policies_for_arena(self) -> str:
-        """Return the query for the tables with policies that limit pytest-arena's login."""
-        return _ACTIVE.format(user=literal(self._address.user))
-
     def note_inactive_rights(self, login: _Login, live: Address) -> None:
         """Note the policies and grants that do not act for a login of the app."""
         user = (self._usable(login) or self._address).user
@@ -219,18 +215,14 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s
     JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND {role_condition}
     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass)
 """
-_POLICED = """
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname = {user} CROSS JOIN LATERAL (
-    SELECT r.rolsuper OR r.rolbypassrls OR NOT c.relforcerowsecurity
-    AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE') AS is_free) s
-WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND
-"""
-_ACTIVE = f"SELECT DISTINCT c.oid::pg_catalog.regclass::text {_POLICED} NOT s.is_free ORDER BY 1"
-_INACTIVE = f"""
+_INACTIVE = """
 SELECT c.oid::pg_catalog.regclass::text,
     CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS'
     ELSE 'owns the tables, without FORCE ROW LEVEL SECURITY' END
-{_POLICED} s.is_free ORDER BY 1
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.rolname = {user} CROSS JOIN LATERAL (
+    SELECT r.rolsuper OR r.rolbypassrls OR NOT c.relforcerowsecurity
+    AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE') AS is_free) s
+WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND s.is_free ORDER BY 1
 """
 # Makes the role the owner of all objects, except those of extensions. The sequence of a column
 # follows its table. The database keeps its owner, which marks it as pytest-arena's. pytest-arena's

@@ -139,6 +139,9 @@ class _Level:
 _databases: dict[tuple[str, str], Rollback] = {}
 
 
+ALL_OR_NONE = "rollback is the isolation of all tests of a run, or of none"
+
+
 def shared_at(address: Address) -> Rollback | None:
     """Return the isolation ``rollback`` of a database, None for any other database."""
     return _databases.get((address.server, address.database))
@@ -162,7 +165,6 @@ class Rollback:
         self.real: Any = None  # the driver's connection, adapted by SQLAlchemy if async
         self._patience = patience
         self._drop = drop
-        self._check: Callable[[], None] = nothing
         self._process = os.getpid()
         self._opener: tuple[object, ...] = ()  # the driver and the login
         self._dialects: list[Dialect] = []
@@ -474,9 +476,9 @@ class Rollback:
             self.call(self._drop_closed)
         return self._writer
 
-    def call_after_leave(self, check: Callable[[], None]) -> None:
-        """Call a function at the end of each ``leave``."""
-        self._check = check
+    def choose_next_isolation(self, isolation: str) -> str:
+        """Return why the next level cannot have an isolation, or ""."""
+        return "" if isolation == self.name else ALL_OR_NONE
 
     def enter(self) -> None:
         """Open a level, whose savepoint is set at the first statement."""
@@ -499,15 +501,20 @@ class Rollback:
                 fix="pytest …   # again\nor arena_isolation = undo",
             )
 
-    def leave(self) -> bool:
+    def restore(self) -> bool:
         """Roll back to the level's start. Return whether it has written."""
         if not self.depth:
             raise impossible("a level was left that had not been entered")
         self._check_for_writer()
         self._undo_top()
         self._check_transaction()
-        self._check()
-        return self._levels.pop().is_written
+        return self._levels[-1].is_written
+
+    def leave(self) -> bool:
+        """Roll back to the level's start, and leave it. Return whether it has written."""
+        is_written = self.restore()
+        self._levels.pop()
+        return is_written
 
     def leave_by_force(self) -> None:
         """Roll back to the level's start, also an open transaction."""

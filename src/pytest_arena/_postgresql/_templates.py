@@ -74,7 +74,6 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
 
     sync_driver: str  # "" if the app has no sync driver
     async_driver: str
-    product: str = "PostgreSQL"
     has_schemas: bool = True
 
     @property
@@ -146,13 +145,13 @@ def derived(
         TemplateError: another process builds it for too long.
         IsolationError, ServerError: the template cannot be copied. Also the errors of ``change``.
     """
-    existing = _find_and_use(registry, fingerprint)
-    if existing:
-        return existing
+    existing = registry.find(fingerprint)
+    if existing is not None:
+        return existing[0]
     with DatabaseTemplates(registry, None).locked(fingerprint):
-        existing = _find_and_use(registry, fingerprint)
-        if existing:
-            return existing
+        existing = registry.find(fingerprint)
+        if existing is not None:
+            return existing[0]
         name = registry.create("building", template=template)
         try:
             with registry.reporting(f"no template {fingerprint}"):
@@ -166,15 +165,6 @@ def derived(
         except BaseException:
             registry.drop_later(name)
             raise
-
-
-def _find_and_use(registry: ServerRegistry, fingerprint: str) -> str:
-    for name, _ in registry.templates(fingerprint):
-        registry.used(name)
-        # Another run may have dropped it before.
-        if name in dict(registry.templates(fingerprint)):
-            return name
-    return ""
 
 
 _PSYCOPG = "psycopg"  # sync and async

@@ -15,10 +15,9 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pytest_arena._config._supported import SUPPORTED, package_of
-from pytest_arena.errors import ArenaError, ConfigError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
         Iterable,
         Iterator,
         Mapping,
-        Sequence,
     )
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
+    from pytest_arena.errors import ArenaError, TemplateError
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
@@ -48,38 +47,27 @@ UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 ContentT = TypeVar("ContentT")
 
 
-class ProductPackage(Protocol):
-    """The module ``_connections`` of a product's package."""
-
-    connections: Connections
-
-    def open_product(self, core: Core, config: Config) -> Product:
-        """Return the product of a run, without looking for a server."""
-
-
-loaded: dict[str, ProductPackage] = {}  # the imported packages by the names of products
+loaded: dict[str, Connections] = {}  # of imported packages, by the names of products
 
 
 def raw_transactions() -> list[str]:
     """Return the lines of open transactions of connections that no engine has opened."""
     lines: list[str] = []
-    for product in [*loaded.values()]:
-        lines += product.connections.raw_transactions()
+    for connections in [*loaded.values()]:
+        lines += connections.raw_transactions()
     return lines
 
 
-def product_package(product: str) -> ProductPackage:
-    """Return the package of a product. Import it at the first call."""
+def connections_of(product: str) -> Connections:
+    """Return the connections of a product. Import its package at the first call."""
     if product not in loaded:
         # A driver's import may call this function. Import the drivers first: otherwise that call
         # would find a package whose import is not complete.
         drivers = SUPPORTED[product].drivers
         for package in sys.stdlib_module_names.intersection(drivers):
             importlib.import_module(package)
-        loaded[product] = cast(
-            "ProductPackage",
-            importlib.import_module(f"{package_of(product)}._connections"),
-        )
+        module = importlib.import_module(f"{package_of(product)}._connections")
+        loaded[product] = module.connections
     return loaded[product]
 
 
@@ -248,6 +236,9 @@ class Handle(ABC):
 class Connections(Protocol):
     """The connections of one product, for the gate."""
 
+    def open_product(self, core: Core, config: Config) -> Product:
+        """Return the product of a run, without looking for a server."""
+
     def describe(
         self, dialect: Dialect, cargs: object, cparams: object
     ) -> RequestedDatabase | None:
@@ -272,11 +263,8 @@ class Connections(Protocol):
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch connections without an engine until the process ends. Idempotent."""
 
-    def end_raw(self, core: Core, serial: int | None) -> list[str]:
-        """End a level's connections that no engine has opened, and those to replaced databases.
-
-        Return the lines of lost writes.
-        """
+    def end_raw(self, serial: int | None) -> None:
+        """End a level's connections that no engine has opened."""
 
     def raw_transactions(self) -> list[str]:
         """Return the lines of the open transactions of connections that no engine has opened."""
@@ -372,10 +360,6 @@ class BuildTarget(Protocol):
     """The database that a build fills, or an empty one that replaces another database."""
 
     @property
-    def product(self) -> str:
-        """The product's name in a message."""
-
-    @property
     def has_schemas(self) -> bool:
         """Whether tables may be in schemas that must be created first."""
 
@@ -414,9 +398,7 @@ class Manifest:
 
     built: float  # the time of the build
     title: str = ""  # a name for the user
-    # The differences between the migrations that built it and the models.
-    differences: tuple[str, ...] = ()
-    not_compared: str = ""  # why the migrations were not compared with the models
+    drift: str = ""  # how the migrations that built it differ from the models
 
     def text(self) -> str:
         """Return the manifest as JSON."""
@@ -455,21 +437,14 @@ class TemplateStore(Protocol[ContentT]):
         """Whether each new database has its tables, so that no schema is built."""
 
     @property
-    def keeps(self) -> bool:
-        """Whether a later run may use its templates."""
-
-    @property
     def words(self) -> str:
         """The summary's text for a store without templates, else ""."""
 
     def identity(self) -> str:
         """Return a text for the fingerprint: the product, its version and its settings."""
 
-    def templates(self, fingerprint: str) -> Iterable[Template[ContentT]]:
-        """Return the finished templates of a fingerprint, the newest first."""
-
-    def used(self, template: Template[ContentT]) -> bool:
-        """Note that a run uses a template. Return whether the template still exists."""
+    def find(self, fingerprint: str, newer_than: float) -> Template[ContentT] | None:
+        """Return the finished template of a fingerprint, and note that a run uses it."""
 
     def locked(self, fingerprint: str) -> AbstractContextManager[float]:
         """Exclude other builds of a fingerprint. Yield the time of the file system."""
@@ -510,16 +485,10 @@ class Product(Protocol):
     def shown(self) -> str:
         """The product, its version and its place, in the summary's words."""
 
-    def drivers(self) -> tuple[str, ...]:
-        """Return the installed drivers, the most frequent first, "" for the default one."""
-
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
         """Return the key of a database, None if each engine has its own, and its names."""
-
-    def live_at(self, requested: RequestedDatabase) -> Database | None:
-        """Return the database whose ``arena.url`` has or had this name."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return the path for a new database's file, None on a server."""
@@ -529,9 +498,6 @@ class Product(Protocol):
 
     def isolate(self, database: Database, content: object, uses: Usage) -> Isolation:
         """Return the isolation of a database, filled with a template's content."""
-
-    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
-        """Set the next level's isolation. Return why it cannot have it, or ""."""
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the present target of connections."""
@@ -545,23 +511,11 @@ class Product(Protocol):
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a file or a URL."""
 
-    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return the tables with policies that limit pytest-arena's login."""
-
     def remove(self, database: Database) -> None:
         """Close the isolation of a database, and drop the database and its snapshots."""
 
     def close(self) -> str:
         """Close the product at the end of a run. Return a message about leftovers, or ""."""
-
-
-class WithoutPolicies:
-    """A product whose tables have no policies."""
-
-    def tables_with_policies_for_arena(self, database: Database) -> tuple[str, ...]:
-        """Return no table."""
-        del database
-        return ()
 
 
 class Held(Exception):
@@ -589,9 +543,6 @@ class Isolation(Protocol):
     def name(self) -> str:
         """Return the name, such as "undo", as in the configuration and in markers."""
 
-    def call_after_leave(self, check: Callable[[], None]) -> None:
-        """Call a function at the end of each ``leave``. If it raises, the level still exists."""
-
     @property
     def generation(self) -> int:
         """A number that changes when connections must open another file or database."""
@@ -600,6 +551,9 @@ class Isolation(Protocol):
     def depth(self) -> int:
         """The number of open levels."""
 
+    def choose_next_isolation(self, isolation: str) -> str:
+        """Set the next level's isolation. Return why it cannot have it, or ""."""
+
     def enter(self) -> None:
         """Open a level above the current state.
 
@@ -607,6 +561,9 @@ class Isolation(Protocol):
             Held: an open transaction is in the way. The level was not opened.
             IsolationError: there is no space for the level. It was not opened.
         """
+
+    def restore(self) -> bool:
+        """Do the same as ``leave``, and keep the level."""
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether there was a change.
@@ -651,23 +608,5 @@ class Isolation(Protocol):
     def replace(self, content: Any, /) -> None:
         """Replace the content of the top level by a template's, or (None) by an empty one."""
 
-    def save(self, place: Any, /) -> object:
-        """Copy the current content to a file, or under a title. Return the place of the copy."""
-
     def close(self) -> None:
         """Stop using the database. Its creator drops it."""
-
-
-def check_isolation(config: Config, isolations: Sequence[str], shown: str) -> None:
-    """Check that a product has the configured isolation.
-
-    Raises:
-        ConfigError: the product does not have it.
-    """
-    if config.isolation not in {"auto", *isolations}:
-        raise ConfigError(
-            f"arena_isolation = {config.isolation} does not exist on {shown}",
-            why="the tests would run with another isolation than the option names",
-            cause=config.place("isolation"),
-            fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
-        )

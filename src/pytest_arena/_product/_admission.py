@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._origin import cause_of_connection
 from pytest_arena._product import NOWHERE
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-    from pytest_arena._product import ConnectTarget, Core
+    from pytest_arena._product import ConnectTarget, Core, Database, RequestedDatabase
     from pytest_arena._product._server_targets import ServerTarget
     from pytest_arena._values import Address
 
@@ -58,10 +58,8 @@ def admit(
     if core.config.drivers == "off":
         return None
     core.refuse_late()
-    for database in core.provisioned():
-        live = database.product.live_at(requested)
-        if live is None:
-            continue
+    live = _live_at(core, requested)
+    if live is not None:
         live_target = live.target
         if live.is_shared:
             raise core.ledger.refused(_past_transaction(server))
@@ -79,6 +77,16 @@ def admit(
         return Admission()
     redirect(address_for(target, server.login))
     return Admission(target, core.serial())
+
+
+def _live_at(core: Core, requested: RequestedDatabase) -> Database | None:
+    """Return the test's database whose ``arena.url`` has or had this name."""
+    for database in core.provisioned():
+        product: Any = database.product  # a `ServerProduct`
+        if product.name == requested.product:
+            live: Database | None = product.live_at(requested)
+            return live
+    return None
 
 
 def change_module(

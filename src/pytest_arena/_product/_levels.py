@@ -1,4 +1,4 @@
-"""The levels of a database on a server: each is restored in place, or by a copy."""
+"""The levels of a database: each is restored in place, or by a copy."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pytest_arena._product import Held, held_by, nothing
+from pytest_arena._product import Held, held_by
 from pytest_arena._product._control_lines import ServerFailure
 from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._product import Usage
-    from pytest_arena._product._server_registry import DatabaseRegistry
-    from pytest_arena._product._snapshots import FrozenDatabase
-    from pytest_arena._values import Address, TableRows
+    from pytest_arena._values import TableRows
 
 _NEVER = -1  # no number of uses
 
@@ -26,10 +23,11 @@ _NEVER = -1  # no number of uses
 class Start:
     """The content at one time: a copy of ``base``, and what has changed since then.
 
-    ``state`` is what an ``Undo`` knows about these changes.
+    ``base`` is a frozen database, or the content of a file. ``state`` is what an ``Undo`` knows
+    about the later changes.
     """
 
-    base: FrozenDatabase
+    base: Any
     state: Any = None
 
 
@@ -59,19 +57,14 @@ class Look:
 class Undo(ABC):
     """A live database, and how its changes are undone.
 
-    Each method may raise an ``ArenaError``: the server does not answer.
+    Each method may raise an ``ArenaError``: the server does not answer, or the file is lost.
     """
 
     name: str
 
-    @property
     @abstractmethod
-    def address(self) -> Address:
-        """The address of the database, with pytest-arena's login."""
-
-    @abstractmethod
-    def begin_copy(self, base: FrozenDatabase) -> Start:
-        """Return the start of this new copy of a frozen database."""
+    def begin_copy(self, base: Any) -> Start:
+        """Return the start of this new copy of a base."""
 
     @abstractmethod
     def begin(self, now: Start) -> Start | NeedsCopy:
@@ -109,13 +102,8 @@ class Undo(ABC):
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
         """Return the committed changes between two starts or moments. None: until now."""
 
-    @abstractmethod
-    def clients_inside(self) -> set[int]:
-        """Return the sessions inside a transaction, which may have changed nothing."""
-
-    @abstractmethod
-    def end_clients(self) -> None:
-        """End all connections of the app."""
+    def end_clients(self) -> None:  # noqa: B027 - a default
+        """End all connections of the app, if that is possible."""
 
     def release(self) -> None:  # noqa: B027 - a default
         """Close pytest-arena's connections to the database."""
@@ -143,7 +131,7 @@ class DatabaseLevel:
 
 
 class LevelStack(ABC, Generic[UndoT]):
-    """The isolation of a database on a server.
+    """The isolation of a database.
 
     A level is restored in place by the ``Undo`` of the live database. If that is impossible, a copy
     of the level's base replaces the database, with the changes that lower levels have made since
@@ -156,52 +144,45 @@ class LevelStack(ABC, Generic[UndoT]):
     server (``uses``).
     """
 
+    live: UndoT
+
     def __init__(
         self,
-        databases: DatabaseRegistry[Any],
-        base: FrozenDatabase,
+        base: Any,
         isolation: str,
         *,
-        uses: Usage,
+        uses: Callable[[], int],
         note: Callable[[str], None],
     ) -> None:
-        self._databases = databases
         self._uses = uses
         self._note = note
-        self._check: Callable[[], None] = nothing
         self._next_isolation = ""
-        self._frozen: set[FrozenDatabase] = set()  # this isolation drops them
+        self._frozen: set[Any] = set()  # this isolation drops them
         self.generation = 1
         # The level that was left last, if its start is not restored.
         self._unrestored: DatabaseLevel | None = None
-        with databases.reporting("no database for the first test"):
-            self.live = self._open(base.copy())
-            # The content at this number of uses.
-            self._now = self.live.begin_copy(base)
+        self.live = self._open(base)
+        # The content at this number of uses.
+        self._now = self.live.begin_copy(base)
         self._uses_now = uses()
         self._last_moment: tuple[int, object] = (_NEVER, None)
         self._stack = [DatabaseLevel(self._now, isolation)]
 
     @abstractmethod
-    def _open(self, name: str) -> UndoT:
-        """Open a new copy, to which no other connection is open. Drop it if that fails."""
+    def _open(self, base: Any) -> UndoT:
+        """Open a new copy of a base, to which no other connection is open."""
 
     @abstractmethod
-    def _template(self, content: str | None) -> FrozenDatabase:
-        """Return the frozen database with a template's content, or an empty one."""
+    def _template(self, content: Any) -> Any:
+        """Return the base with a template's content, or an empty one."""
 
     @abstractmethod
-    def _freeze(self) -> FrozenDatabase:
+    def _freeze(self) -> Any:
         """Freeze the live database, or a copy of it, as a new base."""
 
     @abstractmethod
     def _discard(self, live: UndoT) -> None:
         """Drop a live database, or keep it for inspection."""
-
-    @property
-    def address(self) -> Address:
-        """The address of the live database."""
-        return self.live.address
 
     @property
     def name(self) -> str:
@@ -219,13 +200,10 @@ class LevelStack(ABC, Generic[UndoT]):
 
     # Levels
 
-    def call_after_leave(self, check: Callable[[], None]) -> None:
-        """Call a function after each level is left. If it raises, the level stays."""
-        self._check = check
-
-    def choose_next_isolation(self, isolation: str) -> None:
-        """Set the isolation of the next level."""
+    def choose_next_isolation(self, isolation: str) -> str:
+        """Set the isolation of the next level. Return why it cannot have it, or ""."""
         self._next_isolation = isolation
+        return ""
 
     def enter(self) -> None:
         """Open a level above the current state."""
@@ -256,18 +234,15 @@ class LevelStack(ABC, Generic[UndoT]):
         else:
             raise held_by(writers, self.live.name)
 
-    def leave(self) -> bool:
-        """Restore the state of the matching ``enter``. Return whether it had changed."""
+    def restore(self) -> bool:
+        """Restore the state of the last ``enter``. Return whether it had changed."""
         if not self.depth:
             raise impossible("a level was left that had not been entered")
-        level = self._stack[-1]
-        was_changed = not self._is_unused() and self._restore(level)
-        try:
-            self._check()
-        except BaseException:
-            # The level stays open. `leave_by_force` leaves it.
-            level.needs_copy = True
-            raise
+        return not self._is_unused() and self._restore(self._stack[-1])
+
+    def leave(self) -> bool:
+        """Restore the state of the matching ``enter``. Return whether it had changed."""
+        was_changed = self.restore()
         self._stack.pop()
         self._tidy()
         return was_changed
@@ -324,26 +299,18 @@ class LevelStack(ABC, Generic[UndoT]):
         except ArenaError as error:
             raise _rows_lost(error) from error
 
-    def _move_to(
-        self, base: FrozenDatabase, level: DatabaseLevel | None = None
-    ) -> None:
+    def _move_to(self, base: Any, level: DatabaseLevel | None = None) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
         self.generation += 1  # connections end, also if this fails
         uses = self._uses()
-        with self._databases.reporting("the live database cannot be replaced"):
-            live = self._open(base.take())
-            try:
-                now = live.begin_copy(base)
-                if level is not None:
-                    live.carry(level.start, level.carried[0])
-                    now = level.start
-            except BaseException:
-                live.release()
-                self._databases.drop_later(live.name)
-                raise
-            self._discard(self.live)
-            self.live = live
-            self._now = now
+        live = self._open(base)
+        now = live.begin_copy(base)
+        if level is not None:
+            live.carry(level.start, level.carried[0])
+            now = level.start
+        self._discard(self.live)
+        self.live = live
+        self._now = now
         self._uses_now = uses
         self.generation += 1
 
@@ -379,7 +346,7 @@ class LevelStack(ABC, Generic[UndoT]):
         below.carried = below.carried or level.carried
         self._tidy()
 
-    def replace(self, content: str | None) -> None:
+    def replace(self, content: Any) -> None:
         """Replace the current state by a template's content, or by an empty database."""
         level = self._stack[-1]
         self._keep_carried(level)

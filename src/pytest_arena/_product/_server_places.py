@@ -41,20 +41,18 @@ class ServerCommands:
     search: ServerSearch
     registry: type[DatabaseRegistry[Any]]
 
-    def place_kinds(
-        self, config: Config, *, removes_all: bool
-    ) -> tuple[list[PlaceKind], list[PlaceKind]]:
+    def place_kinds(self, config: Config, *, removes_all: bool) -> list[PlaceKind]:
         """Return the server and the private servers, if the option names no other product."""
         names_no_server = config.database in {"auto", "own", *FILE_PRODUCTS}
         if not names_no_server and product_of(config.database) != self.product:
-            return [], []
+            return []
         kinds: list[PlaceKind] = []
         if config.database not in {"own", *FILE_PRODUCTS}:
             kinds += self._server(config)
         is_named = config.server_url or config.database in FILE_PRODUCTS
         if sys.platform != "win32" and not (removes_all and is_named):
             kinds.append(PrivatePlaces(self, self.search.private, config.cache))
-        return kinds, []
+        return kinds
 
     def _server(self, config: Config) -> list[PlaceKind]:
         find = self.search.find if config.server_url else self.search.local_service

@@ -243,6 +243,14 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._labels[name] = label
         return [(name, label.manifest)]
 
+    def find(self, fingerprint: str) -> tuple[str, str] | None:
+        """Return the name and the manifest of the finished template, and hold it."""
+        for name, manifest in self.templates(fingerprint):
+            self.used(name)
+            if self.templates(fingerprint):  # no other run has dropped it before
+                return name, manifest
+        return None
+
     def used(self, name: str) -> None:
         """Record that this process uses a template, so that no sweep drops it meanwhile."""
         label = self._labels.get(name)

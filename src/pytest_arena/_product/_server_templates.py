@@ -62,8 +62,6 @@ class ServerTemplates(Generic[RegistryT]):
         """Compiles DDL, without a driver."""
         return self.ddl_dialect()
 
-    keeps = True
-
     @property
     def has_schema(self) -> bool:
         """Return False: a new database is empty."""
@@ -83,12 +81,16 @@ class ServerTemplates(Generic[RegistryT]):
         [values] = self.registry.control.rows(self.question)
         return " ".join(map(str, (self.product, *values)))
 
-    def templates(self, fingerprint: str) -> Iterator[Template[str]]:
-        """Yield the finished templates of a fingerprint, as the registry lists them."""
-        for name, text in self.registry.templates(fingerprint):
-            manifest = read_manifest(text)
-            if manifest is not None:
-                yield Template(name, fingerprint, manifest)
+    def find(self, fingerprint: str, newer_than: float) -> Template[str] | None:
+        """Return the template, and hold it."""
+        found = self.registry.find(fingerprint)
+        if found is None:
+            return None
+        name, text = found
+        manifest = read_manifest(text)
+        if manifest is None or manifest.built < newer_than:
+            return None
+        return Template(name, fingerprint, manifest)
 
     def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
         """Create the database that a build fills: a copy of ``below``, or an empty one."""
@@ -125,12 +127,6 @@ class ServerTemplates(Generic[RegistryT]):
             cause=f"the server on {self.registry.address_of().server} has stopped or refuses",
             fix=self.fix_if_down,
         )
-
-    def used(self, template: Template[str]) -> bool:
-        """Hold the template. Another run may have dropped it before."""
-        self.registry.used(template.content)
-        names = dict(self.registry.templates(template.fingerprint))
-        return template.content in names
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:

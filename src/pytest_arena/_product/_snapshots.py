@@ -85,7 +85,7 @@ _MOST = 2
 class FrozenDatabase:
     """A frozen database, and copies of it that are made ahead in the background.
 
-    The first ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
+    The second ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
     than a copy. After a ``take`` has waited, two copies are made ahead.
     """
 
@@ -102,11 +102,7 @@ class FrozenDatabase:
         # The state of the database, by which its copies are compared with later states.
         self.state: Any = None
         self._ahead: list[Future[str]] = []
-        self._wanted = 1
-
-    def copy(self) -> str:
-        """Make a copy now and return its name. Raises as ``take`` does."""
-        return self._databases.create("live", template=self.name)
+        self._wanted = 0
 
     def take(self) -> str:
         """Return the name of a copy that was made ahead, or of a new copy."""
@@ -119,10 +115,11 @@ class FrozenDatabase:
             with suppress(ArenaError, CancelledError):
                 if not future.cancel():
                     name = future.result()
-        name = name or self.copy()
+        name = name or self._databases.create("live", template=self.name)
         while len(self._ahead) < self._wanted:
             future = self._databases.create_later("live", template=self.name)
             self._ahead.append(future)
+        self._wanted = self._wanted or 1
         return name
 
     def drop(self) -> None:

@@ -25,7 +25,7 @@ from pytest_arena.errors import ConnectionLeak, IsolationError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from sqlalchemy.orm import Session
 
@@ -55,9 +55,9 @@ def end_connections_of_test(
         return
     leaks = _leaks_of(gate, owner)
     # This may also end a connection in the app's state, because that state is restored later.
-    raw = gate.end_raw(owner.serial) if registry.has_raw else []
+    gate.end_raw(owner.serial)
     transactions = [leak for leak in leaks if leak.in_transaction]
-    error = leak_error(transactions, raw) if transactions or raw else None
+    error = _leak_error(transactions) if transactions else None
     for leak in leaks if error is None and not has_failed else ():
         ledger.warn(
             LeakWarning,
@@ -244,19 +244,12 @@ def _empty_session(session: Session) -> None:
         session.expire(instance)
 
 
-def leak_error(
-    leaks: list[PooledConnection], raw: Sequence[str] = ()
-) -> ConnectionLeak:
-    """Return the error for transactions. It contains the lines of their first writes.
-
-    ``raw`` has the lines of lost writes by connections that no engine has opened.
-    """
+def _leak_error(leaks: list[PooledConnection]) -> ConnectionLeak:
+    """Return the error for transactions. It contains the lines of their first writes."""
     what = "the test ended with an open transaction"
-    lines = {*map(_line_to_blame, leaks), *raw}
+    lines = {*map(_line_to_blame, leaks)}
     if len(lines) > 1:
         what += f" ({len(lines)} places)"
-    if not leaks:
-        what += ", of a connection that no engine has opened"
     return ConnectionLeak(
         what,
         why="the next test would wait for its lock",

@@ -12,7 +12,7 @@ next: read the result to its end before the request: session.scalars(…).all()"
 FACTS = ProductFacts(
     name="sqlite",
     shown="SQLite",
-    isolations=("copy",),
+    isolations=("copy", "rollback"),  # both mean copy
     drivers=("sqlite3",),
     drivers_without_loop=("aiosqlite",),
     file_format=FileFormat(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_arena._product import OF_RUN
 from pytest_arena._product._databases_command import (
     Place,
     PlaceKind,
@@ -20,9 +20,7 @@ from pytest_arena._sqlite._home import (
     homes,
     lock_of,
     remove_dead_run,
-    shared_folders,
     try_lock,
-    unused_folders,
 )
 from pytest_arena._sqlite._sql import is_database
 
@@ -34,16 +32,14 @@ if TYPE_CHECKING:
 
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 # ARENA_CACHE may name a folder with other files. These are the names of a template's files.
-_TEMPLATE = re.compile(r"([0-9a-f]{32})\.(json|sqlite|new|lock)")
+_TEMPLATE = re.compile(rf"((?:{OF_RUN})?[0-9a-f]{{32}})\.(json|sqlite|new|lock)")
 
 
-def place_kinds(
-    config: Config, *, removes_all: bool
-) -> tuple[list[PlaceKind], list[PlaceKind]]:
+def place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
     """Return the folders of runs, and the cache."""
     if removes_all and config.server_url:
-        return [], []
-    return [LiveFiles()], [CachedFiles(config.cache)]
+        return []
+    return [LiveFiles(), CachedFiles(config.cache)]
 
 
 def _thing(name: str, what: str, file: Path, *, state: str = "") -> Thing:
@@ -58,7 +54,7 @@ class LiveFiles:
     def look(self) -> Iterator[Place]:
         """Yield the folder of the user's runs."""
         for home in homes():
-            runs = (*map(_run, _folders(home)), *map(_shared, shared_folders(home)))
+            runs = tuple(map(_run, _folders(home)))
             yield Place(shown="SQLite files of test runs", where=str(home), things=runs)
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
@@ -70,10 +66,6 @@ class LiveFiles:
                     yield SweepResult(run)
                 elif everything:
                     yield SweepResult(run, "a living run uses it")
-            for folder in unused_folders(home):
-                thing = _shared(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-                yield SweepResult(thing)
 
 
 def _folders(home: Path) -> list[Path]:
@@ -86,11 +78,6 @@ def _is_alive(folder: Path) -> bool:
     lock = lock_of(folder)
     with try_lock(lock) as is_ours:
         return lock.exists() and not is_ours
-
-
-def _shared(folder: Path) -> Thing:
-    is_dead = folder in unused_folders(folder.parent)
-    return _thing(folder.name, "live", folder, state="dead" if is_dead else "alive")
 
 
 def _run(folder: Path) -> Thing:
@@ -143,7 +130,7 @@ class CachedFiles:
         names = map(_TEMPLATE.fullmatch, _names(self._templates))
         for name in sorted({match[1] for match in names if match}):
             files = sorted(self._templates.glob(f"{name}.*"))
-            thing = _thing(name[:8], "template", files[0])
+            thing = _thing(name.removeprefix(OF_RUN)[:8], "template", files[0])
             yield replace(thing, bytes=sum(map(size_of, files))), files
 
     def _found_kept(self) -> Iterator[tuple[Thing, list[Path]]]:

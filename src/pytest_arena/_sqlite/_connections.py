@@ -116,6 +116,14 @@ def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
 class SQLiteConnections:
     """Connections of ``sqlite3`` and of aiosqlite."""
 
+    def open_product(self, core: Core, config: Config) -> Product:
+        """Return the product of a run. An import of the driver does not import it."""
+        from pytest_arena._sqlite._product import (  # noqa: PLC0415 - as said
+            SQLite,
+        )
+
+        return SQLite(core, config)
+
     def describe(
         self, dialect: Dialect, cargs: object, cparams: object
     ) -> RequestedDatabase:
@@ -179,10 +187,8 @@ class SQLiteConnections:
         watch_connections(core)
         when_imported("aiosqlite.core", _stop_only_once)
 
-    def end_raw(self, core: Core, serial: int | None) -> list[str]:
+    def end_raw(self, serial: int | None) -> None:
         """Do nothing: raw connections can stay open while the file is restored."""
-        del core, serial
-        return []
 
     def raw_transactions(self) -> list[str]:
         """Return no lines: the transactions of raw connections are not recorded."""
@@ -220,10 +226,3 @@ def _stop_only_once(module: Any) -> None:
 
 
 connections = SQLiteConnections()
-
-
-def open_product(core: Core, config: Config) -> Product:
-    """Return the product of a run. Its import is here, because watching does not need it."""
-    from pytest_arena._sqlite._product import SQLite  # noqa: PLC0415 - as said
-
-    return SQLite(core, config)

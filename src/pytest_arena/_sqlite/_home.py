@@ -12,7 +12,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pytest_arena._product import OF_RUN
 from pytest_arena.errors import ServerError
 
 # Files in memory save the syncs of the app's commits (3 ms a test on ext4). In a container
@@ -39,16 +38,6 @@ class Home:
         self._lock.acquire()
         self.path = parent / name
         self.path.mkdir(mode=0o700)
-
-    def shared(self, name: str) -> Path:
-        """Return a folder that exists until the last process that calls this has ended."""
-        folder = self.path.parent / name
-        while True:
-            folder.mkdir(exist_ok=True)
-            # Another process may remove the folder before it has a user.
-            with suppress(FileNotFoundError):
-                (folder / f"{self.path.name}.user").touch()
-                return folder
 
     def close(self) -> None:
         """Remove the folder. Idempotent. A forked child does not remove its parent's folder."""
@@ -98,23 +87,6 @@ def _is_own(folder: Path) -> bool:
 def _sweep(parent: Path) -> None:
     for lock_file in parent.glob("run-*.lock"):
         remove_dead_run(lock_file.with_suffix(""))
-    for folder in unused_folders(parent):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def shared_folders(parent: Path) -> list[Path]:
-    """Return the folders that processes of a run share."""
-    return sorted(parent.glob(f"{OF_RUN}*"))
-
-
-def unused_folders(parent: Path) -> list[Path]:
-    """Return the shared folders without a living process. Call it after a sweep of dead runs."""
-    unused = []
-    for folder in shared_folders(parent):
-        locks = [parent / f"{user.stem}.lock" for user in folder.glob("*.user")]
-        if not any(lock.exists() for lock in locks):
-            unused.append(folder)
-    return unused
 
 
 def remove_dead_run(folder: Path) -> bool:

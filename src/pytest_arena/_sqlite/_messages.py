@@ -27,17 +27,6 @@ def production_file(file: str) -> RefusedError:
     )
 
 
-def attached(file: str) -> RefusedError:
-    """Return the error for an ATTACH or VACUUM INTO of a file outside of the tests."""
-    return _refused(
-        f"ATTACH or VACUUM INTO of {file or 'a file that the statement does not name'}",
-        "pytest-arena cannot redirect the statement to a test's database. Its changes would stay "
-        "in that file",
-        "open the file by an engine, or name a file in tmp_path as a text in the statement. If "
-        f"tests may reach this file:\narena_allow = {file or '<its path>'}",
-    )
-
-
 def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
     """Return the error for an engine whose creator or listener opens another file."""
     return _refused(

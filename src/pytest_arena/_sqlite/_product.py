@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.engine import URL, Dialect
 
@@ -19,10 +18,7 @@ from pytest_arena._product import (
     Isolation,
     Key,
     RequestedDatabase,
-    WithoutPolicies,
-    check_isolation,
 )
-from pytest_arena._sqlite import FACTS
 from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
@@ -39,7 +35,7 @@ if TYPE_CHECKING:
 _ROLLBACK_IS_COPY = "rollback on SQLite is copy: a copy of a file needs no rights"
 
 
-class SQLite(WithoutPolicies):
+class SQLite:
     """SQLite in a run. Each database is a live file. Templates are files in the user's cache."""
 
     name = "sqlite"
@@ -64,12 +60,6 @@ class SQLite(WithoutPolicies):
         """The product and its version."""
         return f"SQLite {sqlite3.sqlite_version}"
 
-    def drivers(self) -> tuple[str, ...]:
-        """Return the installed drivers. The driver of the standard library is ""."""
-        if find_spec("aiosqlite"):
-            return ("aiosqlite", "")
-        return ("",)
-
     def identify(
         self, requested: RequestedDatabase
     ) -> tuple[Key | None, tuple[str, ...]]:
@@ -83,9 +73,6 @@ class SQLite(WithoutPolicies):
         names = ["/".join(parts[start:]) for start in range(len(parts))]
         # `Path.resolve` raises a RuntimeError for a loop of links on some versions of Python.
         return Key("file", os.path.realpath(file)), tuple(names)
-
-    def live_at(self, requested: RequestedDatabase) -> None:
-        """Return None: SQLite has no server."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path:
         """Return an unused path for a database."""
@@ -104,18 +91,7 @@ class SQLite(WithoutPolicies):
         del uses
         if self._config.isolation == "rollback":
             self._core.ledger.note(_ROLLBACK_IS_COPY)
-        else:
-            check_isolation(self._config, FACTS.isolations, self.shown)
-        return Copy(Path(database.file), content)
-
-    def choose_next_isolation(self, name: str, isolation: Isolation) -> str:
-        """Return why a level cannot have an isolation, "" if SQLite has it."""
-        del isolation
-        if name == "rollback":
-            self._core.ledger.note(_ROLLBACK_IS_COPY)
-        elif name not in FACTS.isolations:
-            return f"{self.shown} has only the isolation copy"
-        return ""
+        return Copy(Path(database.file), content, note=self._core.ledger.note)
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live file of a database."""
@@ -138,8 +114,7 @@ class SQLite(WithoutPolicies):
     def keep(self, database: Database, title: str) -> str:
         """Copy a database into the user's cache. Return the path."""
         file = kept_file(self._config.cache, title, Path(database.file).name)
-        if database.isolation is not None:
-            database.isolation.save(file)
+        cast("Copy", database.isolation).save(file)
         return str(file)
 
     def shell(self, where: str) -> list[str]:

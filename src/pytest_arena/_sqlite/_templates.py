@@ -28,7 +28,8 @@ from pytest_arena._sqlite._home import Home, written_at
 from pytest_arena.errors import TemplateError
 
 _LOCK_SECONDS = 600  # longer than a build takes
-_UNUSED_SECONDS = 14 * 24 * 3600
+# For templates of all runs, and of one run.
+_UNUSED_SECONDS = {False: 14 * 24 * 3600, True: 3600}
 _LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
 
 
@@ -37,7 +38,6 @@ class FileTarget:
     """The file of a build. The first connection creates it."""
 
     path: Path
-    product: str = "SQLite"
     has_schemas: bool = False
 
     @property
@@ -99,11 +99,10 @@ class FileTarget:
 class FileTemplates:
     """Templates are files with the name of their fingerprint, each with a manifest.
 
-    The manifest is written last, with a rename, so that an interrupted build is no template. The
-    templates of a run are beside the folders of its processes, and end with the last of them.
+    The manifest is written last, with a rename, so that an interrupted build is no template. A
+    build removes the templates that were not used for a time.
     """
 
-    keeps = True
     has_schema = False  # a build with a seed copies the schema's template
     words = ""  # the summary says whether a template was built
 
@@ -120,26 +119,20 @@ class FileTemplates:
         return f"sqlite {sqlite3.sqlite_version}"
 
     def _file(self, fingerprint: str) -> Path:
-        folder = self.folder
-        if fingerprint.startswith(OF_RUN):
-            folder = self.home.shared(fingerprint)
-        return folder / f"{fingerprint}.sqlite"
+        return self.folder / f"{fingerprint}.sqlite"
 
-    def templates(self, fingerprint: str) -> list[Template[Path]]:
-        """Return the template, if it has a manifest and a file."""
+    def find(self, fingerprint: str, newer_than: float) -> Template[Path] | None:
+        """Return the template. Note the use by the manifest's modification time."""
         content = self._file(fingerprint)
+        file = content.with_suffix(".json")
+        manifest = None
         with suppress(OSError):  # another process may be removing the template
-            text = content.with_suffix(".json").read_text(encoding="utf-8")
-            manifest = read_manifest(text)
-            if manifest is not None:
-                return [Template(content, fingerprint, manifest)]
-        return []
-
-    def used(self, template: Template[Path]) -> bool:
-        """Note the use by the manifest's modification time. Return whether the file exists."""
+            manifest = read_manifest(file.read_text(encoding="utf-8"))
+        if manifest is None or manifest.built < newer_than:
+            return None
         with suppress(OSError):  # a read-only cache
-            template.content.with_suffix(".json").touch()
-        return template.content.is_file()
+            file.touch()
+        return Template(content, fingerprint, manifest) if content.is_file() else None
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
@@ -163,16 +156,19 @@ class FileTemplates:
             lock.release()
 
     def _clear(self, fingerprint: str) -> None:
-        """Remove the templates that were not used for two weeks, and an interrupted build.
+        """Remove the templates that no run uses, and an interrupted build.
 
         The time is a file's, because a test may have changed the clock.
         """
         now = written_at(self._file(fingerprint).with_suffix(".lock"))
         for manifest in self.folder.glob("*.json"):
-            if written_at(manifest) < now - _UNUSED_SECONDS:
-                # The manifest is removed first. A file without a manifest is no template.
-                for ending in (".json", ".sqlite", ".new"):
-                    manifest.with_suffix(ending).unlink(missing_ok=True)
+            is_of_run = manifest.name.startswith(OF_RUN)
+            if written_at(manifest) > now - _UNUSED_SECONDS[is_of_run]:
+                continue
+            # The manifest is removed first. A file without a manifest is no template.
+            for ending in (".json", ".sqlite", ".new", ".lock"):
+                with suppress(OSError):  # Windows removes no open file
+                    manifest.with_suffix(ending).unlink()
 
     def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
         """Return an unused file for a build, with the content of the template ``below``."""

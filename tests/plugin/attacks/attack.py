@@ -12,29 +12,39 @@ from collections.abc import Callable
 import pytest
 
 Attack = Callable[..., object]
-ATTACKS: dict[str, tuple[Attack, bool]] = {}
+ATTACKS: dict[str, tuple[Attack, str]] = {}
 
 
 def redirected(attack: Attack) -> Attack:
     """Add an attack that lands in the test's database."""
-    ATTACKS[attack.__name__] = (attack, False)
+    ATTACKS[attack.__name__] = (attack, "redirected")
     return attack
 
 
 def refused(attack: Attack) -> Attack:
     """Add an attack that is refused by its line."""
-    ATTACKS[attack.__name__] = (attack, True)
+    ATTACKS[attack.__name__] = (attack, "refused")
+    return attack
+
+
+def prevented(attack: Attack) -> Attack:
+    """Add an attack for which SQLite has an error."""
+    ATTACKS[attack.__name__] = (attack, "prevented")
     return attack
 
 
 def attempt(name: str, request: pytest.FixtureRequest, *arguments: object) -> None:
     """Make an attack. Without the plugin it reaches the developer's database."""
-    attack, is_refused = ATTACKS[name]
+    attack, outcome = ATTACKS[name]
     arena = None
     with contextlib.suppress(pytest.FixtureLookupError):
         arena = request.getfixturevalue("arena")
-    if arena is None or not is_refused:
+    if arena is None or outcome == "redirected":
         attack(*arguments)
+        return
+    if outcome == "prevented":
+        with pytest.raises(Exception, match="too many attached databases"):
+            attack(*arguments)
         return
     with arena.expect_refusal() as refusal:
         attack(*arguments)
