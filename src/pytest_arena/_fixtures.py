@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_arena._config._load import signature
 from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
         return
     name = request.fixturename
     test = getattr(request, "function", None)
-    if test is not None and name in inspect.signature(test).parameters:
+    if test is not None and name in signature(test).parameters:
         raise ConfigError(
             f"the fixture `{name}` in a plain `def` test, which cannot await its requests",
             why="a request without `await` is never sent",

@@ -53,7 +53,6 @@ FAST = {
     "shared_buffers": "32MB",
     "max_wal_size": "128MB",
     "dynamic_shared_memory_type": "mmap",
-    "log_line_prefix": "%e ",
 }
 
 
@@ -88,7 +87,7 @@ class RealServer:
         self.command = [str(programs.server), "-D", str(self._folder.data)]
         for name, value in {**self._settings, "unix_socket_directories": self._host}.items():
             self.command += ["-c", f"{name}={value}"]
-        with self.log.open("wb") as log:
+        with (self._path / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 self.command,
                 cwd=self._folder.path,
@@ -111,11 +110,6 @@ class RealServer:
         os.kill(int((self._folder.data / "postmaster.pid").read_text().split()[0]), 2)
         self._process.wait()
         shutil.rmtree(self._path, ignore_errors=True)
-
-    @property
-    def log(self) -> Path:
-        """The file with the server's errors, each with its SQLSTATE."""
-        return self._path / "log"
 
     @property
     def _host(self) -> str:

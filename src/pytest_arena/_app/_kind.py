@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 from pytest_arena._app import _app_errors
+from pytest_arena._config._load import accepts, signature
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -26,10 +27,6 @@ FRAMEWORKS = {
     "litestar.app": "Litestar",
     "flask.app": "Flask",
 }
-
-# The number of arguments of an app.
-_ASGI = 3
-_WSGI = 2
 
 
 def check_app(app: object, path: str) -> bool:
@@ -51,7 +48,7 @@ def check_app(app: object, path: str) -> bool:
     return False
 
 
-def build_app(app: object) -> ASGIApp:
+def build_app(app: Any) -> ASGIApp:
     """Return the app itself, or the app that a factory creates.
 
     A factory is a callable without required parameters that is no ASGI app. Each call of
@@ -64,7 +61,7 @@ def build_app(app: object) -> ASGIApp:
     what = "the app"
     if _is_factory(app):
         what = f"what {_app_errors.describe(app)} returns"
-        app = cast("Callable[[], object]", app)()
+        app = app()
     if inspect.iscoroutine(app):
         app.close()  # otherwise Python warns that it was never awaited
     _refuse_other(app, what)
@@ -83,20 +80,12 @@ def _refuse_other(app: object, what: str) -> None:
 
 
 def _is_asgi(app: object) -> bool:
-    return _takes(app, _ASGI) and (is_async(app) or not _takes(app, _WSGI))
+    # It gets three arguments, and a WSGI app two.
+    return accepts(app, 1, 2, 3) and (is_async(app) or not accepts(app, 1, 2))
 
 
 def _is_factory(app: object) -> bool:
-    return _takes(app, 0) and not is_async(app)
-
-
-def _takes(app: object, count: int) -> bool:
-    """Return whether an object can be called with so many arguments by position."""
-    try:
-        inspect.signature(cast("Callable[..., object]", app)).bind(*range(count))
-    except (TypeError, ValueError):  # not callable, or written in C
-        return False
-    return True
+    return accepts(app) and not is_async(app)
 
 
 def is_wsgi(app: object) -> bool:
@@ -104,13 +93,13 @@ def is_wsgi(app: object) -> bool:
 
     PEP 3333 gives the argument this name. A factory of two arguments has other names.
     """
-    if not callable(app) or inspect.isclass(app):
+    if inspect.isclass(app):
         return False
     try:
-        names = [*inspect.signature(app).parameters]
-    except ValueError:
+        _, *others = signature(app).parameters
+    except (TypeError, ValueError):  # written in C, or without parameters
         return False
-    return len(names) == _WSGI and names[1].strip("_") == "start_response"
+    return [name.strip("_") for name in others] == ["start_response"]
 
 
 def as_asgi(app: Any) -> ASGIApp:

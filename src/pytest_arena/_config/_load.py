@@ -16,6 +16,9 @@ from typing import Any
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError, ConfigError
 
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
 
 def is_import_path(text: str) -> bool:
     """Return whether a text has the form ``package.module:attribute``."""
@@ -116,9 +119,8 @@ def load_function(
     )
     if callable(function) and accepts(function, *arguments):
         return function
-    problem = f"is of type {type(function).__name__}"
-    if callable(function):
-        problem = f"takes {inspect.signature(function)}"
+    kind = f"is of type {type(function).__name__}"
+    problem = f"takes {signature(function)}" if callable(function) else kind
     name = path.rpartition(":")[2]
     parameters = ", ".join(arguments)
     raise ConfigError(
@@ -129,10 +131,17 @@ def load_function(
     )
 
 
-def accepts(function: Callable[..., object], *arguments: str) -> bool:
+def signature(function: Any) -> inspect.Signature:
+    """Return how to call it. Its annotations may name what only type checkers import."""
+    if sys.version_info >= (3, 14):
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def accepts(function: object, *arguments: object) -> bool:
     """Return whether a function takes so many arguments by position."""
     try:
-        inspect.signature(function).bind(*arguments)
+        signature(function).bind(*arguments)
     except TypeError:
         return False
     except ValueError:  # written in C, without a signature

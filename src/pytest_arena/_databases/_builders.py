@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import io
+import sys
 import warnings
 from argparse import Namespace
 from asyncio import run as run_coroutine
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from alembic.script import ScriptDirectory
     from sqlalchemy.engine import Connection, Dialect
-    from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.ddl import ExecutableDDLElement
 
 
@@ -59,31 +59,27 @@ def _fill(
 
     An async function runs in an event loop. So does a sync function without a sync driver.
     """
+    sync_class = getattr(sys.modules.get("sqlmodel"), "Session", Session)  # with `exec`
+    async_module = sys.modules.get("sqlmodel.ext.asyncio.session")
+    async_class = getattr(async_module, "AsyncSession", AsyncSession)
     if not is_async and target.sync_url is not None:
-        sync_engine = create_engine(target.sync_url, poolclass=NullPool)
-        try:
-            sync_work: Session | Connection
-            sync_work = Session(sync_engine) if in_session else sync_engine.connect()
-            with sync_work:
-                function(sync_work)
-                sync_work.commit()
-        finally:
-            sync_engine.dispose()
+        engine = create_engine(target.sync_url, poolclass=NullPool)
+        work: Any = sync_class(engine) if in_session else engine.connect()
+        with work:
+            function(work)
+            work.commit()
         return
 
     async def fill() -> None:
         engine = create_async_engine(target.async_url, poolclass=NullPool)
-        work: AsyncSession | AsyncConnection
-        work = AsyncSession(engine) if in_session else engine.connect()
-        try:
-            async with work:
-                if is_async:
-                    await function(work)
-                else:
-                    await work.run_sync(function)
-                await work.commit()
-        finally:
-            await engine.dispose()
+        session = async_class(engine, sync_session_class=sync_class)
+        work: Any = session if in_session else engine.connect()
+        async with work:
+            if is_async:
+                await function(work)
+            else:
+                await work.run_sync(function)
+            await work.commit()
 
     run_coroutine(fill())
 
@@ -196,9 +192,10 @@ def _takes_nothing(function: Callable[..., object], option: str, argument: str) 
     Raises:
         ConfigError: the function can be called neither without nor with one argument.
     """
-    is_generator = inspect.isgeneratorfunction(function)
-    if not (is_generator or inspect.isasyncgenfunction(function)):
-        parameters = inspect.signature(function).parameters.values()
+    if not (
+        inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    ):
+        parameters = _load.signature(function).parameters.values()
         takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
         if _load.accepts(function) and not takes_any:
             return True

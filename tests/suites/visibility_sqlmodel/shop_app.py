@@ -11,6 +11,10 @@ class Order(SQLModel, table=True):
     item: str
 
 
+def seed(session):
+    assert session.exec(select(Order)).all() == []
+
+
 engine = create_async_engine("sqlite+aiosqlite:///shop.db")
 app = FastAPI()
 
