@@ -85,7 +85,10 @@ class RealServer:
         CLUSTERS.make_data(self._folder, programs)
         (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
         self.command = [str(programs.server), "-D", str(self._folder.data)]
-        for name, value in {**self._settings, "unix_socket_directories": self._host}.items():
+        for name, value in {
+            **self._settings,
+            "unix_socket_directories": str(self._folder.path),
+        }.items():
             self.command += ["-c", f"{name}={value}"]
         with (self._path / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -112,13 +115,9 @@ class RealServer:
         shutil.rmtree(self._path, ignore_errors=True)
 
     @property
-    def _host(self) -> str:
-        return str(self._folder.path)
-
-    @property
     def by_socket(self) -> Address:
         """The superuser's address."""
-        return Address("postgresql", self._host, self.port, "postgres", "postgres")
+        return Address("postgresql", str(self._folder.path), self.port, "postgres", "postgres")
 
 
 class ServerBeside(RealServer):

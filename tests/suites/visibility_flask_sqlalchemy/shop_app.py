@@ -41,3 +41,6 @@ def create_app():
         return item, 201
 
     return app
+
+
+create_app.__annotate__ = lambda form: {"return": unknown} if form < 3 else {}  # noqa: F821 - as on Python 3.14
