@@ -174,10 +174,12 @@ def _hide_library_frames(report: Any, excinfo: Any, option: Any) -> None:
     for shown, *_ in report.longrepr.chain:
         shown.extraline = None  # "All traceback entries are hidden"
         for entry in shown.reprentries[-1:]:  # it has the text of the error
+            if entry.style == "native":  # an exception without a traceback
+                continue
             # If all frames are of libraries, the entry has no place, and all lines are the error.
-            is_error = entry.reprfileloc is None
-            code = [each for each in entry.lines if not (is_error or each[:1] == "E")]
-            error = [each[1:] for each in entry.lines if is_error or each[:1] == "E"]
+            place = entry.reprfileloc
+            code = [each for each in entry.lines if place and each[:1] != "E"]
+            error = [each[1:] for each in entry.lines if not place or each[:1] == "E"]
             text = without_values(dedent("\n".join(error)))
             entry.lines = [*code, *(f"E   {line}" for line in text.splitlines())]
 

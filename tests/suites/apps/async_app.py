@@ -67,7 +67,7 @@ async def old(item: str):
 async def breaks(db=Depends(get_db)):
     db.add(Visit(path="/breaks"))
     await db.commit()
-    raise LookupError("no such thing")
+    raise LookupError("no such thing") from ValueError("never raised")
 
 
 async def add_later(item):
