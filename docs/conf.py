@@ -22,7 +22,6 @@ NAVIGATION = {
         "How-to": [
             "how-to/set-a-project-up",
             "how-to/existing-suite",
-            "how-to/compared-with",
             "how-to/settings-and-apps",
             "how-to/logins",
             "how-to/factories",
@@ -36,7 +35,6 @@ NAVIGATION = {
             "how-to/changes",
             "how-to/scenarios",
             "how-to/xdist",
-            "how-to/ci",
             "how-to/other-plugins",
         ],
         "Reference": [

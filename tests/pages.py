@@ -2,14 +2,14 @@ r"""A page of the documentation, run from top to bottom in an empty folder of it
 
 The words after a fence's backticks say what a block is:
 
-- ` ```python title="test_app.py" ` writes that file; so do toml, sql, ini, yaml, html, gherkin …
+- ` ```python title="test_app.py" ` writes that file; so do toml, ini, yaml, gherkin …
   Another block with the same title is a later version of it.
 - ` ```console ` is a terminal: `$ command`, and below it what the command writes. A line `...`
   stands for any lines, `...` in a line for any text, and a rule like `=====` for one of any length.
   Without output only the exit status counts.
   All commands succeed, but for the last one of a block that says so: ` ```console exit=1 `.
-- ` ```python ` without a title is compiled, and with `exec` run; toml and json are parsed.
-- ` ```text ` and ` ```mermaid ` are pictures.
+- ` ```python ` without a title is compiled, and toml is parsed.
+- ` ```text ` is a picture.
 
 `pip install`, `python -m venv`, `make` and `git` are left out, and after a `git clone` the rest of
 its block. `<!-- skip: reason -->` before a fence leaves out any other block.
@@ -18,7 +18,6 @@ It needs the standard library alone, and so does whoever runs pages of what is i
 """
 
 import ast
-import json
 import os
 import re
 import shlex
@@ -39,10 +38,9 @@ LONGER_THAN_A_PAGE = 100_000  # lines: each file of a page is older than its run
 # What each language may say after its name. One with `title` alone is there to be a file.
 ATTRIBUTES: dict[str, set[str]] = {
     "console": {"exit"},
-    "mermaid": set(),
-    "python": {"title", "exec"},
-    **{name: {"title"} for name in ("css", "gherkin", "html", "ini", "jinja", "json", "mako")},
-    **{name: {"title"} for name in ("markdown", "sql", "text", "toml", "typescript", "yaml")},
+    **{
+        name: {"title"} for name in ("gherkin", "ini", "markdown", "python", "text", "toml", "yaml")
+    },
 }
 
 FENCE = re.compile(r"(?P<indent>\s*)(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)")
@@ -132,7 +130,7 @@ def run_page(name: str, text: str, terminal: Terminal) -> None:
         elif block.language == "console":
             run_console(block, terminal)
         else:
-            check_fragment(block, terminal)
+            check_fragment(block)
 
 
 def read_blocks(name: str, text: str) -> Iterator[Block]:
@@ -197,15 +195,13 @@ def write_file(block: Block, folder: Path) -> None:
     os.utime(target, (0, time.time() - LONGER_THAN_A_PAGE + line))
 
 
-def check_fragment(block: Block, terminal: Terminal) -> None:
-    """Read a block that is no file, and run it if it says `exec`."""
-    if block.language in {"mermaid", "text"}:
+def check_fragment(block: Block) -> None:
+    """Read a block that is no file."""
+    if block.language == "text":
         return
     if block.language not in PARSERS:
         raise block.wrong(f"{block.language} without a title is read by nobody")
     parse(block)
-    if "exec" in block.attributes:
-        run(block, shlex.join([str(terminal.python), "-c", block.text]), terminal, status=0)
 
 
 def compile_python(text: str) -> object:
@@ -214,7 +210,6 @@ def compile_python(text: str) -> object:
 
 
 PARSERS: dict[str, Callable[[str], object]] = {
-    "json": json.loads,
     "python": compile_python,
     "toml": tomllib.loads,
 }

@@ -9,18 +9,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from contextlib import closing
 from dataclasses import astuple
 from datetime import UTC, datetime
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._cli._main import main
+from pytest_arena._cli import main
 from pytest_arena._config._project import read_project
 from pytest_arena._mysql._servers import MySQLSearch
 from pytest_arena._postgresql._control import open_control
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 
     from tests.example import Example
 
-ROOT = Path(__file__).parent.parent
 SERVER = address()
 LOGIN = f"{SERVER.user}:{SERVER.password}" if SERVER.password else SERVER.user
 URL = f"postgresql://{LOGIN}@{SERVER.host}:{SERVER.port}/postgres"
@@ -185,12 +182,6 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     assert run().returncode == run("databases").returncode == 2
 
 
-def test_the_command_is_installed_with_the_package() -> None:
-    """By the name under which the pages call it."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert EntryPoint("arena", project["scripts"]["arena"], "console_scripts").load() is main
-
-
 @pytest.mark.parametrize("name", ["nosql", "oracle", "http://example.org"])
 def test_a_value_that_cannot_be_right_is_wrong_usage(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -255,7 +246,7 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     "file, text, line",
     [
         ("pyproject.toml", b"[tool.pytest.ini_options]\narena_database = own\n", "line 2"),
-        ("tox.ini", b"arena\n[pytest]\n", "line: 1"),
+        ("tox.ini", b"arena\n[pytest]\n", "tox.ini:1"),
     ],
 )
 def test_a_configuration_that_cannot_be_parsed_is_named(
@@ -372,10 +363,7 @@ def test_all_is_removed_after_a_yes_alone(
         return status, capsys.readouterr().out
 
     for typed, said in (
-        (
-            (),
-            ("nothing is removed. next: arena databases sweep --all --yes"),
-        ),
+        ((), "nothing is removed. next: arena databases sweep --all --yes"),
         (("n",), "Remove all of this, except what living runs use? [y/N]"),
     ):
         status, output = sweep(*typed)

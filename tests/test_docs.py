@@ -1,11 +1,9 @@
 """Does every example in the documentation do what its page says?
 
 README.md and each page below docs/ and skills/ is run from top to bottom. `tests.pages` says how a
-page is written. The suite's server stands in for the reader's PostgreSQL server,
-`postgresql+asyncpg://me@localhost/app`.
+page is written.
 """
 
-import os
 import re
 import shlex
 import sys
@@ -49,12 +47,6 @@ def pages() -> list[Path]:
     return [page for pattern in patterns for page in sorted(ROOT.glob(pattern))]
 
 
-def on_the_suites_server(text: str) -> str:
-    """A page that shows a fault on a server of the reader's: here that is the suite's."""
-    own = os.environ["TESTS_POSTGRESQL"].replace("postgresql:", "postgresql+asyncpg:", 1)
-    return text.replace("postgresql+asyncpg://me@localhost/app", own)
-
-
 def name_of(page: Path) -> str:
     """A page's path in the project."""
     return page.relative_to(ROOT).as_posix()
@@ -70,8 +62,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     try:
-        text = on_the_suites_server(page.read_text(encoding="utf-8"))
-        run_page(name_of(page), text, Forked(folder))
+        run_page(name_of(page), page.read_text(encoding="utf-8"), Forked(folder))
     except PageError as error:
         # The page is at fault: a traceback through this file would not help.
         raise pytest.fail.Exception(str(error), pytrace=False) from None
@@ -89,7 +80,6 @@ WRONG_PAGES = {
     ),
     "a failure too few": (fenced("console exit=1", "$ true"), "exits with 0, not with 1"),
     "unknown language": (fenced("bash", "ls"), "unknown language 'bash'"),
-    "an exception": (fenced("python exec", "1 / 0"), "ZeroDivisionError"),
 }
 
 

@@ -14,8 +14,6 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("skills/**/*.md")]
-LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)")
-FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_the_address_is_written_in_one_place() -> None:
@@ -44,6 +42,19 @@ def test_the_page_of_support_says_what_the_metadata_say() -> None:
         assert f"| {shown} {lowest[name]} and later" in page
     for name in ("aiosqlite", "psycopg"):
         assert f"{name} {lowest[name]}," in page
+
+
+def test_the_page_lists_the_private_names_of_other_libraries() -> None:
+    """A new one needs its reason on the page."""
+    files = [*ROOT.glob("src/**/*.py")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    own = {*re.findall(r"(?m)(?:def|class|self\.|cls\.|^) *(_\w+)", text), *(f.stem for f in files)}
+    quoted = set(re.findall(r'"(_(?!arena)[A-Za-z]\w+)"', text)) - own
+    lines = "\n".join(re.findall(r".*noqa: SLF001.*", text))
+    accessed = set(re.findall(r"(?<!self)\.(_[a-z]\w+)", lines))
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(_\w+)`", page.partition("## Private names")[2]))
+    assert (quoted | accessed) - listed == set()
 
 
 def test_extras_name_what_the_messages_tell_users_to_install() -> None:

@@ -49,7 +49,7 @@ def test_one():
 def test_a_wrong_marker_is_named_with_its_line(example: Example, workers: tuple[str, ...]) -> None:
     """The workers see it, the controller says it, once, and no worker is waited for."""
     run = example.with_files(test_one=MARKED).run(*workers)
-    expect_one_message(run, "test_one.py:4", "@pytest.mark.arena(isolation='copy')")
+    expect_one_message(run, "test_one.py:4", "isolation: auto, copy")
 
 
 def test_a_misspelt_name_in_the_file_is_no_silence(example: Example) -> None:

@@ -106,7 +106,7 @@ def test_workers_report_a_wrong_marker_once(example: Example) -> None:
     "text, error",
     [
         ('scenario.when("I GET /nowhere")', "The nearest step is When I GET /battles"),
-        ('scenario.given("I GET <path>")', "no Given step of the scenario reads 'I GET <path>'"),
+        ('scenario.given("I GET <path>")', "no Given step of the scenario, after its earlier"),
     ],
 )
 def test_a_block_names_a_step(example: Example, text: str, error: str) -> None:
@@ -130,7 +130,7 @@ def test_a_block_needs_a_scenario_and_the_order_of_its_steps(example: Example) -
     changed = example.with_paths({FILE: text})
     changed.run().expect(1, failed=2).says(
         "the test has a block for a step, but names no scenario",
-        "the step 'I GET /others' has its block after a later step",
+        "no When step of the scenario, after its earlier blocks, reads 'I GET /others'",
     )
     changed.run("-oarena_specs=").expect(0, passed=2).says(
         "1 test with pytest.mark.scenario proves nothing"

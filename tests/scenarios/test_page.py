@@ -14,7 +14,6 @@ from tests.scenarios.test_statuses import battles
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROJECT = '[project]\nname = "battle & judge"\n'
 TESTS = ("tests/test_proven.py", "tests/test_weak.py", "tests/test_wide.py")
 
 
@@ -48,7 +47,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with its page, and the summary of a job on GitHub."""
-    example = battles(tmp_path_factory.mktemp("page")).with_paths({"pyproject.toml": PROJECT})
+    example = battles(tmp_path_factory.mktemp("page"))
     place = example.write()
     for words in (
         ["init", "-q"],
@@ -85,10 +84,10 @@ def test_the_page_is_one_file_without_scripts(page: str) -> None:
     assert '<script>alert("tag")</script> stays text' in reader.text
 
 
-def test_the_top_says_which_project_which_commit_and_when(page: str) -> None:
+def test_the_top_says_which_project_which_commit_and_when(folder: Path, page: str) -> None:
     """P9. And that not all tests were run."""
     top = page[: page.index("</header>")]
-    assert "<h1>battle &amp; judge</h1>" in top
+    assert f"<h1>{folder.name}</h1>" in top
     commit = r"commit [0-9a-f]{7,} Start \(and changes that have no commit\)"
     assert re.search(commit + r" · tested \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
     assert "Only a part of the tests was run: tests/test_proven.py" in top

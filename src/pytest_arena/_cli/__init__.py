@@ -1,5 +1,134 @@
-"""The command `arena`."""
+"""The command `arena`: its subcommands, their options and their exit statuses."""
 
-from pytest_arena._cli._main import main
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena.errors import ArenaError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    AddCommand = Callable[..., argparse.ArgumentParser]
+    Options = argparse.Namespace
 
 __all__ = ["main"]
+
+_FAILED = 1
+_USAGE = 2
+_STOPPED = 130
+_DATABASES = "list or remove the databases of pytest-arena"
+_LIST = "list the databases of test runs, templates, kept databases and private servers"
+_SWEEP = "remove the databases of dead runs, as each run does at its start"
+_SERVE = "serve the app to tests in another language. pytest gets all other arguments"
+_INIT = "propose the options of a project and a first test"
+_SCENARIOS = "list the scenarios of a specification"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Return the exit status."""
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and not hasattr(options, "takes_others"):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.others = others  # the arguments of pytest
+    try:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")
+        status: int = options.do(options)
+    except ArenaError as error:
+        sys.stderr.write(f"{error}\n")
+        return _USAGE if isinstance(error, ConfigError) else _FAILED
+    except KeyboardInterrupt:
+        return _STOPPED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="arena")
+    parser.add_argument(
+        "--version", action="version", version=f"arena {version('pytest-arena')}"
+    )
+    add = parser.add_subparsers(metavar="COMMAND", required=True).add_parser
+    databases = add("databases", help=_DATABASES)
+    _add_databases(
+        databases.add_subparsers(metavar="COMMAND", required=True).add_parser
+    )
+
+    serve = _add(add, "serve", _serve, _SERVE)
+    serve.set_defaults(takes_others=True)
+    for name, what in (("--port", "the app"), ("--control-port", "its control")):
+        about = f"the port of {what} (default: a free one)"
+        serve.add_argument(name, type=int, default=0, metavar="N", help=about)
+    about = "the module with the functions that POST /seed/NAME calls with a session"
+    serve.add_argument("--seeds", default="", metavar="MODULE", help=about)
+
+    init = _add(add, "init", _init, _INIT)
+    init.add_argument("--write", action="store_true", help="write both")
+
+    scenarios = add("scenarios", help=_SCENARIOS)
+    add = scenarios.add_subparsers(metavar="COMMAND", required=True).add_parser
+    listing = _add(add, "list", _list_scenarios, _SCENARIOS)
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    about = "a file, a folder, a pattern"
+    listing.add_argument("specs", nargs="+", metavar="SPEC", help=about)
+    return parser
+
+
+def _add_databases(add: AddCommand) -> None:
+    listing = _add(add, "list", _databases, _LIST)
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(sweeps=False, everything=False)
+    sweep = _add(add, "sweep", _databases, _SWEEP)
+    sweep.set_defaults(sweeps=True)
+    about = "also remove templates, kept databases and private servers"
+    sweep.add_argument("--all", action="store_true", dest="everything", help=about)
+    sweep.add_argument("--yes", action="store_true", help="with --all: do not ask")
+    about = "the server, as in arena_database: a URL, own, sqlite, postgresql or auto"
+    for command in (listing, sweep):
+        command.add_argument("--database", metavar="URL", help=about)
+
+
+def _add(add: AddCommand, name: str, do: Any, about: str) -> argparse.ArgumentParser:
+    parser = add(name, help=about, description=about, allow_abbrev=False)
+    parser.set_defaults(do=do)
+    return parser
+
+
+def _databases(options: Options) -> int:
+    from pytest_arena._cli._databases import list_or_sweep  # noqa: PLC0415 - imports SQLAlchemy
+
+    return list_or_sweep(options)
+
+
+def _serve(options: Options) -> int:
+    from pytest_arena._cli._serve import serve  # noqa: PLC0415 - imports pytest
+
+    return serve(options)
+
+
+def _init(options: Options) -> int:
+    from pytest_arena._cli._init import init  # noqa: PLC0415 - not for --help
+
+    return init(writes=options.write)
+
+
+def _list_scenarios(options: Options) -> int:
+    from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - as below
+
+    require_extra("arena scenarios list")
+    from pytest_arena.scenarios._outputs import listing  # noqa: PLC0415 - needs the extra
+    from pytest_arena.scenarios._specs import plain, read_specs  # noqa: PLC0415 - needs the extra
+
+    specification = read_specs(options.specs, Path.cwd())
+    lines = listing(specification)
+    if options.json:
+        scenarios = [plain(scenario) for scenario in specification.scenarios]
+        lines = [json.dumps({"scenarios": scenarios}, indent=1, ensure_ascii=True)]
+    sys.stdout.write("\n".join([*lines, ""]))
+    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -13,11 +14,15 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from pytest_arena._config._project import pytest_file
-from pytest_arena.errors import ConfigError
+from pytest_arena._config._project import pytest_file, read_project
+from pytest_arena._config._supported import package_of, product_of
+from pytest_arena._product._server_search import Unavailable
+from pytest_arena.errors import ArenaError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from pytest_arena._product._server_search import ServerSearch
 
 Options = dict[str, str | list[str]]
 _SKIPPED = re.compile(
@@ -195,16 +200,26 @@ def _notes(project: Project) -> Iterator[str]:
         yield "no app was found. For requests: arena_app = package.module:attribute"
     if not project.models:
         yield "no models were found. arena_schema may name a function that creates tables"
-    for product in project.search(_SERVER):
-        yield (
-            f"the first server of {product} on this machine that lets a usual login create "
-            "databases gets the test databases, named arena_…; else a private server starts. "
-            "arena_database = URL names another"
-        )
+    yield from map(_server_note, project.search(_SERVER))
     for file in project.folder.glob("tests/**/conftest.py"):
         for name in _FIXTURE.findall(file.read_text(errors="replace")):
             shown = file.relative_to(project.folder)
             yield f"{shown} has a fixture {name}, which hides pytest-arena's"
+
+
+def _server_note(product: str) -> str:
+    """Return the server that the test databases of a product will be on."""
+    package = package_of(product_of(product))
+    search: ServerSearch = importlib.import_module(f"{package}._servers").SEARCH
+    config = read_project()
+    try:
+        server = (search.find if config.server_url else search.local_service)(config)
+    except (ArenaError, Unavailable) as error:
+        return f"the tests get a private server of {product}, as no other can be used: {error}"
+    return (
+        f"the test databases, named arena_…, will be on {server.shown}. arena_database = URL names "
+        "another server"
+    )
 
 
 def _with_options(ini: Path, options: Options) -> tuple[str, str]:

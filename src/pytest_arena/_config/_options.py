@@ -144,12 +144,10 @@ OPTIONS = (
 FLAGS: dict[str, dict[str, Any]] = {
     "--arena-rebuild": {
         "action": "store_true",
-        "dest": "arena_rebuild",
         "help": "Build the tables again, even if arena_schema has not changed.",
     },
     "--arena-verify": {
         "action": "store_true",
-        "dest": "arena_verify",
         "help": "Compare each database before and after each test.",
     },
     "--scenarios-out": {

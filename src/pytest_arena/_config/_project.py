@@ -1,10 +1,11 @@
 """Reads the options of the project in this folder, for commands that do not run pytest."""
 
-import configparser
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+
+import iniconfig
 
 from pytest_arena._config._read import Config, load_config
 from pytest_arena.errors import ConfigError
@@ -53,7 +54,7 @@ def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
                 continue
             try:
                 values = _read(path, section)
-            except (OSError, TypeError, ValueError, configparser.Error) as error:
+            except (OSError, TypeError, ValueError, iniconfig.ParseError) as error:
                 raise ConfigError(
                     f"{path} cannot be read: {error}",
                     why="it may have the options of pytest-arena",
@@ -75,8 +76,5 @@ def _read(path: Path, section: str) -> Mapping[str, object] | None:
                 return None
             table = dict(table[name])
         return {**table.get("ini_options", {}), **table}
-    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-    parser.read_string(text)
-    if not parser.has_section(section):
-        return None
-    return {name: value or "" for name, value in parser.items(section)}
+    parser = iniconfig.IniConfig(path, text)
+    return dict(parser[section].items()) if section in parser else None

@@ -266,21 +266,17 @@ def _check_scenarios(config: Config, flags: Mapping[str, object]) -> None:
     """
     if config.specs or config.scenarios == "off":
         return
-    values = {
-        "--scenarios-out": config.scenarios_out,
-        "arena_scenarios = strict": config.scenarios == "strict",
-        "--scenarios-stubs": flags.get("scenarios_stubs"),
-        "--scenarios-accept": flags.get("scenarios_accept"),
-        "--scenarios-merge": flags.get("scenarios_merge"),
-    }
-    for name, value in values.items():
-        if value:
-            raise ConfigError(
-                f"{name}, and arena_specs names no specification",
-                why="the run would check no scenario, and would pass",
-                cause=config.place("specs"),
-                fix="arena_specs = docs/specs   (files, folders or patterns)",
-            )
+    verbs = ("out", "stubs", "accept", "merge")
+    wanted = [f"--scenarios-{verb}" for verb in verbs if flags.get(f"scenarios_{verb}")]
+    if config.scenarios == "strict":
+        wanted.append("arena_scenarios = strict")
+    if wanted:
+        raise ConfigError(
+            f"{wanted[0]}, and arena_specs names no specification",
+            why="the run would check no scenario, and would pass",
+            cause=config.place("specs"),
+            fix="arena_specs = docs/specs   (files, folders or patterns)",
+        )
 
 
 # The arguments of the marker, each with its values.
@@ -300,26 +296,15 @@ def marker_values(
     Raises:
         ConfigError: an argument does not exist, or has a wrong value.
     """
-    if args:
-        raise _wrong_marker(f"{args[0]!r} has no name", place, "isolation='copy'")
-    for name, value in kwargs.items():
-        if name not in _MARKER:
-            fix = f"{nearest(name, _MARKER)}={value!r}"
-            raise _wrong_marker(f"{name} is no argument", place, fix)
-        values = _MARKER[name]
-        if value not in values:
-            shown = ", ".join(map(str, values))
-            fix = f"{name}={values[0]!r}"
-            if isinstance(values[0], str):
-                fix = f"{name}={nearest(str(value), map(str, values))!r}"
-            raise _wrong_marker(f"{name}={value!r} is none of: {shown}", place, fix)
+    for name, value in [*(("", value) for value in args), *kwargs.items()]:
+        if value not in _MARKER.get(name, ()):
+            right = [
+                f"{each}: {', '.join(map(str, _MARKER[each]))}" for each in _MARKER
+            ]
+            raise ConfigError(
+                f"@pytest.mark.arena({name}={value!r}) is wrong",
+                why="the test would not run as it says",
+                cause=place,
+                fix=f"one of these arguments and values: {'; '.join(right)}",
+            )
     return dict(kwargs)
-
-
-def _wrong_marker(problem: str, place: str, fix: str) -> ConfigError:
-    return ConfigError(
-        f"@pytest.mark.arena: {problem}",
-        why="the test would not run as it says",
-        cause=place,
-        fix=f"@pytest.mark.arena({fix})",
-    )

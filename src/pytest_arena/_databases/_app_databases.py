@@ -386,8 +386,11 @@ class KnownDatabases:
         """
         if not name:
             if self.primary is None:
-                urls = [described_url(each.url) for each in known_engines.find_in_use()]
-                raise unknown_product(tried, ", ".join(dict.fromkeys(urls)))
+                shown = [
+                    f"{described_url(each.url)} by {each.dialect.driver}"
+                    for each in known_engines.find_in_use()
+                ]
+                raise unknown_product(tried, ", ".join(dict.fromkeys(shown)))
             return self.primary
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import AdaptedConnection
 
 from pytest_arena._config._supported import (
+    DRIVERS,
     FILES,
     SHOWN,
     SUPPORTED,
@@ -239,8 +240,8 @@ def unknown_product(tried: str, engines: str) -> ConfigError:
         return ConfigError(
             f"there is no database for this test: the app's engines are on {engines}",
             why=why,
-            cause="this version of pytest-arena cannot isolate that product",
-            fix=f"a URL of {' or '.join(SHOWN)} for tests, in the variable that the app reads",
+            cause="this version of pytest-arena cannot isolate that product or driver",
+            fix=f"in tests, an engine with one of these drivers: {', '.join(DRIVERS)}",
         )
     return ConfigError(
         "there is no database for this test: no engine is known",

@@ -203,8 +203,8 @@ class LostWrites:
 
     def before_close(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
-        # Cheaper than `new`, `dirty` and `deleted`, which build sets. `Session.flush` calls it.
-        if session._is_clean() or _orm_sessions.is_of_arena(session):  # noqa: SLF001 - see above
+        is_clean = not (session.new or session.dirty or session.deleted)
+        if is_clean or _orm_sessions.is_of_arena(session):
             return
         if error_on_its_way() is not None:
             return

@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstanceState
 
 from pytest_arena._config._load import blame
 from pytest_arena._config._supported import kind_of_error
+from pytest_arena._gate._orm_sessions import is_of_arena
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -188,13 +189,17 @@ def _not_loaded(error: BaseException) -> str:
         if isinstance(state, InstanceState) and key in state.attrs:
             name = f"{state.class_.__name__}.{key}"
             words = _NOT_LOADED.format(name, _shown_row(state), key)
-            is_relationship = key in state.mapper.relationships
-            return words + _LOADER_OPTION.format(name) if is_relationship else words
+            if key in state.mapper.relationships:
+                words += _LOADER_OPTION.format(name)
+                if state.session is not None and is_of_arena(state.session):
+                    words += _FORGOTTEN
+            return words
     return ""
 
 
 _NOT_LOADED = """\
 `{0}` ({1}) is not loaded, and an async session cannot load it when it is read
 next: `await session.refresh(instance, ["{2}"])`"""
-_LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`
+_LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`"""
+_FORGOTTEN = """
 A query by `db_session` reads a row again, and forgets a relationship that it does not load"""

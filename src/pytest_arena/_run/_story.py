@@ -245,6 +245,8 @@ def _hints(turn: Turn) -> Iterator[str]:
     """Yield notes about late commits, the app's errors and unsent cookies."""
     if turn.after is None:
         yield "its answer was still open"
+        if any(each.is_open and each.method == "GET" for each in turn.records):
+            yield "next: `client.stream(…)` reads an endless body part by part"
     for record in turn.records:
         if record.late_commits:
             line = _line_of_late_commit(record)

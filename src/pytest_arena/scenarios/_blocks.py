@@ -126,7 +126,6 @@ def _steps_of(record: Record, kind: Kind, text: str) -> dict[str, int]:
     """
     __tracebackhide__ = True
     found: dict[str, int] = {}
-    late: ScenarioSpec | None = None
     for scenario in record.scenarios:
         last = record.last_step.get(scenario.key, -1)
         places = _places(scenario, kind, text)
@@ -135,10 +134,8 @@ def _steps_of(record: Record, kind: Kind, text: str) -> dict[str, int]:
             number = last  # a block in a loop is the same step again
         if number is not None:
             found[scenario.key] = number
-        elif places:
-            late = scenario
     if not found:
-        raise _out_of_order(text, late) if late else _unknown(record, kind, text)
+        raise _unknown(record, kind, text)
     record.last_step |= found
     return found
 
@@ -153,15 +150,6 @@ def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
     return places
 
 
-def _out_of_order(text: str, scenario: ScenarioSpec) -> ScenarioError:
-    return ScenarioError(
-        f"the step {text!r} has its block after a later step",
-        why="a test must do the steps in the order of the scenario",
-        cause=f"{user_line() or 'a step block'}\n{scenario.place}",
-        fix="do the steps in the order of the specification",
-    )
-
-
 def _unknown(record: Record, kind: Kind, text: str) -> ScenarioError:
     steps = {
         step.template: (scenario, step)
@@ -169,14 +157,14 @@ def _unknown(record: Record, kind: Kind, text: str) -> ScenarioError:
         for step in scenario.steps
     }
     near = difflib.get_close_matches(text, steps, n=1, cutoff=0.4)
-    why = "a step block must name a step of the scenario"
+    why = "a block must name a step of the scenario, and the blocks have the order of the steps"
     fix = "\n".join(scenario.place for scenario in record.scenarios)
     if near:
         scenario, step = steps[near[0]]
         why += f". The nearest step is {step} ({scenario.spec}:{step.line})"
         fix = f"with scenario.{step.kind}({near[0]!r}):"
     return ScenarioError(
-        f"no {kind.title()} step of the scenario reads {text!r}",
+        f"no {kind.title()} step of the scenario, after its earlier blocks, reads {text!r}",
         why=why,
         cause=str(user_line() or "a step block"),
         fix=fix,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tomllib
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -62,26 +61,17 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem .8rem } d
 
 def page(results: Results, root: Path) -> str:
     """Return the page. It needs no script and no other file."""
-    name = _project(root)
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(name)}: scenarios</title><style>{_STYLE}</style></head><body>",
-        *_header(results, name, root),
+        f"<title>{escape(root.name)}: scenarios</title><style>{_STYLE}</style></head><body>",
+        *_header(results, root),
     ]
     for spec, text in results.specification.files.items():
         judged = [each for each in results.scenarios if each.scenario.spec == spec]
         if judged:
             parts += _file(text, spec, judged)
     return "\n".join([*parts, "</main></body></html>", ""])
-
-
-def _project(root: Path) -> str:
-    try:
-        settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-        return str(settings["project"]["name"])
-    except (OSError, ValueError, KeyError):
-        return root.name
 
 
 def _commit(root: Path) -> str:
@@ -96,9 +86,9 @@ def _commit(root: Path) -> str:
     return f"commit {text.strip()}{changes} · "
 
 
-def _header(results: Results, name: str, root: Path) -> Iterator[str]:
+def _header(results: Results, root: Path) -> Iterator[str]:
     today = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    yield f"<header><h1>{escape(name)}</h1><p>{escape(_commit(root))}tested {today}</p>"
+    yield f"<header><h1>{escape(root.name)}</h1><p>{escape(_commit(root))}tested {today}</p>"
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
         yield "So “No test yet” may be wrong.</p>"
@@ -187,12 +177,21 @@ def _step(words: str, uses: list[tuple[Judged, int]]) -> str:
     A step of a background or an outline has several uses, and shows no facts.
     """
     judged, number = uses[0]
-    template = judged.scenario.steps[number].template
+    spec = judged.scenario.steps[number]
+    template = spec.template
     keyword = words.removesuffix(template)
     facts = ""
     for attempt in judged.tries if len(uses) == 1 else ():
         done = attempt["facts"]
         step = done["steps"].get(judged.scenario.key, {}).get(str(number), {})
+        # A client logs in at its first request, so no block has the login.
+        for role in dict.fromkeys(each["role"] for each in done["requests"]):
+            if (
+                spec.kind == "given"
+                and role
+                and role.casefold() in spec.text.casefold()
+            ):
+                facts += f"<small>→ logged in as {escape(role)}</small>"
         for request in step.get("requests", ()):
             text = request_text(done["requests"][request])
             facts += f"<small>→ {escape(text)}</small>"

@@ -13,15 +13,14 @@ import pluggy
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, NotWritten, redact
-from pytest_arena.scenarios import _documents as documents
-from pytest_arena.scenarios import _terminal as terminal
+from pytest_arena.scenarios import _outputs as outputs
 from pytest_arena.scenarios._judge import judge
 from pytest_arena.scenarios._lock import FILE as LOCK
 from pytest_arena.scenarios._lock import accept, read_lock
 from pytest_arena.scenarios._markers import scenarios_of
 from pytest_arena.scenarios._records import Recorder, record_assertions
 from pytest_arena.scenarios._sabotage import Sabotage
-from pytest_arena.scenarios._specs import read_specs
+from pytest_arena.scenarios._specs import read_specs, relative
 from pytest_arena.scenarios._stubs import write_stubs
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class Scenarios:
             ArenaError: a file does not exist or is wrong, or there is no scenario.
         """
         options = self._options
-        self._outputs = documents.outputs(options.scenarios_out)
+        self._outputs = outputs.outputs(options.scenarios_out)
         self.specification = read_specs(options.specs, options.root)
         self._lock = read_lock(options.root / LOCK)
 
@@ -126,7 +125,7 @@ class Scenarios:
         return None
 
     def _merge(self, paths: list[Path]) -> int:
-        tests, tries, is_sabotaged = documents.joined(paths, self.specification)
+        tests, tries, is_sabotaged = outputs.joined(paths, self.specification)
         self.results = judge(
             self.specification,
             tests,
@@ -135,8 +134,8 @@ class Scenarios:
             today=datetime.now(tz=UTC).date(),
             is_sabotaged=is_sabotaged,
         )
-        lines = documents.write(self._outputs, self.results, self._options.root)
-        self._print([*terminal.lines(self.results, is_strict=self._is_strict), *lines])
+        lines = outputs.write(self._outputs, self.results, self._options.root)
+        self._print([*outputs.lines(self.results, is_strict=self._is_strict), *lines])
         return _FAILED if self._fails else 0
 
     def _print(self, lines: Sequence[str]) -> None:
@@ -221,7 +220,7 @@ class Scenarios:
         if report.when == "setup":
             self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}
             self._attempt["scenarios"] = self._tests[item.nodeid]
-        _add_phase(self._attempt, report, call)
+        _add_phase(self._attempt, report, call, item.config.rootpath)
         if report.when == "teardown":
             facts = self.recorder.take()
             is_called = facts is not None or self._attempt["outcome"] != "passed"
@@ -289,9 +288,7 @@ class Scenarios:
             is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
         )
         try:
-            self._lines = documents.write(
-                self._outputs, self.results, self._options.root
-            )
+            self._lines = outputs.write(self._outputs, self.results, self._options.root)
         except ArenaError as error:
             self._lines = [f"ERROR: {error}"]
             session.exitstatus = session.exitstatus or _USAGE
@@ -316,7 +313,7 @@ class Scenarios:
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        shown = terminal.lines(
+        shown = outputs.lines(
             self.results, verbosity=verbosity, is_strict=self._is_strict
         )
         if self._sabotage is not None:
@@ -372,7 +369,9 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
 # Why a phase did not pass.
 
 
-def _add_phase(attempt: Json, report: Any, call: pytest.CallInfo[object]) -> None:
+def _add_phase(
+    attempt: Json, report: Any, call: pytest.CallInfo[object], root: Path
+) -> None:
     """Add the outcome of a phase, or of a subtest, to its try."""
     outcome = report.outcome
     reason = ""
@@ -390,9 +389,12 @@ def _add_phase(attempt: Json, report: Any, call: pytest.CallInfo[object]) -> Non
         reason = str(report.longrepr)
         if call.excinfo is not None:
             error = call.excinfo.value
-            reason = call.excinfo.exconly(tryshort=True)
+            reason = _one_line(call.excinfo.exconly(tryshort=True))
+            crash = getattr(report.longrepr, "reprcrash", None)
             if isinstance(error, NotWritten):
                 reason = error.what
+            elif crash is not None:
+                reason += f" ({relative(Path(crash.path), root)}:{crash.lineno})"
         if report.when != "call":
             reason = f"{report.when}: {reason}"
     if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(attempt["outcome"]):
