@@ -24,6 +24,7 @@ FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite
 # Their tests take seconds each: at the end, a worker would be alone with one of them.
 LONG = (
+    "tests/scenarios/test_answers.py",
     "tests/test_examples.py",
     "tests/test_docs.py",
     "tests/others/",

@@ -178,7 +178,7 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {"pythonpath": ".", "arena_app": "web:app"},
     ),
 }
-RUN = ("one module of SQLModel", "Flask-SQLAlchemy with Flask-Migrate", "no models")
+RUN = ("one module of SQLModel", "Flask-SQLAlchemy with Flask-Migrate")
 
 
 def written(folder: Path, files: Mapping[str, str]) -> Path:

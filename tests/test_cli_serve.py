@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._cli._serve import TOKEN
-from tests.plugin.shop import APP, shop
+from tests.command import arena
+from tests.example import fastapi_example
+from tests.plugin.shop import shop
 
 if TYPE_CHECKING:
     import subprocess
@@ -153,105 +155,91 @@ def serving(example: Example, *options: str, **env: str) -> Iterator[Served]:
             pipe.close()
 
 
-@pytest.fixture
-def served_shop(example: Example) -> Example:
-    """A shop with seeds. Its conftest file prints when its fixtures are set up."""
-    files = shop(example, conftest=CONFTEST, seeds=SEEDS)
-    return files.with_files(app=APP, test_never="raise AssertionError('imported')")
-
-
-def test_levels_of_another_language(served_shop: Example) -> None:
-    """P1, P2, P3: requests see a seed. Leaving a level restores the database."""
-    with serving(served_shop, "--seeds", "seeds") as served:
-        assert served.get("/orders")[0] == 503
-        for turn in range(2):
-            served.done("/level/enter", name=f"shop.spec.ts > buys {turn}")
-            served.done("/seed/sofa", amount=3)
-            assert served.done("/seed/order", item="desk") == {"id": 1}
-            assert served.post("/orders/sofa")[0] == 201
-            assert served.get("/orders") == (200, ["desk", "sofa"])
-            changes = served.done("/changes")["changes"]
-            assert [(one["table"], one["kind"]) for one in changes] == [
-                ("orders", "inserted"),
-                ("orders", "inserted"),
-                ("stock", "inserted"),
-            ]
-            assert "***" in changes[1]["after"].values()
-            assert changes[2]["after"] == {"item": "sofa", "amount": 2}
-            story = served.done("/story")["story"]
-            assert "POST /orders/sofa 201" in story
-            assert "s3cret" not in story
-            assert served.done("/level/reset", name="anew")["problems"] == []
-            assert served.get("/orders") == (200, [])
-            assert served.done("/level/leave") == {"problems": []}
-        assert served.end() == 0
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server for all tests of levels. Each of them leaves its level."""
+    files = {"conftest": CONFTEST, "seeds": SEEDS, "test_never": "raise AssertionError('imported')"}
+    example = shop(fastapi_example(tmp_path_factory.mktemp("served")), **files)
+    lost = "-Werror::pytest_arena.LostWriteWarning"
+    with serving(example, "--seeds", "seeds", lost) as served:
+        yield served
+        assert served.end() == 1
     assert served.said.count("THE RUN BEGINS") == served.said.count("THE RUN ENDS") == 1
     assert "begins level[shop.spec.ts > buys 1]" in served.said
-    assert "4 passed" in served.said
-    assert not (served_shop.folder / "shop.db").exists()
+    assert not (example.folder / "shop.db").exists()
 
 
-def test_requests_that_are_refused(served_shop: Example) -> None:
+def test_levels_of_another_language(served: Served) -> None:
+    """P1, P2, P3: requests see a seed. Leaving a level restores the database."""
+    assert served.get("/orders")[0] == 503
+    for turn in range(2):
+        served.done("/level/enter", name=f"shop.spec.ts > buys {turn}")
+        served.done("/seed/sofa", amount=3)
+        assert served.done("/seed/order", item="desk") == {"id": 1}
+        assert served.post("/orders/sofa")[0] == 201
+        assert served.get("/orders") == (200, ["desk", "sofa"])
+        changes = served.done("/changes")["changes"]
+        assert [(one["table"], one["kind"]) for one in changes] == [
+            ("orders", "inserted"),
+            ("orders", "inserted"),
+            ("stock", "inserted"),
+        ]
+        assert "***" in changes[1]["after"].values()
+        assert changes[2]["after"] == {"item": "sofa", "amount": 2}
+        story = served.done("/story")["story"]
+        assert "POST /orders/sofa 201" in story
+        assert "s3cret" not in story
+        assert served.done("/level/reset", name="anew")["problems"] == []
+        assert served.get("/orders") == (200, [])
+        assert served.done("/level/leave") == {"problems": []}
+
+
+def test_requests_that_are_refused(served: Served) -> None:
     """A request without the token, or with a wrong path, changes nothing."""
-    with serving(served_shop, "--seeds", "seeds") as served:
-        for path in ("/level/enter", "/seed/sofa", "/changes", "/nowhere"):
-            assert served.ask(path, key="open")[0] == 401
-        assert served.ask("/level/leave")[0] == 409
-        assert served.ask("/nowhere")[0] == 404
-        headers = {"Authorization": f"Bearer {WORD}"}
-        assert asked("POST", f"{served.control}/level/enter", headers, b"[]")[0] == 400
-        served.done("/level/enter")
-        assert served.ask("/level/enter")[0] == 409
-        for name in ("nix", "_secret", "run"):
-            status, answer = served.ask(f"/seed/{name}")
-            assert (status, "A101" in answer["error"]) == (500, True)
-        status, answer = served.ask("/seed/broken")
-        assert "LookupError: by purpose" in answer["error"]
-        assert served.done("/changes") == {"changes": []}
-        assert served.done("/level/leave") == {"problems": []}
-        assert served.end(signal.SIGINT) == 0
+    for path in ("/level/enter", "/seed/sofa", "/changes", "/nowhere"):
+        assert served.ask(path, key="open")[0] == 401
+    assert served.ask("/level/leave")[0] == 409
+    assert served.ask("/nowhere")[0] == 404
+    headers = {"Authorization": f"Bearer {WORD}"}
+    assert asked("POST", f"{served.control}/level/enter", headers, b"[]")[0] == 400
+    served.done("/level/enter")
+    assert served.ask("/level/enter")[0] == 409
+    for name in ("nix", "_secret", "run"):
+        status, answer = served.ask(f"/seed/{name}")
+        assert (status, "A101" in answer["error"]) == (500, True)
+    status, answer = served.ask("/seed/broken")
+    assert "LookupError: by purpose" in answer["error"]
+    assert served.done("/changes") == {"changes": []}
+    assert served.done("/level/leave") == {"problems": []}
 
 
-def test_a_level_with_a_problem(served_shop: Example) -> None:
+def test_a_level_with_a_problem(served: Served) -> None:
     """P9: the command that leaves it returns the problem. The next level is not affected."""
-    with serving(served_shop, "-Werror::pytest_arena.LostWriteWarning") as served:
-        served.done("/level/enter")
-        served.post("/orders/chair")
-        assert served.post("/pay/1")[0] == 200
-        status, told = served.ask("/level/leave")
-        assert (status, "LostWriteWarning" in told["problems"][0]) == (500, True)
-        served.done("/level/enter")
-        served.post("/pay/1")  # 500: there is no such order
-        assert "AttributeError" in served.done("/story")["story"]
-        assert served.done("/level/leave") == {"problems": []}
-        assert served.end() == 1
+    served.done("/level/enter")
+    assert served.post("/forgets/vase")[0] == 200
+    status, told = served.ask("/level/leave")
+    assert (status, "LostWriteWarning" in told["problems"][0]) == (500, True)
+    served.done("/level/enter")
+    served.post("/settle/1")  # 500: there is no such order
+    assert "AttributeError" in served.done("/story")["story"]
+    assert served.done("/level/leave") == {"problems": []}
 
 
-def test_a_port_that_is_taken(served_shop: Example) -> None:
+def test_a_port_that_is_taken(example: Example) -> None:
     """It says which, and how to have another."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        with serving(served_shop, "--port", port) as served:
+        with serving(example, "--port", port) as served:
             assert served.end() == 2
     assert f"cannot listen on port {port} of this machine" in served.said
     assert "Traceback" not in served.said
 
 
-@pytest.mark.parametrize(
-    "env, change, words",
-    [
-        ({TOKEN: ""}, ("", ""), f"{TOKEN} is not set"),
-        ({}, ("arena_app = app:app", "arena_app = app:nix"), "has no attribute 'nix'"),
-    ],
-)
-def test_what_cannot_begin(
-    served_shop: Example, env: dict[str, str], change: tuple[str, str], words: str
-) -> None:
+def test_without_a_token_it_does_not_begin(example: Example) -> None:
     """A sentence and a status, without a traceback."""
-    with serving(served_shop.change("pytest.ini", *change), **env) as served:
-        assert served.end() == 2
-    assert words in served.said
-    assert "Traceback" not in served.said
+    called = arena("serve", folder=example.write())
+    assert called.status == 2
+    assert f"{TOKEN} is not set" in called.output + called.errors
 
 
 PARENT = """
@@ -262,10 +250,10 @@ os._exit(9)
 """
 
 
-def test_it_ends_with_the_process_that_started_it(served_shop: Example) -> None:
+def test_it_ends_with_the_process_that_started_it(example: Example) -> None:
     """P7: a runner that dies leaves no server."""
     command = (sys.executable, "-c", CALL, "serve", *PLUGINS)
-    parent = served_shop.start_python("-c", PARENT, *command, env={TOKEN: WORD})
+    parent = shop(example).start_python("-c", PARENT, *command, env={TOKEN: WORD})
     served = Served(parent)
     served.done("/level/enter")
     served.post("/orders/chair")

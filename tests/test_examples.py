@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PRODUCTION = "postgresql+asyncpg://me:s3cret@db.example.org/app"
 
 
 def copy(name: str, folder: Path) -> Path:
@@ -55,20 +54,6 @@ def developers_database() -> Iterator[str]:
 def test_battle_d_by_its_demo(tmp_path: Path) -> None:
     """P1, P2, P3, P4, P9: each scenario is proven, and the developer's file is unchanged."""
     assert "scenarios: 5 of 5 proven" in python(copy("battle_d", tmp_path), "demo.py")
-
-
-def test_battle_d_on_postgresql(tmp_path: Path) -> None:
-    """P1, P2, P3: the app's URL names a server that no test may reach."""
-    env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"], "DATABASE_URL": PRODUCTION}
-    output = python(
-        copy("battle_d", tmp_path),
-        "-m",
-        "pytest",
-        "-W",
-        "error::pytest_arena.ArenaWarning",
-        env=env,
-    )
-    assert "scenarios: 5 of 5 proven" in output
 
 
 def test_guestbook(tmp_path: Path) -> None:

@@ -124,40 +124,24 @@ def test_public_names_are_there_when_they_are_asked_for() -> None:
         _ = pytest_arena.Arenas
 
 
-def pyright(*arguments: str, folder: Path) -> dict[str, Any]:
-    """What pyright says of this environment, as an editor asks it."""
-    pytest.importorskip("basedpyright", reason="the group lint of pyproject.toml has it")
-    scripts = Path(sys.executable).parent
-    done = subprocess.run(
-        [str(scripts / "basedpyright"), "--outputjson", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
-    )
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
-
-
-def test_nothing_public_is_left_to_be_inferred(tmp_path: Path) -> None:
-    """Each type checker infers in its own way."""
-    said = pyright("--ignoreexternal", "--verifytypes", "pytest_arena", folder=tmp_path)
-    completeness = said["typeCompleteness"]
-    unknown = [one["name"] for one in completeness["symbols"] if not one["isTypeKnown"]]
-    assert completeness["completenessScore"] == 1, unknown
-    assert completeness["exportedSymbolCounts"]["withKnownType"] > len(pytest_arena.__all__)
-
-
 def test_pyright_reads_the_types_that_mypy_reads(tmp_path: Path) -> None:
     """What is asserted above, and what is planted below it."""
+    pytest.importorskip("basedpyright", reason="the group lint of pyproject.toml has it")
     planted = tmp_path / "test_planted.py"
     wrong = "def typed_wrong(arena: Arena) -> None:\n    assert_type(arena.session(), Session)\n"
     planted.write_text(f"{Path(__file__).read_text('utf-8')}\n\n{wrong}", encoding="utf-8")
-    told = pyright(str(planted), folder=tmp_path)["generalDiagnostics"]
+    scripts = Path(sys.executable).parent
+    done = subprocess.run(
+        [str(scripts / "basedpyright"), "--outputjson", str(planted)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
+    )
     lines = [
         one["range"]["start"]["line"]
-        for one in told
+        for one in json.loads(done.stdout)["generalDiagnostics"]
         if one.get("rule") == "reportAssertTypeFailure"
     ]
     assert lines == [len(planted.read_text("utf-8").splitlines()) - 1]

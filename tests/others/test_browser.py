@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.others.conftest import BROWSER, PROGRAMS
-from tests.plugin.shop import APP, shop
+from tests.plugin.shop import shop
 
 if TYPE_CHECKING:
     from tests.example import Example
@@ -99,7 +99,7 @@ def test_fails(page):
 
 def test_a_browser_on_the_tests_database(example: Example) -> None:
     """P1, P2: the test sees what the browser writes, and its report names the request."""
-    suite = shop(example, test_it=TESTS, conftest=CONFTEST).with_files(app=APP + PAGE)
+    suite = shop(example, page=PAGE, test_it=TESTS, conftest=CONFTEST)
     run = suite.run("-p", "pytest_playwright.pytest_playwright")
     run.expect(status=1, passed=4, failed=1).never_says("cut off", "left a task")
     run.says("console: there are", "POST /orders/chair 201", "+ orders")

@@ -49,15 +49,10 @@ def test_a_column_without_a_migration_is_named_by_every_run(project: Example) ->
     """The run that builds the template names it, and so does one that has it from the cache."""
     project = project.change("pytest.ini", "arena_seed = seed:seed\n", "")
     project = project.with_files(test_names=TESTS.replace("== 1", "== 0"))
-    run = project.run().expect(passed=1)
-    run.never_says(DIFFERENCE)
     lacking = with_a_new_column(project)
     for template in ("template built", "template from the cache"):
         run = lacking.run().expect(passed=1)
         run.says(template, DIFFERENCE, "add_column", "dancers", "title")
-    added = 'sa.Column("title", sa.String), '
-    project = lacking.change(FIRST, 'sa.Column("name"', f'{added}sa.Column("name"')
-    project.run().expect(passed=1).never_says(DIFFERENCE)
 
 
 def test_what_env_py_leaves_out_is_not_compared(project: Example) -> None:

@@ -46,14 +46,13 @@ async def test_wide(wide, client, turn):
     assert (await client.post("/dancers/Dune")).status_code == 201
 """
 SEED = """
-import os
 from app import Dancer
 
 VERSION = "{version}"
 
 
 async def seed(session):
-    with open(os.environ.get("BUILT", "built"), "a") as file:
+    with open("built", "a") as file:
         file.write("x")
     session.add(Dancer(name="Sand"))
 """
@@ -157,42 +156,26 @@ LOUD = "\n    loud: Mapped[bool] = mapped_column(default=False)"
 def test_runs_of_two_versions_of_a_project_at_once(
     example: Example, server: PrivateServer, tmp_path: Path
 ) -> None:
-    """Each has its template. Neither sees or drops what is the other's, also in a sweep."""
+    """On two machines, which share the URL of a server alone.
+
+    Each has its template. Neither sees or drops what is the other's, also in a sweep.
+    """
     runs = []
     for name, other in (("a", "b"), ("b", "a")):
-        env = {"HERE": str(tmp_path / name), "OTHER": str(tmp_path / other)}
+        env = {
+            "ARENA_DATABASE": server.url,
+            "ARENA_CACHE": str(tmp_path / name / "cache"),
+            "ARENA_CLUSTERS": str(tmp_path / name / "clusters"),
+            "HERE": str(tmp_path / name),
+            "OTHER": str(tmp_path / other),
+        }
         folder = example.folder.parent / name / "shop"
         copy = replace(project(example, "checkout", test_it=TOGETHER), folder=folder)
         if name == "a":
             copy = copy.change("app.py", NAME, NAME + LOUD)
-        runs.append(copy.start(env={**server.env, **env}))
+        runs.append(copy.start(env=env))
     server.arena("sweep")
     for output in [ended(run) for run in runs]:
         assert "4 of 4 tests had a separate database, and 4 changed it" in output
         assert "template built in" in output
-    server.check_clean()
-
-
-def test_machines_that_share_only_the_url_of_a_server(
-    example: Example, server: PrivateServer
-) -> None:
-    """They have other caches, folders and homes. One of them builds the template for all."""
-    built = example.folder.parent / "built"
-    runs = []
-    for number in (1, 2, 3):
-        home = example.folder.parent / f"machine{number}"
-        (home / "tmp").mkdir(parents=True)
-        env = {
-            "ARENA_DATABASE": server.url,
-            "ARENA_CACHE": str(home / "cache"),
-            "ARENA_CLUSTERS": str(home / "clusters"),
-            "HOME": str(home),
-            "TMPDIR": str(home / "tmp"),
-            "BUILT": str(built),
-        }
-        machine = project(replace(example, folder=home / "work"), "machines")
-        runs.append(machine.start(env=env))
-    for output in [ended(run) for run in runs]:
-        assert "6 of 6 tests had a separate database" in output
-    assert built.read_text() == "xxx"
     server.check_clean()

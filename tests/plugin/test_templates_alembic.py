@@ -97,14 +97,12 @@ def with_migrations(example: Example, env: str) -> Example:
 
 
 def test_a_changed_migration_is_run_pitfall_127(example: Example) -> None:
-    """A migration that is added or edited makes another template."""
+    """A migration that is added makes another template."""
     project = with_migrations(example, SYNC_ENV)
     run = project.run().expect(passed=2).says("template built")
     assert not (run.folder / "dev.db").exists()
     more = project.with_paths({"migrations/versions/second.py": SECOND})
     more.run().expect(status=1, failed=2).says("'Migrated'", "template built")
-    edited = more.change("migrations/versions/second.py", "'Migrated'", "'Edited'")
-    edited.run().expect(status=1, failed=2).never_says("Migrated").says("'Edited'")
 
 
 def test_a_migration_that_fails_says_its_own_line_once(example: Example) -> None:
@@ -123,24 +121,6 @@ def test_a_migration_that_fails_says_its_own_line_once(example: Example) -> None
     )
     assert len(re.findall("cause: migrations/versions/first.py:7", run.output)) == 2
     assert len(re.findall("where the build failed", run.output)) == 1
-
-
-# A driver that is not there, for a product that this version does not isolate.
-DRIVER = """
-import types
-driver = types.SimpleNamespace(paramstyle="pyformat", Error=OSError)
-engine = create_engine("mssql+pymssql://me:s3cret@db/shop", module=driver)
-"""
-
-
-def test_migrations_that_lead_to_another_product_are_refused_without_its_password(
-    example: Example,
-) -> None:
-    """A database that does not fit: nothing connects, and the message names env.py's line."""
-    env = SYNC_ENV.replace('engine = create_engine("sqlite:///dev.db")\n', DRIVER)
-    run = with_migrations(example, env).run().expect(status=1, failed=2)
-    run.says("arena_schema = alembic.ini failed: refused: a connection to mssql://db")
-    run.says("migrations/env.py:12 with engine.connect() as connection:").never_says("s3cret")
 
 
 def test_a_folder_without_env_py_is_a_mistake_of_configuration(example: Example) -> None:

@@ -59,8 +59,6 @@ def test_a_login_that_is_no_superuser_gets_clones(
     run = project.run("test_it.py", env=limited).expect(1, passed=2, errors=1)
     run.says("is no superuser. For undo: the URL of a superuser in arena_database")
     run.says("isolation='undo' is not available: the role arena_test_")
-    named = project.run("test_it.py", "--arena-isolation=undo", env=limited)
-    named.expect(1, passed=1, failed=2).says("arena_isolation = undo: the role arena_test_")
 
 
 def test_a_seed_that_policies_stop_names_the_right(
@@ -74,13 +72,11 @@ def test_a_seed_that_policies_stop_names_the_right(
 
 
 def test_isolations_that_sqlite_does_not_have(example: Example) -> None:
-    """Undo is an error, also by a marker. rollback is copy, and a line says so."""
-    project = example.with_files(test_it=USING.format("it"))
-    run = project.run("test_it.py", "--arena-isolation=undo").expect(1, failed=1)
-    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, rollback)")
+    """Undo is an error. rollback is copy, and a line says so."""
     marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING.format('it')}"
-    both = f"{marked}\n\n{USING.format('later')}"
-    run = example.with_files(test_it=both).run("test_it.py").expect(1, passed=1, failed=1)
+    project = example.with_files(test_it=f"{marked}\n\n{USING.format('later')}")
+    run = project.run("test_it.py", "--arena-isolation=rollback").expect(1, passed=1, failed=1)
     run.says("isolation='undo' is not available: SQLite", "does not have it")
-    run = project.run("test_it.py", "--arena-isolation=rollback").expect(passed=1)
     run.says("rollback on SQLite is copy")
+    run = project.run("test_it.py::test_later", "--arena-isolation=undo").expect(1, failed=1)
+    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, rollback)")

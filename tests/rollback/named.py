@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_arena._postgresql._control import literal
-from tests.servers.postgresql import URL, rows, run
+from pytest_arena._postgresql._control import literal, open_control
+from tests.servers.postgresql import URL, address, run
 
 if TYPE_CHECKING:
     from tests.example import Example, Run
@@ -29,13 +30,12 @@ Content: TypeAlias = "dict[str, list[str]]"
 
 def content(database: str) -> Content:
     """Return all catalogs, rows and sequences of a database, without what autovacuum writes."""
-    tables = [str(name) for (name,) in rows(CATALOGS, database)]
-    query = f"SELECT (to_jsonb(t) - {literal(COUNTED)}::text[])::text FROM "
     dump: Content = {}
-    for table in tables:
-        dump[table] = [
-            str(row) for (row,) in rows(f"{query}(SELECT * FROM {table}) t ORDER BY 1", database)
-        ]
+    with closing(open_control(address(database))) as control:
+        for (table,) in control.rows(CATALOGS):
+            query = f"SELECT (to_jsonb(t) - {literal(COUNTED)}::text[])::text"
+            found = control.rows(f"{query} FROM (SELECT * FROM {table}) t ORDER BY 1")
+            dump[table] = [str(row) for row in found]
     return dump
 
 

@@ -185,7 +185,7 @@ class Result:
         for phase in self.phases.get(story, []):
             tests.setdefault(phase["test"], []).append(phase)
         if not tests:
-            return [f"{story} did not run: test_whole[{self.suite}] says why"]
+            return [f"{story} did not run: {self.suite}-whole says why"]
         found: list[str] = []
         for test, phases in tests.items():
             found += [f"{test}: {problem}" for problem in _problems(phases)]
@@ -199,7 +199,7 @@ class Result:
             found.append(f"the session did not end ({self.ended})\n{self.output}")
         for story in sorted((self.collected | {*self.phases}) - stories):
             found.append(f"{story} has no test in the outer suite")
-        for path in sorted((self.place / "project").glob("shop.db*")):
+        for path in sorted((self.place / "project").glob("*.db*")):
             found.append(f"the app has reached the developer's file {path.name}")
         for story in sorted(self._golden().keys() - stories):
             found.append(f"the golden file has {story}, which is no test")

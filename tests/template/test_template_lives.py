@@ -69,7 +69,6 @@ def test_a_schema_is_built_again_if_its_ddl_or_script_changes(
     one = project(example, "city")
     two = project(example, "town")
     one.run().expect(passed=1).says(BUILT, "kept for the next run")
-    one.run().expect(passed=1).says(CACHED)
     two.run().expect(passed=1).says(BUILT)
     one.run().expect(passed=1).says(CACHED)
 
@@ -113,7 +112,6 @@ def test_a_function_with_arena_files_runs_if_their_bytes_change(example: Example
     for number, change in enumerate(changes.items()):
         project = project.with_paths(dict([change]))
         project.run().expect(passed=1).says(BUILT)
-        project.run().expect(passed=1).says(CACHED)
         assert _builds(project) == "f" * (number + 2)
 
 
@@ -139,13 +137,12 @@ def test_a_listener_runs_in_each_run_and_a_ddl_if_its_text_changes(example: Exam
     imports = "\nfrom sqlalchemy import DDL, event, text\n"
     project = _with_schema(example, "app:Base")
     app = project.files["app.py"] + imports
-    for _ in range(2):
-        run = project.with_files(app=app + LISTENER).run("-s").expect(passed=1)
-        run.says("['Rock']", BUILT).never_says("kept for")
+    run = project.with_files(app=app + LISTENER).run("-s").expect(passed=1)
+    run.says("['Rock']", BUILT).never_says("kept for")
     for name in ("Wave", "Tide"):
         with_ddl = project.with_files(app=app + DDL.format(name))
         with_ddl.run("-s").expect(passed=1).says(f"['{name}']", BUILT, "kept for the next run")
-        with_ddl.run("-s").expect(passed=1).says(f"['{name}']", CACHED)
+    with_ddl.run("-s").expect(passed=1).says("['Tide']", CACHED)
 
 
 OTHER = """

@@ -38,15 +38,6 @@ def same_content(arena, request):
         assert content(arena.url) == SEEDED
 
 
-def pytest_addoption(parser):
-    parser.addini("reverse", "run the tests in reverse order", type="bool")
-
-
-def pytest_collection_modifyitems(config, items):
-    if config.getini("reverse"):
-        items.reverse()
-
-
 @pytest.fixture
 def dialect():
     return engine.dialect.name

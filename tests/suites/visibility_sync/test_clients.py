@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from models import Order
-from sqlalchemy import select
+from sqlalchemy import select, text
 from starlette.testclient import TestClient
-from sync_app import app, maker
+from sync_app import app, engine, maker
 
 turns = pytest.mark.parametrize("turn", [1, 2])
 
@@ -56,3 +56,10 @@ def test_requests_of_several_threads_find_what_is_pending(test_client, db_sessio
 def test_a_commit_that_the_app_forgot_is_not_seen(test_client):
     test_client.post("/forgets/vase")
     assert test_client.get("/orders").json() == []
+
+
+@pytest.mark.skipif(engine.dialect.name == "sqlite", reason="SQLite has no such statement")
+@pytest.mark.expect("A201", at="CREATE DATABASE")
+def test_a_test_database_of_the_suite_is_refused():
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text('CREATE DATABASE "shop-test" TEMPLATE template1'))

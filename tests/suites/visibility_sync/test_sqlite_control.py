@@ -1,5 +1,6 @@
 """SQLite's transactions as SQLAlchemy's documentation and the driver offer to control them."""
 
+import sqlite3
 import sys
 
 import pytest
@@ -45,3 +46,16 @@ def test_savepoints_rollbacks_and_ddl(engine, turn):
         connection.execute(text("DELETE FROM stock"))
         connection.rollback()
     assert stock(engine) == sorted([*before, "extra"])
+
+
+KEPT = []
+
+
+def test_a_closed_connection_holds_no_lock_while_a_cursor_exists(arena, test_client):
+    connection = sqlite3.connect(arena.url.partition("///")[2])
+    connection.execute("INSERT INTO stock (item, amount) VALUES ('vase', 1)")
+    rows = connection.execute("SELECT 1 UNION SELECT 2")
+    next(rows)
+    KEPT.append(rows)
+    connection.close()
+    assert test_client.post("/orders/chair").status_code == 201

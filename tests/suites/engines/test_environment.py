@@ -1,0 +1,46 @@
+"""The variable leads to the test's database from the first import."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from conftest import AT_IMPORT
+from orders import add, engine, items
+from sqlalchemy import create_engine
+
+by_new_value = create_engine(AT_IMPORT)
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+def test_the_value_is_another_one_before_any_import():
+    assert "shop.db" in AT_IMPORT
+    assert Path(AT_IMPORT.removeprefix("sqlite:///")).parent != Path.cwd()
+    assert type(by_new_value.pool) is type(engine.pool)
+
+
+@turns
+def test_old_and_new_value_mean_one_database(turn):
+    add(by_new_value, "new")
+    add(engine, "old")
+    assert items(engine) == items(by_new_value) == ["new", "old"]
+
+
+def test_a_driver_that_reads_the_variable():
+    add(engine, "vase")
+    raw = sqlite3.connect(AT_IMPORT.removeprefix("sqlite:///"))
+    assert raw.execute("SELECT item FROM orders").fetchall() == [("vase",)]
+    raw.close()
+
+
+@turns
+def test_a_fixture_sets_the_variable(turn, monkeypatch, made):
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///shop.db")
+    add(made(os.environ["DATABASE_URL"]), "vase")
+    assert items(by_new_value) == ["vase"]
+
+
+@turns
+def test_an_app_that_reads_a_url_of_its_own(turn, made):
+    with made("sqlite:///from_dotenv.db").begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE mine (a)")

@@ -1,0 +1,19 @@
+"""Another product is refused, and so is what needs an option that is not set."""
+
+import pytest
+import third_party
+from sqlalchemy import create_engine
+
+
+@pytest.mark.expect("A202", at="fake://me")
+def test_another_product():
+    create_engine("fake://me:hush@db.example.com:1234/shop?password=hush").connect()
+
+
+def test_an_allowed_one():
+    with create_engine("fake://me:hush@ok.example.com:1234/shop").connect():
+        assert len(third_party.reached) == 1
+
+
+@pytest.mark.expect("A101")
+def test_a_client_without_an_app(client): ...

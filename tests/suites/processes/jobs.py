@@ -1,0 +1,52 @@
+"""What other processes do with the shop."""
+
+import asyncio
+import multiprocessing
+import sys
+
+from async_app import engine, maker
+from models import Order
+from sqlalchemy import create_engine, text
+
+INSERT = text("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
+
+
+def sync_url(url):
+    return url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+
+
+def add():
+    async def main():
+        async with maker.begin() as session:
+            session.add(Order(item="vase"))
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+def add_by_url(url):
+    made = create_engine(sync_url(url))
+    with made.begin() as connection:
+        connection.execute(INSERT)
+    made.dispose()
+
+
+def items_by_url(url):
+    made = create_engine(sync_url(url))
+    with made.connect() as connection:
+        found = connection.scalars(text("SELECT item FROM orders")).all()
+    made.dispose()
+    return found
+
+
+def add_by_grandchild():
+    process = multiprocessing.get_context("spawn").Process(target=add)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        name, url = line.split()
+        print(globals()[name](url), flush=True)

@@ -1,0 +1,134 @@
+"""Another process works on the test's database, and its changes are restored."""
+
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+import jobs
+import pytest
+from sqlalchemy import create_engine
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+engine = create_engine(jobs.sync_url(str(jobs.engine.url)))
+
+by_variable = pytest.mark.skipif(
+    engine.dialect.name != "sqlite", reason="of a server, arena.url and arena.process tell it"
+)
+
+
+def insert():
+    with engine.begin() as connection:
+        connection.execute(jobs.INSERT)
+
+
+def run(how, *call):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(how)) as pool:
+        return pool.submit(*call).result()
+
+
+def forked_pool():
+    pool = multiprocessing.get_context("fork").Pool(1)
+    pool.apply(int)
+    return pool
+
+
+EARLY = forked_pool()
+
+
+@by_variable
+@pytest.mark.parametrize("how", ["spawn", "forkserver"])
+def test_of_multiprocessing(test_client, how):
+    run(how, jobs.add)
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+@by_variable
+def test_a_process_of_such_a_process(test_client):
+    run("spawn", jobs.add_by_grandchild)
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+def test_by_the_tests_url(arena, test_client):
+    run("spawn", jobs.add_by_url, arena.url)
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+def test_without_a_database():
+    assert run("spawn", abs, -1) == 1
+
+
+@pytest.fixture(scope="session")
+def forked():
+    with forked_pool() as pool:
+        yield pool
+
+
+@turns
+def test_a_fork_of_a_fixture(forked, test_client, turn):
+    forked.apply(insert)
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+def test_a_fork_of_a_time_before_any_test():
+    with pytest.raises(Exception, match="forked before"):
+        EARLY.apply(insert)
+
+
+def test_it_has_written_nothing(test_client):
+    assert test_client.get("/orders").json() == []
+    EARLY.terminate()
+
+
+def test_a_fork_is_the_first_to_connect(test_client):
+    process = multiprocessing.get_context("fork").Process(target=insert)
+    process.start()
+    process.join()
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+@by_variable
+@turns
+def test_a_command_is_the_first_to_connect(turn):
+    done = subprocess.run([sys.executable, "sells.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == "['chair', 'lamp']\n"
+
+
+def test_a_command_with_the_tests_url(arena, test_client):
+    subprocess.run([sys.executable, "sells.py", arena.url], check=True)
+    assert test_client.post("/orders/chair").status_code == 404
+
+
+@pytest.fixture(scope="session")
+def elsewhere():
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "jobs.py"], stdin=pipe, stdout=pipe, text=True)
+
+    def ask(*words):
+        print(*words, file=process.stdin, flush=True)
+        return process.stdout.readline().strip()
+
+    yield ask
+    process.communicate()
+
+
+@turns
+def test_only_a_worker_uses_the_database(arena, elsewhere, turn):
+    assert elsewhere("items_by_url", arena.url) == "[]"
+    elsewhere("add_by_url", arena.url)
+    assert elsewhere("items_by_url", arena.url) == "['vase']"
+
+
+URLS = []
+
+
+def test_the_url_is_given_to_a_worker(arena):
+    URLS.append(arena.url)
+
+
+def test_which_writes_later(elsewhere):
+    elsewhere("add_by_url", URLS[0])
+
+
+def test_and_it_is_restored(test_client):
+    assert test_client.get("/orders").json() == []
