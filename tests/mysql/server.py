@@ -45,11 +45,6 @@ def certificate(folder: Path) -> Path:
     return folder / "cert.pem"
 
 
-def _of_data(options: tuple[str, ...]) -> list[str]:
-    """Return the options that the data must be created with."""
-    return [option for option in options if option.startswith("--lower-case")]
-
-
 class PrivateServer:
     """A server whose data ends with it."""
 
@@ -64,7 +59,7 @@ class PrivateServer:
         data = self.folder / "data"
         # A server that starts deletes the temporary tables of others in its folder. They crash.
         place = (f"--datadir={data}", f"--tmpdir={self.folder}")
-        common = ("--no-defaults", f"--user={user}", *place, *_of_data(options))
+        common = ("--no-defaults", f"--user={user}", *place)
         subprocess.run(
             [installer, *common, "--auth-root-authentication-method=normal"],
             check=True,
@@ -92,14 +87,10 @@ class PrivateServer:
         while Path(f"/proc/{pid}").exists():
             time.sleep(0.02)
 
-    def halt(self) -> None:
-        """Stop the server, and keep its data."""
-        self.process.terminate()
-        self.process.wait()
-
     def stop(self) -> None:
         """Stop the server and remove its data."""
-        self.halt()
+        self.process.terminate()
+        self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
