@@ -27,7 +27,11 @@ from pytest_arena.errors import ProductionDatabaseError, RefusedError, UnknownDa
 
 PLACE = ({SERVER.host!r}, {SERVER.port}, {SERVER.user!r}, {SERVER.database!r})
 ADDRESS = Address("postgresql", *PLACE)
-TARGET = ConnectTarget(Key("server", "postgresql/shop"), "", (1, 1), ADDRESS)
+ENDED = []
+ISOLATION = SimpleNamespace(end=lambda pid, *_, cancel: ENDED.append(pid))
+PRODUCT = SimpleNamespace(users=SimpleNamespace(login_of=lambda *_: None))
+BASE = SimpleNamespace(isolation=ISOLATION, product=PRODUCT)
+TARGET = ConnectTarget(Key("server", "postgresql/shop"), "", (1, 1), ADDRESS, database=BASE)
 ALLOWED = "postgresql://127.0.0.1:{SERVER.port}/template1"
 OUTSIDE = "host=192.0.2.1 dbname=shop user=u password=secret"
 DSN = "postgresql://u:secret@192.0.2.1/shop"
@@ -43,7 +47,7 @@ class Resolver:
     def provisioned(self):
         database = SimpleNamespace(target=TARGET, is_shared=False)
         ours = lambda asked: database if asked.database == ADDRESS.database else None
-        return [SimpleNamespace(product=SimpleNamespace(live_at=ours))]
+        return [SimpleNamespace(product=SimpleNamespace(name="postgresql", live_at=ours))]
     def is_named_by_engine(self, asked):
         engines = map(requested_by_engine, known_engines.find())
         return asked.database in [engine.database for engine in engines]
@@ -135,7 +139,7 @@ for way in ALL:
     assert "# here" in cause, (way, cause)
     assert "secret" not in str(error) and "postgresql://192.0.2.1:5432/shop" in str(error), error
 assert len(arena.ledger.refusals) == len(ALL), arena.ledger.refusals
-assert not CONNECTIONS.of_tests() and not arena.opened
+assert not arena.opened
 print("all refused")
 """
 
@@ -174,24 +178,20 @@ for way in ALL[:-1]:
     assert all(is_async == ("async" in way.__name__) for *_, is_async in arena.asked), arena.asked
 assert not arena.ledger.refusals
 
-CONNECTIONS.end(7, lambda *_: None)
-ended = []
+CONNECTIONS.end(7)
 first, second = psycopg.connect(DSN), psycopg2.connect(DSN)
 arena.level = 8
 third = psycopg2.connect(DSN)
-CONNECTIONS.end(7, lambda target, pid: ended.append((target, pid)))
-assert ended == [(TARGET, one.info.backend_pid) for one in (first, second)], ended
-assert [raw.reference() for raw in CONNECTIONS.of_tests()] == [third]
+CONNECTIONS.end(7)
+assert CONNECTIONS.find(third) and not CONNECTIONS.find(first) and not CONNECTIONS.find(second)
+assert ENDED[-2:] == [one.info.backend_pid for one in (first, second)], ENDED
 for one in (first, second, third):
     one.close()
-del one, third
-CONNECTIONS.end(None, lambda *_: None)
-assert not CONNECTIONS.of_tests()
 
 async def both():
     one = await asyncpg.connect(DSN, server_settings={"search_path": "app"})
     assert await one.fetchval("SHOW search_path") == "app"
-    assert [raw.reference() for raw in CONNECTIONS.of_tests()] == [one]
+    assert CONNECTIONS.find(one)
     await one.close()
 asyncio.run(both())
 """,
