@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         databases.add_subparsers(metavar="COMMAND", required=True).add_parser
     )
 
-    serve = _add(add, "serve", _serve, _SERVE)
+    serve = _add(add, "serve", _do_serve, _SERVE)
     serve.set_defaults(takes_others=True)
     for name, what in (("--port", "the app"), ("--control-port", "its control")):
         about = f"the port of {what} (default: a free one)"
@@ -68,23 +68,22 @@ def _parser() -> argparse.ArgumentParser:
     about = "the module with the functions that POST /seed/NAME calls with a session"
     serve.add_argument("--seeds", default="", metavar="MODULE", help=about)
 
-    init = _add(add, "init", _init, _INIT)
+    init = _add(add, "init", _do_init, _INIT)
     init.add_argument("--write", action="store_true", help="write both")
 
     scenarios = add("scenarios", help=_SCENARIOS)
     add = scenarios.add_subparsers(metavar="COMMAND", required=True).add_parser
     listing = _add(add, "list", _list_scenarios, _SCENARIOS)
     listing.add_argument("--json", action="store_true", help="print JSON")
-    about = "a file, a folder, a pattern"
-    listing.add_argument("specs", nargs="+", metavar="SPEC", help=about)
+    listing.add_argument("specs", nargs="+", metavar="SPEC", help="files or folders")
     return parser
 
 
 def _add_databases(add: AddCommand) -> None:
-    listing = _add(add, "list", _databases, _LIST)
+    listing = _add(add, "list", _do_databases, _LIST)
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(sweeps=False, everything=False)
-    sweep = _add(add, "sweep", _databases, _SWEEP)
+    sweep = _add(add, "sweep", _do_databases, _SWEEP)
     sweep.set_defaults(sweeps=True)
     about = "also remove templates, kept databases and private servers"
     sweep.add_argument("--all", action="store_true", dest="everything", help=about)
@@ -100,19 +99,20 @@ def _add(add: AddCommand, name: str, do: Any, about: str) -> argparse.ArgumentPa
     return parser
 
 
-def _databases(options: Options) -> int:
+# The import of a submodule would replace a function of its name.
+def _do_databases(options: Options) -> int:
     from pytest_arena._cli._databases import list_or_sweep  # noqa: PLC0415 - imports SQLAlchemy
 
     return list_or_sweep(options)
 
 
-def _serve(options: Options) -> int:
+def _do_serve(options: Options) -> int:
     from pytest_arena._cli._serve import serve  # noqa: PLC0415 - imports pytest
 
     return serve(options)
 
 
-def _init(options: Options) -> int:
+def _do_init(options: Options) -> int:
     from pytest_arena._cli._init import init  # noqa: PLC0415 - not for --help
 
     return init(writes=options.write)
