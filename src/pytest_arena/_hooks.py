@@ -8,16 +8,16 @@ import inspect
 import os
 import re
 import sys
+import traceback
 import unittest
 import warnings
 from contextlib import contextmanager
 from functools import partial
-from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena import _fixtures, _others
+from pytest_arena import _fixtures
 from pytest_arena._app._kind import is_frameworks_app
 from pytest_arena._config._read import Config, check_cache, load_config, marker_values
 from pytest_arena._fixtures import RUNS
@@ -34,7 +34,7 @@ from pytest_arena._run._summary import (
     summary_lines,
 )
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import ArenaError
+from pytest_arena.errors import ArenaError, ConfigError
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def pytest_collection_modifyitems(
     try:
         run.check()
         for item in items:
-            _others.refuse_fork(item)
+            _refuse_fork(item)
             item.stash[PLAN] = _plan_of(item, run)
         scenarios = config.stash[SCENARIOS]
         if scenarios is not None:
@@ -210,7 +210,7 @@ def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
     for marker in reversed(list(item.iter_markers("arena"))):
         place = str(_line_of(item))
         values.update(marker_values(marker.args, marker.kwargs, place=place))
-    _, _, function = _others.own_function(item)
+    _, _, function = _own_function(item)
     is_async = inspect.iscoroutinefunction(function)
     names = set(getattr(item, "fixturenames", ()))
     stage = Stage.SEEDED
@@ -290,7 +290,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             return (yield)
     except BaseException as error:
         # Otherwise the loop could wait for a statement for ever.
-        if _others.is_interruption(error):
+        if _is_interruption(error):
             run.interrupt()
         raise
 
@@ -333,7 +333,7 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     if issubclass(owner_class, unittest.TestCase):
         yield  # pytest-arena cannot enter the event loop of unittest's async test
         return
-    owner, attribute, function = _others.own_function(item)
+    owner, attribute, function = _own_function(item)
     test = run.current.running()
     replacement = conducted(function, test, is_example=owner is not item)
     setattr(owner, attribute, replacement)
@@ -521,7 +521,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     try:
         summary = summarize(run.config, run.databases, run.ledger)
     except Exception:  # noqa: BLE001 - pytest would print no report of a failed test
-        failure = f"pytest-arena could not write its summary:\n{format_exc()}"
+        failure = f"pytest-arena could not write its summary:\n{traceback.format_exc()}"
         summary = Summary(failures=(failure,))
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for line in run.finish():
@@ -577,3 +577,45 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_sep("=", "arena")
     for line in lines:
         terminalreporter.write_line(line)
+
+
+# Other plugins that affect a test.
+
+
+def _own_function(item: object) -> tuple[object, str, Any]:
+    """Return the object that has the test's function, the name of the attribute, and the function.
+
+    Under Hypothesis' ``@given`` the attribute is ``inner_test``, which plugins may replace.
+    """
+    function = getattr(item, "obj", None)
+    hypothesis = getattr(function, "hypothesis", None)
+    if hypothesis:
+        return hypothesis, "inner_test", hypothesis.inner_test
+    return item, "obj", function
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Return whether Ctrl-C or pytest-timeout interrupted a test."""
+    if isinstance(error, pytest.fail.Exception):
+        frames = traceback.walk_tb(error.__traceback__)
+        functions = [frame.f_code.co_name for frame, _ in frames]
+        return "timeout_sigalrm" in functions
+    return not isinstance(error, (Exception, pytest.skip.Exception))
+
+
+def _refuse_fork(item: Any) -> None:
+    """Refuse a test that pytest-forked would run in a fork of this process.
+
+    Raises:
+        ConfigError: the option ``--forked`` or the marker is set.
+    """
+    if not item.config.pluginmanager.has_plugin("pytest_forked"):
+        return
+    if item.config.getoption("forked") or item.get_closest_marker("forked"):
+        raise ConfigError(
+            f"pytest-forked would run {item.nodeid} in a fork of this process",
+            why="both processes would use the same connections to the test's database",
+            cause="the option --forked, or @pytest.mark.forked",
+            fix="remove it, or use pytest-xdist, which replaces a worker that crashes: "
+            "pytest -n 2",
+        )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database, Isolation
     from pytest_arena._run._apps import Apps
-    from pytest_arena._run._late_work import Tasks
+    from pytest_arena._run._leaks import Tasks
     from pytest_arena._run._processes import Process
     from pytest_arena._values import CodeLine
 

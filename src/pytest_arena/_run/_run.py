@@ -22,7 +22,7 @@ from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._owner import begin_phase, owned_by
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
-from pytest_arena._run._late_work import Tasks, TestOwner
+from pytest_arena._run._leaks import Tasks, TestOwner
 from pytest_arena._run._levels import FixtureLevels, Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena.errors import (

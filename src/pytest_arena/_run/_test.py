@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
-    from pytest_arena._run._late_work import Tasks, TestOwner
+    from pytest_arena._run._leaks import Tasks, TestOwner
     from pytest_arena._values import CodeLine, Plan
 
 
