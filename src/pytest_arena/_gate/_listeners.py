@@ -123,7 +123,6 @@ class Gate:
         pooled = PooledConnection.find(entry)
         if pooled is None:  # opened before pytest-arena was installed
             pooled = self._add_unknown(dbapi_connection, entry)
-        self.core.refuse_late()
         if pooled.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
@@ -141,7 +140,7 @@ class Gate:
         if pooled.handle is not None:
             pooled.handle.note_checkout()
         self.registry.check_out(pooled)
-        # The test may have ended since the first check, without seeing this checkout.
+        # Afterwards: a test that ends now either sees this checkout, or is over here.
         self.core.refuse_late()
 
     def checkin(self, _dbapi_connection: object, entry: Any) -> None:

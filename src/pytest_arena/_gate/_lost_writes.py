@@ -82,8 +82,6 @@ class LostWrites:
 
     def take(self) -> list[LostWork]:
         """Return the lost work of the current level since the last call."""
-        if not self.by_level:
-            return []
         lost = self.by_level.pop(self._core.serial(), [])
         for serial in [*self.by_level]:
             if serial > 0:  # of an earlier test

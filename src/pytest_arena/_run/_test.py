@@ -310,9 +310,9 @@ class RunningTest:
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        self.open_requests = [
-            other for other in self.open_requests if other.request is not request
-        ]
+        for other in [*self.open_requests]:
+            if other.request is request:
+                self.open_requests.remove(other)
         if self.shared_session is None and not request.is_refused:
             for line in left_in_sessions_of_tests(request):
                 self.shared_session = (request, line)
@@ -333,6 +333,8 @@ class RunningTest:
 
     def take_lost(self, turn: Turn | None = None) -> None:
         """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
+        if not self.gate.lost.by_level:
+            return
         for lost in self.gate.lost.take():
             request = lost.request if lost.request in self.records else None
             if request is None and turn is not None and not lost.is_unflushed:
