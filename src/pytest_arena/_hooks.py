@@ -301,7 +301,7 @@ def _enter_test(config: pytest.Config) -> None:
     test = run.current.test
     if test is not None and not test.has_level:
         _prepare(config, run)
-        run.fixtures.enter_test()
+        run.levels.enter_test()
 
 
 def _prepare(config: pytest.Config, run: ArenaRun) -> None:
@@ -479,9 +479,9 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave`. They run only after a set-up, which another plugin may prevent.
-    fixturedef.addfinalizer(lambda: run.fixtures.leave(owner))
+    fixturedef.addfinalizer(lambda: run.levels.leave_fixture(owner))
     try:
-        with phase_of(owner), run.fixtures.fixture(owner):
+        with phase_of(owner), run.levels.fixture(owner):
             yield
     finally:
         if fixturedef.cached_result is not None:
@@ -490,7 +490,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
                 owner = WideFixture(
                     owner.name, owner.finish, owner.getfixturevalue, owner.requesters
                 )
-            fixturedef.addfinalizer(partial(run.fixtures.before_teardown, owner))
+            fixturedef.addfinalizer(partial(run.levels.before_teardown, owner))
             value = fixturedef.cached_result[0]
             if is_frameworks_app(value):
                 fixturedef.addfinalizer(run.apps.add_app_of_fixture(value))

@@ -42,6 +42,34 @@ _PATIENCE = 1.0
 _STEP = 0.002
 
 
+class WideFixture(Owner):
+    """A fixture that outlives the test: of a class, a module, a package or the session.
+
+    ``finish`` makes pytest tear down the fixture and the fixtures that use it. pytest sets it up
+    again at its next use.
+
+    ``requesters`` are the fixtures whose set-up requested this one by ``getfixturevalue``, the
+    innermost last.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        finish: Callable[[], object],
+        getfixturevalue: Callable[[str], Any],
+        requesters: tuple[WideFixture, ...] = (),
+    ) -> None:
+        # The serial identifies the fixture's levels. If its first level was dropped as clean, its
+        # tear-down gets another level.
+        super().__init__(name, "the fixture's tear-down", next(_serials))
+        self.finish = finish
+        self.getfixturevalue = getfixturevalue
+        self.requesters = requesters
+
+
+_serials = count(-1, -1)
+
+
 class Levels:
     """Enters and leaves levels on all databases at once, last in, first out.
 
@@ -55,6 +83,9 @@ class Levels:
         gate: Gate,
         ledger: Ledger,
         hooks: HookRelay,
+        *,
+        current: Current,
+        apps: Apps,
         tasks: Tasks,
     ) -> None:
         self._databases = databases
@@ -62,7 +93,13 @@ class Levels:
         self.gate = gate
         self._ledger = ledger
         self._hooks = hooks
+        self._current = current
+        self._apps = apps
         self._tasks = tasks
+        # The programs that a test or a wider fixture has started.
+        self.processes: dict[object, list[Process]] = {}
+
+    # All levels
 
     def find(self, owner: object) -> Level | None:
         """Return the level of a fixture or a test, None if it has none."""
@@ -71,9 +108,9 @@ class Levels:
                 return level
         return None
 
-    def above(self, level: Level | None) -> list[Level]:
-        """Return the levels above this one, or all levels, the top first."""
-        number = 0 if level is None else self._stack.index(level) + 1
+    def above(self, level: Level) -> list[Level]:
+        """Return the levels above this one, the top first."""
+        number = self._stack.index(level) + 1
         return self._stack[number:][::-1]
 
     def enter(self, level: Level) -> None:
@@ -245,62 +282,6 @@ class Levels:
                     self._ledger.note(error.what)
         del self._stack[depth:]
 
-
-_IS_LOCKED = "locked by a connection that pytest-arena does not know or cannot end"
-
-
-def _isolation_of(database: Database) -> Isolation:
-    """Return the isolation of a database that has content."""
-    return database.isolation  # type: ignore[return-value]  # `provisioned` has checked it
-
-
-class WideFixture(Owner):
-    """A fixture that outlives the test: of a class, a module, a package or the session.
-
-    ``finish`` makes pytest tear down the fixture and the fixtures that use it. pytest sets it up
-    again at its next use.
-
-    ``requesters`` are the fixtures whose set-up requested this one by ``getfixturevalue``, the
-    innermost last.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        finish: Callable[[], object],
-        getfixturevalue: Callable[[str], Any],
-        requesters: tuple[WideFixture, ...] = (),
-    ) -> None:
-        # The serial identifies the fixture's levels. If its first level was dropped as clean, its
-        # tear-down gets another level.
-        super().__init__(name, "the fixture's tear-down", next(_serials))
-        self.finish = finish
-        self.getfixturevalue = getfixturevalue
-        self.requesters = requesters
-
-
-_serials = count(-1, -1)
-
-
-class FixtureLevels:
-    """The levels of wider fixtures, and of the test above them."""
-
-    def __init__(
-        self,
-        levels: Levels,
-        current: Current,
-        apps: Apps,
-        tasks: Tasks,
-        ledger: Ledger,
-    ) -> None:
-        self.levels = levels
-        self._current = current
-        self._apps = apps
-        self._tasks = tasks
-        self._ledger = ledger
-        # The programs that a test or a wider fixture has started.
-        self.processes: dict[object, list[Process]] = {}
-
     # The test
 
     def enter_test(self) -> None:
@@ -312,7 +293,7 @@ class FixtureLevels:
         level = Level(
             test, plan.name, test.serial, plan.stage, isolation=plan.isolation
         )
-        self.levels.enter(level)
+        self.enter(level)
         # Record the app's state after the set-up of the wider fixtures, so that the end of the test
         # keeps their overrides.
         test.has_level = True
@@ -364,7 +345,7 @@ class FixtureLevels:
             or test.open_requests
             # The test may have left work in a session, a connection or an event loop.
             or session_numbers()
-            or self.levels.gate.registry.checked_out()
+            or self.gate.registry.checked_out()
             or self._tasks.has_loops
         )
 
@@ -422,9 +403,8 @@ class FixtureLevels:
                 )
 
     def _end_connections(self, test: RunningTest) -> None:
-        gate = self.levels.gate
         _leaks.end_connections_of_test(
-            gate, self._ledger, test.owner, has_failed=test.failed
+            self.gate, self._ledger, test.owner, has_failed=test.failed
         )
 
     def _restore_app_state(self, test: RunningTest) -> None:
@@ -433,14 +413,14 @@ class FixtureLevels:
             test.app_state.restore()
 
     def _restore_databases(self, test: RunningTest) -> None:
-        level = self.levels.find(test)
+        level = self.find(test)
         if level is None:
             return
         test.take_lost()  # also what late work has lost
-        if test.is_used or self.levels.above(level):
+        if test.is_used or self.above(level):
             self.finish_above(level)
             _leaks.empty_sessions(self._ledger, has_failed=test.failed)
-        changed = self.levels.leave(level)
+        changed = self.leave(level)
         test.changed.update(dict.fromkeys(changed))
 
     # Wider fixtures
@@ -452,31 +432,21 @@ class FixtureLevels:
         pytest-arena drops the level at once if the set-up wrote nothing, and leaves it at once if
         the set-up failed.
         """
-        levels = self.levels
         level = Level(owner, owner.name, owner.serial)
-        with (
-            self._below_level_of_test(),
-            self._set_up(owner),
-        ):
-            levels.enter(level)
+        with self._below_level_of_test():
+            self._current.being_set_up.append(owner)  # it may call `getfixturevalue`
             try:
+                self.enter(level)
                 yield
-                for lost in levels.gate.lost.by_level.get(owner.serial, ()):
+                for lost in self.gate.lost.by_level.get(owner.serial, ()):
                     warn_of_loss_in_fixture(self._ledger, owner.name, lost)
             except BaseException:
-                self.leave(owner)
+                self.leave_fixture(owner)
                 raise
+            finally:
+                self._current.being_set_up.pop()
             owner.note_idle(is_idle=True)
-            levels.drop_if_clean(level)
-
-    @contextmanager
-    def _set_up(self, owner: WideFixture) -> Iterator[None]:
-        """Record that the set-up of this fixture runs, because it may call ``getfixturevalue``."""
-        self._current.being_set_up.append(owner)
-        try:
-            yield
-        finally:
-            self._current.being_set_up.pop()
+            self.drop_if_clean(level)
 
     @contextmanager
     def _below_level_of_test(self) -> Iterator[None]:
@@ -489,31 +459,31 @@ class FixtureLevels:
         if test is None:
             yield
             return
-        has_changed_app = test.has_changed_app
-        level = self.levels.find(test)
-        if test.plan.stage is not Stage.SEEDED or not self._drop(level):
-            level = None
+        has_changed_app = test.app_state is not None and test.app_state.is_changed()
+        level = self.find(test)
+        is_below = (
+            level is not None
+            and test.plan.stage is Stage.SEEDED
+            and self.drop_if_clean(level)
+        )
         try:
             yield
         finally:
-            if level is not None:
-                self.levels.enter(level)
+            if level is not None and is_below:
+                self.enter(level)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
                 test.app_state = self._apps.state()
-
-    def _drop(self, level: Level | None) -> bool:
-        return level is not None and self.levels.drop_if_clean(level)
 
     def before_teardown(self, owner: WideFixture) -> None:
         """Leave the levels above a wider fixture's level, before the tear-down of the fixture."""
         if self._current.in_teardown:
             self.settle_test()
-        level = self.levels.find(owner)
+        level = self.find(owner)
         if level is None:
             try:
                 # The tear-down may write, so it needs a level.
-                self.levels.enter(Level(owner, owner.name, owner.serial))
+                self.enter(Level(owner, owner.name, owner.serial))
             except ArenaError as error:
                 # After an error here, pytest would keep a fixture that is half torn down.
                 self._ledger.note(error.what)
@@ -523,14 +493,14 @@ class FixtureLevels:
         # Call this last, because the end of another fixture does, too.
         begin_phase(owner)
 
-    def leave(self, owner: object) -> None:
+    def leave_fixture(self, owner: object) -> None:
         """Leave the level of a wider fixture after its tear-down, if it has one."""
         if isinstance(owner, WideFixture):
-            _leaks.end_connections_of_fixture(self.levels.gate, owner)
+            _leaks.end_connections_of_fixture(self.gate, owner)
             owner.end()
             begin_phase(self._current.phase)
-            self.levels.gate.lost.by_level.pop(owner.serial, None)
-        level = self.levels.find(owner)
+            self.gate.lost.by_level.pop(owner.serial, None)
+        level = self.find(owner)
         if level is None:
             return
         try:
@@ -541,22 +511,21 @@ class FixtureLevels:
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.
-            if self.levels.find(owner) is level:
+            if self.find(owner) is level:
                 # If Ctrl-C interrupted `finish_above`, other levels may still be above this one.
-                for upper in self.levels.above(level):
-                    self.levels.leave(upper)
-                self.levels.leave(level)
+                for upper in self.above(level):
+                    self.leave(upper)
+                self.leave(level)
 
     def finish_above(
-        self, level: Level | None, *, requester: WideFixture | None = None
+        self, level: Level, *, requester: WideFixture | None = None
     ) -> None:
         """Tear down the fixtures whose levels are above ``level``. pytest sets them up again.
 
-        If ``level`` is None, tear down all fixtures that have a level. Fixtures that ``requester``
-        requested stay, because its tear-down may need them.
+        Fixtures that ``requester`` requested stay, because its tear-down may need them.
         """
-        for upper in self.levels.above(level):
-            if self.levels.find(upper.owner) is not upper:
+        for upper in self.above(level):
+            if self.find(upper.owner) is not upper:
                 continue  # the end of another level has left this one
             match upper.owner:
                 case RunningTest() as test if not test.settled:
@@ -564,14 +533,14 @@ class FixtureLevels:
                 case WideFixture() as fixture:
                     if requester not in fixture.requesters:
                         fixture.finish()
-                        self.leave(fixture)
+                        self.leave_fixture(fixture)
                 case _:  # the start of the app, or an interrupted test
                     self.leave_unfinished(upper)
 
     def leave_unfinished(self, level: Level) -> None:
         """Leave a level that pytest does not tear down. Its changes count as the test's."""
         self.finish_above(level)
-        changed = self.levels.leave(level)
+        changed = self.leave(level)
         if self._current.test is not None:
             self._current.test.changed.update(dict.fromkeys(changed))
 
@@ -586,3 +555,11 @@ class FixtureLevels:
                 fix="ask for the fixture in the test's arguments",
             )
         )
+
+
+_IS_LOCKED = "locked by a connection that pytest-arena does not know or cannot end"
+
+
+def _isolation_of(database: Database) -> Isolation:
+    """Return the isolation of a database that has content."""
+    return database.isolation  # type: ignore[return-value]  # `provisioned` has checked it

@@ -23,7 +23,7 @@ from pytest_arena._owner import begin_phase, owned_by
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._leaks import Tasks, TestOwner
-from pytest_arena._run._levels import FixtureLevels, Levels
+from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena.errors import (
     ArenaError,
@@ -67,14 +67,19 @@ class ArenaRun:
             self.databases, self.connections, has_engines=has_engines
         )
         self.tasks = Tasks()
-        self.levels = Levels(self.databases, self.gate, ledger, hooks, self.tasks)
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current)
         self._undo = ExitStack()
         watch_requests(self._undo, self.current.on_top)
         watch_wide_clients(self._undo)
-        self.fixtures = FixtureLevels(
-            self.levels, self.current, self.apps, self.tasks, ledger
+        self.levels = Levels(
+            self.databases,
+            self.gate,
+            ledger,
+            hooks,
+            current=self.current,
+            apps=self.apps,
+            tasks=self.tasks,
         )
         self.serials = count(1)
         self.faults: list[Callable[..., Any]] = []
@@ -142,7 +147,7 @@ class ArenaRun:
         levels = [level for level in self.databases.levels if level.is_test]
         if levels:
             try:
-                self.fixtures.leave_unfinished(levels[0])
+                self.levels.leave_unfinished(levels[0])
             except ArenaError as error:  # this test is not the one that failed
                 self.ledger.note(error.what)
 
@@ -160,7 +165,7 @@ class ArenaRun:
         """
         test = self.current.test
         try:
-            self.fixtures.settle_test()
+            self.levels.settle_test()
         finally:
             if test is not None:
                 self.gate.lost.take()  # pytest-arena itself has ended these transactions
@@ -253,7 +258,7 @@ class ArenaRun:
         except LifespanError as error:
             return error.what
         finally:
-            self.fixtures.leave(level.owner)
+            self.levels.leave_fixture(level.owner)
             # The next start of the app creates new engines on new databases in memory.
             for database in [*self._known.by_key.values()]:
                 if database.key.kind == "memory":
@@ -307,13 +312,13 @@ class ArenaRun:
         )
         process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
         owner = self.current.on_top() or self.current.owner()
-        self.fixtures.processes.setdefault(owner, []).append(process)
+        self.levels.processes.setdefault(owner, []).append(process)
         return process
 
     def outputs(self) -> list[tuple[str, str]]:
         """Return report sections with the output of the running programs of `arena.process`."""
         outputs = []
-        for processes in self.fixtures.processes.values():
+        for processes in self.levels.processes.values():
             for process in processes:
                 shown = process.shown
                 if shown:
@@ -347,8 +352,8 @@ class ArenaRun:
         self.settle()
         self._undo.close()
         self.apps.close()
-        for owner in list(self.fixtures.processes):
-            self.fixtures.end_processes(owner)
+        for owner in list(self.levels.processes):
+            self.levels.end_processes(owner)
         while self.databases.levels:
             with suppress(ArenaError):  # no report follows
                 self.levels.leave(self.databases.levels[-1])

@@ -390,11 +390,6 @@ class RunningTest:
                 writes.add(pending)
         return writes
 
-    @property
-    def has_changed_app(self) -> bool:
-        """Whether the test has changed the state of an app."""
-        return self.app_state is not None and self.app_state.is_changed()
-
     def forget(self) -> None:
         """Break the reference cycles with the test, so that Python frees it at once."""
         self.turns.clear()
