@@ -364,12 +364,12 @@ class Databases:
         self.known.drop(database)
         return True
 
-    def provisioned(self) -> list[Database]:
+    def provisioned(self) -> dict[Database, Isolation]:
         """Return the databases that have content, because a connection was opened."""
-        provisioned = []
+        provisioned = {}
         for database in [*self.known.by_key.values()]:
             if database.isolation is not None:
-                provisioned.append(database)
+                provisioned[database] = database.isolation
         return provisioned
 
     def unprepared(self) -> list[Database]:

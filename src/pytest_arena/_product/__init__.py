@@ -184,7 +184,7 @@ class Core(Protocol):
     def end_idle_connections(self) -> None:
         """End idle connections to servers, because another one waits for a free connection."""
 
-    def provisioned(self) -> list[Database]:
+    def provisioned(self) -> Mapping[Database, Isolation]:
         """Return the databases that have content, because a connection was opened."""
 
 

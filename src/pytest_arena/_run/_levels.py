@@ -123,12 +123,12 @@ class Levels:
         depth = len(self._stack)
         databases = self._databases.provisioned()
         try:
-            for database in databases:
-                self._enter_database(database, level)
+            for database, isolation in databases.items():
+                self._enter_database(database, isolation, level)
         except (Held, ArenaError) as error:
-            for database in databases:
-                if _isolation_of(database).depth > depth:
-                    _isolation_of(database).forget()
+            for isolation in databases.values():
+                if isolation.depth > depth:
+                    isolation.forget()
             if isinstance(error, Held):
                 holders = _leaks.open_transactions(self.gate)
                 raise _leaks.error_of_holders(holders, level.name) from error
@@ -143,11 +143,11 @@ class Levels:
         if self._hooks.pytest_arena_enter.get_hookimpls():
             self._hooks.pytest_arena_enter(level=level)
 
-    def _enter_database(self, database: Database, level: Level) -> None:
-        enter = partial(
-            self._databases.provision.enter, _isolation_of(database), database, level
-        )
-        self._with_patience(enter)
+    def _enter_database(
+        self, database: Database, isolation: Isolation, level: Level
+    ) -> None:
+        enter = self._databases.provision.enter
+        self._with_patience(partial(enter, isolation, database, level))
         # If the level that created the database was dropped, the database belongs to no level. A
         # wider fixture may then write to it too.
         if database.level is not None and database.level not in self._stack:
@@ -171,7 +171,7 @@ class Levels:
 
     def drop_if_clean(self, level: Level) -> bool:
         """Drop a level if it is the top one and has no writes. Return whether it was dropped."""
-        isolations = [_isolation_of(each) for each in self._databases.provisioned()]
+        isolations = self._databases.provisioned().values()
         is_top = self._stack[-1] is level
         if not is_top or not all(isolation.is_clean() for isolation in isolations):
             return False
@@ -205,9 +205,9 @@ class Levels:
                 self._call_leave_hooks(level)
             except Exception as error:  # noqa: BLE001 - raised after the databases are restored
                 failures.append(error)
-            for database in self._databases.provisioned():
+            for database, isolation in self._databases.provisioned().items():
                 try:
-                    is_changed = self._restore(database, level)
+                    is_changed = self._restore(database, isolation, level)
                 except ArenaError as error:
                     failures.append(error)
                     is_changed = True
@@ -221,13 +221,12 @@ class Levels:
             raise failures[0]
         return changed
 
-    def _restore(self, database: Database, level: Level) -> bool:
+    def _restore(self, database: Database, isolation: Isolation, level: Level) -> bool:
         """Restore one database with a second's patience, else by force. Return if it had changed.
 
         Raises:
             IsolationError: see `leave`.
         """
-        isolation = _isolation_of(database)
         if isolation.depth < len(self._stack):
             return False  # an interrupted call has left the level
         was_created_here = database.level is level
@@ -240,11 +239,12 @@ class Levels:
             return self._leave_with_patience(isolation)
         except Held:
             holders = self._wider_transactions(level)
-            self._leave_by_force(database, f"{{test}}: {database.name}: {_IS_LOCKED}")
+            reason = f"{{test}}: {database.name}: {_IS_LOCKED}"
+            self._leave_by_force(database, isolation, reason)
             if holders or raw_transactions():
                 raise _leaks.error_of_holders(holders, level.name) from None
         except ArenaError as error:
-            self._leave_by_force(database, error.what)
+            self._leave_by_force(database, isolation, error.what)
         return True
 
     def _leave_with_patience(self, isolation: Isolation) -> bool:
@@ -264,8 +264,10 @@ class Levels:
             each for each in open_transactions if not each.has_begun_in(level.serial)
         ]
 
-    def _leave_by_force(self, database: Database, reason: str) -> None:
-        _isolation_of(database).leave_by_force()
+    def _leave_by_force(
+        self, database: Database, isolation: Isolation, reason: str
+    ) -> None:
+        isolation.leave_by_force()
         self._ledger.note(f"{reason}; {database.product.forced}")
 
     def _cut_to(self, depth: int) -> None:
@@ -273,11 +275,11 @@ class Levels:
 
         The database may be half restored, so that only a copy has the right content.
         """
-        for database in self._databases.provisioned():
-            while _isolation_of(database).depth > depth:
+        for database, isolation in self._databases.provisioned().items():
+            while isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
                 try:
-                    self._leave_by_force(database, reason)
+                    self._leave_by_force(database, isolation, reason)
                 except ArenaError as error:  # the caller raises another failure
                     self._ledger.note(error.what)
         del self._stack[depth:]
@@ -558,8 +560,3 @@ class Levels:
 
 
 _IS_LOCKED = "locked by a connection that pytest-arena does not know or cannot end"
-
-
-def _isolation_of(database: Database) -> Isolation:
-    """Return the isolation of a database that has content."""
-    return database.isolation  # type: ignore[return-value]  # `provisioned` has checked it

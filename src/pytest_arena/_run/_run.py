@@ -357,8 +357,8 @@ class ArenaRun:
         while self.databases.levels:
             with suppress(ArenaError):  # no report follows
                 self.levels.leave(self.databases.levels[-1])
-        for database in self.databases.provisioned():
-            self.databases.ensure_content(database).close()
+        for isolation in self.databases.provisioned().values():
+            isolation.close()
         self.databases.finish()
         products = self.databases.products.opened.values()
         left = [product.close() for product in products]

@@ -63,12 +63,10 @@ class StoryMoment:
     def now(cls, databases: Databases) -> StoryMoment:
         """Return the time in each database that has content. Never raises."""
         times: dict[Database, object] = {}
-        for database in databases.provisioned():
-            isolation = database.isolation
+        for database, isolation in databases.provisioned().items():
             times[database] = None
-            if isolation is not None:
-                with suppress(Exception):  # else the request would fail
-                    times[database] = isolation.moment()
+            with suppress(Exception):  # else the request would fail
+                times[database] = isolation.moment()
         return cls(tuple(databases.levels), times)
 
     def knows(self, database: Database) -> bool:
