@@ -97,14 +97,13 @@ class _StoryReader:
     def own(self) -> Iterator[StoryPart]:
         """Yield the changes turn by turn. Then yield those of databases that know only the sum."""
         yield from self._turn_by_turn()
-        for database in self._used:
+        for database, isolation in self._used.items():
             if database in self._readable:
                 continue
             changes = self._of(self._rows(database))
             if changes is not None:
-                how = database.isolation.name if database.isolation else ""
                 yield StoryPart(
-                    f"in all (with {how} it is not known which request changed what)",
+                    f"in all (with {isolation.name} it is not known which request changed what)",
                     changes,
                 )
         if self._failure:
@@ -168,7 +167,7 @@ class _StoryReader:
     ) -> Changes | None:
         """Return the changes in all readable databases, None after a failure."""
         rows: list[TableRows] = []
-        databases = self._used if depth else self._readable
+        databases = [*self._used] if depth else self._readable
         for database in databases:
             start = since.times.get(database) if since else None
             end = until.times.get(database) if until else None
@@ -189,9 +188,9 @@ class _StoryReader:
         *,
         depth: int = 0,
     ) -> list[TableRows]:
-        isolation = database.isolation
-        if self._failure or isolation is None:  # do not retry on a lost connection
+        if self._failure:  # do not retry on a lost connection
             return []
+        isolation = self._used[database]
         try:
             rows = isolation.rows_changed(since, until, depth=depth, limit=_MOST_ROWS)
         except Exception as error:  # noqa: BLE001 - the report shows it
