@@ -123,6 +123,7 @@ class Gate:
         pooled = PooledConnection.find(entry)
         if pooled is None:  # opened before pytest-arena was installed
             pooled = self._add_unknown(dbapi_connection, entry)
+        self.core.refuse_late()
         if pooled.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
@@ -140,7 +141,7 @@ class Gate:
         if pooled.handle is not None:
             pooled.handle.note_checkout()
         self.registry.check_out(pooled)
-        # Afterwards: a test that ends now either sees this checkout, or is over here.
+        # The test may have ended since the first check, without seeing this checkout.
         self.core.refuse_late()
 
     def checkin(self, _dbapi_connection: object, entry: Any) -> None:
