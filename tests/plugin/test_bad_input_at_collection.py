@@ -72,11 +72,3 @@ def test_a_mistake_beside_a_test_file_that_does_not_import_hides_neither(example
     run = project.run("-oarena_app=aap:app")
     assert run.status == 4
     run.says("No module named 'nothing_here'", "No module named 'aap'")
-
-
-def test_a_client_without_an_app_is_said_where_it_is_needed(example: Example) -> None:
-    """In a few lines, without the frames of the fixtures."""
-    project = example.change("pytest.ini", "arena_app = app:app\n", "")
-    text = "def test_one(client):\n    pass\n"
-    run = project.with_files(test_one=text).run().expect(status=1, errors=1)
-    run.says("there is no arena_app", "arena_app = app.main:app").never_says("_fixtures.py")

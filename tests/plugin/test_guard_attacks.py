@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from tests.example import Example
 from tests.plugin.attacks import moments
-from tests.plugin.developer import change_of, small_example, untouched
+from tests.plugin.developer import change_of, small_example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,50 +184,3 @@ def test_attacks_at_each_moment(tmp_path: Path, *, plugin: bool) -> None:
         run.says(f"{moment} by_engine done", f"{moment} by_driver ProductionDatabaseError")
     for moment in moments.AFTER:
         run.says(f"{moment} by_engine AfterSessionError")
-
-
-SWALLOWED = """
-import sqlite3
-import pytest
-
-def swallow():
-    try:
-        sqlite3.connect("dev.db")  # the user's line
-    except Exception:
-        pass
-
-def test_swallowed():
-    swallow()
-    swallow()
-
-def test_raised():
-    sqlite3.connect("dev.db")  # the user's line
-
-def test_expected_by_pytest():
-    with pytest.raises(Exception):
-        sqlite3.connect("dev.db")
-
-def test_expected(arena):
-    with arena.expect_refusal():
-        swallow()
-"""
-IN_A_HOOK = """
-import sqlite3
-import app
-
-def pytest_collection_modifyitems():
-    try:
-        sqlite3.connect("dev.db")
-    except Exception:
-        pass
-"""
-
-
-def test_a_refusal_fails_its_test_once(tmp_path: Path) -> None:
-    """Also if the app swallows it. A refusal outside of tests fails the run."""
-    example = small_example(tmp_path, test_it=SWALLOWED, conftest=IN_A_HOOK)
-    with untouched(example):
-        run = example.run().expect(1, failed=3, passed=1)
-    run.says("the app caught this error of pytest-arena and continued", "# the user's line")
-    run.says("outside of any test: refused: a connection to", "conftest.py:7")
-    run.never_says("site-packages/sqlalchemy", "src/pytest_arena/_gate")

@@ -69,41 +69,6 @@ def test_pyproject_toml_in_both_of_its_tables(
     assert not (run.folder / "prod.db").exists()
 
 
-def test_a_value_of_another_type_in_the_native_table_is_refused(seeds: Example) -> None:
-    """By pytest, which names the option."""
-    if int(pytest.__version__.partition(".")[0]) < 9:
-        pytest.skip("[tool.pytest] came with pytest 9")
-    text = NATIVE_TOML.replace('["SHOP_URL", "OTHER_URL"]', '"SHOP_URL"')
-    files = {name: old for name, old in seeds.files.items() if name != "pytest.ini"}
-    run = type(seeds)(seeds.folder, {**files, "pyproject.toml": text}).run()
-    assert run.status != 0
-    run.says("arena_env").never_says("passed")
-
-
-KEEPING = """
-import pytest
-from sqlalchemy import text
-
-@pytest.fixture(autouse=True)
-def used(db_session):
-    db_session.execute(text("select 1"))
-
-def test_plain(db_session):
-    assert False
-
-@pytest.mark.arena(keep="never")
-def test_marked(db_session):
-    assert False
-"""
-
-
-def test_the_marker_wins_over_the_command_line(example: Example) -> None:
-    """It stands at the test, and speaks for that test alone."""
-    run = example.with_files(test_keep=KEEPING).run("--arena-keep=failed")
-    run.expect(status=1, failed=2)
-    assert run.output.count("the test's database was kept") == 1
-
-
 def test_the_cache_is_where_arena_cache_says_pitfall_084(seeds: Example) -> None:
     """Relative to the working folder, and never in the project by itself."""
     run = seeds.run(env={"ARENA_CACHE": "somewhere/else"})

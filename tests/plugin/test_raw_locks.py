@@ -45,25 +45,3 @@ def test_a_lock_that_outlives_its_test_is_named_in_the_summary(locking: Example)
     """With the test. A new file replaces the locked one."""
     run = locking.run("-p", "no:randomly").expect(passed=2)
     run.says("test_it.py::test_left_open: dev: ", "a new file has replaced it")
-
-
-CLOSED = """
-import sqlite3
-
-KEPT = []
-
-
-def test_closed(arena, test_client):
-    connection = sqlite3.connect(arena.url.partition("///")[2])
-    connection.execute("INSERT INTO dancers (name) VALUES ('Flow')")
-    rows = connection.execute("SELECT 1 UNION SELECT 2")
-    next(rows)
-    KEPT.append(rows)
-    connection.close()
-    assert test_client.post("/dancers/Ruby").status_code == 201
-"""
-
-
-def test_a_closed_connection_holds_no_lock_while_a_cursor_exists(locking: Example) -> None:
-    """SQLite alone keeps the transaction, for example of a request that was cancelled."""
-    locking.with_files(test_it=CLOSED).run().expect(passed=1)
