@@ -478,7 +478,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         tuple(run.current.being_set_up),
     )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
-    # tear-down, `leave`. They run only after a set-up, which another plugin may prevent.
+    # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(lambda: run.levels.leave_fixture(owner))
     try:
         with phase_of(owner), run.levels.fixture(owner):
@@ -547,7 +547,7 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker the first states of files, and the controller's early child processes."""
+    """Send a worker the first states of files."""
     databases = RUNS[node.config].databases
     states = databases.files.first_seen
     node.workerinput["arena"] = {
