@@ -1,4 +1,4 @@
-"""An app with several databases: each is one of the arena's own, whoever names it and how."""
+"""A thread of the app connects while another thread builds the template."""
 
 from __future__ import annotations
 
@@ -11,38 +11,17 @@ if TYPE_CHECKING:
 
 
 APP = """
-from pathlib import Path
-from sqlalchemy import create_engine, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 class ShopBase(DeclarativeBase):
-    pass
-
-class AnalyticsBase(DeclarativeBase):
     pass
 
 class Order(ShopBase):
     __tablename__ = "orders"
     id: Mapped[int] = mapped_column(primary_key=True)
 
-class Visit(AnalyticsBase):
-    __tablename__ = "visits"
-    id: Mapped[int] = mapped_column(primary_key=True)
-
 shop = create_engine("sqlite:///shop.db")
-analytics = create_async_engine("sqlite+aiosqlite:///analytics.db")
-analytics_sync = create_engine(f"sqlite:///{Path('analytics.db').absolute()}")
-replica = create_engine("sqlite:///file:./shop.db?mode=ro&uri=true")
-
-def seed_shop(session):
-    session.add_all([Order(id=1), Order(id=2)])
-
-async def seed_analytics(session):
-    session.add(Visit(id=1))
-
-def new_session():
-    return Session(binds={ShopBase: shop, AnalyticsBase: analytics_sync})
 """
 
 MEANWHILE = """

@@ -31,7 +31,6 @@ class Summary:
     refusals: tuple[str, ...] = ()
     # Files and URLs of the app's databases that were changed.
     spoiled: tuple[str, ...] = ()
-    # Files of these databases that are older than the run.
     # For building templates that later runs use, and templates that ended with the run.
     kept_seconds: float = 0.0
     run_seconds: float = 0.0

@@ -131,6 +131,7 @@ def test_sqlite3_is_as_it_was(file):
 async def test_other_files_are_free_for_aiosqlite():
     async with aiosqlite.connect("side.sqlite") as raw:
         await raw.execute("CREATE TABLE IF NOT EXISTS t (a)")
+        assert await raw.execute_fetchall("SELECT a FROM t") == []
 
 
 def test_a_session_begins_as_the_apps_engine_does(arena, made):

@@ -44,3 +44,4 @@ def test_a_fixture_sets_the_variable(turn, monkeypatch, made):
 def test_an_app_that_reads_a_url_of_its_own(turn, made):
     with made("sqlite:///from_dotenv.db").begin() as connection:
         connection.exec_driver_sql("CREATE TABLE mine (a)")
+    assert not Path("from_dotenv.db").exists()
