@@ -149,7 +149,7 @@ def test_the_hash_is_of_the_steps_alone(tmp_path: Path, text: str, is_same: bool
     """P9. Layout, names, tags, comments and And do not change it."""
     [first] = read(tmp_path, "Feature: F\nScenario: A\n  Given a\n  When b\n  And c\n", "a.feature")
     [second] = read(tmp_path, f"Feature: G\n{text}", "b.feature")
-    assert (first.rev == second.rev) == is_same
+    assert (first.revision == second.revision) == is_same
 
 
 def test_files_folders_and_patterns_are_read_once(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,16 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena.scenarios._records import Record, Recorder
-    from pytest_arena.scenarios._specs import Kind, ScenarioSpec
+    from pytest_arena.scenarios._specs import Kind
 
 
 class Scenario:
     """The scenario that a test proves. Its blocks mark the steps of the test.
 
     The fixture ``scenario`` returns this object. Blocks are optional. If a test has a block for a
-    Then, each Then needs a block with an assertion. The page shows what the test requested and
-    asserted in each step. Blocks are plain ``with`` blocks, also in async tests. Without
-    ``arena_specs`` they have no effect.
+    Then, each Then needs a block with an assertion. Blocks are plain ``with`` blocks, also in async
+    tests. Without ``arena_specs`` they have no effect.
 
     Example::
 
@@ -51,8 +49,7 @@ class Scenario:
                 placeholders, or the values of a row.
 
         Raises:
-            ScenarioError: the test names no scenario, the scenario has no such step, or the step
-                precedes a step whose block has begun.
+            ScenarioError: the test names no scenario, or the scenario has no such step.
         """
         __tracebackhide__ = True
         return self._block("given", text)
@@ -99,73 +96,36 @@ class Scenario:
                 fix='@pytest.mark.scenario("the name of the scenario")',
             )
         steps = _steps_of(record, kind, text)
-        requests = len(recorder.requests())
         assertions = set(record.assertions)
         try:
             yield
         finally:
-            done = {
-                "requests": [*range(requests, len(recorder.requests()))],
-                "assertions": [
-                    record.assertions[each]["place"]
-                    for each in record.assertions
-                    if each not in assertions
-                ],
-            }
-            for key, number in steps.items():
-                step = record.steps.setdefault(key, {}).setdefault(number, {})
-                for name, values in done.items():
-                    step[name] = step.get(name, []) + values
+            passed = len(record.assertions.keys() - assertions)
+            for step in steps:
+                record.steps[step] += passed
 
 
-def _steps_of(record: Record, kind: Kind, text: str) -> dict[str, int]:
-    """Return the number of the step of this text, in each scenario of the test that has it.
+def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
+    """Return the steps with this text, each by its scenario's key and its number.
 
     Raises:
-        ScenarioError: no scenario has the step, or a later step has had its block.
+        ScenarioError: no scenario of the test has such a step.
     """
     __tracebackhide__ = True
-    found: dict[str, int] = {}
-    for scenario in record.scenarios:
-        last = record.last_step.get(scenario.key, -1)
-        places = _places(scenario, kind, text)
-        number = next((place for place in places if place > last), None)
-        if number is None and last in places:
-            number = last  # a block in a loop is the same step again
-        if number is not None:
-            found[scenario.key] = number
-    if not found:
-        raise _unknown(record, kind, text)
-    record.last_step |= found
-    return found
-
-
-def _places(scenario: ScenarioSpec, kind: Kind, text: str) -> list[int]:
     wanted = canonical(text)
-    places = []
-    for number in scenario.kinds(kind):
-        step = scenario.steps[number]
-        if wanted in {canonical(step.text), canonical(step.template)}:
-            places.append(number)
-    return places
-
-
-def _unknown(record: Record, kind: Kind, text: str) -> ScenarioError:
-    steps = {
-        step.template: (scenario, step)
-        for scenario in record.scenarios
-        for step in scenario.steps
-    }
-    near = difflib.get_close_matches(text, steps, n=1, cutoff=0.4)
-    why = "a block must name a step of the scenario, and the blocks have the order of the steps"
-    fix = "\n".join(scenario.place for scenario in record.scenarios)
-    if near:
-        scenario, step = steps[near[0]]
-        why += f". The nearest step is {step} ({scenario.spec}:{step.line})"
-        fix = f"with scenario.{step.kind}({near[0]!r}):"
-    return ScenarioError(
-        f"no {kind.title()} step of the scenario, after its earlier blocks, reads {text!r}",
-        why=why,
-        cause=str(user_line() or "a step block"),
-        fix=fix,
-    )
+    found = []
+    blocks = []
+    for scenario in record.scenarios:
+        for number, step in enumerate(scenario.steps):
+            texts = {canonical(step.text), canonical(step.template)}
+            if step.kind == kind and wanted in texts:
+                found.append((scenario.key, number))
+            blocks.append(f"with scenario.{step.kind}({step.template!r}):")
+    if not found:
+        raise ScenarioError(
+            f"no {kind.title()} step of the scenario reads {text!r}",
+            why="the block would prove no step",
+            cause=str(user_line() or "a step block"),
+            fix="\n".join(blocks),
+        )
+    return found

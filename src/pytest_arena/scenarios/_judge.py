@@ -74,7 +74,6 @@ class Results:
     partial: str = ""
     """Why the run left out tests, "" if it left out none."""
     is_sabotaged: bool = False
-    notes: tuple[str, ...] = ()
 
     @property
     def open(self) -> list[Judged]:
@@ -124,7 +123,7 @@ def judge(
         done = tuple(last[test] for test in sorted(named) if test in last)
         status, reason = _status(scenario, named, done, is_sabotaged=is_sabotaged)
         locked = lock.get(scenario.key)
-        is_changed = locked is not None and locked.rev != scenario.rev
+        is_changed = locked is not None and locked.revision != scenario.revision
         if is_changed and done and status is not Status.FAILED:
             status = Status.DRIFTED
             reason = "its steps have changed since the team accepted them"
@@ -147,10 +146,6 @@ def judge(
         tries,
         partial,
         is_sabotaged,
-        tuple(
-            f"scenarios.lock: no specification has {key!r}"
-            for key in sorted(lock.keys() - specification.by_key.keys())
-        ),
     )
 
 
@@ -233,10 +228,14 @@ def _is_prepared(facts: Json) -> bool:
 
 def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool) -> str:
     thens = scenario.kinds("then")
-    steps = facts["steps"].get(scenario.key, {})
-    if any(str(number) in steps for number in thens):
+    steps = {
+        each["step"]: each["assertions"]
+        for each in facts["steps"]
+        if each["scenario"] == scenario.key
+    }
+    if any(number in steps for number in thens):
         for number in thens:
-            if not steps.get(str(number), {}).get("assertions"):
+            if not steps.get(number):
                 step = scenario.steps[number]
                 return (
                     f"its test checks nothing for: {step} ({scenario.spec}:{step.line})"

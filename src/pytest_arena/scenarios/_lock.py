@@ -25,7 +25,7 @@ _HEAD = f"""\
 """
 _EXAMPLE = "Feature :: Scenario  3265ea09  gap until 2027-03-31: tried by hand"
 _LINE = re.compile(
-    r"(?P<key>\S.*?)\s+(?P<rev>[0-9a-f]{8})"
+    r"(?P<key>\S.*?)\s+(?P<revision>[0-9a-f]{8})"
     r"(?:\s+gap until (?P<until>\d{4}-\d\d-\d\d): (?P<reason>\S.*))?"
 )
 
@@ -35,7 +35,7 @@ class Locked:
     """The accepted version of one scenario."""
 
     key: str
-    rev: str
+    revision: str
     """The hash of its steps."""
     until: date | None = None
     """The last day on which a strict run accepts the unproven scenario."""
@@ -85,16 +85,16 @@ def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> list[str]:
     changes = []
     for scenario in scenarios:
         old = lock.pop(scenario.key, None)
-        accepted[scenario.key] = Locked(scenario.key, scenario.rev)
+        accepted[scenario.key] = Locked(scenario.key, scenario.revision)
         if old is not None:
-            accepted[scenario.key] = replace(old, rev=scenario.rev)
+            accepted[scenario.key] = replace(old, revision=scenario.revision)
         if old is None:
             changes.append(f"new: {scenario.key}  {scenario.place}")
-        elif old.rev != scenario.rev:
+        elif old.revision != scenario.revision:
             changes.append(f"changed: {scenario.key}  {scenario.place}")
     changes += [f"gone: {key}" for key in lock]
     lines = [
-        f"{locked.key}  {locked.rev}  {locked.gap}".rstrip()
+        f"{locked.key}  {locked.revision}  {locked.gap}".rstrip()
         for _, locked in sorted(accepted.items())
     ]
     path.write_text("\n".join([_HEAD, *lines, ""]), encoding="utf-8")
@@ -110,7 +110,7 @@ def _locked(line: str) -> Locked | None:
         until = date.fromisoformat(match["until"]) if match["until"] else None
     except ValueError:
         return None
-    return Locked(match["key"], match["rev"], until, match["reason"] or "")
+    return Locked(match["key"], match["revision"], until, match["reason"] or "")
 
 
 def _malformed(place: str, cause: str) -> ScenarioError:

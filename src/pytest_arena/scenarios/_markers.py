@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import keyword
 import re
 import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios._specs import ScenarioSpec, canonical, row_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pytest
 
     from pytest_arena.scenarios._specs import Specification
@@ -28,15 +24,6 @@ NO_REQUEST = "@no-request"
 _MOST_NAMES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The arguments of a marker."""
-
-    name: str
-    spec: str = ""
-    row: tuple[tuple[str, str], ...] = ()
-
-
 def scenarios_of(item: pytest.Item, specification: Specification) -> list[ScenarioSpec]:
     """Return the scenarios that a test proves: none without a marker.
 
@@ -46,9 +33,8 @@ def scenarios_of(item: pytest.Item, specification: Specification) -> list[Scenar
     found: dict[str, ScenarioSpec] = {}
     for marker in item.iter_markers("scenario"):
         place = place_of(item)
-        wanted = _reference(marker.args, marker.kwargs, place)
-        named = _named(wanted, specification, place)
-        for scenario in _of_row(named, wanted, item, place):
+        named = _named(_name(marker, place), specification, place)
+        for scenario in _of_row(named, item, place):
             found[scenario.key] = scenario
     return [*found.values()]
 
@@ -59,66 +45,43 @@ def place_of(item: pytest.Item) -> str:
     return f"{file}:{(index or 0) + 1}"
 
 
-def _reference(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str
-) -> Reference:
-    """Return the arguments of ``@pytest.mark.scenario(name, spec="", row={})``."""
-
-    def arguments(
-        name: str, spec: str = "", row: Mapping[str, object] | None = None
-    ) -> Any:
-        pairs = ((str(column), str(value)) for column, value in (row or {}).items())
-        return Reference(canonical(name), spec, tuple(pairs))
-
-    try:
-        bound = inspect.signature(arguments).bind(*args, **kwargs)
-        reference: Reference = arguments(*bound.args, **bound.kwargs)
-    except (TypeError, AttributeError) as error:
+def _name(marker: pytest.Mark, place: str) -> str:
+    """Return the name in ``@pytest.mark.scenario("name")``."""
+    if len(marker.args) != 1 or marker.kwargs:
         raise ScenarioError(
-            f"the marker scenario has wrong arguments: {error}",
+            "the marker scenario has other arguments than one name",
             why="it names no scenario",
             cause=place,
             fix='@pytest.mark.scenario("the name of a scenario")',
-        ) from None
-    return reference
+        )
+    return canonical(str(marker.args[0]))
 
 
-def _named(
-    wanted: Reference, specification: Specification, place: str
-) -> list[ScenarioSpec]:
+def _named(name: str, specification: Specification, place: str) -> list[ScenarioSpec]:
     """Return the scenario of a name, or all rows of an outline."""
-    found = [
-        each
-        for each in specification.by_name.get(wanted.name, ())
-        if not wanted.spec or f"/{each.spec}".endswith(f"/{wanted.spec}")
-    ]
+    found = specification.by_name.get(name, [])
     outlines = {(scenario.feature, scenario.template): scenario for scenario in found}
     if not found:
-        raise _unknown(wanted, specification, place)
+        raise _unknown(name, specification, place)
     if len(outlines) > 1:
+        places = [scenario.place for scenario in outlines.values()]
+        markers = [marker(each, specification) for each in outlines.values()]
         raise ScenarioError(
-            f"several scenarios are called {wanted.name!r}",
+            f"several scenarios are called {name!r}",
             why="the test could not say which one it proves",
-            cause="\n".join(
-                [place, *(scenario.place for scenario in outlines.values())]
-            ),
-            fix="\n".join(
-                marker(scenario, specification) for scenario in outlines.values()
-            ),
+            cause="\n".join([place, *places]),
+            fix="\n".join(markers),
         )
     return found
 
 
-def _unknown(
-    wanted: Reference, specification: Specification, place: str
-) -> ScenarioError:
+def _unknown(name: str, specification: Specification, place: str) -> ScenarioError:
     by_name = {each.template: each for each in specification.scenarios}
-    folded = {name.casefold(): name for name in by_name}
-    near = difflib.get_close_matches(wanted.name.casefold(), folded, n=_MOST_NAMES)
-    nearest = [by_name[folded[name]] for name in near]
+    near = difflib.get_close_matches(name, by_name, n=_MOST_NAMES)
+    nearest = [by_name[each] for each in near]
     fixes = [f"{marker(each, specification)}   ({each.place})" for each in nearest]
     return ScenarioError(
-        f"no scenario is called {wanted.name!r}",
+        f"no scenario is called {name!r}",
         why="the test proves no scenario of a specification",
         cause=place,
         fix="\n".join(fixes) or "arena scenarios list SPEC   lists the names",
@@ -149,27 +112,25 @@ def quoted(text: str) -> str:
 
 
 def _of_row(
-    named: list[ScenarioSpec], wanted: Reference, item: pytest.Item, place: str
+    named: list[ScenarioSpec], item: pytest.Item, place: str
 ) -> list[ScenarioSpec]:
-    """Return the scenarios with the values of the test's parameters, or of its marker."""
-    if len(named) == 1 and not wanted.row:
+    """Return the scenarios with the values of the test's parameters."""
+    if len(named) == 1:
         return named
-    columns = [column for column, _ in named[0].row]
-    values = dict(wanted.row)
+    names = {identifier(column): column for column, _ in named[0].row}
     callspec = getattr(item, "callspec", None)
-    if callspec is not None and not values:
-        names = {identifier(column): column for column in columns}
-        for name, value in callspec.params.items():
-            if name in names:
-                values[names[name]] = str(value)
+    parameters = callspec.params if callspec else {}
+    values = {}
+    for name, value in parameters.items():
+        if name in names:
+            values[names[name]] = str(value)
     rows = "\n".join(f"{each.place}  {row_text(each.row)}" for each in named)
     if not values:
-        columns_shown = ", ".join(identifier(column) for column in columns)
         raise ScenarioError(
             f"{item.name} names an outline with {len(named)} rows, and proves none of them",
             why="each row is a scenario, and needs a test with its values",
             cause=f"{place}\n{rows}",
-            fix=f'@pytest.mark.parametrize("{columns_shown}", […])',
+            fix=f'@pytest.mark.parametrize("{", ".join(names)}", […])',
         )
     found = [each for each in named if _fits(dict(each.row), values)]
     if not found:
@@ -192,11 +153,16 @@ def _fits(row: dict[str, str], values: dict[str, str]) -> bool:
 
 def identifier(column: str) -> str:
     """Return the name of the parameter for a column."""
-    words = unicodedata.normalize("NFKC", column).strip().lower()
-    name = re.sub(r"\W+", "_", words).strip("_")
+    name = words(column)
     if keyword.iskeyword(name):
         return f"{name}_"
     return name if name.isidentifier() else f"column_{name}"
+
+
+def words(text: str) -> str:
+    """Return the words of a text in small letters, joined by ``_``, for the name of a function."""
+    normal = unicodedata.normalize("NFKC", text).lower()
+    return re.sub(r"\W+", "_", normal).strip("_")
 
 
 def needs_seed(scenario: ScenarioSpec) -> bool:

@@ -1,17 +1,23 @@
-"""Writes the results of a run to the terminal and to files, and reads files to merge runs."""
+"""Writes the results of a run: lines, JSON and a page. Reads JSON to merge runs."""
 
 from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios._judge import Status, document
-from pytest_arena.scenarios._page import markdown, page
+from pytest_arena.scenarios._judge import WORDS, Status, document
 from pytest_arena.scenarios._records import evidence
+from pytest_arena.scenarios._specs import is_gherkin, row_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +30,31 @@ Json = dict[str, Any]
 _FORMS = ("json", "html")
 _PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
+# What each status means, for the list at the top of the page.
+_MEANINGS = {
+    Status.PROVEN: "a test passes, and notices when the app is made to answer wrongly",
+    Status.ASSERTED: "a test passes. Whether it would notice a wrong answer is not known",
+    Status.HOLLOW: "a test passes, but might not notice that the app is wrong",
+    Status.NOT_RUN: "a test exists, and was left out",
+    Status.SKIPPED: "a test exists, and the team has switched it off",
+    Status.DRIFTED: "the text was changed, and the test may check the old text",
+    Status.FAILED: "the app does not do what the test expects, or the test is not finished",
+    Status.UNMAPPED: "the team has not written a test",
+}
+_STYLE = """
+:root { color-scheme: light dark; --line: #8885 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem;
+  overflow-wrap: anywhere }
+header { border-bottom: 1px solid var(--line) } main h1 { font-size: 1.6em; line-height: 1.3 }
+pre, code { font-size: .85em } pre { white-space: pre-wrap }
+table { border-collapse: collapse } td, th { border: 1px solid var(--line); padding: .2rem .5rem }
+article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0;
+  break-inside: avoid }
+small { display: block } small, .facts { font-size: .85rem } .facts { padding-left: 1rem }
+.badge { border-radius: 1rem; padding: 0 .7rem; color: #fff; background: #9a6700;
+  font-size: .85rem; font-weight: 600; white-space: nowrap; print-color-adjust: exact }
+.proven { background: #1a7f37 } .asserted { background: #0969da } .failed { background: #cf222e }
+"""
 
 
 def lines(
@@ -41,7 +72,6 @@ def lines(
     text = []
     if verbosity >= _QUIETER:
         text = [*_scenario_lines(shown, is_detailed=is_detailed)]
-        text += [f"note: {note}" for note in results.notes]
     if results.partial:
         text.append(f"partial run: {results.partial}")
     total = f"scenarios: {results.totals()}"
@@ -122,23 +152,15 @@ def write(
     """Write the files, and the summary of a job on GitHub. Return a line for each file.
 
     Raises:
-        ScenarioError: a file cannot be written.
+        OSError: a file cannot be written.
     """
     lines = []
     for form, path in wanted:
         text = page(results, root)
         if form == "json":
             text = json.dumps(document(results), indent=1, ensure_ascii=False) + "\n"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ScenarioError(
-                f"{path} cannot be written",
-                why="--scenarios-out names it",
-                cause=str(error),
-                fix="name another file",
-            ) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
         lines.append(f"scenarios written to {os.path.relpath(path)}")
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
@@ -160,8 +182,8 @@ def joined(
     is_sabotaged = True
     for path in paths:
         sent = _read(path)
-        revs = {each["key"]: each["rev"] for each in sent["scenarios"]}
-        if revs != {each.key: each.rev for each in specification.scenarios}:
+        revisions = {each["key"]: each["revision"] for each in sent["scenarios"]}
+        if revisions != {each.key: each.revision for each in specification.scenarios}:
             raise _not_of_run(path, "it is of a run with other specifications")
         tests |= sent["collected"]
         tries += sent["tries"]
@@ -186,3 +208,141 @@ def _not_of_run(path: Path, cause: str) -> ScenarioError:
         cause=cause,
         fix="name the files that --scenarios-out=json:PATH has written for this commit",
     )
+
+
+# The page.
+
+
+def page(results: Results, root: Path) -> str:
+    """Return the page. It needs no script and no other file."""
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(root.name)}: scenarios</title><style>{_STYLE}</style></head><body>",
+        *_header(results, root),
+    ]
+    for spec, text in results.specification.files.items():
+        judged = [each for each in results.scenarios if each.scenario.spec == spec]
+        if judged:
+            parts += _file(text, spec, judged)
+    return "\n".join([*parts, "</main></body></html>", ""])
+
+
+def _header(results: Results, root: Path) -> Iterator[str]:
+    today = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    yield f"<header><h1>{escape(root.name)}</h1><p>tested {today}</p>"
+    if results.partial:
+        yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
+        yield "So “No test yet” may be wrong.</p>"
+    yield "<p>This page is the specification, with the result of its tests at each scenario. "
+    yield "Only a reader can judge whether a check says what its step says.</p>"
+    yield f"<p>{counted(len(results.scenarios), 'scenario')}:</p><dl>"
+    for status in reversed(Status):
+        found = [each.scenario for each in results.scenarios if each.status is status]
+        if not found:
+            continue
+        yield f"<dt>{_badge(status, f'{WORDS[status]}: {len(found)}')}</dt>"
+        yield f"<dd>{escape(_MEANINGS[status])}"
+        if status not in {Status.PROVEN, Status.ASSERTED}:
+            for scenario in found:
+                yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
+        yield "</dd>"
+    yield "</dl></header><main>"
+
+
+def _badge(status: Status, text: str = "") -> str:
+    return (
+        f'<span class="badge {status.lower()}">{escape(text or WORDS[status])}</span>'
+    )
+
+
+def _anchor(scenario: ScenarioSpec) -> str:
+    return quote(f"{scenario.spec}:{scenario.start}", safe="/:")
+
+
+def _file(text: str, spec: str, judged: list[Judged]) -> Iterator[str]:
+    if spec.endswith(".feature"):
+        yield from _gherkin(text, 0, judged)
+        return
+    # Without "html", the library escapes the HTML of the specification.
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+    def fence(tokens: Any, number: int, options: Any, env: Any) -> str:
+        token = tokens[number]
+        if not is_gherkin(token):
+            return str(plain_fence(tokens, number, options, env))
+        return "\n".join(_gherkin(token.content, token.map[0] + 1, judged))
+
+    plain_fence = reader.renderer.rules["fence"]  # type: ignore[attr-defined]
+    reader.renderer.rules["fence"] = fence  # type: ignore[attr-defined]
+    yield str(reader.render(text))
+
+
+def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
+    """Yield a block of Gherkin as it is written, with an article for each scenario.
+
+    Args:
+        text: the block.
+        above: the number of lines above it in its file.
+        judged: the scenarios of the file. The rows of an outline have one article.
+    """
+    starts: dict[int, list[Judged]] = {}
+    for each in judged:
+        starts.setdefault(each.scenario.start, []).append(each)
+    rows: list[Judged] = []
+    lines: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=above + 1):
+        if number in starts:
+            yield from _article(rows, lines)
+            rows = starts[number]
+            lines = []
+        if not line.strip().startswith(("@", "#")):
+            lines.append(line)
+    yield from _article(rows, lines)
+
+
+def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
+    """Yield a scenario as it is written, and what its tests did."""
+    text = escape(dedent("\n".join(lines)).strip())
+    if not rows:
+        yield f"<pre>{text}</pre>" if text else ""
+        return
+    yield f'<article id="{_anchor(rows[0].scenario)}">'
+    if not rows[0].scenario.row:
+        yield _badge(rows[0].status)
+    yield f"<pre>{text}</pre>"
+    yield from _results(rows)
+    yield "</article>"
+
+
+def _results(rows: list[Judged]) -> Iterator[str]:
+    """Yield what the tests of a scenario, or of the rows of an outline, did."""
+    for judged in rows:
+        if judged.scenario.row:
+            yield f"<p>{_badge(judged.status)} {escape(row_text(judged.scenario.row))}</p>"
+        if judged.reason:
+            yield f"<p>Why: {escape(judged.reason)}</p>"
+        if judged.gap:
+            yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
+        if judged.tries:
+            yield '<details><summary>What the test did</summary><ul class="facts">'
+            for attempt in judged.tries:
+                for word, text in evidence(attempt):
+                    yield f"<li>{word.title()}: {escape(text)}</li>"
+            yield "</ul></details>"
+
+
+def markdown(results: Results) -> str:
+    """Return a table of the scenarios, for the summary of a job on GitHub."""
+    lines = [f"### Scenarios: {results.totals()}", "", "| | scenario | |", "|-|-|-|"]
+    for judged in results.scenarios:
+        cells = [
+            WORDS[judged.status],
+            judged.scenario.label,
+            judged.reason or judged.gap,
+        ]
+        shown = (escape(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
+        lines.append(f"| {' | '.join(shown)} |")
+    if results.partial:
+        lines += ["", f"Only a part of the tests was run: {escape(results.partial)}"]
+    return "\n".join([*lines, "", ""])

@@ -39,14 +39,13 @@ Json = dict[str, Any]
 
 _SENT = "arena_scenario"
 """The attribute of a report, and the key of a worker's output."""
-_PHASES = ("setup", "call", "teardown")
 _LONGEST = 300  # characters of a reason
 _WORST_FIRST = ("failed", "skipped", "passed")
 _LISTS = ("collectonly", "setuponly", "setupplan")
 _FAILED = 1  # pytest's exit statuses
 _USAGE = 4
 _BROKEN = (3, 4)  # an internal error, a usage error
-NO_FACTS: Json = {"seeded": [], "requests": [], "assertions": [], "steps": {}}
+NO_FACTS: Json = {"seeded": [], "requests": [], "assertions": [], "steps": []}
 """The facts of a test that was not called."""
 
 
@@ -68,7 +67,6 @@ class Scenarios:
         self._scenarios: dict[int, list[ScenarioSpec]] = {}
         self._tests: dict[str, list[str]] = {}  # the keys of scenarios, by test
         self._deselected: dict[str, None] = {}
-        self._broken: list[str] = []  # files that could not be collected
         self._attempt: Json = {}  # of the running test
         self._tries: list[Json] = []
         self._lines: list[str] = []
@@ -79,9 +77,7 @@ class Scenarios:
 
     def watch(self, run: ArenaRun) -> Recorder:
         """Return the watcher of a run. Called before any test file is imported."""
-        option = self._config.known_args_namespace
-        is_read = bool(self._options.scenarios_out) or option.verbose > 0
-        self.recorder = Recorder(run, counts_rows=is_read or self._is_strict)
+        self.recorder = Recorder(run)
         record_assertions(self.recorder, self._config)
         return self.recorder
 
@@ -108,7 +104,7 @@ class Scenarios:
         """Do what ``--scenarios-accept`` or ``--scenarios-merge`` say, and run no test."""
         try:
             return self._command(config.option)
-        except ArenaError as error:
+        except (ArenaError, OSError) as error:
             sys.stderr.write(f"ERROR: {error}\n")
             return _USAGE
 
@@ -170,12 +166,6 @@ class Scenarios:
             if id(item) in self._scenarios and id(item) not in selected:
                 self._deselected[item.nodeid] = None
 
-    @hook
-    def pytest_collectreport(self, report: Any) -> None:
-        """Note a file that was not collected. It may have tests of any scenario."""
-        if report.failed:
-            self._broken.append(report.nodeid)
-
     @hook(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> object:
         """Note that tests will run, or write stubs in place of running them."""
@@ -236,10 +226,6 @@ class Scenarios:
         text = getattr(report, _SENT, None)
         if text is not None:
             self._tries.append(json.loads(text))
-        elif report.when not in _PHASES and report.failed:  # its process has died
-            reason = _one_line(str(report.longrepr))
-            died = {"test": report.nodeid, "outcome": "failed", "reason": reason}
-            self._tries.append({**died, "scenarios": [], "facts": NO_FACTS})
 
     # The end.
 
@@ -289,7 +275,7 @@ class Scenarios:
         )
         try:
             self._lines = outputs.write(self._outputs, self.results, self._options.root)
-        except ArenaError as error:
+        except OSError as error:
             self._lines = [f"ERROR: {error}"]
             session.exitstatus = session.exitstatus or _USAGE
         if self._fails:
@@ -332,13 +318,9 @@ class Scenarios:
                 f"{len(self._deselected)} of {counted(len(self._tests), 'test')} "
                 "with a scenario deselected"
             )
-        distributed = self._config.pluginmanager.get_plugin("dsession")
         stopped = session.shouldfail or session.shouldstop
-        stopped = stopped or getattr(distributed, "shouldstop", "")
         if stopped:
             reasons.append(str(stopped))
-        if self._broken:
-            reasons.append(f"{', '.join(self._broken)} could not be collected")
         return "; ".join(reasons)
 
 

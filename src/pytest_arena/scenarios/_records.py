@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import _pytest.assertion.rewrite as rewriting
 
 from pytest_arena._run._levels import WideFixture
-from pytest_arena._values import Stage, counted
+from pytest_arena._values import Stage
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ Json = dict[str, Any]
 
 _LONGEST = 160  # characters of an assertion
 _MOST_ASSERTIONS = 40
-_MOST_ROWS = 1_000  # whose tables are counted
 _WRITE = re.compile(
     r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+[`\"]?([\w.]+)", re.IGNORECASE
 )
@@ -82,10 +81,9 @@ class Record:
     root: Path
     requests: Callable[[], list[Request]]
     """Returns the requests of the test, without logins."""
-    assertions: dict[tuple[str, str, int], Json] = field(default_factory=dict)
-    steps: dict[str, dict[int, Json]] = field(default_factory=dict)
-    """What each step block did, by the key of the scenario and the number of the step."""
-    last_step: dict[str, int] = field(default_factory=dict)
+    assertions: dict[tuple[str, int], Json] = field(default_factory=dict)
+    steps: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """The passed assertions in blocks, by the scenario's key and the number of the step."""
     is_in_call: bool = False
     facts: Json | None = None
 
@@ -103,7 +101,7 @@ class Record:
         for request in self.requests():
             answered += request.status is not None or request.method == "WEBSOCKET"
         text = " ".join(text.split())[:_LONGEST]
-        self.assertions[place, text, line] = {
+        self.assertions[place, line] = {
             "place": place,
             "text": text,
             "after": answered,
@@ -127,16 +125,14 @@ class Record:
 class Recorder:
     """The ``Watcher`` of a run. Records the running test of a scenario, and never fails a test."""
 
-    def __init__(self, run: ArenaRun, *, counts_rows: bool) -> None:
+    def __init__(self, run: ArenaRun) -> None:
         self.run = run
-        self.counts_rows = counts_rows
-        """Whether a reader sees the numbers of rows. To count them takes 1 to 3 ms a test."""
         self.record: Record | None = None
         self.is_repeating = False
         """Whether the running test is repeated and not reported."""
         self.errors: list[Exception] = []
         """The errors that repeated tests would have reported."""
-        self._wide: dict[object, Json] = {}  # the rows of wide fixtures, by level
+        self._wide: dict[object, list[str] | None] = {}  # by the level of the fixture
 
     # Called by the run.
 
@@ -181,10 +177,10 @@ class Recorder:
             "seeded": self._seeded(record.item),
             "requests": [self._request(each) for each in self.requests()],
             "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
-            "steps": {
-                key: {str(number): step for number, step in steps.items()}
-                for key, steps in record.steps.items()
-            },
+            "steps": [
+                {"scenario": key, "step": number, "assertions": passed}
+                for (key, number), passed in record.steps.items()
+            ],
         }
 
     def take(self) -> Json | None:
@@ -196,7 +192,7 @@ class Recorder:
     # Rows.
 
     def _seeded(self, item: Any) -> list[Json]:
-        """Return the rows that existed before the first request, by their source."""
+        """Return the sources of the rows before the first request, with the tables."""
         test = self.run.current.test
         if test is None:
             return []
@@ -210,15 +206,13 @@ class Recorder:
             name = level.name.rpartition(" ")[2]
             if isinstance(level.owner, WideFixture) and name in item.fixturenames:
                 if level not in self._wide:
-                    self._wide[level] = self._rows(depth=len(levels) - number)
+                    self._wide[level] = self._tables(depth=len(levels) - number)
                 source = f"made for several tests by {name}"
                 sources.append({"source": source, "tables": self._wide[level]})
-        rows = None  # not counted
-        if self.counts_rows or not test.sessions.has_committed:
-            turns = [turn for turn in test.turns if _is_counted(turn)]
-            rows = self._rows(None, turns[0].before if turns else None)
-        sources.append({"source": "made for this test", "tables": rows})
-        return [each for each in sources if each["tables"] != {}]
+        turns = [turn for turn in test.turns if _is_counted(turn)]
+        tables = self._tables(turns[0].before if turns else None)
+        sources.append({"source": "made for this test", "tables": tables})
+        return [each for each in sources if each["tables"] != []]
 
     def _request(self, request: Request) -> Json:
         return {
@@ -227,50 +221,33 @@ class Recorder:
             "route": request.route,
             "status": request.status,
             "role": request.role or "",
-            "changed": self._changed(request),
+            "changed": _changed(request),
         }
 
-    def _changed(self, request: Request) -> Json:
-        """Return the rows that a request changed, by table. Rows are 0 if they are unknown."""
-        test = self.run.current.test
-        turn = test.turn_of(request) if test is not None and self.counts_rows else None
-        if turn is not None and turn.before is not None and turn.after is not None:
-            rows: Json | None = self._rows(turn.before, turn.after)
-            if rows is not None:
-                return rows
-        # The statements name the tables, also where an isolation knows no moments.
-        tables = map(_WRITE.match, request.statements)
-        return dict.fromkeys((match[1] for match in tables if match), 0)
-
-    def _rows(self, since: Any = None, until: Any = None, *, depth: int = 0) -> Any:
-        """Return how many rows differ between two moments, by table. None if that is unknown."""
-        counts: Counter[str] = Counter()
+    def _tables(self, until: Any = None, *, depth: int = 0) -> list[str] | None:
+        """Return the tables that had changed at a moment. None if that is unknown."""
+        found: set[str] = set()
+        levels = tuple(self.run.databases.levels)
         try:
-            for database in self.run.databases.provisioned():
-                moments = [
-                    each.times.get(database) if each else None
-                    for each in (since, until)
-                ]
-                for moment in filter(None, (since, until)):
-                    if not moment.knows(database) or moment.levels != tuple(
-                        self.run.databases.levels
-                    ):
+            for database, isolation in self.run.databases.provisioned().items():
+                time = None
+                if until is not None:
+                    if database not in until.times:
+                        continue  # it did not exist
+                    if not until.knows(database) or until.levels != levels:
                         return None
-                if until is not None and database not in until.times:
-                    continue
-                if since is not None and moments[0] is moments[1]:
-                    continue
-                isolation = database.isolation
-                if isolation is None:
-                    continue
-                for table in isolation.rows_changed(
-                    *moments, depth=depth, limit=_MOST_ROWS
-                ):
-                    number = max(len(table.added), len(table.removed)) + table.more
-                    counts[table.table] += number
+                    time = until.times[database]
+                rows = isolation.rows_changed(None, time, depth=depth, limit=1)
+                found.update(table.table for table in rows)
         except Exception:  # noqa: BLE001 - also of a database: the rows stay unknown
             return None
-        return dict(sorted(counts.items()))
+        return sorted(found)
+
+
+def _changed(request: Request) -> list[str]:
+    """Return the tables that the statements of a request wrote."""
+    matches = map(_WRITE.match, request.statements)
+    return sorted({match[1] for match in matches if match})
 
 
 def _is_counted(turn: Any) -> bool:
@@ -282,8 +259,8 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
     facts = attempt["facts"]
     yield "test", f"{attempt['test']} {attempt['outcome']}"
     for source in facts["seeded"] or ():
-        tables = source["tables"]
-        rows = f": {counts_text(tables)}" if tables else ""
+        tables = ", ".join(source["tables"] or ())
+        rows = f": rows of {tables}" if tables else ""
         yield "data", source["source"] + rows
     for request in facts["requests"]:
         yield "request", request_text(request)
@@ -302,7 +279,7 @@ def request_text(request: Json) -> str:
     status = request["status"]
     text += ", no answer" if status is None else f", answered {status}"
     if request["changed"]:
-        text += f", changed {counts_text(request['changed'])}"
+        text += f", changed {', '.join(request['changed'])}"
     return text
 
 
@@ -323,12 +300,3 @@ def sabotage_text(sabotage: Json) -> str:
     }
     answer = f"{words[sabotage['kind']]} to {sabotage['what']}"
     return f"the app was made to give {answer}, and the test failed: {sabotage['why']}"
-
-
-def counts_text(tables: Json) -> str:
-    """Return the tables with their numbers of rows, which are 0 if they are unknown."""
-    texts = []
-    for table, rows in tables.items():
-        number = counted(rows, "row") if rows else "rows"
-        texts.append(f"{number} of {table}")
-    return ", ".join(texts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -28,10 +26,6 @@ hook = pluggy.HookimplMarker("pytest")
 
 Json = dict[str, Any]
 
-# A fault may make a test wait for ever. Its time limit is its first duration multiplied by the
-# factor, with the extra seconds added.
-_TIME_FACTOR = 10
-_EXTRA_SECONDS = 10.0
 # The faults of `arena.fault`, in the order in which they are tried.
 _KINDS = ("wrong", "empty", "500", "more")
 _MOST_REQUESTS = 8  # the last requests of a test, whose answers are broken
@@ -65,28 +59,24 @@ class Sabotage:
         self._config = config
         self._recorder = recorder
         self._tries = tries
-        self._seconds: dict[str, float] = {}  # of the call of each test
         self._with_subtests: set[str] = set()
         self._failures: list[str] = []  # of the phases of the current run
-        self._is_noticed = False
+        self._is_fault_noticed = False
         self._runs = 0
         self._took = 0.0
 
-    # The first run of each test.
-
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[object]
+        self, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, object]:
-        """Record how long a test takes, or how a repeated test ended."""
+        """Record how a repeated test ended."""
         report = yield
-        if not self._recorder.is_repeating:
-            if call.when == "call":
-                self._seconds[item.nodeid] = call.duration
-        elif not report.passed:
+        if self._recorder.is_repeating and not report.passed:
             reason = call.excinfo.exconly(tryshort=True) if call.excinfo else "skipped"
             self._failures.append(reason.partition("\n")[0])
-            self._is_noticed |= call.when == "call" and self._is_by_assertion(call)
+            self._is_fault_noticed |= call.when == "call" and self._is_by_assertion(
+                call
+            )
         return report
 
     def _is_by_assertion(self, call: pytest.CallInfo[object]) -> bool:
@@ -172,7 +162,7 @@ class Sabotage:
                 except AssertionError:  # no answer was broken
                     continue
                 applied += 1
-                if self._is_noticed:
+                if self._is_fault_noticed:
                     what = f"{request['method']} {request['route'] or request['path']}"
                     fault = {"kind": kind, "request": number, "what": what}
                     return {"result": "noticed", "why": self._failures[0], **fault}
@@ -193,14 +183,14 @@ class Sabotage:
     ) -> None:
         """Run a test once more."""
         self._failures = []
-        self._is_noticed = False
+        self._is_fault_noticed = False
         self._runs += 1
         recorder = self._recorder
         recorder.errors = []
         with (
             mock.patch.object(recorder, "is_repeating", new=True),
             recorder.run.ledger.aside(),
-            _never_rerun(item),
+            _without_rerun_plugins(item),
         ):
             # Tear down the fixtures that the previous test has left, as pytest's runner does.
             item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - no public name
@@ -220,15 +210,6 @@ class Sabotage:
         with warnings.catch_warnings(record=True):
             runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
-
-    @hook(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """End a test that waits because of the fault."""
-        if not self._recorder.is_repeating:
-            return (yield)
-        seconds = _TIME_FACTOR * self._seconds.get(item.nodeid, 0.0) + _EXTRA_SECONDS
-        with _alarm(seconds):
-            return (yield)
 
     def line(self) -> str:
         """Return the line of the summary."""
@@ -267,7 +248,7 @@ def _updates_snapshots(config: pytest.Config) -> bool:
 
 
 @contextmanager
-def _never_rerun(item: pytest.Item) -> Iterator[None]:
+def _without_rerun_plugins(item: pytest.Item) -> Iterator[None]:
     """Keep pytest-rerunfailures and pytest-retry from rerunning a test.
 
     pytest-rerunfailures would keep the wide fixtures of a failed test for the next try.
@@ -283,24 +264,3 @@ def _never_rerun(item: pytest.Item) -> Iterator[None]:
     finally:
         if count is not None:
             values["execution_count"] = count
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Limit the time of a test by SIGALRM, unless the process uses the signal."""
-    number = getattr(signal, "SIGALRM", None)
-    is_main = threading.current_thread() is threading.main_thread()
-    if number is None or not is_main or signal.getsignal(number) is not signal.SIG_DFL:
-        yield
-        return
-
-    def end_test(*_: object) -> None:
-        raise TimeoutError("the test still waits after a broken answer")
-
-    signal.signal(number, end_test)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(number, signal.SIG_DFL)

@@ -29,10 +29,18 @@ Pairs = tuple[tuple[str, str], ...]
 
 _KINDS: dict[str, Kind] = {"Context": "given", "Action": "when", "Outcome": "then"}
 _FENCE = re.compile(r"\W*(gherkin|feature|cucumber)\b", re.IGNORECASE)
+_FIRST_KEYWORD = re.compile(r"\s*(?:[#@].*\n\s*)*([^:\n]+):")
+_NO_FEATURE = {
+    "keyword": "Feature",
+    "name": "",
+    "location": {"line": 1},
+    "description": "",
+    "children": [],
+}
 _LANGUAGE = re.compile(r"^\s*#\s*language\s*:\s*([\w-]+)\s*$", re.MULTILINE)
 _RULE = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b")
 _SUFFIXES = (".feature", ".md", ".markdown")
-# How similar the first word of a description must be to a keyword, and its least length.
+# The first word of a line and its keyword may differ by a typing error.
 _SIMILAR = 0.76
 _LEAST_LETTERS = 4
 
@@ -89,7 +97,7 @@ class ScenarioSpec:
         return f"{self.spec}:{self.line}"
 
     @property
-    def rev(self) -> str:
+    def revision(self) -> str:
         """The hash of the steps. Layout, names, And and But do not change it."""
         steps = [[step.kind, canonical(step.text), *step.more] for step in self.steps]
         text = json.dumps(steps, ensure_ascii=False)
@@ -175,8 +183,6 @@ def _files(patterns: Sequence[str], root: Path) -> list[Path]:
         path = root / pattern
         if path.is_dir():
             paths = [each for each in path.rglob("*") if each.suffix in _SUFFIXES]
-        elif path.is_file():
-            paths = [path]
         else:
             names = glob(str(path), recursive=True)  # noqa: PTH207 - an absolute pattern
             paths = [Path(name) for name in names if Path(name).is_file()]
@@ -250,23 +256,19 @@ def _scenarios(text: str, spec: str) -> Iterator[ScenarioSpec]:
 
 
 def _compiled(block: Block, spec: str) -> Iterator[ScenarioSpec]:
-    language = _LANGUAGE.search(block.text)
-    dialect: Any = Dialect.for_name(language[1] if language else "en")
+    named = _LANGUAGE.search(block.text)
     # The parser reports an unknown language.
-    dialect = dialect or Dialect.for_name("en")
+    language = named[1] if named and Dialect.for_name(named[1]) else "en"
+    dialect: Any = Dialect.for_name(language)
     # Empty lines above the block give each node its line in the file.
     text = "\n" * block.above + block.text
-    if block.above and not _begins_with_feature(block.text, dialect):
-        text = _with_feature(block, language)
-    document: Any = _parsed(text, spec)
-    feature = document.get("feature")
-    if feature is None:
-        feature = {
-            "keyword": "Feature",
-            "name": "",
-            "location": {"line": block.above + 1},
-        }
-        feature |= {"description": "", "children": []}
+    first = _FIRST_KEYWORD.match(block.text)
+    if block.above and not (first and first[1] in dialect.feature_keywords):
+        # A fence without a feature gets one in place of its opening line.
+        feature_line = f"{dialect.feature_keywords[0]}: {block.heading}\n"
+        text = "\n" * (block.above - 1) + feature_line + block.text
+    document = _parsed(text, language, spec)
+    feature = document.get("feature") or _NO_FEATURE
     nodes = _Nodes(spec, dialect)
     nodes.add(feature)
     if not nodes.scenarios:
@@ -275,32 +277,12 @@ def _compiled(block: Block, spec: str) -> Iterator[ScenarioSpec]:
         )
     document["uri"] = spec
     for pickle in Compiler().compile(document):
-        yield nodes.scenario(pickle, feature["name"], block.rule)
+        yield nodes.scenario(pickle, str(feature["name"]), block.rule)
 
 
-def _begins_with_feature(text: str, dialect: Any) -> bool:
-    for line in map(str.strip, text.splitlines()):
-        if line and not line.startswith(("#", "@")):
-            return line.startswith(
-                tuple(f"{word}:" for word in dialect.feature_keywords)
-            )
-    return False
-
-
-def _with_feature(block: Block, language: re.Match[str] | None) -> str:
-    """Return the text of a block without a feature, with a line for it in place of the fence."""
-    line = f"Feature: {block.heading}"
-    if language:
-        dialect = Dialect.for_name(language[1])
-        word = dialect.feature_keywords[0] if dialect else "Feature"
-        line = f"{language[0].strip()}\n{word}: {block.heading}"
-        return "\n" * (block.above - 1) + line + block.text[language.end() :]
-    return "\n" * (block.above - 1) + line + "\n" + block.text
-
-
-def _parsed(text: str, spec: str) -> object:
+def _parsed(text: str, language: str, spec: str) -> Any:
     try:
-        return Parser().parse(text, TokenMatcher("en"))
+        return Parser().parse(text, TokenMatcher(language))
     except (CompositeParserException, ParserException) as error:
         errors = getattr(error, "errors", [error])
         line = errors[0].location.get("line", 1)
@@ -320,20 +302,22 @@ class _Nodes:
         self._steps: dict[str, Any] = {}
         self._rows: dict[str, tuple[Any, Pairs]] = {}
         self.scenarios: dict[str, Any] = {}
-        words = [
+        keywords = [
             *dialect.given_keywords,
             *dialect.when_keywords,
             *dialect.then_keywords,
             *dialect.and_keywords,
             *dialect.but_keywords,
         ]
-        self._step_words = {word.strip().casefold() for word in words} - {"*"}
-        words = [*dialect.scenario_keywords, *dialect.scenario_outline_keywords]
-        self._scenario_words = {word.casefold() for word in words}
+        self._step_words = {word.split()[0].casefold() for word in keywords} - {"*"}
+        keywords = [*dialect.scenario_keywords, *dialect.scenario_outline_keywords]
+        self._scenario_words = {word.casefold() for word in keywords}
 
     def add(self, node: Any) -> None:
         """Add a feature or a rule with all of its parts."""
-        self._check(node, self._scenario_words, "a scenario")
+        for line in node["description"].splitlines():
+            if line.partition(":")[0].strip().casefold() in self._scenario_words:
+                raise self._description(node, line, "a scenario")
         for child in node["children"]:
             if "rule" in child:
                 self.add(child["rule"])
@@ -360,26 +344,21 @@ class _Nodes:
             raise self.error(node, f"the outline {node['name']!r} has no row", fix)
 
     def _add_steps(self, node: Any) -> None:
-        self._check(node, self._step_words, "a step")
+        for line in node["description"].splitlines():
+            first = re.split(r"[\s:]", line.strip().casefold(), maxsplit=1)[0]
+            cutoff = _SIMILAR if len(first) >= _LEAST_LETTERS else 1
+            if difflib.get_close_matches(first, self._step_words, 1, cutoff):
+                raise self._description(node, line, "a step")
         for step in node["steps"]:
             self._steps[step["id"]] = step
 
-    def _check(self, node: Any, words: set[str], what: str) -> None:
-        """Refuse a line of a description that begins as a step or a scenario does."""
-        for line in node["description"].splitlines():
-            text = line.strip().casefold()
-            first = re.split(r"[\s:]", text, maxsplit=1)[0]
-            near: list[str] = []
-            if len(first) >= _LEAST_LETTERS and what == "a step":
-                near = difflib.get_close_matches(first, words, n=1, cutoff=_SIMILAR)
-            if near or any(
-                re.match(rf"{re.escape(word)}[\s:]", text) for word in words
-            ):
-                raise self.error(
-                    node,
-                    f"Gherkin reads this line as a description, not as {what}: {line.strip()}",
-                    "write the keyword as the other lines have it, or change the first word",
-                )
+    def _description(self, node: Any, line: str, what: str) -> ScenarioError:
+        """Return the error about a line that the parser would drop."""
+        return self.error(
+            node,
+            f"Gherkin reads this line as a description, not as {what}: {line.strip()}",
+            "write the keyword as the other lines have it, or change the first word",
+        )
 
     def error(self, node: Any, what: str, fix: str) -> ScenarioError:
         """Return the error about a node."""
@@ -431,13 +410,6 @@ def _argument(argument: Any) -> tuple[object, ...]:
 def _check_names(scenarios: list[ScenarioSpec]) -> None:
     first: dict[str, ScenarioSpec] = {}
     for scenario in scenarios:
-        if not scenario.name:
-            raise ScenarioError(
-                f"{scenario.place}: the scenario has no name",
-                why="a test could not name it",
-                cause=scenario.place,
-                fix="Scenario: …",
-            )
         other = first.setdefault(scenario.key, scenario)
         if other is not scenario:
             raise ScenarioError(
@@ -459,7 +431,7 @@ def plain(scenario: ScenarioSpec) -> dict[str, Any]:
         "line": scenario.line,
         "tags": list(scenario.tags),
         "row": dict(scenario.row),
-        "rev": scenario.rev,
+        "revision": scenario.revision,
         "steps": [
             {"kind": step.kind, "text": step.text, "line": step.line}
             for step in scenario.steps

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import unicodedata
-from hashlib import blake2b
-from itertools import count, groupby
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._values import counted
@@ -16,6 +13,7 @@ from pytest_arena.scenarios._markers import (
     marker,
     needs_seed,
     quoted,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios._specs import ScenarioSpec, Specification
 
 _LONGEST = 60  # letters of a name
-_WIDTH = 88
 
 
 def write_stubs(
@@ -42,7 +39,7 @@ def write_stubs(
     missing = [each for each in specification.scenarios if each.key not in mapped]
     lines = []
     for feature, group in groupby(missing, lambda scenario: scenario.feature):
-        path = _path(folder, feature)
+        path = folder / f"test_{words(feature)[:_LONGEST]}.py"
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         names = _names(old)
         texts = []
@@ -63,28 +60,9 @@ def write_stubs(
     return lines or ["every scenario has a test: there is nothing to write"]
 
 
-def _path(folder: Path, feature: str) -> Path:
-    """Return the file for a feature: new, or one that imports pytest."""
-    name = f"test_{slug(feature)}"
-    for number in count(1):
-        path = folder / (f"{name}.py" if number == 1 else f"{name}_{number}.py")
-        if not path.exists():
-            return path
-        if re.search(
-            r"^import pytest$", path.read_text(encoding="utf-8"), re.MULTILINE
-        ):
-            return path
-    raise AssertionError("numbers do not end")
-
-
 def _names(text: str) -> set[str]:
     """Return the names of the functions of a module."""
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        return set()
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for node in ast.walk(tree) if isinstance(node, functions)}
+    return set(re.findall(r"^(?:async )?def (\w+)", text, re.MULTILINE))
 
 
 def _test(
@@ -94,11 +72,12 @@ def _test(
     config: Any,
 ) -> Iterator[str]:
     first = rows[0]
-    name = f"test_{slug(first.template).removeprefix('test_')}"
+    base = f"test_{words(first.template).removeprefix('test_')[:_LONGEST]}"
+    name = base
     number = 1
     while name in names:
         number += 1
-        name = f"test_{slug(first.template).removeprefix('test_')}_{number}"
+        name = f"{base}_{number}"
     names.add(name)
     runner = _runner(config)
     if runner in {"asyncio", "anyio"}:
@@ -120,11 +99,7 @@ def _test(
     if NO_REQUEST not in first.tags:
         arguments.insert(0, "client" if runner else "test_client")
     definition = "async def" if runner else "def"
-    line = f"{definition} {name}({', '.join(arguments)}):"
-    if len(line) > _WIDTH:
-        inner = "".join(f"\n    {argument}," for argument in arguments)
-        line = f"{definition} {name}({inner}\n):"
-    yield line
+    yield f"{definition} {name}({', '.join(arguments)}):"
     yield f'    """{first.spec}"""'
     for step in first.steps:
         yield f"    with scenario.{step.kind}({quoted(step.template)}):"
@@ -142,18 +117,3 @@ def _runner(config: Any) -> str:
         is_auto = str(config.getini("asyncio_mode")) == "auto"
         return "auto" if is_auto else "asyncio"
     return "anyio" if "anyio" in plugins else ""
-
-
-def slug(text: str) -> str:
-    """Return small ASCII words, joined by ``_``, for the name of a file or a function.
-
-    A text that loses letters gets its hash, so names in another alphabet stay different.
-    """
-    text = " ".join(unicodedata.normalize("NFC", text).split())
-    plain = re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text))
-    plain = re.sub(r"[^\w\s]|_", " ", plain)
-    words = "_".join(re.findall(r"[a-z0-9]+", plain.lower()))
-    if words and plain.isascii() and len(words) <= _LONGEST:
-        return words
-    digest = blake2b(text.encode(), digest_size=4).hexdigest()
-    return "_".join(filter(None, (words[:_LONGEST].rstrip("_"), digest)))

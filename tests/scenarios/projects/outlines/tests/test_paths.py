@@ -18,6 +18,6 @@ async def test_open(client, path_name):
     assert (await client.get(path_name)).status_code == 200
 
 
-@pytest.mark.scenario("A path is answered", row={"path": "/others"})
+@pytest.mark.scenario("A path is answered [path=/others, status=404]")
 async def test_others(client):
     assert (await client.get("/others")).status_code == 404
