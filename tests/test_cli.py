@@ -281,7 +281,7 @@ def test_where_nothing_is_it_says_where_it_looked(
 # Files
 
 
-def test_a_dead_runs_files_go_and_a_living_runs_stay_pitfall_140(
+def test_a_dead_runs_files_go_and_a_living_runs_stay(
     arena: Callable[..., str], listed: Any, begin: Any, tmp_path: Path
 ) -> None:
     """A folder of the same form in the same place, without a lock of a living run, is no run's."""
@@ -421,7 +421,7 @@ def test_all_of_a_named_server_is_that_server_alone(
     assert name in arena("list")
 
 
-def test_a_dead_runs_databases_go_and_nobody_elses_pitfall_076_138(
+def test_a_dead_runs_databases_go_and_nobody_elses(
     arena: Callable[..., str], listed: Any, begin: Any, role: str
 ) -> None:
     """Not a living run's, and none that only has a name like arena's."""

@@ -274,5 +274,5 @@ def test_the_page_of_fixtures_names_each_of_them() -> None:
     assert sorted(re.findall("`([^`]+)`", "".join(headings))) == sorted(
         [*names, "scenario", "@pytest.mark.arena", "@pytest.mark.scenario"]
     )
-    for name in ("isolation", "keep", "seed", "schema", "spec", "row"):
+    for name in ("isolation", "keep", "seed", "schema"):
         assert re.search(rf"`{name}\b", page)

@@ -152,7 +152,7 @@ def run(folder: Path, *parts: str) -> None:
     done.says("came to its end")
 
 
-def test_each_driver_is_refused_by_its_line_pitfall_139(tmp_path: Path) -> None:
+def test_each_driver_is_refused_by_its_line(tmp_path: Path) -> None:
     """Whether it is imported before the guard is there or after it, and without any socket."""
     no_socket = "def never(event, args):\n    assert event != 'socket.connect', args\n"
     no_socket += "sys.addaudithook(never)\n"
@@ -160,7 +160,7 @@ def test_each_driver_is_refused_by_its_line_pitfall_139(tmp_path: Path) -> None:
     run(tmp_path / "before", HEADER, no_socket, WAYS, "install()", "install()", REFUSED)
 
 
-def test_each_driver_is_led_where_the_user_wants_it_pitfall_139(tmp_path: Path) -> None:
+def test_each_driver_is_led_where_the_user_wants_it(tmp_path: Path) -> None:
     """It lands in the arena's database, and is known by its line, its level and its backend."""
     run(
         tmp_path,

@@ -44,7 +44,7 @@ def holder(place: Path) -> tuple[subprocess.Popen[str], Path]:
     return process, Path(process.stdout.readline().strip())
 
 
-def test_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stays_pitfall_071(
+def test_the_folder_of_a_killed_run_goes_and_that_of_a_live_one_stays(
     tmp_path: Path,
 ) -> None:
     """The lock of a dead process is free, that of a live one is not."""

@@ -64,7 +64,7 @@ OF_LIBPQ: list[Call] = [
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_libpq_means_the_same_pitfall_024(
+def test_libpq_means_the_same(
     environment: str, driver: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each form of its arguments, in each environment, as libpq begins to connect by them."""
@@ -112,7 +112,7 @@ def _enter(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_
         monkeypatch.setenv(name, value)
 
 
-def test_several_hosts_are_all_named_pitfall_024() -> None:
+def test_several_hosts_are_all_named() -> None:
     """Each has to be allowed, not the first alone; and no name has a password."""
     url = "postgresql://me:secret@a:1,b:2/shop"
     for driver in ("asyncpg", "psycopg", "psycopg2"):
@@ -137,7 +137,7 @@ URLS = {
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
-def test_urls_name_their_database_pitfall_024(driver: str) -> None:
+def test_urls_name_their_database(driver: str) -> None:
     """As SQLAlchemy makes arguments of them."""
     for url, name in URLS.items():
         parsed = make_url(url.format(driver))
@@ -216,7 +216,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("hostile")
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_led_by_libpq_pitfall_024(driver: str) -> None:
+def test_led_by_libpq(driver: str) -> None:
     """It lands at the address; the session's own settings stay, the environment's do not."""
     for url, options in LIBPQ_CALLS:
         given = _of_psycopg(options) if driver == "psycopg" else options
@@ -232,7 +232,7 @@ def _of_psycopg(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("hostile")
-def test_led_by_asyncpg_pitfall_024() -> None:
+def test_led_by_asyncpg() -> None:
     """As by libpq."""
 
     async def show() -> None:

@@ -33,7 +33,7 @@ def _expected() -> Iterator[Identity]:
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "AUTOCOMMIT"])
-def test_a_sync_connection_pitfall_137(driver: str, isolation: str, expected: Identity) -> None:
+def test_a_sync_connection(driver: str, isolation: str, expected: Identity) -> None:
     """The server is the same by another name and to another database; nothing is begun."""
     host = "localhost" if SERVER.host == "127.0.0.1" else SERVER.host
     url = f"postgresql+{driver}://{SERVER.user}@{host}:{SERVER.port}/template1"
@@ -48,7 +48,7 @@ def test_a_sync_connection_pitfall_137(driver: str, isolation: str, expected: Id
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-def test_an_async_connection_pitfall_137(driver: str, expected: Identity) -> None:
+def test_an_async_connection(driver: str, expected: Identity) -> None:
     """As a pool's listener has it: in SQLAlchemy's greenlet."""
 
     async def ask() -> None:

@@ -137,7 +137,7 @@ HARMLESS = (
 )
 
 
-def test_what_reaches_beyond_a_database_is_known_pitfall_138() -> None:
+def test_what_reaches_beyond_a_database_is_known() -> None:
     """Anywhere in a script. A statement that only has such words in it does not."""
     for statement, found in BEYOND:
         assert classify(statement, POSTGRESQL).beyond == found, statement

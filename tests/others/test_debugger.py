@@ -31,7 +31,7 @@ continue
 """
 
 
-def test_a_debugger_pitfall_072(example: Example) -> None:
+def test_a_debugger(example: Example) -> None:
     """By --pdb and by breakpoint(): the path is printed, all that was committed is there."""
     project = example.with_files(test_it=TESTS).with_paths({".pdbrc": TYPED})
     run = project.run("--pdb")

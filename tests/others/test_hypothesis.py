@@ -69,9 +69,7 @@ def test_after(test_client):
 
 
 @pytest.mark.parametrize("scope", ["function", "session"])
-def test_the_examples_of_a_test_share_its_database_pitfall_079(
-    example: Example, scope: str
-) -> None:
+def test_the_examples_of_a_test_share_its_database(example: Example, scope: str) -> None:
     """The lifespan runs once for each test, in each loop scope."""
     app = example.files["app.py"] + APP
     project = example.with_files(app=app, test_it=TESTS)

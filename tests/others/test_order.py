@@ -72,13 +72,13 @@ def pytest_collection_modifyitems(items):
 """
 
 
-def test_mixed_pitfall_077(project: Example) -> None:
+def test_mixed(project: Example) -> None:
     """P2, P6: fixtures of all scopes begin and end in any order, and more than once."""
     mixed = project.with_files(conftest=MIXED)
     mixed.run().expect(status=1, passed=10, failed=2)
 
 
-def test_randomly_pitfall_077(project: Example) -> None:
+def test_randomly(project: Example) -> None:
     """P2, P6: pytest-randomly mixes files, then classes, then functions."""
     pytest.importorskip("pytest_randomly", reason="`make test-full` has it")
     for seed in (1, 2, 3):

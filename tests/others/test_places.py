@@ -39,7 +39,7 @@ def add(name):
 """
 
 
-def test_paths_and_names_pitfall_084(example: Example) -> None:
+def test_paths_and_names(example: Example) -> None:
     """Blanks and letters of the world; another working folder; importlib; no cache of pytest's."""
     folder = example.folder.parent / "ein Projekt, ünïcode" / "%41 #?"
     project = replace(example, folder=folder).with_files(test_it=TESTS)

@@ -98,7 +98,7 @@ def test_after(test_client):
 """
 
 
-def test_subtests_and_unittest_pitfall_080(example: Example) -> None:
+def test_subtests_and_unittest(example: Example) -> None:
     """A failed subtest fails its test; the state is the test's; `setUpClass` seeds its class."""
     pytest.importorskip("_pytest.subtests", reason="pytest has them since 9")
     project = example.with_files(test_it=TASTES, test_options=OPTIONS)

@@ -52,7 +52,7 @@ async def test_clean_3(client):
 """
 
 
-def test_a_timeout_by_signal_pitfall_069_070(example: Example) -> None:
+def test_a_timeout_by_signal(example: Example) -> None:
     """P2, P7: in an await, in a statement that would never end, in sync code."""
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
     run.expect(status=1, passed=3, failed=3)

@@ -18,7 +18,7 @@ async def test_both(client):
 """
 
 
-def test_two_runs_at_once_pitfall_076(example: Example) -> None:
+def test_two_runs_at_once(example: Example) -> None:
     """P2, P7: two checkouts, one cache; neither takes anything from the other."""
     folders = [example.folder.with_name(name) for name in ("one", "two")]
     runs = [

@@ -81,7 +81,7 @@ def project(example: Example) -> Example:
 
 
 @pytest.mark.parametrize("places", ["build", "call"])
-def test_ctrl_c_pitfall_071(project: Example, places: str) -> None:
+def test_ctrl_c(project: Example, places: str) -> None:
     """P4, P7: pytest ends as it does, our files are gone, the next run has the template's state."""
     run = project.run("test_it.py", env={"PLACES": places, "SIGNAL": str(signal.SIGINT.value)})
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
@@ -90,7 +90,7 @@ def test_ctrl_c_pitfall_071(project: Example, places: str) -> None:
     project.run("test_next.py").expect(passed=1)
 
 
-def test_killed_pitfall_071(project: Example) -> None:
+def test_killed(project: Example) -> None:
     """The next run sweeps."""
     run = project.run("test_it.py", env={"PLACES": "call", "SIGNAL": str(signal.SIGKILL.value)})
     assert run.status == -signal.SIGKILL, run.output

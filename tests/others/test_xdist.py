@@ -126,7 +126,7 @@ def homes(run: Run) -> list[bool]:
     return [Path(url.partition("///")[2]).exists() for url in urls]
 
 
-def test_the_template_is_built_once_for_all_workers_pitfall_074(example: Example) -> None:
+def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
     """P2: at the same moment, and each of them runs all tests."""
     workers = 2
     project = example.with_files(test_it=TESTS + SKIPPED, test_wide=WIDE, seed=SLOW_SEED)
@@ -140,7 +140,7 @@ def test_the_template_is_built_once_for_all_workers_pitfall_074(example: Example
     )
 
 
-def test_a_worker_that_dies_is_replaced_pitfall_075(example: Example) -> None:
+def test_a_worker_that_dies_is_replaced(example: Example) -> None:
     """P7: the next tests are whole, its files are gone at the end."""
     project = alone(example).with_files(test_it=TESTS + DYING, test_wide=WIDE)
     run = project.run(*PLUGINS, "-n2")

@@ -50,7 +50,7 @@ def test_the_tables_are_there(db_session):
 """
 
 
-def test_an_app_that_makes_its_tables_while_it_is_imported_pitfall_081(example: Example) -> None:
+def test_an_app_that_makes_its_tables_while_it_is_imported(example: Example) -> None:
     """The template is built of the very module that is being imported; nobody waits for ever."""
     config = "[pytest]\npythonpath = .\narena_schema = main:Base\n"
     tests = example.with_files(main=TABLES_AT_IMPORT, test_main=COUNTS)

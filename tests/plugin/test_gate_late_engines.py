@@ -134,7 +134,7 @@ def server() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("url", ORDERS)
-def test_the_order_of_tests_decides_nothing_pitfall_145(example: Example, url: str) -> None:
+def test_the_order_of_tests_decides_nothing(example: Example, url: str) -> None:
     """Whatever comes first, session and app are on one database, of the product that it names."""
     files = {"app.py": APP, "models.py": MODELS, "settings.py": SETTINGS, "test_it.py": TESTS}
     more = {"pytest.ini": CONFIG, ".env": f"DATABASE_URL={url}\n"}

@@ -69,7 +69,7 @@ def test_pyproject_toml_in_both_of_its_tables(
     assert not (run.folder / "prod.db").exists()
 
 
-def test_the_cache_is_where_arena_cache_says_pitfall_084(seeds: Example) -> None:
+def test_the_cache_is_where_arena_cache_says(seeds: Example) -> None:
     """Relative to the working folder, and never in the project by itself."""
     run = seeds.run(env={"ARENA_CACHE": "somewhere/else"})
     assert list((run.folder / "somewhere/else").rglob("*.sqlite"))

@@ -96,7 +96,7 @@ def with_migrations(example: Example, env: str) -> Example:
     return example.change("pytest.ini", "app:Base", "alembic.ini").with_paths(files)
 
 
-def test_a_changed_migration_is_run_pitfall_127(example: Example) -> None:
+def test_a_changed_migration_is_run(example: Example) -> None:
     """A migration that is added makes another template."""
     project = with_migrations(example, SYNC_ENV)
     run = project.run().expect(passed=2).says("template built")

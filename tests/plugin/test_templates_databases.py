@@ -48,7 +48,7 @@ app = FastAPI(lifespan=lifespan)
     ],
     ids=["import", "lifespan"],
 )
-def test_an_app_that_makes_its_tables_itself_pitfall_119(example: Example, where: str) -> None:
+def test_an_app_that_makes_its_tables_itself(example: Example, where: str) -> None:
     """Works as it is; the summary has the line that saves time."""
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
     run = bare.change("app.py", "app = FastAPI()\n", where).with_files(test_own=TESTS).run()

@@ -208,7 +208,7 @@ def seed(session):
 """
 
 
-def test_a_build_leaves_the_loggers_and_the_loop_of_the_thread_pitfall_085(
+def test_a_build_leaves_the_loggers_and_the_loop_of_the_thread(
     project: Project, tmp_path: Path
 ) -> None:
     """`fileConfig` of an env.py disables loggers and closes handlers."""

@@ -74,7 +74,7 @@ def _edit(project: Project) -> None:
     project.write(models=MODELS.replace("String)", "String(40))"))
 
 
-def test_unused_templates_are_collected_at_the_next_build_pitfall_090(cached: Project) -> None:
+def test_unused_templates_are_collected_at_the_next_build(cached: Project) -> None:
     """Finding a template counts as a use."""
     old = cached.ensure()
     _age(old.with_suffix(".json"))
@@ -94,7 +94,7 @@ def _end(process: subprocess.Popen[str]) -> str:
     return output.strip()
 
 
-def test_a_killed_build_is_no_template_pitfall_074(cached: Project) -> None:
+def test_a_killed_build_is_no_template(cached: Project) -> None:
     """The next process builds again."""
     cached.write(models=DYING)
     killed = cached.in_another_process()

@@ -118,7 +118,7 @@ Table("dancers", metadata, Column("id", Integer, primary_key=True), Column("name
 """
 
 
-def test_an_enum_type_is_there_and_create_all_makes_no_second_one_pitfall_028(
+def test_an_enum_type_is_there_and_create_all_makes_no_second_one(
     on_server: ServerProject,
 ) -> None:
     """In a copy, as often as an app or a test calls it; its schema was made as well."""
@@ -135,7 +135,7 @@ def test_an_enum_type_is_there_and_create_all_makes_no_second_one_pitfall_028(
             assert connection.scalar(text("select kind from stage.dancers")) == "tango"
 
 
-def test_a_listener_of_ones_own_makes_its_schema_itself_pitfall_089(
+def test_a_listener_of_ones_own_makes_its_schema_itself(
     on_server: ServerProject,
 ) -> None:
     """It may do so without IF NOT EXISTS."""
@@ -159,7 +159,7 @@ def build(connection):
 """
 
 
-def test_settings_and_extensions_of_the_database_are_in_each_copy_pitfall_088_094(
+def test_settings_and_extensions_of_the_database_are_in_each_copy(
     on_server: ServerProject,
 ) -> None:
     """Those that the schema's builder set, below a seed."""
