@@ -20,7 +20,6 @@ NAVIGATION = {
     "index": {
         "": ["tutorial"],
         "How-to": [
-            "how-to/set-a-project-up",
             "how-to/existing-suite",
             "how-to/settings-and-apps",
             "how-to/logins",
@@ -35,7 +34,6 @@ NAVIGATION = {
             "how-to/changes",
             "how-to/scenarios",
             "how-to/xdist",
-            "how-to/other-plugins",
         ],
         "Reference": [
             "reference/options",

@@ -38,7 +38,7 @@ def _names(example: Example, file: str) -> list[str]:
 def test_no_hollow_test_is_proven_and_most_honest_ones_are(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """P9. The table of docs/how-to/scenarios.md."""
+    """P9. docs/how-to/scenarios.md has the numbers."""
     example = project("answers", tmp_path_factory.mktemp("answers"))
     hollow = _names(example, "test_hollow.py")
     honest = _names(example, "test_honest.py")
