@@ -71,20 +71,18 @@ class Suite:
         self._pytest((*arguments, *_options(options)), environment)
         return [seconds * 1e3 for seconds in json.loads(times.read_text())[WARM:]]
 
-    def start(self, *, with_plugin: bool, compiles: bool) -> float:
+    def start(self, *, with_plugin: bool) -> float:
         """Run one empty test in a new process. Return the CPU time of the process, in seconds."""
         (self.folder / "test_bench.py").write_text(EMPTY)
         # pytest loads pytest-arena by its entry point, as for a user, and no other plugin.
         names = {entry.name for entry in entry_points(group="pytest11")}
         if with_plugin:
             names.remove("arena")
-        environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}
-        if compiles:
-            environment["PYTHONDONTWRITEBYTECODE"] = "1"
-            for file in ROOT.glob("src/**/__pycache__/*.pyc"):
-                file.unlink()
         before = os.times()
-        self._pytest([part for name in names for part in ("-p", f"no:{name}")], environment)
+        self._pytest(
+            [part for name in names for part in ("-p", f"no:{name}")],
+            {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""},
+        )
         after = os.times()
         return (
             after.children_user

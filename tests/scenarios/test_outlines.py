@@ -33,7 +33,7 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
         (
             '@pytest.mark.parametrize("path, status", [("/battles", 200), ("/nothing", 404)])\n',
             "",
-            "test_paths names an outline with 3 rows, and proves none of them",
+            "test_paths: no row of the outline has its parameters",
         ),
         (
             '("/nothing", 404)',

@@ -84,10 +84,9 @@ def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> list[str]:
     accepted: Lock = {}
     changes = []
     for scenario in scenarios:
+        new = Locked(scenario.key, scenario.revision)
         old = lock.pop(scenario.key, None)
-        accepted[scenario.key] = Locked(scenario.key, scenario.revision)
-        if old is not None:
-            accepted[scenario.key] = replace(old, revision=scenario.revision)
+        accepted[scenario.key] = replace(old or new, revision=scenario.revision)
         if old is None:
             changes.append(f"new: {scenario.key}  {scenario.place}")
         elif old.revision != scenario.revision:

@@ -124,22 +124,15 @@ def _of_row(
     for name, value in parameters.items():
         if name in names:
             values[names[name]] = str(value)
-    rows = "\n".join(f"{each.place}  {row_text(each.row)}" for each in named)
-    if not values:
-        raise ScenarioError(
-            f"{item.name} names an outline with {len(named)} rows, and proves none of them",
-            why="each row is a scenario, and needs a test with its values",
-            cause=f"{place}\n{rows}",
-            fix=f'@pytest.mark.parametrize("{", ".join(names)}", […])',
-        )
-    found = [each for each in named if _fits(dict(each.row), values)]
+    found = [each for each in named if values and _fits(dict(each.row), values)]
     if not found:
+        rows = [f"{each.place}  {row_text(each.row)}" for each in named]
         shown = ", ".join(f"{column}={value}" for column, value in values.items())
         raise ScenarioError(
-            f"{item.name}: no row of the outline has {shown}",
+            f"{item.name}: no row of the outline has {shown or 'its parameters'}",
             why="each row is a scenario, and needs a test with its values",
-            cause=f"{place}\n{rows}",
-            fix="give the test the values of a row, as the examples write them",
+            cause="\n".join([place, *rows]),
+            fix=f'@pytest.mark.parametrize("{", ".join(names)}", […])',
         )
     return found
 
