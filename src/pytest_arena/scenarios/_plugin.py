@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from pytest_arena._values import counted
-from pytest_arena.errors import ArenaError, NotWritten, redact
+from pytest_arena.errors import ArenaError, redact
 from pytest_arena.scenarios import _outputs as outputs
 from pytest_arena.scenarios._judge import judge
 from pytest_arena.scenarios._lock import FILE as LOCK
@@ -201,7 +201,7 @@ class Scenarios:
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[object]
+        self, item: pytest.Item
     ) -> Generator[None, Any, object]:
         """Add the try to the report of the tear-down."""
         report = yield
@@ -210,7 +210,7 @@ class Scenarios:
         if report.when == "setup":
             self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}
             self._attempt["scenarios"] = self._tests[item.nodeid]
-        _add_phase(self._attempt, report, call, item.config.rootpath)
+        _add_phase(self._attempt, report, item.config.rootpath)
         if report.when == "teardown":
             facts = self.recorder.take()
             is_called = facts is not None or self._attempt["outcome"] != "passed"
@@ -351,34 +351,26 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
 # Why a phase did not pass.
 
 
-def _add_phase(
-    attempt: Json, report: Any, call: pytest.CallInfo[object], root: Path
-) -> None:
+def _add_phase(attempt: Json, report: Any, root: Path) -> None:
     """Add the outcome of a phase, or of a subtest, to its try."""
     outcome = report.outcome
     reason = ""
-    if hasattr(report, "wasxfail"):
-        if outcome == "skipped":
-            outcome = "failed"
-            reason = (
-                f"it is expected to fail: {report.wasxfail.removeprefix('reason: ')}"
-            )
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if hasattr(report, "wasxfail") and outcome == "skipped":
+        outcome = "failed"
+        expected = report.wasxfail.removeprefix("reason: ")
+        reason = f"it is expected to fail: {expected}"
     elif outcome == "skipped":
         longrepr = report.longrepr
         text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
         reason = text.removeprefix("Skipped: ")
-    if outcome == "failed" and not reason:
+    elif outcome == "failed" and crash is not None:
+        place = f"{relative(Path(crash.path), root)}:{crash.lineno}"
+        reason = f"{_one_line(crash.message)} ({place})"
+    elif outcome == "failed":
         reason = str(report.longrepr)
-        if call.excinfo is not None:
-            error = call.excinfo.value
-            reason = _one_line(call.excinfo.exconly(tryshort=True))
-            crash = getattr(report.longrepr, "reprcrash", None)
-            if isinstance(error, NotWritten):
-                reason = error.what
-            elif crash is not None:
-                reason += f" ({relative(Path(crash.path), root)}:{crash.lineno})"
-        if report.when != "call":
-            reason = f"{report.when}: {reason}"
+    if outcome == "failed" and report.when != "call":
+        reason = f"{report.when}: {reason}"
     if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(attempt["outcome"]):
         attempt["outcome"] = outcome
         attempt["reason"] = _one_line(reason)
