@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
 import sys
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._config._project import pytest_file, read_project
-from pytest_arena._config._supported import package_of, product_of
-from pytest_arena._product._server_search import Unavailable
-from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena._config._project import pytest_file
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from pytest_arena._product._server_search import ServerSearch
-
-Options = dict[str, str | list[str]]
 _SKIPPED = re.compile(
     r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env|tests?|docs?|examples?|scripts"
     r"|migrations|alembic|versions)$|test_|conftest\.py$"
@@ -44,7 +37,6 @@ _VARIABLE = re.compile(
     r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
     r"(\w*(?:DATABASE|DB|POSTGRES|SQL)\w*_(?:URL|URI|DSN))[\"']"
 )
-_SERVER = re.compile(r"\b(postgresql|mysql|mariadb)(?:\+\w+)?://")
 _FIXTURE = re.compile(r"(?m)^(?:async )?def (db_session|test_client)\(")
 _SECTIONS = {
     "pyproject.toml": ("tool.pytest", "tool.pytest.ini_options"),
@@ -52,8 +44,7 @@ _SECTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Module:
+class Module(NamedTuple):
     """A module of the project, and the folder from which Python imports it."""
 
     name: str
@@ -61,19 +52,15 @@ class Module:
     text: str
 
 
-@dataclass(frozen=True)
-class Project:
-    """The files of a project, and what is found in them."""
+class Found(NamedTuple):
+    """An app, or a model with its base, and the module that defines it."""
 
-    folder: Path
-    modules: list[Module]
-    apps: list[tuple[Module, str]]
-    models: list[tuple[Module, str, str]]  # each with the name of its base
+    module: Module
+    name: str
+    base: str = ""
 
-    def search(self, pattern: re.Pattern[str]) -> list[str]:
-        """Return what a pattern finds in the modules, each text once."""
-        text = "\n".join(module.text for module in self.modules)
-        return list(dict.fromkeys(pattern.findall(text)))
+    def __str__(self) -> str:
+        return f"{self.module.name}:{self.base or self.name}"
 
 
 def init(*, writes: bool) -> int:
@@ -84,8 +71,9 @@ def init(*, writes: bool) -> int:
     """
     folder = Path.cwd()
     modules = _read_modules(folder)
-    project = Project(folder, modules, _find_apps(modules), _find_models(modules))
-    if not project.apps and not project.models:
+    apps = _find_apps(modules)
+    models = _find_models(modules)
+    if not apps and not models:
         raise ConfigError(
             f"{folder} has no app and no models",
             why="the options name an app for the requests, and models for the tables",
@@ -97,12 +85,36 @@ def init(*, writes: bool) -> int:
         ini = folder / "pyproject.toml"
         if not ini.exists():
             ini = folder / "pytest.ini"
-    options, text = _with_options(ini, _options(project, settings))
+    proposed: dict[str, str | list[str]] = {}
+    if "pythonpath" not in settings:
+        root = (apps or models)[0].module.root
+        proposed["pythonpath"] = [root.relative_to(folder).as_posix()]
+    if apps:
+        proposed["arena_app"] = str(apps[0])
+    migrations = [*folder.glob("*/versions/*.py")]
+    if (folder / "alembic.ini").exists() and migrations:
+        proposed["arena_schema"] = "alembic.ini"
+    elif models:
+        # The module with most models imports the base and knows the tables.
+        [(schema, _)] = Counter(map(str, models)).most_common(1)
+        proposed["arena_schema"] = schema
+    code = "\n".join(module.text for module in modules)
+    variables = list(dict.fromkeys(_VARIABLE.findall(code)))
+    if set(variables) - {"DATABASE_URL"}:
+        proposed["arena_env"] = variables
+    options, text = _with_options(ini, proposed)
     test = folder / "tests" / "test_arena.py"
-    test_text = _first_test(project)
+    test_text = _first_test(apps, models)
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
-    lines += [f"note: {note}" for note in _notes(project)]
+    if len(apps) > 1:
+        lines.append(f"note: there are other apps: {', '.join(map(str, apps[1:]))}")
+    for file in folder.glob("tests/**/conftest.py"):
+        for name in _FIXTURE.findall(file.read_text(errors="replace")):
+            shown = file.relative_to(folder)
+            lines.append(
+                f"note: {shown} has a fixture {name}, which hides pytest-arena's"
+            )
     present = [name for name in settings if name.startswith("arena_")]
     if present:
         lines.append(f"nothing to write: {ini.name} has {present[0]}")
@@ -142,87 +154,34 @@ def _read_modules(folder: Path) -> list[Module]:
     return modules
 
 
-def _find_apps(modules: list[Module]) -> list[tuple[Module, str]]:
+def _find_apps(modules: list[Module]) -> list[Found]:
     """Return the apps, then the functions that return one. The likeliest is first."""
-    apps = [(module, name) for module in modules for name in _APP.findall(module.text)]
-    apps.sort(key=lambda app: (app[1] not in {"app", "application"}, app[0].name))
+    apps = [Found(each, name) for each in modules for name in _APP.findall(each.text)]
+    apps.sort(key=lambda app: (app.name not in {"app", "application"}, str(app)))
     for module in modules:
-        apps += [(module, name) for name in _FACTORY.findall(module.text)]
+        apps += [Found(module, name) for name in _FACTORY.findall(module.text)]
     return apps
 
 
-def _find_models(modules: list[Module]) -> list[tuple[Module, str, str]]:
-    """Return the classes that are tables, each with its module and its base."""
+def _find_models(modules: list[Module]) -> list[Found]:
+    """Return the classes that are tables."""
     models = []
     bases = {"db"}
     for module in modules:
         bases.update(filter(None, (a or b for a, b in _BASE.findall(module.text))))
         for name in _SQLMODEL.findall(module.text):
-            models.append((module, name, "SQLModel"))
+            models.append(Found(module, name, "SQLModel"))
     for base in sorted(bases):
         pattern = re.compile(_MODEL.format(base))
         for module in modules:
-            models += [(module, name, base) for name in pattern.findall(module.text)]
+            for name in pattern.findall(module.text):
+                models.append(Found(module, name, base))
     return models
 
 
-def _options(project: Project, settings: Mapping[str, object]) -> Options:
-    """Return the options that the project needs."""
-    options: Options = {}
-    if "pythonpath" not in settings:
-        module = (project.apps or project.models)[0][0]
-        root = module.root.relative_to(project.folder)
-        options["pythonpath"] = [root.as_posix()]
-    if project.apps:
-        module, name = project.apps[0]
-        options["arena_app"] = f"{module.name}:{name}"
-    if (project.folder / "alembic.ini").exists() and [
-        *project.folder.glob("*/versions/*.py")
-    ]:
-        options["arena_schema"] = "alembic.ini"
-    elif project.models:
-        # The module with most models imports the base and knows the tables.
-        places = Counter((module.name, base) for module, _, base in project.models)
-        [((module_name, base), _)] = places.most_common(1)
-        options["arena_schema"] = f"{module_name}:{base}"
-    variables = project.search(_VARIABLE)
-    if set(variables) - {"DATABASE_URL"}:
-        options["arena_env"] = variables
-    return options
-
-
-def _notes(project: Project) -> Iterator[str]:
-    """Yield what the user should know about the options."""
-    if len(project.apps) > 1:
-        others = ", ".join(f"{module.name}:{name}" for module, name in project.apps[1:])
-        yield f"there are other apps: {others}"
-    if not project.apps:
-        yield "no app was found. For requests: arena_app = package.module:attribute"
-    if not project.models:
-        yield "no models were found. arena_schema may name a function that creates tables"
-    yield from map(_server_note, project.search(_SERVER))
-    for file in project.folder.glob("tests/**/conftest.py"):
-        for name in _FIXTURE.findall(file.read_text(errors="replace")):
-            shown = file.relative_to(project.folder)
-            yield f"{shown} has a fixture {name}, which hides pytest-arena's"
-
-
-def _server_note(product: str) -> str:
-    """Return the server that the test databases of a product will be on."""
-    package = package_of(product_of(product))
-    search: ServerSearch = importlib.import_module(f"{package}._servers").SEARCH
-    config = read_project()
-    try:
-        server = (search.find if config.server_url else search.local_service)(config)
-    except (ArenaError, Unavailable) as error:
-        return f"the tests get a private server of {product}, as no other can be used: {error}"
-    return (
-        f"the test databases, named arena_…, will be on {server.shown}. arena_database = URL names "
-        "another server"
-    )
-
-
-def _with_options(ini: Path, options: Options) -> tuple[str, str]:
+def _with_options(
+    ini: Path, options: Mapping[str, str | list[str]]
+) -> tuple[str, str]:
     """Return the new lines of the configuration file, and its new text.
 
     Raises:
@@ -257,17 +216,17 @@ def _with_options(ini: Path, options: Options) -> tuple[str, str]:
     return f"[{section}]\n{lines}", text
 
 
-def _first_test(project: Project) -> str:
+def _first_test(apps: list[Found], models: list[Found]) -> str:
     """Return a test of a request and of a table."""
     head = ['"""The first test that uses pytest-arena."""', "", ""]
     fixtures = []
     body = []
-    if project.apps:
+    if apps:
         fixtures.append("test_client")
         body.append('    assert test_client.get("/").status_code < 500')
-    if project.models:
-        module, model, _ = project.models[0]
-        imports = f"from {module.name} import {model}"
+    if models:
+        model = models[0].name
+        imports = f"from {models[0].module.name} import {model}"
         head[2:] = ["from sqlalchemy import select", "", imports, "", ""]
         fixtures.append("db_session")
         body.append(f"    db_session.execute(select({model}))  # its table exists")
