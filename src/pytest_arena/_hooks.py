@@ -140,9 +140,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the plugins of this run."""
     from_controller = getattr(config, "workerinput", {}).get("arena")
     if from_controller:  # this process is a worker of pytest-xdist
-        databases = RUNS[config].databases
-        for path, state in from_controller["files"].items():
-            databases.files.first_seen[os.fsdecode(path)] = state
+        files = RUNS[config].databases.files
+        files.began = from_controller["began"]
+        files.removed.update(map(os.fsdecode, from_controller["removed"]))
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -547,12 +547,12 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker the first states of files."""
-    databases = RUNS[node.config].databases
-    states = databases.files.first_seen
+    """Send a worker when the run began, and which databases it has removed since."""
+    files = RUNS[node.config].databases.files
     node.workerinput["arena"] = {
+        "began": files.began,
         # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
-        "files": {os.fsencode(path): state for path, state in states.items()},
+        "removed": list(map(os.fsencode, files.removed)),
     }
 
 

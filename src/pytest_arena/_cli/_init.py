@@ -16,7 +16,7 @@ from pytest_arena._config._project import pytest_file
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _SKIPPED = re.compile(
     r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env|tests?|docs?|examples?|scripts"
@@ -85,36 +85,14 @@ def init(*, writes: bool) -> int:
         ini = folder / "pyproject.toml"
         if not ini.exists():
             ini = folder / "pytest.ini"
-    proposed: dict[str, str | list[str]] = {}
-    if "pythonpath" not in settings:
-        root = (apps or models)[0].module.root
-        proposed["pythonpath"] = [root.relative_to(folder).as_posix()]
-    if apps:
-        proposed["arena_app"] = str(apps[0])
-    migrations = [*folder.glob("*/versions/*.py")]
-    if (folder / "alembic.ini").exists() and migrations:
-        proposed["arena_schema"] = "alembic.ini"
-    elif models:
-        # The module with most models imports the base and knows the tables.
-        [(schema, _)] = Counter(map(str, models)).most_common(1)
-        proposed["arena_schema"] = schema
-    code = "\n".join(module.text for module in modules)
-    variables = list(dict.fromkeys(_VARIABLE.findall(code)))
-    if set(variables) - {"DATABASE_URL"}:
-        proposed["arena_env"] = variables
-    options, text = _with_options(ini, proposed)
+    options, text = _with_options(
+        ini, _options(folder, modules, apps, models, settings)
+    )
     test = folder / "tests" / "test_arena.py"
     test_text = _first_test(apps, models)
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
-    if len(apps) > 1:
-        lines.append(f"note: there are other apps: {', '.join(map(str, apps[1:]))}")
-    for file in folder.glob("tests/**/conftest.py"):
-        for name in _FIXTURE.findall(file.read_text(errors="replace")):
-            shown = file.relative_to(folder)
-            lines.append(
-                f"note: {shown} has a fixture {name}, which hides pytest-arena's"
-            )
+    lines += [f"note: {note}" for note in _notes(folder, apps)]
     present = [name for name in settings if name.startswith("arena_")]
     if present:
         lines.append(f"nothing to write: {ini.name} has {present[0]}")
@@ -128,6 +106,16 @@ def init(*, writes: bool) -> int:
         lines.append("next: arena init --write")
     sys.stdout.write("\n".join([*lines, ""]))
     return 0
+
+
+def _notes(folder: Path, apps: list[Found]) -> Iterator[str]:
+    """Yield what the user should know about the options."""
+    if len(apps) > 1:
+        yield f"there are other apps: {', '.join(map(str, apps[1:]))}"
+    for file in folder.glob("tests/**/conftest.py"):
+        for name in _FIXTURE.findall(file.read_text(errors="replace")):
+            shown = file.relative_to(folder)
+            yield f"{shown} has a fixture {name}, which hides pytest-arena's"
 
 
 def _read_modules(folder: Path) -> list[Module]:
@@ -179,9 +167,35 @@ def _find_models(modules: list[Module]) -> list[Found]:
     return models
 
 
-def _with_options(
-    ini: Path, options: Mapping[str, str | list[str]]
-) -> tuple[str, str]:
+def _options(
+    folder: Path,
+    modules: list[Module],
+    apps: list[Found],
+    models: list[Found],
+    settings: Mapping[str, object],
+) -> dict[str, str | list[str]]:
+    """Return the options that the project needs."""
+    proposed: dict[str, str | list[str]] = {}
+    if "pythonpath" not in settings:
+        root = (apps or models)[0].module.root
+        proposed["pythonpath"] = [root.relative_to(folder).as_posix()]
+    if apps:
+        proposed["arena_app"] = str(apps[0])
+    migrations = [*folder.glob("*/versions/*.py")]
+    if (folder / "alembic.ini").exists() and migrations:
+        proposed["arena_schema"] = "alembic.ini"
+    elif models:
+        # The module with most models imports the base and knows the tables.
+        [(schema, _)] = Counter(map(str, models)).most_common(1)
+        proposed["arena_schema"] = schema
+    code = "\n".join(module.text for module in modules)
+    variables = list(dict.fromkeys(_VARIABLE.findall(code)))
+    if set(variables) - {"DATABASE_URL"}:
+        proposed["arena_env"] = variables
+    return proposed
+
+
+def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[str, str]:
     """Return the new lines of the configuration file, and its new text.
 
     Raises:

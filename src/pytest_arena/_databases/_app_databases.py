@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import stat
 import threading
 import time
@@ -33,7 +32,6 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._gate._gate_notes import unknown_product
 from pytest_arena._origin import user_line
-from pytest_arena._process import seconds
 from pytest_arena._product import (
     NOWHERE,
     Core,
@@ -46,14 +44,8 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
-
-# The times and sizes of a file and of its write-ahead log, [] without a file. None for a file that
-# this run had created when it was first seen.
-FileState = list[tuple[int, int]] | None
 
 
 class Products:
@@ -91,14 +83,14 @@ class AllowedFiles:
         cache = config.cache.resolve()
         self._folders = {cache / "templates", cache / "kept"}
         self.of_app: set[str] = set()  # real paths of files that engines name
-        # By real path. A controller of pytest-xdist sends them to its workers.
-        self.first_seen: dict[str, FileState] = {}
-        # Folders that `register_present` has to search.
-        self._unsearched = [config.root]
-        self.temporary: Path | None = (
-            None  # the folder in which pytest creates `tmp_path`
-        )
-        self._began = time.time()
+        self._empty: set[str] = (
+            set()
+        )  # files that were empty when an engine first named them
+        # A controller of pytest-xdist sends both to its workers: it imports a conftest earlier.
+        self.removed: set[str] = set()  # databases that no engine had named
+        self.began = time.time()
+        # The folder in which pytest creates `tmp_path`.
+        self.temporary: Path | None = None
 
     def add_live(self, folder: Path) -> None:
         """Note the folder of live databases. Its parent has those of other processes, too."""
@@ -106,34 +98,32 @@ class AllowedFiles:
 
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
-        self.of_app.add(self.register_opened(file))
-
-    def register_opened(self, file: str) -> str:
-        """Record the state of a file that an engine may name later. Return its real path."""
         path = real(file)
-        if path not in self.first_seen:
-            state = _state_of(file)
-            is_of_run = bool(state) and not self._is_older(path)
-            self.first_seen[path] = None if is_of_run else state
-        return path
+        with suppress(OSError):
+            # A fixture may have created it by `tempfile.mkstemp()`.
+            if path not in self.of_app and Path(path).stat().st_size == 0:
+                self._empty.add(path)
+        self.of_app.add(path)
 
-    def register_present(self) -> None:
-        """Record the states of the project's databases before its first child process starts.
-
-        The child may change a file that an engine names later.
-        """
-        while self._unsearched:
-            for file in _databases_below(self._unsearched.pop()):
-                self.register_opened(file)
+    def note_removed(self, file: str) -> None:
+        """Note the removal of a database that an engine may name later."""
+        self.removed.add(real(file))
 
     def changed(self) -> list[str]:
         """Return the app's files that the tests or another program have changed in this run."""
-        changed = []
-        for file in sorted(self.of_app):
-            first = self.first_seen[file]
-            if first is not None and _state_of(file) != first:
-                changed.append(file)
-        return changed
+        files = sorted(self.of_app - self._empty)
+        return [file for file in files if self._has_changed(file)]
+
+    def _has_changed(self, file: str) -> bool:
+        log = f"{file}{FILE_FORMAT.logs[0]}"
+        for path in (file, log):
+            with suppress(OSError):
+                status = Path(path).stat()
+                # An empty log does not count, because a reader creates one.
+                has_content = path == file or status.st_size > 0
+                if has_content and status.st_ctime > self.began:
+                    return True
+        return file in self.removed
 
     def is_ours(self, file: str) -> bool:
         """Return whether the file is in a folder of pytest-arena."""
@@ -167,46 +157,15 @@ class AllowedFiles:
 
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is a database file that has not changed since the run began."""
-        if not self._is_older(file) or self.is_ours(file) or self.is_free(file):
-            return False
-        with suppress(OSError), Path(file).open("rb") as opened:
-            return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
-        return False
-
-    def _is_older(self, file: str) -> bool:
-        """Return whether a file has not changed since the run began.
-
-        The time of the inode counts, because a copy of an old file may keep that file's times.
-        """
-        try:
+        with suppress(OSError, ValueError):
             status = os.lstat(file)
-        except (OSError, ValueError):
-            return False
-        is_old = status.st_ctime < self._began - _CLOCK_STEP
-        return is_old and stat.S_ISREG(status.st_mode)
-
-
-# Linux takes a file's times from a clock that ticks each 1 to 10 ms.
-_CLOCK_STEP = 0.02  # seconds
-_LONGEST_SEARCH = 0.5  # seconds
-_NAME_OF_DATABASE = re.compile(FILE_FORMAT.name)
-_FOLDER_OF_TOOL = re.compile(r"\.|(node_modules|site-packages)$")
-
-
-def _databases_below(folder: Path) -> Iterator[str]:
-    """Yield files in a folder and below it that have the name of a database.
-
-    The search stops after half a second.
-    """
-    latest = seconds() + _LONGEST_SEARCH
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _FOLDER_OF_TOOL.match(name)]
-        for name in filter(_NAME_OF_DATABASE.search, names):
-            file = str(Path(place, name))
-            if any(size for _, size in _state_of(file)):
-                yield file
-        if seconds() > latest:
-            return
+            # The time of the inode counts, because a copy may keep the times of its original.
+            is_old = status.st_ctime <= self.began
+            if is_old and stat.S_ISREG(status.st_mode) and not self.is_free(file):
+                with Path(file).open("rb") as opened:
+                    header = opened.read(len(FILE_FORMAT.header))
+                return header == FILE_FORMAT.header and not self.is_ours(file)
+        return False
 
 
 def real(file: str) -> str:
@@ -215,17 +174,6 @@ def real(file: str) -> str:
         return os.path.realpath(file)
     except ValueError:  # a NUL, or half a surrogate pair
         return file
-
-
-def _state_of(file: str) -> list[tuple[int, int]]:
-    states = []
-    for path in (file, f"{file}{FILE_FORMAT.logs[0]}"):
-        with suppress(OSError, ValueError):
-            status = Path(path).stat()
-            # An empty log does not count, because a reader creates one.
-            if status.st_size or path == file:
-                states.append((status.st_mtime_ns, status.st_size))
-    return states
 
 
 class KnownDatabases:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from contextlib import suppress
@@ -34,7 +33,7 @@ from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import user_line
 from pytest_arena._owner import Owner, owner_here
-from pytest_arena._process import alive, seconds
+from pytest_arena._process import seconds
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import (
     ArenaError,
@@ -63,9 +62,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import ServerLogin
 
 __tracebackhide__ = True  # tracebacks end at the user's line
-
-
-_NEW_DATABASES = 16  # after so many new databases, run the garbage collector
 
 
 # Not frozen, because each test creates a level. A frozen dataclass takes twice as long to create.
@@ -116,7 +112,6 @@ class Databases:
         self.provision = Provision(
             config, ledger, self.known, connections, levels=self.levels
         )
-        self._next_collection = _NEW_DATABASES
         self.process = os.getpid()  # the process that runs tests
         self.finished = False
 
@@ -231,7 +226,6 @@ class Databases:
         the first connection raises its error.
         """
         self.environment.complete()
-        self.files.register_present()
         if not child.is_fork:
             refusal = refusal_of(child, self.known)
             if refusal is not None:
@@ -321,46 +315,23 @@ class Databases:
         """Refuse every connection from now on."""
         self.finished = True
 
-    def begin_test(self) -> list[Database]:
-        """Begin a test in this process, which may be a fork. Return the dropped databases.
-
-        A database in memory ends with the app's engines.
-        """
+    def begin_test(self) -> None:
+        """Begin a test in this process, which may be a fork."""
         self.process = os.getpid()
-        if len(self.known.by_key) >= self._next_collection:
-            gc.collect()  # frees engines that were never disposed of
-            self._next_collection = len(self.known.by_key) + _NEW_DATABASES
-        databases = self.known.by_key.values()
-        in_memory = [each for each in databases if each.key.kind == "memory"]
-        if not in_memory:
-            return []
-        used = {known.database for known in known_engines.all() if known.is_used_by_app}
-        dropped = [database for database in in_memory if database not in used]
-        for database in dropped:
-            self.known.drop(database)
-        return dropped
 
     def drop_with_level(self, database: Database, level: Level) -> bool:
-        """Drop a database in memory with the level in which it, or its engine, was created.
+        """Drop a database in memory with the level in which its engines were created.
 
-        The database did not exist before this level. A surviving engine gets a new one at its next
-        connect. The app's first database is kept while an engine of a wider level uses it. A
-        database with an engine of pytest-arena is kept too. Return whether it was dropped.
+        A surviving engine, such as one in a cache, gets a new database at its next connect. Return
+        whether it was dropped.
         """
         if database.key.kind != "memory":
             return False
         engines = known_engines.on(database)
-        serials = {engine.level for engine in engines}
-        if level.serial != 0 and serials == {level.serial}:
-            for engine in engines:
-                engine.is_disposed = True  # a cache may keep what no later test uses
-        elif database.level is not level:
+        if any(engine.level != level.serial for engine in engines):
             return False
-        if any(alive(engine.own) for engine in engines):
-            return False
-        is_first = database is self.known.primary
-        if is_first and any(engine.is_used_by_app for engine in engines):
-            return False
+        for engine in engines:
+            engine.is_disposed = True  # a cache may keep what no later test uses
         self.known.drop(database)
         return True
 
@@ -485,7 +456,6 @@ class Provision:
                     except (ConfigError, IsolationError) as error:
                         refusal = refusal or error
                 self._ledger.isolation_seconds += seconds() - started
-                database.level = self._levels[-1] if self._levels else None
                 database.isolation = isolation
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error

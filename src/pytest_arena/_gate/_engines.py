@@ -166,13 +166,6 @@ class KnownEngine:
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
         self.had_engine = False  # False for a dialect of a driver or a URL
-        self.of_app: weakref.WeakSet[Engine] = weakref.WeakSet()
-        self.own: weakref.WeakSet[Engine] = weakref.WeakSet()  # pytest-arena's
-
-    @property
-    def is_used_by_app(self) -> bool:
-        """Whether an existing engine is the app's and was not disposed of."""
-        return bool(alive(self.of_app)) and not self.is_disposed
 
 
 class KnownEngines:
@@ -225,16 +218,12 @@ class KnownEngines:
         if is_first:
             known.had_engine = True
             known.level = level
-        known.of_app.add(engine)
         self._engines[engine] = None
         return is_first
 
     def add_own(self, engine: Engine, database: Database) -> None:
         """Redirect an engine of pytest-arena to a database, regardless of its URL."""
-        known = self.of(engine.dialect)
-        known.of_app.discard(engine)
-        known.own.add(engine)
-        known.database = database
+        self.of(engine.dialect).database = database
 
     def note_connect(self, dialect: Dialect) -> None:
         """Note that an engine is about to connect."""

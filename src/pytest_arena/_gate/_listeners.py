@@ -378,7 +378,7 @@ def _watch_removals() -> None:
 
 
 def _admit_removal(name: Any, folder: int, action: str) -> None:
-    """Refuse a change of a file that is older than the run. Record the state of another file."""
+    """Refuse to remove a database of the app that is older than the run."""
     if is_own():
         return
     path = Path(os.fsdecode(name))
@@ -393,4 +393,4 @@ def _admit_removal(name: Any, folder: int, action: str) -> None:
         return
     if core.files.belongs_to_app(file):
         raise core.ledger.refused(_gate_notes.changed_file(file, action))
-    core.files.register_opened(file)
+    core.files.note_removed(file)

@@ -140,8 +140,8 @@ class Files(Protocol):
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is an SQLite database that has not changed in this run."""
 
-    def register_opened(self, file: str) -> str:
-        """Register an opened file that no engine names yet. Return its real path."""
+    def note_removed(self, file: str) -> None:
+        """Note the removal of a database that an engine may name later."""
 
 
 class Core(Protocol):
@@ -289,7 +289,6 @@ class Database:
     busy: bool = False  # whether its content is being created
     login: ServerLogin | None = None  # the first login in an engine's URL
     is_only_named: bool = False  # whether a variable names it, and no engine of the app
-    level: object = None  # in which it was created, None after a wider level began
     born: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
 

@@ -148,10 +148,6 @@ class Levels:
     ) -> None:
         enter = self._databases.provision.enter
         self._with_patience(partial(enter, isolation, database, level))
-        # If the level that created the database was dropped, the database belongs to no level. A
-        # wider fixture may then write to it too.
-        if database.level is not None and database.level not in self._stack:
-            database.level = None
 
     def _with_patience(self, call: Callable[[], _Answer]) -> _Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
@@ -229,12 +225,8 @@ class Levels:
         """
         if isolation.depth < len(self._stack):
             return False  # an interrupted call has left the level
-        was_created_here = database.level is level
-        may_end = was_created_here or not level.is_test
-        if may_end and self._databases.drop_with_level(database, level):
+        if self._databases.drop_with_level(database, level):
             return True
-        if was_created_here:
-            database.level = None
         try:
             return self._leave_with_patience(isolation)
         except Held:

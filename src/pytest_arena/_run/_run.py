@@ -120,9 +120,7 @@ class ArenaRun:
         """Begin a test. No connection is opened yet."""
         if self.databases.levels:
             self._leave_interrupted_level()
-        orphans = self.databases.begin_test()
-        if orphans:
-            self.engines.close(orphans)
+        self.databases.begin_test()
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.forget_uses()

@@ -56,7 +56,7 @@ def watch_connections(core: CurrentCore) -> None:
 
 
 def _admit(core: CurrentCore, database: object, *_: object) -> None:
-    """Refuse a connection to a file of the app. Record the state of another file."""
+    """Refuse a connection to a file of the app."""
     now = core()
     if now is None or not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite raises its own error for another type
@@ -66,8 +66,6 @@ def _admit(core: CurrentCore, database: object, *_: object) -> None:
         now.refuse_late()
     elif now.files.belongs_to_app(file):
         raise now.ledger.refused(messages.production_file(file))
-    else:
-        now.files.register_opened(file)
 
 
 def is_outside(core: Core, file: str) -> bool:
