@@ -19,7 +19,7 @@ import pytest
 
 from pytest_arena import _fixtures
 from pytest_arena._app._kind import is_frameworks_app
-from pytest_arena._config._read import Config, check_cache, load_config, marker_values
+from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import phase_of
@@ -114,7 +114,7 @@ def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
         for name, value in arguments
         if name.startswith("arena_")
     }
-    options = load_config(
+    return load_config(
         flags=flags,
         environ=os.environ,
         ini=config.getini,
@@ -122,8 +122,6 @@ def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
         file=config.inipath,
         names=names,
     )
-    check_cache(options)
-    return options
 
 
 def _write_late_faults(config: pytest.Config) -> None:

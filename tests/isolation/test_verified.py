@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._databases._verified import Verified
+from pytest_arena._databases._provision import Verified
 from pytest_arena._ledger import Ledger
 from pytest_arena._product import Held
 from pytest_arena.errors import IsolationError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._sqlite import _templates as _files
+from pytest_arena._sqlite import _files
 from tests.template.project import CREATE, MODELS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pytest_arena._config._project import read_project
+from pytest_arena._config._read import read_project
 from pytest_arena._config._supported import SUPPORTED, package_of
 from pytest_arena.errors import ArenaError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._config._project import pytest_file
+from pytest_arena._config._read import pytest_file
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 import threading
 import time
@@ -16,6 +17,7 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pytest_arena._config._load import nearest
 from pytest_arena._config._supported import (
@@ -23,6 +25,7 @@ from pytest_arena._config._supported import (
     FILE_PRODUCTS,
     FILES,
     SUPPORTED,
+    product_of,
 )
 from pytest_arena._gate._engines import (
     described_url,
@@ -30,8 +33,9 @@ from pytest_arena._gate._engines import (
     requested_by_engines,
     requested_by_url,
 )
-from pytest_arena._gate._gate_notes import unknown_product
+from pytest_arena._gate._gate_notes import error_of_child_naming, unknown_product
 from pytest_arena._origin import user_line
+from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
     NOWHERE,
     Core,
@@ -46,6 +50,8 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
+    from pytest_arena._values import Child
+    from pytest_arena.errors import RefusedError
 
 
 class Products:
@@ -287,6 +293,11 @@ class KnownDatabases:
             self.primary = None
         for engine in known_engines.on(database):
             engine.database = None
+        for own in database.engines.values():
+            if isinstance(own, AsyncEngine):
+                run_in_new_loop(own.dispose())
+            else:
+                own.dispose()
         self._connections.forget(database.key)
         database.product.remove(database)
 
@@ -531,3 +542,42 @@ _ELSEWHERE = {
     "unix_socket",
 }
 _SECRET = {"passfile", "password", "sslpassword", "user"}
+
+
+# Other processes
+
+_WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
+
+
+def refusal_of(child: Child, known: KnownDatabases) -> RefusedError | None:
+    """Return the error for a child whose arguments name a database of the app."""
+    of_engines = requested_by_engines(known_engines.find())
+    names = {*known.requested, *known.files.of_app}
+    names.update(requested.name for requested in of_engines)
+    text = " ".join(child.arguments)
+    words = [*child.arguments, *_WORD.findall(text)]
+    for name in filter(None, names):
+        names_it = _names_server if "://" in name else _names_file
+        if any(names_it(word, name, child, known) for word in words):
+            return error_of_child_naming(name)
+    return None
+
+
+def _names_server(word: str, name: str, child: Child, known: KnownDatabases) -> bool:
+    """Return whether a word is the URL of a database, on any host, which has many names."""
+    del child
+    if "://" not in word or NOWHERE in word or known.files.is_allowed(name):
+        return False
+    product, _, place = name.partition("://")
+    database = place.partition("/")[2]
+    return product_of(word) == product_of(product) and word.endswith(f"/{database}")
+
+
+def _names_file(word: str, name: str, child: Child, known: KnownDatabases) -> bool:
+    """Return whether a word is the path of a file, or its URL."""
+    if not word.endswith(Path(name).name):
+        return False
+    if known.at_file(name) is not None or not known.files.belongs_to_app(name):
+        return False
+    path = Path(child.folder, word.removeprefix("file:").rpartition(":///")[2])
+    return real(str(path)) == real(name)

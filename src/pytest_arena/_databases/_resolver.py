@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,49 +13,28 @@ from pytest_arena._databases._app_databases import (
     Environment,
     KnownDatabases,
     Products,
+    refusal_of,
 )
-from pytest_arena._databases._children import refusal_of
-from pytest_arena._databases._template import (
-    Recipe,
-    RunningBuild,
-    Store,
-    running_build,
-    warn_of_drift,
-)
-from pytest_arena._databases._verified import (
-    Content,
-    Verified,
-    differences_at_the_end,
-    first_content,
-)
+from pytest_arena._databases._provision import Provision
+from pytest_arena._databases._template import running_build
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import user_line
 from pytest_arena._owner import Owner, owner_here
-from pytest_arena._process import seconds
 from pytest_arena._values import Child, Stage
 from pytest_arena.errors import (
     ArenaError,
-    ConfigError,
-    IsolationError,
-    ServerError,
-    TemplateError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
-
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import (
-        BuildTarget,
         ConnectTarget,
         Database,
         Isolation,
         Key,
-        Product,
         RequestedDatabase,
     )
     from pytest_arena._values import ServerLogin
@@ -368,201 +346,3 @@ class Databases:
         if self.process != os.getpid():
             raise self.ledger.refused(_gate_notes.forked_before(database.name))
         return self.provision.ensure_content(database)
-
-
-class Provision:
-    """Fills databases from their templates, and enters the present levels on them."""
-
-    def __init__(
-        self,
-        config: Config,
-        ledger: Ledger,
-        known: KnownDatabases,
-        connections: Registry,
-        *,
-        levels: list[Level],
-    ) -> None:
-        self._config = config
-        self._ledger = ledger
-        self._known = known
-        self._connections = connections
-        self._levels = levels
-        self.first_contents: dict[Database, Content | None] = {}
-        self.differences: list[str] = []
-        # `--arena-rebuild` ignores templates that are older than the run. Workers inherit the time
-        # of the first process, so that only one of them builds each template.
-        self._newer_than = 0.0
-        if config.rebuild:
-            began = os.environ.setdefault(_SINCE, str(time.time()))
-            self._newer_than = float(began)
-        # The values of arena_schema whose migrations were compared with the models.
-        self._compared: set[str] = set()
-        # By product and driver.
-        self.stores: dict[tuple[str, str], Store[object]] = {}
-
-    def ensure_content(self, database: Database) -> Isolation:
-        """Give a database its content, once.
-
-        Raises:
-            TemplateError: the template cannot be built.
-            ServerError: no server was found for it.
-            ConfigError: its product does not have the requested isolation.
-        """
-        with database.lock:
-            is_empty = database.isolation is None and database.failure is None
-            refusal = None
-            if is_empty and not database.busy:
-                refusal = self._fill(database)
-            error = refusal or database.take_failure()
-            if error is not None:
-                raise self._ledger.refused(error) from error.__cause__
-            return database.isolation  # type: ignore[return-value]  # None only inside _fill
-
-    def has_template(self, database: Database) -> bool:
-        """Return whether the options name a template, and no build of it has failed."""
-        recipe = self.recipe(database)
-        return bool(recipe.schema or recipe.seed) and database.failure is None
-
-    def prepare(self, database: Database) -> None:
-        """Find or build a template. The first connection raises the error of a failed build."""
-        mark = len(self._ledger.refusals)
-        with database.lock, database.being_filled():
-            try:
-                database.prepared = (self._template(database, Stage.SEEDED),)
-            except (ConfigError, ServerError, TemplateError) as error:
-                database.failure = error
-                # The first connection raises this error, which contains the refusals.
-                self._ledger.mark_reported(*self._ledger.since(mark))
-
-    def _fill(self, database: Database) -> ArenaError | None:
-        """Give a database the content of its template, and enter the present levels on it.
-
-        Return an error of a present level, such as one about the test's marker. It does not
-        concern later tests.
-        """
-        refusal: ArenaError | None = None
-        try:
-            with database.being_filled():
-                self._check_isolation(database.product)
-                template = self._prepared(database)
-                started = seconds()
-                uses = self._connections.usage_of(database.key)
-                isolation = database.product.isolate(database, template, uses)
-                if self._config.verify:
-                    isolation = Verified(isolation, database.name, self._ledger)
-                for level in self._levels:
-                    try:
-                        self.enter(isolation, database, level)
-                    except (ConfigError, IsolationError) as error:
-                        refusal = refusal or error
-                self._ledger.isolation_seconds += seconds() - started
-                database.isolation = isolation
-        except (ConfigError, ServerError, TemplateError) as error:
-            database.failure = error
-            return None
-        self._ledger.filled[database.product.shown, isolation.name] = None
-        return refusal
-
-    def _check_isolation(self, product: Product) -> None:
-        """Raise a ConfigError if a product does not have the configured isolation."""
-        isolations = SUPPORTED[product.name].isolations
-        if self._config.isolation not in {"auto", *isolations}:
-            raise ConfigError(
-                f"arena_isolation = {self._config.isolation} does not exist on {product.shown}",
-                why="the tests would run with another isolation than the option names",
-                cause=self._config.place("isolation"),
-                fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
-            )
-
-    def _prepared(self, database: Database) -> object:
-        """Return the content of the template of a database. Find or build it at the first call."""
-        if database.prepared is None:
-            return self._template(database, Stage.SEEDED)
-        [content] = database.prepared
-        return content
-
-    def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
-        """Enter a level on one database, with the content that the level needs.
-
-        Raises:
-            ConfigError: the test's marker names an isolation that this database does not have.
-            IsolationError: there is no space for a copy.
-        """
-        reason = ""
-        if level.isolation != "auto":  # the test's marker names one
-            product = database.product
-            if level.isolation in SUPPORTED[product.name].isolations:
-                reason = isolation.choose_next_isolation(level.isolation)
-            else:
-                reason = f"{product.shown} does not have it"
-        if database not in self.first_contents and not isolation.depth:
-            content = None
-            # A database in memory does not exist at the end.
-            if database.key.kind != "memory":
-                content = first_content(isolation, database.name, self._ledger)
-            self.first_contents[database] = content
-        isolation.enter()
-        if reason:
-            raise ConfigError(
-                f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
-                why="the test would run with another isolation than it needs",
-                cause="the test's marker, @pytest.mark.arena",
-                fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
-            )
-        if level.stage is not Stage.SEEDED:
-            isolation.replace(self._template(database, level.stage))
-
-    def compare_with_first_contents(self) -> None:
-        """Note each database whose content differs after the last test."""
-        self.differences += differences_at_the_end(self.first_contents, self._ledger)
-
-    def _template(self, database: Database, stage: Stage) -> object:
-        """Return the content of a template, None if it is empty. Build it if necessary."""
-        recipe = self.recipe(database)
-
-        def build_around(target: BuildTarget) -> AbstractContextManager[None]:
-            return RunningBuild(database, target).around()
-
-        store = self._store(database)
-        template = store.ensure(recipe, stage, build_around)
-        for schema, drift in store.drifts.items():
-            if drift and schema not in self._compared:
-                self._compared.add(schema)
-                warn_of_drift(self._config.root, self._ledger, schema, drift)
-        return template.content if template is not None else None
-
-    def _store(self, database: Database) -> Store[object]:
-        key = (database.product.name, database.dialect.driver)
-        store = self.stores.get(key)
-        if store is None:
-            store = Store(
-                database.product.template_store(database.dialect),
-                self._config.root,
-                self._newer_than,
-            )
-            self.stores[key] = store
-        return store
-
-    def template_words(self) -> str:
-        """Return the words of the stores about templates for the summary, or ""."""
-        words = [store.template_store.words for store in self.stores.values()]
-        return "; ".join(filter(None, words))
-
-    def recipe(self, database: Database) -> Recipe:
-        """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""
-        names = self._known.names_in_options(database)
-        return Recipe(
-            _first_value(self._config.schema, names),
-            _first_value(self._config.seed, names),
-        )
-
-
-def _first_value(values: Mapping[str, str], names: list[str]) -> str:
-    """Return the value of the first name that has one, "" if none has."""
-    for name in names:
-        if name in values:
-            return values[name]
-    return ""
-
-
-_SINCE = "ARENA_REBUILT_SINCE"

@@ -50,9 +50,6 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._values import CodeLine
 
-    # A database; whether the engine is async; and whether it uses pytest-arena's login.
-    EngineKey = tuple[Database, bool, bool]
-
 
 # SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
 _STEP = 0.001  # seconds between two attempts to take a lock
@@ -400,7 +397,6 @@ class Engines:
 
     def __init__(self, databases: Databases) -> None:
         self._databases = databases
-        self._engines: dict[EngineKey, Engine | AsyncEngine] = {}
 
     def given_url(self, database: Database) -> URL:
         """Return the URL of a database with content. Any program may write to it from now on."""
@@ -446,8 +442,8 @@ class Engines:
     def _engine_on(
         self, database: Database, *, is_async: bool, past_policies: bool = False
     ) -> Engine | AsyncEngine:
-        key = (database, is_async, past_policies)
-        if key not in self._engines:
+        key = (is_async, past_policies)
+        if key not in database.engines:
             url = redirected_url(database, driver_of(database))
             like = self._engine_of_app(database)
             if past_policies:
@@ -462,8 +458,8 @@ class Engines:
             else:
                 engine = engine_like(like, url)
             known_engines.add_own(engine, database)
-            self._engines[key] = AsyncEngine(engine) if is_async else engine
-        return self._engines[key]
+            database.engines[key] = AsyncEngine(engine) if is_async else engine
+        return database.engines[key]
 
     def _url(self, database: Database) -> URL:
         self._databases.ensure_content(database)
@@ -479,14 +475,3 @@ class Engines:
             if is_like and known.find(requested) is database:
                 return engine
         return None
-
-    def close(self, databases: list[Database]) -> None:
-        """Close the engines on dropped databases."""
-        for key in [*self._engines]:
-            if key[0] not in databases:
-                continue
-            engine = self._engines.pop(key)
-            if isinstance(engine, AsyncEngine):
-                run_in_new_loop(engine.dispose())
-            else:
-                engine.dispose()

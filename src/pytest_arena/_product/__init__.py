@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL, Dialect, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
@@ -291,6 +292,8 @@ class Database:
     is_only_named: bool = False  # whether a variable names it, and no engine of the app
     born: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
+    # pytest-arena's engines: whether one is async, and whether it uses pytest-arena's login.
+    engines: dict[tuple[bool, bool], Engine | AsyncEngine] = field(default_factory=dict)
 
     @property
     def file(self) -> str:

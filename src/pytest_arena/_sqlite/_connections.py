@@ -1,18 +1,22 @@
-"""Replaces the file in a connect call, and describes open connections."""
+"""Replaces the file in a connect call, describes open connections, and refuses other files."""
 
 from __future__ import annotations
 
+import _sqlite3
 import os
 import re
 import sqlite3
+import sqlite3.dbapi2
+import sys
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._interpreter import when_imported
+from pytest_arena._interpreter import on_audit_events, when_imported
+from pytest_arena._origin import cause_of_connection
 from pytest_arena._product import (
     ConnectTarget,
     Core,
@@ -22,9 +26,12 @@ from pytest_arena._product import (
     RequestedDatabase,
 )
 from pytest_arena._product._statements import Words
-from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._sqlite._guard import is_outside, watch_connections
+from pytest_arena.errors import (
+    ProductionDatabaseError,
+    RefusedError,
+    UnknownDatabaseError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +39,10 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
+
+    CurrentCore = Callable[[], Core | None]
+
+__tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _Answer = TypeVar("_Answer")
 _in_transaction = attrgetter("in_transaction")
@@ -168,16 +179,15 @@ class SQLiteConnections:
 
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Describe a connection by the file that SQLite has open."""
-        __tracebackhide__ = True
         raw = raw_of(dbapi_connection)
         if raw is None:
             return None
         file = sql.main_file(dbapi_connection)
         if is_outside(core, file):
             of_app = core.files.belongs_to_app(file)
-            raise core.ledger.refused(messages.unknown_file(file, of_app=of_app))
+            raise core.ledger.refused(unknown_file(file, of_app=of_app))
         if not file:
-            core.ledger.note(messages.kept_memory())
+            core.ledger.note(kept_memory())
         return OpenConnection(
             core.target_at(file) if file else None, SQLiteHandle.to(raw)
         )
@@ -226,3 +236,101 @@ def _stop_only_once(module: Any) -> None:
 
 
 connections = SQLiteConnections()
+
+
+# Refused connections
+
+_BEFORE_FACTORY = 5  # the number of sqlite3.connect's parameters before `factory`
+
+
+@cache
+def watch_connections(core: CurrentCore) -> None:
+    """Watch SQLite's connections until the process ends.
+
+    An audit hook gets each file before SQLite opens it, and can refuse it. No code can remove the
+    hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. SQLite does not report which
+    file a statement attaches, so ``sqlite3.connect`` sets the limit of attached files to 0.
+    """
+    on_audit_events({"sqlite3.connect": partial(_admit, core)})
+    connect = sqlite3.connect
+
+    @wraps(connect)
+    def guarded(*args: Any, **kwargs: Any) -> object:
+        if len(args) <= _BEFORE_FACTORY:
+            kwargs.setdefault("factory", WeakConnection)
+        connection = connect(*args, **kwargs)
+        frame = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
+        is_of_coverage = str(frame.f_globals.get("__name__")).startswith("coverage.")
+        # Coverage attaches its own files.
+        if isinstance(connection, sqlite3.Connection) and not is_of_coverage:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        return connection
+
+    # A reload of sqlite3 takes its functions from _sqlite3.
+    for module in (sqlite3, sqlite3.dbapi2, _sqlite3):
+        vars(module)["connect"] = guarded
+
+
+def _admit(core: CurrentCore, database: object, *_: object) -> None:
+    """Refuse a connection to a file of the app."""
+    now = core()
+    if now is None or not isinstance(database, str | bytes | os.PathLike):
+        return  # SQLite raises its own error for another type
+    name = os.fsdecode(database)
+    file = sql.requested(name, uri=name.startswith("file:")).file
+    if not is_outside(now, file):
+        now.refuse_late()
+    elif now.files.belongs_to_app(file):
+        raise now.ledger.refused(production_file(file))
+
+
+def is_outside(core: Core, file: str) -> bool:
+    """Return whether a file is neither a test's database nor another file that tests may open."""
+    return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
+
+
+class WeakConnection(sqlite3.Connection):
+    """The connection that ``sqlite3.connect`` returns. It may have weak references."""
+
+    def close(self) -> None:
+        """Roll back and close. If a cursor still exists, SQLite alone would keep the locks."""
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+def production_file(file: str) -> RefusedError:
+    """Return the error for a raw connection to a file of the app."""
+    return _refused(
+        f"a connection to {file}, a database file of the app",
+        "it does not use the app's engine, so pytest-arena cannot redirect it to the test's "
+        "database. Its changes would stay in the app's data",
+        "use the app's engine, db_session or arena.url. If tests may reach this file:\n"
+        f"arena_allow = {file}",
+    )
+
+
+def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
+    """Return the error for an engine whose creator or listener opens another file."""
+    return _refused(
+        f"an engine's connection to {file}, which is no test database",
+        "the engine's creator=, async_creator=, pool= or do_connect listener opened it, or the "
+        "engine connected before pytest began. The test's changes would stay in that file",
+        "give the engine a URL, or open arena.url in the creator; or engine.dispose() before "
+        f"pytest begins. If tests may reach this file:\narena_allow = {file}",
+        kind=ProductionDatabaseError if of_app else UnknownDatabaseError,
+    )
+
+
+def kept_memory() -> str:
+    """Return the note about a memory database that an engine's creator opens."""
+    return (
+        "a creator= opens a memory database, which pytest-arena cannot restore after a test. "
+        f"Give the engine a URL instead: {cause_of_connection()}"
+    )
+
+
+def _refused(
+    what: str, why: str, fix: str, *, kind: type[RefusedError] = ProductionDatabaseError
+) -> RefusedError:
+    return kind(f"refused: {what}", why=why, cause=cause_of_connection(), fix=fix)

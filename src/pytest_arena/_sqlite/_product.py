@@ -19,11 +19,10 @@ from pytest_arena._product import (
     Key,
     RequestedDatabase,
 )
-from pytest_arena._sqlite import _messages as messages
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena._sqlite._home import Home, kept_file
-from pytest_arena._sqlite._templates import FileTemplates
+from pytest_arena._sqlite._files import FileTemplates, Home, kept_file
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,7 +46,7 @@ class SQLite:
 
     def __init__(self, core: Core, config: Config) -> None:
         if not hasattr(sqlite3.Connection, "serialize"):
-            raise messages.too_old(sqlite3.sqlite_version)
+            raise _too_old(sqlite3.sqlite_version)
         self._core = core
         self._config = config
         self._home = Home()
@@ -132,3 +131,14 @@ class SQLite:
         """Remove the folder. Return "", because that takes no time."""
         self._home.close()
         return ""
+
+
+def _too_old(version: str) -> IsolationError:
+    """Return the error for an SQLite library that cannot copy a database into memory."""
+    return IsolationError(
+        f"SQLite {version} of this Python cannot copy a database into memory",
+        why="pytest-arena keeps the content that it restores after a test in memory",
+        cause="an SQLite before 3.36, or one that was built without sqlite3_serialize",
+        fix="a Python with SQLite 3.36 or later:\n"
+        'python -c "import sqlite3; print(sqlite3.sqlite_version)"',
+    )

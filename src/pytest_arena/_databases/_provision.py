@@ -1,0 +1,412 @@
+"""Gives databases their content, enters the levels on them, and compares their content."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena import _process
+from pytest_arena._config._supported import SUPPORTED
+from pytest_arena._databases._template import (
+    Recipe,
+    RunningBuild,
+    Store,
+    warn_of_drift,
+)
+from pytest_arena._process import seconds
+from pytest_arena._product import Held, Isolation
+from pytest_arena._values import Stage
+from pytest_arena.errors import (
+    ArenaError,
+    ConfigError,
+    IsolationError,
+    ServerError,
+    TemplateError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from pytest_arena._config._read import Config
+    from pytest_arena._databases._app_databases import KnownDatabases
+    from pytest_arena._databases._resolver import Level
+    from pytest_arena._gate._connections import Registry
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._product import BuildTarget, Database, Product
+
+__tracebackhide__ = True  # tracebacks end at the user's line
+
+Content = dict[str, str]
+
+
+class Provision:
+    """Fills databases from their templates, and enters the present levels on them."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        known: KnownDatabases,
+        connections: Registry,
+        *,
+        levels: list[Level],
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._known = known
+        self._connections = connections
+        self._levels = levels
+        self.first_contents: dict[Database, Content | None] = {}
+        self.differences: list[str] = []
+        # `--arena-rebuild` ignores templates that are older than the run. Workers inherit the time
+        # of the first process, so that only one of them builds each template.
+        self._newer_than = 0.0
+        if config.rebuild:
+            began = os.environ.setdefault(_SINCE, str(time.time()))
+            self._newer_than = float(began)
+        # The values of arena_schema whose migrations were compared with the models.
+        self._compared: set[str] = set()
+        # By product and driver.
+        self.stores: dict[tuple[str, str], Store[object]] = {}
+
+    def ensure_content(self, database: Database) -> Isolation:
+        """Give a database its content, once.
+
+        Raises:
+            TemplateError: the template cannot be built.
+            ServerError: no server was found for it.
+            ConfigError: its product does not have the requested isolation.
+        """
+        with database.lock:
+            is_empty = database.isolation is None and database.failure is None
+            refusal = None
+            if is_empty and not database.busy:
+                refusal = self._fill(database)
+            error = refusal or database.take_failure()
+            if error is not None:
+                raise self._ledger.refused(error) from error.__cause__
+            return database.isolation  # type: ignore[return-value]  # None only inside _fill
+
+    def has_template(self, database: Database) -> bool:
+        """Return whether the options name a template, and no build of it has failed."""
+        recipe = self.recipe(database)
+        return bool(recipe.schema or recipe.seed) and database.failure is None
+
+    def prepare(self, database: Database) -> None:
+        """Find or build a template. The first connection raises the error of a failed build."""
+        mark = len(self._ledger.refusals)
+        with database.lock, database.being_filled():
+            try:
+                database.prepared = (self._template(database, Stage.SEEDED),)
+            except (ConfigError, ServerError, TemplateError) as error:
+                database.failure = error
+                # The first connection raises this error, which contains the refusals.
+                self._ledger.mark_reported(*self._ledger.since(mark))
+
+    def _fill(self, database: Database) -> ArenaError | None:
+        """Give a database the content of its template, and enter the present levels on it.
+
+        Return an error of a present level, such as one about the test's marker. It does not
+        concern later tests.
+        """
+        refusal: ArenaError | None = None
+        try:
+            with database.being_filled():
+                self._check_isolation(database.product)
+                template = self._prepared(database)
+                started = seconds()
+                uses = self._connections.usage_of(database.key)
+                isolation = database.product.isolate(database, template, uses)
+                if self._config.verify:
+                    isolation = Verified(isolation, database.name, self._ledger)
+                for level in self._levels:
+                    try:
+                        self.enter(isolation, database, level)
+                    except (ConfigError, IsolationError) as error:
+                        refusal = refusal or error
+                self._ledger.isolation_seconds += seconds() - started
+                database.isolation = isolation
+        except (ConfigError, ServerError, TemplateError) as error:
+            database.failure = error
+            return None
+        self._ledger.filled[database.product.shown, isolation.name] = None
+        return refusal
+
+    def _check_isolation(self, product: Product) -> None:
+        """Raise a ConfigError if a product does not have the configured isolation."""
+        isolations = SUPPORTED[product.name].isolations
+        if self._config.isolation not in {"auto", *isolations}:
+            raise ConfigError(
+                f"arena_isolation = {self._config.isolation} does not exist on {product.shown}",
+                why="the tests would run with another isolation than the option names",
+                cause=self._config.place("isolation"),
+                fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
+            )
+
+    def _prepared(self, database: Database) -> object:
+        """Return the content of the template of a database. Find or build it at the first call."""
+        if database.prepared is None:
+            return self._template(database, Stage.SEEDED)
+        [content] = database.prepared
+        return content
+
+    def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
+        """Enter a level on one database, with the content that the level needs.
+
+        Raises:
+            ConfigError: the test's marker names an isolation that this database does not have.
+            IsolationError: there is no space for a copy.
+        """
+        reason = ""
+        if level.isolation != "auto":  # the test's marker names one
+            product = database.product
+            if level.isolation in SUPPORTED[product.name].isolations:
+                reason = isolation.choose_next_isolation(level.isolation)
+            else:
+                reason = f"{product.shown} does not have it"
+        if database not in self.first_contents and not isolation.depth:
+            content = None
+            # A database in memory does not exist at the end.
+            if database.key.kind != "memory":
+                content = first_content(isolation, database.name, self._ledger)
+            self.first_contents[database] = content
+        isolation.enter()
+        if reason:
+            raise ConfigError(
+                f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
+                why="the test would run with another isolation than it needs",
+                cause="the test's marker, @pytest.mark.arena",
+                fix=f"@pytest.mark.arena(isolation={isolation.name!r}), or no isolation",
+            )
+        if level.stage is not Stage.SEEDED:
+            isolation.replace(self._template(database, level.stage))
+
+    def compare_with_first_contents(self) -> None:
+        """Note each database whose content differs after the last test."""
+        self.differences += differences_at_the_end(self.first_contents, self._ledger)
+
+    def _template(self, database: Database, stage: Stage) -> object:
+        """Return the content of a template, None if it is empty. Build it if necessary."""
+        recipe = self.recipe(database)
+
+        def build_around(target: BuildTarget) -> AbstractContextManager[None]:
+            return RunningBuild(database, target).around()
+
+        store = self._store(database)
+        template = store.ensure(recipe, stage, build_around)
+        for schema, drift in store.drifts.items():
+            if drift and schema not in self._compared:
+                self._compared.add(schema)
+                warn_of_drift(self._config.root, self._ledger, schema, drift)
+        return template.content if template is not None else None
+
+    def _store(self, database: Database) -> Store[object]:
+        key = (database.product.name, database.dialect.driver)
+        store = self.stores.get(key)
+        if store is None:
+            store = Store(
+                database.product.template_store(database.dialect),
+                self._config.root,
+                self._newer_than,
+            )
+            self.stores[key] = store
+        return store
+
+    def template_words(self) -> str:
+        """Return the words of the stores about templates for the summary, or ""."""
+        words = [store.template_store.words for store in self.stores.values()]
+        return "; ".join(filter(None, words))
+
+    def recipe(self, database: Database) -> Recipe:
+        """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""
+        names = self._known.names_in_options(database)
+        return Recipe(
+            _first_value(self._config.schema, names),
+            _first_value(self._config.seed, names),
+        )
+
+
+def _first_value(values: Mapping[str, str], names: list[str]) -> str:
+    """Return the value of the first name that has one, "" if none has."""
+    for name in names:
+        if name in values:
+            return values[name]
+    return ""
+
+
+_SINCE = "ARENA_REBUILT_SINCE"
+
+
+# Comparing
+
+
+class Verified:
+    """Wraps an isolation, and compares the whole database before and after each level.
+
+    The comparison does not rely on records of the isolation. After a difference pytest-arena
+    restores the database by force, and raises an IsolationError that names the difference. If
+    another connection holds a lock, the ledger notes that the level was not verified.
+
+    Cost: two reads of all rows and definitions for each level.
+    """
+
+    def __init__(self, isolation: Isolation, name: str, ledger: Ledger) -> None:
+        self._isolation = isolation
+        self._name = name
+        self._ledger = ledger
+        # The content at the start of each level, None if it could not be read.
+        self._before: list[Content | None] = []
+        self._error: IsolationError | None = None  # of the level to leave by force
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._isolation, name)
+
+    def enter(self) -> None:
+        """Enter a level, and read its content."""
+        self._isolation.enter()
+        # Remove entries of interrupted levels.
+        del self._before[self._isolation.depth - 1 :]
+        self._before.append(self._read())
+
+    def leave(self) -> bool:
+        """Restore the content, and compare it. Return whether there was a change.
+
+        Raises:
+            Held: a connection holds a lock.
+            IsolationError: the isolation failed, or there is a difference. The level still exists.
+        """
+        changed = self._isolation.restore()
+        self._error = self._compared_with(self._before[-1])
+        if self._error is not None:
+            raise self._error  # the caller leaves the level by force
+        self._isolation.leave()
+        self._before.pop()
+        return changed
+
+    def leave_by_force(self) -> None:
+        """Restore the content by force, and compare it.
+
+        Raises:
+            IsolationError: the isolation failed, or there is or was a difference.
+        """
+        position = self._isolation.depth - 1
+        # A level whose start was interrupted has no entry.
+        [before] = self._before[position:] or [None]
+        del self._before[position:]
+        self._isolation.leave_by_force()
+        error = self._error or self._compared_with(before)
+        self._error = None
+        if error is not None:
+            raise error
+
+    def forget(self) -> None:
+        """Drop the top level, and keep the present content."""
+        self._isolation.forget()
+        self._before.pop()
+
+    def is_clean(self) -> bool:
+        """Return whether the level has no change, by the isolation and by the content."""
+        return self._isolation.is_clean() and not _different(
+            self._before[-1], self._read()
+        )
+
+    def _compared_with(self, before: Content | None) -> IsolationError | None:
+        """Read the content. Return an error if it differs from ``before``."""
+        different = _different(before, self._read())
+        if not different:
+            return None
+        return IsolationError(
+            f"{self._name} is not as it was before: {different}",
+            why="the next test would have started with the changes of this test",
+            cause=f"the isolation {self._isolation.name!r} missed the change, or a thread or "
+            "another process wrote during the comparison",
+            fix="please report it, with the output of pytest --arena-verify",
+        )
+
+    def _read(self) -> Content | None:
+        started = _process.seconds()
+        missing = f"{self._name}: not every level was verified"
+        content = _read_or_note(self._isolation, missing, self._ledger)
+        if content is not None:
+            self._ledger.verified += 1
+            self._ledger.verified_seconds += _process.seconds() - started
+        return content
+
+
+_LONGEST = 2.0  # seconds
+_NOT_COMPARED = (
+    ": the states before the first and after the last test were not compared"
+)
+
+
+def first_content(isolation: Isolation, name: str, ledger: Ledger) -> Content | None:
+    """Read a database before its first level, for ``differences_at_the_end``.
+
+    Return None if the reading fails, or takes longer than 2 seconds. The ledger notes both.
+    """
+    started = _process.seconds()
+    note_start = name + _NOT_COMPARED
+    content = _read_or_note(isolation, note_start, ledger)
+    if _process.seconds() - started > _LONGEST:
+        ledger.note(f"{note_start}: reading it takes longer than 2 seconds")
+        return None
+    return content
+
+
+def _read_or_note(isolation: Isolation, missing: str, ledger: Ledger) -> Content | None:
+    try:
+        return dict(isolation.content())
+    except (Held, ArenaError) as error:
+        ledger.note(f"{missing}: {error.args[0]}")
+        return None
+
+
+def differences_at_the_end(
+    first_contents: Mapping[Database, Content | None], ledger: Ledger
+) -> Iterator[str]:
+    """Yield a line for each database whose content after the last test differs from the first one.
+
+    Cost: one read of all rows and definitions of each database.
+    """
+    for database, before in first_contents.items():
+        isolation = database.isolation
+        if before is None or isolation is None or isolation.depth:
+            continue
+        after = _read_or_note(isolation, database.name + _NOT_COMPARED, ledger)
+        different = _different(before, after)
+        if different:
+            yield (
+                f"{database.name} is not as it was before the first test: {different}. "
+                "A restore missed the change, or another program wrote. "
+                "Run pytest --arena-verify: it fails the test that left the change"
+            )
+
+
+_MOST = 6
+
+
+def _different(before: Content | None, after: Content | None) -> str:
+    """Name what differs, "" if nothing does, or one of the contents is unknown."""
+    if before is None or after is None:
+        return ""
+    different = []
+    for name in sorted({*before, *after}, key=lambda name: (name[:3] == "def", name)):
+        old = before.get(name)
+        new = after.get(name)
+        if old != new:
+            different.append(name + _described(old, new))
+    shown = ", ".join(different[:_MOST])
+    hidden = len(different) - _MOST
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
+
+
+def _described(before: str | None, after: str | None) -> str:
+    if before is None:
+        return " (is new)"
+    if after is None:
+        return " (was removed)"
+    old, is_table, _ = before.partition(" rows, ")
+    new, _, _ = after.partition(" rows, ")
+    return f" ({new} rows, and had {old} rows)" if is_table and new != old else ""
