@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from pytest_arena._databases._resolver import Level
+    from pytest_arena._databases._provision import Level
     from pytest_arena.scenarios._blocks import Scenario
 
 

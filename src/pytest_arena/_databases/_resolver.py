@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
@@ -15,13 +14,13 @@ from pytest_arena._databases._app_databases import (
     Products,
     refusal_of,
 )
-from pytest_arena._databases._provision import Provision
+from pytest_arena._databases._provision import Level, Provision
 from pytest_arena._databases._template import running_build
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import user_line
-from pytest_arena._owner import Owner, owner_here
-from pytest_arena._values import Child, Stage
+from pytest_arena._owner import owner_here
+from pytest_arena._values import Child
 from pytest_arena.errors import (
     ArenaError,
 )
@@ -40,32 +39,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import ServerLogin
 
 __tracebackhide__ = True  # tracebacks end at the user's line
-
-
-# Not frozen, because each test creates a level. A frozen dataclass takes twice as long to create.
-@dataclass(slots=True, eq=False)
-class Level:
-    """The lifetime of a test, an example or a wider fixture. Its end restores all databases.
-
-    ``serial`` is the number of a test or an example, negative for a wider fixture. The gate records
-    it for each checkout.
-    """
-
-    owner: object
-    name: str
-    serial: int = 0
-    stage: Stage = Stage.SEEDED
-    isolation: str = "auto"  # the value of the test's marker
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the level is between the set-up and the tear-down of its fixture."""
-        return isinstance(self.owner, Owner) and self.owner.is_idle
-
-    @property
-    def is_test(self) -> bool:
-        """Whether the level belongs to a test or an example."""
-        return self.serial > 0
 
 
 class Databases:

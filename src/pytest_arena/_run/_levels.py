@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._databases._resolver import Level
+from pytest_arena._databases._provision import Level
 from pytest_arena._gate._orm_sessions import session_numbers
 from pytest_arena._owner import Owner, begin_phase
 from pytest_arena._product import Held, raw_transactions

@@ -13,7 +13,8 @@ from pytest_arena._app._app_state import note_other_apps, watch_wide_clients
 from pytest_arena._app._entry import watch_requests
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder
-from pytest_arena._databases._resolver import Databases, Level
+from pytest_arena._databases._provision import Level
+from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._connections import Registry

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._app_state import AppState
     from pytest_arena._app._entry import OpenRequest
-    from pytest_arena._databases._resolver import Databases, Level
+    from pytest_arena._databases._provision import Level
+    from pytest_arena._databases._resolver import Databases
     from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._lost_writes import LostWork
