@@ -315,13 +315,10 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
         return
     if not (test.plan.needs_database or run.apps.has_wide_fixture):
         return
-    databases = run.databases.unprepared()
-    if databases:
-        # Warnings of the build do not belong to this test.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for database in databases:
-                run.databases.provision.prepare(database)
+    # Warnings of a build do not belong to this test.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.databases.prepare()
 
 
 @contextmanager

@@ -206,8 +206,7 @@ class KnownDatabases:
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.in_memory = 0  # the number of memory databases so far
-        # Dropped databases that had content: the name of each, and its names in options.
-        self.ended: dict[str, list[str]] = {}
+        self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
         self.exported: set[str] = set()  # the values of redirected variables
@@ -260,6 +259,7 @@ class KnownDatabases:
             self.in_memory += 1
             key = Key("memory", str(next(self._count)))
         tails = tails or ("memory",)
+        self.tails.update(tails)
         used = {database.name for database in self.by_key.values()}
         free = [name for name in reversed(tails) if name not in used]
         name = free[0] if free else f"{next(self._count)}-{tails[-1]}"
@@ -285,8 +285,6 @@ class KnownDatabases:
 
     def drop(self, database: Database) -> None:
         """Drop a database that the app no longer uses. Its engines get another one later."""
-        if database.isolation is not None:
-            self.ended[database.name] = self.names_in_options(database)
         del self.by_key[database.key]
         if self.primary is database:
             # The database of the next engine becomes the primary one.
@@ -351,6 +349,7 @@ class KnownDatabases:
                 ]
                 raise unknown_product(tried, ", ".join(dict.fromkeys(shown)))
             return self.primary
+        self.register_all(requested_by_engines(known_engines.find_in_use()))
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]
         if len(matching) == 1:

@@ -116,21 +116,10 @@ class Provision:
                 raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
-    def has_template(self, database: Database) -> bool:
-        """Return whether the options name a template, and no build of it has failed."""
-        recipe = self.recipe(database)
-        return bool(recipe.schema or recipe.seed) and database.failure is None
-
-    def prepare(self, database: Database) -> None:
-        """Find or build a template. The first connection raises the error of a failed build."""
-        mark = len(self._ledger.refusals)
-        with database.lock, database.being_filled():
-            try:
-                database.prepared = (self._template(database, Stage.SEEDED),)
-            except (ConfigError, ServerError, TemplateError) as error:
-                database.failure = error
-                # The first connection raises this error, which contains the refusals.
-                self._ledger.mark_reported(*self._ledger.since(mark))
+    def needs_build(self, database: Database) -> bool:
+        """Return whether the options name a template of a database that has no content yet."""
+        is_empty = database.isolation is None and database.failure is None
+        return is_empty and any(self.recipe(database))
 
     def _fill(self, database: Database) -> ArenaError | None:
         """Give a database the content of its template, and enter the present levels on it.
@@ -142,7 +131,7 @@ class Provision:
         try:
             with database.being_filled():
                 self._check_isolation(database.product)
-                template = self._prepared(database)
+                template = self._template(database, Stage.SEEDED)
                 started = seconds()
                 uses = self._connections.usage_of(database.key)
                 isolation = database.product.isolate(database, template, uses)
@@ -171,13 +160,6 @@ class Provision:
                 cause=self._config.place("isolation"),
                 fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
             )
-
-    def _prepared(self, database: Database) -> object:
-        """Return the content of the template of a database. Find or build it at the first call."""
-        if database.prepared is None:
-            return self._template(database, Stage.SEEDED)
-        [content] = database.prepared
-        return content
 
     def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
         """Enter a level on one database, with the content that the level needs.

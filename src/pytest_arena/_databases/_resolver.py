@@ -294,15 +294,19 @@ class Databases:
                 provisioned[database] = database.isolation
         return provisioned
 
-    def unprepared(self) -> list[Database]:
-        """Return the known databases whose template was not yet searched or built."""
+    def prepare(self) -> None:
+        """Fill the databases that have a template.
+
+        The first connection raises the error of a failed build, which contains the refusals.
+        """
         self.known.find_first()
-        unprepared = []
-        for database in [*self.known.by_key.values()]:
-            is_new = database.isolation is None and database.prepared is None
-            if is_new and self.provision.has_template(database):
-                unprepared.append(database)
-        return unprepared
+        mark = len(self.ledger.refusals)
+        for database in filter(
+            self.provision.needs_build, [*self.known.by_key.values()]
+        ):
+            with suppress(ArenaError):
+                self.ensure_content(database)
+        self.ledger.mark_reported(*self.ledger.since(mark))
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

@@ -285,8 +285,6 @@ class Database:
     live: Path | None = None  # its file, None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
-    # The content of a template that was found or built before the test, in a tuple.
-    prepared: tuple[object] | None = None
     busy: bool = False  # whether its content is being created
     login: ServerLogin | None = None  # the first login in an engine's URL
     is_only_named: bool = False  # whether a variable names it, and no engine of the app

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
@@ -232,8 +231,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     ledger.mark_reported(*refused)
     known = databases.known
     of_engines = [*known.by_key.values()]
-    # The names of the databases that engines have requested.
-    requested = {*chain(*known.ended.values(), *(each.tails for each in of_engines))}
     used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
@@ -249,7 +246,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         has_template=bool(named),
         known=tuple(database.name for database in of_engines),
         in_memory=known.in_memory,
-        unasked=tuple(name for name in named if name and name not in requested),
+        unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
         refusals=tuple(dict.fromkeys(str(error) for error in refused)),
