@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import (
     Delete,
@@ -56,8 +56,6 @@ _STEP = 0.001  # seconds between two attempts to take a lock
 _COMMIT = Session.commit
 _CLOSE = Session.close
 
-_Session = TypeVar("_Session", "FreshSession", AsyncSession)
-
 
 class FreshSession(Session):
     """A session whose queries read the database, also for instances that it has loaded.
@@ -67,31 +65,14 @@ class FreshSession(Session):
     """
 
     wrote = False
-    may_be_connected = False
     last_load = 0  # SQLAlchemy's number of the last load before the query that runs
     sessions: Sessions | None = None  # all sessions of the test
+    is_async = False  # whether an AsyncSession uses it
     is_flushing = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
         super().__init__(*args, **kwargs)
-
-    def serve(self, sessions: Sessions) -> None:
-        """Note the sessions of the test, to which it belongs."""
-        self.sessions = sessions
-
-    def note_write(self) -> None:
-        """Note that a statement that may write is about to be executed."""
-        self.wrote = True
-
-    def note_query(self) -> None:
-        """Note that a query is about to be executed that is no eager load."""
-        self.last_load = max(map(_number_of_load, self), default=0)
-
-    def end_transaction(self) -> None:
-        """Note the end of the transaction: the session has no write and no connection now."""
-        self.wrote = False
-        self.may_be_connected = False
 
     @property
     def has_pending_work(self) -> bool:
@@ -102,10 +83,10 @@ class FreshSession(Session):
         """Call ``Session.get``, and read from the database."""
         # AsyncSession always passes a value, by default False.
         if not kwargs.get("populate_existing"):
-            kwargs["populate_existing"] = self.may_overwrite()
+            kwargs["populate_existing"] = self._may_overwrite()
         return super().get(*args, **kwargs)
 
-    def may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
+    def _may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
         """Return whether a query may overwrite the values of instances.
 
         It must not overwrite changes that the session does not flush before the query.
@@ -115,7 +96,6 @@ class FreshSession(Session):
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
         """Start the app. SQLAlchemy calls this before each use of a connection."""
-        self.may_be_connected = True
         if self.sessions is not None:
             self.sessions.start_app()
         return super().get_bind(*args, **kwargs)
@@ -130,32 +110,49 @@ class FreshSession(Session):
         finally:
             self.is_flushing = was_flushing
 
-    def commit_by_arena(self) -> None:
-        """Commit, also while a test mocks ``Session.commit``."""
-        _COMMIT(self)
-
     def close(self) -> None:
         """Call ``Session.close``."""
         # The gate looks for this frame: changes that the close loses are the test's.
         super().close()
 
-
-def _read_again(state: ORMExecuteState) -> Result[Any] | None:
-    """Let a statement of the session read from the database."""
-    session = cast("FreshSession", state.session)
-    # A text counts as a write. It may be a SELECT, but an extra commit costs little.
-    if isinstance(state.statement, Insert | Update | Delete | TextClause):
-        session.note_write()
-    is_flushed_before = state.execution_options.get("autoflush", True)
-    if state.is_select:
-        is_flushed_before = getattr(state.load_options, "_autoflush", True)
-    if not session.may_overwrite(is_flushed_before=is_flushed_before):
+    def read_again(self, state: ORMExecuteState) -> Result[Any] | None:
+        """Let a statement read from the database."""
+        # A text counts as a write. It may be a SELECT, but an extra commit costs little.
+        if isinstance(state.statement, Insert | Update | Delete | TextClause):
+            self.wrote = True
+        is_flushed_before = state.execution_options.get("autoflush", True)
+        if state.is_select:
+            is_flushed_before = getattr(state.load_options, "_autoflush", True)
+        if not self._may_overwrite(is_flushed_before=is_flushed_before):
+            return None
+        state.update_execution_options(populate_existing=True)
+        if state.is_relationship_load and not state.lazy_loaded_from:
+            return self._load_eagerly(state)
+        self.last_load = max(map(_number_of_load, self), default=0)
         return None
-    state.update_execution_options(populate_existing=True)
-    if state.is_relationship_load and not state.lazy_loaded_from:
-        return _load_eagerly(session, state)
-    session.note_query()
-    return None
+
+    def _load_eagerly(self, state: ORMExecuteState) -> Result[Any]:
+        """Execute an eager load, such as that of ``selectinload()``.
+
+        It may read instances again that the same query has read, as the team of a member.
+        SQLAlchemy then unloads their relationships. Set these again.
+        """
+        values = [
+            (instance, dict(vars(instance)))
+            for instance in self
+            if _number_of_load(instance) > self.last_load
+        ]
+        result = state.invoke_statement(execution_options={"prebuffer_rows": True})
+        for instance, before in values:
+            relationships = object_mapper(instance).relationships.keys()
+            for key in before.keys() & relationships - vars(instance).keys():
+                set_committed_value(instance, key, before[key])
+        return result
+
+    def note_end(self, transaction: SessionTransaction) -> None:
+        """Note the end of a transaction."""
+        if transaction.parent is None:
+            self.wrote = False
 
 
 def _number_of_load(instance: object) -> int:
@@ -163,32 +160,10 @@ def _number_of_load(instance: object) -> int:
     return instance_state(instance).runid or 0
 
 
-def _load_eagerly(session: FreshSession, state: ORMExecuteState) -> Result[Any]:
-    """Execute an eager load, such as that of ``selectinload()``.
-
-    It may read instances again that the same query has read, as the team of a member. SQLAlchemy
-    then unloads their relationships. Set these again.
-    """
-    values = [
-        (instance, dict(vars(instance)))
-        for instance in session
-        if _number_of_load(instance) > session.last_load
-    ]
-    result = state.invoke_statement(execution_options={"prebuffer_rows": True})
-    for instance, before in values:
-        relationships = object_mapper(instance).relationships.keys()
-        for key in before.keys() & relationships - vars(instance).keys():
-            set_committed_value(instance, key, before[key])
-    return result
-
-
-def _has_ended(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        cast("FreshSession", session).end_transaction()
-
-
-event.listen(FreshSession, "do_orm_execute", _read_again)
-event.listen(FreshSession, "after_transaction_end", _has_ended)
+event.listen(
+    FreshSession, "do_orm_execute", lambda state: state.session.read_again(state)
+)
+event.listen(FreshSession, "after_transaction_end", FreshSession.note_end)
 
 
 @cache
@@ -201,16 +176,6 @@ def _session_classes(
     sync = importlib.import_module("sqlmodel").Session
     asynchronous = importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession
     return type("FreshSQLModelSession", (FreshSession, sync), {}), asynchronous
-
-
-def _add(session: Session, instances: list[object]) -> None:
-    """Add detached instances to a session, without related new instances."""
-    for instance in instances:
-        # The cascade to a deleted instance raises, after this instance is added.
-        with suppress(InvalidRequestError):
-            session.add(instance)
-    for instance in list(session.new):
-        session.expunge(instance)
 
 
 class Starter(Protocol):
@@ -231,36 +196,37 @@ class Starter(Protocol):
 class Sessions:
     """The sessions of one test. They are committed before each request, and closed at the end."""
 
-    is_used: bool = False  # whether a session was opened
     has_committed: bool = False  # whether a commit before a request had work
     # Starts the app before the first use of a connection.
     starter: Starter | None = None
     # Errors of commits before requests.
     failures: list[Exception] = field(default_factory=list)
-    _sync: list[FreshSession] = field(default_factory=list)
-    _async: list[AsyncSession] = field(default_factory=list)
+    _sessions: list[FreshSession] = field(default_factory=list)
     # Locks: requests of several tasks or threads commit one after the other.
     _async_lock: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def open_sync(self, engine: Engine) -> FreshSession:
-        """Open a sync session."""
-        sync_class, _ = _session_classes(is_sqlmodel="sqlmodel" in sys.modules)
-        session = sync_class(engine)
-        self._sync.append(session)
-        self.is_used = True
-        return session
+    @property
+    def is_used(self) -> bool:
+        """Whether a session was opened."""
+        return bool(self._sessions)
 
-    def open_async(self, engine: AsyncEngine) -> AsyncSession:
-        """Open an async session. It needs no loop before it is used."""
+    def open(self, engine: Engine | AsyncEngine) -> FreshSession | AsyncSession:
+        """Open a session. An async one needs no loop before it is used."""
         sync_class, async_class = _session_classes(
             is_sqlmodel="sqlmodel" in sys.modules
         )
-        session = async_class(
-            engine, sync_session_class=sync_class, expire_on_commit=False
-        )
-        self._async.append(session)
-        self.is_used = True
+        session: FreshSession | AsyncSession
+        if isinstance(engine, AsyncEngine):
+            session = async_class(
+                engine, sync_session_class=sync_class, expire_on_commit=False
+            )
+            fresh = cast("FreshSession", session.sync_session)
+            fresh.is_async = True
+        else:
+            session = fresh = sync_class(engine)
+        fresh.sessions = self
+        self._sessions.append(fresh)
         return session
 
     def start_app(self) -> None:
@@ -281,7 +247,7 @@ class Sessions:
     @property
     def has_async_work(self) -> bool:
         """Whether `acommit_async` has work to commit."""
-        return bool(_to_be_committed(self._async))
+        return bool(self._to_be_committed(is_async=True))
 
     async def acommit_async(self) -> None:
         """Commit the pending work of async sessions."""
@@ -289,11 +255,9 @@ class Sessions:
         while not self._async_lock.acquire(blocking=False):
             await async_rest(_STEP)
         try:
-            for session in _to_be_committed(self._async):
-                self.has_committed = True
-                fresh = _fresh(session)
-                with _explained(self.failures):
-                    await greenlet_spawn(fresh.commit_by_arena)
+            for session in self._to_be_committed(is_async=True):
+                with self._committing():
+                    await greenlet_spawn(_COMMIT, session)
         finally:
             self._async_lock.release()
 
@@ -308,8 +272,8 @@ class Sessions:
 
     def refuse_pending(self, line: CodeLine | None = None) -> None:
         """Raise an error if an async session has pending work. ``line`` sends the request."""
-        for session in map(_fresh, self._async):
-            if session.has_pending_work:
+        for session in self._sessions:
+            if session.is_async and session.has_pending_work:
                 raise PendingWorkError(
                     "a sync call in an async test, while db_session has uncommitted work",
                     why="the call cannot await the commit, so it would not see the work",
@@ -321,37 +285,60 @@ class Sessions:
     def commit_sync_sessions(self) -> None:
         """Commit the pending work of sync sessions."""
         with self._lock:
-            for session in _to_be_committed(self._sync):
-                self.has_committed = True
-                with _explained(self.failures):
-                    session.commit_by_arena()
+            for session in self._to_be_committed(is_async=False):
+                with self._committing():
+                    _COMMIT(session)
+
+    def _to_be_committed(self, *, is_async: bool) -> list[FreshSession]:
+        """Return the sessions to commit before a request, first those with locks."""
+        chosen = []
+        for session in self._sessions:
+            has_work = session.in_transaction() or session.has_pending_work
+            if session.is_async == is_async and has_work:
+                chosen.append(session)
+        return sorted(chosen, key=lambda session: not session.wrote)
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Add a note to an error of this commit, because it is not an error of the app."""
+        self.has_committed = True
+        try:
+            yield
+        except ArenaError:  # its message is complete
+            raise
+        except Exception as error:
+            self.failures.append(error)
+            error.add_note(
+                "pytest-arena commits the test's pending changes of db_session before each "
+                "request. This commit failed, so the app has not got the request.\n"
+                "next: db_session.flush() after each add(): the wrong line then raises the error. "
+                "Or db_session.rollback() after a flush that failed"
+            )
+            raise
 
     def pending(self) -> int:
         """Return the number of instances that the next commit before a request writes."""
         pending: list[object] = []
-        for session in self._all():
+        for session in self._sessions:
             pending += [*session.new, *session.dirty, *session.deleted]
         return len(pending)
-
-    def _all(self) -> list[FreshSession]:
-        return [*self._sync, *map(_fresh, self._async)]
 
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.
 
         They keep their persistent instances, because a fixture's tear-down may refresh one.
         """
-        for session in self._async:
-            fresh = _fresh(session)
-            instances = [*fresh.identity_map.values()]
-            await greenlet_spawn(_close, fresh)
-            _add(fresh, instances)
+        for session in self._sessions:
+            if session.is_async:
+                instances = [*session.identity_map.values()]
+                await greenlet_spawn(_close, session)
+                _add(session, instances)
 
     def close(self) -> None:
         """Close all sessions after the end of the loops. This rolls uncommitted changes back."""
-        if any(session.may_be_connected for session in map(_fresh, self._async)):
+        if self.has_async_work:
             run_in_new_loop(self.aclose())
-        for session in self._all():
+        for session in self._sessions:
             _close(session)
 
 
@@ -360,36 +347,14 @@ def _close(session: Session) -> None:
     _CLOSE(session)
 
 
-@contextmanager
-def _explained(failures: list[Exception]) -> Iterator[None]:
-    """Add a note to an error of this commit, because it is not an error of the app."""
-    try:
-        yield
-    except ArenaError:  # its message is complete
-        raise
-    except Exception as error:
-        failures.append(error)
-        error.add_note(
-            "pytest-arena commits the test's pending changes of db_session before each request. "
-            "This commit failed, so the app has not got the request.\n"
-            "next: db_session.flush() after each add(): the wrong line then raises the error. Or "
-            "db_session.rollback() after a flush that failed"
-        )
-        raise
-
-
-def _to_be_committed(sessions: list[_Session]) -> list[_Session]:
-    """Return the sessions to commit before a request, first those with locks."""
-    chosen = []
-    for session in sessions:
-        fresh = _fresh(session)
-        if session.in_transaction() or fresh.has_pending_work:
-            chosen.append(session)
-    return sorted(chosen, key=lambda session: not _fresh(session).wrote)
-
-
-def _fresh(session: AsyncSession | FreshSession) -> FreshSession:
-    return cast("FreshSession", getattr(session, "sync_session", session))
+def _add(session: Session, instances: list[object]) -> None:
+    """Add detached instances to a session, without related new instances."""
+    for instance in instances:
+        # The cascade to a deleted instance raises, after this instance is added.
+        with suppress(InvalidRequestError):
+            session.add(instance)
+    for instance in list(session.new):
+        session.expunge(instance)
 
 
 class Engines:
@@ -431,13 +396,7 @@ class Engines:
             is_async=wants_async and database.dialect.is_async,
             past_policies=past_policies,
         )
-        session: AsyncSession | FreshSession
-        if isinstance(engine, AsyncEngine):
-            session = sessions.open_async(engine)
-        else:
-            session = sessions.open_sync(engine)
-        _fresh(session).serve(sessions)
-        return session
+        return sessions.open(engine)
 
     def _engine_on(
         self, database: Database, *, is_async: bool, past_policies: bool = False
