@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._config._load import accepts, signature
+from pytest_arena._config._load import problem_of_call, signature
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -81,11 +81,13 @@ def _refuse_other(app: object, what: str) -> None:
 
 def _is_asgi(app: object) -> bool:
     # It gets three arguments, and a WSGI app two.
-    return accepts(app, 1, 2, 3) and (is_async(app) or not accepts(app, 1, 2))
+    if problem_of_call(app, "scope", "receive", "send"):
+        return False
+    return is_async(app) or bool(problem_of_call(app, "environ", "start_response"))
 
 
 def _is_factory(app: object) -> bool:
-    return accepts(app) and not is_async(app)
+    return not problem_of_call(app) and not is_async(app)
 
 
 def is_wsgi(app: object) -> bool:

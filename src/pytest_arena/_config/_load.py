@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache, reduce
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError, ConfigError
@@ -117,18 +117,41 @@ def load_function(
     function = load_attribute(
         path, option=option, source=source, likely=inspect.isroutine
     )
-    if callable(function) and accepts(function, *arguments):
-        return function
-    kind = f"is of type {type(function).__name__}"
-    problem = f"takes {signature(function)}" if callable(function) else kind
-    name = path.rpartition(":")[2]
-    parameters = ", ".join(arguments)
-    raise ConfigError(
-        f"{option} = {path} {problem}, and is called with ({parameters})",
-        why="the plugin calls it, and the tests rely on what it does",
-        cause=str(home_of(function) or source),
-        fix=f"def {name}({parameters}): …   (async def as well)",
-    )
+    check_function(function, *arguments, option=f"{option} = {path}", source=source)
+    return cast("Callable[..., object]", function)
+
+
+def check_function(function: object, *arguments: str, option: str, source: str) -> None:
+    """Check that an object takes these arguments by position.
+
+    Raises:
+        ConfigError: it does not take them, or it is a class or a generator function.
+    """
+    problem = problem_of_call(function, *arguments)
+    if problem:
+        name = option.rpartition(":")[2]
+        parameters = ", ".join(arguments)
+        raise ConfigError(
+            f"{option} {problem}, and is called with ({parameters})",
+            why="the plugin calls it, and the tests rely on what it does",
+            cause=str(home_of(function) or source),
+            fix=f"def {name}({parameters}): …   (async def as well)",
+        )
+
+
+def problem_of_call(function: object, *arguments: str) -> str:
+    """Return why a call with these arguments by position does nothing useful, "" if it does."""
+    if not callable(function) or isinstance(function, type):
+        return f"is of type {type(function).__name__}"
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return "is a generator function"
+    try:
+        signature(function).bind(*arguments)
+    except TypeError:
+        return f"takes {signature(function)}"
+    except ValueError:  # written in C, without a signature
+        pass
+    return ""
 
 
 def signature(function: Any) -> inspect.Signature:
@@ -136,17 +159,6 @@ def signature(function: Any) -> inspect.Signature:
     if sys.version_info >= (3, 14):
         return inspect.signature(function, annotation_format=Format.FORWARDREF)
     return inspect.signature(function)
-
-
-def accepts(function: object, *arguments: object) -> bool:
-    """Return whether a function takes so many arguments by position."""
-    try:
-        signature(function).bind(*arguments)
-    except TypeError:
-        return False
-    except ValueError:  # written in C, without a signature
-        pass
-    return True
 
 
 _DEFINITIONS = ("def ", "async def ", "class ")

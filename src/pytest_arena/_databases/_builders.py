@@ -103,16 +103,17 @@ def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> B
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
         return MetadataBuilder(metadata)
-    if inspect.isroutine(attribute):
-        is_bare = _takes_nothing(attribute, f"arena_schema = {value}", "connection")
-        files = _arena_files(attribute, value, root)
-        return CodeBuilder(attribute, takes_nothing=is_bare, files=files)
-    raise ConfigError(
-        f"arena_schema = {value} is of type {type(attribute).__name__}, which cannot create tables",
-        why="pytest-arena creates the tables of each test database by this object",
-        cause=source,
-        fix="name a declarative Base, a MetaData or a function that takes a connection",
-    )
+    if not inspect.isroutine(attribute):
+        raise ConfigError(
+            f"arena_schema = {value} is of type {type(attribute).__name__}, which cannot create "
+            "tables",
+            why="pytest-arena creates the tables of each test database by this object",
+            cause=source,
+            fix="name a declarative Base, a MetaData or a function that takes a connection",
+        )
+    is_bare = _takes_nothing(attribute, "connection", f"arena_schema = {value}", source)
+    files = _arena_files(attribute, value, root)
+    return CodeBuilder(attribute, takes_nothing=is_bare, files=files)
 
 
 def seed_builder(value: str, *, source: str = "arena_seed") -> Builder:
@@ -121,18 +122,11 @@ def seed_builder(value: str, *, source: str = "arena_seed") -> Builder:
     Raises:
         ConfigError: the value does not name a function of one session.
     """
-    attribute = _load.load_attribute(
+    function: Any = _load.load_attribute(
         value, option="arena_seed", source=source, likely=inspect.isroutine
     )
-    if inspect.isroutine(attribute):
-        is_bare = _takes_nothing(attribute, f"arena_seed = {value}", "session")
-        return CodeBuilder(attribute, takes_nothing=is_bare, in_session=True)
-    raise ConfigError(
-        f"arena_seed = {value} is of type {type(attribute).__name__}, not a function",
-        why="the function adds the rows that each test starts with",
-        cause=source,
-        fix="async def seed(session: AsyncSession) -> None: …, or def seed(session: Session)",
-    )
+    is_bare = _takes_nothing(function, "session", f"arena_seed = {value}", source)
+    return CodeBuilder(function, takes_nothing=is_bare, in_session=True)
 
 
 def _existing(value: str, root: Path, source: str) -> Path:
@@ -183,7 +177,9 @@ def digest_of_files(paths: Iterable[Path]) -> str:
     return digest("\n".join(lines))
 
 
-def _takes_nothing(function: Callable[..., object], option: str, argument: str) -> bool:
+def _takes_nothing(
+    function: Callable[..., object], argument: str, option: str, source: str
+) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
     It then works on the app's engine, which the gate redirects to the template. Its optional
@@ -192,22 +188,12 @@ def _takes_nothing(function: Callable[..., object], option: str, argument: str) 
     Raises:
         ConfigError: the function can be called neither without nor with one argument.
     """
-    if not (
-        inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    ):
+    if _load.problem_of_call(function) == "":
         parameters = _load.signature(function).parameters.values()
-        takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
-        if _load.accepts(function) and not takes_any:
+        if all(each.kind is not each.VAR_POSITIONAL for each in parameters):
             return True
-        if _load.accepts(function, argument):
-            return False
-    name = getattr(function, "__name__", "build")
-    raise ConfigError(
-        f"{option} is called with one {argument}, and {name} is no function of one argument",
-        why="the function fills an empty database",
-        cause=str(_load.home_of(function) or option),
-        fix=f"def {name}({argument}): …   or: async def {name}({argument}): …",
-    )
+    _load.check_function(function, argument, option=option, source=source)
+    return False
 
 
 @dataclass(frozen=True, slots=True)
