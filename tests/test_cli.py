@@ -13,7 +13,6 @@ from contextlib import closing
 from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -336,43 +335,25 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
     assert not cache.exists()
 
 
-@pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have these answers be typed at a terminal; without any, there is no terminal."""
-
-    def typed(*texts: str) -> None:
-        terminal = SimpleNamespace(isatty=lambda: bool(texts))
-        monkeypatch.setattr(sys, "stdin", terminal)
-        waiting = list(texts)
-        monkeypatch.setattr("builtins.input", lambda question: print(question) or waiting.pop(0))
-
-    return typed
-
-
-def test_all_is_removed_after_a_yes_alone(
-    answers: Callable[..., None], begin: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_all_is_removed_with_yes_alone(
+    begin: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """What there is comes first; without a terminal nothing is removed, and the next step said."""
+    """Otherwise it is listed, and the next step said."""
     kept = kept_file()
     dead, name = begin(ON_FILES, tempfile.gettempdir())
     killed(dead)
 
-    def sweep(*typed: str) -> tuple[int, str]:
-        answers(*typed)
-        status = main(["databases", "sweep", "--all", "--database", "own"])
+    def sweep(*more: str) -> tuple[int, str]:
+        status = main(["databases", "sweep", "--all", "--database", "own", *more])
         return status, capsys.readouterr().out
 
-    for typed, said in (
-        ((), "nothing is removed. next: arena databases sweep --all --yes"),
-        (("n",), "Remove all of this, except what living runs use? [y/N]"),
-    ):
-        status, output = sweep(*typed)
-        assert status == 1
-        assert f"  {name}  live" in output
-        assert f"  {kept.name}  kept" in output
-        assert said in output
-        assert kept.exists()
-    status, output = sweep("y")
+    status, output = sweep()
+    assert status == 1
+    assert f"  {name}  live" in output
+    assert f"  {kept.name}  kept" in output
+    assert "nothing is removed. next: arena databases sweep --all --yes" in output
+    assert kept.exists()
+    status, output = sweep("--yes")
     assert status == 0
     assert output.endswith("2 removed, 5 kB.\n")
     assert not kept.exists()

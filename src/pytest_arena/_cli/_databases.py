@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from pytest_arena._config._read import Config
     from pytest_arena._product._databases_command import (
         Place,
         PlaceKind,
@@ -34,78 +34,69 @@ _AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 def list_or_sweep(options: argparse.Namespace) -> int:
     """List the databases, or remove unused databases. Return the exit status.
 
-    The error of a place that fails follows the other places.
+    Without ``--yes`` a sweep of all databases only lists them. The error of a place that fails
+    follows the other places.
 
     Raises:
         ConfigError: an option has a wrong value.
         ServerError: the named server cannot be used.
     """
     config = read_project(database=options.database)
-    kinds = _place_kinds(config, removes_all=options.everything)
-    if options.sweeps:
-        return _sweep(kinds, everything=options.everything, is_agreed=options.yes)
-    places, failures = _look(kinds)
+    kinds: list[PlaceKind] = []
+    for product in SUPPORTED:
+        module = importlib.import_module(f"{package_of(product)}._commands")
+        kinds += module.place_kinds(config, removes_all=options.everything)
+    failures: list[ArenaError] = []
+    places: list[Place] = []
+    needs_yes = options.sweeps and options.everything and not options.yes
+    if needs_yes or not options.sweeps:
+        for kind in kinds:
+            with _kept(failures):
+                places += kind.look()
+    if not options.sweeps:
+        _show(places, options)
+    elif needs_yes and any(place.things for place in places):
+        _show(places, options)
+        _say("", "nothing is removed. next: arena databases sweep --all --yes")
+        return _FAILED
+    else:
+        failures.clear()  # a place that failed above fails in the sweep, too
+        _sweep(kinds, failures, everything=options.everything)
+    sys.stderr.writelines(f"{failure}\n" for failure in failures)
+    return _FAILED if failures else 0
+
+
+@contextmanager
+def _kept(failures: list[ArenaError]) -> Iterator[None]:
+    """Keep the error of a place, so that the next place is read."""
+    try:
+        yield
+    except ArenaError as error:
+        failures.append(error)
+
+
+def _show(places: list[Place], options: argparse.Namespace) -> None:
     if options.json:
         rows = {"places": list(map(asdict, places))}
         _say(json.dumps(rows, indent=2, default=datetime.isoformat))
     else:
         _say(*as_lines(places, now=datetime.now(UTC)))
-    return _status(failures)
 
 
-def _place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
-    """Return the kinds of places in the order of the output."""
-    kinds: list[PlaceKind] = []
-    for product in SUPPORTED:
-        module = importlib.import_module(f"{package_of(product)}._commands")
-        kinds += module.place_kinds(config, removes_all=removes_all)
-    return kinds
-
-
-def _look(kinds: list[PlaceKind]) -> tuple[list[Place], list[ArenaError]]:
-    """Return the places, and the errors of places that cannot be read."""
-    places: list[Place] = []
-    failures = []
+def _sweep(
+    kinds: list[PlaceKind], failures: list[ArenaError], *, everything: bool
+) -> None:
+    sizes = []
     for kind in kinds:
-        try:
-            places += kind.look()
-        except ArenaError as error:
-            failures.append(error)
-    return places, failures
-
-
-def _sweep(kinds: list[PlaceKind], *, everything: bool, is_agreed: bool) -> int:
-    if everything and not is_agreed:
-        # A place that fails here also fails in the sweep, which reports it.
-        places, _ = _look(kinds)
-        has_things = any(place.things for place in places)
-        if has_things and not _ask(places):
-            return _FAILED
-    results = []
-    failures = []
-    for kind in kinds:
-        try:
+        with _kept(failures):
             for result in kind.sweep(everything=everything):
                 _say(_sweep_line(result))
-                results.append(result)
-        except ArenaError as error:
-            failures.append(error)
-    sizes = [result.thing.bytes or 0 for result in results if not result.reason]
+                if not result.reason:
+                    sizes.append(result.thing.bytes or 0)
     if sizes:
         _say(f"{len(sizes)} removed, {_size(sum(sizes))}.")
     else:
         _say("Nothing to remove.")
-    return _status(failures)
-
-
-def _ask(places: list[Place]) -> bool:
-    """Show what is removed, and return whether the user agrees."""
-    _say(*as_lines(places, now=datetime.now(UTC)), "")
-    if not sys.stdin.isatty():
-        _say("nothing is removed. next: arena databases sweep --all --yes")
-        return False
-    answer = input("Remove all of this, except what living runs use? [y/N] ")
-    return answer.strip().lower() in {"y", "yes"}
 
 
 def _sweep_line(result: SweepResult) -> str:
@@ -117,12 +108,6 @@ def _sweep_line(result: SweepResult) -> str:
     if thing.bytes is not None:
         line += f", {_size(thing.bytes)}"
     return line
-
-
-def _status(failures: list[ArenaError]) -> int:
-    """Print the errors, and return the exit status."""
-    sys.stderr.writelines(f"{failure}\n" for failure in failures)
-    return _FAILED if failures else 0
 
 
 def _say(*lines: str) -> None:

@@ -39,7 +39,7 @@ def place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
     """Return the folders of runs, and the cache."""
     if removes_all and config.server_url:
         return []
-    return [LiveFiles(), CachedFiles(config.cache)]
+    return [SQLiteFiles(config.cache)]
 
 
 def _thing(name: str, what: str, file: Path, *, state: str = "") -> Thing:
@@ -48,74 +48,61 @@ def _thing(name: str, what: str, file: Path, *, state: str = "") -> Thing:
     return Thing(name=name, what=what, state=state, created=when, used=when, bytes=size)
 
 
-class LiveFiles:
-    """The folders of runs. A run is alive while it holds the lock beside its folder."""
-
-    def look(self) -> Iterator[Place]:
-        """Yield the folder of the user's runs."""
-        for home in homes():
-            runs = tuple(map(_run, _folders(home)))
-            yield Place(shown="SQLite files of test runs", where=str(home), things=runs)
-
-    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Remove the folders of dead runs."""
-        for home in homes():
-            for folder in _folders(home):
-                run = _run(folder)
-                if remove_dead_run(folder):
-                    yield SweepResult(run)
-                elif everything:
-                    yield SweepResult(run, "a living run uses it")
+def _runs() -> Iterator[tuple[Thing, Path]]:
+    """Yield each folder of a run. A run is alive while it holds the lock beside its folder."""
+    for home in homes():
+        for folder in sorted(home.glob("run-*")):
+            if _RUN.fullmatch(folder.name):
+                lock = lock_of(folder)
+                with try_lock(lock) as is_ours:
+                    is_alive = lock.exists() and not is_ours
+                state = "alive" if is_alive else "dead"
+                yield _thing(folder.name, "live", folder, state=state), folder
 
 
-def _folders(home: Path) -> list[Path]:
-    folders = [path for path in home.glob("run-*") if _RUN.fullmatch(path.name)]
-    return sorted(folders)
+class SQLiteFiles:
+    """The folders of runs, and the templates and kept databases in the cache.
 
-
-def _is_alive(folder: Path) -> bool:
-    """Return whether another process holds the lock of a run."""
-    lock = lock_of(folder)
-    with try_lock(lock) as is_ours:
-        return lock.exists() and not is_ours
-
-
-def _run(folder: Path) -> Thing:
-    state = "alive" if _is_alive(folder) else "dead"
-    return _thing(folder.name, "live", folder, state=state)
-
-
-class CachedFiles:
-    """The templates and kept databases in the cache. Other files stay unchanged."""
+    Other files stay unchanged.
+    """
 
     def __init__(self, cache: Path) -> None:
         self._templates = cache / "templates"
         self._kept = cache / "kept"
 
     def look(self) -> Iterator[Place]:
-        """Yield the folders of templates and of kept databases."""
-        templates = tuple(thing for thing, _ in self._found_templates())
-        kept = tuple(thing for thing, _ in self._found_kept())
+        """Yield the folders of the user's runs, of templates, and of kept databases."""
+        runs = [*_runs()]
+        for home in homes():
+            things = tuple(thing for thing, folder in runs if folder.parent == home)
+            yield Place(
+                shown="SQLite files of test runs", where=str(home), things=things
+            )
         yield Place(
             shown="Templates of SQLite databases",
             where=str(self._templates),
-            things=templates,
+            things=tuple(thing for thing, _ in self._found_templates()),
         )
         yield Place(
             shown="SQLite databases kept for inspection",
             where=str(self._kept),
-            things=kept,
+            things=tuple(thing for thing, _ in self._found_kept()),
         )
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """With ``everything`` remove all databases that no run may use."""
+        """Remove dead runs, with ``everything`` also all databases that no run may use."""
+        is_in_use = False
+        for run, folder in _runs():
+            if remove_dead_run(folder):
+                yield SweepResult(run)
+            else:
+                is_in_use = True
+                if everything:
+                    yield SweepResult(run, "a living run uses it")
         if not everything:
             return
-        # A run does not lock the templates that it uses.
-        runs = [folder for home in homes() for folder in _folders(home)]
-        is_in_use = any(map(_is_alive, runs))
         for thing, files in self._found_templates():
-            if is_in_use:
+            if is_in_use:  # a run does not lock the templates that it uses
                 yield SweepResult(thing, "a living run may use it")
             else:
                 yield _remove(thing, files)
