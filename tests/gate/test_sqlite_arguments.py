@@ -27,7 +27,6 @@ def test_a_script_is_split_where_its_statements_end() -> None:
         ("file:a.db?mode=ro#x", True, HERE),
         ("file:%61.db", True, HERE),
         (f"file://localhost{HERE}", True, HERE),
-        (f"file:{HERE}%00rest", True, HERE),
         ("file:a.db", False, str(Path("file:a.db").absolute())),
         (":memory:", False, ""),
         ("file::memory:?cache=shared", True, ""),

@@ -116,10 +116,15 @@ class Provision:
                 raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
-    def needs_build(self, database: Database) -> bool:
-        """Return whether the options name a template of a database that has no content yet."""
-        is_empty = database.isolation is None and database.failure is None
-        return is_empty and any(self.recipe(database))
+    def prepare(self, database: Database) -> None:
+        """Give a database with a template its content. The first connection raises an error."""
+        with database.lock:
+            is_empty = database.isolation is None and database.failure is None
+            if is_empty and not database.busy and any(self.recipe(database)):
+                mark = len(self._ledger.refusals)
+                self._fill(database)
+                # The error of a failed build contains the refusals.
+                self._ledger.mark_reported(*self._ledger.since(mark))
 
     def _fill(self, database: Database) -> ArenaError | None:
         """Give a database the content of its template, and enter the present levels on it.

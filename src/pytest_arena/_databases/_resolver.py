@@ -295,18 +295,10 @@ class Databases:
         return provisioned
 
     def prepare(self) -> None:
-        """Fill the databases that have a template.
-
-        The first connection raises the error of a failed build, which contains the refusals.
-        """
+        """Fill the databases that have a template."""
         self.known.find_first()
-        mark = len(self.ledger.refusals)
-        for database in filter(
-            self.provision.needs_build, [*self.known.by_key.values()]
-        ):
-            with suppress(ArenaError):
-                self.ensure_content(database)
-        self.ledger.mark_reported(*self.ledger.since(mark))
+        for database in [*self.known.by_key.values()]:
+            self.provision.prepare(database)
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

@@ -235,15 +235,6 @@ class Copy(LevelStack[LiveFile]):
         del isolation
         return ""
 
-    def replace(self, content: Path | None) -> None:
-        """Replace the current content in place, by a file's or by an empty database."""
-        start = Start(self._template(content))
-        if isinstance(self.live.restore(start, is_in_use=True), NeedsCopy):
-            self._move_to(start.base)
-            start = self._now
-        self._now = start
-        self._stack[-1].replacement = start
-
     def save(self, file: Path) -> None:
         """Copy the current content into a file."""
         with isolation_errors(self.path):

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, Dialect
 
@@ -160,7 +160,6 @@ def written_at(file: Path) -> float:
 
 # Templates
 
-_LOCK_SECONDS = 600  # longer than a build takes
 # For templates of all runs, and of one run.
 _UNUSED_SECONDS = {False: 14 * 24 * 3600, True: 3600}
 _LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
@@ -273,20 +272,8 @@ class FileTemplates:
         file = self._file(fingerprint).with_suffix(".lock")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-        lock = FileLock(file, timeout=_LOCK_SECONDS)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise TemplateError(
-                f"another process has been building a template for {_LOCK_SECONDS} s",
-                why="one process builds a template for all processes, so this process waits",
-                cause=f"the process that holds {file}",
-                fix="end that process, which releases its lock at once",
-            ) from None
-        try:
+        with FileLock(file):
             yield written_at(file)
-        finally:
-            lock.release()
 
     def _clear(self, fingerprint: str) -> None:
         """Remove the templates that no run uses, and an interrupted build.

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: two connections have opened a log at the same time.
@@ -41,19 +41,16 @@ def requested(database: str, *, uri: bool = True) -> Requested:
 def _parsed(database: str, *, uri: bool) -> Requested:
     """Parse a path or a ``file:`` URI: https://sqlite.org/uri.html."""
     path = database
-    query = {}
+    query: dict[str, str] = {}
     if uri and database.startswith("file:"):
-        without_fragment = database.removeprefix("file:").partition("#")[0]
-        path, _, parameters = without_fragment.partition("?")
-        query = dict(parse_qsl(parameters))
-        # SQLite ends the path at a zero byte. Python refuses such a path.
-        path = unquote(re.sub(r"^//(localhost)?(?=/)", "", path)).partition("\0")[0]
+        parts = urlsplit(database)
+        query = dict(parse_qsl(parts.query))
+        path = unquote(parts.path)
     is_named_memory = query.get("vfs") == "memdb"
     if is_named_memory or query.get("mode") == "memory" or path in {"", MEMORY}:
         is_shared = is_named_memory or query.get("cache") == "shared"
         return Requested(memory=path if is_shared else "")
-    is_read_only = query.get("mode") == "ro" or query.get("immutable") == "1"
-    return Requested(str(Path(path)), "", is_read_only)
+    return Requested(str(Path(path)), "", query.get("mode") == "ro")
 
 
 def renamed(database: str, file: str, *, uri: bool) -> str:
