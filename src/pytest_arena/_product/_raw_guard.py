@@ -135,7 +135,7 @@ class RawGuard:
         core = self._find_core()
         if core is None or is_own():
             return None
-        driver = dialect.removesuffix("_async")
+        driver = dialect.partition("_")[0]  # psycopg_async
         if self._arguments.is_redirected(driver, args, kwargs):
             return None
         server = self._arguments.target(driver, args, kwargs)
