@@ -6,7 +6,6 @@ import ast
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from tests import forks
 from tests.conformance.story_mysql_server import StoryMySQLServer
 
 __all__ = ["Result", "Suite"]
@@ -78,22 +78,14 @@ class Suite:
         plugins = ("pytest_asyncio.plugin", "pytest_arena.plugin", "recorder")
         command = [sys.executable, "-m", "pytest", *(f"-p{name}" for name in plugins)]
         command += self.setting.split()[1:]
-        with (place / "output").open("w") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=project,
-                env=self._environment(place),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                return f"exit status {process.wait(self.patience)}"
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                return f"killed after {self.patience} seconds"
+        try:
+            status, output = forks.run(command, project, self._environment(place), self.patience)
+            ended = f"exit status {status}"
+        except subprocess.TimeoutExpired as error:
+            output = (error.output or b"").decode()
+            ended = f"killed after {self.patience} seconds"
+        (place / "output").write_text(output, encoding="utf-8")
+        return ended
 
     def _environment(self, place: Path) -> dict[str, str]:
         inherited = {
@@ -107,7 +99,6 @@ class Suite:
             "COLUMNS": "120",
             "DATABASE_URL": f"{driver}://me:s3cret@db.example.org/shop",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONPATH": str(place / "project"),
             "SUITE_FACTS": str(place / _FACTS),
         }
         if product == "sqlite":
