@@ -75,17 +75,19 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it did not end in time; it and its children are killed.
     """
-    server = _server(*_wanted(command, folder)) if hasattr(os, "pidfd_open") else None
+    server = _server(*_wanted(command, folder, env)) if hasattr(os, "pidfd_open") else None
     if server is None or command[1] in {"-I", "-X"} or _start(env) != server.start:
         return whole_process(command, folder, env, seconds)
     return server.run(command, folder, env, seconds)
 
 
-def _wanted(command: Sequence[str], folder: Path) -> Sequence[str]:
+def _wanted(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Sequence[str]:
     """What its server has to have imported, beside the libraries."""
-    if Path(command[1]).name in {"arena", "pytest"}:
+    is_command = Path(command[1]).name in {"arena", "pytest"}
+    is_pytest = {"-m", "pytest"} <= set(command)
+    if is_command or (is_pytest and "PYTEST_DISABLE_PLUGIN_AUTOLOAD" not in env):
         return *OURS, *(entry.module for entry in entry_points(group="pytest11"))
-    if not {"-m", "pytest"} <= set(command):
+    if not is_pytest:
         return ()
     options = folder / "pytest.ini"
     is_on_mysql = options.exists() and "= mysql://" in options.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from tests import forks
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PATIENCE_SECONDS = 300
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -25,20 +29,27 @@ def copy(name: str, folder: Path) -> Path:
     return Path(shutil.copytree(EXAMPLES / name, folder / name, ignore=ignored))
 
 
+def run(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str] = {}, **_: object
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in a fork. Print its output. Stands for `subprocess.run` in demonstrations."""
+    status, output = forks.run(command, cwd, {**os.environ, **env}, PATIENCE_SECONDS)
+    print(output)
+    return subprocess.CompletedProcess(command, status, output, "")
+
+
 def python(folder: Path, *arguments: str, env: Mapping[str, str] = {}, status: int = 0) -> str:
     """Run Python in a folder, assert its exit status, and return its output."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout
+    done = run([sys.executable, *arguments], folder, env)
+    assert done.returncode == status
     return done.stdout
+
+
+def demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the demonstration of a folder, and return its exit status."""
+    main = runpy.run_path(str(folder / "demo.py"))["main"]
+    monkeypatch.setattr(subprocess, "run", run)
+    return int(main())
 
 
 @pytest.fixture
@@ -51,9 +62,12 @@ def developers_database() -> Iterator[str]:
         connection.execute("DROP DATABASE developer_of_cases WITH (FORCE)")
 
 
-def test_battle_d_by_its_demo(tmp_path: Path) -> None:
+def test_battle_d_by_its_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """P1, P2, P3, P4, P9: each scenario is proven, and the developer's file is unchanged."""
-    assert "scenarios: 5 of 5 proven" in python(copy("battle_d", tmp_path), "demo.py")
+    assert demo(copy("battle_d", tmp_path), monkeypatch) == 0
+    assert "scenarios: 5 of 5 proven" in capsys.readouterr().out
 
 
 def test_guestbook(tmp_path: Path) -> None:
@@ -63,9 +77,11 @@ def test_guestbook(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.db"))
 
 
-def test_the_cases_are_red_without_the_plugin_and_green_with_it(tmp_path: Path) -> None:
+def test_the_cases_are_red_without_the_plugin_and_green_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P1, P2, P4, P5, P9: the demo compares each file's two runs."""
-    python(copy("cases", tmp_path), "demo.py")
+    assert demo(copy("cases", tmp_path), monkeypatch) == 0
 
 
 def test_a_connection_of_another_loop_on_postgresql(

@@ -2,12 +2,15 @@
 
 import asyncio
 import multiprocessing
+import os
 import sys
 
-from async_app import engine, maker
 from models import Order
 from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
+engine = create_async_engine(os.environ["DATABASE_URL"])
+maker = async_sessionmaker(engine)
 INSERT = text("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
 
 

@@ -24,16 +24,6 @@ def a_name():
     return "Storm"
 
 
-@pytest.fixture
-def shouted(a_name):
-    return [a_name.upper()]
-
-
-@pytest.fixture(scope="module")
-def wanted():
-    return {"status": 201, "names": ["Sand"]}
-
-
 @pytest.fixture(scope="session")
 def wanted_names():
     names = ["Sand"]
@@ -56,23 +46,6 @@ def mailer(outbox):
 @pytest.fixture(scope="module")
 def shared_box():
     return []
-
-
-@pytest.fixture(scope="module")
-def shared_names():
-    return {"names": []}
-
-
-@pytest.fixture
-def calls():
-    return []
-
-
-@pytest.fixture
-def hooked(calls):
-    HOOKS["renamed"] = lambda: calls.append("it")
-    yield
-    HOOKS.clear()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from async_app import maker
+from jobs import maker
 from models import Order
 from sqlalchemy import update
 
