@@ -80,16 +80,11 @@ def typed_in_sync_tests(
     assert_type(test_client_as("staff"), TestClient)
     assert_type(arena.test_client(**client_options), TestClient)
     assert_type(arena.test_client_as("staff"), TestClient)
-    assert_type(live_server.client(), httpx2.Client)
+    assert_type(live_server.url, str)
     assert_type(arena.live_server().url, str)
     with arena.process(["arq", "app.jobs.Worker"]) as process:
         assert_type(process, Process)
         assert_type(process.output, str)
-
-
-async def typed_by_a_socket(live_server: LiveServer[httpx2.AsyncClient]) -> None:
-    """The same server in an async test."""
-    assert_type(await live_server.client().get("/orders"), httpx2.Response)
 
 
 def typed_scenarios(scenario: Scenario) -> None:
@@ -101,7 +96,6 @@ def typed_scenarios(scenario: Scenario) -> None:
 TYPED: tuple[Callable[..., object], ...] = (
     typed_in_async_tests,
     typed_in_sync_tests,
-    typed_by_a_socket,
     typed_scenarios,
 )
 OF_THE_READER = {"arena_app", "arena_lifespan"}  # an app of the reader's own; nothing at all

@@ -218,7 +218,7 @@ def test_client_as(
 
 @pytest.fixture
 def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer:
-    """The app under uvicorn on a free port, in this process: `.url`, `.ws_url`, `.client()`."""
+    """The app under uvicorn on a free port, in this process: `.url`."""
     return start_live_server(request, arena_app)
 
 

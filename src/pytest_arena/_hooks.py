@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena import _fixtures
-from pytest_arena._app._kind import is_frameworks_app
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
@@ -305,15 +304,13 @@ def _enter_test(config: pytest.Config) -> None:
 def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     """Build the templates of a test that may connect, before its first fixture.
 
-    Such a test uses pytest-arena's fixtures, or a wide fixture has returned the app. This runs
-    after the session fixtures, because a build may need them.
+    Such a test uses pytest-arena's fixtures. This runs after the session fixtures, because a build
+    may need them.
     """
     if config.option.setupplan:
         return  # --setup-plan sets up no fixture
     test = run.current.test
-    if test is None or test.has_level:
-        return
-    if not (test.plan.needs_database or run.apps.has_wide_fixture):
+    if test is None or test.has_level or not test.plan.needs_database:
         return
     # Warnings of a build do not belong to this test.
     with warnings.catch_warnings():
@@ -486,9 +483,6 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
                     owner.name, owner.finish, owner.getfixturevalue, owner.requesters
                 )
             fixturedef.addfinalizer(partial(run.levels.before_teardown, owner))
-            value = fixturedef.cached_result[0]
-            if is_frameworks_app(value):
-                fixturedef.addfinalizer(run.apps.add_app_of_fixture(value))
             if owner.requesters:
                 # The requester has called `getfixturevalue`, so pytest does not know that it
                 # depends on this fixture.

@@ -54,8 +54,6 @@ class Request:
     began: float = field(default=0.0, repr=False)
     # An exception that the app raised, with the app's line.
     raised: str = field(default="", repr=False)
-    # Cookies that the client has and did not send.
-    unsent: str = field(default="", repr=False)
     # True while the client reads the answer.
     is_open: bool = field(default=False, repr=False)
     # Whether the client has the whole answer.

@@ -1,5 +1,6 @@
 """A real server, Flask's own client, and Flask-SQLAlchemy's own session."""
 
+import httpx2
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
@@ -16,9 +17,9 @@ def dune(db_session: Session) -> None:
 
 def test_a_real_server(live_server: LiveServer, dune: None) -> None:
     """Call the app by a socket, as a browser does."""
-    guest = live_server.client()
-    assert guest.post("/login", json={"name": "Dune"}).status_code == 204
-    assert guest.post("/entries", json={"text": "By a socket."}).status_code == 201
+    with httpx2.Client(base_url=live_server.url) as guest:
+        assert guest.post("/login", json={"name": "Dune"}).status_code == 204
+        assert guest.post("/entries", json={"text": "By a socket."}).status_code == 201
 
 
 def test_flasks_own_client(arena_app: Flask, dune: None, arena: Arena) -> None:

@@ -76,17 +76,6 @@ def shutdown_hangs(seconds: float) -> LifespanError:
     )
 
 
-def startup_stuck() -> LifespanError:
-    """Return the error for a start-up that cannot end while a request waits for it."""
-    return LifespanError(
-        "the app's start-up has begun in an event loop that does not run now",
-        why="the start-up cannot finish while this request waits for it",
-        cause="a sync client was called in the loop that starts the app. Or the first request, in "
-        "another loop, was cancelled",
-        fix="let one request of the async client finish first: await client.get('/')",
-    )
-
-
 def run_is_over() -> LifespanError:
     """Return the error for a client that is used after its test."""
     return LifespanError(
@@ -159,7 +148,7 @@ def no_websocket() -> ConfigError:
         why="the HTTP library opens no websockets",
         cause=str(user_line() or "client.stream(…)"),
         fix='with test_client.websocket_connect("/chat") as websocket:\n'
-        "or any library's client, with the URL `live_server.ws_url`",
+        "or any library's client, with the URL `live_server.url`",
     )
 
 

@@ -23,10 +23,10 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._app import _app_errors
+from pytest_arena._app._entry import observed
 from pytest_arena._app._kind import as_asgi
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
@@ -38,14 +38,13 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
-    from pytest_arena._app._entry import Hooks
-    from pytest_arena._app._kind import ASGIApp, Message, Options
+    from pytest_arena._app._entry import Hooks, OpenRequest
+    from pytest_arena._app._kind import ASGIApp, Message
     from pytest_arena._ledger import Request
     from pytest_arena.errors import LifespanError
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
-_NOTHING: Options = MappingProxyType({})
 # Seconds for a shutdown, which closes a few pools. pytest-arena cancels a longer one.
 PATIENCE = 10.0
 
@@ -54,9 +53,9 @@ class AppRun:
     """One app in one test or wide fixture: its lifespan and its clients.
 
     A run and its clients need no event loop before the first request. That request starts the
-    lifespan in its loop and, for sync clients, a thread. Other clients share the lifespan, also
-    from other loops and threads. After a shutdown, a closed loop or a failed start-up, the next
-    request starts it again.
+    lifespan: in its loop, or in the process's `AppLoop` for a sync client. Other clients share the
+    lifespan, also from other loops and threads. After a shutdown, a closed loop or a failed
+    start-up, the next request starts it again.
 
     To end a run, await `aclose` in the test's loop, or let the loop's owner close the loop. Then
     call `close`.
@@ -65,11 +64,12 @@ class AppRun:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
         find_hooks: returns the hooks around a request or a start-up that begins now, None outside
             of tests.
+        loop: the loop in which sync clients call the app.
         lifespan: whether clients run the app's lifespan.
         login: the user's ``login(client, role)``, sync or async.
         login_path: the name of that function, for messages.
-        state: the state of a session-wide lifespan. Clients then run no lifespan.
-        loop: the loop of that lifespan, in which the app answers.
+        state: the state of a session-wide lifespan. Clients then run no lifespan, and all of them
+            call the app in ``loop``.
     """
 
     def __init__(
@@ -77,26 +77,25 @@ class AppRun:
         app: ASGIApp,
         *,
         find_hooks: Callable[[], Hooks | None],
+        loop: AppLoop,
         lifespan: bool = True,
         login: Callable[[Any, str], Any] | None = None,
         login_path: str = "",
         state: Mapping[str, object] | None = None,
-        loop: AppLoop | None = None,
     ) -> None:
         self.app = app
+        self.observed: ASGIApp = observed(app, find_hooks)
+        """The app, which records its requests."""
         self._find_hooks = find_hooks
         self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
         self._lifespan: Lifespan | None = None  # the last one
         self._lock = threading.Lock()
-        self._session_state = state or _NOTHING
+        self._session_state = state
         self.login = login
         self.login_path = login_path
-        self._session_loop = loop
-        self._sync_loop = loop or AppLoop()
+        self._loop = loop
         self.test_clients: list[Any] = []
-        # The HTTP library's clients of the live server.
-        self.by_socket: list[Any] = []
         self._is_closed = False
 
     @property
@@ -104,53 +103,55 @@ class AppRun:
         """The hooks around a request or a start-up that begins now, None outside of tests."""
         return self._find_hooks()
 
+    def note_open_request(self, request: OpenRequest) -> None:
+        """Note an answer that the test reads while the app sends it."""
+        if self.hooks is not None:
+            self.hooks.open_requests.append(request)
+
     @property
     def state(self) -> Mapping[str, object]:
         """The state that the lifespan gives to requests. Each request gets a shallow copy."""
-        return self._lifespan.state if self._lifespan else self._session_state
+        return self._lifespan.state if self._lifespan else self._session_state or {}
 
     @property
     def loop(self) -> AbstractEventLoop | None:
         """The loop in which the app answers async clients, None for the loop of the client."""
-        return self._session_loop.loop if self._session_loop is not None else None
+        return None if self._session_state is None else self._loop.loop
 
     async def ajoin(self) -> None:
         """Wait until the app is up. Async clients call this before each request."""
         self._check_open()
         # Check `is_up` first: it is fast, and most requests find the app running.
         if self.has_lifespan and not (self._lifespan and self._lifespan.is_up):
-            lifespan, _ = self._join(partial(Lifespan, self.app))
-            await lifespan.await_until_up()
+            await self._join(partial(Lifespan, self.app)).await_until_up()
 
-    def join(self, backend: Options) -> tuple[BlockingPortal, Lifespan | None]:
-        """Wait until the app is up. Return its portal, and its lifespan if this call started it."""
+    def join(self) -> BlockingPortal:
+        """Wait until the app is up. Return the portal to the loop of sync clients."""
         self._check_open()
-        portal = self._sync_loop.open(backend)
-        if not self.has_lifespan:
-            return portal, None
-        lifespan, is_new = self._join(partial(portal.call, Lifespan, self.app))
-        lifespan.wait_until_up()
-        return portal, lifespan if is_new else None
+        portal = self._loop.open()
+        if self.has_lifespan:
+            self._join(partial(portal.call, Lifespan, self.app)).wait_until_up()
+        return portal
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise _app_errors.run_is_over()
 
-    def _join(self, begin: Callable[[object], Lifespan]) -> tuple[Lifespan, bool]:
-        """Return the lifespan, and whether this call began it."""
+    def _join(self, begin: Callable[[object], Lifespan]) -> Lifespan:
+        """Return the lifespan. Begin one if there is none that requests may use."""
         with self._lock:
             if self._lifespan is not None:
                 if self._lifespan.is_usable:
-                    return self._lifespan, False
+                    return self._lifespan
                 self._lifespan.close()  # its shutdown may have failed
             request = self.hooks.begin_lifespan() if self.hooks is not None else None
             self._lifespan = begin(request)
-            return self._lifespan, True
+            return self._lifespan
 
     def start(self) -> None:
         """Start the app in the loop of the sync clients, if it has a lifespan here."""
         if self.has_lifespan:
-            self.join({"backend": "asyncio"})
+            self.join()
 
     def close_lifespan_of_test(self) -> None:
         """Shut the app down if a test's request has started it. A later one starts it again."""
@@ -166,9 +167,6 @@ class AppRun:
         Raises:
             LifespanError: from the app's exception.
         """
-        for client in self.by_socket:
-            if hasattr(client, "aclose"):
-                await client.aclose()
         if self._lifespan is not None and self._lifespan.loop is running_loop():
             await self._lifespan.stop()
 
@@ -183,16 +181,12 @@ class AppRun:
         """
         self._is_closed = True
         with ExitStack() as stack:
-            if self._session_loop is None:
-                stack.callback(self._sync_loop.close)
-            elif self.hooks is not None:
-                stack.callback(self._session_loop.cancel, self.hooks.owner)
+            owner = self.hooks.owner if self.hooks is not None else None
+            stack.callback(self._loop.cancel, owner)
             if self._lifespan is not None:
                 stack.callback(self._lifespan.close)
             for client in self.test_clients:
                 stack.callback(client.arena_leave)
-            for client in self.by_socket:
-                stack.callback(getattr(client, "close", bool))
 
 
 class Lifespan:
@@ -257,18 +251,15 @@ class Lifespan:
         """Wait until the app is up, in any loop.
 
         Raises:
-            LifespanError: from the app's exception. Or the app's loop does not run, so that the
-                wait would never end.
+            LifespanError: from the app's exception.
         """
         if not (self._is_up or self._started.done()):
-            self._check_loop_runs(blocked=None)
             await wrap_future(self._started)
         self._raise_start_error()
 
     def wait_until_up(self) -> None:
         """Block until the app is up. Raises the errors of `await_until_up`."""
         if not self._started.done():
-            self._check_loop_runs(blocked=running_loop())
             self._started.result()
         self._raise_start_error()
 
@@ -363,10 +354,6 @@ class Lifespan:
         if not self._started.done():
             self._started.set_result(None)
 
-    def _check_loop_runs(self, *, blocked: asyncio.AbstractEventLoop | None) -> None:
-        if self.loop is blocked or not self.loop.is_running():
-            raise _app_errors.startup_stuck()
-
     def _request_shutdown(self) -> None:
         self._is_stopping = True
         self._shutdown_asked.set()
@@ -382,23 +369,11 @@ class Lifespan:
         if self.loop.is_closed():
             self._owner.end()  # its owner has not cancelled the task: no shutdown is possible
         elif self.loop.is_running() and self.loop is not here:
-            self._end_in_its_thread()
+            run_coroutine_threadsafe(self.stop(), self.loop).result()
         elif here is not None:
             self._request_shutdown()  # it ends when its loop continues
         else:
             self.loop.run_until_complete(self.stop())
-
-    def _end_in_its_thread(self) -> None:
-        stop = self.stop()
-        try:
-            stopped = run_coroutine_threadsafe(stop, self.loop)
-        except RuntimeError:
-            stop.close()  # the loop was closed meanwhile, which cancelled the task
-            return
-        try:
-            stopped.result(2 * PATIENCE)
-        except TimeoutError:
-            raise _app_errors.shutdown_hangs(2 * PATIENCE) from None
 
     def _raise_start_error(self) -> None:
         if self._start_error is not None:
@@ -423,57 +398,61 @@ def _innermost(error: BaseException | None) -> BaseException | None:
     return error
 
 
-_ASYNCIO = {"backend": "asyncio"}
-
-
 class AppLoop:
-    """One event loop in a thread, in which the app answers.
+    """The event loop of the process, in a thread, in which the app answers.
 
-    All sync clients of an app share one, because connections of a lifespan often work in one loop
-    only. One of the process has the live server, and the lifespan of the session with its app.
+    In it are the apps of sync clients, the live server, and the lifespan of the session.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._end = ExitStack()
         self._portal: BlockingPortal | None = None
+        self._loop: AbstractEventLoop | None = None
 
-    def open(self, backend: Mapping[str, Any] = _ASYNCIO) -> BlockingPortal:
-        """Return the portal. Start it at the first call, with the options of `anyio.run`."""
+    def open(self) -> BlockingPortal:
+        """Return the portal. Start it at the first call."""
         from anyio.from_thread import start_blocking_portal
 
         with self._lock:
             if self._portal is None:
-                portal = start_blocking_portal(**backend)
-                # The thread of a wider fixture belongs to no test, even if a request starts it.
+                # The thread belongs to no test, even if a request starts it.
                 with owned_by(None):
-                    self._portal = self._end.enter_context(portal)
+                    portal = self._end.enter_context(start_blocking_portal())
                 # Cancel tasks, because an open websocket or task would keep the thread for ever.
-                self._end.callback(self._portal.call, self._portal.stop, True)  # noqa: FBT003 - anyio's
+                self._end.callback(portal.call, portal.stop, True)  # noqa: FBT003 - anyio's
+                self._loop = portal.call(get_running_loop)
+                self._portal = portal
             return self._portal
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
+    def loop(self) -> AbstractEventLoop:
         """The loop."""
-        return self.open().call(get_running_loop)
+        if self._loop is None:
+            self.open()
+        return cast("AbstractEventLoop", self._loop)
 
     def close(self) -> None:
         """Stop the loop and wait for its thread. Idempotent."""
         with self._lock:
             self._portal = None
+            self._loop = None
             self._end.close()
 
-    def cancel(self, owner: object) -> None:
-        """Cancel the tasks of a test, and wait for them."""
+    def cancel(self, owner: Owner | None) -> None:
+        """Cancel the tasks of a test, and of lifespans that are over. Wait for them."""
         if self._portal is not None:
             self._portal.call(_cancel, owner)
 
 
-async def _cancel(owner: object) -> None:
-    tasks = [task for task in asyncio.all_tasks() if owner_of(task) is owner]
-    tasks = [task for task in tasks if task is not current_task()]
-    for task in tasks:
-        task.cancel()
+async def _cancel(test: Owner | None) -> None:
+    tasks = []
+    for task in asyncio.all_tasks():
+        owner = owner_of(task)
+        is_left = owner is not None and (owner is test or owner.is_over)
+        if is_left and task is not current_task():
+            tasks.append(task)
+            task.cancel()
     if tasks:
         await wait_for_tasks(tasks, timeout=PATIENCE / 10)
 

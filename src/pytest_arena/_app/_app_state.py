@@ -1,4 +1,4 @@
-"""Restores what a test leaves in apps and wide clients: overrides, app.state, cookies, headers."""
+"""Restores what a test leaves in apps and clients that outlive it."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -7,57 +7,43 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
-from pytest_arena._app._kind import is_frameworks_app, unwrapped
-from pytest_arena._config._load import project_modules
 from pytest_arena._interpreter import when_imported
 from pytest_arena._owner import outlives_tests, owner_here
-from pytest_arena._process import replace_attribute
+from pytest_arena._process import alive, replace_attribute
 
-# Clients of wider fixtures, modules and classes.
-WIDE_CLIENTS: WeakSet[Any] = WeakSet()
+# The apps and clients that modules, classes and wider fixtures have created.
+_APPS: WeakSet[Any] = WeakSet()
+_CLIENTS: WeakSet[Any] = WeakSet()
 
-# The apps in the project's modules and of wide fixtures, without the app of ``arena_app``.
-OTHER_APPS: list[object] = []
-
-
-def note_other_apps(named: object) -> None:
-    """Note the apps in the project's modules, also in modules of tests, without the named one."""
-    apps = {}
-    for module, _ in project_modules():
-        for value in [*vars(module).values()]:
-            if value is not named and is_frameworks_app(value):
-                apps[id(value)] = value
-    OTHER_APPS[:] = apps.values()
-
-
-def watch_wide_clients(undo: ExitStack) -> None:
-    """Note each client that a module, a class or a wider fixture creates."""
-    for module, names in _CLIENTS.items():
-        when_imported(module, partial(_watch_clients, names, undo))
-
-
-_CLIENTS = {
-    "httpx": ("Client", "AsyncClient"),
-    "httpx2": ("Client", "AsyncClient"),
-    "werkzeug.test": ("Client",),
+# Their classes. FastAPI derives from Starlette, and the frameworks' test clients from httpx.
+_CLASSES: dict[str, tuple[WeakSet[Any], tuple[str, ...]]] = {
+    "starlette.applications": (_APPS, ("Starlette",)),
+    "httpx": (_CLIENTS, ("Client", "AsyncClient")),
+    "httpx2": (_CLIENTS, ("Client", "AsyncClient")),
 }
 
 
-def _watch_clients(names: tuple[str, ...], undo: ExitStack, module: ModuleType) -> None:
-    # The frameworks' test clients derive from these classes.
+def watch_apps_and_clients(undo: ExitStack) -> None:
+    """Note each app and each client that outlives tests."""
+    for module, (known, names) in _CLASSES.items():
+        when_imported(module, partial(_watch, known, names, undo))
+
+
+def _watch(
+    known: WeakSet[Any], names: tuple[str, ...], undo: ExitStack, module: ModuleType
+) -> None:
     for name in names:
-        client_class: Any = getattr(module, name, None)
-        if client_class is not None:  # another version may lack it
-            init = _noting(client_class.__init__)
-            replace_attribute(undo, client_class, "__init__", init)
+        watched = getattr(module, name)
+        init = _noting(known, watched.__init__)
+        replace_attribute(undo, watched, "__init__", init)
 
 
-def _noting(original: Callable[..., None]) -> Callable[..., None]:
+def _noting(known: WeakSet[Any], original: Callable[..., None]) -> Callable[..., None]:
     @wraps(original)
-    def watched_init(client: Any, *args: object, **options: object) -> None:
-        original(client, *args, **options)
+    def watched_init(created: Any, *args: object, **options: object) -> None:
+        original(created, *args, **options)
         if outlives_tests(owner_here()):
-            WIDE_CLIENTS.add(client)
+            known.add(created)
 
     return watched_init
 
@@ -65,8 +51,7 @@ def _noting(original: Callable[..., None]) -> Callable[..., None]:
 class AppState:
     """The overrides and the state of apps before a test, and the cookies of wide clients.
 
-    It includes the apps in ``OTHER_APPS`` and the clients in ``WIDE_CLIENTS``. The copies are
-    shallow.
+    The copies are shallow.
     """
 
     def __init__(self, app: object) -> None:
@@ -74,10 +59,10 @@ class AppState:
         self._copies: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         # The apps with overrides. A test may set the attribute to another dictionary.
         self._overrides: list[tuple[Any, dict[Any, Any]]] = []
-        for named in (app, *OTHER_APPS):
-            for part in unwrapped(named):
-                self._record(part)
-        self._clients = [*map(_ClientState, WIDE_CLIENTS)]
+        apps = alive(_APPS)
+        for each in apps if app in apps else (app, *apps):
+            self._record(each)
+        self._clients = [*map(_ClientState, alive(_CLIENTS))]
 
     def _record(self, app: Any) -> None:
         overrides = getattr(app, "dependency_overrides", None)
@@ -121,32 +106,15 @@ class _ClientState:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._login = getattr(client, "arena_login", None)
-        self._has_logged_in = self._login is not None and self._login.is_done
-        self._headers = None
-        if hasattr(client, "headers"):
-            self._headers = client.headers.copy()
-        cookies = _cookies_of(client)
-        self._cookies: Any = dict(cookies) if isinstance(cookies, dict) else [*cookies]
+        self._cookies = type(client.cookies)(client.cookies)
+        self._headers = client.headers.copy()
+        login = getattr(client, "arena_login", None)
+        # A login that a test may perform, and that ends with it.
+        self._login = None if login is None or login.is_done else login
 
     def restore(self) -> None:
         """Restore the cookies and headers from before the test. Forget a login of the test."""
-        cookies = _cookies_of(self._client)
-        cookies.clear()
-        if isinstance(cookies, dict):
-            cookies.update(self._cookies)
-        else:
-            for cookie in self._cookies:
-                cookies.set_cookie(cookie)
-        if self._headers is not None:
-            self._client.headers = self._headers
-        if self._login is not None and not self._has_logged_in:
+        self._client.cookies = self._cookies
+        self._client.headers = self._headers
+        if self._login is not None:
             self._login.is_done = False
-
-
-def _cookies_of(client: Any) -> Any:
-    """Return the cookie jar of a client, or the dictionary with the cookies of Werkzeug's."""
-    if hasattr(client, "cookies"):
-        return client.cookies.jar
-    # Werkzeug has no public name for all cookies.
-    return getattr(client, "_cookies", {})

@@ -8,14 +8,13 @@ import warnings
 from asyncio import Lock
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import SENT, OpenRequest, Sent, enter
-from pytest_arena._app._kind import ASGIApp, Options, Receive, Scope, Send, is_litestar
-from pytest_arena._app._transport import CALL, AppCall, Transport
+from pytest_arena._app._entry import SENT, OpenRequest, Sent
+from pytest_arena._app._kind import Options, is_litestar
 from pytest_arena._process import running_loop
 from pytest_arena.errors import ArenaError
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.testclient import WebSocketTestSession
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
-    from pytest_arena._app._app_run import AppRun, Lifespan
+    from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._entry import Hooks
     from pytest_arena._ledger import Request
 
@@ -42,9 +41,8 @@ else:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-# The logins that the current task or thread performs. A request of a login must not wait for that
-# login. There may be several, because a login may use another client, which logs in first.
-_LOGINS: ContextVar[tuple[object, ...]] = ContextVar("arena: logins", default=())
+# The login that the current task or thread performs. Its requests must not wait for it.
+_LOGIN: ContextVar[Login | None] = ContextVar("arena: a login", default=None)
 
 
 class Login:
@@ -95,11 +93,11 @@ class Login:
                 raise _app_errors.async_login(role=self.role, path=self._path)
 
     def _is_needed(self) -> bool:
-        return not self.is_done and self not in _LOGINS.get()
+        return not self.is_done and self is not _LOGIN.get()
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:
-        token = _LOGINS.set((*_LOGINS.get(), self))
+        token = _LOGIN.set(self)
         try:
             yield
         except ArenaError:  # its message is complete
@@ -109,7 +107,7 @@ class Login:
                 error, role=self.role, path=self._path
             ) from error
         finally:
-            _LOGINS.reset(token)
+            _LOGIN.reset(token)
         self.is_done = True
 
 
@@ -151,16 +149,13 @@ class AsyncClient(_AsyncBase):
         await self._arena_ready()
         if is_first:
             add_login(self, request)
-        response = await super().send(request, stream=stream, **options)
-        hooks = self.arena_run.hooks
-        if hooks is None:
-            return response
-        call = response.extensions.get(CALL)
-        if stream and call is not None and not call.task.done():
-            record = response.extensions["arena"]
-            loop = call.task.get_loop()
-            hooks.open_requests.append(OpenRequest(record, response.aclose, loop))
-        note_unsent_cookies(self, response)
+        with _sending(login) as sent:
+            response = await super().send(request, stream=stream, **options)
+        loop = running_loop()
+        for record in _records_of(response, sent):
+            if stream and record.is_open:
+                answer = OpenRequest(record, response.aclose, loop)
+                self.arena_run.note_open_request(answer)
         return response
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -187,8 +182,8 @@ class TestClient(_SyncBase):
     """A framework's test client with the framework's defaults.
 
     Its first request starts the app's lifespan in a thread's loop, unless the app is up. A client
-    with a role then logs in. All sync clients of a test run the app in one loop. ``with`` starts
-    the app and logs in at once. Its end shuts down an app that it has started.
+    with a role then logs in. All sync clients run the app in one loop. ``with`` starts the app and
+    logs in at once. Its end does not stop the app.
 
     Raises:
         LifespanError: at a request: the app's start-up failed, or the test is over.
@@ -204,7 +199,6 @@ class TestClient(_SyncBase):
     __test__ = False  # pytest would collect a class of the name TestClient
     arena_run: AppRun
     arena_login: Login | None
-    _arena_begun: Lifespan | None = None  # the lifespan that this client has started
 
     if TYPE_CHECKING:  # each framework's client has it
 
@@ -221,57 +215,39 @@ class TestClient(_SyncBase):
         if is_first:
             add_login(self, request)
         hooks = self.arena_run.hooks
-        if hooks is None:
-            return super().send(request, **options)
-        hooks.prepare_request()
-        sent = _sent_by(login)
-        token = SENT.set(sent)
-        try:
+        if hooks is not None:
+            hooks.prepare_request()
+        with _sending(login) as sent:
             response = super().send(request, **options)
-        finally:
-            SENT.reset(token)
-        answers = [*response.history, response]
-        for answer, record in zip(answers, sent.requests, strict=False):
-            answer.extensions["arena"] = record
-        for record in sent.requests:
+        for record in _records_of(response, sent):
             if record.is_open and options.get("stream"):
-                hooks.open_requests.append(OpenRequest(record, response.close))
-        note_unsent_cookies(self, response)
+                answer = OpenRequest(record, response.close)
+                self.arena_run.note_open_request(answer)
         return response
 
     def arena_start(self) -> None:
-        """Start the app before the first request. A later ``with`` shuts it down at its end."""
-        if self.arena_run.has_lifespan:
-            self._arena_begun = self._arena_join() or self._arena_begun
+        """Start the app before the first request."""
+        client: Any = self
+        run = self.arena_run
+        portal = run.join()
+        if is_litestar(run.app):  # it keeps the state of its lifespan itself
+            client.blocking_portal = portal
+        else:
+            client.portal = portal
+            client.app_state.clear()
+            client.app_state.update(run.state)
 
     def __enter__(self) -> Self:
-        self.arena_start()
         self._arena_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
-        begun = self._arena_begun
-        self._arena_begun = None
-        if begun is not None:
-            begun.close()
+        """Do nothing: the app runs until the end of the test or the fixture."""
 
     def _arena_ready(self) -> None:
-        self._arena_join()
+        self.arena_start()
         if self.arena_login is not None:
             self.arena_login.once(self, self.arena_run.hooks)
-
-    def _arena_join(self) -> Lifespan | None:
-        client: Any = self
-        run = self.arena_run
-        if is_litestar(run.app):  # it keeps the state of its lifespan itself
-            options = dict(client.backend_options or {})
-            backend = {"backend": client.backend, "backend_options": options}
-            client.blocking_portal, begun = run.join(backend)
-        else:
-            client.portal, begun = run.join(client.async_backend)
-            client.app_state.clear()
-            client.app_state.update(run.state)
-        return begun
 
     def arena_leave(self) -> None:
         """End the streams of Starlette's client that the test has not read to their end."""
@@ -299,16 +275,24 @@ def add_login(client: httpx.Client | httpx.AsyncClient, request: httpx.Request) 
         request.headers.setdefault(name, value)
 
 
-def note_unsent_cookies(
-    client: httpx.Client | httpx.AsyncClient, response: httpx.Response
-) -> None:
-    """Note the client's cookies for https, if a request by http was refused."""
-    request: Request | None = response.extensions.get("arena")
-    if request is None or response.is_success:
-        return
-    if response.request.url.scheme != "https":
-        names = [cookie.name for cookie in client.cookies.jar if cookie.secure]
-        request.unsent = ", ".join(names)
+@contextmanager
+def _sending(login: Login | None) -> Iterator[Sent]:
+    """Yield the record of a call of a client, which gets the requests of the block."""
+    role = login.role if login is not None else None
+    sent = Sent(role, is_login=_LOGIN.get() is not None)
+    token = SENT.set(sent)
+    try:
+        yield sent
+    finally:
+        SENT.reset(token)
+
+
+def _records_of(response: httpx.Response, sent: Sent) -> list[Request]:
+    """Return the records of a call's requests, and attach them to its answers."""
+    answers = [*response.history, response]
+    for answer, record in zip(answers, sent.requests, strict=False):
+        answer.extensions["arena"] = record
+    return sent.requests
 
 
 _BASE_URL = "http://testserver"
@@ -338,7 +322,7 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
         else:
             of_client[name] = value
     try:
-        transport = transport_class(run, partial(_sent_by, login), **of_transport)
+        transport = transport_class(run, **of_transport)
         client: AsyncClient = client_class(
             **{"transport": transport, "base_url": _BASE_URL, **of_client}
         )
@@ -361,6 +345,8 @@ def _new_login(run: AppRun, role: str | None) -> Login | None:
 def _import_library() -> tuple[type[Any], type[Any]]:
     """Return the classes of the transport and of the client. Raises as ``http_library`` does."""
     library = http_library()
+    from pytest_arena._app._transport import AppCall, Transport
+
     call = type("AppCall", (AppCall, library.AsyncByteStream), {})
     names = {"library": library, "call_class": call}
     transport = type("ASGITransport", (Transport, library.AsyncBaseTransport), names)
@@ -385,8 +371,7 @@ def http_library() -> Any:
 def open_test_client(run: AppRun, role: str | None, options: Options) -> TestClient:
     """Create a test client: Litestar's for a Litestar app, otherwise Starlette's.
 
-    With a role it logs in before its first request. All test clients of a run use the backend
-    options of the first one.
+    With a role it logs in before its first request.
 
     Raises:
         ConfigError: the framework's client does not import, or has no such option.
@@ -397,7 +382,7 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
     is_of_litestar = is_litestar(run.app)
     client_class = _client_class(is_of_litestar=is_of_litestar)
     # Litestar's client needs the app itself. The hook in its class sees the requests.
-    app = run.app if is_of_litestar else _entering(run, login)
+    app = run.app if is_of_litestar else run.observed
     try:
         client = client_class(app, **options)
     except TypeError as error:
@@ -407,23 +392,6 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
     client.arena_login = login
     run.test_clients.append(client)
     return cast("TestClient", client)
-
-
-def _entering(run: AppRun, login: Login | None) -> ASGIApp:
-    """Return an async function, which Starlette requires, that calls the app for a client."""
-
-    async def entering(scope: Scope, receive: Receive, send: Send) -> None:
-        sent = SENT.get() or _sent_by(login)  # a websocket is opened after its request
-        hooks = run.hooks if scope["type"] != "lifespan" else None
-        await enter(run.app, scope, receive, send, hooks=hooks, sent=sent)
-
-    return entering
-
-
-def _sent_by(login: Login | None) -> Sent:
-    """Return the record of a call of a client."""
-    role = login.role if login is not None else None
-    return Sent(role, is_login=bool(_LOGINS.get()))
 
 
 @cache

@@ -1,7 +1,7 @@
 """Sees each request of each client: a hook around the call of an app.
 
-The classes of the frameworks are wrapped when they are imported. Clients of pytest-arena and the
-live server call `enter` themselves, because their app may be a plain function.
+The classes of the frameworks are wrapped when they are imported. `AppRun` wraps its app too,
+because that may be a plain function.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import ExitStack
 
-    from pytest_arena._app._kind import ASGIApp, Message, Receive, Scope, Send
+    from pytest_arena._app._kind import Message, Scope
     from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
 
@@ -98,7 +98,7 @@ class Sent:
     requests: list[Request] = field(default_factory=list)
 
 
-# What our sync client sends now.
+# What our client sends now.
 SENT: ContextVar[Sent | None] = ContextVar("arena: a client's call", default=None)
 
 
@@ -114,40 +114,66 @@ def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
     watch_background_work(undo)
     watch_failures(undo)
 
-    # Code of a request or a lifespan that calls an app begins no other request.
-    def hooks_here() -> Hooks | None:
-        return find_hooks() if REQUEST.get() is None else None
-
     def watch(name: str, module: object) -> None:
         kind = getattr(module, name)
-        wrap = _wrapped_wsgi if name == "Flask" else _wrapped_asgi
-        replace_attribute(undo, kind, "__call__", wrap(kind.__call__, hooks_here))
+        wrap = _observed_wsgi if name == "Flask" else observed
+        replace_attribute(undo, kind, "__call__", wrap(kind.__call__, find_hooks))
 
     for module, name in FRAMEWORKS.items():
         when_imported(module, functools.partial(watch, name))
 
 
-def _wrapped_asgi(call: Any, hooks_here: FindHooks) -> Any:
-    @functools.wraps(call)
-    async def entered(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        bound = functools.partial(call, app)
-        hooks = hooks_here() if scope["type"] != "lifespan" else None
+def observed(call: Any, find_hooks: FindHooks) -> Any:
+    """Return a function that calls an app, and records the request.
+
+    Args:
+        call: an app, or ``__call__`` of a framework's class.
+        find_hooks: returns the hooks to call. None records no request.
+    """
+
+    @functools.wraps(call, updated=())
+    async def observing(*args: Any) -> None:
+        *_, scope, receive, send = args
+        hooks = None
+        # Code of a request or a lifespan that calls an app begins no other request.
+        if scope["type"] != "lifespan" and REQUEST.get() is None:
+            hooks = find_hooks()
         if hooks is None:
-            await bound(scope, receive, send)
+            await call(*args)
             return
         sent = SENT.get()
-        if sent is None:  # a client of the user
+        if sent is None:  # a client of the user, or a browser
             await hooks.acommit_for_others()
-        await enter(bound, scope, receive, send, hooks=hooks, sent=sent or Sent())
+            sent = Sent()
+        request = Request(
+            method=scope.get("method", "WEBSOCKET"),
+            path=scope["path"],
+            role=sent.role,
+            is_login=sent.is_login,
+            began=now(),
+        )
+        sent.requests.append(request)
+        entry = _Entry(request, hooks, functools.partial(_route_of, scope))
+        app = functools.partial(call, *args[:-3])
+        for enter_with_fault in hooks.faults:
+            app = functools.partial(enter_with_fault, app)
 
-    return entered
+        async def send_and_note(message: Message) -> None:
+            is_last = entry.note_message(message)
+            await send(message)
+            request.is_answered |= is_last
+
+        with entry.answering():
+            await app(scope, receive, send_and_note)
+
+    return observing
 
 
-def _wrapped_wsgi(call: Any, hooks_here: FindHooks) -> Any:
+def _observed_wsgi(call: Any, find_hooks: FindHooks) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
         body: Iterable[bytes]
-        hooks = hooks_here()
+        hooks = find_hooks() if REQUEST.get() is None else None
         if hooks is None:
             body = call(app, environ, start_response)
             return body
@@ -169,49 +195,6 @@ def _wrapped_wsgi(call: Any, hooks_here: FindHooks) -> Any:
                 getattr(body, "close", bool)()
 
     return entered
-
-
-async def enter(
-    call: ASGIApp,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    *,
-    hooks: Hooks | None,
-    sent: Sent,
-) -> None:
-    """Call an app for a request, and record the request.
-
-    Args:
-        call: the app.
-        scope: ASGI's description of the request.
-        receive: returns the messages of the client.
-        send: sends a message to the client.
-        hooks: the hooks to call. Outside of tests, the request is not recorded.
-        sent: gets the record of the request.
-    """
-    if hooks is None:
-        await call(scope, receive, send)
-        return
-    request = Request(
-        method=scope.get("method", "WEBSOCKET"),
-        path=scope["path"],
-        role=sent.role,
-        is_login=sent.is_login,
-        began=now(),
-    )
-    sent.requests.append(request)
-    entry = _Entry(request, hooks, functools.partial(_route_of, scope))
-    for enter_with_fault in hooks.faults:
-        call = functools.partial(enter_with_fault, call)
-
-    async def send_and_note(message: Message) -> None:
-        is_last = entry.note_message(message)
-        await send(message)
-        request.is_answered |= is_last
-
-    with entry.answering():
-        await call(scope, receive, send_and_note)
 
 
 @dataclass(slots=True, eq=False)
@@ -273,6 +256,7 @@ class _Entry:
         match message["type"]:
             case "http.response.start" | "websocket.http.response.start":
                 request.status = message["status"]
+                request.is_open = True
                 size = dict(message.get("headers", ())).get(b"content-length", -1)
                 self.missing = int(size)
                 self._note_handled(message["status"])

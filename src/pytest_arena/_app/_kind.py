@@ -3,7 +3,13 @@
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    MutableMapping,
+)
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any, cast
@@ -17,7 +23,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 # Options of a client or of its event loop.
 Options = Mapping[str, object]
 
@@ -137,17 +143,3 @@ def is_litestar(app: object) -> bool:
     """Return whether this is a Litestar app. Import nothing: such an app has imported Litestar."""
     litestar = sys.modules.get("litestar")
     return litestar is not None and isinstance(app, litestar.Litestar)
-
-
-def is_frameworks_app(value: object) -> bool:
-    """Return whether this is an app of one of the frameworks. Import nothing."""
-    return any(base.__module__ in FRAMEWORKS for base in type(value).__mro__)
-
-
-def unwrapped(app: object) -> Iterator[object]:
-    """Yield an app, and the apps that it wraps by an attribute ``app``, like middleware."""
-    for _ in range(10):  # a mock has any attribute
-        yield app
-        app = getattr(app, "app", None)
-        if app is None:
-            return

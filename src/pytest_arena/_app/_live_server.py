@@ -11,30 +11,18 @@ from asyncio import (
     run_coroutine_threadsafe,
 )
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app import _app_errors
-from pytest_arena._app._clients import http_library
-from pytest_arena._app._entry import Sent, enter
-from pytest_arena._ledger import Request
 from pytest_arena._origin import OUR_TASK
-from pytest_arena._process import AnyTask, running_loop, until
+from pytest_arena._process import AnyTask, until
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
-    import httpx2 as httpx
-    from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
-
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._kind import Message, Receive, Scope, Send
-
-    C = TypeVar("C", bound="httpx.AsyncClient | httpx.Client", default="httpx.Client")
-else:
-    from typing import TypeVar
-
-    C = TypeVar("C")
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -46,24 +34,14 @@ _BEHIND = 0.05  # seconds that an answer waits for the end of the app
 _IDLE_SECONDS = 3600  # seconds that a browser's connection may be idle
 
 
-class AppSource(Protocol):
-    """Knows which app answers a request by a socket: the app of the running test."""
-
-    def current_run(self) -> AppRun | None:
-        """Return the run of that app, None between two tests."""
-
-    def commit(self) -> None:
-        """Commit pending work of the test's sync sessions. Called in the test's thread."""
-
-
-class LiveServer(Generic[C]):
+class LiveServer:
     """The app, served by uvicorn on a free port of this machine, in a thread of this process.
 
     The app of the running test answers each request, on that test's database. pytest-arena records
     the requests, shows them in the report, and counts them as evidence, like requests of in-process
     clients. It commits pending work of an async ``db_session`` before each request. It commits
-    pending work of a sync session when the test reads ``url``, and before requests of ``client()``.
-    If the app raises, the answer is 500, and the report of a failed test has the app's traceback.
+    pending work of a sync session when the test reads ``url``. If the app raises, the answer is
+    500, and the report of a failed test has the app's traceback.
 
     The server starts at its first use and runs until the end of the run, because browsers keep
     their connections from test to test. After a test and its function fixtures, pytest-arena waits
@@ -72,9 +50,6 @@ class LiveServer(Generic[C]):
 
     Cost: some 100 ms once, then nothing for a test that does not use it.
 
-    For a type checker ``client()`` returns a ``Client``. With ``LiveServer[httpx2.AsyncClient]`` it
-    returns an ``AsyncClient``.
-
     Example::
 
         def test_order(live_server, page):  # of pytest-playwright
@@ -82,13 +57,23 @@ class LiveServer(Generic[C]):
             page.get_by_role("button", name="Buy").click()
 
         def test_api(live_server):
-            assert live_server.client().get("/orders").status_code == 200
+            assert httpx2.get(f"{live_server.url}/orders").status_code == 200
     """
 
     __module__ = "pytest_arena"
 
-    def __init__(self, apps: Any, *, loop: AbstractEventLoop, port: int = 0) -> None:
-        self._apps: AppSource = apps
+    def __init__(
+        self,
+        current_run: Callable[[], AppRun | None],
+        commit: Callable[[], None],
+        *,
+        loop: AbstractEventLoop,
+        port: int = 0,
+    ) -> None:
+        # Returns the app of the running test, None between two tests.
+        self._current_run = current_run
+        # Commits pending work of the test's sync sessions. Called in the test's thread.
+        self._commit = commit
         self._uvicorn: Any = _import_uvicorn()
         self.loop = loop
         # Requests that the app has not finished.
@@ -131,13 +116,8 @@ class LiveServer(Generic[C]):
     @property
     def url(self) -> str:
         """The URL: ``http://127.0.0.1:…``. Reading it commits pending work of sync sessions."""
-        self._apps.commit()
+        self._commit()
         return f"http://{_HOST}:{self.port}"
-
-    @property
-    def ws_url(self) -> str:
-        """The URL for websockets: ``ws://127.0.0.1:…``."""
-        return self.url.replace("http", "ws", 1)
 
     def start(self, app_run: AppRun) -> None:
         """Start an app in the server's loop, unless it runs already, and wait until it is up.
@@ -147,45 +127,12 @@ class LiveServer(Generic[C]):
         """
         run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
-    def client(self, **options: object) -> C:
-        """Return a client of the HTTP library, which pytest-arena closes at the test's end.
-
-        It is an ``AsyncClient`` if an event loop runs, otherwise a ``Client``. ``options`` are the
-        options of that class.
-
-        Raises:
-            ConfigError: no HTTP library is installed.
-        """
-        app_run = self._apps.current_run()
-        library = http_library()
-        client_class: Any = library.Client
-        commit: Callable[[object], object] = self._commit
-        if running_loop() is not None:
-            client_class = library.AsyncClient
-            commit = self._acommit
-        usual = {
-            "base_url": self.url,
-            "trust_env": False,  # no proxy
-            "verify": False,  # the server has no https. Reading certificates takes 20 ms
-        }
-        client = client_class(**usual | options)
-        client.event_hooks["request"].insert(0, commit)
-        if app_run is not None:
-            app_run.by_socket.append(client)
-        return cast("C", client)
-
-    def _commit(self, _: object) -> None:
-        self._apps.commit()
-
-    async def _acommit(self, _: object) -> None:
-        self._apps.commit()  # only sync sessions: `_call_app` commits async ones
-
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         task: Any = current_task()
         # From now on the end of the test waits for this request.
-        self._open[task] = _request_of(scope).shown
+        self._open[task] = f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
         try:
-            app_run = self._apps.current_run()
+            app_run = self._current_run()
             if app_run is None:
                 await _refuse(scope, send)
             else:
@@ -224,24 +171,12 @@ def _import_uvicorn() -> Any:
 async def _call_app(
     app_run: AppRun, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Send one request to the app, and call the hooks of its test.
-
-    The request ends in the test's records before the client has the whole answer.
-    """
-    hooks = app_run.hooks
-    try:
-        if hooks is not None:
-            await hooks.acommit_for_others()
-        await app_run.ajoin()
-    except Exception as error:
-        if hooks is not None:
-            hooks.app_errors.append((_request_of(scope), error))
-        raise
-    app = app_run.app
+    """Send one request to the app, which ends before the client has the whole answer."""
+    await app_run.ajoin()
     scope["state"] = dict(app_run.state)
     delayed = _Delayed(send)
     try:
-        await enter(app, scope, receive, delayed.send, hooks=hooks, sent=Sent())
+        await app_run.observed(scope, receive, delayed.send)
     finally:
         await delayed.let_go()
 
@@ -279,10 +214,6 @@ class _Delayed:
             self._waiting = None
             if message is not None:
                 await self._send(message)
-
-
-def _request_of(scope: Scope) -> Request:
-    return Request(method=scope.get("method", "WEBSOCKET"), path=scope["path"])
 
 
 _NO_TEST = b"no test runs: a request between two tests has no database\n"

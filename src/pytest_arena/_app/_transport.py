@@ -5,23 +5,22 @@ from __future__ import annotations
 import sys
 from asyncio import (
     Event,
-    Queue,
-    Semaphore,
     create_task,
     run_coroutine_threadsafe,
     wrap_future,
 )
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from anyio import BrokenResourceError, EndOfStream, create_memory_object_stream
+
 from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import Sent, enter, is_disconnect
+from pytest_arena._app._entry import is_disconnect
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 
     import httpx2 as httpx
 
@@ -32,10 +31,9 @@ _Result = TypeVar("_Result")
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-CALL = "arena_call"  # the key of the `AppCall` in a response's extensions
 _PATIENCE = 1.0  # seconds for an app to end after a disconnect or a cancellation
 _STEP = 0.0002  # seconds
-_SELDOM = 100  # after so many unread messages an app without awaits has to pause
+_SELDOM = 100  # dropped messages after which an app without awaits has to pause
 
 
 class Transport:
@@ -50,14 +48,12 @@ class Transport:
     def __init__(
         self,
         run: AppRun,
-        sent_now: Callable[[], Sent],
         *,
         raise_app_exceptions: bool = True,
         root_path: str = "",
         client: tuple[str, int] = ("127.0.0.1", 123),
     ) -> None:
         self._run = run
-        self._sent_now = sent_now
         self._raises = raise_app_exceptions
         self._root_path = root_path
         self._client = client
@@ -70,21 +66,11 @@ class Transport:
         if hooks is not None:
             await hooks.aprepare_request()
         scope = self._scope(request)
-        sent = self._sent_now()
-        enter_app = partial(enter, self._run.app, scope, hooks=hooks, sent=sent)
-        call = self.call_class(
-            enter_app,
-            request,
-            is_head=request.method == "HEAD",
-            loop=self._run.loop,
-            raises=self._raises,
-        )
+        call = self.call_class(self._run, scope, request.stream, raises=self._raises)
         await call.begin()
+        headers = call.opening.get("headers", ())
         return self.library.Response(
-            call.opening["status"],
-            headers=call.opening.get("headers", ()),
-            stream=call,
-            extensions={CALL: call, "arena": next(iter(sent.requests), None)},
+            call.opening["status"], headers=headers, stream=call
         )
 
     def _scope(self, request: httpx.Request) -> Scope:
@@ -113,32 +99,22 @@ class AppCall:
     streams.
     """
 
-    task: AnyTask
-
     def __init__(
-        self,
-        enter_app: Callable[..., Coroutine[Any, Any, None]],
-        request: httpx.Request,
-        *,
-        is_head: bool,
-        loop: AbstractEventLoop | None,
-        raises: bool,
+        self, run: AppRun, scope: Scope, body: AsyncIterable[bytes], *, raises: bool
     ) -> None:
-        self._enter_app = enter_app
-        self._is_head = is_head
-        self._loop = loop
+        self._run = run
+        self._scope = scope
         self._raises = raises
-        self._chunks = request.stream.__aiter__()  # type: ignore[union-attr] # an async client's
+        self._chunks = aiter(body)
+        self._task: AnyTask
         self.opening: Message = {}  # the first message of the app
         self._error: BaseException | None = None  # was not raised yet
         self._is_sent = False  # whether the app has the whole request
-        self._is_over = False  # whether the app has finished
         self._is_closing = False
-        self._unread = 0
+        self._dropped = 0
         self._begun = Event()
         self._left = Event()  # the client has the whole answer, or has left
-        self._parts: Queue[bytes | None] = Queue()
-        self._space = Semaphore()
+        self._parts, self._unread = create_memory_object_stream[bytes](1)
 
     async def begin(self) -> None:
         """Call the app, and wait until it answers. Raise its error."""
@@ -158,17 +134,19 @@ class AppCall:
 
     async def _in_loop(self, step: Coroutine[Any, Any, _Result]) -> _Result:
         """Await a coroutine in the loop of the app."""
-        if self._loop is None:
+        loop = self._run.loop
+        if loop is None:
             return await step
-        return await wrap_future(run_coroutine_threadsafe(step, self._loop))
+        return await wrap_future(run_coroutine_threadsafe(step, loop))
 
     async def _begin(self) -> None:
-        self.task = create_task(self._enter_app(self._receive, self._send))
-        self.task.add_done_callback(self._note_end)
+        answer = self._run.observed(self._scope, self._receive, self._send)
+        self._task = create_task(answer)
+        self._task.add_done_callback(self._note_end)
         try:
             await self._begun.wait()
         except BaseException:
-            self.task.cancel()
+            self._task.cancel()
             self._is_closing = True
             await self._close(is_quiet=True)
             raise
@@ -185,9 +163,8 @@ class AppCall:
             self._error = None  # the app's reaction to the disconnect
         if self._error is None and not self._left.is_set():
             self._error = AssertionError("the app returned before its whole answer")
-        self._is_over = True
         self._begun.set()
-        self._parts.put_nowait(None)
+        self._parts.close()
 
     async def _receive(self) -> Message:
         if self._is_sent:
@@ -203,29 +180,24 @@ class AppCall:
             self.opening = message
             self._begun.set()
         elif message["type"] == "http.response.body":
-            await self._space.acquire()
-            if self._is_closing:
-                await self._drop()
+            is_head = self._scope["method"] == "HEAD"
+            body = b"" if is_head else message.get("body", b"")
+            try:
+                await self._parts.send(bytes(body))
+            except BrokenResourceError:  # the client has left
+                self._dropped += 1
+                # Seldom: a cancellation here would leave a generator of the app at its `yield`.
+                if self._dropped % _SELDOM == 0:
+                    await async_rest(0)
                 return
-            body = b"" if self._is_head else message.get("body", b"")
-            self._parts.put_nowait(bytes(body))
             if not message.get("more_body", False):
                 self._left.set()
 
-    async def _drop(self) -> None:
-        """Let the loop run, seldom: a cancellation here would leave a generator at `yield`."""
-        self._space.release()
-        self._unread += 1
-        if self._unread % _SELDOM == 0:
-            await async_rest(0)
-
     async def _next(self) -> bytes | None:
-        part = await self._parts.get()
-        if part is None:
-            self._parts.put_nowait(None)  # for the next call
-            self._raise()
-        self._space.release()
-        return part
+        with suppress(EndOfStream):
+            return await self._unread.receive()
+        self._raise()
+        return None
 
     def _raise(self) -> None:
         error = self._error
@@ -235,15 +207,15 @@ class AppCall:
 
     async def _close(self, *, is_quiet: bool) -> None:
         self._left.set()
-        self._space.release()
+        self._unread.close()
         try:
             for _ in range(2):
                 end = now() + _PATIENCE
-                while not self._is_over and now() < end:
+                while not self._task.done() and now() < end:
                     await async_rest(0)
                     rest(_STEP)  # a sleep of the loop may have a frozen clock
-                self.task.cancel()
+                self._task.cancel()
         finally:
-            self.task.cancel()
+            self._task.cancel()
         if not is_quiet:
             self._raise()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppLoop, AppRun, session_lifespan
-from pytest_arena._app._app_state import OTHER_APPS, AppState
+from pytest_arena._app._app_state import AppState
 from pytest_arena._app._clients import open_async_client, open_test_client
 from pytest_arena._app._kind import (
     ASGIApp,
@@ -18,7 +17,6 @@ from pytest_arena._app._kind import (
     is_wsgi,
 )
 from pytest_arena._config._load import load_attribute, load_function
-from pytest_arena._product import nothing
 from pytest_arena.errors import ConfigError, LifespanError
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class Apps:
         self._login: Callable[..., Any] | None = None
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
-        # The loop of the session's lifespan and of the live server.
+        # The loop of sync clients, of the session's lifespan and of the live server.
         self.loop = AppLoop()
         # The runs of wide fixtures, by the fixture that created the first client.
         self.wide_runs: dict[object, AppRun] = {}
@@ -54,16 +52,6 @@ class Apps:
         # The last value of the fixture `arena_app`. The suite may override this fixture.
         self.fixture_app: object = None
         self._is_in_fixture = False
-        # Whether a wide fixture has returned an app.
-        self.has_wide_fixture = False
-
-    def add_app_of_fixture(self, app: object) -> Callable[[], None]:
-        """Restore the app of a wide fixture after each test. Return a function that stops that."""
-        self.has_wide_fixture = True
-        if any(app is known for known in (self.named, *OTHER_APPS)):
-            return nothing
-        OTHER_APPS.append(app)
-        return partial(OTHER_APPS.remove, app)
 
     def load(self) -> None:
         """Import and check the app, and the function that ``arena_login`` names.
@@ -188,7 +176,9 @@ class Apps:
         if self.live is None:
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - few runs need it
 
-            self.live = LiveServer(self, loop=self.loop.loop, port=port)
+            self.live = LiveServer(
+                self.current_run, self.commit, loop=self.loop.loop, port=port
+            )
         return self.live
 
     def _begin(
@@ -204,7 +194,7 @@ class Apps:
             login=self._login,
             login_path=self._config.login,
             state=self.session_state,
-            loop=self.loop if self.session_state is not None else None,
+            loop=self.loop,
         )
 
     @contextmanager

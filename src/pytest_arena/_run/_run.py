@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import session_lifespan
-from pytest_arena._app._app_state import note_other_apps, watch_wide_clients
+from pytest_arena._app._app_state import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder
@@ -72,7 +72,7 @@ class ArenaRun:
         self.apps = Apps(config, self.current)
         self._undo = ExitStack()
         watch_requests(self._undo, self.current.on_top)
-        watch_wide_clients(self._undo)
+        watch_apps_and_clients(self._undo)
         self.levels = Levels(
             self.databases,
             self.gate,
@@ -102,7 +102,6 @@ class ArenaRun:
         for seed in self.config.seed.values():
             seed_builder(seed, source=self.config.place("seed"))
         self._find_engines()
-        note_other_apps(self.apps.named)
 
     def _find_engines(self) -> None:
         engines = known_engines.find()

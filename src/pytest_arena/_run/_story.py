@@ -241,7 +241,7 @@ def _statement_words(record: Request) -> str:
 
 
 def _hints(turn: Turn) -> Iterator[str]:
-    """Yield notes about late commits, the app's errors and unsent cookies."""
+    """Yield notes about late commits and the app's errors."""
     if turn.after is None:
         yield "its answer was still open"
         if any(each.is_open and each.method == "GET" for each in turn.records):
@@ -253,8 +253,6 @@ def _hints(turn: Turn) -> Iterator[str]:
         raised = _raised_words(record)
         if raised:
             yield raised
-        if record.unsent:
-            yield f'came without {record.unsent}: Secure cookies want base_url="https://testserver"'
 
 
 def _raised_words(record: Request) -> str:

@@ -254,8 +254,8 @@ class TestStreams:
 
     async def test_the_live_servers_stream(self, arena, live_server):
         CLOSED.clear()
-        client = live_server.client()
-        async with client.stream("GET", "/events/lamp") as response:
+        url = f"{live_server.url}/events/lamp"
+        async with httpx2.AsyncClient() as client, client.stream("GET", url) as response:
             assert await anext(response.aiter_lines()) == "data: one"
         while not arena.requests[-1].seconds:  # noqa: ASYNC110 - the app has no event for it
             await asyncio.sleep(0.01)

@@ -4,6 +4,7 @@ import threading
 from contextlib import suppress
 from urllib.request import urlopen
 
+import httpx2
 import pytest
 from apps_of_frameworks import BEGUN, fast
 
@@ -33,4 +34,4 @@ def test_a_request_that_does_not_end(live_server):
 
 
 def test_nothing_of_them_is_left(live_server):
-    assert live_server.client().get("/orders").json() == []
+    assert httpx2.get(f"{live_server.url}/orders").json() == []

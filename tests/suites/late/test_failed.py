@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx2
 import pytest
 from fastapi import BackgroundTasks
 from fastapi.testclient import TestClient
@@ -44,7 +45,7 @@ def test_a_task_of_a_sync_test(test_client):
 
 @pytest.mark.expect("LateWorkWarning")
 def test_a_background_task_of_the_live_server(live_server):
-    live_server.client().post("/background-fails")
+    httpx2.post(f"{live_server.url}/background-fails")
 
 
 @pytest.mark.expect("LateWorkWarning")

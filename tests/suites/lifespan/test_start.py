@@ -1,5 +1,6 @@
 """The app starts before the rows of the test's own fixtures, as it does in production."""
 
+import httpx2
 import pytest
 from async_app import maker
 from fastapi.testclient import TestClient
@@ -81,13 +82,13 @@ async def test_a_client_of_arena(order, arena):
 
 
 def test_the_live_server(live_server, sync_order):
-    assert live_server.client().get("/orders").json() == BOTH
+    assert httpx2.get(f"{live_server.url}/orders").json() == BOTH
 
 
 def test_both_clients_share_one_start(test_client, live_server):
     count = len(STARTS)
     assert test_client.get("/orders").json() == ["start-up"]
-    assert live_server.client().get("/orders").json() == ["start-up"]
+    assert httpx2.get(f"{live_server.url}/orders").json() == ["start-up"]
     assert len(STARTS) == count
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 
+import httpx2
 import pytest
 from async_app import app, maker
 from fastapi.responses import StreamingResponse
@@ -89,7 +90,7 @@ class TestSetUp:
 
 @fails
 def test_the_live_server(live_server):
-    assert live_server.client().post("/breaks").status_code == 201
+    assert httpx2.post(f"{live_server.url}/breaks").status_code == 201
 
 
 @app.get("/endless")

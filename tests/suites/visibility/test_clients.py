@@ -57,14 +57,15 @@ def test_the_live_server(live_server, db_session):
     db_session.add(Order(item="vase"))
     asked = urllib.request.Request(live_server.url + "/orders/chair", method="POST")
     assert urllib.request.urlopen(asked).status == 201
-    assert live_server.client().get("/orders").json() == ["vase", "chair"]
+    assert httpx2.get(f"{live_server.url}/orders").json() == ["vase", "chair"]
     assert [order.item for order in db_session.scalars(select(Order))] == ["vase", "chair"]
 
 
 async def test_the_live_server_in_an_async_test(live_server, client, vase, db_session):
-    assert (await live_server.client().post("/orders/chair")).status_code == 201
+    async with httpx2.AsyncClient(base_url=live_server.url) as browser:
+        assert (await browser.post("/orders/chair")).status_code == 201
     assert (await client.get("/orders")).json() == ["vase", "chair"]
-    async with websockets.connect(f"{live_server.ws_url}/orders") as socket:
+    async with websockets.connect(f"{live_server.url}/orders".replace("http", "ws")) as socket:
         assert await socket.recv() == '["vase","chair"]'
     assert await items(db_session) == ["vase", "chair"]
 
@@ -96,7 +97,8 @@ def test_a_test_client_around_middleware(db_session):
 async def test_several_clients_in_one_test(client, own_client, live_server, vase):
     await client.post("/orders/chair")
     await own_client.post("/orders/lamp")
-    answer = await live_server.client().get("/orders")
+    async with httpx2.AsyncClient(base_url=live_server.url) as browser:
+        answer = await browser.get("/orders")
     assert answer.json() == ["vase", "chair", "lamp"]
 
 

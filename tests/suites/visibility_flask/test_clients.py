@@ -1,5 +1,6 @@
 """A Flask app: every client sees the test's rows, and the test sees what requests committed."""
 
+import httpx2
 import pytest
 from flask_app import Session, app
 from models import Order
@@ -31,7 +32,7 @@ async def test_the_async_client(client, db_session, turn):
 
 def test_the_live_server(live_server, db_session):
     db_session.add(Order(item="vase"))
-    assert live_server.client().post("/orders/chair").status_code == 201
+    assert httpx2.post(f"{live_server.url}/orders/chair").status_code == 201
     assert items(db_session) == ["vase", "chair"]
 
 

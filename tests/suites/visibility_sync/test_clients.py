@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
 from models import Order
 from sqlalchemy import select, text
@@ -33,7 +34,7 @@ async def test_the_async_client(client, db_session, turn):
 
 def test_the_live_server(live_server, db_session):
     db_session.add(Order(item="vase"))
-    assert live_server.client().post("/orders/chair").status_code == 201
+    assert httpx2.post(f"{live_server.url}/orders/chair").status_code == 201
     assert items(db_session) == ["vase", "chair"]
 
 
