@@ -53,12 +53,11 @@ def start(
     *,
     names: Iterable[str],
     temporary: Path | None,
-    has_engines: bool,
 ) -> None:
     """Read the options and install the gate, before pytest imports the user's code.
 
     ``names`` are those that the configuration file sets. ``temporary`` is pytest's temporary
-    folder, if it exists. ``has_engines`` says whether engines may exist already.
+    folder, if it exists.
 
     Raises:
         pytest.UsageError: an option is wrong.
@@ -76,7 +75,6 @@ def start(
             Ledger(),
             config.hook,
             watch=watch,
-            has_engines=has_engines,
         )
     run.databases.files.temporary = temporary
     RUNS[config] = run

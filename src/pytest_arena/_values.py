@@ -46,8 +46,6 @@ class ProductFacts:
     """The kinds of the drivers' errors, by SQLSTATE."""
     error_words: Mapping[str, str] = field(default_factory=dict)
     """The kinds of errors without a SQLSTATE, by words in their messages."""
-    unseen_locks: Mapping[str, str] = field(default_factory=dict)
-    """Explanations of a lock that no transaction holds, by words of the waiting statement."""
     is_default_of_own: bool = False
     """Whether ``arena_database = own`` means this product unless an engine shows another one."""
     other_url: str = ""

@@ -194,14 +194,12 @@ class Waiting:
         if self._has_begun or is_inside or (self._is_over and runs):
             return
         self._has_begun = True
-        has_engines = not self._waits and "sqlalchemy" in sys.modules
         from pytest_arena import _hooks  # noqa: PLC0415 - only runs that use a database
 
         _hooks.start(
             self._config,
             names=_names_in_file(self._config),
             temporary=self._temporary,
-            has_engines=has_engines,
         )
         if self._end_watch is not None:
             self._end_watch()

@@ -11,7 +11,6 @@ import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from itertools import pairwise
 from traceback import TracebackException
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -318,25 +317,13 @@ def _route_of(scope: Scope) -> str:
 
 
 def _with_cause(error: BaseException) -> str:
-    """Return an exception in one line, with the app's line and the hidden cause."""
+    """Return an exception in one line, with the app's line and its innermost cause in the app."""
     words = in_one_line(error)
-    if _is_http(error):
-        hidden = [cause for cause in causes(error) if not _is_http(cause)]
-        return f"{words} from {_with_cause(hidden[0])}" if hidden else words
-    cause = _cause_in_app(error)
-    return words if cause is None else f"{words} from {in_one_line(cause)}"
-
-
-def _cause_in_app(error: BaseException) -> BaseException | None:
-    """Return the innermost ``__cause__`` whose traceback has a line of the app, or None."""
-    innermost = None
-    for outer, cause in pairwise(causes(error)):
-        # A ``__context__`` does not count: the test may send the request in an ``except`` block.
-        if outer.__cause__ is not cause:
-            break
-        if blame(cause) is not None:
-            innermost = cause
-    return innermost
+    inner = []
+    for cause in causes(error):
+        if cause is not error and not _is_http(cause) and blame(cause) is not None:
+            inner.append(cause)
+    return f"{words} from {in_one_line(inner[-1])}" if inner else words
 
 
 def in_one_line(error: BaseException) -> str:

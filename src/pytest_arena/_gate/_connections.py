@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from asyncio import current_task
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -21,11 +20,10 @@ from pytest_arena._gate._orm_sessions import (
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import (
     Owner,
-    is_runner_of_anyio,
     outlives_tests,
     owner_here,
 )
-from pytest_arena._process import AnyTask, alive, running_loop
+from pytest_arena._process import alive, running_loop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -60,8 +58,8 @@ class PendingWrites:
     writes: list[tuple[str, int]] = field(default_factory=list)
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
-    # The number of writes before each savepoint.
-    savepoints: list[int] = field(default_factory=list)
+    # The number of writes before each savepoint, by its name.
+    savepoints: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"uncommitted rows ({self._tables}), written at {self.place}"
@@ -79,10 +77,6 @@ class PendingWrites:
     @property
     def _tables(self) -> str:
         return ", ".join(dict.fromkeys(table for table, _ in self.writes))
-
-    def end_savepoint(self) -> int:
-        """Forget the last savepoint. Return the number of writes before it."""
-        return self.savepoints.pop() if self.savepoints else 0
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -113,8 +107,6 @@ class PooledConnection:
     thread: int = 0
     loop: AbstractEventLoop | None = None
     usage: DatabaseUsage | None = None
-    # Weak: otherwise it would keep a leak alive.
-    _task: weakref.ref[AnyTask] | None = None
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
@@ -167,19 +159,14 @@ class PooledConnection:
         self.thread = threading.get_ident()
         self.loop = running_loop()
         self.usage = usage
-        task = current_task() if self.loop is not None else None
-        self._task = None if task is None else weakref.ref(task)
 
     @property
     def is_in_background(self) -> bool:
-        """Whether a task or a thread of a wider fixture or a lifespan uses it, and returns it."""
+        """Whether a lifespan or a thread of a wider fixture uses it, and returns it."""
         owner = self.owner
         if owner is None or owner.is_test or owner.is_over:
             return False
-        if not owner.is_wide or self.thread != threading.get_ident():
-            return True
-        task = self._task() if self._task is not None else None
-        return task is not None and not (task.done() or is_runner_of_anyio(task))
+        return not owner.is_wide or self.thread != threading.get_ident()
 
     @property
     def in_transaction(self) -> bool:
@@ -212,8 +199,7 @@ class PooledConnection:
 class Registry:
     """All pooled connections of the process, their checkouts, and the uses of databases.
 
-    Thread-safe. The registry knows the owner of each Core connection. A Core connection of a wider
-    fixture may check out another pooled connection in a test, and still belongs to no test.
+    Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -224,9 +210,6 @@ class Registry:
         self.lock = threading.RLock()
         # A dictionary, for its order.
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._core_connections: weakref.WeakKeyDictionary[Connection, Owner | None] = (
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
@@ -265,26 +248,23 @@ class Registry:
     def invalidate(self, pooled: PooledConnection) -> bool:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 
-        Return whether a transaction with writes is lost, so that the app must roll back before the
-        next use. A transaction that has only read ends here.
+        Return whether its transaction is lost, so that the user must roll back before the next use.
+        The transaction of a session that has only read ends here.
         """
         proxied = pooled.proxied
         if not pooled.is_checked_out or proxied is None:
             return False  # returned meanwhile
         self.check_in(pooled)
-        holder = self._holder_of(proxied)
-        if holder is None:
-            proxied.invalidate()
-            return False
-        sessions = [session for session, held in held_by_sessions() if held is holder]
-        transaction = holder.get_transaction()
+        is_begun = pooled.handle is not None and pooled.handle.is_begun
         has_written = pooled.pending_writes is not None
-        holder.invalidate()
-        if transaction is not None and not has_written:
-            transaction.rollback()  # sends nothing, because the connection is invalidated
+        sessions = []
+        for session, held in held_by_sessions():
+            if _proxied(held) is proxied:
+                sessions.append(session)
+        proxied.invalidate()
         for session in sessions:
             _end_transaction(session, has_written=has_written)
-        return has_written
+        return has_written or (is_begun and not sessions)
 
     def invalidate_in_loop(self, pooled: PooledConnection) -> None:
         """Invalidate a connection in its event loop, if that loop runs."""
@@ -293,30 +273,16 @@ class Registry:
             # An empty context: the call belongs to no test.
             Context().run(loop.call_soon_threadsafe, self.invalidate, pooled)
 
-    def _holder_of(self, proxied: object) -> Connection | None:
-        for holder in alive(self._core_connections):
-            if _proxied(holder) is proxied:
-                return holder
-        return None
-
-    def note_core_connection(self, connection: Connection) -> None:
-        """Note a Core connection that the app or a session has created."""
-        self._core_connections[connection] = owner_here()
-
     def held_by_others(self) -> list[object]:
-        """Return the pool entries that sessions and Core connections hold that outlive tests.
+        """Return the pool entries that sessions hold that outlive tests.
 
         A session of a wider fixture may check out its connection in a test, and keep it.
         """
-        holders = [
-            holder
-            for holder in alive(self._core_connections)
-            if outlives_tests(self._core_connections.get(holder))
-        ]
+        entries = []
         for session, connection in held_by_sessions():
             if outlives_tests(owner_of_session(session)):
-                holders.append(connection)
-        return list(map(entry_of, holders))
+                entries.append(entry_of(connection))
+        return entries
 
     # Connections that are in their pools.
 

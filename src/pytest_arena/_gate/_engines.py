@@ -6,10 +6,8 @@ pytest-arena creates engines like the app's.
 
 from __future__ import annotations
 
-import gc
 import weakref
 from functools import wraps
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -61,29 +59,8 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
 
 
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
-    """Return the database that an engine requests. None if only a connection can show it."""
-    arguments = _arguments_of(engine)
-    if arguments is None:
-        return _requested(engine.url, engine.dialect)
-    try:
-        return describe(engine.dialect, *arguments)
-    except Exception:  # noqa: BLE001 - as in `_requested`
-        return None
-
-
-def _arguments_of(engine: Engine) -> tuple[object, object] | None:
-    """Return the arguments with which an engine calls its driver, None if the app has a creator.
-
-    They include ``connect_args``, which only the closure in ``create_engine`` knows.
-    """
-    creator: Any = getattr(engine.pool, "_creator", None)
-    code = getattr(creator, "__code__", None)
-    if code is None or creator.__module__ != "sqlalchemy.engine.create":
-        return None
-    cells = dict(zip(code.co_freevars, creator.__closure__, strict=True))
-    if not {"cargs_tup", "cparams"} <= cells.keys():
-        return None
-    return cells["cargs_tup"].cell_contents, cells["cparams"].cell_contents
+    """Return the database that an engine's URL requests. Only a connection shows its arguments."""
+    return _requested(engine.url, engine.dialect)
 
 
 def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:
@@ -123,7 +100,7 @@ def engine_like(engine: Engine, url: URL) -> Engine:
 
 def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
     """Create an engine for sync code of pytest-arena with the dialect of an async engine."""
-    creator: Any = engine.pool._invoke_creator  # noqa: SLF001 - as in `_arguments_of`
+    creator: Any = engine.pool._invoke_creator  # noqa: SLF001 - no public name
 
     def connect(rec: ConnectionPoolEntry) -> Any:
         return for_sync_code(creator, rec)
@@ -259,14 +236,3 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
         created(cls, engine)
 
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
-
-
-def existing_engines() -> list[Engine]:
-    """Return the existing engines from the garbage collector, the oldest first."""
-    # Objects of one generation have the order of their creation. A garbage collection may move an
-    # engine to another generation during the search.
-    candidates = [*chain.from_iterable(map(gc.get_objects, (2, 1, 0)))]
-    candidates += gc.get_referrers(Engine)
-    # `isinstance` would read `__class__` of a lazy proxy, which may raise or load something.
-    engines = [one for one in candidates if issubclass(type(one), Engine)]
-    return [*dict.fromkeys(engines)]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import AdaptedConnection
-
 from pytest_arena._config._supported import (
     DRIVERS,
     FILES,
     SHOWN,
     SUPPORTED,
-    facts_of_driver,
     kind_of_error,
 )
 from pytest_arena._origin import REQUEST, cause_of_connection, user_line
@@ -31,57 +28,27 @@ if TYPE_CHECKING:
     from pytest_arena.errors import ArenaError
 
 
-_NEXT = (
-    "\nnext: commit it first: {}session.commit()   "
-    "(or a longer arena_lock_timeout, if the engine sets no timeout)"
-)
-
-
 def explain_lock(
-    registry: Registry,
-    error: BaseException,
-    own: PooledConnection | None,
-    statement: str,
+    registry: Registry, error: BaseException, own: PooledConnection | None
 ) -> None:
     """Add a note to the error of a lock timeout: the transactions that may hold the lock."""
     if kind_of_error(error) != "lock timeout":
         return
-    words = _holders_of_lock(registry, own)
-    facts = facts_of_driver(error)
-    if not words and facts is not None:
-        for word, text in facts.unseen_locks.items():
-            if word in statement.lower():
-                words = text
-                break
-    error.add_note(
-        f"the statement waited too long for a lock at {user_line()}"
-        f"{words or _NEXT.format('')}"
-    )
-
-
-def _holders_of_lock(registry: Registry, own: PooledConnection | None) -> str:
-    """Return lines about transactions that may hold a lock, "" without any."""
-    writers = []
-    readers = []
-    is_async = False
+    lines = [f"the statement waited too long for a lock at {user_line()}"]
     for pooled in registry.checked_out():
-        if pooled is own:
+        if pooled is own or pooled.handle is None or not pooled.handle.is_begun:
             continue
-        dbapi_connection = getattr(pooled.entry, "dbapi_connection", None)
-        is_async |= isinstance(dbapi_connection, AdaptedConnection)
+        holds = f"an open transaction, and was checked out at {pooled.line}"
         if pooled.pending_writes is not None:
-            writers.append(f"holds {pooled.pending_writes}")
-        elif pooled.handle is not None and pooled.handle.is_begun:
-            readers.append(
-                f"has an open transaction, and was checked out at {pooled.line}"
-            )
+            holds = str(pooled.pending_writes)
+        lines.append(f"another connection has {holds}")
     for line in raw_transactions():
-        readers.append(f"that no engine has opened is in a transaction: {line}")
-    holders = writers or readers
-    if not holders:
-        return ""
-    lines = "".join(f"\nanother connection {holder}" for holder in holders)
-    return f"{lines}{_NEXT.format('await ' if is_async else '')}"
+        lines.append(f"a connection without an engine is in a transaction: {line}")
+    lines.append(
+        "next: commit it first: session.commit(), with await if it is async   "
+        "(or a longer arena_lock_timeout, if the engine sets no timeout)"
+    )
+    error.add_note("\n".join(lines))
 
 
 def unknown_connection(

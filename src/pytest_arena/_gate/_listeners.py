@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import Pool
 
 from pytest_arena._config._supported import DRIVERS, FILE_FORMAT, SUPPORTED
 from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._connections import PooledConnection
 from pytest_arena._gate._engines import (
     describe,
-    existing_engines,
     known_engines,
     watch_engines,
 )
-from pytest_arena._gate._loops import hand_out_newest, instrument_loops, unbind_locks
 from pytest_arena._gate._loops import install as unbind_pools
+from pytest_arena._gate._loops import instrument_loops, unbind_locks
 from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
@@ -130,9 +129,6 @@ class Gate:
             raise DisconnectionError(
                 "this connection belongs to the process that forked this one"
             )
-        if pooled.handle is not None and not pooled.handle.is_of(dbapi_connection):
-            # A listener of the app has replaced the connection.
-            pooled = self._add_unknown(dbapi_connection, entry)
         if pooled.is_stale or self._is_replaced(pooled):
             raise DisconnectionError(
                 "the database of this connection is no longer the test's"
@@ -158,10 +154,6 @@ class Gate:
                 pooled.usage.unwatch()
             self.registry.check_in(pooled)
 
-    def engine_connect(self, connection: Connection) -> None:
-        """Note a Core connection that the app or a session creates."""
-        self.registry.note_core_connection(connection)
-
     def before_cursor_execute(
         self, connection: Connection, _cursor: object, statement: str, *_: object
     ) -> None:
@@ -169,12 +161,7 @@ class Gate:
         request = request_here()
         if request is not None:
             request.statements.append(statement)
-        proxied = connection.connection
-        pooled = PooledConnection.find(proxied)
-        entry = getattr(proxied, "_connection_record", None)
-        if pooled is None and isinstance(entry, ConnectionPoolEntry):
-            # The connection is in use since before pytest-arena was installed.
-            pooled = self._add_unknown(proxied.dbapi_connection, entry)
+        pooled = PooledConnection.find(connection.connection)
         if pooled is None or pooled.handle is None:
             return
         pooled.handle.check(statement)
@@ -237,16 +224,6 @@ class Gate:
             for connections in [*loaded.values()]:
                 connections.end_raw(serial)
 
-    def end_idle_transactions(self) -> None:
-        """Roll back open transactions of idle connections.
-
-        After a failed COMMIT (a deferred foreign key), SQLAlchemy leaves the transaction open on
-        SQLite. Its lock would block the restore.
-        """
-        for pooled in self.registry.idle():
-            if pooled.target and pooled.handle is not None and pooled.handle.is_begun:
-                pooled.retire()
-
     def end_level(self, serial: int) -> None:
         """Drop the connections whose sessions were altered in the level that was left.
 
@@ -265,19 +242,14 @@ class Gate:
 _gates: list[Gate] = []  # at most one
 
 
-def install(core: Resolver, registry: Registry, *, has_engines: bool) -> Gate:
-    """Install the gate until the process ends. A later run in this process replaces it.
-
-    ``has_engines`` says whether engines may exist already.
-    """
+def install(core: Resolver, registry: Registry) -> Gate:
+    """Install the gate until the process ends. A later run in this process replaces it."""
     gate = Gate(core, registry)
     if _gates:
         known_engines.forget_databases()
         _gates[:] = [gate]
         return gate
     _gates.append(gate)
-    for engine in existing_engines() if has_engines else ():
-        _remember(engine)
     _listen()
     return gate
 
@@ -286,7 +258,7 @@ def _listen() -> None:
     """Listen to SQLAlchemy, once: the listeners stay until the process ends."""
     unbind_pools()
     watch_engines(_remember)
-    for name in ("do_connect", "engine_connect", "before_cursor_execute"):
+    for name in ("do_connect", "before_cursor_execute"):
         event.listen(Engine, name, _of_last_gate(name))
     for name in EVENTS:
         event.listen(Engine, name, _of_last_gate(f"lost.{name}"))
@@ -305,7 +277,6 @@ def _listen() -> None:
 
 
 def _remember(engine: Engine) -> None:
-    hand_out_newest(engine.pool)
     level = 0
     if _gates:
         level = _gates[-1].core.serial()

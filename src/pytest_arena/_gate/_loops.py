@@ -11,7 +11,6 @@ from _thread import start_new_thread
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue
 
@@ -68,16 +67,6 @@ def unbind_locks(dbapi_connection: object) -> None:
     unbind(getattr(dbapi_connection, "_execute_mutex", None))
     driver_connection = getattr(dbapi_connection, "driver_connection", None)
     unbind(getattr(driver_connection, "lock", None))
-
-
-def hand_out_newest(pool: Pool) -> None:
-    """Let a pool hand out the connection that was returned last.
-
-    Otherwise a request might meet the session state of the previous request or not, depending on
-    the number of idle connections that earlier tests have opened.
-    """
-    if isinstance(pool, QueuePool):
-        pool._pool.use_lifo = True  # noqa: SLF001 - no public name; `recreate` keeps it
 
 
 def instrument_loops(dialect: Dialect) -> None:

@@ -130,38 +130,26 @@ class LostWrites:
         if pooled is not None and pooled.pending_writes is not None:
             pooled.pending_writes.has_failed = True
         error = context.original_exception
-        explain_lock(self._registry, error, pooled, context.statement or "")
+        explain_lock(self._registry, error, pooled)
         request = request_here()
         if request is not None:
             request.failure = _failure_words(error)
             if pooled is not None and pooled.begun_by is request:
                 _note_late_commit(request)
 
-    def begin(self, connection: Connection) -> None:
-        """Note that a transaction begins."""
-        pooled = pooled_of(connection)
-        if pooled is not None:
-            pooled.begun_by = _unanswered()
-
-    def savepoint(self, connection: Connection, *_: object) -> None:
+    def savepoint(self, connection: Connection, name: str) -> None:
         """Note a savepoint that is set."""
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
             writes = pooled.pending_writes
-            writes.savepoints.append(len(writes.writes))
+            writes.savepoints[name] = len(writes.writes)
 
-    def release_savepoint(self, connection: Connection, *_: object) -> None:
-        """Note that the last savepoint was released."""
-        pooled = pooled_of(connection)
-        if pooled is not None and pooled.pending_writes is not None:
-            pooled.pending_writes.end_savepoint()
-
-    def rollback_savepoint(self, connection: Connection, *_: object) -> None:
-        """Forget the writes since the last savepoint."""
+    def rollback_savepoint(self, connection: Connection, name: str, _: object) -> None:
+        """Forget the writes since a savepoint."""
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
             writes = pooled.pending_writes
-            del writes.writes[writes.end_savepoint() :]
+            del writes.writes[writes.savepoints.get(name, 0) :]
             writes.has_failed = False
             if not writes.writes:
                 pooled.pending_writes = None
@@ -234,9 +222,7 @@ class LostWrites:
 EVENTS = (
     "after_cursor_execute",
     "handle_error",
-    "begin",
     "savepoint",
-    "release_savepoint",
     "rollback_savepoint",
     "commit",
     "rollback",
@@ -350,7 +336,7 @@ def watch_sessions(before_close: Callable[[Session], None]) -> None:
     def connected(session: Session, _transaction: object, connection: Any) -> None:
         request: Request | None = session.info.get(_BEGUN_BY)
         pooled = pooled_of(connection)
-        if pooled is not None and request is not None:
+        if pooled is not None:
             pooled.begun_by = request
 
     def rolled_back(session: Session, transaction: Any) -> None:

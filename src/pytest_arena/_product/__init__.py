@@ -194,10 +194,6 @@ class Handle(ABC):
 
     words: Words  # by which its statements are classified
 
-    @abstractmethod
-    def is_of(self, dbapi_connection: object) -> bool:
-        """Return whether this is the recorded connection: a listener may have replaced it."""
-
     @property
     @abstractmethod
     def in_transaction(self) -> bool:

@@ -224,10 +224,6 @@ class EngineConnection(Handle):
         self._reference = weakref.ref(driver_connection(dbapi_connection))
         self._pid = pid
 
-    def is_of(self, dbapi_connection: object) -> bool:
-        """Return whether this is the handle's connection."""
-        return self._reference() is driver_connection(dbapi_connection)
-
     def interrupt(self) -> None:
         """Cancel the running statement."""
         if self._reference() is not None:

@@ -243,9 +243,7 @@ class Levels:
         try:
             return isolation.leave()
         except Held:
-            # A failed COMMIT leaves a transaction in a pool. A half-read cursor in a reference
-            # cycle keeps the lock of its connection.
-            self.gate.end_idle_transactions()
+            # A half-read cursor in a reference cycle keeps the lock of its connection.
             gc.collect()
         return self._with_patience(isolation.leave)
 

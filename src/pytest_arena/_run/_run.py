@@ -55,7 +55,6 @@ class ArenaRun:
         hooks: HookRelay,
         *,
         watch: Callable[[ArenaRun], Watcher] | None = None,
-        has_engines: bool = True,
     ) -> None:
         self.config = config
         self.ledger = ledger
@@ -64,9 +63,7 @@ class ArenaRun:
         self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known
         self.current = Current(self.databases)
-        self.gate = gates.install(
-            self.databases, self.connections, has_engines=has_engines
-        )
+        self.gate = gates.install(self.databases, self.connections)
         self.tasks = Tasks()
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current)

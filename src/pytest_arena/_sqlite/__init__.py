@@ -2,13 +2,6 @@
 
 from pytest_arena._values import FileFormat, ProductFacts
 
-_MODE_NOT_CHANGED = """
-SQLite changes the mode WAL only if no other connection is open, and pytest-arena has one open
-next: set journal_mode in a `connect` listener of the engine, the same mode for each connection"""
-_NO_HOLDER = """
-no open transaction of this process holds the lock. A result that was not read to its end may
-next: read the result to its end before the request: session.scalars(…).all()"""
-
 FACTS = ProductFacts(
     name="sqlite",
     shown="SQLite",
@@ -22,6 +15,5 @@ FACTS = ProductFacts(
         opening="sqlite3.connect",
     ),
     error_words={"no such table": "no table", "database is locked": "lock timeout"},
-    unseen_locks={"journal_mode": _MODE_NOT_CHANGED, "": _NO_HOLDER},
     example_url="sqlite+aiosqlite:///test.db",
 )

@@ -72,13 +72,6 @@ class SQLiteHandle(Handle):
         except TypeError:  # only subclasses of sqlite3's class have weak references
             return cls(lambda: raw)
 
-    def is_of(self, dbapi_connection: object) -> bool:
-        """Return whether this is the same connection."""
-        raw = self.reference()
-        if raw is None:
-            return False
-        return raw is dbapi_connection or raw is raw_of(dbapi_connection)
-
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction has begun to write. A SELECT begins no transaction."""
