@@ -25,12 +25,12 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import observed
-from pytest_arena._app._kind import as_asgi
+from pytest_arena._app._apps import as_asgi
+from pytest_arena._app._entry import explained, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
+from pytest_arena.errors import LifespanError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
+    from pytest_arena._app._apps import ASGIApp, Message
     from pytest_arena._app._entry import Hooks, OpenRequest
-    from pytest_arena._app._kind import ASGIApp, Message
     from pytest_arena._ledger import Request
-    from pytest_arena.errors import LifespanError
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -135,7 +134,12 @@ class AppRun:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise _app_errors.run_is_over()
+            raise LifespanError(
+                "a request by a client whose test is over",
+                why="the app was shut down, and its database belongs to another test now",
+                cause="a global, a class or a wider fixture has kept the client",
+                fix="ask for `client` in each test. In a wider fixture use arena.client()",
+            )
 
     def _join(self, begin: Callable[[object], Lifespan]) -> Lifespan:
         """Return the lifespan. Begin one if there is none that requests may use."""
@@ -273,7 +277,12 @@ class Lifespan:
         if await self._outlasts(PATIENCE):
             self._task.cancel()
             await self._outlasts(PATIENCE / 10)
-            self._failure = _app_errors.shutdown_hangs(PATIENCE)
+            self._failure = LifespanError(
+                f"the app's shutdown did not end within {PATIENCE:g} s, and was cancelled",
+                why="the test run would have waited for ever",
+                cause="the lifespan, after its yield, waits for something that never happens",
+                fix="first end the tasks that it waits for: task.cancel()",
+            )
         self._raise_failure()
 
     def close(self) -> None:
@@ -329,15 +338,13 @@ class Lifespan:
 
     def _conclude(self, error: BaseException | None) -> None:
         error = _innermost(error)
-        if self._is_up:
-            if error is not None or self._message is not None:
-                text = _app_errors.shutdown_failed(
-                    error, self._message, is_requested=self._is_stopping
-                )
-                self._failure = _because(text, error)
-        elif self._message is not None or (self._took_startup and error is not None):
-            text = _app_errors.startup_failed(error, self._message)
-            self._start_error = _because(text, error)
+        has_failed = error is not None or self._message is not None
+        if self._is_up and has_failed:
+            self._failure = _shutdown_failed(
+                error, self._message, is_requested=self._is_stopping
+            )
+        elif self._message is not None or (self._took_startup and has_failed):
+            self._start_error = _startup_failed(error, self._message)
         # Otherwise the app has no lifespan. ASGI requires that a server continues.
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
@@ -347,7 +354,7 @@ class Lifespan:
         # would warn if the exception were not retrieved here.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
-            self._start_error = _because(_app_errors.startup_failed(error, None), error)
+            self._start_error = _startup_failed(error, None)
         self._notify_started()
 
     def _notify_started(self) -> None:
@@ -386,9 +393,33 @@ class Lifespan:
             raise failure
 
 
-def _because(error: LifespanError, cause: BaseException | None) -> LifespanError:
-    error.__cause__ = cause
-    return error
+def _startup_failed(error: BaseException | None, message: str | None) -> LifespanError:
+    reason, line, fix = explained(error, message)
+    failure = LifespanError(
+        f"the app's start-up failed: {reason}",
+        why="pytest-arena sends no request to an app that has not started",
+        cause=line,
+        fix=fix
+        or "repair the start-up, or run these tests without it: arena_lifespan = off",
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _shutdown_failed(
+    error: BaseException | None, message: str | None, *, is_requested: bool
+) -> LifespanError:
+    when = "shutdown failed" if is_requested else "lifespan ended during the test"
+    reason, line, fix = explained(error, message)
+    failure = LifespanError(
+        f"the app's {when}: {reason}",
+        why="the rest of the shutdown did not run, so open resources may disturb later tests",
+        cause=line,
+        fix=fix
+        or "repair the lifespan after its yield. try/finally runs the rest of the shutdown",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _innermost(error: BaseException | None) -> BaseException | None:

@@ -12,11 +12,10 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from pytest_arena._app import _app_errors
-from pytest_arena._app._entry import SENT, OpenRequest, Sent
-from pytest_arena._app._kind import Options, is_litestar
+from pytest_arena._app._apps import Options, is_litestar, not_installed
+from pytest_arena._app._entry import SENT, OpenRequest, Sent, explained
 from pytest_arena._process import running_loop
-from pytest_arena.errors import ArenaError
+from pytest_arena.errors import ArenaError, ConfigError, LoginError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -90,7 +89,16 @@ class Login:
             if inspect.iscoroutine(answer):
                 answer.close()  # otherwise Python warns that it was never awaited
             if inspect.isawaitable(answer):
-                raise _app_errors.async_login(role=self.role, path=self._path)
+                path = self._path or "the login function"
+                raise LoginError(
+                    f"the sync test client cannot log in as {self.role!r}: {path} is async",
+                    why="a sync client cannot await the function",
+                    cause="client_as and test_client_as both use arena_login",
+                    fix="use client_as. Or a sync function for both clients, which returns the "
+                    "request:\n"
+                    "def login(client, role):\n"
+                    '    return client.post("/login", json={"user": role})  # client_as awaits it',
+                )
 
     def _is_needed(self) -> bool:
         return not self.is_done and self is not _LOGIN.get()
@@ -103,8 +111,13 @@ class Login:
         except ArenaError:  # its message is complete
             raise
         except Exception as error:
-            raise _app_errors.login_failed(
-                error, role=self.role, path=self._path
+            reason, line, fix = explained(error)
+            path = self._path or "the login function"
+            raise LoginError(
+                f"the login as {self.role!r} failed: {reason}",
+                why="the client's requests would not have that role",
+                cause=line,
+                fix=fix or f"look at {path}: does this test have a user {self.role!r}?",
             ) from error
         finally:
             _LOGIN.reset(token)
@@ -171,7 +184,7 @@ class AsyncClient(_AsyncBase):
 
     async def _arena_ready(self) -> Self:
         if running_loop() is None:
-            raise _app_errors.no_asyncio()
+            raise no_asyncio()
         await self.arena_run.ajoin()
         if self.arena_login is not None:
             await self.arena_login.aonce(self, self.arena_run.hooks)
@@ -295,6 +308,25 @@ def _records_of(response: httpx.Response, sent: Sent) -> list[Request]:
     return sent.requests
 
 
+def no_asyncio() -> ConfigError:
+    """Return the error for a client or a session in a test of trio."""
+    return ConfigError(
+        "a test, or a fixture, that runs under trio uses a fixture of pytest-arena",
+        why="the clients and sessions of pytest-arena need an asyncio loop, and none runs here",
+        cause="anyio_backend is 'trio' for this test (anyio's default runs both), or pytest-trio",
+        fix='@pytest.fixture\ndef anyio_backend():\n    return "asyncio"',
+    )
+
+
+def _wrong_options(error: TypeError, client: str) -> ConfigError:
+    return ConfigError(
+        f"{client} cannot be created with these options: {error}",
+        why="the client would not behave as the test expects",
+        cause="the options of this client, for example from the fixture client_options",
+        fix="use the option names in the library's documentation of the client",
+    )
+
+
 _BASE_URL = "http://testserver"
 # An option with different names in sync and async clients. Both kinds of clients accept both names.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
@@ -327,7 +359,7 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
             **{"transport": transport, "base_url": _BASE_URL, **of_client}
         )
     except TypeError as error:
-        raise _app_errors.wrong_options(error, "the async client") from error
+        raise _wrong_options(error, "the async client") from error
     client.arena_run = run
     client.arena_login = login
     return client
@@ -337,7 +369,14 @@ def _new_login(run: AppRun, role: str | None) -> Login | None:
     if role is None:
         return None
     if run.login is None:
-        raise _app_errors.no_login(role)
+        raise LoginError(
+            f"no client can log in as {role!r}: arena_login is not set",
+            why="pytest-arena does not know how clients log in to this app",
+            cause="the option is missing in pytest's configuration",
+            fix='arena_login = "tests.login:login", with a function like\n'
+            "async def login(client, role):\n"
+            '    (await client.post("/login", json={"user": role})).raise_for_status()',
+        )
     return Login(run.login, role=role, path=run.login_path)
 
 
@@ -365,7 +404,7 @@ def http_library() -> Any:
     for name in by_import:
         with suppress(ImportError):
             return import_module(name)
-    raise _app_errors.not_installed("the async client", "httpx2 (or httpx)", "http")
+    raise not_installed("the async client", "httpx2 (or httpx)", "http")
 
 
 def open_test_client(run: AppRun, role: str | None, options: Options) -> TestClient:
@@ -386,7 +425,7 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
     try:
         client = client_class(app, **options)
     except TypeError as error:
-        raise _app_errors.wrong_options(error, "the test client") from error
+        raise _wrong_options(error, "the test client") from error
     client.app = run.app  # a test may use it. Starlette's transport keeps the function
     client.arena_run = run
     client.arena_login = login
@@ -406,5 +445,5 @@ def _client_class(*, is_of_litestar: bool) -> type[Any]:
     except (ImportError, RuntimeError) as error:
         packages = f"{module} and httpx2"
         what = f"the sync test client ({error})"
-        raise _app_errors.not_installed(what, packages, "http") from None
+        raise not_installed(what, packages, "http") from None
     return type("TestClient", (TestClient, framework), {"__test__": False})

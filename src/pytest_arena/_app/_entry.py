@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from traceback import TracebackException
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._app._kind import FRAMEWORKS
+from pytest_arena._app._apps import FRAMEWORKS
 from pytest_arena._config._load import blame
 from pytest_arena._interpreter import when_imported
 from pytest_arena._ledger import FAILURE, REFUSAL, Request
@@ -22,14 +22,14 @@ from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import OWNER, watch_background_work, watch_failures
 from pytest_arena._process import replace_attribute
 from pytest_arena._process import seconds as now
-from pytest_arena.errors import causes, redact
+from pytest_arena.errors import ArenaError, causes, redact
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import ExitStack
 
-    from pytest_arena._app._kind import Message, Scope
+    from pytest_arena._app._apps import Message, Scope
     from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
 
@@ -340,6 +340,29 @@ def in_words(error: BaseException) -> str:
         return redact(f"{name}: {error}".removesuffix(": "))
     except Exception:  # noqa: BLE001 - `str` of a user's class may fail, and the app must answer
         return name
+
+
+def explained(
+    error: BaseException | None, message: str | None = None
+) -> tuple[str, str, str]:
+    """Return the reason, the line and the next step of an app's error, for an error about it.
+
+    The next step is "" if pytest-arena did not raise the error.
+
+    Args:
+        error: the app's error. None if a framework sent only a message.
+        message: that message.
+    """
+    for cause in causes(error):
+        if isinstance(cause, ArenaError):
+            return f"{type(cause).__name__}: {cause.what}", cause.cause, cause.fix
+    if error is None:
+        # Frameworks send a whole traceback. Its last line is the exception.
+        lines = (message or "the app gave no reason").strip().splitlines()
+        return lines[-1], "the app reported a failure without an error", ""
+    first, *rest = in_words(error).splitlines()
+    line = blame(error) or "no line of your code: see the error above"
+    return f"{first} …" if rest else first, str(line), ""
 
 
 def _is_http(error: BaseException) -> bool:

@@ -13,16 +13,17 @@ from asyncio import (
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app import _app_errors
+from pytest_arena._app._apps import not_installed
 from pytest_arena._origin import OUR_TASK
 from pytest_arena._process import AnyTask, until
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._kind import Message, Receive, Scope, Send
+    from pytest_arena._app._apps import Message, Receive, Scope, Send
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -81,7 +82,7 @@ class LiveServer:
         try:
             self._socket = socket.create_server((_HOST, port))
         except OSError as error:
-            raise _app_errors.no_port(port, error) from None
+            raise no_port(port, error) from None
         # asyncio sets this option only for a socket with a protocol, which this one lacks. Without
         # it each answer waits 40 ms for the client's kernel.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -100,7 +101,12 @@ class LiveServer:
         until(lambda: self._server.started or self._failure, within=_START_SECONDS)
         if not self._server.started or self._failure is not None:
             self.close()
-            raise _app_errors.server_failed(self._failure)
+            raise ConfigError(
+                "the live server did not start",
+                why="requests to it would wait for ever",
+                cause=f"uvicorn: {self._failure!r}",
+                fix="python -m uvicorn YOUR_APP   to see whether it starts without pytest",
+            )
 
     async def _serve(self) -> None:
         try:
@@ -160,11 +166,21 @@ class LiveServer:
         self._socket.close()
 
 
+def no_port(port: int, error: OSError) -> ConfigError:
+    """Return the error for a port that another program has."""
+    return ConfigError(
+        f"cannot listen on port {port} of this machine: {error.strerror}",
+        why="tests would talk to another program",
+        cause="another program uses the port, perhaps an `arena serve` that still runs",
+        fix="--port 0 --control-port 0   uses free ports, which the first line of output names",
+    )
+
+
 def _import_uvicorn() -> Any:
     try:
         import uvicorn  # an extra
     except ImportError as error:
-        raise _app_errors.not_installed("the live server", "uvicorn", "live") from error
+        raise not_installed("the live server", "uvicorn", "live") from error
     return uvicorn
 
 

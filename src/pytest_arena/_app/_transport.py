@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import BrokenResourceError, EndOfStream, create_memory_object_stream
 
-from pytest_arena._app import _app_errors
 from pytest_arena._app._entry import is_disconnect
+from pytest_arena._origin import user_line
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Coroutine
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import httpx2 as httpx
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._kind import Message, Scope
+    from pytest_arena._app._apps import Message, Scope
 
 _Result = TypeVar("_Result")
 
@@ -61,7 +62,13 @@ class Transport:
     async def handle_async_request(self, request: httpx.Request) -> Any:
         """Commit pending work, call the app, and return its answer when the answer begins."""
         if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
-            raise _app_errors.no_websocket()
+            raise ConfigError(
+                "a websocket by the async client, which has none",
+                why="the HTTP library opens no websockets",
+                cause=str(user_line() or "client.stream(…)"),
+                fix='with test_client.websocket_connect("/chat") as websocket:\n'
+                "or any library's client, with the URL `live_server.url`",
+            )
         hooks = self._run.hooks
         if hooks is not None:
             await hooks.aprepare_request()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._app._app_errors import no_port
+from pytest_arena._app._live_server import no_port
 from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import BEGIN, RUNS, start_live_server

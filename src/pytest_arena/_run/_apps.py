@@ -6,9 +6,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import AppLoop, AppRun, session_lifespan
-from pytest_arena._app._app_state import AppState
-from pytest_arena._app._clients import open_async_client, open_test_client
-from pytest_arena._app._kind import (
+from pytest_arena._app._apps import (
+    AppState,
     ASGIApp,
     Options,
     as_asgi,
@@ -16,6 +15,7 @@ from pytest_arena._app._kind import (
     check_app,
     is_wsgi,
 )
+from pytest_arena._app._clients import open_async_client, open_test_client
 from pytest_arena._config._load import load_attribute, load_function
 from pytest_arena.errors import ConfigError, LifespanError
 

@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import session_lifespan
-from pytest_arena._app._app_state import watch_apps_and_clients
+from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder

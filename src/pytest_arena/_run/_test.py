@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_arena._app._app_errors import no_asyncio
+from pytest_arena._app._clients import no_asyncio
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._orm_sessions import left_in_sessions_of_tests
 from pytest_arena._ledger import Request
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._app_state import AppState
+    from pytest_arena._app._apps import AppState
     from pytest_arena._app._entry import OpenRequest
     from pytest_arena._databases._provision import Level
     from pytest_arena._databases._resolver import Databases

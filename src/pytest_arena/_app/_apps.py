@@ -1,0 +1,282 @@
+"""The apps: recognizes and wraps them, and restores what a test leaves in them and in clients."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, cast
+from weakref import WeakSet
+
+from pytest_arena._config._load import home_of, problem_of_call, signature
+from pytest_arena._interpreter import when_imported
+from pytest_arena._owner import outlives_tests, owner_here
+from pytest_arena._process import alive, replace_attribute
+from pytest_arena.errors import ConfigError
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+# Options of a client or of its event loop.
+Options = Mapping[str, object]
+
+# The frameworks whose apps pytest-arena knows: the module and the name of the class of an app.
+FRAMEWORKS = {
+    "starlette.applications": "Starlette",  # and FastAPI
+    "litestar.app": "Litestar",
+    "flask.app": "Flask",
+}
+
+
+def check_app(app: object, path: str) -> bool:
+    """Return whether an object is a factory of an app. Refuse it if it is no app either.
+
+    This calls neither the app nor the factory.
+
+    Args:
+        app: the object that the option ``arena_app`` names.
+        path: the option's value, for the message.
+
+    Raises:
+        ConfigError: it is a WSGI app (Flask) and a2wsgi is not installed, an async factory, a
+            factory that needs arguments, or another object.
+    """
+    if _is_factory(app):
+        return True
+    _refuse_other(app, f"arena_app = {path}")
+    return False
+
+
+def build_app(app: Any) -> ASGIApp:
+    """Return the app itself, or the app that a factory creates.
+
+    A factory is a callable without required parameters that is no ASGI app. Each call of
+    ``build_app`` calls it once, and raises its errors unchanged. The caller wraps a WSGI app by
+    ``as_asgi``.
+
+    Raises:
+        ConfigError: the object is no app, and returns none.
+    """
+    what = "the app"
+    if _is_factory(app):
+        what = f"what {_described(app)} returns"
+        app = app()
+    if inspect.iscoroutine(app):
+        app.close()  # otherwise Python warns that it was never awaited
+    _refuse_other(app, what)
+    return cast("ASGIApp", app)
+
+
+def _refuse_other(app: object, what: str) -> None:
+    """Refuse an object that is neither an ASGI app nor a WSGI app."""
+    if _is_asgi(app):
+        return
+    if not is_async(app) and is_wsgi(app):
+        if find_spec("a2wsgi") is None:
+            raise not_installed(f"a WSGI app ({what})", "a2wsgi", "wsgi")
+        return
+    raise ConfigError(
+        f"{what}: neither an app (ASGI, WSGI) nor a plain function without arguments "
+        f"({_described(app)})",
+        why="pytest-arena's clients call the app in this process. It creates the app outside of an "
+        "event loop",
+        cause=str(home_of(app) or _described(app)),
+        fix="name an app, or a function that creates one:\n"
+        "def create_test_app():\n"
+        "    return create_app(settings)",
+    )
+
+
+def _described(thing: object) -> str:
+    """Name an object as its author would: ``create_app()`` or ``an instance of Flask``."""
+    name = getattr(thing, "__qualname__", "")
+    return f"{name}()" if name else f"an instance of {type(thing).__name__}"
+
+
+def not_installed(what: str, package: str, extra: str) -> ConfigError:
+    """Return the error for a package that is not installed."""
+    return ConfigError(
+        f"{what} needs {package}, which is not installed",
+        why="it is no dependency of pytest-arena: not every suite needs it",
+        cause="the environment of this run",
+        fix=f'pip install "pytest-arena[{extra}]"',
+    )
+
+
+def _is_asgi(app: object) -> bool:
+    # It gets three arguments, and a WSGI app two.
+    if problem_of_call(app, "scope", "receive", "send"):
+        return False
+    return is_async(app) or bool(problem_of_call(app, "environ", "start_response"))
+
+
+def _is_factory(app: object) -> bool:
+    return not problem_of_call(app) and not is_async(app)
+
+
+def is_wsgi(app: object) -> bool:
+    """Return whether this is a WSGI app: its second argument is ``start_response``.
+
+    PEP 3333 gives the argument this name. A factory of two arguments has other names.
+    """
+    if inspect.isclass(app):
+        return False
+    try:
+        _, *others = signature(app).parameters
+    except (TypeError, ValueError):  # written in C, or without parameters
+        return False
+    return [name.strip("_") for name in others] == ["start_response"]
+
+
+def as_asgi(app: Any) -> ASGIApp:
+    """Return an ASGI app: the app itself, or a wrapper that calls a WSGI app in a thread."""
+    if is_async(app) or not is_wsgi(app):  # the first check is the cheaper one
+        return cast("ASGIApp", app)
+    from a2wsgi import WSGIMiddleware
+
+    asgi_app = WSGIMiddleware(app)
+    # Each test may wrap the app. All wrappers share the threads.
+    asgi_app.executor = _wsgi_threads()
+    return cast("ASGIApp", asgi_app)
+
+
+@functools.cache
+def _wsgi_threads() -> ThreadPoolExecutor:
+    """Return the threads in which this process calls WSGI apps."""
+    return ThreadPoolExecutor(10, "WSGI")
+
+
+def is_async(app: object) -> bool:
+    """Return whether this is an async function, or an object with an async `__call__`."""
+    while isinstance(app, functools.partial):
+        app = app.func
+    if inspect.iscoroutinefunction(app):
+        return True
+    return not inspect.isclass(app) and inspect.iscoroutinefunction(
+        getattr(type(app), "__call__", None)  # noqa: B004 - not whether it is callable
+    )
+
+
+def is_litestar(app: object) -> bool:
+    """Return whether this is a Litestar app. Import nothing: such an app has imported Litestar."""
+    litestar = sys.modules.get("litestar")
+    return litestar is not None and isinstance(app, litestar.Litestar)
+
+
+# State
+
+
+# The apps and clients that modules, classes and wider fixtures have created.
+_APPS: WeakSet[Any] = WeakSet()
+_CLIENTS: WeakSet[Any] = WeakSet()
+
+# Their classes. FastAPI derives from Starlette, and the frameworks' test clients from httpx.
+_CLASSES: dict[str, tuple[WeakSet[Any], tuple[str, ...]]] = {
+    "starlette.applications": (_APPS, ("Starlette",)),
+    "httpx": (_CLIENTS, ("Client", "AsyncClient")),
+    "httpx2": (_CLIENTS, ("Client", "AsyncClient")),
+}
+
+
+def watch_apps_and_clients(undo: ExitStack) -> None:
+    """Note each app and each client that outlives tests."""
+    for module, (known, names) in _CLASSES.items():
+        when_imported(module, functools.partial(_watch, known, names, undo))
+
+
+def _watch(
+    known: WeakSet[Any], names: tuple[str, ...], undo: ExitStack, module: ModuleType
+) -> None:
+    for name in names:
+        watched = getattr(module, name)
+        init = _noting(known, watched.__init__)
+        replace_attribute(undo, watched, "__init__", init)
+
+
+def _noting(known: WeakSet[Any], original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def watched_init(created: Any, *args: object, **options: object) -> None:
+        original(created, *args, **options)
+        if outlives_tests(owner_here()):
+            known.add(created)
+
+    return watched_init
+
+
+class AppState:
+    """The overrides and the state of apps before a test, and the cookies of wide clients.
+
+    The copies are shallow.
+    """
+
+    def __init__(self, app: object) -> None:
+        # The dictionaries of the apps and their copies.
+        self._copies: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        # The apps with overrides. A test may set the attribute to another dictionary.
+        self._overrides: list[tuple[Any, dict[Any, Any]]] = []
+        apps = alive(_APPS)
+        for each in apps if app in apps else (app, *apps):
+            self._record(each)
+        self._clients = [*map(_ClientState, alive(_CLIENTS))]
+
+    def _record(self, app: Any) -> None:
+        overrides = getattr(app, "dependency_overrides", None)
+        if isinstance(overrides, dict):
+            self._overrides.append((app, overrides))
+            self._copies.append((overrides, overrides.copy()))
+        # Starlette's and Litestar's State keep their attributes in `_state`. No public method
+        # replaces all of them.
+        attributes = getattr(getattr(app, "state", None), "_state", None)
+        if isinstance(attributes, dict):
+            self._copies.append((attributes, attributes.copy()))
+
+    def is_changed(self) -> bool:
+        """Return whether an override or an attribute of ``app.state`` has changed."""
+        for app, overrides in self._overrides:
+            if app.dependency_overrides is not overrides:
+                return True
+        return any(_differ(now, before) for now, before in self._copies)
+
+    def restore(self) -> None:
+        """Restore the state from before the test."""
+        for app, overrides in self._overrides:
+            app.dependency_overrides = overrides
+        for now, before in self._copies:
+            if _differ(now, before):
+                now.clear()
+                now.update(before)
+        for client in self._clients:
+            client.restore()
+
+
+def _differ(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    """Compare by identity, because the ``==`` of an app's object may return an array."""
+    if now.keys() != before.keys():
+        return True
+    return any(now[key] is not before[key] for key in before)
+
+
+class _ClientState:
+    """The cookies, the headers and the login of a client before a test."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._cookies = type(client.cookies)(client.cookies)
+        self._headers = client.headers.copy()
+        login = getattr(client, "arena_login", None)
+        # A login that a test may perform, and that ends with it.
+        self._login = None if login is None or login.is_done else login
+
+    def restore(self) -> None:
+        """Restore the cookies and headers from before the test. Forget a login of the test."""
+        self._client.cookies = self._cookies
+        self._client.headers = self._headers
+        if self._login is not None:
+            self._login.is_done = False
