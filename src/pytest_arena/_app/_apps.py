@@ -177,11 +177,12 @@ def is_litestar(app: object) -> bool:
 _APPS: WeakSet[Any] = WeakSet()
 _CLIENTS: WeakSet[Any] = WeakSet()
 
-# Their classes. FastAPI derives from Starlette, and the frameworks' test clients from httpx.
+# Their classes, from which FastAPI and the frameworks' test clients derive.
 _CLASSES: dict[str, tuple[WeakSet[Any], tuple[str, ...]]] = {
     "starlette.applications": (_APPS, ("Starlette",)),
     "httpx": (_CLIENTS, ("Client", "AsyncClient")),
     "httpx2": (_CLIENTS, ("Client", "AsyncClient")),
+    "werkzeug.test": (_CLIENTS, ("Client",)),
 }
 
 
@@ -268,15 +269,19 @@ class _ClientState:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._cookies = type(client.cookies)(client.cookies)
-        self._headers = client.headers.copy()
+        # Werkzeug's client has no public name for all cookies, and no headers.
+        self._attribute = "cookies" if hasattr(client, "cookies") else "_cookies"
+        cookies = getattr(client, self._attribute)
+        self._cookies = type(cookies)(cookies)
+        self._headers = client.headers.copy() if hasattr(client, "headers") else None
         login = getattr(client, "arena_login", None)
         # A login that a test may perform, and that ends with it.
         self._login = None if login is None or login.is_done else login
 
     def restore(self) -> None:
         """Restore the cookies and headers from before the test. Forget a login of the test."""
-        self._client.cookies = self._cookies
-        self._client.headers = self._headers
+        setattr(self._client, self._attribute, self._cookies)
+        if self._headers is not None:
+            self._client.headers = self._headers
         if self._login is not None:
             self._login.is_done = False

@@ -1,22 +1,18 @@
-"""The pooled connections: what each has opened, who has checked it out where, and its writes."""
+"""The pooled connections and the sessions: their owners, their databases and their writes."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
+from collections import Counter
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import IllegalStateChangeError
 
-from pytest_arena._gate._orm_sessions import (
-    connections_of,
-    held_by_sessions,
-    owner_of_session,
-)
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import (
     Owner,
@@ -40,7 +36,8 @@ if TYPE_CHECKING:
     # Describes an open connection. Returns None if a listener of the app may have replaced it.
     Identify = Callable[[object], OpenConnection | None]
 
-INFO = "pytest_arena"  # the key of a `PooledConnection` in its entry's ``info``
+# The key of a `PooledConnection` in the ``info`` of its entry, and of the record of a session.
+INFO = "pytest_arena"
 
 
 @dataclass(slots=True, eq=False)
@@ -280,7 +277,7 @@ class Registry:
         """
         entries = []
         for session, connection in held_by_sessions():
-            if outlives_tests(owner_of_session(session)):
+            if outlives_tests(record_of(session).owner):
                 entries.append(entry_of(connection))
         return entries
 
@@ -396,3 +393,122 @@ def _end_transaction(session: Session, *, has_written: bool) -> None:
 
 def _proxied(connection: Connection) -> Any:
     return connection._dbapi_connection  # noqa: SLF001 - the public property may open one
+
+
+# Sessions
+
+# Sessions that have begun a transaction, until `sessions_in_use` finds them empty. A search of all
+# sessions could be slow: a framework's cache may keep the sessions of all tests.
+BEGUN: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class Uncommitted(NamedTuple):
+    """The first object that a session has added or flushed since its last commit."""
+
+    line: CodeLine | None
+    request: Request | None  # that added it
+
+
+@dataclass(slots=True, eq=False)
+class SessionRecord:
+    """What is known of one session."""
+
+    # The owner and the request of the code that created it. None for an import.
+    owner: Owner | None = None
+    request: Request | None = None
+    # Whether a task of a wider fixture has begun the last transaction.
+    is_used_by_wide_fixture: bool = False
+    # The request that began the transaction before it was answered.
+    begun_by: Request | None = None
+    uncommitted: Uncommitted | None = None
+
+
+def record_of(session: Session) -> SessionRecord:
+    """Return the record of a session."""
+    record: SessionRecord = session.info.setdefault(INFO, SessionRecord())
+    return record
+
+
+def is_of_arena(session: Session) -> bool:
+    """Return whether pytest-arena has made a session: ``db_session``, ``arena.session()``."""
+    return type(session).__module__.startswith("pytest_arena.")
+
+
+def sessions_in_use() -> list[Session]:
+    """Return the sessions that hold an instance, or have begun a transaction."""
+    in_use = []
+    for session in alive(BEGUN):
+        BEGUN.discard(session)
+        # Checked after the removal, because another thread may begin a transaction now.
+        if session.in_transaction() or session.identity_map:
+            BEGUN.add(session)
+            in_use.append(session)
+    return in_use
+
+
+def connections_of(session: Session) -> list[Connection]:
+    """Return the open connections of the session's transaction.
+
+    SQLAlchemy has no public way to them. The owner of a connection may have closed it before the
+    end of a session's transaction on it.
+    """
+    transaction = session.get_transaction()
+    if transaction is None:
+        return []
+    entries = set(transaction._connections.values())  # noqa: SLF001 - as above
+    return [connection for connection, *_ in entries if not connection.closed]
+
+
+def held_by_sessions() -> list[tuple[Session, Connection]]:
+    """Return each session in a transaction with each of its connections."""
+    held = []
+    for session in alive(BEGUN):
+        for connection in connections_of(session):
+            held.append((session, connection))
+    return held
+
+
+# Uncommitted objects
+
+
+def unflushed_words(session: Session) -> str:
+    """Return words such as ``added Order (2), changed Stock``, "" without unflushed objects."""
+    words = []
+    parts = {
+        "added": list(session.new),
+        "changed": [each for each in session.dirty if session.is_modified(each)],
+        "deleted": list(session.deleted),
+    }
+    for verb, instances in parts.items():
+        counts = Counter(type(instance).__name__ for instance in instances)
+        for name, count in counts.items():
+            number = f" ({count:,})" if count > 1 else ""
+            words.append(f"{verb} {name}{number}")
+    return ", ".join(words)
+
+
+def unflushed_by_tests() -> list[str]:
+    """Return a line for each session whose unflushed objects a test or a fixture has added."""
+    lines = []
+    for session in sessions_in_use():
+        uncommitted = record_of(session).uncommitted
+        if uncommitted is None or uncommitted.request or is_of_arena(session):
+            continue
+        with suppress(RuntimeError):  # another thread uses the session
+            words = unflushed_words(session)
+            if words:
+                lines.append(f"{words} and did not commit it: {uncommitted.line}")
+    return lines
+
+
+def left_in_sessions_of_tests(request: Request) -> list[CodeLine | None]:
+    """Return the lines of a request that have changed a session of the test without a commit."""
+    lines = []
+    for session in sessions_in_use():
+        record = record_of(session)
+        uncommitted = record.uncommitted
+        if uncommitted is None or uncommitted.request is not request:
+            continue
+        if record.request is not request:
+            lines.append(uncommitted.line)
+    return lines

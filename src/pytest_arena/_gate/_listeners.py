@@ -20,11 +20,12 @@ from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._connections import PooledConnection
 from pytest_arena._gate._engines import (
     describe,
+    instrument_loops,
     known_engines,
+    unbind_locks,
+    unbind_pools,
     watch_engines,
 )
-from pytest_arena._gate._loops import install as unbind_pools
-from pytest_arena._gate._loops import instrument_loops, unbind_locks
 from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here

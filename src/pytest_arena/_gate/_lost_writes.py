@@ -17,8 +17,17 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from pytest_arena._gate import _gate_notes, _orm_sessions
-from pytest_arena._gate._connections import PooledConnection
+from pytest_arena._gate import _gate_notes
+from pytest_arena._gate._connections import (
+    BEGUN,
+    INFO,
+    PooledConnection,
+    SessionRecord,
+    Uncommitted,
+    is_of_arena,
+    record_of,
+    unflushed_words,
+)
 from pytest_arena._gate._gate_notes import explain_lock
 from pytest_arena._origin import (
     REQUEST,
@@ -27,6 +36,7 @@ from pytest_arena._origin import (
     request_here,
     user_line,
 )
+from pytest_arena._owner import OWNER, owner_here
 from pytest_arena._product._statements import classify
 from pytest_arena.errors import redact
 
@@ -43,8 +53,6 @@ if TYPE_CHECKING:
 
 _IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _NO_LINE = "a line that cannot be seen"
-# The key in `Session.info` of the request that began the transaction before it was answered.
-_BEGUN_BY = "pytest_arena: begun by"
 
 
 def _is_closed_by_app() -> bool:
@@ -190,13 +198,13 @@ class LostWrites:
     def before_close(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
         is_clean = not (session.new or session.dirty or session.deleted)
-        if is_clean or _orm_sessions.is_of_arena(session):
+        if is_clean or is_of_arena(session):
             return
         if error_on_its_way() is not None:
             return
-        words = _orm_sessions.unflushed_words(session)
+        words = unflushed_words(session)
         if words:
-            first = session.info.get(_orm_sessions.UNCOMMITTED)
+            first = record_of(session).uncommitted
             line = (first and first.line) or user_line() or _NO_LINE
             lost = LostWork(words, line, REQUEST.get(), is_unflushed=True)
             self._lose(self._core.serial(), lost)
@@ -320,37 +328,50 @@ def watch_sessions(before_close: Callable[[Session], None]) -> None:
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        _orm_sessions.note_created(self)
+        self.info[INFO] = SessionRecord(owner_here(), REQUEST.get())
 
     @wraps(close)
     def closing(self: Session) -> None:
         before_close(self)
         close(self)
-        _orm_sessions.forget_objects(self)
-
-    def begun(session: Session, transaction: Any) -> None:
-        _orm_sessions.note_begun(session)
-        if transaction.parent is None:
-            session.info[_BEGUN_BY] = _unanswered()
-
-    def connected(session: Session, _transaction: object, connection: Any) -> None:
-        request: Request | None = session.info.get(_BEGUN_BY)
-        pooled = pooled_of(connection)
-        if pooled is not None:
-            pooled.begun_by = request
-
-    def rolled_back(session: Session, transaction: Any) -> None:
-        if not transaction.nested:
-            _orm_sessions.forget_objects(session)
-
-    def noted(session: Session, *_: object) -> None:
-        _orm_sessions.note_object(session)
+        _forget_uncommitted(self)
 
     Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
     Session.close = closing  # type: ignore[method-assign] # no event
-    event.listen(Session, "after_transaction_create", begun)
-    event.listen(Session, "after_begin", connected)
-    event.listen(Session, "transient_to_pending", noted)
-    event.listen(Session, "after_flush", noted)
-    event.listen(Session, "after_soft_rollback", rolled_back)
-    event.listen(Session, "after_commit", _orm_sessions.forget_objects)
+    event.listen(Session, "after_transaction_create", _note_begun)
+    event.listen(Session, "after_begin", _note_connected)
+    event.listen(Session, "transient_to_pending", _note_changed)
+    event.listen(Session, "after_flush", _note_changed)
+    event.listen(Session, "after_soft_rollback", _note_rolled_back)
+    event.listen(Session, "after_commit", _forget_uncommitted)
+
+
+def _note_begun(session: Session, transaction: Any) -> None:
+    BEGUN.add(session)
+    record = record_of(session)
+    owner = OWNER.get()
+    is_wide = owner is not None and owner.is_wide and owner.is_idle
+    record.is_used_by_wide_fixture = is_wide
+    if transaction.parent is None:
+        record.begun_by = _unanswered()
+
+
+def _note_connected(session: Session, _: object, connection: Connection) -> None:
+    pooled = pooled_of(connection)
+    if pooled is not None:
+        pooled.begun_by = record_of(session).begun_by
+
+
+def _note_changed(session: Session, *_: object) -> None:
+    record = record_of(session)
+    if record.uncommitted is None:
+        record.uncommitted = Uncommitted(user_line(), REQUEST.get())
+
+
+def _note_rolled_back(session: Session, transaction: Any) -> None:
+    if not transaction.nested:
+        _forget_uncommitted(session)
+
+
+def _forget_uncommitted(session: Session) -> None:
+    record_of(session).uncommitted = None

@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstanceState
 
 from pytest_arena._config._load import blame
 from pytest_arena._config._supported import kind_of_error
-from pytest_arena._gate._orm_sessions import is_of_arena
+from pytest_arena._gate._connections import is_of_arena
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -9,19 +9,17 @@ from asyncio import all_tasks, current_task, run_coroutine_threadsafe
 from asyncio import wait as wait_for_tasks
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import scoped_session
 
 from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
-from pytest_arena._gate._connections import entry_of
-from pytest_arena._gate._orm_sessions import (
+from pytest_arena._gate._connections import (
+    entry_of,
     held_by_sessions,
-    is_used_by_wide_fixture,
-    owner_of_session,
-    session_numbers,
+    record_of,
     sessions_in_use,
 )
 from pytest_arena._origin import (
@@ -395,7 +393,7 @@ def _remove_session_of_flask() -> None:
     sessions = getattr(extension, "session", None)
     if not isinstance(sessions, scoped_session):
         return
-    if not outlives_tests(owner_of_session(sessions())):
+    if not outlives_tests(record_of(sessions()).owner):
         sessions.remove()
 
 
@@ -486,17 +484,17 @@ def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
 
     Otherwise the next test would read them, or write the pending ones.
     """
-    pending = {}
+    pending = []
     for session in sessions_in_use():
-        if not is_used_by_wide_fixture(session):
+        if not record_of(session).is_used_by_wide_fixture:
             names = [type(instance).__name__ for instance in session.new]
-            pending[session.hash_key] = names
+            pending.append((ref(session), names))
             with suppress(Exception):  # a task may use the session
                 _empty_session(session)
         # Otherwise this variable keeps the last session alive, so that it counts as open below.
         del session
-    for number in session_numbers().intersection(pending):
-        for name in pending[number]:
+    for reference, names in pending:
+        for name in names if reference() is not None else ():
             if not has_failed:  # the report of a failed test has the pending objects
                 ledger.warn(
                     LeakWarning,
@@ -510,7 +508,7 @@ def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
 def _empty_session(session: Session) -> None:
     """Reset a session that no wider fixture has made. Else undo the changes of its instances."""
     has_connection = any(held is session for held, _ in held_by_sessions())
-    if not (outlives_tests(owner_of_session(session)) or has_connection):
+    if not (outlives_tests(record_of(session).owner) or has_connection):
         session.reset()
         return
     for instance in [*session.new, *session.deleted]:

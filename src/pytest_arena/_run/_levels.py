@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._databases._provision import Level
-from pytest_arena._gate._orm_sessions import session_numbers
+from pytest_arena._gate._connections import sessions_in_use
 from pytest_arena._owner import Owner, begin_phase
 from pytest_arena._product import Held, raw_transactions
 from pytest_arena._run import _leaks
@@ -336,7 +336,7 @@ class Levels:
             or test.owner.has_begun
             or test.open_requests
             # The test may have left work in a session, a connection or an event loop.
-            or session_numbers()
+            or sessions_in_use()
             or self.gate.registry.checked_out()
             or self._tasks.has_loops
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library, package_of
-from pytest_arena._gate._orm_sessions import unflushed_by_tests
+from pytest_arena._gate._connections import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import redact

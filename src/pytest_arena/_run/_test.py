@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._clients import no_asyncio
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._gate._orm_sessions import left_in_sessions_of_tests
+from pytest_arena._gate._connections import left_in_sessions_of_tests
 from pytest_arena._ledger import Request
 from pytest_arena._origin import line_of, users_frames
 from pytest_arena._owner import OWNER
