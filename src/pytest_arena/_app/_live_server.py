@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._apps import not_installed
 from pytest_arena._origin import OUR_TASK
+from pytest_arena._owner import owned_by
 from pytest_arena._process import AnyTask, until
 from pytest_arena.errors import ConfigError
 
@@ -97,7 +98,8 @@ class LiveServer:
         )
         self._server = self._uvicorn.Server(config)
         self._failure: BaseException | None = None
-        self._served = run_coroutine_threadsafe(self._serve(), self.loop)
+        with owned_by(None):  # it outlives the test that starts it
+            self._served = run_coroutine_threadsafe(self._serve(), self.loop)
         until(lambda: self._server.started or self._failure, within=_START_SECONDS)
         if not self._server.started or self._failure is not None:
             self.close()
