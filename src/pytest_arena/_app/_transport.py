@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from asyncio import (
     Event,
+    Queue,
+    Semaphore,
     create_task,
     run_coroutine_threadsafe,
     wrap_future,
 )
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from anyio import BrokenResourceError, EndOfStream, create_memory_object_stream
 
 from pytest_arena._app._entry import is_disconnect
 from pytest_arena._origin import user_line
@@ -118,10 +117,11 @@ class AppCall:
         self._error: BaseException | None = None  # was not raised yet
         self._is_sent = False  # whether the app has the whole request
         self._is_closing = False
-        self._dropped = 0
         self._begun = Event()
         self._left = Event()  # the client has the whole answer, or has left
-        self._parts, self._unread = create_memory_object_stream[bytes](1)
+        self._parts: Queue[bytes | None] = Queue()
+        self._space = Semaphore()
+        self._dropped = 0
 
     async def begin(self) -> None:
         """Call the app, and wait until it answers. Raise its error."""
@@ -171,7 +171,7 @@ class AppCall:
         if self._error is None and not self._left.is_set():
             self._error = AssertionError("the app returned before its whole answer")
         self._begun.set()
-        self._parts.close()
+        self._parts.put_nowait(None)
 
     async def _receive(self) -> Message:
         if self._is_sent:
@@ -189,22 +189,24 @@ class AppCall:
         elif message["type"] == "http.response.body":
             is_head = self._scope["method"] == "HEAD"
             body = b"" if is_head else message.get("body", b"")
-            try:
-                await self._parts.send(bytes(body))
-            except BrokenResourceError:  # the client has left
+            await self._space.acquire()
+            if self._is_closing:
+                self._space.release()
                 self._dropped += 1
                 # Seldom: a cancellation here would leave a generator of the app at its `yield`.
                 if self._dropped % _SELDOM == 0:
                     await async_rest(0)
                 return
+            self._parts.put_nowait(bytes(body))
             if not message.get("more_body", False):
                 self._left.set()
 
     async def _next(self) -> bytes | None:
-        with suppress(EndOfStream):
-            return await self._unread.receive()
-        self._raise()
-        return None
+        part = await self._parts.get()
+        self._space.release()
+        if part is None:
+            self._raise()
+        return part
 
     def _raise(self) -> None:
         error = self._error
@@ -214,7 +216,7 @@ class AppCall:
 
     async def _close(self, *, is_quiet: bool) -> None:
         self._left.set()
-        self._unread.close()
+        self._space.release()
         try:
             for _ in range(2):
                 end = now() + _PATIENCE
