@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,8 +41,6 @@ from pytest_arena._product._statements import classify
 from pytest_arena._values import Child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._gate._connections import Registry
@@ -72,13 +69,52 @@ class Resolver(Core, Protocol):
 class Gate:
     """Redirects the connections of all engines of the process to the databases of the test.
 
-    A redirected connection costs some microseconds, and a checkout about five.
+    There is one, until the process ends. A redirected connection costs some microseconds, and a
+    checkout about five.
     """
 
-    def __init__(self, core: Resolver, registry: Registry) -> None:
+    core: Resolver
+    registry: Registry
+
+    def __init__(self) -> None:
+        self.lost = LostWrites()
+        self._is_installed = False
+
+    def install(self, core: Resolver, registry: Registry) -> None:
+        """Serve a run. A later run in this process takes its place."""
         self.core = core
         self.registry = registry
-        self.lost = LostWrites(core, registry)
+        self.lost.begin(core, registry)
+        if self._is_installed:
+            known_engines.forget_databases()
+            return
+        self._is_installed = True
+        self._listen()
+
+    def _listen(self) -> None:
+        unbind_pools()
+        watch_engines(self._remember)
+        for name in ("do_connect", "before_cursor_execute"):
+            event.listen(Engine, name, getattr(self, name))
+        for name in EVENTS:
+            event.listen(Engine, name, getattr(self.lost, name))
+        for name in ("connect", "checkout", "checkin", "detach"):
+            event.listen(Pool, name, getattr(self, name))
+        watch_sessions(self.lost.before_close)
+        # The watch begins before the import of SQLite's driver, because a conftest may remove a
+        # file earlier.
+        on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
+        on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
+        before_spawn(self._before_spawn)
+        for package, product in DRIVERS.items():
+            when_imported(package, partial(self._watch_driver, product))
+
+    def _watch_driver(self, product: str, _module: object) -> None:
+        connections_of(product).watch(lambda: self.core)
+
+    def _remember(self, engine: Engine) -> None:
+        if known_engines.add(engine, self.core.serial()):
+            instrument_loops(engine.dialect)
 
     # SQLAlchemy's events.
 
@@ -200,6 +236,45 @@ class Gate:
         # The identity is checked first because it is faster.
         return now is not pooled.target and now != pooled.target
 
+    # Audit events.
+
+    def _on_child(self, name: str, *values: object) -> None:
+        if not is_own():
+            self.core.before_child(child_of_event(name, values))
+
+    def _before_spawn(self) -> None:
+        self.core.before_spawn()
+
+    # An audit hook is called before the system call, and can refuse it.
+
+    def _removed(self, name: Any, folder: int = -1) -> None:
+        self._check_file(name, folder, "removing")
+
+    def _renamed(
+        self, old: Any, new: Any, folder: int = -1, new_folder: int = -1
+    ) -> None:
+        self._check_file(old, folder, "renaming")
+        self._check_file(new, new_folder, "replacing")
+
+    def _check_file(self, name: Any, folder: int, action: str) -> None:
+        """Refuse to change a database of the app that is older than the run."""
+        if is_own():
+            return
+        path = Path(os.fsdecode(name))
+        if folder >= 0:  # `shutil.rmtree` names a file relative to an open folder
+            with suppress(OSError):
+                path = Path(f"/proc/self/fd/{folder}").readlink() / path
+        file = str(path)
+        for suffix in FILE_FORMAT.logs:
+            file = file.removesuffix(suffix)
+        files = self.core.files
+        if not files.is_of_earlier_run(file):
+            return
+        if files.belongs_to_app(file):
+            refusal = _gate_notes.changed_file(file, action)
+            raise self.core.ledger.refused(refusal)
+        files.note_removed(file)
+
     # Called by levels.
 
     def invalidate_stale(self) -> None:
@@ -240,60 +315,6 @@ class Gate:
                 pooled.retire()
 
 
-_gates: list[Gate] = []  # at most one
-
-
-def install(core: Resolver, registry: Registry) -> Gate:
-    """Install the gate until the process ends. A later run in this process replaces it."""
-    gate = Gate(core, registry)
-    if _gates:
-        known_engines.forget_databases()
-        _gates[:] = [gate]
-        return gate
-    _gates.append(gate)
-    _listen()
-    return gate
-
-
-def _listen() -> None:
-    """Listen to SQLAlchemy, once: the listeners stay until the process ends."""
-    unbind_pools()
-    watch_engines(_remember)
-    for name in ("do_connect", "before_cursor_execute"):
-        event.listen(Engine, name, _of_last_gate(name))
-    for name in EVENTS:
-        event.listen(Engine, name, _of_last_gate(f"lost.{name}"))
-    for name in ("connect", "checkout", "checkin", "detach"):
-        event.listen(Pool, name, _of_last_gate(name))
-    watch_sessions(_of_last_gate("lost.before_close"))
-    _watch_removals()
-    on_audit_events({event: partial(_on_child, event) for event in CHILD_EVENTS})
-    before_spawn(_before_spawn)
-
-    def watch_driver(product: str, _module: object) -> None:
-        connections_of(product).watch(lambda: _gates[-1].core)
-
-    for package, product in DRIVERS.items():
-        when_imported(package, partial(watch_driver, product))
-
-
-def _remember(engine: Engine) -> None:
-    level = 0
-    if _gates:
-        level = _gates[-1].core.serial()
-    if known_engines.add(engine, level):
-        instrument_loops(engine.dialect)
-
-
-def _of_last_gate(method: str) -> Callable[..., None]:
-    find = attrgetter(method)
-
-    def listener(*arguments: object) -> None:
-        find(_gates[-1])(*arguments)
-
-    return listener
-
-
 CHILD_EVENTS = {
     "subprocess.Popen",
     "os.fork",
@@ -301,15 +322,6 @@ CHILD_EVENTS = {
     "os.system",
     "os.spawn",
 }
-
-
-def _on_child(name: str, *values: object) -> None:
-    if not is_own():
-        _gates[-1].core.before_child(child_of_event(name, values))
-
-
-def _before_spawn() -> None:
-    _gates[-1].core.before_spawn()
 
 
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
@@ -329,40 +341,4 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     return Child(texts, os.fsdecode(folder or ""))
 
 
-# Removed files
-
-
-def _watch_removals() -> None:
-    """Refuse to remove or rename a database file of the app, until the process ends.
-
-    An audit hook is called before the system call, and can refuse it. The watch begins before the
-    import of SQLite's driver, because a conftest may remove a file earlier.
-    """
-
-    def removed(name: Any, folder: int = -1) -> None:
-        _admit_removal(name, folder, "removing")
-
-    def renamed(old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
-        _admit_removal(old, folder, "renaming")
-        _admit_removal(new, new_folder, "replacing")
-
-    on_audit_events({"os.remove": removed, "os.rename": renamed})
-
-
-def _admit_removal(name: Any, folder: int, action: str) -> None:
-    """Refuse to remove a database of the app that is older than the run."""
-    if is_own():
-        return
-    path = Path(os.fsdecode(name))
-    if folder >= 0:  # `shutil.rmtree` names a file relative to an open folder
-        with suppress(OSError):
-            path = Path(f"/proc/self/fd/{folder}").readlink() / path
-    file = str(path)
-    for suffix in FILE_FORMAT.logs:
-        file = file.removesuffix(suffix)
-    core = _gates[-1].core
-    if not core.files.is_of_earlier_run(file):
-        return
-    if core.files.belongs_to_app(file):
-        raise core.ledger.refused(_gate_notes.changed_file(file, action))
-    core.files.note_removed(file)
+gate = Gate()

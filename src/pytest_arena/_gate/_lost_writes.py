@@ -82,11 +82,16 @@ class LostWork:
 class LostWrites:
     """Notes the transactions of the app, and what they have lost."""
 
-    def __init__(self, core: Core, registry: Registry) -> None:
+    _core: Core
+    _registry: Registry
+    # By the serial of the level. A wider fixture's serial is negative.
+    by_level: dict[int, list[LostWork]]
+
+    def begin(self, core: Core, registry: Registry) -> None:
+        """Begin a run."""
         self._core = core
         self._registry = registry
-        # By the serial of the level. A wider fixture's serial is negative.
-        self.by_level: dict[int, list[LostWork]] = {}
+        self.by_level = {}
 
     def take(self) -> list[LostWork]:
         """Return the lost work of the current level since the last call."""

@@ -16,9 +16,9 @@ from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._provision import Level
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
-from pytest_arena._gate import _listeners as gates
 from pytest_arena._gate._connections import Registry
 from pytest_arena._gate._engines import known_engines, requested_by_engines
+from pytest_arena._gate._listeners import gate
 from pytest_arena._ledger import Ledger, TestFacts
 from pytest_arena._owner import begin_phase, owned_by
 from pytest_arena._run import _story
@@ -63,7 +63,8 @@ class ArenaRun:
         self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known
         self.current = Current(self.databases)
-        self.gate = gates.install(self.databases, self.connections)
+        self.gate = gate
+        gate.install(self.databases, self.connections)
         self.tasks = Tasks()
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current)
