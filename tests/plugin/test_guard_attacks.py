@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from tests.example import Example
 from tests.plugin.attacks import moments
+from tests.plugin.attacks.changes import CHANGES
 from tests.plugin.developer import change_of, small_example
 
 if TYPE_CHECKING:
@@ -152,6 +153,35 @@ def test_an_allowed_database_is_reached(tmp_path: Path, developer: str) -> None:
         run = example.run("test_allowed.py", env={"ARENA_DATABASE": SERVER})
         run.expect(passed=4)
     assert sorted(rows) == ["by_async_creator", "by_creator", "by_driver", "by_engine"]
+
+
+CHANGED = """
+from conftest import ENGINES
+
+def test_the_engines_name_the_files():
+    open("truncated.db", "wb").close()
+    for engine in ENGINES:
+        engine.dispose()
+"""
+
+
+@pytest.mark.parametrize("plugin", [True, False])
+def test_a_file_that_code_changes_in_another_way_fails_the_run(
+    tmp_path: Path, *, plugin: bool
+) -> None:
+    """Before an engine names it, or by its path."""
+    names = ["conftest_of_changes.py", "changes.py", "child.py"]
+    texts = {name: (ATTACKS / name).read_text() for name in names}
+    texts["conftest.py"] = texts.pop("conftest_of_changes.py")
+    files = {**texts, "test_changed.py": CHANGED, "pytest.ini": BARE}
+    example = small_example(tmp_path).with_paths(files)
+    names = [f"{name}.db" for name in (*CHANGES, "truncated")]
+    with change_of(example, dict.fromkeys(names, False)) as changed:
+        run = example.run("-q", plugin=plugin).expect(int(plugin), passed=1)
+    assert changed == names
+    if plugin:
+        run.says(*(f"{example.folder / name} was changed during this run" for name in names))
+        run.says(f"arena_allow = {example.folder / 'written.db'}")
 
 
 MOMENTS = """

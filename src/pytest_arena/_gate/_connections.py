@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections import Counter
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -262,13 +261,6 @@ class Registry:
         for session in sessions:
             _end_transaction(session, has_written=has_written)
         return has_written or (is_begun and not sessions)
-
-    def invalidate_in_loop(self, pooled: PooledConnection) -> None:
-        """Invalidate a connection in its event loop, if that loop runs."""
-        loop = pooled.loop
-        if loop is not None and loop.is_running():
-            # An empty context: the call belongs to no test.
-            Context().run(loop.call_soon_threadsafe, self.invalidate, pooled)
 
     def held_by_others(self) -> list[object]:
         """Return the pool entries that sessions hold that outlive tests.

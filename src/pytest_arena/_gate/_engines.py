@@ -19,6 +19,7 @@ from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 from pytest_arena._config._supported import (
+    FILE_PRODUCTS,
     SUPPORTED,
     WITHOUT_LOOP,
     product_of_dialect,
@@ -74,7 +75,10 @@ def _server_name(product: str, host: str, port: int | str, database: str | None)
 
 
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
-    """Return the database that an engine's URL requests. Only a connection shows its arguments."""
+    """Return the database that an engine requests. None if only a connection can show it."""
+    is_of_files = product_of_dialect(engine.dialect.name) in FILE_PRODUCTS
+    if engine.url.database is None and not is_of_files:
+        return None  # connect_args or the driver's variables may name it
     return _requested(engine.url, engine.dialect)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from pytest_arena._config._supported import DRIVERS, FILE_FORMAT, SUPPORTED
 from pytest_arena._gate import _gate_notes
@@ -198,7 +198,12 @@ class Gate:
         request = request_here()
         if request is not None:
             request.statements.append(statement)
-        pooled = PooledConnection.find(connection.connection)
+        proxied = connection.connection
+        pooled = PooledConnection.find(proxied)
+        entry = getattr(proxied, "_connection_record", None)
+        if pooled is None and isinstance(entry, ConnectionPoolEntry):
+            # The connection is in use since before pytest-arena was installed.
+            pooled = self._add_unknown(proxied.dbapi_connection, entry)
         if pooled is None or pooled.handle is None:
             return
         pooled.handle.check(statement)
@@ -286,11 +291,10 @@ class Gate:
         for pooled in self.registry.checked_out():
             if pooled.key is None or not self._is_replaced(pooled):
                 continue
-            # Another thread may use its connection now. Its event loop invalidates it. Without a
-            # loop, the drop of the database ends it.
-            if (pooled.process, pooled.thread) != here:
-                self.registry.invalidate_in_loop(pooled)
-            elif self.registry.invalidate(pooled):
+            # Another thread may use its connection now. The drop of the database ends it.
+            if (pooled.process, pooled.thread) == here and self.registry.invalidate(
+                pooled
+            ):
                 self.core.ledger.note(_gate_notes.lost_transaction(pooled.line))
         self.end_raw(None)
 

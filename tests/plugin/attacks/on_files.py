@@ -3,6 +3,7 @@
 import _sqlite3
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -291,6 +292,40 @@ def attach_by_an_engine(file, engine):
     with create_engine("sqlite://").begin() as connection:
         connection.exec_driver_sql("ATTACH ? AS x", (file,))
         connection.exec_driver_sql("CREATE TABLE x.attacks (a)")
+
+
+# The file, by its path.
+
+
+@refused
+def removed(file, engine):
+    os.remove(file)  # here
+
+
+@refused
+def removed_in_a_folder(file, engine):
+    os.remove(file, dir_fd=os.open(".", os.O_RDONLY))  # here
+
+
+@refused
+def unlinked(file, engine):
+    Path(file).absolute().unlink()  # here
+
+
+@refused
+def renamed(file, engine):
+    os.rename(file, "renamed")  # here
+
+
+@refused
+def replaced(file, engine):
+    shutil.copy("child.py", "new")
+    os.replace("new", file)  # here
+
+
+@refused
+def moved(file, engine):
+    shutil.move(file, "moved")  # here
 
 
 # Other processes.

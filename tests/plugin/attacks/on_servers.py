@@ -8,6 +8,7 @@ import sys
 import asyncpg
 import psycopg
 import psycopg2
+import psycopg2.pool
 import psycopg_pool
 import pytest
 from attack import ATTACKS, attempt, in_thread, redirected, refused
@@ -178,6 +179,14 @@ def raw_class(name, engine):
 
 
 @refused
+def raw_subclass(name, engine):
+    class Mine(psycopg.Connection):
+        pass
+
+    put(Mine.connect(f"postgresql://{PLACE}"), name)  # here
+
+
+@refused
 def raw_variables(name, engine):
     put(psycopg.connect(), name)  # here
 
@@ -190,6 +199,11 @@ def raw_service(name, engine):
 @refused
 def raw_psycopg2(name, engine):
     put(psycopg2.connect(LIBPQ), name)  # here
+
+
+@refused
+def raw_psycopg2_pool(name, engine):
+    put(psycopg2.pool.SimpleConnectionPool(1, 1, LIBPQ).getconn(), name)  # here
 
 
 @refused
@@ -230,6 +244,16 @@ def raw_psycopg_pool(name, engine):
     with psycopg_pool.ConnectionPool(LIBPQ, min_size=1) as pool:  # here
         with pool.connection() as connection:
             connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
+
+
+@refused
+def raw_async_psycopg_pool(name, engine):
+    async def main():
+        async with psycopg_pool.AsyncConnectionPool(LIBPQ, open=False) as pool:  # here
+            async with pool.connection() as connection:
+                await connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
+
+    asyncio.run(main())
 
 
 # Other processes.

@@ -1,8 +1,9 @@
 """Wherever an engine is made, and however its file is named, it uses the test's database."""
 
 import os
+import sqlite3
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,13 @@ def test_a_link_in_the_temporary_folder(made, tmp_path):
     (tmp_path / "link").symlink_to(Path("shop.db").absolute())
     add(made(f"sqlite:///{tmp_path}/link"), "vase")
     assert items(engine) == ["vase"]
+
+
+def test_a_file_that_no_engine_names_is_the_suites_own():
+    with closing(sqlite3.connect("own.sqlite")) as connection:
+        connection.execute("CREATE TABLE items (name)")
+    Path("own.sqlite").rename("renamed.sqlite")
+    Path("renamed.sqlite").unlink()
 
 
 @turns
