@@ -215,8 +215,8 @@ class Lifespan:
             "the lifespan of an earlier test", "the lifespan's shutdown"
         )
         self.loop = get_running_loop()
-        # A "running" future cannot be cancelled, so a cancelled waiter does not cancel it for the
-        # others.
+        # Done when the app is up, or has no lifespan. Has the error of the start-up. A "running"
+        # future cannot be cancelled, so a cancelled waiter does not cancel it for the others.
         self._started: Future[None] = Future()
         self._started.set_running_or_notify_cancel()
         self._shutdown_asked = Event()
@@ -225,7 +225,6 @@ class Lifespan:
         self._is_up = False
         self._is_stopping = False
         self._message: str | None = None
-        self._start_error: LifespanError | None = None
         self._failure: LifespanError | None = None
         # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
         context = copy_context()
@@ -242,7 +241,8 @@ class Lifespan:
 
         An app that has ended its lifespan by itself, or has none, stays usable.
         """
-        if self._is_stopping or self._start_error:
+        has_failed = self._started.done() and self._started.exception() is not None
+        if self._is_stopping or has_failed:
             return False
         return self._task.done() or not self.loop.is_closed()
 
@@ -257,15 +257,12 @@ class Lifespan:
         Raises:
             LifespanError: from the app's exception.
         """
-        if not (self._is_up or self._started.done()):
+        if not self._is_up:
             await wrap_future(self._started)
-        self._raise_start_error()
 
     def wait_until_up(self) -> None:
         """Block until the app is up. Raises the errors of `await_until_up`."""
-        if not self._started.done():
-            self._started.result()
-        self._raise_start_error()
+        self._started.result()
 
     async def stop(self) -> None:
         """Shut the app down, in its loop. A start-up that is still running is cancelled.
@@ -301,14 +298,7 @@ class Lifespan:
             "asgi": {"version": "3.0", "spec_version": "2.0"},
             "state": self.state,
         }
-        try:
-            await self._app(scope, self._receive, self._send)
-        except (GeneratorExit, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - also a cancellation, or pytest.skip()
-            self._conclude(error)
-        else:
-            self._conclude(None)
+        await self._app(scope, self._receive, self._send)
 
     async def _receive(self) -> Message:
         if not self._took_startup:
@@ -331,34 +321,40 @@ class Lifespan:
             case "lifespan.startup.complete":
                 self._is_up = True
                 self._owner.note_idle(is_idle=True)
-                self._notify_started()
+                self._started.set_result(None)
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
                 self._message = message.get("message", "")
                 self._shutdown_asked.set()
 
-    def _conclude(self, error: BaseException | None) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         error = _innermost(error)
         has_failed = error is not None or self._message is not None
-        if self._is_up and has_failed:
-            self._failure = _shutdown_failed(
-                error, self._message, is_requested=self._is_stopping
-            )
-        elif self._message is not None or (self._took_startup and has_failed):
-            self._start_error = _startup_failed(error, self._message)
-        # Otherwise the app has no lifespan. ASGI requires that a server continues.
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        if self._is_up:  # otherwise the app may have no lifespan
+        if self._is_up:
             self._owner.end()
-        # `_run` does not catch Ctrl-C, SystemExit, or a cancellation before its first step. asyncio
-        # would warn if the exception were not retrieved here.
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is not None:
-            self._start_error = _startup_failed(error, None)
-        self._notify_started()
-
-    def _notify_started(self) -> None:
-        if not self._started.done():
+            if has_failed:
+                when = "lifespan ended during the test"
+                if self._is_stopping:
+                    when = "shutdown failed"
+                self._failure = _failed(
+                    f"the app's {when}",
+                    "the rest of the shutdown did not run, so open resources may disturb later "
+                    "tests",
+                    "repair the lifespan after its yield. try/finally runs the rest of the "
+                    "shutdown",
+                    error,
+                    self._message,
+                )
+        elif has_failed and (self._took_startup or self._message is not None):
+            failure = _failed(
+                "the app's start-up failed",
+                "pytest-arena sends no request to an app that has not started",
+                "repair the start-up, or run these tests without it: arena_lifespan = off",
+                error,
+                self._message,
+            )
+            self._started.set_exception(failure)
+        else:  # the app has no lifespan. ASGI requires that a server continues
             self._started.set_result(None)
 
     def _request_shutdown(self) -> None:
@@ -382,10 +378,6 @@ class Lifespan:
         else:
             self.loop.run_until_complete(self.stop())
 
-    def _raise_start_error(self) -> None:
-        if self._start_error is not None:
-            raise self._start_error
-
     def _raise_failure(self) -> None:
         failure = self._failure
         self._failure = None
@@ -393,30 +385,12 @@ class Lifespan:
             raise failure
 
 
-def _startup_failed(error: BaseException | None, message: str | None) -> LifespanError:
-    reason, line, fix = explained(error, message)
-    failure = LifespanError(
-        f"the app's start-up failed: {reason}",
-        why="pytest-arena sends no request to an app that has not started",
-        cause=line,
-        fix=fix
-        or "repair the start-up, or run these tests without it: arena_lifespan = off",
-    )
-    failure.__cause__ = error
-    return failure
-
-
-def _shutdown_failed(
-    error: BaseException | None, message: str | None, *, is_requested: bool
+def _failed(
+    what: str, why: str, fix: str, error: BaseException | None, message: str | None
 ) -> LifespanError:
-    when = "shutdown failed" if is_requested else "lifespan ended during the test"
-    reason, line, fix = explained(error, message)
+    reason, line, next_step = explained(error, message)
     failure = LifespanError(
-        f"the app's {when}: {reason}",
-        why="the rest of the shutdown did not run, so open resources may disturb later tests",
-        cause=line,
-        fix=fix
-        or "repair the lifespan after its yield. try/finally runs the rest of the shutdown",
+        f"{what}: {reason}", why=why, cause=line, fix=next_step or fix
     )
     failure.__cause__ = error
     return failure

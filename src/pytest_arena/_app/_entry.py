@@ -260,9 +260,10 @@ class _Entry:
                 self.missing = int(size)
                 self._note_handled(message["status"])
             case "http.response.body":
-                request.is_open = message.get("more_body", False)
                 self.missing -= len(message.get("body", b""))
-                return self.missing == 0 or not request.is_open
+                has_more = self.missing != 0 and message.get("more_body", False)
+                request.is_open = has_more
+                return not has_more
             case "websocket.accept":
                 request.status = ACCEPTED
                 request.is_open = True

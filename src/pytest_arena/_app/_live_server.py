@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import socket
 from asyncio import (
-    Lock,
+    Event,
     create_task,
     current_task,
-    get_running_loop,
     run_coroutine_threadsafe,
+    wait_for,
 )
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._apps import not_installed
-from pytest_arena._origin import OUR_TASK
+from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import owned_by
 from pytest_arena._process import AnyTask, until
 from pytest_arena.errors import ConfigError
@@ -192,46 +192,44 @@ async def _call_app(
     """Send one request to the app, which ends before the client has the whole answer."""
     await app_run.ajoin()
     scope["state"] = dict(app_run.state)
-    delayed = _Delayed(send)
+    last = _LastPart(send)
     try:
-        await app_run.observed(scope, receive, delayed.send)
+        await app_run.observed(scope, receive, last.send)
     finally:
-        await delayed.let_go()
+        await last.end()
 
 
-class _Delayed:
-    """Delays each message of an answer until the next message, or for a moment.
+class _LastPart:
+    """Holds the message that completes an answer until the app has returned, or for a moment.
 
-    The last message waits until the app has finished the request. Then the test sees all changes of
-    the request when the client has the answer.
+    Then the test sees all changes of the request when the client has the answer.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._lock = Lock()
-        self._waiting: Message | None = None
+        self._returned = Event()
+        self._sending: AnyTask | None = None
 
     async def send(self, message: Message) -> None:
-        """Send the message before this one, and hold this one if it is of an answer by HTTP."""
-        await self.let_go()
-        self._waiting = message
-        if message["type"].startswith("http.response"):
-            get_running_loop().call_later(_BEHIND, self._begin, message)
+        """Send a message, or hold it."""
+        await self.end()
+        request = REQUEST.get()
+        is_last = request is not None and not request.is_open
+        if is_last and message["type"] == "http.response.body":
+            self._sending = create_task(self._send_later(message), name=OUR_TASK)
         else:
-            await self.let_go()
+            await self._send(message)
 
-    def _begin(self, message: Message) -> None:
-        if self._waiting is message:
-            # Keep a reference: asyncio itself would not keep the task alive.
-            self._task = create_task(self.let_go(), name=OUR_TASK)
+    async def _send_later(self, message: Message) -> None:
+        with suppress(TimeoutError):
+            await wait_for(self._returned.wait(), _BEHIND)
+        await self._send(message)
 
-    async def let_go(self) -> None:
+    async def end(self) -> None:
         """Send the held message."""
-        async with self._lock:
-            message = self._waiting
-            self._waiting = None
-            if message is not None:
-                await self._send(message)
+        if self._sending is not None:
+            self._returned.set()
+            await self._sending
 
 
 _NO_TEST = b"no test runs: a request between two tests has no database\n"
