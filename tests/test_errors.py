@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena import errors, warnings
-from pytest_arena._gate import _gate_notes
+from pytest_arena._gate import _listeners
 from pytest_arena.errors import ArenaError, ConfigError, redact, redact_url
 
 if TYPE_CHECKING:
@@ -135,6 +135,6 @@ def test_a_message_in_full() -> None:
 
 def test_a_foreign_url_is_refused_without_its_password() -> None:
     """The URL of production may stand in a message; its password may not."""
-    text = str(_gate_notes.unknown_connection("postgresql://me:s3cret@db/shop"))
+    text = str(_listeners.unknown_connection("postgresql://me:s3cret@db/shop"))
     assert "postgresql://me:***@db/shop" in text
     assert "s3cret" not in text

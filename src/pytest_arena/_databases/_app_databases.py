@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pytest_arena._config._load import nearest
 from pytest_arena._config._supported import (
+    DRIVERS,
     FILE_FORMAT,
     FILE_PRODUCTS,
     FILES,
+    SHOWN,
     SUPPORTED,
     product_of,
 )
@@ -33,8 +35,7 @@ from pytest_arena._gate._engines import (
     requested_by_engines,
     requested_by_url,
 )
-from pytest_arena._gate._gate_notes import error_of_child_naming, unknown_product
-from pytest_arena._origin import user_line
+from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
     NOWHERE,
@@ -45,7 +46,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     connections_of,
 )
-from pytest_arena.errors import ConfigError
+from pytest_arena.errors import ConfigError, ProductionDatabaseError
 
 if TYPE_CHECKING:
     from pytest_arena._config._read import Config
@@ -347,7 +348,7 @@ class KnownDatabases:
                     f"{described_url(each.url)} by {each.dialect.driver}"
                     for each in known_engines.find_in_use()
                 ]
-                raise unknown_product(tried, ", ".join(dict.fromkeys(shown)))
+                raise _unknown_product(tried, ", ".join(dict.fromkeys(shown)))
             return self.primary
         self.register_all(requested_by_engines(known_engines.find_in_use()))
         databases = [*self.by_key.values()]
@@ -558,7 +559,7 @@ def refusal_of(child: Child, known: KnownDatabases) -> RefusedError | None:
     for name in filter(None, names):
         names_it = _names_server if "://" in name else _names_file
         if any(names_it(word, name, child, known) for word in words):
-            return error_of_child_naming(name)
+            return _naming(name)
     return None
 
 
@@ -580,3 +581,35 @@ def _names_file(word: str, name: str, child: Child, known: KnownDatabases) -> bo
         return False
     path = Path(child.folder, word.removeprefix("file:").rpartition(":///")[2])
     return real(str(path)) == real(name)
+
+
+def _unknown_product(tried: str, engines: str) -> ConfigError:
+    why = (
+        f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a database of another "
+        "product, the test would not see the app's changes"
+    )
+    if engines:
+        return ConfigError(
+            f"there is no database for this test: the app's engines are on {engines}",
+            why=why,
+            cause="this version of pytest-arena cannot isolate that product or driver",
+            fix=f"in tests, an engine with one of these drivers: {', '.join(DRIVERS)}",
+        )
+    return ConfigError(
+        "there is no database for this test: no engine is known",
+        why=why,
+        cause=tried,
+        fix="import the module with the app's engine in conftest.py, or name the variable that has "
+        "its URL: arena_env = DATABASE_URL",
+    )
+
+
+def _naming(name: str) -> ProductionDatabaseError:
+    return ProductionDatabaseError(
+        f"refused: a process whose arguments name {name}, a database of the app",
+        why="the process would open that database itself. Its writes would stay there, and this "
+        "test would not see them",
+        cause=cause_of_connection(),
+        fix="give it the test's database, by its arguments or its environment: arena.url\n"
+        f"or, if tests may reach this one:\narena_allow = {name}",
+    )

@@ -16,8 +16,15 @@ from pytest_arena._databases._app_databases import (
 )
 from pytest_arena._databases._provision import Level, Provision
 from pytest_arena._databases._template import running_build
-from pytest_arena._gate import _gate_notes
 from pytest_arena._gate._engines import known_engines, requested_by_engines
+from pytest_arena._gate._listeners import (
+    after_session,
+    another_product_in_build,
+    forked_before,
+    in_one_line,
+    late_work,
+    unknown_connection,
+)
 from pytest_arena._origin import user_line
 from pytest_arena._owner import owner_here
 from pytest_arena._values import Child
@@ -102,7 +109,7 @@ class Databases:
 
     def _refuse_after_end(self, name: str) -> None:
         if self.finished:
-            raise self.ledger.refused(_gate_notes.after_session(name))
+            raise self.ledger.refused(after_session(name))
 
     def _check_not_redirected(self, requested: RequestedDatabase) -> None:
         """Refuse a connection to a server that ``arena_allow`` does not name.
@@ -118,7 +125,7 @@ class Databases:
         if value in FILE_PRODUCTS and requested.product in SUPPORTED:
             option = f"arena_database = {value}"
         facts = SUPPORTED.get(requested.product)
-        refusal = _gate_notes.unknown_connection(
+        refusal = unknown_connection(
             requested.name,
             driver=requested.dialect.driver,
             drivers=", ".join(facts.drivers) if facts is not None else "",
@@ -137,7 +144,7 @@ class Databases:
             return
         product = build.database.product.name
         if requested.product != product:
-            refusal = _gate_notes.another_product_in_build(requested.name, product)
+            refusal = another_product_in_build(requested.name, product)
             raise self.ledger.refused(refusal)
 
     def current(self, key: Key) -> ConnectTarget | None:
@@ -252,8 +259,8 @@ class Databases:
             return
         if not user_line():
             return  # a library's task that a request has started may serve later requests
-        error = _gate_notes.late_work(owner)
-        self.ledger.note(_gate_notes.in_one_line(error))
+        error = late_work(owner)
+        self.ledger.note(in_one_line(error))
         raise error
 
     def note_published(self, key: Key) -> None:
@@ -313,5 +320,5 @@ class Databases:
         if isolation is not None:
             return isolation
         if self.process != os.getpid():
-            raise self.ledger.refused(_gate_notes.forked_before(database.name))
+            raise self.ledger.refused(forked_before(database.name))
         return self.provision.ensure_content(database)

@@ -14,8 +14,13 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from pytest_arena._config._supported import DRIVERS, FILE_FORMAT, SUPPORTED
-from pytest_arena._gate import _gate_notes
+from pytest_arena._config._supported import (
+    DRIVERS,
+    FILE_FORMAT,
+    FILES,
+    SHOWN,
+    SUPPORTED,
+)
 from pytest_arena._gate._connections import PooledConnection
 from pytest_arena._gate._engines import (
     describe,
@@ -27,9 +32,10 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
-from pytest_arena._origin import REQUEST, is_own, request_here
+from pytest_arena._origin import REQUEST, cause_of_connection, is_own, request_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
+    NOWHERE,
     UNNAMED,
     Core,
     OpenConnection,
@@ -39,12 +45,20 @@ from pytest_arena._product import (
 from pytest_arena._product._raw_guard import driver_connection
 from pytest_arena._product._statements import classify
 from pytest_arena._values import Child
+from pytest_arena.errors import (
+    AfterSessionError,
+    LateWorkError,
+    ProductionDatabaseError,
+    UnknownDatabaseError,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._gate._connections import Registry
+    from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Key
+    from pytest_arena.errors import ArenaError
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -231,7 +245,7 @@ class Gate:
             # The pool does not have the connection yet. `terminate` closes it without awaiting.
             close = getattr(dbapi_connection, "terminate", dbapi_connection.close)
             close()
-            raise self.core.ledger.refused(_gate_notes.unknown_connection(live.outside))
+            raise self.core.ledger.refused(unknown_connection(live.outside))
         return live
 
     def _is_replaced(self, pooled: PooledConnection) -> bool:
@@ -276,8 +290,16 @@ class Gate:
         if not files.is_of_earlier_run(file):
             return
         if files.belongs_to_app(file):
-            refusal = _gate_notes.changed_file(file, action)
-            raise self.core.ledger.refused(refusal)
+            raise self.core.ledger.refused(
+                ProductionDatabaseError(
+                    f"refused: {action} {file}, a database file of the app that is older than the "
+                    "run",
+                    why="the test's database is in another file. This file has the app's data",
+                    cause=cause_of_connection(),
+                    fix="delete the line: each test starts with a fresh database. If tests may "
+                    f"change this file:\narena_allow = {file}",
+                )
+            )
         files.note_removed(file)
 
     # Called by levels.
@@ -295,7 +317,11 @@ class Gate:
             if (pooled.process, pooled.thread) == here and self.registry.invalidate(
                 pooled
             ):
-                self.core.ledger.note(_gate_notes.lost_transaction(pooled.line))
+                self.core.ledger.note(
+                    f"a fixture keeps a transaction open during its tests ({pooled.line}). After a "
+                    "test that wrote, the fixture must roll back before it can use the connection "
+                    "again. Commit or roll back before the fixture's `yield`"
+                )
         self.end_raw(None)
 
     def end_raw(self, serial: int | None) -> None:
@@ -346,3 +372,112 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
 
 
 gate = Gate()
+
+
+# What the gate says when it refuses a connection.
+
+
+def unknown_connection(
+    description: str, *, driver: str = "", drivers: str = "", left_out_by: str = ""
+) -> UnknownDatabaseError:
+    """Return the error for a database that pytest-arena does not replace."""
+    if NOWHERE in description:
+        why = (
+            "the environment names a database of this product, which this version cannot isolate. "
+            "pytest-arena replaced its host by a host that does not exist, so that no test reaches "
+            "the database"
+        )
+        fix = (
+            f"DATABASE_URL={FILES.example_url} pytest …\n(or arena_allow = "
+            "<dialect>://<host>:<port>/<name> of the real database, if tests may reach it)"
+        )
+    elif left_out_by:
+        why = (
+            f"with {left_out_by}, pytest-arena does not replace databases of this product. It may "
+            "be a real database"
+        )
+        fix = "remove that option: pytest-arena can isolate this product"
+    elif drivers:
+        description += f" by {driver}"
+        why = "pytest-arena does not know this driver. It may be a real database"
+        fix = f"use an engine with one of these drivers: {drivers}"
+    else:
+        why = (
+            "it is no test database, and pytest-arena cannot redirect this product or driver. The "
+            "test's changes would stay in a database that may be a real one"
+        )
+        fix = (
+            f"use an engine with a URL of {' or '.join(SHOWN)}, which pytest-arena redirects to "
+            "the test's database"
+        )
+        # A name without its server would allow other databases too.
+        if UNNAMED not in description:
+            fix += f". Or, if tests may reach this one:\narena_allow = {description}"
+    what = f"refused: a connection to {description}"
+    return UnknownDatabaseError(what, why=why, cause=cause_of_connection(), fix=fix)
+
+
+def another_product_in_build(name: str, product: str) -> UnknownDatabaseError:
+    """Return the error for a builder that connects to another product than it builds."""
+    shown = SUPPORTED[product].shown
+    return UnknownDatabaseError(
+        f"refused: a connection to {name}, because the tests' database is on {shown}",
+        why="the tables would be created in that database, which may be a real one, and not in the "
+        "tests' database",
+        cause=cause_of_connection(),
+        fix="use the app's engine there. For migrations, a function that runs them on it:\n"
+        'arena_schema = <module>:<function>   (with <function>.arena_files = ["migrations"])',
+    )
+
+
+def late_work(owner: Owner) -> LateWorkError:
+    """Return the error for work that continues after its owner is over."""
+    if not owner.is_test:
+        work = f"a task, a thread or a timer that {owner.name} had started"
+        fix = f"cancel it, or stop and join it, in {owner.advice}"
+    elif REQUEST.get() is not None:
+        work = "work that a request of an earlier test had begun"
+        fix = (
+            "arena.settled()   in that test, before it ends (or a longer arena_settle)"
+        )
+    else:
+        work = "a thread, a job or a task that an earlier test had begun"
+        fix = (
+            f"{owner.advice}\nor begin it in the lifespan or in a session fixture, if it is a "
+            "worker of all tests"
+        )
+    return LateWorkError(
+        f"refused: a connection for {work}",
+        why="that test is over. The write would be in the next test's database",
+        cause=cause_of_connection(),
+        fix=fix,
+    )
+
+
+def in_one_line(error: ArenaError) -> str:
+    """Return the note for an error that the app may catch."""
+    cause = error.cause.replace("\n", "; ")
+    steps = [" ".join(line.split()) for line in error.fix.splitlines()]
+    fix = "; ".join(steps)
+    return f"{error.what}: {cause}; next: {fix}"
+
+
+def forked_before(name: str) -> UnknownDatabaseError:
+    """Return the error for a fork that needs a database which its parent did not have."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {name} in a process that was forked before it existed",
+        why="the fork would fill a separate database, which no test sees or restores",
+        cause=cause_of_connection(),
+        fix="start the workers in a fixture or a test, and not when a file is imported",
+    )
+
+
+def after_session(name: str) -> AfterSessionError:
+    """Return the error for a connection after the end of the test session."""
+    return AfterSessionError(
+        f"refused: a connection to {name or 'a memory database'} after the test session",
+        why="pytest-arena has closed the tests' databases. The connection would have reached the "
+        "app's database",
+        cause=cause_of_connection(),
+        fix="stop its threads and atexit handlers in a session fixture's tear-down",
+    )

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from pytest_arena._gate import _gate_notes
+from pytest_arena._config._supported import kind_of_error
 from pytest_arena._gate._connections import (
     BEGUN,
     INFO,
@@ -28,7 +28,6 @@ from pytest_arena._gate._connections import (
     record_of,
     unflushed_words,
 )
-from pytest_arena._gate._gate_notes import explain_lock
 from pytest_arena._origin import (
     REQUEST,
     is_of_tests,
@@ -37,6 +36,7 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._owner import OWNER, owner_here
+from pytest_arena._product import raw_transactions
 from pytest_arena._product._statements import classify
 from pytest_arena.errors import redact
 
@@ -143,7 +143,7 @@ class LostWrites:
         if pooled is not None and pooled.pending_writes is not None:
             pooled.pending_writes.has_failed = True
         error = context.original_exception
-        explain_lock(self._registry, error, pooled)
+        _explain_lock(self._registry, error, pooled)
         request = request_here()
         if request is not None:
             request.failure = _failure_words(error)
@@ -177,8 +177,10 @@ class LostWrites:
         if writes.has_failed and pooled.handle.is_aborted(dbapi_connection):
             self._lose_writes(pooled, is_failed=True)
         elif self._core.serial() == 0 and writes.key and writes.key.kind != "building":
-            note = _gate_notes.commit_outside_of_levels(writes.line)
-            self._core.ledger.note(note)
+            self._core.ledger.note(
+                f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
+                "whole run. Next: write them in a fixture or in arena_seed"
+            )
         # With autocommit no transaction is open.
         if pooled.begun_by is not None and pooled.handle.is_begun:
             _note_late_commit(pooled.begun_by)
@@ -229,6 +231,29 @@ class LostWrites:
     def _lose(self, serial: int, lost: LostWork) -> None:
         if serial:
             self.by_level.setdefault(serial, []).append(lost)
+
+
+def _explain_lock(
+    registry: Registry, error: BaseException, own: PooledConnection | None
+) -> None:
+    """Add a note to the error of a lock timeout: the transactions that may hold the lock."""
+    if kind_of_error(error) != "lock timeout":
+        return
+    lines = [f"the statement waited too long for a lock at {user_line()}"]
+    for pooled in registry.checked_out():
+        if pooled is own or pooled.handle is None or not pooled.handle.is_begun:
+            continue
+        holds = f"an open transaction, and was checked out at {pooled.line}"
+        if pooled.pending_writes is not None:
+            holds = str(pooled.pending_writes)
+        lines.append(f"another connection has {holds}")
+    for line in raw_transactions():
+        lines.append(f"a connection without an engine is in a transaction: {line}")
+    lines.append(
+        "next: commit it first: session.commit(), with await if it is async   "
+        "(or a longer arena_lock_timeout, if the engine sets no timeout)"
+    )
+    error.add_note("\n".join(lines))
 
 
 # The events of `Engine` for which `LostWrites` has a method.
