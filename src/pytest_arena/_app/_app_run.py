@@ -231,8 +231,6 @@ class Lifespan:
         context.run(REQUEST.set, request)
         context.run(OWNER.set, self._owner)
         self._task = context.run(self.loop.create_task, self._run(), name=OUR_TASK)
-        # Suppress the warning about a pending task in a closed loop, as asyncio.gather does.
-        self._task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 - see above
         self._task.add_done_callback(self._on_done)
 
     @property

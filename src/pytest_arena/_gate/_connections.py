@@ -15,7 +15,6 @@ from sqlalchemy.exc import IllegalStateChangeError
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import (
     Owner,
-    outlives_tests,
     owner_here,
 )
 from pytest_arena._process import alive, running_loop
@@ -208,6 +207,7 @@ class Registry:
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
             weakref.WeakKeyDictionary()
         )
+        self.core_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._usages: dict[Key, DatabaseUsage] = {}
 
     def add(self, pooled: PooledConnection) -> None:
@@ -244,34 +244,26 @@ class Registry:
     def invalidate(self, pooled: PooledConnection) -> bool:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 
-        Return whether its transaction is lost, so that the user must roll back before the next use.
-        The transaction of a session that has only read ends here.
+        Return whether a transaction with writes is lost, so that the app must roll back before the
+        next use. A transaction that has only read ends here.
         """
         proxied = pooled.proxied
         if not pooled.is_checked_out or proxied is None:
             return False  # returned meanwhile
         self.check_in(pooled)
-        is_begun = pooled.handle is not None and pooled.handle.is_begun
         has_written = pooled.pending_writes is not None
-        sessions = []
-        for session, held in held_by_sessions():
-            if _proxied(held) is proxied:
-                sessions.append(session)
-        proxied.invalidate()
+        sessions = sessions_on([pooled])
+        for connection in alive(self.core_connections):
+            if pooled_of(connection) is pooled:
+                transaction = connection.get_transaction()
+                connection.invalidate()
+                if transaction is not None and not has_written:
+                    transaction.rollback()  # sends nothing now
+        if proxied.is_valid:
+            proxied.invalidate()
         for session in sessions:
             _end_transaction(session, has_written=has_written)
-        return has_written or (is_begun and not sessions)
-
-    def held_by_others(self) -> list[object]:
-        """Return the pool entries that sessions hold that outlive tests.
-
-        A session of a wider fixture may check out its connection in a test, and keep it.
-        """
-        entries = []
-        for session, connection in held_by_sessions():
-            if outlives_tests(record_of(session).owner):
-                entries.append(entry_of(connection))
-        return entries
+        return has_written
 
     # Connections that are in their pools.
 
@@ -363,9 +355,11 @@ class DatabaseUsage:
         self._is_unwatched = True
 
 
-def entry_of(connection: Connection) -> object:
-    """Return the pool's entry of the connection that a Core connection has checked out."""
-    return getattr(_proxied(connection), "_connection_record", None)
+def pooled_of(connection: Connection) -> PooledConnection | None:
+    """Return the record of the pooled connection that a Core connection has checked out."""
+    if connection.closed or connection.invalidated:
+        return None  # the property would open another connection
+    return PooledConnection.find(connection.connection)
 
 
 def _end_transaction(session: Session, *, has_written: bool) -> None:
@@ -375,16 +369,12 @@ def _end_transaction(session: Session, *, has_written: bool) -> None:
     `AsyncSession` cannot load again.
     """
     transaction = session.get_transaction()
-    may_have_written = has_written or len(connections_of(session)) > 1
+    may_have_written = has_written or len(record_of(session).connections) > 1
     with suppress(IllegalStateChangeError):  # a task is inside a call of the session
         if may_have_written or transaction is None or session.in_nested_transaction():
             session.rollback()
         else:
             transaction.close()
-
-
-def _proxied(connection: Connection) -> Any:
-    return connection._dbapi_connection  # noqa: SLF001 - the public property may open one
 
 
 # Sessions
@@ -412,6 +402,8 @@ class SessionRecord:
     is_used_by_wide_fixture: bool = False
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
+    # The connections of the transaction.
+    connections: set[Connection] = field(default_factory=set)
     uncommitted: Uncommitted | None = None
 
 
@@ -438,26 +430,20 @@ def sessions_in_use() -> list[Session]:
     return in_use
 
 
-def connections_of(session: Session) -> list[Connection]:
-    """Return the open connections of the session's transaction.
-
-    SQLAlchemy has no public way to them. The owner of a connection may have closed it before the
-    end of a session's transaction on it.
-    """
-    transaction = session.get_transaction()
-    if transaction is None:
-        return []
-    entries = set(transaction._connections.values())  # noqa: SLF001 - as above
-    return [connection for connection, *_ in entries if not connection.closed]
-
-
-def held_by_sessions() -> list[tuple[Session, Connection]]:
-    """Return each session in a transaction with each of its connections."""
+def held_by_sessions() -> list[tuple[Session, PooledConnection]]:
+    """Return each session in a transaction with each of its pooled connections."""
     held = []
     for session in alive(BEGUN):
-        for connection in connections_of(session):
-            held.append((session, connection))
+        for connection in [*record_of(session).connections]:
+            pooled = pooled_of(connection)
+            if pooled is not None:
+                held.append((session, pooled))
     return held
+
+
+def sessions_on(connections: list[PooledConnection]) -> list[Session]:
+    """Return the sessions that are in a transaction on these connections."""
+    return [session for session, pooled in held_by_sessions() if pooled in connections]
 
 
 # Uncommitted objects

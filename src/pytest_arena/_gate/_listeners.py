@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import Pool
 
 from pytest_arena._config._supported import (
     DRIVERS,
@@ -108,7 +108,7 @@ class Gate:
     def _listen(self) -> None:
         unbind_pools()
         watch_engines(self._remember)
-        for name in ("do_connect", "before_cursor_execute"):
+        for name in ("do_connect", "engine_connect", "before_cursor_execute"):
             event.listen(Engine, name, getattr(self, name))
         for name in EVENTS:
             event.listen(Engine, name, getattr(self.lost, name))
@@ -205,6 +205,10 @@ class Gate:
                 pooled.usage.unwatch()
             self.registry.check_in(pooled)
 
+    def engine_connect(self, connection: Connection) -> None:
+        """Note a Core connection that the app or a session creates."""
+        self.registry.core_connections.add(connection)
+
     def before_cursor_execute(
         self, connection: Connection, _cursor: object, statement: str, *_: object
     ) -> None:
@@ -214,11 +218,10 @@ class Gate:
             request.statements.append(statement)
         proxied = connection.connection
         pooled = PooledConnection.find(proxied)
-        entry = getattr(proxied, "_connection_record", None)
-        if pooled is None and isinstance(entry, ConnectionPoolEntry):
-            # The connection is in use since before pytest-arena was installed.
-            pooled = self._add_unknown(proxied.dbapi_connection, entry)
-        if pooled is None or pooled.handle is None:
+        if pooled is None:  # it is in use since before pytest-arena was installed
+            self._recognize(proxied.dbapi_connection)
+            return
+        if pooled.handle is None:
             return
         pooled.handle.check(statement)
         if classify(statement, pooled.handle.words).alters_session:

@@ -25,6 +25,7 @@ from pytest_arena._gate._connections import (
     SessionRecord,
     Uncommitted,
     is_of_arena,
+    pooled_of,
     record_of,
     unflushed_words,
 )
@@ -267,13 +268,6 @@ EVENTS = (
 )
 
 
-def pooled_of(connection: Connection) -> PooledConnection | None:
-    """Return the record of the pooled connection that a Core connection has checked out."""
-    if connection.closed or connection.invalidated:
-        return None  # the property would open another connection
-    return PooledConnection.find(connection.connection)
-
-
 # A commit after the answer: FastAPI runs the code behind the ``yield`` of a dependency then, and
 # so may a middleware.
 
@@ -370,6 +364,7 @@ def watch_sessions(before_close: Callable[[Session], None]) -> None:
     Session.close = closing  # type: ignore[method-assign] # no event
     event.listen(Session, "after_transaction_create", _note_begun)
     event.listen(Session, "after_begin", _note_connected)
+    event.listen(Session, "after_transaction_end", _note_ended)
     event.listen(Session, "transient_to_pending", _note_changed)
     event.listen(Session, "after_flush", _note_changed)
     event.listen(Session, "after_soft_rollback", _note_rolled_back)
@@ -387,9 +382,16 @@ def _note_begun(session: Session, transaction: Any) -> None:
 
 
 def _note_connected(session: Session, _: object, connection: Connection) -> None:
+    record = record_of(session)
+    record.connections.add(connection)
     pooled = pooled_of(connection)
     if pooled is not None:
-        pooled.begun_by = record_of(session).begun_by
+        pooled.begun_by = record.begun_by
+
+
+def _note_ended(session: Session, transaction: Any) -> None:
+    if transaction.parent is None:
+        record_of(session).connections.clear()
 
 
 def _note_changed(session: Session, *_: object) -> None:

@@ -17,10 +17,10 @@ from sqlalchemy.orm import scoped_session
 from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._gate._connections import (
-    entry_of,
     held_by_sessions,
     record_of,
     sessions_in_use,
+    sessions_on,
 )
 from pytest_arena._origin import (
     OUR_TASK,
@@ -341,7 +341,7 @@ def end_connections_of_test(
             cause=_line_to_blame(leak),
             fix=_CLOSE_IT,
         )
-    sessions = _sessions_on(leaks)
+    sessions = sessions_on(leaks)
     # Otherwise the pools lack these connections, and the collector warns in a later test.
     end_transactions(leaks, closes_connections=True)
     for session in sessions:  # they do not notice that the connection was closed
@@ -377,8 +377,12 @@ def _checkouts_of(gate: Gate, owner: Owner) -> list[PooledConnection]:
             checkouts.append(checkout)
     if not checkouts:
         return []
-    held = gate.registry.held_by_others()
-    return [checkout for checkout in checkouts if checkout.entry not in held]
+    # A session of a wider fixture may check out its connection in a test, and keep it.
+    kept = []
+    for session, pooled in held_by_sessions():
+        if outlives_tests(record_of(session).owner):
+            kept.append(pooled)
+    return [checkout for checkout in checkouts if checkout not in kept]
 
 
 def _remove_session_of_flask() -> None:
@@ -420,11 +424,11 @@ def _roll_back_others(gate: Gate, serial: int) -> None:
         is_writing = checkout.in_transaction and checkout.has_begun_in(serial)
         if (is_writing or checkout.is_of(serial)) and not checkout.is_in_background:
             checkouts.append(checkout)
-    sessions = _sessions_on(checkouts)
-    held = [entry_of(connection) for _, connection in held_by_sessions()]
-    end_transactions(each for each in checkouts if each.entry not in held)
+    sessions = sessions_on(checkouts)
+    held = [pooled for _, pooled in held_by_sessions()]
+    end_transactions(each for each in checkouts if each not in held)
     # Outside of a loop, only an invalidated connection of an async driver sends nothing.
-    of_sessions = [each for each in checkouts if each.entry in held]
+    of_sessions = [each for each in checkouts if each in held]
     end_transactions(of_sessions, closes_connections=True)
     for session in sessions:
         transaction = session.get_transaction()
@@ -433,15 +437,6 @@ def _roll_back_others(gate: Gate, serial: int) -> None:
             transaction.close()
         else:
             session.rollback()
-
-
-def _sessions_on(leaks: list[PooledConnection]) -> list[Session]:
-    entries = [leak.entry for leak in leaks]
-    return [
-        session
-        for session, connection in held_by_sessions()
-        if entry_of(connection) in entries
-    ]
 
 
 def open_transactions(gate: Gate) -> list[PooledConnection]:
