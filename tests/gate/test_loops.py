@@ -23,11 +23,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 if sys.argv[1] == "unbound":
     from sqlalchemy import event
     from sqlalchemy.pool import Pool
-    from pytest_arena._gate import _loops
+    from pytest_arena._gate import _engines
 
-    _loops.install()
-    event.listen(Pool, "connect", lambda connection, _: _loops.unbind_locks(connection))
-    event.listen(Pool, "checkout", lambda connection, *_: _loops.unbind_locks(connection))
+    _engines.unbind_pools()
+    event.listen(Pool, "connect", lambda connection, _: _engines.unbind_locks(connection))
+    event.listen(Pool, "checkout", lambda connection, *_: _engines.unbind_locks(connection))
 
 engine = create_async_engine(
     "sqlite+aiosqlite:///loops.db", pool_size=1, max_overflow=0, pool_timeout=2

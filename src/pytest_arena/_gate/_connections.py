@@ -53,8 +53,8 @@ class PendingWrites:
     writes: list[tuple[str, int]] = field(default_factory=list)
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
-    # The number of writes before each savepoint, by its name.
-    savepoints: dict[str, int] = field(default_factory=dict)
+    # The number of writes before each savepoint.
+    savepoints: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"uncommitted rows ({self._tables}), written at {self.place}"
@@ -72,6 +72,10 @@ class PendingWrites:
     @property
     def _tables(self) -> str:
         return ", ".join(dict.fromkeys(table for table, _ in self.writes))
+
+    def end_savepoint(self) -> int:
+        """Forget the last savepoint. Return the number of writes before it."""
+        return self.savepoints.pop() if self.savepoints else 0
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

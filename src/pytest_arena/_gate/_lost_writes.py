@@ -151,19 +151,25 @@ class LostWrites:
             if pooled is not None and pooled.begun_by is request:
                 _note_late_commit(request)
 
-    def savepoint(self, connection: Connection, name: str) -> None:
+    def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
             writes = pooled.pending_writes
-            writes.savepoints[name] = len(writes.writes)
+            writes.savepoints.append(len(writes.writes))
 
-    def rollback_savepoint(self, connection: Connection, name: str, _: object) -> None:
-        """Forget the writes since a savepoint."""
+    def release_savepoint(self, connection: Connection, *_: object) -> None:
+        """Note that the last savepoint was released."""
+        pooled = pooled_of(connection)
+        if pooled is not None and pooled.pending_writes is not None:
+            pooled.pending_writes.end_savepoint()
+
+    def rollback_savepoint(self, connection: Connection, *_: object) -> None:
+        """Forget the writes since the last savepoint."""
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
             writes = pooled.pending_writes
-            del writes.writes[writes.savepoints.get(name, 0) :]
+            del writes.writes[writes.end_savepoint() :]
             writes.has_failed = False
             if not writes.writes:
                 pooled.pending_writes = None
@@ -262,6 +268,7 @@ EVENTS = (
     "after_cursor_execute",
     "handle_error",
     "savepoint",
+    "release_savepoint",
     "rollback_savepoint",
     "commit",
     "rollback",

@@ -1,10 +1,13 @@
 """A setting of a pooled connection lives as long as the fixture or the test that made it."""
 
+import os
+
 import pytest
 import pytest_asyncio
-from async_app import engine
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
+engine = create_async_engine(os.environ["DATABASE_URL"], pool_size=1, max_overflow=0)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SET, GET = {
     "sqlite": ("PRAGMA recursive_triggers = ON", "PRAGMA recursive_triggers"),
