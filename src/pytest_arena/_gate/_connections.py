@@ -211,7 +211,10 @@ class Registry:
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
             weakref.WeakKeyDictionary()
         )
-        self.core_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        # The Core connections, with the owner of the code that created them.
+        self.core_connections: weakref.WeakKeyDictionary[Connection, Owner | None] = (
+            weakref.WeakKeyDictionary()
+        )
         self._usages: dict[Key, DatabaseUsage] = {}
 
     def add(self, pooled: PooledConnection) -> None:
@@ -268,6 +271,20 @@ class Registry:
         for session in sessions:
             _end_transaction(session, has_written=has_written)
         return has_written
+
+    def held_by_others(self) -> list[PooledConnection | None]:
+        """Return the connections that sessions and Core connections hold that outlive tests.
+
+        A wider fixture may check out its connection in a test, and keep it.
+        """
+        held: list[PooledConnection | None] = []
+        for session, pooled in held_by_sessions():
+            if outlives_tests(record_of(session).owner):
+                held.append(pooled)
+        for connection, owner in [*self.core_connections.items()]:
+            if outlives_tests(owner):
+                held.append(pooled_of(connection))
+        return held
 
     # Connections that are in their pools.
 

@@ -33,6 +33,7 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, cause_of_connection, is_own, request_here
+from pytest_arena._owner import owner_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
     NOWHERE,
@@ -207,7 +208,7 @@ class Gate:
 
     def engine_connect(self, connection: Connection) -> None:
         """Note a Core connection that the app or a session creates."""
-        self.registry.core_connections.add(connection)
+        self.registry.core_connections[connection] = owner_here()
 
     def before_cursor_execute(
         self, connection: Connection, _cursor: object, statement: str, *_: object

@@ -377,12 +377,8 @@ def _checkouts_of(gate: Gate, owner: Owner) -> list[PooledConnection]:
             checkouts.append(checkout)
     if not checkouts:
         return []
-    # A session of a wider fixture may check out its connection in a test, and keep it.
-    kept = []
-    for session, pooled in held_by_sessions():
-        if outlives_tests(record_of(session).owner):
-            kept.append(pooled)
-    return [checkout for checkout in checkouts if checkout not in kept]
+    held = gate.registry.held_by_others()
+    return [checkout for checkout in checkouts if checkout not in held]
 
 
 def _remove_session_of_flask() -> None:
