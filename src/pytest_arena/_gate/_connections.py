@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy.exc import IllegalStateChangeError
 
 from pytest_arena._origin import REQUEST, user_line
-from pytest_arena._owner import (
-    Owner,
-    owner_here,
-)
+from pytest_arena._owner import Owner, outlives_tests, owner_here
 from pytest_arena._process import alive, running_loop
 
 if TYPE_CHECKING:
