@@ -139,14 +139,7 @@ def judge(
         is_unknown = bool(partial) and status in _UNKNOWN_IN_PART
         is_open = not (is_proven or gap or is_unknown)
         judged.append(Judged(scenario, status, reason, done, gap, is_open))
-    return Results(
-        specification,
-        tuple(judged),
-        tests,
-        tries,
-        partial,
-        is_sabotaged,
-    )
+    return Results(specification, tuple(judged), tests, tries, partial, is_sabotaged)
 
 
 def _is_enough(scenario: ScenarioSpec, status: Status) -> bool:
@@ -254,7 +247,7 @@ def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool)
 
 
 def document(results: Results) -> Json:
-    """Return the results as plain values, for JSON. ``read_document`` reads them."""
+    """Return the results as plain values, for JSON."""
     scenarios = []
     for judged in results.scenarios:
         scenarios.append(

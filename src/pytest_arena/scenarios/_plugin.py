@@ -193,11 +193,8 @@ class Scenarios:
         """Record the assertions and the facts of a test."""
         if id(item) not in self._scenarios or self.recorder.is_repeating:
             return (yield)
-        self.recorder.begin_call()
-        try:
+        with self.recorder.calling():
             return (yield)
-        finally:
-            self.recorder.end_call()
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(

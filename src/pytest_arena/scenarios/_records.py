@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import linecache
 import re
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,6 @@ _MOST_ASSERTIONS = 40
 _WRITE = re.compile(
     r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+[`\"]?([\w.]+)", re.IGNORECASE
 )
-_OURS = re.compile(r"_?pytest(_arena)?\b|pluggy\b")
 
 
 def record_assertions(recorder: Recorder, early_config: Any) -> None:
@@ -49,8 +48,9 @@ def record_assertions(recorder: Recorder, early_config: Any) -> None:
         record = recorder.record
         if record is not None and record.is_in_call:
             frame = sys._getframe(1)  # noqa: SLF001 - as inspect.currentframe(), but faster
-            place, line = record.place_of(frame)
-            record.passed(place, _text(frame), line)
+            path = relative(Path(frame.f_code.co_filename), record.root)
+            caller = frame.f_back.f_lineno if frame.f_back else 0
+            record.passed(f"{path}:{frame.f_lineno}", _text(frame), caller)
         return has_hook()
 
     def replace(tail: str, function: Callable[[], bool]) -> None:
@@ -87,13 +87,14 @@ class Record:
     is_in_call: bool = False
     facts: Json | None = None
 
-    def passed(self, place: str, text: str, line: int = 0) -> None:
+    def passed(self, place: str, text: str, caller: int = 0) -> None:
         """Note an assertion that has passed.
 
         Args:
             place: the file and the line of the assertion.
             text: its code.
-            line: the line in the test that called a helper with the assertion.
+            caller: the line that called the function with the assertion. Two calls of a helper
+                are two assertions.
         """
         if not self.is_in_call:
             return
@@ -101,25 +102,11 @@ class Record:
         for request in self.requests():
             answered += request.status is not None or request.method == "WEBSOCKET"
         text = " ".join(text.split())[:_LONGEST]
-        self.assertions[place, line] = {
+        self.assertions[place, caller] = {
             "place": place,
             "text": text,
             "after": answered,
         }
-
-    def place_of(self, frame: FrameType | None) -> tuple[str, int]:
-        """Return the place of an assertion, and the line in the test."""
-        code = getattr(inspect.unwrap(self.item.function), "__code__", None)
-        place = ""
-        while frame is not None:
-            name = str(frame.f_globals.get("__name__", ""))
-            if not place and not _OURS.match(name):
-                path = relative(Path(frame.f_code.co_filename), self.root)
-                place = f"{path}:{frame.f_lineno}"
-            if frame.f_code is code:
-                return place, frame.f_lineno
-            frame = frame.f_back
-        return place, 0
 
 
 class Recorder:
@@ -132,7 +119,6 @@ class Recorder:
         """Whether the running test is repeated and not reported."""
         self.errors: list[Exception] = []
         """The errors that repeated tests would have reported."""
-        self._wide: dict[object, list[str] | None] = {}  # by the level of the fixture
 
     # Called by the run.
 
@@ -161,18 +147,21 @@ class Recorder:
         """Return the requests of the running test, without logins."""
         return [each for each in self.run.ledger.requests if not each.is_login]
 
-    def begin_call(self) -> None:
-        """Record assertions from now on."""
-        if self.record is None:
-            return
-        self.record.is_in_call = True
-
-    def end_call(self) -> None:
-        """Read the facts while the test's level still exists."""
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Record assertions, and read the facts while the test's level still exists."""
         record = self.record
         if record is None:
+            yield
             return
-        record.is_in_call = False
+        record.is_in_call = True
+        try:
+            yield
+        finally:
+            record.is_in_call = False
+            self._end(record)
+
+    def _end(self, record: Record) -> None:
         record.facts = {
             "seeded": self._seeded(record.item),
             "requests": [self._request(each) for each in self.requests()],
@@ -205,10 +194,9 @@ class Recorder:
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if isinstance(level.owner, WideFixture) and name in item.fixturenames:
-                if level not in self._wide:
-                    self._wide[level] = self._tables(depth=len(levels) - number)
+                tables = self._tables(depth=len(levels) - number)
                 source = f"made for several tests by {name}"
-                sources.append({"source": source, "tables": self._wide[level]})
+                sources.append({"source": source, "tables": tables})
         turns = [turn for turn in test.turns if _is_counted(turn)]
         tables = self._tables(turns[0].before if turns else None)
         sources.append({"source": "made for this test", "tables": tables})
