@@ -41,7 +41,7 @@ OURS = (
     "pytest_arena.plugin",
     "pytest_arena._app._app_run",
     "pytest_arena._app._clients",
-    "pytest_arena._run._explanations",
+    "pytest_arena._run._report",
     "pytest_arena._sqlite._connections",
     "pytest_arena._sqlite._product",
     "pytest_arena._postgresql._connections",

@@ -380,19 +380,10 @@ def net(
     """
     before = Counter(identity for identity, _ in removed)
     after = Counter(identity for identity, _ in added)
-    both = before & after
-    return _without(removed, both.copy()), _without(added, both)
-
-
-def _without(rows: Sequence[_Identified], both: Counter[Hashable]) -> list[Row]:
-    """Return the rows without as many of each identity as ``both`` counts. Change ``both``."""
-    remaining = []
-    for identity, row in rows:
-        if both[identity] > 0:
-            both[identity] -= 1
-        else:
-            remaining.append(row)
-    return remaining
+    rows = {**dict(removed), **dict(added)}
+    gone = [rows[identity] for identity in (before - after).elements()]
+    new = [rows[identity] for identity in (after - before).elements()]
+    return gone, new
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:
@@ -415,7 +406,7 @@ def _as_line(change: Change) -> str:
     rest = _as_row(change)
     if change.kind == "updated":
         rest = _as_update(change)
-    line = f"{line}  {rest}".rstrip()
+    line = _cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
     # A terminal would interpret control characters in a name.
     letters = [letter if letter.isprintable() else " " for letter in line]
     return "".join(letters)
@@ -427,7 +418,7 @@ def _as_update(change: Change) -> str:
         before = _shown_of(change.before, name)
         after = _shown_of(change.after, name)
         steps.append(f"{name} {before} → {after}")
-    return _fitting(steps, ", ") or "written again with the same values"
+    return ", ".join(steps) or "written again with the same values"
 
 
 def _as_row(change: Change) -> str:
@@ -440,11 +431,10 @@ def _as_row(change: Change) -> str:
         if value is None:
             empty.append(name)
         else:
-            text = _shown_of(change.row, name)
-            parts.append(f"{name}={text}")
+            parts.append(f"{name}={_shown_of(change.row, name)}")
     if empty:
         parts.append(f"NULL: {', '.join(empty)}")
-    return _fitting(parts, " ")
+    return " ".join(parts)
 
 
 def _shown_of(row: Mapping[str, object], column: str) -> str:
@@ -457,16 +447,8 @@ def _shown_of(row: Mapping[str, object], column: str) -> str:
 _RAW = ("row",)
 
 
-def _fitting(parts: list[str], between: str) -> str:
-    """Join the parts that fit into a line, at least one. Add the number of the other parts."""
-    text = parts[0] if parts else ""
-    for number, part in enumerate(parts[1:], start=1):
-        longer = f"{text}{between}{part}"
-        if len(longer) > _LONGEST_ROW:
-            more = len(parts) - number
-            return f"{text} … {more} more"
-        text = longer
-    return text
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def shown(value: object) -> str:
@@ -479,8 +461,7 @@ def shown(value: object) -> str:
         text = repr(value[:_LONGEST_READ])
     else:
         text = str(value)[:_LONGEST_READ]
-    text = redact(text)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+    return _cut(redact(text), _LONGEST_VALUE)
 
 
 # The number of characters in which `redact` searches for passwords. It is much larger than the

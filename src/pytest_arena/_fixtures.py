@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._config._load import signature
-from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,13 +89,8 @@ def arena(pytestconfig: pytest.Config) -> Arena:
 @pytest.fixture(scope=_app_scope)
 def arena_app(request: pytest.FixtureRequest) -> Any:
     """The app of `arena_app`, or the app of its factory. Override it to configure the app."""
-    try:
-        # `pytestconfig` would cost a test 20 µs.
-        return RUNS[request.config].apps.build()
-    except ArenaError as error:
-        message = str(error)
-    # In the `except` block pytest would show the error twice.
-    pytest.fail(message, pytrace=False)
+    # `pytestconfig` would cost a test 20 µs.
+    return RUNS[request.config].apps.build()
 
 
 @pytest.fixture(scope=_app_scope)
@@ -108,46 +103,16 @@ def arena_lifespan(
         with run.apps.hold_session_lifespan(arena_app):
             yield
         return
-    app_run = _app_run(request, arena_app)
+    app_run = _use_app(request, arena_app)
     if not run.current.running().plan.is_async:
         app_run.start()
     yield
 
 
-def _app_run(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
+def _use_app(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     """Return the app's run in this test. A fixture would take 330 calls in pytest."""
     run = RUNS[request.config]
-    test = run.current.running()
-    if test.app_runs:
-        return run.apps.running()
-    if run.config.lifespan == "session":
-        request.getfixturevalue("arena_lifespan")
-    run.apps.use(arena_app, test)
-    return test.app_runs[-1]
-
-
-def try_app(request: pytest.FixtureRequest) -> None:
-    """Create the test's app by the fixture `arena_app`, if the test has none.
-
-    Do nothing if `arena_app` fails, or needs the fixture that pytest is setting up. Then a client
-    creates the app later, or reports the failure.
-    """
-    if RUNS[request.config].current.running().app_runs:
-        return
-    try:
-        _app_run(request, request.getfixturevalue("arena_app"))
-    except RuntimeError as error:
-        if "running event loop" not in str(error):
-            raise
-        raise ConfigError(
-            "the async fixture `arena_app` cannot be set up inside of a running test",
-            why="the event loop that would run the fixture runs the test",
-            cause=request.node.nodeid,
-            fix="add `arena_app` to the parameters of the test",
-        ) from None
-    except (pytest.fail.Exception, pytest.FixtureLookupError):
-        # pytest would keep the fixture that a failed override has requested.
-        getattr(request, "_fixture_defs", {}).pop("arena_app", None)
+    return run.apps.use(arena_app, run.current.running())
 
 
 @pytest.fixture
@@ -169,7 +134,7 @@ def db_session(
     test = run.current.running()
     # The app may create the engines.
     if test.starts_app or not run.databases.known.find_first():
-        try_app(request)
+        run.apps.try_fixture(test, request)
     return run.engines.open_session(
         test.sessions, run.database(), wants_async=test.plan.is_async
     )
@@ -209,7 +174,7 @@ def test_client_as(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
-    app_run = _app_run(request, arena_app)
+    app_run = _use_app(request, arena_app)
     if not _is_async(request):
         app_run.start()
     apps = RUNS[request.config].apps
@@ -225,7 +190,7 @@ def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer
 def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:
     """Serve the app. `arena serve` calls this, because a plugin may override the fixture."""
     run = RUNS[request.config]
-    app_run = _app_run(request, arena_app)
+    app_run = _use_app(request, arena_app)
     server = run.apps.live_server()
     server.start(app_run)
     return server
@@ -233,7 +198,7 @@ def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> Live
 
 def _apps(request: pytest.FixtureRequest, arena_app: object) -> Apps:
     """Begin the app's run in this test. Return the maker of clients."""
-    _app_run(request, arena_app)
+    _use_app(request, arena_app)
     return RUNS[request.config].apps
 
 

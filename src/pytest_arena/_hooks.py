@@ -21,14 +21,12 @@ from pytest_arena import _fixtures
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
-from pytest_arena._owner import phase_of
+from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import interrupted
 from pytest_arena._run import _report
-from pytest_arena._run._levels import WideFixture
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
     FactsOfProcesses,
-    Summary,
     summarize,
     summary_lines,
 )
@@ -62,25 +60,24 @@ def start(
     Raises:
         pytest.UsageError: an option is wrong.
     """
-    scenarios = None
     with _usage_errors():
         options = _load_config(config, names)
+        scenarios = None
+        watch = None
         if options.has_scenarios:
             scenarios = _create_scenarios(config, options)
-    config.stash[SCENARIOS] = scenarios
-    watch = scenarios.watch if scenarios is not None else None
-    with _usage_errors():
+            watch = scenarios.watch
+        config.stash[SCENARIOS] = scenarios
         run = ArenaRun(
             options,
             Ledger(),
             config.hook,
             watch=watch,
         )
-    run.databases.files.temporary = temporary
-    RUNS[config] = run
-    atexit.register(_write_late_faults, config)
-    atexit.register(run.finish)  # if the session never finishes
-    with _usage_errors():
+        run.databases.files.temporary = temporary
+        RUNS[config] = run
+        atexit.register(_write_late_refusals, run)
+        atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
 
 
@@ -121,14 +118,9 @@ def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
     )
 
 
-def _write_late_faults(config: pytest.Config) -> None:
-    for text in dict.fromkeys(_late_faults(config)):
+def _write_late_refusals(run: ArenaRun) -> None:
+    for text in dict.fromkeys(map(str, run.ledger.unreported(""))):
         sys.stderr.write(f"arena: {text}\n")
-
-
-def _late_faults(config: pytest.Config) -> list[str]:
-    run = RUNS[config]
-    return [str(error) for error in run.ledger.unreported("")]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -232,11 +224,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin the test. No connection is opened yet."""
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
-    run.open(
-        plan or _plan_of(item, run),
-        partial(_client_options, item),
-        partial(_try_app, item),
-    )
+    run.open(plan or _plan_of(item, run), getattr(item, "_request", None))
     if run.watcher is not None:
         scenarios = item.config.stash[SCENARIOS]
         if scenarios is not None:
@@ -247,26 +235,6 @@ def join_test(item: pytest.Item) -> None:
     """Begin a test that pytest already runs, because its code has begun the run."""
     pytest_runtest_setup(item)
     _enter_test(item.config)
-
-
-def _client_options(item: pytest.Item) -> Any:
-    """Return the value of the fixture `client_options`, also if the test does not request it."""
-    # The session fixture `arena` cannot request the function fixture `client_options`.
-    request = getattr(item, "_request", None)
-    return request.getfixturevalue("client_options") if request else {}
-
-
-def _try_app(item: pytest.Item) -> None:
-    request = getattr(item, "_request", None)
-    if request:
-        _fixtures.try_app(request)
-
-
-def pytest_enter_pdb(config: pytest.Config) -> None:
-    """Print the command that opens the test's database."""
-    for command in RUNS[config].ways_to_look():
-        line = f"arena: the test's database, as it is now: {command}"
-        config.get_terminal_writer().line(line)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -369,7 +337,6 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     """Settle the test after the tear-down of its fixtures, also after a failure."""
     run = RUNS[item.config]
     run.current.in_teardown = True
-    test = run.current.test
     try:
         result = yield
     except BaseException as error:
@@ -379,11 +346,6 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     errors = _settle(item, run)
     if errors:
         _raise(errors)
-    if (test is not None and test.is_used) or run.connections.has_used:
-        # `settle` has collected garbage of this test. Warnings about it belong to this test.
-        plugin = item.config.pluginmanager.get_plugin("unraisableexception")
-        if plugin is not None:
-            plugin.pytest_runtest_teardown(item)
     return result
 
 
@@ -465,26 +427,16 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         _name_of_fixture(fixturedef, request),
         partial(fixturedef.finish, request),
         request.getfixturevalue,
-        tuple(run.current.being_set_up),
     )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
-    fixturedef.addfinalizer(lambda: run.levels.leave_fixture(owner))
+    fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))
     try:
         with phase_of(owner), run.levels.fixture(owner):
             yield
     finally:
         if fixturedef.cached_result is not None:
-            if fixturedef.cached_result[2] is not None:
-                # The failed set-up and its threads are over. Its finalizers may write.
-                owner = WideFixture(
-                    owner.name, owner.finish, owner.getfixturevalue, owner.requesters
-                )
             fixturedef.addfinalizer(partial(run.levels.before_teardown, owner))
-            if owner.requesters:
-                # The requester has called `getfixturevalue`, so pytest does not know that it
-                # depends on this fixture.
-                fixturedef.addfinalizer(owner.requesters[-1].finish)
 
 
 # The end.
@@ -505,11 +457,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.databases.provision.compare_with_first_contents()
     result = yield
     facts = session.config.stash[FACTS]
-    try:
-        summary = summarize(run.config, run.databases, run.ledger)
-    except Exception:  # noqa: BLE001 - pytest would print no report of a failed test
-        failure = f"pytest-arena could not write its summary:\n{traceback.format_exc()}"
-        summary = Summary(failures=(failure,))
+    summary = summarize(run.config, run.databases, run.ledger)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for line in run.finish():
         if reporter is not None:
@@ -554,7 +502,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Write the summary. With ``-v`` it has a line for each test."""
+    """Write the summary."""
     facts = config.stash[FACTS]
     verbosity = config.get_verbosity()
     if facts.mistake:

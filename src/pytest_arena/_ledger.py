@@ -6,7 +6,7 @@ import warnings
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import redact
@@ -22,7 +22,6 @@ _Error = TypeVar("_Error", bound="ArenaError")
 _PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 
 _TEST = "{test}"
-_NAMED = 4  # tests of one line
 REFUSAL = 400  # the lowest status of an app that does not do what a request asks for
 FAILURE = 500  # the lowest status of an app that failed
 
@@ -84,21 +83,8 @@ class Request:
         self.is_over = True
 
 
-class TestFacts(NamedTuple):
-    """The facts of one test, after it is settled. Times are seconds."""
-
-    name: str
-    databases: tuple[str, ...]
-    changed: tuple[str, ...]
-    requests: int
-    isolation_seconds: float
-
-
-class _Warned(NamedTuple):
-    """A warning, which is emitted at the end of the test."""
-
-    warning: ArenaWarning
-    line: CodeLine | None
+# Whether a test used a database, whether it changed one, and the seconds of its isolation.
+TestFacts = tuple[bool, bool, float]
 
 
 @dataclass(slots=True)
@@ -113,10 +99,10 @@ class Ledger:
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
-    # The warnings of the running test, by the warnings that are emitted in their place.
-    _warned: dict[_Warned, ArenaWarning] = field(default_factory=dict)
-    # The first warning of each key.
-    _first_warned: dict[object, _Warned] = field(default_factory=dict)
+    # The warnings of the running test, by their texts, each with the line where it is shown.
+    _warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(
+        default_factory=dict
+    )
     kept: list[str] = field(default_factory=list)
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -133,12 +119,11 @@ class Ledger:
         self.requests = []
         self.isolation_seconds = 0.0
 
-    def end(self, facts: TestFacts | None = None) -> None:
-        """End the test. Later facts belong to no test."""
+    def end(self, *, is_used: bool, is_changed: bool) -> None:
+        """End the test, which used or changed a database. Later facts belong to no test."""
         self.test = ""
         self.requests = []
-        if facts is not None:
-            self.tests.append(facts)
+        self.tests.append((is_used, is_changed, self.isolation_seconds))
 
     def refused(self, error: _Error) -> _Error:
         """Record an error and return it. An ``except Exception`` of the app may swallow it."""
@@ -164,7 +149,7 @@ class Ledger:
         return errors
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def forgetting(self) -> Iterator[None]:
         """Empty the ledger for a block. Forget the facts of the block at its end."""
         kept = copy(self)
         _copy_fields(Ledger(), self)
@@ -176,7 +161,7 @@ class Ledger:
     def note(self, line: str) -> None:
         """Record a line for the summary, once.
 
-        The summary replaces ``{test}`` in the line by the first test. It counts and names others.
+        The summary replaces ``{test}`` in the line by the first test. It counts others.
         """
         test = self.test if _TEST in line else ""
         self.noted[line, test] = None
@@ -189,33 +174,26 @@ class Ledger:
         cause: CodeLine | str,
         fix: str,
         line: CodeLine | None = None,
-        key: object = None,
     ) -> None:
-        """Record a warning for the end of the running test. ``line`` is where it is shown.
-
-        Warnings of one category with one ``key`` have the text of the first, so that pytest shows
-        them once with the names of their tests.
-        """
+        """Record a warning for the end of the running test, once. ``line`` is where it is shown."""
         text = f"{what}\n  cause: {cause}\n  next:  {fix}\n  {_PAGE}#{category.__name__.lower()}"
         if isinstance(cause, CodeLine):
             line = cause
-        warned = _Warned(category(redact(text)), line)
-        first = self._first_warned.setdefault((category, key or text), warned)
-        self._warned.setdefault(first, warned.warning)
+        self._warned[text] = (category(redact(text)), line)
 
     def emit_warnings(self, test: CodeLine) -> list[ArenaWarning]:
         """Emit the recorded warnings. Return those that the user's filters turn into errors.
 
         ``test`` is the line for warnings whose cause has no line.
         """
-        recorded = self._warned
+        recorded = self._warned.values()
         self._warned = {}
         errors = []
-        for first, warning in recorded.items():
-            line = first.line or test
+        for warning, line in recorded:
+            place = line or test
             try:
                 warnings.warn_explicit(
-                    first.warning, type(warning), line.shown_file, line.number
+                    warning, type(warning), place.shown_file, place.number
                 )
             except ArenaWarning:
                 errors.append(warning)
@@ -232,10 +210,7 @@ def noted_lines(noted: Iterable[tuple[str, str]]) -> list[str]:
         text = line.replace(_TEST, tests[0] or "outside of any test")
         more = len(tests) - 1
         if more:
-            names = ", ".join(tests[1:_NAMED])
-            text += f", also in {more:,} more: {names}"
-        if len(tests) > _NAMED:
-            text += ", …"
+            text += f" (also in {more:,} more)"
         lines.append(text)
     return lines
 

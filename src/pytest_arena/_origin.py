@@ -1,10 +1,9 @@
 """Finds the user's line, the request or the test that caused an event."""
 
-import asyncio
 import gc
 import sys
 from asyncio import all_tasks, current_task
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -23,6 +22,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._ledger import Request
 from pytest_arena._process import (
     AnyTask,
+    innermost_frames,
     running_loop,
 )
 from pytest_arena._values import CodeLine
@@ -32,8 +32,7 @@ def user_line() -> CodeLine | None:
     """Return the innermost line of the user's code that led to this call, or None.
 
     In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that waits
-    for the greenlet. In a worker thread of aiosqlite, it continues in the task that waits for the
-    thread. The search takes some microseconds.
+    for the greenlet. The search takes some microseconds.
     """
     return line_of(next(logical_stack(of_users=True), None))
 
@@ -77,17 +76,12 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
     return line_of(innermost)
 
 
-def users_frames(frame: FrameType | None) -> list[FrameType]:
-    """Return the frames of the user's code on a thread's stack, innermost first."""
-    users = []
-    while frame is not None:
-        # Check the file of the globals first, because reading `f_code` calls all audit hooks.
-        module = frame.f_globals
-        file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - as in `logical_stack`
-        if not is_library(file or "<") and not is_library(frame.f_code.co_filename):
-            users.append(frame)
+def line_of_thread(thread: int) -> CodeLine | None:
+    """Return the innermost line of the user's code in a thread."""
+    frame = innermost_frames().get(thread)
+    while frame is not None and is_library(frame.f_code.co_filename):
         frame = frame.f_back
-    return users
+    return line_of(frame)
 
 
 def line_of(frame: FrameType | None) -> CodeLine | None:
@@ -100,9 +94,9 @@ def line_of(frame: FrameType | None) -> CodeLine | None:
 def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
     """Yield the frames of the logical call stack, innermost first.
 
-    At the end of the stack of a greenlet, a task or a worker thread, continue with the frames that
-    wait for it. With ``of_users``, yield only the frames of the user's code. This mode must be
-    fast, because each checkout of a connection walks some twenty frames.
+    At the end of the stack of a greenlet or a task, continue with the frames that wait for it.
+    With ``of_users``, yield only the frames of the user's code. This mode must be fast, because
+    each checkout of a connection walks some twenty frames.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
     current: Any = greenlet.getcurrent()
@@ -125,29 +119,29 @@ def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
             continue
         if not of_users or not (is_of_library or is_library(frame.f_code.co_filename)):
             yield frame
-        if has_stack_switches and frame.f_code.co_name in _STACK_SWITCHES:
-            waiting += [frame.f_back, *_frames_waiting_for(frame)]
-            frame = None
-        else:
-            frame = frame.f_back
+        outer = frame.f_back
+        if has_stack_switches and frame.f_code.co_name == "greenlet_spawn":
+            # The greenlet that it runs waits for a coroutine.
+            inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
+            waiting += [outer, inner]
+            outer = None
+        elif has_stack_switches and frame.f_code.co_name == "_run":
+            waiting += [outer, *_frames_behind_step()]
+            outer = None
+        frame = outer
 
 
-# At a frame of these functions, the logical stack continues in another stack. They are SQLAlchemy's
-# call of sync code, a step of asyncio's loop, and aiosqlite's worker.
-_STACK_SWITCHES = {"greenlet_spawn", "_run", "_connection_worker_thread"}
+# The files of SQLAlchemy's `greenlet_spawn` and of `_run`, a step of asyncio's loop. At frames of
+# these functions the logical stack continues in another stack.
 _FILES_WITH_STACK_SWITCHES = (
     "/sqlalchemy/util/concurrency.py",
     "/sqlalchemy/util/_concurrency_py3k.py",
     "/asyncio/events.py",
-    "/aiosqlite/core.py",
 )
 
 
 class _Modules(dict[str, tuple[bool, bool]]):
-    """For each file, whether it belongs to a library, and whether it has a stack switch.
-
-    A stack switch is a function in ``_STACK_SWITCHES``.
-    """
+    """For each file, whether it belongs to a library, and whether it has a stack switch."""
 
     def __missing__(self, file: str) -> tuple[bool, bool]:
         path = file.replace("\\", "/")
@@ -160,37 +154,13 @@ class _Modules(dict[str, tuple[bool, bool]]):
 _modules = _Modules()
 
 
-def _frames_waiting_for(frame: FrameType) -> Sequence[FrameType | None]:
-    """Return the frames of other stacks that wait for a frame, the innermost last.
-
-    - For ``greenlet_spawn``: the greenlet that it runs, which waits for a coroutine.
-    - For a step of the loop: the task that awaits the present task through ``asyncio.shield``.
-      SQLAlchemy closes the session of an ``async with`` in such a shielded task. In the loop of
-      connections: the task that has called it.
-    - For aiosqlite's worker: the task that awaits the worker's result.
-    """
-    name = frame.f_code.co_name
-    if name == "greenlet_spawn":
-        return [getattr(frame.f_locals.get("context"), "gr_frame", None)]
-    if name == "_run":
-        return _frames_behind_step()
-    if frame.f_globals.get("__name__") != "aiosqlite.core":
-        return []
-    future = frame.f_locals.get("future")
-    if not isinstance(future, asyncio.Future):
-        return []
-    tasks = all_tasks(future.get_loop())
-    # Only this private attribute shows which task waits. Without it, the search finds no line.
-    waiting = [task for task in tasks if getattr(task, "_fut_waiter", None) is future]
-    behind: list[FrameType] = []
-    for task in waiting:
-        behind += _frames_behind_shield(task, tasks)
-    for task in waiting:
-        behind += _awaited(task.get_coro())
-    return behind
-
-
 def _frames_behind_step() -> list[FrameType]:
+    """Return the frames that wait for the present step of the loop, the innermost last.
+
+    This is the task that awaits the present task through ``asyncio.shield``: SQLAlchemy closes the
+    session of an ``async with`` in such a task. In the loop of connections it is the task that has
+    called the loop.
+    """
     loop = running_loop()
     if loop is None:
         return []

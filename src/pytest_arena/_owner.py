@@ -1,6 +1,14 @@
-"""Tells to which test, wider fixture or lifespan the running code belongs.
+"""Tells to which test, wide fixture or lifespan the running code belongs: its owner.
 
-The context of each task, thread and job names its owner. An owner that is over gets no connection.
+The rule for owners and levels:
+
+- **The owner decides about code.** The context of each task, thread and job names its owner. The
+  owner ends its connections, and reports name the owner. An owner that is over gets no connection.
+- **The level decides about rows.** A write belongs to the level on top, whoever writes. Leaving the
+  level undoes it (``_run/_levels.py``).
+
+For example a task of a wide fixture writes during a test. The end of the test undoes the rows. The
+task keeps its connection until the fixture ends.
 """
 
 from __future__ import annotations
@@ -11,7 +19,8 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from threading import Thread, get_ident
+from itertools import count
+from threading import Thread
 from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -20,7 +29,6 @@ from pytest_arena._origin import (
     REQUEST,
     line_of_coroutine,
     line_of_function,
-    logical_stack,
     user_line,
 )
 from pytest_arena._process import context_of, replace_attribute, running_loop
@@ -36,9 +44,9 @@ if TYPE_CHECKING:
 
 
 class Owner:
-    """A test, a wider fixture, or a lifespan of the app.
+    """A test, a wide fixture, or a lifespan of the app.
 
-    ``serial`` is positive for a test, negative for a wider fixture, and 0 for a lifespan.
+    ``serial`` is positive for a test, negative for a wide fixture, and 0 for a lifespan.
     """
 
     def __init__(self, name: str, advice: str, serial: int = 0) -> None:
@@ -57,12 +65,8 @@ class Owner:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it is a wider fixture that has not ended."""
+        """Whether it is a wide fixture that has not ended."""
         return self.serial < 0 and not self.is_over
-
-    def note_idle(self, *, is_idle: bool) -> None:
-        """Note the end of its set-up, or the beginning of its tear-down."""
-        self.is_idle = is_idle
 
     def end(self) -> None:
         """Note its end. Its tasks, threads and jobs get no connection from now on."""
@@ -73,8 +77,31 @@ class Owner:
         """Note an error of a request's work that no code retrieves."""
 
 
+class WideFixture(Owner):
+    """A fixture that outlives the test: of a class, a module, a package or the session.
+
+    ``finish`` makes pytest tear down the fixture and the fixtures that use it. pytest sets it up
+    again at its next use.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        finish: Callable[[], object],
+        getfixturevalue: Callable[[str], Any],
+    ) -> None:
+        # The serial identifies the fixture's levels. If its first level was dropped as clean, its
+        # tear-down gets another level.
+        super().__init__(name, "the fixture's tear-down", next(_serials))
+        self.finish = finish
+        self.getfixturevalue = getfixturevalue
+
+
+_serials = count(-1, -1)
+
+
 def outlives_tests(owner: Owner | None) -> bool:
-    """Return whether an owner is a wider fixture or a lifespan that goes on, or an import."""
+    """Return whether an owner is a wide fixture or a lifespan that goes on, or an import."""
     return owner is None or not (owner.is_test or owner.is_over)
 
 
@@ -82,24 +109,22 @@ def outlives_tests(owner: Owner | None) -> bool:
 OWNER: ContextVar[Owner | None] = ContextVar("arena: the owner", default=None)
 
 
-class _Phase:
-    """The owner whose hook of pytest runs, and the thread of pytest."""
+class Phase:
+    """The owner whose code pytest calls now."""
 
     owner: Owner | None = None
-    thread = 0
 
 
 def begin_phase(owner: Owner | None) -> None:
-    """Note that code of this owner runs from now on in pytest's thread."""
-    _Phase.owner = owner
-    _Phase.thread = get_ident()
+    """Note that pytest calls code of this owner from now on."""
+    Phase.owner = owner
     OWNER.set(owner)
 
 
 @contextmanager
 def phase_of(owner: Owner | None) -> Iterator[None]:
     """Note that a hook of pytest runs code of this owner in the block."""
-    previous = _Phase.owner
+    previous = Phase.owner
     begin_phase(owner)
     try:
         yield
@@ -118,32 +143,16 @@ def owned_by(owner: Owner | None) -> Iterator[None]:
 
 
 def owner_here() -> Owner | None:
-    """Return the owner of the running code.
-
-    An ``asyncio.Runner`` may outlive its first test, and run later tests in that test's context.
-    """
+    """Return the owner of the running code."""
     owner = OWNER.get()
     if owner is not None and not owner.is_over and not owner.is_idle:
         return owner
-    is_phase = running_loop() is not None and get_ident() == _Phase.thread
-    return _Phase.owner if is_phase and _is_driven_by_pytest() else owner
-
-
-def _is_driven_by_pytest() -> bool:
-    """Return whether pytest waits for the current task. Return False with uvloop."""
-    task = current_task()
-    if task is None:
-        return False  # a callback of the loop
-    if is_runner_of_anyio(task):
-        return True
-    for frame in logical_stack():
-        runs_loop = frame.f_code is _RUN_UNTIL_COMPLETE
-        if runs_loop and frame.f_locals.get("future") is task:
-            return True
-    return False
-
-
-_RUN_UNTIL_COMPLETE = asyncio.BaseEventLoop.run_until_complete.__code__
+    task = current_task() if running_loop() is not None else None
+    if task is not None and is_runner_of_anyio(task):
+        return (
+            Phase.owner
+        )  # the task runs several tests in the context of the first one
+    return owner
 
 
 def is_runner_of_anyio(task: AnyTask) -> bool:
@@ -162,18 +171,11 @@ class Job:
     def __init__(self, function: Callable[..., object], line: CodeLine | None) -> None:
         self.owner = OWNER.get()
         self.request = REQUEST.get()
-        self.thread = 0
-        self.cancel: Callable[[], object] = bool
         self._function = function
         JOBS[self] = line
 
-    def cancel_by(self, cancel: Callable[[], object]) -> None:
-        """Note the function that cancels the job."""
-        self.cancel = cancel
-
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Do the work. Further work that it starts has the same owner."""
-        self.thread = get_ident()
         token = OWNER.set(self.owner)
         request_token = REQUEST.set(self.request)
         try:
@@ -203,9 +205,7 @@ def watch_background_work(undo: ExitStack) -> None:
         if OWNER.get() is None:
             return submit(pool, function, *args, **kwargs)
         job = Job(function, user_line() or line_of_function(function))
-        future = submit(pool, job, *args, **kwargs)
-        job.cancel_by(future.cancel)
-        return future
+        return submit(pool, job, *args, **kwargs)
 
     def watched_start(thread: Any) -> None:
         if OWNER.get() is None:
@@ -213,9 +213,7 @@ def watch_background_work(undo: ExitStack) -> None:
             return
         target = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
         if any(map(_is_of_user, (target, *thread._args))):  # noqa: SLF001 - as above
-            job = Job(thread.run, user_line() or line_of_function(target))
-            job.cancel_by(getattr(thread, "cancel", bool))
-            thread.run = job
+            thread.run = Job(thread.run, user_line() or line_of_function(target))
             start(thread)
             return
         # A library's thread serves all tests. Free-threaded Python copies the starter's context.

@@ -139,10 +139,9 @@ class ArenaError(Exception):
         return self._first_report
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the error with its keyword arguments."""
-        return partial(
-            type(self), self.what, why=self.why, cause=self.cause, fix=self.fix
-        ), ()
+        """Pickle the error with its keyword arguments: a pool would wait for ever otherwise."""
+        arguments = {"why": self.why, "cause": self.cause, "fix": self.fix}
+        return partial(type(self), self.what, **arguments), ()
 
 
 def _short(text: str, part: str) -> str:

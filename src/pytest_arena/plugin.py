@@ -33,7 +33,7 @@ class LevelHooks:
     """
 
     def pytest_arena_enter(self, level: Level) -> object:
-        """Called when the level of a test or of a wider fixture begins.
+        """Called when the level of a test or of a wide fixture begins.
 
         ``level.name`` is the name of the test or the fixture. ``level.is_test`` is False for a
         fixture.

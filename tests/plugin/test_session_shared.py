@@ -143,7 +143,7 @@ def _in_project(example: Example, test: str) -> Example:
 def test_a_commit_that_the_test_session_makes_for_the_app_is_named_once(example: Example) -> None:
     """Of ``db_session``, of ``arena.session()``, and of a session on the suite's connection."""
     result = _in_project(example, FORGETS).run("-q").expect(passed=6)
-    result.says("POST /flushed 200 wrote in the test's session (app.py:", NOTE)
+    result.says("test_it.py::test_it[shared-/flushed]: the app wrote in the test's session", NOTE)
     assert result.output.count(NOTE) == 1
 
 

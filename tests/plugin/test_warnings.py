@@ -79,7 +79,7 @@ async def test_fails_of_itself(client):
     assert (await client.post("/lost/Eve")).status_code == 500
 """
 KINDS = ("LeakWarning", "LostWriteWarning", "LateCommitWarning", "LateWorkWarning")
-LOST = "POST /lost/Ann 201 wrote dancers and never committed it: lost"
+LOST = "POST /lost/{name} 201 wrote dancers and never committed it: lost"
 
 
 @pytest.fixture
@@ -110,4 +110,4 @@ def test_several_errors_of_a_test_are_one_report_and_skip_nothing(project: Examp
     report = run.output.partition("ERROR at teardown of test_all")[2].partition("\n____")[0]
     for kind in KINDS:
         assert report.count(f"{kind}: ") == 1, report
-    run.says("LostWriteWarning: POST /lost/Eve 201 wrote dancers").never_says("warnings summary")
+    run.says("LostWriteWarning: POST /lost/{name} 201 wrote dancers").never_says("warnings summary")

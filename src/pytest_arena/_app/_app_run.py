@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._app._apps import as_asgi
-from pytest_arena._app._entry import explained, observed
+from pytest_arena._app._entry import explained, hooks_now, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from pytest_arena._app._apps import ASGIApp, Message
-    from pytest_arena._app._entry import Hooks, OpenRequest
     from pytest_arena._ledger import Request
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -61,8 +60,6 @@ class AppRun:
 
     Args:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
-        find_hooks: returns the hooks around a request or a start-up that begins now, None outside
-            of tests.
         loop: the loop in which sync clients call the app.
         lifespan: whether clients run the app's lifespan.
         login: the user's ``login(client, role)``, sync or async.
@@ -75,7 +72,6 @@ class AppRun:
         self,
         app: ASGIApp,
         *,
-        find_hooks: Callable[[], Hooks | None],
         loop: AppLoop,
         lifespan: bool = True,
         login: Callable[[Any, str], Any] | None = None,
@@ -83,9 +79,8 @@ class AppRun:
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
-        self.observed: ASGIApp = observed(app, find_hooks)
+        self.observed: ASGIApp = observed(app)
         """The app, which records its requests."""
-        self._find_hooks = find_hooks
         self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
         self._lifespan: Lifespan | None = None  # the last one
@@ -98,16 +93,6 @@ class AppRun:
         self._is_closed = False
 
     @property
-    def hooks(self) -> Hooks | None:
-        """The hooks around a request or a start-up that begins now, None outside of tests."""
-        return self._find_hooks()
-
-    def note_open_request(self, request: OpenRequest) -> None:
-        """Note an answer that the test reads while the app sends it."""
-        if self.hooks is not None:
-            self.hooks.open_requests.append(request)
-
-    @property
     def state(self) -> Mapping[str, object]:
         """The state that the lifespan gives to requests. Each request gets a shallow copy."""
         return self._lifespan.state if self._lifespan else self._session_state or {}
@@ -116,6 +101,19 @@ class AppRun:
     def loop(self) -> AbstractEventLoop | None:
         """The loop in which the app answers async clients, None for the loop of the client."""
         return None if self._session_state is None else self._loop.loop
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a lifespan was begun, or none runs here."""
+        return self._lifespan is not None or not self.has_lifespan
+
+    async def astart(self) -> None:
+        """Start the app in this loop. It may be up in a loop of a fixture, which stands still."""
+        lifespan = self._lifespan
+        # This loop runs, so it is another one that does not.
+        if lifespan is not None and not lifespan.loop.is_running():
+            lifespan.close()
+        await self.ajoin()
 
     async def ajoin(self) -> None:
         """Wait until the app is up. Async clients call this before each request."""
@@ -148,7 +146,8 @@ class AppRun:
                 if self._lifespan.is_usable:
                     return self._lifespan
                 self._lifespan.close()  # its shutdown may have failed
-            request = self.hooks.begin_lifespan() if self.hooks is not None else None
+            hooks = hooks_now()
+            request = hooks.begin_lifespan() if hooks is not None else None
             self._lifespan = begin(request)
             return self._lifespan
 
@@ -185,8 +184,7 @@ class AppRun:
         """
         self._is_closed = True
         with ExitStack() as stack:
-            owner = self.hooks.owner if self.hooks is not None else None
-            stack.callback(self._loop.cancel, owner)
+            stack.callback(self._loop.cancel, hooks_now())
             if self._lifespan is not None:
                 stack.callback(self._lifespan.close)
             for client in self.test_clients:
@@ -311,14 +309,14 @@ class Lifespan:
             if task is not None:
                 task.uncancel()
         self._is_stopping = True
-        self._owner.note_idle(is_idle=False)
+        self._owner.is_idle = False
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
         match message["type"]:
             case "lifespan.startup.complete":
                 self._is_up = True
-                self._owner.note_idle(is_idle=True)
+                self._owner.is_idle = True
                 self._started.set_result(None)
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
                 self._message = message.get("message", "")

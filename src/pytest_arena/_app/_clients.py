@@ -13,7 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app._apps import Options, is_litestar, not_installed
-from pytest_arena._app._entry import SENT, OpenRequest, Sent, explained
+from pytest_arena._app._entry import (
+    SENT,
+    OpenRequest,
+    Sent,
+    explained,
+    hooks_now,
+    note_open_request,
+)
 from pytest_arena._process import running_loop
 from pytest_arena.errors import ArenaError, ConfigError, LoginError
 
@@ -168,7 +175,7 @@ class AsyncClient(_AsyncBase):
         for record in _records_of(response, sent):
             if stream and record.is_open:
                 answer = OpenRequest(record, response.aclose, loop)
-                self.arena_run.note_open_request(answer)
+                note_open_request(answer)
         return response
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -187,7 +194,7 @@ class AsyncClient(_AsyncBase):
             raise no_asyncio()
         await self.arena_run.ajoin()
         if self.arena_login is not None:
-            await self.arena_login.aonce(self, self.arena_run.hooks)
+            await self.arena_login.aonce(self, hooks_now())
         return self
 
 
@@ -227,7 +234,7 @@ class TestClient(_SyncBase):
         self._arena_ready()
         if is_first:
             add_login(self, request)
-        hooks = self.arena_run.hooks
+        hooks = hooks_now()
         if hooks is not None:
             hooks.prepare_request()
         with _sending(login) as sent:
@@ -235,7 +242,7 @@ class TestClient(_SyncBase):
         for record in _records_of(response, sent):
             if record.is_open and options.get("stream"):
                 answer = OpenRequest(record, response.close)
-                self.arena_run.note_open_request(answer)
+                note_open_request(answer)
         return response
 
     def arena_start(self) -> None:
@@ -260,7 +267,7 @@ class TestClient(_SyncBase):
     def _arena_ready(self) -> None:
         self.arena_start()
         if self.arena_login is not None:
-            self.arena_login.once(self, self.arena_run.hooks)
+            self.arena_login.once(self, hooks_now())
 
     def arena_leave(self) -> None:
         """End the streams of Starlette's client that the test has not read to their end."""

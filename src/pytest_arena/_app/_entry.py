@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import functools
 import sys
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from traceback import TracebackException
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._apps import FRAMEWORKS
 from pytest_arena._config._load import blame
 from pytest_arena._interpreter import when_imported
 from pytest_arena._ledger import FAILURE, REFUSAL, Request
 from pytest_arena._origin import REQUEST, user_line
-from pytest_arena._owner import OWNER, watch_background_work, watch_failures
+from pytest_arena._owner import (
+    OWNER,
+    Owner,
+    Phase,
+    watch_background_work,
+    watch_failures,
+)
 from pytest_arena._process import replace_attribute
 from pytest_arena._process import seconds as now
 from pytest_arena.errors import ArenaError, causes, redact
@@ -30,11 +37,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from pytest_arena._app._apps import Message, Scope
-    from pytest_arena._owner import Owner
     from pytest_arena._values import CodeLine
-
-    # Returns the running test, None outside of tests.
-    FindHooks = Callable[[], "Hooks | None"]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -43,7 +46,7 @@ ACCEPTED = 101
 REFUSED = 403
 
 
-class Hooks(Protocol):
+class Hooks(Owner, ABC):
     """A test, whose methods are called around the start-up of the app and each request."""
 
     # Functions that call the app for a request, and may break it.
@@ -55,27 +58,35 @@ class Hooks(Protocol):
     # Exceptions that the app answered and did not expect.
     handled_traces: list[tuple[Request, TracebackException]]
 
-    @property
-    def owner(self) -> Owner | None:
-        """The test to which a request belongs."""
-
+    @abstractmethod
     def begin_lifespan(self) -> Request:
         """Return the record of a lifespan that begins."""
 
+    @abstractmethod
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client. Called in the client's loop."""
 
+    @abstractmethod
     def prepare_request(self) -> None:
         """Commit pending work before a request of a sync client. Called in the client's thread."""
 
+    @abstractmethod
     async def acommit_for_others(self) -> None:
         """Commit pending work before a request of a client that pytest-arena has not created."""
 
+    @abstractmethod
     def begin_request(self, request: Request) -> None:
         """Begin a request, in the app's task or thread."""
 
+    @abstractmethod
     def end_request(self, request: Request) -> None:
         """Note that the app has returned, and the client has a streamed answer of a WSGI app."""
+
+
+def hooks_now() -> Hooks | None:
+    """Return the test whose code pytest calls now, None outside of tests."""
+    owner = Phase.owner
+    return owner if isinstance(owner, Hooks) else None
 
 
 @dataclass(slots=True, eq=False)
@@ -101,14 +112,18 @@ class Sent:
 SENT: ContextVar[Sent | None] = ContextVar("arena: a client's call", default=None)
 
 
-def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
+def note_open_request(request: OpenRequest) -> None:
+    """Note an answer that the test reads while the app sends it."""
+    hooks = hooks_now()
+    if hooks is not None:
+        hooks.open_requests.append(request)
+
+
+def watch_requests(undo: ExitStack) -> None:
     """Call hooks around requests of all clients, and watch the work that requests begin.
 
-    The frameworks are wrapped when they are imported. This imports none of them.
-
-    Args:
-        undo: restores the classes when it is closed.
-        find_hooks: returns the running test, None outside of tests.
+    The frameworks are wrapped when they are imported. This imports none of them. ``undo`` restores
+    their classes.
     """
     watch_background_work(undo)
     watch_failures(undo)
@@ -116,19 +131,14 @@ def watch_requests(undo: ExitStack, find_hooks: FindHooks) -> None:
     def watch(name: str, module: object) -> None:
         kind = getattr(module, name)
         wrap = _observed_wsgi if name == "Flask" else observed
-        replace_attribute(undo, kind, "__call__", wrap(kind.__call__, find_hooks))
+        replace_attribute(undo, kind, "__call__", wrap(kind.__call__))
 
     for module, name in FRAMEWORKS.items():
         when_imported(module, functools.partial(watch, name))
 
 
-def observed(call: Any, find_hooks: FindHooks) -> Any:
-    """Return a function that calls an app, and records the request.
-
-    Args:
-        call: an app, or ``__call__`` of a framework's class.
-        find_hooks: returns the hooks to call. None records no request.
-    """
+def observed(call: Any) -> Any:
+    """Return a function that calls an app, or a framework's class, and records the request."""
 
     @functools.wraps(call, updated=())
     async def observing(*args: Any) -> None:
@@ -136,7 +146,7 @@ def observed(call: Any, find_hooks: FindHooks) -> Any:
         hooks = None
         # Code of a request or a lifespan that calls an app begins no other request.
         if scope["type"] != "lifespan" and REQUEST.get() is None:
-            hooks = find_hooks()
+            hooks = hooks_now()
         if hooks is None:
             await call(*args)
             return
@@ -168,11 +178,11 @@ def observed(call: Any, find_hooks: FindHooks) -> Any:
     return observing
 
 
-def _observed_wsgi(call: Any, find_hooks: FindHooks) -> Any:
+def _observed_wsgi(call: Any) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
         body: Iterable[bytes]
-        hooks = find_hooks() if REQUEST.get() is None else None
+        hooks = hooks_now() if REQUEST.get() is None else None
         if hooks is None:
             body = call(app, environ, start_response)
             return body
@@ -213,7 +223,7 @@ class _Entry:
     def answering(self) -> Iterator[None]:
         """Make the code of the block, and the work that it begins, a part of the request."""
         request = self.request
-        owner = OWNER.set(self.hooks.owner)
+        owner = OWNER.set(self.hooks)
         self.hooks.begin_request(request)
         token = REQUEST.set(request)
         try:

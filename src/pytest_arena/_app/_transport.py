@@ -13,7 +13,7 @@ from asyncio import (
 )
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._app._entry import is_disconnect
+from pytest_arena._app._entry import hooks_now, is_disconnect
 from pytest_arena._origin import user_line
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
@@ -68,7 +68,7 @@ class Transport:
                 fix='with test_client.websocket_connect("/chat") as websocket:\n'
                 "or any library's client, with the URL `live_server.url`",
             )
-        hooks = self._run.hooks
+        hooks = hooks_now()
         if hooks is not None:
             await hooks.aprepare_request()
         scope = self._scope(request)

@@ -27,7 +27,7 @@ from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import BEGIN, RUNS, start_live_server
 from pytest_arena._run._facade import Arena
-from pytest_arena._run._report import STORY, server_sections, users_trace
+from pytest_arena._run._report import STORY, app_error_sections, trace_of_error
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena.errors import ArenaError, ConfigError, redact
 
@@ -293,7 +293,7 @@ class LevelServer:
             except Exception as error:  # noqa: BLE001 - a seed may raise anything
                 text = str(error)
                 if not isinstance(error, ArenaError):
-                    text = users_trace(error)
+                    text = trace_of_error(error)
                 command.answer(500, {"error": redact(text)})
 
     def _run_command(self, command: Command) -> None:
@@ -311,7 +311,7 @@ class LevelServer:
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""
         test = self._run.current.running()
-        sections = server_sections(test, None)
+        sections = app_error_sections(test, None)
         sections += self._run.outputs()
         lines = story_lines(story_parts(test, None))
         if lines:

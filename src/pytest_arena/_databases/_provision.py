@@ -15,7 +15,6 @@ from pytest_arena._databases._template import (
     Store,
     warn_of_drift,
 )
-from pytest_arena._owner import Owner
 from pytest_arena._process import seconds
 from pytest_arena._product import Held, Isolation
 from pytest_arena._values import Stage
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
+    from pytest_arena._owner import Owner
     from pytest_arena._product import BuildTarget, Database, Product
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -45,27 +45,21 @@ Content = dict[str, str]
 # Not frozen, because each test creates a level. A frozen dataclass takes twice as long to create.
 @dataclass(slots=True, eq=False)
 class Level:
-    """The lifetime of a test, an example or a wider fixture. Its end restores all databases.
+    """The lifetime of a test or a wide fixture. Its end restores all databases."""
 
-    ``serial`` is the number of a test or an example, negative for a wider fixture. The gate records
-    it for each checkout.
-    """
-
-    owner: object
-    name: str
-    serial: int = 0
+    owner: Owner
     stage: Stage = Stage.SEEDED
     isolation: str = "auto"  # the value of the test's marker
 
     @property
-    def is_idle(self) -> bool:
-        """Whether the level is between the set-up and the tear-down of its fixture."""
-        return isinstance(self.owner, Owner) and self.owner.is_idle
+    def name(self) -> str:
+        """The name of the test or the fixture."""
+        return self.owner.name
 
     @property
     def is_test(self) -> bool:
-        """Whether the level belongs to a test or an example."""
-        return self.serial > 0
+        """Whether the level belongs to a test."""
+        return self.owner.is_test
 
 
 class Provision:

@@ -213,7 +213,7 @@ class Databases:
         return any(file in url for url in self.known.exported)
 
     def serial(self) -> int:
-        """Return the serial of the level in use, 0 without a level.
+        """Return the serial of the level on top, to which writes belong. 0 without a level.
 
         It is 0 in a build, so that a connection of a builder is no leak of the test.
         """
@@ -221,18 +221,7 @@ class Databases:
             return 0
         if running_build() is not None:
             return 0
-        return self.level_in_use().serial
-
-    def level_in_use(self) -> Level:
-        """Return the level of the code that runs now: the highest one that is not idle.
-
-        If a test writes before it requests a wide fixture, the fixture's idle level is above the
-        test's level.
-        """
-        for level in reversed(self.levels):
-            if not level.is_idle:
-                return level
-        return self.levels[-1]
+        return self.levels[-1].owner.serial
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the requested databases on servers, and the logins that engines name, by user."""
@@ -286,7 +275,7 @@ class Databases:
         if database.key.kind != "memory":
             return False
         engines = known_engines.on(database)
-        if any(engine.level != level.serial for engine in engines):
+        if any(engine.level != level.owner.serial for engine in engines):
             return False
         for engine in engines:
             engine.is_disposed = True  # a cache may keep what no later test uses

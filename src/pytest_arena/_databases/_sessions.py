@@ -369,11 +369,6 @@ class Engines:
         self._databases.note_published(database.key)
         return url
 
-    def shown_url(self, database: Database) -> str:
-        """Return the file or URL of a database, for a command line."""
-        url = self._url(database).set(drivername=database.product.name, password=None)
-        return database.file or url.render_as_string()
-
     def engine(self, database: Database) -> Engine | AsyncEngine:
         """Return an engine on a database, async if the app's engine is."""
         return self._engine_on(database, is_async=database.dialect.is_async)

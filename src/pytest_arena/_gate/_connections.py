@@ -497,14 +497,11 @@ def unflushed_by_tests() -> list[str]:
     return lines
 
 
-def left_in_sessions_of_tests(request: Request) -> list[CodeLine | None]:
-    """Return the lines of a request that have changed a session of the test without a commit."""
-    lines = []
-    for session in sessions_in_use():
-        record = record_of(session)
+def has_written_in_foreign_session(request: Request) -> bool:
+    """Return whether a request has changed a session of the test and has not committed it."""
+    for record in map(record_of, sessions_in_use()):
+        is_foreign = record.request is not request
         uncommitted = record.uncommitted
-        if uncommitted is None or uncommitted.request is not request:
-            continue
-        if record.request is not request:
-            lines.append(uncommitted.line)
-    return lines
+        if is_foreign and uncommitted is not None and uncommitted.request is request:
+            return True
+    return False

@@ -17,6 +17,7 @@ from pytest_arena._app._apps import (
 )
 from pytest_arena._app._clients import open_async_client, open_test_client
 from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._owner import Phase, WideFixture
 from pytest_arena.errors import ConfigError, LifespanError
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Apps:
     def __init__(self, config: Config, current: Current) -> None:
         self._config = config
         self._current = current
-        self.named: object = None  # the object that `arena_app` names
-        # `named` again if it is a factory. Checked once, because the check costs 50 µs.
+        self.app_of_option: object = None  # the object that `arena_app` names
+        # `app_of_option` again if it is a factory. Checked once, because the check costs 50 µs.
         self.factory: object = None
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         self._login: Callable[..., Any] | None = None
@@ -61,13 +62,15 @@ class Apps:
         """
         path = self._config.app
         if path:
-            self.named = load_attribute(
+            self.app_of_option = load_attribute(
                 path,
                 option="arena_app",
                 source=self._config.place("app"),
             )
-            self.factory = self.named if check_app(self.named, path) else None
-            self._is_asgi = self.factory is None and not is_wsgi(self.named)
+            self.factory = (
+                self.app_of_option if check_app(self.app_of_option, path) else None
+            )
+            self._is_asgi = self.factory is None and not is_wsgi(self.app_of_option)
         if self._config.login:
             self._login = load_function(
                 self._config.login,
@@ -81,21 +84,18 @@ class Apps:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
         if test is not None:
-            self.try_fixture(test)
+            self.try_fixture(test, test.request)
             if not test.app_runs:
-                self.use(self.build(), test)
+                test.app_runs.append(self._begin(self.build()))
             return test.app_runs[-1]
-        owner = self._current.owner()
+        owner = Phase.owner
         if owner not in self.wide_runs:
             app: Any = None
-            if self._config.lifespan == "session":
+            if self._config.lifespan == "session" and isinstance(owner, WideFixture):
                 # No client may have needed the lifespan yet.
-                for fixture in self._current.being_set_up:
-                    fixture.getfixturevalue("arena_lifespan")
-                    app = self.fixture_app
-            if app is None:
-                app = self.build()
-            self.wide_runs[owner] = self._begin(app, self._current.on_top)
+                owner.getfixturevalue("arena_lifespan")
+                app = self.fixture_app
+            self.wide_runs[owner] = self._begin(app or self.build())
         return self.wide_runs[owner]
 
     def build(self) -> ASGIApp:
@@ -113,20 +113,33 @@ class Apps:
             )
         if self.factory is not None:
             return build_app(self.factory)
-        return self.named  # type: ignore[return-value]  # `check_app` has checked it
+        return self.app_of_option  # type: ignore[return-value]  # `check_app` has checked it
 
     def state(self) -> AppState:
         """Record the present state of the named app, and of the apps that outlive a test."""
-        return AppState(self.named)
+        return AppState(self.app_of_option)
 
-    def use(self, app: ASGIApp, test: RunningTest) -> None:
-        """Let the clients of a test talk to this app."""
-        test.app_runs.append(self._begin(app, lambda: test))
+    def use(self, app: ASGIApp, test: RunningTest) -> AppRun:
+        """Let the clients of a test talk to this app, unless the test has one."""
+        if not test.app_runs:
+            if self._config.lifespan == "session" and test.request:
+                test.request.getfixturevalue("arena_lifespan")
+            test.app_runs.append(self._begin(app))
+        return test.app_runs[-1]
 
-    def try_fixture(self, test: RunningTest) -> None:
-        """Create the app of a test by the fixture `arena_app`, unless that needs the app itself."""
-        if not (test.app_runs or self._is_in_fixture):
-            test.try_app()
+    def try_fixture(self, test: RunningTest, request: Any) -> None:
+        """Create the app of a test by the fixture `arena_app`, if the test has none.
+
+        Do nothing if `arena_app` fails, or needs the fixture that pytest is setting up. Then a
+        client creates the app later, or reports the failure.
+        """
+        if test.app_runs or self._is_in_fixture or not request:
+            return
+        try:
+            self.use(request.getfixturevalue("arena_app"), test)
+        except (ConfigError, LookupError):
+            # pytest would keep the fixture that a failed override has requested.
+            getattr(request, "_fixture_defs", {}).pop("arena_app", None)
 
     @contextmanager
     def in_fixture(self) -> Iterator[None]:
@@ -156,14 +169,17 @@ class Apps:
         test = self._current.on_top()
         if test is None:
             return dict(options)
-        return {**test.client_options(), **options}
+        if test.request:
+            # The session fixture `arena` cannot request the function fixture `client_options`.
+            options = {**test.request.getfixturevalue("client_options"), **options}
+        return dict(options)
 
     def current_run(self) -> AppRun | None:
         """Return the run that answers a request by a socket, None between two tests."""
         test = self._current.test
         if test is None or test.settled:
             return None
-        return self.wide_runs.get(self._current.owner()) or self.running()
+        return self.wide_runs.get(Phase.owner) or self.running()
 
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""
@@ -181,15 +197,12 @@ class Apps:
             )
         return self.live
 
-    def _begin(
-        self, app: ASGIApp, find_hooks: Callable[[], RunningTest | None]
-    ) -> AppRun:
+    def _begin(self, app: ASGIApp) -> AppRun:
         # `as_asgi` takes time, and the named app is known to be an ASGI app.
-        if app is not self.named or not self._is_asgi:
+        if app is not self.app_of_option or not self._is_asgi:
             app = as_asgi(app)
         return AppRun(
             app,
-            find_hooks=find_hooks,
             lifespan=self._config.lifespan == "on",
             login=self._login,
             login_path=self._config.login,

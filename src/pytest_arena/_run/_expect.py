@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pytest_arena._changes import Changes, shown_in
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
+from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena._values import counted
 from pytest_arena.errors import IsolationError
 from pytest_arena.warnings import LateWorkWarning
@@ -150,35 +151,28 @@ _MOST = 20  # rows of a table in a message
 def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[str]:
     """Yield a line for each unexpected row of a table, and each expectation with missing rows.
 
-    Each row counts for one expectation. The expectation with the fewest spare rows gets its rows
-    first.
+    Each row counts for one expectation. The one with the fewest spare rows gets its rows first.
     """
-    rows = list(changes)
-    free = set(range(len(rows)))
-    matching: dict[int, set[int]] = {}
-    for number, part in enumerate(expected.parts):
-        matching[number] = {place for place in free if part.matches(rows[place])}
-    missing = {}
-    while matching:
-        spare = {
-            number: len(places & free) - expected.parts[number].number
-            for number, places in matching.items()
-        }
-        number = min(spare, key=lambda number: spare[number])
-        wanted = expected.parts[number].number
-        taken = sorted(matching.pop(number) & free)[:wanted]
-        free.difference_update(taken)
-        missing[number] = wanted - len(taken)
-    unexpected = [rows[place] for place in sorted(free)]
+
+    def spare(part: ExpectedRows) -> int:
+        return sum(map(part.matches, changes)) - part.number
+
+    unexpected = list(changes)
+    missing = []
+    for part in sorted(expected.parts, key=spare):
+        found = list(filter(part.matches, unexpected))[: part.number]
+        unexpected = [
+            row for row in unexpected if not any(row is each for each in found)
+        ]
+        if len(found) < part.number:
+            why = _why_missing(part, list(changes), len(found))
+            missing.append(f"  missing:    {name}: {part.text()}{why}")
     for row in unexpected[:_MOST]:
         yield f"  unexpected: {row}"
     more = len(unexpected) - _MOST
     if more > 0:
         yield f"  unexpected: … {more:,} rows of {name} more"
-    for number, part in enumerate(expected.parts):
-        if missing[number]:
-            why = _why_missing(part, rows, part.number - missing[number])
-            yield f"  missing:    {name}: {part.text()}{why}"
+    yield from missing
 
 
 def _why_missing(part: ExpectedRows, rows: list[Change], number: int) -> str:
@@ -216,9 +210,10 @@ class ExpectedChanges:
         lines: list[CodeLine | str] = []
         test = self.run.current.test
         if test is not None and running_loop() is not None:
-            test.owner.settled(0)  # a plain `with` in an async test cannot wait
+            # A plain `with` in an async test cannot wait.
+            refuse_unfinished(test.wait_for_work(0), 0)
         elif test is not None:
-            lines = test.owner.wait_for_work()
+            lines = test.wait_for_work()
         self._check(lines)
 
     async def __aenter__(self) -> Self:
@@ -230,7 +225,7 @@ class ExpectedChanges:
             return
         await acommit(self.run)
         test = self.run.current.test
-        self._check(await test.owner.await_work() if test is not None else [])
+        self._check(await test.await_work() if test is not None else [])
 
     def _opened(self) -> Self:
         database = self.run.database(self.database)
@@ -281,7 +276,7 @@ def changes_between(database: Database, since: object, until: object) -> Changes
     """Return what has changed in a database between two moments of its isolation.
 
     Raises:
-        IsolationError: pytest-arena has not kept all rows that a wider fixture wrote.
+        IsolationError: pytest-arena has not kept all rows that a wide fixture wrote.
     """
     isolation = database.isolation
     rows = isolation.rows_changed(since, until) if isolation is not None else []
@@ -289,7 +284,7 @@ def changes_between(database: Database, since: object, until: object) -> Changes
     if changes.counts_more:
         raise IsolationError(
             f"not all changed rows of {database.name} are known: {changes.counted()}",
-            why="a wider fixture changed the schema. pytest-arena kept only some of the rows that "
+            why="a wide fixture changed the schema. pytest-arena kept only some of the rows that "
             "it wrote before this test",
             cause=str(user_line() or "arena.changes()"),
             fix="arena.changes()   in the set-up of that fixture, or create the tables by "

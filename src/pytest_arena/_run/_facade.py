@@ -19,8 +19,7 @@ from pytest_arena._run._expect import (
     commit,
     statements_of,
 )
-from pytest_arena._run._faults import Fault
-from pytest_arena._values import counted
+from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena.errors import (
     IsolationError,
     RefusedError,
@@ -70,7 +69,7 @@ class Arena(Generic[S]):
     """The test's database and app, from fixtures of any scope.
 
     The plugin creates it: ask for the fixture ``arena``. Its methods work on the test's data. In
-    the set-up of a wider fixture they work on that fixture's data.
+    the set-up of a wide fixture they work on that fixture's data.
 
     For a type checker ``Arena.session()`` returns an ``AsyncSession``, and
     ``Arena[Session].session()`` a ``Session``. Name SQLModel's session if the app uses it.
@@ -157,7 +156,7 @@ class Arena(Generic[S]):
         test = self._run.current.on_top()  # a wide fixture closes its sessions itself
         sessions = test.sessions if test else Sessions()
         if test is not None and test.starts_app:
-            self._run.apps.try_fixture(test)
+            self._run.apps.try_fixture(test, test.request)
         wants_async = running_loop() is not None
         session = self._run.engines.open_session(
             sessions,
@@ -226,7 +225,7 @@ class Arena(Generic[S]):
         if running_loop() is not None:
             return _asettled(test, patience)
         test.sessions.commit_sync_sessions()
-        test.owner.settled(patience)
+        refuse_unfinished(test.wait_for_work(patience), patience)
         return _Settled()
 
     def process(
@@ -280,9 +279,10 @@ class Arena(Generic[S]):
         """Return the changes of the test, or of one request, row by row.
 
         Without a request these are the changes of the test and its function fixtures so far. In
-        the set-up of a wider fixture they are the fixture's changes. pytest-arena first commits
+        the set-up of a wide fixture they are the fixture's changes. pytest-arena first commits
         pending work of ``db_session``. ``request`` is one of ``arena.requests``, its index there,
-        or a response of a client. Requests that ran at the same time have one set of changes.
+        or a response of a client of pytest-arena. Requests that ran at the same time have one set
+        of changes.
 
         Changes by other connections and processes count, too, if they are committed. Cost: with
         ``undo`` one query and the changed rows. With ``copy`` and ``clone`` pytest-arena reads the
@@ -299,7 +299,7 @@ class Arena(Generic[S]):
         Raises:
             PendingWorkError: in an async test, ``db_session`` has pending work.
             IsolationError: the isolation, or the size of the database, does not allow the changes
-                of one request. Or a wider fixture changed the schema, and pytest-arena has not kept
+                of one request. Or a wide fixture changed the schema, and pytest-arena has not kept
                 all rows that it wrote.
             ConfigError: no database has this name.
         """
@@ -379,24 +379,6 @@ class Arena(Generic[S]):
         """
         return StatementLimit(self._run, count)
 
-    def fault(self, kind: str, *, at: int = 0) -> Fault:
-        """Break one request of a block. It is the first, or the one of this number from 0.
-
-        Websockets count, and their commits can fail. Logins do not count. The kinds are:
-
-        - ``500``: the app is not called, and the answer is an error.
-        - ``wrong``: each value of a JSON answer is another one of its type. An answer that is no
-          JSON has no body.
-        - ``empty``: a JSON answer is an empty object, list or text.
-        - ``more``: each list of a JSON answer has its items twice.
-        - ``commit``: each commit of the app's engines raises SQLAlchemy's ``OperationalError``.
-
-        Raises:
-            AssertionError: at the end of the block, if nothing was broken.
-            ValueError: there is no such kind.
-        """
-        return Fault(self._run.faults, kind, at)
-
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:
         """Assert that pytest-arena refuses a call in this block, also if the app catches the error.
@@ -429,86 +411,56 @@ class Arena(Generic[S]):
         return [error for error in errors if isinstance(error, RefusedError)]
 
 
-def _changes_of(run: ArenaRun, request: object, database: Database) -> Changes:
-    """Return the changes of a request.
+def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
+    """Return the changes of a request: its index, its record or the response of our client.
 
     Raises:
         IsolationError: the moments around the request are unknown.
+        ValueError: the test made no such request.
     """
+    records = [request]
+    if isinstance(request, int):
+        records = [run.ledger.requests[request]]
+    elif hasattr(request, "status_code"):
+        answers = [
+            *getattr(request, "history", ()),
+            request,
+        ]  # with the redirects before it
+        records = [getattr(each, "extensions", {}).get("arena") for each in answers]
     test = run.current.running()
-    records = _records_of(request, run.ledger.requests)
-    first, turn = (test.turn_of(record) for record in (records[0], records[-1]))
-    if first is None or turn is None:
-        raise ValueError(f"{records[0].shown} is no request of this test")
-    before, after = first.before, turn.after
-    if before is None:
-        why = "pytest-arena keeps only the changes of the last hundred requests"
-        raise _not_known(records[0], database, why)
-    moments = [before] if after is None else [before, after]
-    levels = tuple(run.databases.levels)
-    if any(moment.levels != levels for moment in moments):
-        why = "the request belongs to a wider fixture"
-        raise _not_known(records[0], database, why)
-    if not all(moment.knows(database) for moment in moments):
-        isolation = database.isolation.name if database.isolation else "this isolation"
-        why = (
-            f"with {isolation} pytest-arena read nothing at that time: the database did not "
-            "answer, or each request would have had to read all of it"
+    first = test.turn_of(records[0])
+    last = test.turn_of(records[-1])
+    if first is None or last is None:
+        raise ValueError(
+            "not a request of this test by a client of pytest-arena: pass its index, such as "
+            "arena.changes(-1)"
         )
-        raise _not_known(records[0], database, why)
+    before, after = first.before, last.after
+    moments = list(filter(None, (before, after)))
+    levels = tuple(run.databases.levels)
+    why = ""
+    if before is None:
+        why = "pytest-arena keeps only the changes of the last forty requests"
+    elif any(moment.levels != levels for moment in moments):
+        why = "the request belongs to a wide fixture"
+    elif not all(moment.knows(database) for moment in moments):
+        why = "its isolation would have to read the whole database at each request"
+    if before is None or why:
+        raise IsolationError(
+            f"{records[0].shown}: the changes of this request in {database.name} are not known",
+            why=why,
+            cause=str(user_line() or "arena.changes(request)"),
+            fix="with arena.expect_changes(...):   around the request",
+        )
     if after is not None and database not in after.times:
         return Changes.of([])  # it did not exist yet
     until = after.times.get(database) if after is not None else None
     return changes_between(database, before.times.get(database), until)
 
 
-def _records_of(request: Any, requests: list[Request]) -> list[Request]:
-    """Return the records of a request of the test: its number, its record or its response.
-
-    A response has the requests of the redirects before it, too.
-
-    Raises:
-        ValueError: the test made no such request, or several that could be the response's.
-    """
-    if isinstance(request, int):
-        return [requests[request]]
-    if not hasattr(request, "status_code"):
-        return [request]
-    return [
-        _record_of(response, requests)
-        for response in (*getattr(request, "history", ()), request)
-    ]
-
-
-def _record_of(response: Any, requests: list[Request]) -> Request:
-    attached: Request | None = getattr(response, "extensions", {}).get("arena")
-    if attached is not None:
-        return attached
-    sent = response.request
-    path = getattr(sent, "path", None) or sent.url.path
-    found = [
-        each for each in requests if (each.method, each.path) == (sent.method, path)
-    ]
-    if len(found) != 1:
-        raise ValueError(
-            f"{sent.method} {path} was sent {counted(len(found), 'time')} in this test: name the "
-            "request by its number, such as arena.changes(-1)"
-        )
-    return found[0]
-
-
-def _not_known(record: Request, database: Database, why: str) -> IsolationError:
-    return IsolationError(
-        f"{record.shown}: the changes of this request in {database.name} are not known",
-        why=why,
-        cause=str(user_line() or "arena.changes(request)"),
-        fix="with arena.expect_changes(...):   around the request",
-    )
-
-
 async def _asettled(test: RunningTest, patience: float) -> None:
     await test.sessions.acommit()
-    await test.owner.asettled(patience)
+    refuse_unfinished(await test.await_work(patience), patience)
 
 
 class _Settled:

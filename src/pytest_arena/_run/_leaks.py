@@ -5,16 +5,15 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from asyncio import all_tasks, current_task, run_coroutine_threadsafe
+from asyncio import all_tasks, current_task
 from asyncio import wait as wait_for_tasks
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy.ext.asyncio import async_session
-from sqlalchemy.orm import scoped_session
 
-from pytest_arena._app._entry import in_one_line
+from pytest_arena._app._entry import Hooks, in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._gate._connections import (
     held_by_sessions,
@@ -25,9 +24,7 @@ from pytest_arena._gate._connections import (
 from pytest_arena._origin import (
     OUR_TASK,
     REQUEST,
-    line_of,
     line_of_coroutine,
-    users_frames,
 )
 from pytest_arena._owner import (
     JOBS,
@@ -43,7 +40,6 @@ from pytest_arena._process import (
     alive,
     async_rest,
     context_of,
-    innermost_frames,
     rest,
     running_loop,
     seconds,
@@ -70,9 +66,6 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 
 _STEP = 0.0002  # seconds between two looks
 
-# The passes for which each wait in a loop lets it run first. A due callback may begin a task.
-_PASSES = 2
-
 _MOST_LINES = 4
 
 
@@ -81,13 +74,13 @@ def lines_of_error(lines: Iterable[object]) -> str:
     return "\n".join(sorted(set(map(str, lines)))[:_MOST_LINES])
 
 
-class TestOwner(Owner):
+class TestOwner(Hooks):
     """A test, with the work that its requests begin and that runs after their answers.
 
     These are tasks in the loops in which the app answers, the user's threads, and jobs of pools.
     """
 
-    def __init__(self, name: str, serial: int, patience: float) -> None:
+    def __init__(self, name: str, serial: int, patience: float, tasks: Tasks) -> None:
         advice = (
             "join the thread, await the job or the task, or wait for the queue (await "
             "queue.join()), before that test ends"
@@ -98,23 +91,14 @@ class TestOwner(Owner):
         # The errors of its tasks and callbacks that no code has retrieved, with their lines.
         self.failures: dict[str, CodeLine | None] = {}
         self.patience = patience  # seconds
-        # The loops in which the app has answered.
-        self._loops: WeakSet[AbstractEventLoop] = WeakSet()
-
-    def note_request(self) -> None:
-        """Note that the app is about to answer a request here."""
-        loop = running_loop()
-        if loop is not None:
-            self._loops.add(loop)
+        self.failed = False
+        self._tasks = tasks
+        # Whether a request may have begun work for which no one has waited.
+        self.may_have_late_work = False
 
     def note_failure(self, error: Exception) -> None:
         """Note an error that a task or a callback of this work has raised."""
         self.failures[in_one_line(error)] = blame(error)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the app answered a request, or a thread or a pool got work."""
-        return bool(self._loops or self._jobs())
 
     def _jobs(self) -> list[Job]:
         """Return the unfinished threads and jobs of this test's requests."""
@@ -124,25 +108,19 @@ class TestOwner(Owner):
                 jobs.append(job)
         return jobs
 
-    def unfinished(self) -> list[CodeLine | str]:
+    def unfinished_work(self) -> list[CodeLine | str]:
         """Return the lines of the requests' tasks, threads and jobs that still run, each once."""
         # Look at jobs before and after the tasks, because a task may begin a job and end in
         # between.
         jobs = self._jobs()
         lines: list[CodeLine | str] = []
         this_task = current_task() if running_loop() else None
-        for loop in alive(self._loops):
-            for task in () if loop.is_closed() else all_tasks(loop):
+        for loop in self._tasks.loops():
+            for task in all_tasks(loop):
                 if task is not this_task and self._is_of_request(task):
                     lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
         jobs += self._jobs()
-        stacks = innermost_frames() if jobs else {}
-        for job in dict.fromkeys(jobs):
-            begun_at = JOBS.get(job)
-            if begun_at is not None:
-                frames = users_frames(stacks.get(job.thread))
-                innermost = frames[0] if frames else None
-                lines.append(line_of(innermost) or begun_at)
+        lines += filter(None, map(JOBS.get, jobs))  # of the code that has begun them
         return list(dict.fromkeys(lines))
 
     def _is_of_request(self, task: AnyTask) -> bool:
@@ -160,19 +138,13 @@ class TestOwner(Owner):
             if line not in self.cut_off:
                 self.cut_off.append(line)
 
-    def end_work(self) -> None:
-        """End this work with its test: cancel its queued jobs, and refuse it connections."""
-        self.end()
-        for job in self._jobs():
-            job.cancel()
-
     # Waits. Each returns the lines of the work that still runs after its time.
 
     def wait_for_work(self, patience: float | None = None) -> list[CodeLine | str]:
         """Wait until no work runs, by default for at most ``arena_settle`` seconds."""
         end = seconds() + (self.patience if patience is None else patience)
         while True:
-            lines = self.unfinished()
+            lines = self.unfinished_work()
             if not lines or seconds() >= end:
                 return lines
             rest(_STEP)
@@ -180,33 +152,21 @@ class TestOwner(Owner):
     async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:
         """Wait in a loop like `wait_for_work`."""
         end = seconds() + (self.patience if patience is None else patience)
-        while self.has_begun:
-            for _ in range(_PASSES):
-                await async_rest(0)
-            lines = self.unfinished()
+        while self.may_have_late_work:
+            await async_rest(0)
+            lines = self.unfinished_work()
             if not lines or seconds() >= end:
                 return lines
             rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
         return []
 
-    def settled(self, patience: float) -> None:
-        """Wait until the work of each line is done.
 
-        Raises:
-            LateWorkError: work still ran after ``patience`` seconds.
-        """
-        for loop in alive(self._loops):
-            if loop.is_running() and loop is not running_loop():
-                passes = run_coroutine_threadsafe(_let_pass(), loop)
-                passes.result(patience)
-        _refuse_unfinished(self.wait_for_work(patience), patience)
+def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
+    """Refuse work that still runs after a wait.
 
-    async def asettled(self, patience: float) -> None:
-        """Wait in a loop like `settled`."""
-        _refuse_unfinished(await self.await_work(patience), patience)
-
-
-def _refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
+    Raises:
+        LateWorkError: there are lines of such work.
+    """
     if lines:
         longer = max(60, patience * 2)
         raise LateWorkError(
@@ -216,11 +176,6 @@ def _refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
             fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
             f"not wait for it. For slow work: arena.settled({longer:g})",
         )
-
-
-async def _let_pass() -> None:
-    for _ in range(_PASSES):
-        await async_rest(0)
 
 
 # The functions of tasks that libraries start and that may outlive a request. SQLAlchemy closes a
@@ -257,11 +212,6 @@ class Tasks:
     def __init__(self) -> None:
         self._threads: WeakKeyDictionary[AbstractEventLoop, int] = WeakKeyDictionary()
 
-    @property
-    def has_loops(self) -> bool:
-        """Whether pytest-arena has seen a loop that exists."""
-        return bool(self._threads)
-
     def record_loop(self, loop: AbstractEventLoop | None = None) -> None:
         """Record this loop, or the running loop. Do nothing if no asyncio loop runs."""
         loop = loop or running_loop()
@@ -274,24 +224,26 @@ class Tasks:
             loop.call_soon(loop.stop)
             loop.run_forever()
 
+    def loops(self) -> list[AbstractEventLoop]:
+        """Return the open loops of all threads."""
+        return [loop for loop in alive(self._threads) if not loop.is_closed()]
+
     def _idle_loops(self) -> list[AbstractEventLoop]:
         """Return the open loops of this thread, none if a loop runs in it."""
         if running_loop() is not None:
             return []
         here = threading.get_ident()
-        idle = []
-        for loop in alive(self._threads):
-            if loop.is_closed():
-                self._threads.pop(loop, None)
-            elif self._threads.get(loop) == here:
-                idle.append(loop)
-        return idle
+        return [loop for loop in self.loops() if self._threads.get(loop) == here]
 
-    def end(self) -> list[CodeLine | str]:
-        """Cancel the tasks that still run in idle loops. Return a line for each."""
+    def end(self, owner: Owner) -> list[CodeLine | str]:
+        """Cancel the tasks of a test that still run in idle loops. Return a line for each."""
         lines: list[CodeLine | str] = []
         for loop in self._idle_loops():
-            unfinished = self._unfinished(loop)
+            unfinished = [
+                task
+                for task in all_tasks(loop)
+                if owner_of(task) is owner and is_users_task(task)
+            ]
             for task in unfinished:
                 line = line_of_coroutine(task.get_coro())
                 lines.append(line or task.get_name())
@@ -302,38 +254,28 @@ class Tasks:
                 )
         return lines
 
-    def _unfinished(self, loop: AbstractEventLoop) -> list[AnyTask]:
-        unfinished = []
-        for task in all_tasks(loop):
-            owner = owner_of(task)
-            if owner is not None and owner.is_test and is_users_task(task):
-                unfinished.append(task)
-        return unfinished
-
 
 # Connections, transactions and sessions.
 
 
-def end_connections_of_test(
-    gate: Gate, ledger: Ledger, owner: Owner, *, has_failed: bool
-) -> None:
+def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None:
     """Roll back what a test has begun, and close the connections that it has not returned.
 
     An idle connection is a warning, unless the test has failed. A transaction that the test has
-    begun in a session of a wider fixture is rolled back without a report.
+    begun in a session of a wide fixture is rolled back without a report.
 
     Raises:
         ConnectionLeak: the test left a transaction.
     """
-    registry = gate.registry
-    if not (registry.checked_out() or registry.has_raw):
+    if not (gate.registry.checked_out() or gate.registry.has_raw):
         return
-    leaks = _leaks_of(gate, owner)
+    leaks = _leaks_of(gate)
+    own = [leak for leak in leaks if leak.owner is test]
     # This may also end a connection in the app's state, because that state is restored later.
-    gate.end_raw(owner.serial)
-    transactions = [leak for leak in leaks if leak.in_transaction]
+    gate.end_raw(test.serial)
+    transactions = [leak for leak in own if leak.in_transaction]
     error = _leak_error(transactions) if transactions else None
-    for leak in leaks if error is None and not has_failed else ():
+    for leak in own if error is None and not test.failed else ():
         ledger.warn(
             LeakWarning,
             "the test ended with a connection that was not returned to its pool, and "
@@ -341,80 +283,76 @@ def end_connections_of_test(
             cause=_line_to_blame(leak),
             fix=_CLOSE_IT,
         )
+    for leak in leaks:
+        if leak.owner is not None and leak.owner is not test:
+            ledger.warn(
+                LateWorkWarning,
+                f"a thread of {leak.owner.name} still used a connection, which pytest-arena closed",
+                cause=_line_to_blame(leak),
+                fix=leak.owner.advice,
+            )
+    _close(leaks)
+    _roll_back_others(gate, test.serial)
+    if error is not None and not test.failed:  # its own error says more
+        raise error
+
+
+def end_connections_of_fixture(gate: Gate) -> None:
+    """Close the connections that a wide fixture, which is over, has not returned."""
+    _close(_leaks_of(gate))
+
+
+def _close(leaks: list[PooledConnection]) -> None:
     sessions = sessions_on(leaks)
     # Otherwise the pools lack these connections, and the collector warns in a later test.
     end_transactions(leaks, closes_connections=True)
     for session in sessions:  # they do not notice that the connection was closed
         with suppress(Exception):  # a thread of the test uses the session
             session.reset()
-    _end_late_connections(gate, ledger, owner)
-    _roll_back_others(gate, owner.serial)
-    if error is not None:
-        raise error
 
 
-def _leaks_of(gate: Gate, owner: Owner) -> list[PooledConnection]:
-    """Return the connections that a test has not returned, or has left in a transaction.
-
-    A connection that a session of a wider fixture holds is no leak of the test.
-    """
-    leaks = _checkouts_of(gate, owner)
+def _leaks_of(gate: Gate) -> list[PooledConnection]:
+    """Return the connections that owners that are over have not returned."""
+    leaks = _unreturned(gate)
     if leaks and not any(leak.in_transaction for leak in leaks):
         _remove_session_of_flask()
     if leaks:
         # A connection in a reference cycle is no leak: the collector returns it to its pool.
         gc.collect()
-        leaks = _checkouts_of(gate, owner)
-    return leaks
-
-
-def _checkouts_of(gate: Gate, owner: Owner) -> list[PooledConnection]:
-    checkouts = []
-    for checkout in gate.registry.checked_out():
-        # An idle connection that reaches no database of the tests blocks no test.
-        is_in_way = checkout.in_transaction or checkout.usage
-        if checkout.owner is owner and is_in_way:
-            checkouts.append(checkout)
-    if not checkouts:
+    leaks = _unreturned(gate)
+    if not leaks:
         return []
+    # A session of a wide fixture may keep the connection that it has checked out in a test.
     held = gate.registry.held_by_others()
-    return [checkout for checkout in checkouts if checkout not in held]
+    return [leak for leak in leaks if leak not in held]
 
 
 def _remove_session_of_flask() -> None:
     """Remove Flask-SQLAlchemy's session of an app context that outlives the test.
 
-    Flask removes it when the context ends. A session of a wider fixture stays.
+    Flask removes it when the context ends. A session of a wide fixture stays.
     """
     flask = sys.modules.get("flask")
     if flask is None or not flask.has_app_context():
         return
     extension = flask.current_app.extensions.get("sqlalchemy")
     sessions = getattr(extension, "session", None)
-    if not isinstance(sessions, scoped_session):
-        return
-    if not outlives_tests(record_of(sessions()).owner):
+    if sessions is not None and not outlives_tests(record_of(sessions()).owner):
         sessions.remove()
 
 
-def _end_late_connections(gate: Gate, ledger: Ledger, test: Owner) -> None:
-    """Close the connections that threads keep after the end of a lifespan or an earlier test."""
-    late = []
+def _unreturned(gate: Gate) -> list[PooledConnection]:
+    unreturned = []
     for checkout in gate.registry.checked_out():
-        owner = checkout.owner
-        if owner is not None and owner.is_over and owner is not test:
-            late.append(checkout)
-            ledger.warn(
-                LateWorkWarning,
-                f"a thread of {owner.name} still used a connection, which pytest-arena closed",
-                cause=_line_to_blame(checkout),
-                fix=owner.advice,
-            )
-    end_transactions(late, closes_connections=True)
+        # An idle connection that reaches no database of the tests blocks no test.
+        is_in_way = checkout.in_transaction or checkout.usage
+        if checkout.owner is not None and checkout.owner.is_over and is_in_way:
+            unreturned.append(checkout)
+    return unreturned
 
 
 def _roll_back_others(gate: Gate, serial: int) -> None:
-    """Roll back what a test has begun in sessions and connections of wider fixtures."""
+    """Roll back what a test has begun in sessions and connections of wide fixtures."""
     checkouts = []
     for checkout in gate.registry.checked_out():
         is_writing = checkout.in_transaction and checkout.has_begun_in(serial)
@@ -435,12 +373,6 @@ def _roll_back_others(gate: Gate, serial: int) -> None:
             session.rollback()
 
 
-def open_transactions(gate: Gate) -> list[PooledConnection]:
-    """Return the checked-out connections that have begun to write."""
-    checkouts = gate.registry.checked_out()
-    return [checkout for checkout in checkouts if checkout.in_transaction]
-
-
 def end_transactions(
     leaks: Iterable[PooledConnection], *, closes_connections: bool = False
 ) -> None:
@@ -457,17 +389,6 @@ def end_transactions(
             leak.proxied.invalidate()
         if leak.entry is not None:
             leak.entry.invalidate(soft=True)
-
-
-def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
-    """Close the connections that tasks and threads of a wider fixture keep after its tear-down."""
-    checkouts = gate.registry.checked_out()
-    left = [
-        checkout
-        for checkout in checkouts
-        if checkout.owner is fixture and checkout.is_in_background
-    ]
-    end_transactions(left, closes_connections=True)
 
 
 def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
@@ -497,7 +418,7 @@ def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
 
 
 def _empty_session(session: Session) -> None:
-    """Reset a session that no wider fixture has made. Else undo the changes of its instances."""
+    """Reset a session that no wide fixture has made. Else undo the changes of its instances."""
     has_connection = any(held is session for held, _ in held_by_sessions())
     if not (outlives_tests(record_of(session).owner) or has_connection):
         session.reset()
@@ -530,12 +451,19 @@ _CLOSE_IT = (
 )
 
 
-def error_of_holders(holders: Iterable[PooledConnection], level: str) -> IsolationError:
-    """Return the error for open transactions that prevent a level's enter or leave."""
+def lines_of_holders(gate: Gate) -> list[str]:
+    """Return the lines that have begun the open transactions."""
+    checkouts = gate.registry.checked_out()
+    holders = [checkout for checkout in checkouts if checkout.in_transaction]
+    return [str(line) for line in (*map(_line_to_blame, holders), *raw_transactions())]
+
+
+def error_of_holders(gate: Gate, level: str) -> IsolationError:
+    """Return the error for open transactions that prevent the enter of a level."""
     return IsolationError(
-        f"{level}: an open transaction of a wider fixture is in the way",
+        f"{level}: an open transaction of a wide fixture is in the way",
         why="pytest-arena cannot restore the database while a transaction holds its lock",
-        cause=lines_of_error([*map(_line_to_blame, holders), *raw_transactions()]),
+        cause=lines_of_error(lines_of_holders(gate)),
         fix="commit, or roll back, before the fixture's `yield`",
     )
 

@@ -122,21 +122,16 @@ class Process:
             return bool(ready())
 
         until(lambda: self.status is not None or is_ready(), within=patience)
-        if not is_ready():
-            status = self.status
-            self.stop()
-            raise self._not_ready(ready, status, patience)
-
-    def _not_ready(
-        self, ready: object, status: int | None, patience: float
-    ) -> ConfigError:
+        if is_ready():
+            return
         what = "is not ready"
         if isinstance(ready, str):
             what = f"has not written {ready!r}"
         what += f" after {patience:g} s"
-        if status is not None:
-            what = f"has ended with status {status}"
-        return ConfigError(
+        if self.status is not None:
+            what = f"has ended with status {self.status}"
+        self.stop()
+        raise ConfigError(
             f"{self.command} {what}",
             why="the test would run without the program",
             cause="\n".join(self.shown.splitlines()[-3:])

@@ -1,175 +1,95 @@
-"""Additions to pytest's report of a failed test."""
+"""Additions to pytest's report of a failed test: its story, and explanations of errors."""
 
 from __future__ import annotations
 
+import re
 import traceback
+from collections import Counter
 from contextlib import suppress
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import InstanceState
 
 from pytest_arena._changes import without_values
-from pytest_arena._config._load import is_library
+from pytest_arena._config._load import blame, is_library
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._run._story import StoryPart, story_lines, story_parts
+from pytest_arena._gate._connections import is_of_arena
+from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
-from pytest_arena.errors import ArenaError, NotWritten, TemplateError, causes, redact
+from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_arena._run._explanations import SourceStatement
+    from sqlalchemy.orm import Session
+
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
+    from pytest_arena._values import CodeLine
+
+    State = InstanceState[object]
+
+STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
 
 def explain_error(report: Any, excinfo: Any, run: ArenaRun, option: Any) -> None:
     """Show the user's lines of an error, and an explanation of it."""
     error = excinfo.value
     run.ledger.mark_reported(*causes(error))
-    _show_users_lines(report, excinfo, option)
-    test = run.current.test
-    if test is not None:
-        noted = [*test.sessions.failures, *(each for _, each in test.app_errors)]
-        is_of_app = any(cause is each for cause in causes(error) for each in noted)
-        is_of_sql = any(isinstance(cause, SQLAlchemyError) for cause in causes(error))
-        if is_of_app or is_of_sql:
-            _hide_library_frames(report, excinfo, option)
-    explanations = [_explanation(cause, run) for cause in causes(error)]
+    # pytest's options may want a whole, a native or an empty traceback.
+    if option.tbstyle in {"auto", "long", "short"} and not option.fulltrace:
+        if isinstance(error, ArenaError):
+            _show_arena_error(report, excinfo)
+        elif _is_of_app_or_sql(error, run):
+            style = "long" if option.tbstyle == "auto" else option.tbstyle
+            _hide_library_frames(report, excinfo, style)
+    held = [checkout.line for checkout in run.connections.checked_out()]
+    explanations = [_explanation(cause, held, run) for cause in causes(error)]
     for text in filter(None, dict.fromkeys(explanations)):
         report.sections.append(("arena", text))
 
 
-def _explanation(error: BaseException, run: ArenaRun) -> str:
-    """Return an explanation of an error of a test, "" without one."""
-    from pytest_arena._run._explanations import explanation  # noqa: PLC0415 - only failed tests need it
-
-    if kind_of_error(error) == "no table":
-        line = schema_to_set(run.config)
-        return _EMPTY.format(line) if line else ""
-    held = [checkout.line for checkout in run.connections.checked_out()]
-    return explanation(error, held)
-
-
-_EMPTY = """\
-each test begins with an empty database, and no code of this test created the table
-next: {}   in pytest's configuration"""
-
-
-def show_causes(report: Any, raised: BaseException | None, run: ArenaRun) -> None:
-    """Show the app's errors and the output of other programs in the report of a failed test."""
-    test = run.current.test
-    if test is not None:
-        report.sections += server_sections(test, raised)
-    report.sections += run.outputs()
-
-
-def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
-    """Show what a failed test has changed, and its stale instances."""
+def _is_of_app_or_sql(error: BaseException, run: ArenaRun) -> bool:
+    """Return whether SQLAlchemy or the app raised an error, or pytest-arena's commit for them."""
     test = run.current.test
     if test is None:
-        return
-    raised = excinfo.value if excinfo is not None else None
-    parts = story_parts(test, raised)
-    if isinstance(raised, AssertionError):
-        statements: list[SourceStatement] = []
-        for entry in excinfo.traceback:
-            if not is_library(str(entry.path)):
-                statements.append((str(entry.statement), entry.frame.f_locals))
-        with suppress(Exception):  # an object of the test may raise any error
-            _show(report, "arena", _stale(statements, parts, run, test))
-    _show(report, STORY, story_lines(parts))
+        return False
+    noted = [*test.sessions.failures, *(each for _, each in test.app_errors)]
+    for cause in causes(error):
+        if isinstance(cause, SQLAlchemyError) or any(cause is each for each in noted):
+            return True
+    return False
 
 
-def _stale(
-    statements: Sequence[SourceStatement],
-    parts: Sequence[StoryPart],
-    run: ArenaRun,
-    test: RunningTest,
-) -> list[str]:
-    """Return a line for each instance that a failed test names and a request has changed."""
-    if not (test.turns and any(part.changes for part in parts)):
-        return []
-    from pytest_arena._run._explanations import stale_lines  # noqa: PLC0415 - only failed tests need it
-
-    fresh: Any = run.engines.open_session(Sessions(), run.database(), wants_async=False)
-    with fresh:
-        return stale_lines(statements, fresh, is_async=test.plan.is_async)
-
-
-def users_trace(error: BaseException) -> str:
-    """Return the traceback of an error with only the user's lines, and its text.
-
-    The text has no values of secret columns.
-    """
-    return _users_lines(traceback.TracebackException.from_exception(error))
-
-
-def _users_lines(trace: traceback.TracebackException) -> str:
-    frames = [frame for frame in trace.stack if not is_library(frame.filename)]
-    parts = traceback.format_list(frames)
-    parts += trace.format_exception_only()
-    cause = trace.__cause__
-    while cause is not None:
-        parts += [f"{note}\n" for note in cause.__notes__ or ()]
-        cause = cause.__cause__ or cause.__context__
-    text = "".join(parts)
-    return redact(without_values(text.rstrip()))
-
-
-def _show_users_lines(report: Any, excinfo: Any, option: object) -> None:
-    """Show only the user's lines in the traceback of an error of pytest-arena."""
+def _show_arena_error(report: Any, excinfo: Any) -> None:
+    """Show only the user's lines and the text of an error of pytest-arena."""
     error = excinfo.value
-    if not isinstance(error, ArenaError) or not _wants_few_lines(option):
-        return
-
     users = _users_entries(excinfo)
     shown = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
     report.longrepr = shown
     if not users:
         shown.reprtraceback.extraline = None  # "All traceback entries are hidden"
-    # pytest raises the error of a wider fixture again in each test that uses the fixture.
+    elif shown.reprcrash is not None:
+        shown.reprcrash.path = str(users[-1].path)
+        shown.reprcrash.lineno = users[-1].lineno + 1
+    # pytest raises the error of a wide fixture again in each test that uses the fixture.
     first = error.first_report(report.nodeid)
     if first != report.nodeid:
         words = f"E   {type(error).__name__}: {error.what}  (as in {first})"
         entries = shown.reprtraceback.reprentries
         del entries[:-1]
         entries[0].lines[:] = [words]
-    # Remove the module from the name of the error, because pytest's summary cuts long lines.
-    kind = type(error)
-    short = f"{kind.__name__}: "
-    long = f"{kind.__module__}.{short}"
-    crash = shown.reprcrash
-    if crash is not None:
-        crash.message = crash.message.replace(long, short, 1)
-        if users:
-            last = users[-1]
-            crash.path = str(last.path)
-            crash.lineno = last.lineno + 1
-    if isinstance(error, NotWritten):
-        for entry in shown.reprtraceback.reprentries:
-            entry.lines = [line.replace(long, short, 1) for line in entry.lines]
     if isinstance(error, TemplateError) and error.__cause__:
-        trace = users_trace(error.__cause__)
+        trace = trace_of_error(error.__cause__)
         report.sections.append(("arena: where the build failed", trace))
 
 
-def _wants_few_lines(option: Any) -> bool:
-    """Return whether pytest's options want neither a whole, a native nor an empty traceback."""
-    return option.tbstyle in {"auto", "long", "short"} and not option.fulltrace
-
-
-def _hide_library_frames(report: Any, excinfo: Any, option: Any) -> None:
-    """Show only the lines of the test and of the app. `--full-trace` shows all.
-
-    Called for an error of SQLAlchemy. Also called if a request of the test ended with an error of
-    the app, or of the commit that pytest-arena makes before the request.
-    """
-    if not _wants_few_lines(option) or isinstance(excinfo.value, ArenaError):
-        return
-    style = "long" if option.tbstyle == "auto" else option.tbstyle
+def _hide_library_frames(report: Any, excinfo: Any, style: str) -> None:
+    """Show only the lines of the test and of the app. `--full-trace` shows all."""
     report.longrepr = excinfo.getrepr(style=style, tbfilter=_users_entries)
     for shown, *_ in report.longrepr.chain:
         shown.extraline = None  # "All traceback entries are hidden"
@@ -188,7 +108,30 @@ def _users_entries(excinfo: Any) -> Any:
     return excinfo.traceback.filter(lambda entry: not is_library(str(entry.path)))
 
 
-def server_sections(
+def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
+    """Fail a passed test whose app swallowed these errors, or add them to a failed report."""
+    texts = [f"{type(error).__name__}: {error}" for error in errors]
+    text = "\n\n".join(texts)
+    if report.passed:
+        head = "the app caught this error of pytest-arena and continued:\n\n"
+        report.outcome = "failed"
+        report.longrepr = head + text
+    else:
+        report.sections.append(("arena: refused", text))
+
+
+# What a failed test has done.
+
+
+def show_causes(report: Any, raised: BaseException | None, run: ArenaRun) -> None:
+    """Show the app's errors and the output of other programs in the report of a failed test."""
+    test = run.current.test
+    if test is not None:
+        report.sections += app_error_sections(test, raised)
+    report.sections += run.outputs()
+
+
+def app_error_sections(
     test: RunningTest, raised: BaseException | None
 ) -> list[tuple[str, str]]:
     """Return sections with the errors of the app that became a 500.
@@ -200,13 +143,48 @@ def server_sections(
     sections = []
     for request, error in test.app_errors:
         if id(error) not in shown:
-            sections.append((_SERVER + request.shown, users_trace(error)))
+            sections.append((_SERVER + request.shown, trace_of_error(error)))
     for request, trace in test.handled_traces:
-        sections.append((_SERVER + request.shown, _users_lines(trace)))
+        sections.append((_SERVER + request.shown, trace_of_copy(trace)))
     return sections
 
 
 _SERVER = "arena: the server's traceback, "
+
+
+def trace_of_error(error: BaseException) -> str:
+    """Return the traceback of an error with only the user's lines, and its text.
+
+    The text has no values of secret columns.
+    """
+    return trace_of_copy(traceback.TracebackException.from_exception(error))
+
+
+def trace_of_copy(trace: traceback.TracebackException) -> str:
+    """Return the text of a copied traceback like `trace_of_error`."""
+    frames = [frame for frame in trace.stack if not is_library(frame.filename)]
+    parts = traceback.format_list(frames)
+    parts += trace.format_exception_only()
+    cause = trace.__cause__
+    while cause is not None:
+        parts += [f"{note}\n" for note in cause.__notes__ or ()]
+        cause = cause.__cause__ or cause.__context__
+    text = "".join(parts)
+    return redact(without_values(text.rstrip()))
+
+
+def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
+    """Show what a failed test has changed, and its stale instances."""
+    test = run.current.test
+    if test is None:
+        return
+    raised = excinfo.value if excinfo is not None else None
+    parts = story_parts(test, raised)
+    has_changes = any(part.changes for part in parts)
+    if isinstance(raised, AssertionError) and test.turns and has_changes:
+        with suppress(Exception):  # an object of the test may raise any error
+            _show(report, "arena", _stale_lines(excinfo, run, test))
+    _show(report, STORY, story_lines(parts))
 
 
 def _show(report: Any, title: str, lines: list[str]) -> None:
@@ -215,16 +193,177 @@ def _show(report: Any, title: str, lines: list[str]) -> None:
         report.sections.append((title, "\n".join(lines)))
 
 
-STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
+# Stale instances
 
 
-def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
-    """Fail a passed test whose app swallowed these errors, or add them to a failed report."""
-    texts = [f"{type(error).__name__}: {error}" for error in errors]
-    text = "\n\n".join(texts)
-    if report.passed:
-        head = "the app caught this error of pytest-arena and continued:\n\n"
-        report.outcome = "failed"
-        report.longrepr = head + text
-    else:
-        report.sections.append(("arena: refused", text))
+def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
+    """Return a line for each instance that a failed assertion names, and whose row has changed."""
+    lines: dict[int, str] = {}
+    awaited = "await " if test.plan.is_async else ""
+    fresh: Any = run.engines.open_session(Sessions(), run.database(), wants_async=False)
+    with fresh:
+        for entry in excinfo.traceback:
+            if is_library(str(entry.path)):
+                continue
+            for name, value in _values_in(str(entry.statement), entry.frame.f_locals):
+                state = _state_of(value)
+                columns = _stale_columns(state, fresh) if state is not None else []
+                if state is None or not columns:
+                    continue
+                keys = tuple(state.identity or ())
+                key = keys[0] if len(keys) == 1 else keys
+                lines[id(value)] = (
+                    f"`{name}` ({_shown_row(state)}) was loaded before another session changed "
+                    f"its {', '.join(columns)}: "
+                    f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
+                )
+    return list(lines.values())
+
+
+_MOST_MEMBERS = 50  # the most members of a list that are examined
+
+
+def _values_in(
+    source: str, variables: Mapping[str, object]
+) -> Iterator[tuple[str, object]]:
+    """Yield the variables that a statement names, and the members of lists."""
+    for name, value in variables.items():
+        if not re.search(rf"\b{re.escape(name)}\b", source):
+            continue
+        yield name, value
+        members = value[:_MOST_MEMBERS] if isinstance(value, list) else []
+        for number, member in enumerate(members):
+            yield f"{name}[{number}]", member
+
+
+def _state_of(value: object) -> State | None:
+    # Read `__dict__`, because reading an attribute may load rows.
+    state = getattr(value, "__dict__", {}).get("_sa_instance_state")
+    return state if isinstance(state, InstanceState) else None
+
+
+def _shown_row(state: State) -> str:
+    """Return the row of an instance as a message shows it: ``tickets id=1``."""
+    columns = [column.name for column in state.mapper.primary_key]
+    key = zip(columns, state.identity or (), strict=False)
+    return " ".join([_table_of(state), *(f"{name}={value}" for name, value in key)])
+
+
+def _table_of(state: State) -> str:
+    """Return the name of the table that an instance is mapped to."""
+    return str(getattr(state.mapper.local_table, "name", ""))
+
+
+def _stale_columns(state: State, fresh: Session) -> list[str]:
+    """Return the columns whose loaded, unchanged values differ from those of the present row."""
+    if state.identity is None:
+        return []
+    present = fresh.get(state.class_, state.identity)
+    if present is None:
+        return []
+    columns = []
+    for attribute in state.mapper.column_attrs:
+        key = attribute.key
+        is_loaded = key in state.dict and key not in state.committed_state
+        if is_loaded and state.dict[key] != getattr(present, key):
+            columns.append(attribute.columns[0].name or key)
+    return columns
+
+
+# Explanations of errors of SQLAlchemy and of drivers
+
+
+def _explanation(
+    error: BaseException, held: Iterable[CodeLine | None], run: ArenaRun
+) -> str:
+    """Return an explanation of an error, "" without one.
+
+    ``held`` are the lines that hold a connection.
+    """
+    kind = kind_of_error(error)
+    if kind == "no table":
+        line = schema_to_set(run.config)
+        return _EMPTY.format(line) if line else ""
+    if kind == "no connection":
+        return _NO_CONNECTION_LEFT
+    if isinstance(error, PoolTimeout):
+        return _empty_pool(held)
+    # The text of pytest's own error.
+    if "_function_scoped_runner" in str(getattr(error, "msg", "")):
+        return _WIDER_LOOP
+    if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
+        return _bound_to_another_loop(error)
+    return _not_loaded(error)
+
+
+_EMPTY = """\
+each test begins with an empty database, and no code of this test created the table
+next: {}   in pytest's configuration"""
+_OTHER_LOOP = "is bound to a different event loop"
+_BOUND_TO_LOOP = """\
+an asyncio.{0} belongs to the event loop that used it first, most often an earlier test's
+{1} uses it in another loop
+next: make it in the app's lifespan: app.state.name = asyncio.{0}()
+or run all tests in one loop, in pytest's configuration (pytest-asyncio):
+asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope = session"""
+
+
+def _bound_to_another_loop(error: RuntimeError) -> str:
+    """Explain an error of a lock, an event or a queue that another event loop has used."""
+    primitive = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_get_loop":
+            primitive = frame.f_locals.get("self")
+    if primitive is None:
+        return ""
+    line = blame(error)
+    where = line.short if line is not None else "a library"
+    return _BOUND_TO_LOOP.format(type(primitive).__name__, where)
+
+
+def _empty_pool(held: Iterable[CodeLine | None]) -> str:
+    """Name the lines that hold the connections of an exhausted pool."""
+    numbers = Counter(line.short for line in held if line is not None)
+    shown = [f"{line} ({number} times)" for line, number in numbers.most_common(3)]
+    return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
+
+
+_EMPTY_POOL = """\
+no connection of the pool is free. These lines checked one out and have not returned it:
+    {}
+next: open the session or the connection by `with`, which returns it"""
+_NO_CONNECTION_LEFT = """\
+all connections of the server are taken. Each test process opens the app's pools, two
+connections of pytest-arena, and one more for each database of the app
+next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
+_WIDER_LOOP = """\
+an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
+next: @pytest_asyncio.fixture(scope="session", loop_scope="session")
+and, for tests that use it: asyncio_default_test_loop_scope = session"""
+
+
+def _not_loaded(error: BaseException) -> str:
+    """Explain that an async session cannot load an attribute when code reads it, or return ""."""
+    original = error.orig if isinstance(error, StatementError) else error
+    if not isinstance(original, MissingGreenlet):
+        return ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        state = frame.f_locals.get("state")
+        key = str(frame.f_locals.get("key"))
+        if isinstance(state, InstanceState) and key in state.attrs:
+            name = f"{state.class_.__name__}.{key}"
+            words = _NOT_LOADED.format(name, _shown_row(state), key)
+            if key in state.mapper.relationships:
+                words += _LOADER_OPTION.format(name)
+                if state.session is not None and is_of_arena(state.session):
+                    words += _FORGOTTEN
+            return words
+    return ""
+
+
+_NOT_LOADED = """\
+`{0}` ({1}) is not loaded, and an async session cannot load it when it is read
+next: `await session.refresh(instance, ["{2}"])`"""
+_LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`"""
+_FORGOTTEN = """
+A query by `db_session` reads a row again, and forgets a relationship that it does not load"""

@@ -19,19 +19,16 @@ from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate._connections import Registry
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._gate._listeners import gate
-from pytest_arena._ledger import Ledger, TestFacts
-from pytest_arena._owner import begin_phase, owned_by
+from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
-from pytest_arena._run._leaks import Tasks, TestOwner
+from pytest_arena._run._leaks import Tasks
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena.errors import (
     ArenaError,
-    ConnectionLeak,
     LifespanError,
 )
-from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_arena._config._read import Config
+    from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
     from pytest_arena._run._processes import Process
     from pytest_arena._values import Plan
@@ -62,14 +60,14 @@ class ArenaRun:
         self.connections = Registry()
         self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known
-        self.current = Current(self.databases)
+        self.current = Current()
         self.gate = gate
         gate.install(self.databases, self.connections)
         self.tasks = Tasks()
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current)
         self._undo = ExitStack()
-        watch_requests(self._undo, self.current.on_top)
+        watch_requests(self._undo)
         watch_apps_and_clients(self._undo)
         self.levels = Levels(
             self.databases,
@@ -83,8 +81,6 @@ class ArenaRun:
         self.serials = count(1)
         self.faults: list[Callable[..., Any]] = []
         self._process = os.getpid()
-        # Whether a note says that the app writes in the tests' sessions.
-        self._has_noted_sharing = False
 
     def check(self) -> None:
         """Import and check the objects that options name. Find the app's engines.
@@ -109,43 +105,25 @@ class ArenaRun:
 
     # Tests
 
-    def open(
-        self,
-        plan: Plan,
-        client_options: Callable[[], Mapping[str, object]] = dict,
-        try_app: Callable[[], object] = bool,
-    ) -> None:
-        """Begin a test. No connection is opened yet."""
-        if self.databases.levels:
-            self._leave_interrupted_level()
+    def open(self, plan: Plan, request: Any = None) -> None:
+        """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
         self.databases.begin_test()
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
-        serial = next(self.serials)
-        owner = TestOwner(plan.name, serial, self.config.settle)
-        self.current.test = RunningTest(
+        test = RunningTest(
             plan,
-            serial,
+            next(self.serials),
+            self.config.settle,
             self.tasks,
-            owner,
             self.databases,
             self.gate,
             self.ledger,
             faults=self.faults,
-            client_options=client_options,
-            try_app=try_app,
+            request=request,
         )
-        begin_phase(owner)
-
-    def _leave_interrupted_level(self) -> None:
-        """Leave the level of an earlier test that Ctrl-C or a timeout has interrupted."""
-        levels = [level for level in self.databases.levels if level.is_test]
-        if levels:
-            try:
-                self.levels.leave_unfinished(levels[0])
-            except ArenaError as error:  # this test is not the one that failed
-                self.ledger.note(error.what)
+        self.current.test = test
+        begin_phase(test)
 
     def interrupt(self) -> None:
         """Cancel the running statements of a test that was interrupted."""
@@ -155,67 +133,23 @@ class ArenaRun:
                 checkout.handle.interrupt()
 
     def settle(self) -> list[Exception]:
-        """Restore the state before the test, and freeze its facts. Return the errors to raise.
-
-        The errors of a failed test do not include connection leaks: its own error says more.
-        """
+        """Restore the state before the test, and freeze its facts. Return the errors to raise."""
         test = self.current.test
         try:
             self.levels.settle_test()
         finally:
             if test is not None:
-                self.gate.lost.take()  # pytest-arena itself has ended these transactions
-                self._warn(test)
-                self._note_sharing(test)
+                if not test.failed:
+                    _story.warn(self.ledger, test)
                 self.current.test = None
-                self.ledger.end(self._facts(test))
+                is_used = test.is_changed or self.connections.has_used
+                self.ledger.end(is_used=is_used, is_changed=test.is_changed)
                 test.forget()
             self.current.in_teardown = False
         errors = [*test.errors] if test is not None else []
-        if test is not None and test.failed:
-            errors = [
-                error for error in errors if not isinstance(error, ConnectionLeak)
-            ]
         if self.watcher is not None:
             return self.watcher.settled(errors)
         return errors
-
-    def _note_sharing(self, test: RunningTest) -> None:
-        if test.shared_session is not None and not self._has_noted_sharing:
-            self._has_noted_sharing = True
-            words = _story.wrote_in_session_of_test(*test.shared_session)
-            self.ledger.note(f"{{test}}: {words}")
-
-    def _warn(self, test: RunningTest) -> None:
-        """Warn of what a test has lost. The report of a failed test already names it."""
-        if test.failed:
-            return
-        for loss in test.losses:
-            _story.warn_of_loss(self.ledger, loss)
-        for request in test.records:
-            if request.late_commits:
-                _story.warn_of_late_commit(self.ledger, request)
-        if test.owner.failures or test.app_errors:
-            for failure, line in _story.failed_work(test).items():
-                self.ledger.warn(
-                    LateWorkWarning,
-                    f"work that a request had begun failed after the answer: {failure}",
-                    cause=line or "the client has its answer, and never sees the error",
-                    fix="repair it, or catch the error in the task if the app expects it",
-                )
-
-    def _facts(self, test: RunningTest) -> TestFacts:
-        names = []
-        for database in self.databases.provisioned():
-            if self.connections.was_used(database.key):
-                names.append(database.name)
-        return TestFacts(
-            test.plan.name,
-            tuple(dict.fromkeys([*names, *test.changed])),
-            tuple(test.changed),
-            len(self.ledger.requests),
-            self.ledger.isolation_seconds,
-        )
 
     # Called by the plugin and by fixtures
 
@@ -246,15 +180,15 @@ class ArenaRun:
             return "there is no arena_app that could make one"
         if self._known.find_first() or self.config.lifespan == "off":
             return "the app was imported, and not started, as arena_lifespan = off"
-        level = Level(object(), "the start of the app")
-        self.levels.enter(level)
+        owner = Owner("the start of the app", "")
+        self.levels.enter(Level(owner))
         try:
             with session_lifespan(app, self.apps.loop):
                 self._known.find_first()
         except LifespanError as error:
             return error.what
         finally:
-            self.levels.leave_fixture(level.owner)
+            self.levels.leave_fixture(owner)
             # The next start of the app creates new engines on new databases in memory.
             for database in [*self._known.by_key.values()]:
                 if database.key.kind == "memory":
@@ -307,8 +241,7 @@ class ArenaRun:
             self.databases.environment, self._known, self.engines.given_url
         )
         process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
-        owner = self.current.on_top() or self.current.owner()
-        self.levels.processes.setdefault(owner, []).append(process)
+        self.levels.processes.setdefault(Phase.owner, []).append(process)
         return process
 
     def outputs(self) -> list[tuple[str, str]]:
@@ -321,13 +254,6 @@ class ArenaRun:
                     title = f"arena: the output of {process.command}"
                     outputs.append((title, shown))
         return outputs
-
-    def ways_to_look(self) -> list[str]:
-        """Return the commands that open the databases of this test."""
-        return [
-            database.look(self.engines.shown_url(database))
-            for database in self.databases.provisioned()
-        ]
 
     # The end of the run
 
@@ -377,7 +303,7 @@ def conducted(
         try:
             await test.astart()
             # The runner's task may have begun before the test, with another context.
-            with owned_by(test.owner):
+            with owned_by(test):
                 await function(*args, **kwargs)
             if not is_example:
                 await test.asettle()
@@ -394,7 +320,7 @@ def conducted(
 async def _aclose_failed(test: RunningTest) -> None:
     """Note what explains the failure of a test, and close what needs its loop."""
     test.uncommitted = _story.uncommitted(test)
-    test.unfinished = test.owner.unfinished()
+    test.unfinished = test.unfinished_work()
     try:
         await test.aclose()
     except Exception as error:  # noqa: BLE001 - the tear-down raises it

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import textwrap
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
@@ -13,7 +12,11 @@ from pytest_arena._gate._connections import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import redact
-from pytest_arena.warnings import LateCommitWarning, LostWriteWarning
+from pytest_arena.warnings import (
+    LateCommitWarning,
+    LateWorkWarning,
+    LostWriteWarning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +36,9 @@ class StoryPart:
     title: str
     changes: Changes | None
     """None if they are unknown"""
-    rows: int = 8
-    """the largest number of shown rows of each table. 0 shows only the count"""
     notes: tuple[str, ...] = ()
+    has_rows: bool = True
+    """whether the report shows the rows, and not only their number"""
 
 
 def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:
@@ -50,11 +53,11 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
     notes = {
         "not committed": test.uncommitted or uncommitted(test),
         "not finished when the test failed": _late_work(test) if is_explained else [],
-        "failed after the answer": [*test.owner.failures],
+        "failed after the answer": [*test.failures],
     }
     for title, lines in notes.items():
         if lines:
-            parts.append(StoryPart(title, None, notes=tuple(lines)))
+            parts.append(StoryPart(title, None, tuple(lines)))
     has_content = any(part.changes or part.notes for part in parts)
     if test.turns or test.gate.registry.has_used or has_content:
         return parts
@@ -62,7 +65,6 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
 
 
 _MOST_ROWS = 200  # of a table, at each reading. Further rows are only counted
-_LISTED = 24  # the last turns that a report lists one by one. It sums up the others
 
 
 class _StoryReader:
@@ -71,11 +73,11 @@ class _StoryReader:
     def __init__(self, test: RunningTest) -> None:
         self._test = test
         self._levels = tuple(test.databases.levels)
-        # The turns of the present levels. Of lower levels the report has only the sum.
+        # The last turns of the present levels. Of other turns the report has only the sum.
         self._turns: list[Turn] = []
         moments: list[StoryMoment] = []
         for turn in test.turns:
-            if turn.before is None or turn.before.levels == self._levels:
+            if turn.before is not None and turn.before.levels == self._levels:
                 self._turns.append(turn)
                 moments += filter(None, (turn.before, turn.after))
         self._used = test.databases.provisioned()
@@ -92,7 +94,7 @@ class _StoryReader:
             changes = self._changes(depth=depth)
             if changes:
                 level = self._levels[-1 - depth]
-                yield StoryPart(level.name, changes, rows=0)
+                yield StoryPart(level.name, changes, has_rows=False)
 
     def own(self) -> Iterator[StoryPart]:
         """Yield the changes turn by turn. Then yield those of databases that know only the sum."""
@@ -110,22 +112,19 @@ class _StoryReader:
             yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
     def _turn_by_turn(self) -> Iterator[StoryPart]:
-        since: StoryMoment | None = None
         title = "the test and its fixtures"
+        earlier = len(self._test.turns) - len(self._turns)
         if self._turns:
             title = "before the first request"
-        groups = [[turn] for turn in self._turns[-_LISTED:]]
-        earlier = self._turns[:-_LISTED]
         if earlier:
-            groups.insert(0, earlier)
-        for turns in groups:
-            before = turns[0].before
-            after = turns[-1].after
-            yield from self._outside(title, since, before)
-            yield self._part_of(turns, self._changes(before, after))
-            since = after
+            title = f"before, with {earlier:,} earlier requests"
+        since: StoryMoment | None = None
+        for turn in self._turns:
+            yield from self._outside(title, since, turn.before)
+            yield self._part_of(turn)
             title = "then, outside of requests"
-        if not self._turns or since is not None:
+            since = turn.after
+        if since is not None or not self._turns:
             yield from self._outside(title, since, None)
 
     def _outside(
@@ -139,18 +138,12 @@ class _StoryReader:
     def _is_incomplete(self) -> bool:
         return len(self._readable) < len(self._used)
 
-    def _part_of(self, turns: list[Turn], changes: Changes | None) -> StoryPart:
+    def _part_of(self, turn: Turn) -> StoryPart:
+        changes = self._changes(turn.before, turn.after)
         if not changes and self._is_incomplete:
             changes = None  # the turn may have changed a database that is not readable
-        if len(turns) > 1:
-            title = f"{len(turns):,} earlier requests, together"
-            return StoryPart(title, changes, rows=0)
-        [turn] = turns
-        return StoryPart(
-            _requests(turn),
-            changes,
-            notes=(*self._lost_lines(turn), *_hints(turn)),
-        )
+        notes = (*self._lost_lines(turn), *_hints(turn))
+        return StoryPart(_requests(turn), changes, notes)
 
     def _lost_lines(self, turn: Turn) -> Iterator[str]:
         for loss in self._test.losses:
@@ -208,7 +201,7 @@ class _StoryReader:
 
 def _requests(turn: Turn) -> str:
     """Return the requests of a turn with their answers: redirects, or concurrent requests."""
-    texts = [shown_request(each) + _statement_words(each) for each in turn.records]
+    texts = [shown_request(each) for each in turn.records]
     if not turn.is_at_once:
         return " → ".join(texts) or "a request that has no answer yet"
     return f"at once: {', '.join(texts)}"
@@ -223,21 +216,6 @@ def shown_request(record: Request) -> str:
     elif record.status is not None:
         answer = f" {record.status}"
     return f"{record.shown}{role}{answer}"
-
-
-# From these numbers on, a line names the statements of a request, and the equal ones.
-_MANY = 10
-_MANY_ALIKE = 3
-
-
-def _statement_words(record: Request) -> str:
-    """Return the number of statements if it is large, as `` (14 statements, 11 alike)``."""
-    count = len(record.statements)
-    alike = max(Counter(record.statements).values(), default=0)
-    if count < _MANY and alike < _MANY_ALIKE:
-        return ""
-    alike_words = f", {alike:,} alike" if alike > 1 else ""
-    return f" ({count:,} statements{alike_words})"
 
 
 def _hints(turn: Turn) -> Iterator[str]:
@@ -312,7 +290,7 @@ def _late_work(test: RunningTest) -> list[str]:
     """
     lines = test.unfinished
     if lines is None:
-        lines = test.owner.unfinished()
+        lines = test.unfinished_work()
     if not lines:
         return []
     shown = [f"a request began work that still ran: {line}" for line in lines]
@@ -324,12 +302,12 @@ def _late_work(test: RunningTest) -> list[str]:
 _OK = 200  # the lowest status of a good answer
 
 
-def failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
+def _failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     """Return the errors of tasks and of background tasks that failed after a good answer.
 
     Errors that a client has raised in the test, and those of a failed commit, are left out.
     """
-    failures = dict(test.owner.failures)
+    failures = dict(test.failures)
     for request, error in test.app_errors:
         if request.late_commits or _was_caught_by_user(error):
             continue
@@ -350,29 +328,37 @@ def _was_caught_by_user(error: BaseException) -> bool:
     return not is_library(file) or package_of(file) == "_pytest"
 
 
-def warn_of_loss(ledger: Ledger, loss: Loss) -> None:
-    """Warn of lost writes of a request or a fixture."""
-    lost = loss.lost
-    key: tuple[object, ...] = (lost.line,)
-    if loss.request is not None:
-        author = shown_request(loss.request)
-        if lost.is_unflushed:  # one line may close the sessions of many endpoints
-            key = (loss.request.method, lost.words, lost.line)
-    elif loss.is_of_fixture:
-        author = "a fixture"
-    elif lost.is_of_app:
-        author = "a call of the app"
-    else:
-        return  # a session of the test itself
-    _warn_of_loss(ledger, author, lost, key)
+def warn(ledger: Ledger, test: RunningTest) -> None:
+    """Warn of what a test has lost. The report of a failed test already names it."""
+    for loss in test.losses:
+        _warn_of_loss(ledger, loss)
+    for request in test.records:
+        if request.late_commits:
+            _warn_of_late_commit(ledger, request)
+    for failure, line in _failed_work(test).items():
+        ledger.warn(
+            LateWorkWarning,
+            f"work that a request had begun failed after the answer: {failure}",
+            cause=line or "the client has its answer, and never sees the error",
+            fix="repair it, or catch the error in the task if the app expects it",
+        )
 
 
-def warn_of_loss_in_fixture(ledger: Ledger, name: str, lost: LostWork) -> None:
-    """Warn of lost writes of a wider fixture."""
-    _warn_of_loss(ledger, name, lost, (lost.line,))
+def _warn_of_loss(ledger: Ledger, loss: Loss) -> None:
+    request = loss.request
+    if request is not None:
+        # The template of the path, so that pytest shows equal warnings once.
+        author = f"{request.method} {request.route or request.path} {request.status}"
+        warn_of_loss(ledger, author, loss.lost)
+    elif (
+        loss.is_of_fixture or loss.lost.is_of_app
+    ):  # else of a session of the test itself
+        author = "a fixture" if loss.is_of_fixture else "a call of the app"
+        warn_of_loss(ledger, author, loss.lost)
 
 
-def _warn_of_loss(ledger: Ledger, author: str, lost: LostWork, key: object) -> None:
+def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:
+    """Warn of lost writes."""
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
         "If it should not be written: session.rollback()"
@@ -380,7 +366,7 @@ def _warn_of_loss(ledger: Ledger, author: str, lost: LostWork, key: object) -> N
     if lost.is_failed:
         fix = "async with session.begin_nested():   around the statement that may fail"
     what = f"{author} {_lost_words(lost)}"
-    ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix, key=key)
+    ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix)
 
 
 def _lost_words(lost: LostWork) -> str:
@@ -393,52 +379,30 @@ def _lost_words(lost: LostWork) -> str:
     return f"{lost.words}{how}"
 
 
-def _line_of_late_commit(request: Request) -> CodeLine | str:
-    """Return the app's line of a commit after the answer."""
-    for line in request.late_commits:
-        if line is not None:
-            return line
-    return "a line that cannot be seen"
-
-
-def wrote_in_session_of_test(request: Request, line: CodeLine | None) -> str:
-    """Return the note about a request that wrote in a session of the test."""
-    return (
-        f"{shown_request(request)} wrote in the test's session ({line or 'no line'}) and left the "
-        "transaction open. The app shares the test's session, so this test cannot find a "
-        "forgotten commit. next: remove the override that gives the app this session"
-    )
-
-
-_BEHIND_YIELD = (
-    "FastAPI runs the code behind `yield` after the answer, and so may a middleware"
-)
-_COMMIT_FIRST = (
-    "await session.commit() in the endpoint. Or, since FastAPI 0.121: "
-    'Depends(get_db, scope="function")'
-)
-
-
-def warn_of_late_commit(ledger: Ledger, request: Request) -> None:
-    """Warn that a request was answered before its commit."""
-    line = _line_of_late_commit(request)
+def _warn_of_late_commit(ledger: Ledger, request: Request) -> None:
     ledger.warn(
         LateCommitWarning,
-        f"{request.method} {request.path} answered {request.status} before its commit. "
-        f"{_BEHIND_YIELD}",
-        cause=line,
-        fix=_COMMIT_FIRST,
-        key=line,
+        f"{request.method} {request.route or request.path} answered {request.status} before its "
+        "commit. FastAPI runs the code behind `yield` after the answer, and so may a middleware",
+        cause=_line_of_late_commit(request),
+        fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
+        'Depends(get_db, scope="function")',
     )
+
+
+def _line_of_late_commit(request: Request) -> CodeLine | str:
+    """Return the app's line of a commit after the answer."""
+    lines = filter(None, request.late_commits)
+    return next(lines, "a line that cannot be seen")
 
 
 # The lines of the story.
 
 
 _WIDEST_TITLE = 48  # of titles in a column
-
-
+_LONGEST_TITLE = 150
 _MOST_LINES = 40
+_ROWS = 8  # the largest number of shown rows of each table of a part
 
 
 def story_lines(parts: list[StoryPart]) -> list[str]:
@@ -446,72 +410,20 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
 
     With too many rows, only the last parts show rows, because a test fails at its end.
     """
-    parts = list(_joined(parts))
-    space = _MOST_LINES - len(parts)
+    space = _MOST_LINES
+    titles = []
     for part in parts:
-        space -= len(part.notes)
-    bodies = []
-    for part in reversed(parts):
-        rows = _rows_within(part, max(space, 0))
-        space -= len(rows)
-        bodies.append([*rows, *part.notes])
-    bodies.reverse()
-    width = _width_of_titles(parts)
-    shown = []
-    for part, body in zip(parts, bodies, strict=True):
-        line = _cut_title(part.title)
+        space -= 1 + len(part.notes)
+        titles.append(textwrap.shorten(part.title, _LONGEST_TITLE, placeholder=" …"))
+    width = min(max(map(len, titles), default=0), _WIDEST_TITLE)
+    shown: list[str] = []
+    for title, part in zip(reversed(titles), reversed(parts), strict=True):
+        lines = [title]
         if part.changes is not None:
-            line = f"{line:<{width}}  {part.changes.counted()}"
-        shown.append(line)
-        shown += [f"    {text}" for text in body]
+            lines = [f"{title:<{width}}  {part.changes.counted()}"]
+            rows = part.changes.lines(_ROWS) if part.has_rows else []
+            if len(rows) <= space:
+                space -= len(rows)
+                lines += [f"    {row}" for row in rows]
+        shown[:0] = [*lines, *(f"    {note}" for note in part.notes)]
     return shown
-
-
-def _width_of_titles(parts: list[StoryPart]) -> int:
-    """Return the width of the titles beside a number. Very wide titles do not count."""
-    width = 0
-    for part in parts:
-        length = len(_cut_title(part.title))
-        if part.changes is not None and width < length <= _WIDEST_TITLE:
-            width = length
-    return width
-
-
-def _joined(parts: list[StoryPart]) -> Iterator[StoryPart]:
-    """Join equal parts without changes, such as requests that poll until something exists."""
-
-    def kind(part: StoryPart) -> tuple[str, bool, bool]:
-        has_lines = bool(part.changes or part.notes)
-        return part.title, has_lines, part.changes is None
-
-    for (title, has_lines, _), group in groupby(parts, key=kind):
-        equal = list(group)
-        if has_lines or len(equal) == 1:
-            yield from equal
-        else:
-            number = len(equal)
-            yield replace(equal[0], title=f"{title}, {number:,} times")
-
-
-def _rows_within(part: StoryPart, space: int) -> list[str]:
-    """Return at most ``space`` lines of a part's rows. The last line counts the other rows."""
-    if part.changes is None or not part.rows:
-        return []
-    rows = part.changes.lines(part.rows)
-    if len(rows) <= space:
-        return rows
-    shown = rows[: max(space - 1, 0)]
-    if shown:
-        more = len(rows) - len(shown)
-        shown.append(f"… {more:,} lines more")
-    return shown
-
-
-_LONGEST_TITLE = 150
-
-
-def _cut_title(title: str) -> str:
-    title = " ".join(title.split())
-    if len(title) <= _LONGEST_TITLE:
-        return title
-    return title[: _LONGEST_TITLE - 1] + "…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts, noted_lines
-from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -41,7 +39,6 @@ class Summary:
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
-    in_memory: int = 0  # databases in memory, which may have ended
     verified: int = 0  # how often a whole database was read and compared
     verified_seconds: float = 0.0
 
@@ -67,15 +64,12 @@ def _added(value: object, other: Any) -> Any:
 
 
 def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
-    """Return the lines of the summary. With ``-v`` there is a line for each test too."""
+    """Return the lines of the summary, with ``-q`` only those that report a problem."""
     if summary is None:
         return []
     if verbosity < 0:
         return [f"arena: {line}" for line in _problem_lines(summary)]
-    shown = list(_whole_lines(summary))
-    if shown and verbosity > 0:
-        shown += _test_lines(summary)
-    return shown
+    return list(_whole_lines(summary))
 
 
 def _problem_lines(summary: Summary) -> Iterator[str]:
@@ -90,10 +84,10 @@ def _problem_lines(summary: Summary) -> Iterator[str]:
 
 def _whole_lines(summary: Summary) -> Iterator[str]:
     """Yield the lines with figures, then the lines that report a problem."""
-    used = [test for test in summary.tests if test.databases]
+    used = [facts for facts in summary.tests if facts[0]]
     if used:
         yield _databases_line(summary)
-        yield _cost_line(summary, used)
+        yield _cost_line(len(summary.tests), used)
     if summary.verified:
         cost = _ms(summary.verified_seconds)
         times = f"verified {summary.verified} times"
@@ -128,32 +122,18 @@ def spoiled_lines(names: Iterable[str]) -> list[str]:
 _MOST_NAMES = 8  # of databases
 
 
-_IN_MEMORY = re.compile(r"(?:\d+-)?memory")  # the name of a database in memory
-
-
 def _databases_line(summary: Summary) -> str:
-    databases = " and ".join(_named_databases(summary))
+    names = ", ".join(summary.databases[:_MOST_NAMES])
+    more = len(summary.databases) - _MOST_NAMES
+    if more > 0:
+        names += f" and {more} more"
+    databases = f"database {names}"
+    if not names:
+        databases = "a database in memory"  # it has ended with its test
     products = " and ".join(summary.products)
     isolations = " and ".join(summary.isolations)
     template = _template_words(summary)
     return f"{databases} on {products}, isolation {isolations}; {template}"
-
-
-def _named_databases(summary: Summary) -> list[str]:
-    """Return words for the databases with a name, and words for those in memory."""
-    are_many = summary.in_memory > 1
-    names = list(summary.databases)
-    if are_many:  # a suite may have a database in memory for each test
-        names = [name for name in names if not _IN_MEMORY.fullmatch(name)]
-    named = []
-    if names:
-        shown = ", ".join(names[:_MOST_NAMES])
-        if len(names) > _MOST_NAMES:
-            shown += f" and {len(names) - _MOST_NAMES} more"
-        named.append(f"database {shown}")
-    if are_many:
-        named.append(f"{summary.in_memory:,} databases in memory")
-    return named or ["a database in memory"]  # this database ended with its test
 
 
 def _template_words(summary: Summary) -> str:
@@ -162,61 +142,26 @@ def _template_words(summary: Summary) -> str:
     if not summary.has_template:
         return "no template: the database starts empty"
     seconds = summary.kept_seconds + summary.run_seconds
-    if seconds:
-        return _build_words(summary, seconds)
-    return "template from the cache"
-
-
-def _build_words(summary: Summary, seconds: float) -> str:
+    if not seconds:
+        return "template from the cache"
     words = f"template built in {_ms(seconds)}"
     if not summary.kept_seconds:
         return words
-    if summary.run_seconds:
-        return f"{words}, and its schema kept for the next run"
-    return f"{words}, and kept for the next run"
+    kept = "its schema kept" if summary.run_seconds else "kept"
+    return f"{words}, and {kept} for the next run"
 
 
-def _cost_line(summary: Summary, used: list[TestFacts]) -> str:
+def _cost_line(tests: int, used: list[TestFacts]) -> str:
     number = len(used)
-    tests = len(summary.tests)
-    changed = sum(bool(test.changed) for test in used)
+    changed = sum(is_changed for _, is_changed, _ in used)
     line = f"{number} of {tests} tests had a separate database"
     if number < tests:
         line += f" ({tests - number} used none)"
-    first, *others = [test.isolation_seconds for test in used]
+    first, *others = [seconds for _, _, seconds in used]
     cost = f"{_ms(first)} for the first test"
     if others:
         cost += f", {_ms(sum(others) / len(others))} for each other test"
     return f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
-
-
-_LONGEST_NAME = 70  # of a test under `-v`: the rest of the line fits beside it
-
-
-def _test_lines(summary: Summary) -> Iterator[str]:
-    """Yield a line for each test: its databases, its requests, the cost of its isolation."""
-    names = [_short(test.name) for test in summary.tests]
-    width = max(map(len, names), default=0)
-    for name, test in zip(names, summary.tests, strict=True):
-        yield f"{name:<{width}}  {_facts_of(test)}"
-
-
-def _facts_of(test: TestFacts) -> str:
-    if not test.databases:
-        return "no database"
-    parts = [f"had {', '.join(test.databases)}"]
-    if test.requests:
-        parts.append(counted(test.requests, "request"))
-    changed = ", ".join(test.changed) or "nothing"
-    parts.append(f"changed {changed}")
-    parts.append(_ms(test.isolation_seconds))
-    return "; ".join(parts)
-
-
-def _short(name: str) -> str:
-    if len(name) <= _LONGEST_NAME:
-        return name
-    return "…" + name[1 - _LONGEST_NAME :]
 
 
 def _ms(seconds: float) -> str:
@@ -240,12 +185,11 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(*kept_notes(ledger.kept), *_unread(databases)),
+        notes=(*ledger.kept[-1:], *_unread(databases)),
         noted=tuple(ledger.noted),
         failures=tuple(databases.provision.differences),
         has_template=bool(named),
         known=tuple(database.name for database in of_engines),
-        in_memory=known.in_memory,
         unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
         spoiled=tuple(databases.files.changed()),
@@ -314,9 +258,7 @@ class FactsOfProcesses:
     def end(self, summary: Summary) -> None:
         """Add the summary of this process after its tests, or send it to the controller."""
         if self._output is not None:
-            tests = [tuple(facts) for facts in summary.tests]
-            values = asdict(replace(summary, tests=()))
-            self._output[_SUMMARY] = {**values, "tests": tests}
+            self._output[_SUMMARY] = asdict(summary)
         if self._config.pluginmanager.has_plugin("dsession"):
             # A controller runs no test itself, so it knows no engines.
             unasked = self.summary.unasked if self.summary else ()
@@ -328,16 +270,5 @@ class FactsOfProcesses:
         self.mistake = output.get(_MISTAKE, self.mistake)
         values = output.get(_SUMMARY)
         if values is not None:
-            tests = tuple(TestFacts(*facts) for facts in values["tests"])
-            summary = Summary(**{**values, "tests": tests})
+            summary = Summary(**values)
             self.summary = self.summary + summary if self.summary else summary
-
-
-def kept_notes(texts: list[str]) -> list[str]:
-    """Return the line with the place of the kept databases of passed tests."""
-    if not texts:
-        return []
-    last = texts[-1]
-    if len(texts) > 1:
-        last += f" (and of {len(texts) - 1} more tests, beside it)"
-    return [last]

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._clients import no_asyncio
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._gate._connections import left_in_sessions_of_tests
+from pytest_arena._gate._connections import has_written_in_foreign_session
 from pytest_arena._ledger import Request
-from pytest_arena._origin import line_of, users_frames
-from pytest_arena._owner import OWNER
-from pytest_arena._process import innermost_frames, running_loop
+from pytest_arena._origin import line_of_thread
+from pytest_arena._owner import OWNER, Phase
+from pytest_arena._process import running_loop
+from pytest_arena._run._leaks import TestOwner
 from pytest_arena.errors import PendingWorkError, impossible
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
-    from pytest_arena._run._leaks import Tasks, TestOwner
+    from pytest_arena._run._leaks import Tasks
     from pytest_arena._values import CodeLine, Plan
 
 
@@ -98,13 +99,18 @@ class Turn:
     held: set[PendingWrites] = field(default_factory=set)
 
 
+_SHARES_SESSION = (
+    "{test}: the app wrote in the test's session and left the transaction open. The app shares "
+    "the test's session, so this test cannot find a forgotten commit. next: remove the override "
+    "that gives the app this session"
+)
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
-_KEPT = 100  # the number of last turns whose changes can be read
+_KEPT = 40  # the number of last turns whose changes can be read
 
 
-@dataclass(slots=True, eq=False)
-class RunningTest:
+@dataclass(eq=False)
+class RunningTest(TestOwner):
     """A test that runs, with its clients, its sessions and its requests.
 
     A request costs at most one query to each database before it and one after it. A database
@@ -113,15 +119,13 @@ class RunningTest:
 
     plan: Plan
     serial: int
+    patience: float  # seconds that its end waits for late work
     tasks: Tasks
-    owner: TestOwner
     databases: Databases
     gate: Gate
     ledger: Ledger
     faults: list[Callable[..., Any]] = field(default_factory=list)
-    # Returns the value of the fixture `client_options`.
-    client_options: Callable[[], Mapping[str, object]] = dict
-    try_app: Callable[[], object] = bool  # sets up the fixture `arena_app`
+    request: Any = None  # pytest's request of the test's fixtures
     app_state: AppState | None = None  # when the test's level was entered
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
@@ -133,43 +137,35 @@ class RunningTest:
     # Its requests, and the lifespan.
     records: list[Request] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
-    # The first request that wrote in a session of the test without a commit, and its line.
-    shared_session: tuple[Request, CodeLine | None] | None = None
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     under_way: int = 0  # the number of requests without an answer
-    changed: dict[str, None] = field(
-        default_factory=dict
-    )  # the names of changed databases
+    is_changed: bool = False  # whether it changed a database
     # The answers that the test reads while the app sends them.
     open_requests: list[OpenRequest] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
-    failed: bool = False
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function
     settled: bool = False
-    # Set at the end: whether pytest-arena has anything to end or to close.
-    is_used: bool = True
     loop: AbstractEventLoop | None = None  # the loop of the test's coroutine
     # Set when the test fails: lines of uncommitted work, and of late work.
     uncommitted: list[str] | None = None
     unfinished: list[CodeLine | str] | None = None
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
-    _has_started_app: bool = False
-    _start_loop: AbstractEventLoop | None = None  # the loop in which the app started
     thread: int = field(default_factory=threading.get_ident)  # of pytest
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        super().__init__(self.plan.name, self.serial, self.patience, self.tasks)
         self.sessions = Sessions(starter=self)
 
     # Called around the test function.
 
     def begin_call(self) -> None:
-        """Note the open requests of fixtures. Later requests belong to the test function.
+        """Note the loop of the test's coroutine.
 
         Raises:
             ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
@@ -191,32 +187,28 @@ class RunningTest:
     @property
     def starts_app(self) -> bool:
         """Whether the next statement of `db_session` starts the app."""
-        return self.plan.starts_app and not self._has_started_app
+        is_started = bool(self.app_runs) and self.app_runs[-1].is_started
+        return self.plan.starts_app and not is_started
 
     def start(self) -> None:
         """Start the app of a sync test. An async test starts it in its loop."""
-        if self.starts_app and self.app_runs and not self.plan.is_async:
-            self._has_started_app = True
+        if self.plan.starts_app and self.app_runs and not self.plan.is_async:
             self.app_runs[-1].start()
 
     async def astart(self) -> None:
         """Start the app in the running loop."""
-        if not (self.plan.starts_app and self.app_runs):
-            return
-        loop = running_loop()
-        app_run = self.app_runs[-1]
-        # A session of a fixture may have started the app in a loop that does not run now.
-        if self._start_loop is not None and self._start_loop is not loop:
-            app_run.close_lifespan_of_test()
-        self._start_loop = loop
-        self._has_started_app = True
-        await app_run.ajoin()
+        if self.plan.starts_app and self.app_runs:
+            await self.app_runs[-1].astart()
 
     async def asettle(self) -> None:
-        """Close the test's open requests, and wait for the work that its requests have begun."""
+        """Close the test's open requests, and wait for the work that its requests have begun.
+
+        An async test waits in its loop, any other test in `Levels.settle_test`.
+        """
         if self.open_requests:
-            self.owner.note_cancelled(await self.aclose_requests())
-        self.owner.note_cancelled(await self.owner.await_work())
+            self.note_cancelled(await self.aclose_requests())
+        self.note_cancelled(await self.await_work())
+        self.may_have_late_work = False
 
     async def aclose(self) -> None:
         """Close the sessions and shut down the apps, which need the loop."""
@@ -231,8 +223,6 @@ class RunningTest:
 
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client."""
-        if running_loop() is not self.loop:
-            self.tasks.record_loop()
         if self.sessions.is_used:
             await self.sessions.acommit()
 
@@ -266,8 +256,7 @@ class RunningTest:
                 future.result()
             commit.cancel()
         try:
-            frames = users_frames(innermost_frames()[self.thread])
-            self.sessions.refuse_pending(line_of(frames[0]) if frames else None)
+            self.sessions.refuse_pending(line_of_thread(self.thread))
         except PendingWorkError as error:
             self.ledger.refused(error)  # a client may turn the error into an answer
             raise
@@ -280,7 +269,8 @@ class RunningTest:
 
     def begin_request(self, request: Request) -> None:
         """Begin a request: in a new turn, or in the present turn if other requests are open."""
-        self.owner.note_request()
+        self.tasks.record_loop()
+        self.may_have_late_work = True
         with self._lock:
             if self.under_way:
                 self.turns[-1].is_at_once = True
@@ -312,9 +302,8 @@ class RunningTest:
         for other in [*self.open_requests]:
             if other.request is request:
                 self.open_requests.remove(other)
-        if self.shared_session is None and not request.is_refused:
-            for line in left_in_sessions_of_tests(request):
-                self.shared_session = (request, line)
+        if not request.is_refused and has_written_in_foreign_session(request):
+            self.ledger.note(_SHARES_SESSION)
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
@@ -402,21 +391,11 @@ def _lines_of(requests: list[OpenRequest]) -> list[CodeLine | str]:
 
 
 class Current:
-    """The running test, and the owner of the level on top."""
+    """The running test."""
 
-    def __init__(self, databases: Databases) -> None:
-        self._databases = databases
+    def __init__(self) -> None:
         self.test: RunningTest | None = None
         self.in_teardown = False  # whether pytest tears fixtures down
-        # The wider fixtures whose set-up runs, the innermost last.
-        self.being_set_up: list[Any] = []
-
-    @property
-    def phase(self) -> TestOwner | None:
-        """The test whose code pytest calls outside of wider fixtures."""
-        if self.test is None or self.test.settled:
-            return None
-        return self.test.owner
 
     def running(self) -> RunningTest:
         """Return the running test. pytest sets up fixtures only during a test."""
@@ -425,13 +404,6 @@ class Current:
         return self.test
 
     def on_top(self) -> RunningTest | None:
-        """Return the running test if the level in use is a test's, else None."""
-        databases = self._databases
-        if databases.levels and databases.level_in_use().is_test:
-            return self.test
-        return None
-
-    def owner(self) -> object:
-        """Return the owner of the level whose code runs."""
-        databases = self._databases
-        return databases.level_in_use().owner if databases.levels else None
+        """Return the running test if pytest calls its code now, else None."""
+        test = self.test
+        return test if test is not None and Phase.owner is test else None

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import _pytest.assertion.rewrite as rewriting
 
-from pytest_arena._run._levels import WideFixture
 from pytest_arena._values import Stage
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
@@ -193,7 +192,7 @@ class Recorder:
         levels = tuple(self.run.databases.levels)
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
-            if isinstance(level.owner, WideFixture) and name in item.fixturenames:
+            if not level.is_test and name in item.fixturenames:
                 tables = self._tables(depth=len(levels) - number)
                 source = f"made for several tests by {name}"
                 sources.append({"source": source, "tables": tables})

@@ -11,9 +11,9 @@ from unittest import mock
 import pluggy
 
 from pytest_arena import _process
-from pytest_arena._run._facade import Arena
 from pytest_arena._values import counted
 from pytest_arena.errors import causes
+from pytest_arena.scenarios._faults import KINDS, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -26,8 +26,6 @@ hook = pluggy.HookimplMarker("pytest")
 
 Json = dict[str, Any]
 
-# The faults of `arena.fault`, in the order in which they are tried.
-_KINDS = ("wrong", "empty", "500", "more")
 _MOST_REQUESTS = 8  # the last requests of a test, whose answers are broken
 _NO_BODY = {204, 301, 302, 303, 304, 307, 308}
 # The options of syrupy, pytest-snapshot and pytest-regressions that write snapshots.
@@ -152,20 +150,20 @@ class Sabotage:
         numbers = range(max(0, len(requests) - _MOST_REQUESTS), len(requests))
         for number in reversed(numbers):
             request = requests[number]
-            for kind in _KINDS:
+            for kind in KINDS:
                 if kind != "500" and request["status"] in _NO_BODY:
                     continue
-                # With the parent as the next item, pytest keeps the wider fixtures.
-                try:
-                    with Arena(self._recorder.run).fault(kind, at=number):
-                        self._run_again(item, item.parent)
-                except AssertionError:  # no answer was broken
+                fault = Fault(kind, number)
+                with mock.patch.object(self._recorder.run, "faults", [fault.enter]):
+                    # With the parent as the next item, pytest keeps the wide fixtures.
+                    self._run_again(item, item.parent)
+                if not fault.is_applied:
                     continue
                 applied += 1
                 if self._is_fault_noticed:
                     what = f"{request['method']} {request['route'] or request['path']}"
-                    fault = {"kind": kind, "request": number, "what": what}
-                    return {"result": "noticed", "why": self._failures[0], **fault}
+                    noticed = {"kind": kind, "request": number, "what": what}
+                    return {"result": "noticed", "why": self._failures[0], **noticed}
                 errors |= dict.fromkeys(self._failures)
         if not applied:
             return _unknown(
@@ -189,7 +187,7 @@ class Sabotage:
         recorder.errors = []
         with (
             mock.patch.object(recorder, "is_repeating", new=True),
-            recorder.run.ledger.aside(),
+            recorder.run.ledger.forgetting(),
             _without_rerun_plugins(item),
         ):
             # Tear down the fixtures that the previous test has left, as pytest's runner does.

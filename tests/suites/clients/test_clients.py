@@ -159,38 +159,6 @@ async def test_our_client(arena, client, vase):
         await client.get("ws://testserver/orders")
 
 
-BROKEN = {
-    "wrong": '[""]',
-    "empty": "[]",
-    "more": '["vase", "vase"]',
-    "500": "Internal Server Error",
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-async def test_a_broken_answer(arena, client, vase, kind):
-    with arena.fault(kind, at=1):
-        whole, broken, last = [(await client.get("/orders")).text for _ in range(3)]
-    assert whole == last == '["vase"]'
-    assert (broken, arena.requests[1].status == 500) == (BROKEN[kind], kind == "500")
-
-
-async def test_a_broken_commit(arena):
-    transport = httpx2.ASGITransport(fast, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://own") as own:
-        with arena.fault("commit"):
-            assert (await own.post("/orders/chair")).status_code == 500
-            assert (await own.get("/orders")).json() == []
-        assert (await own.post("/orders/chair")).status_code == 201
-
-
-def test_a_block_in_which_nothing_breaks(arena, test_client):
-    with pytest.raises(AssertionError, match=r"broke nothing .* 1 request"), arena.fault("more"):
-        test_client.post("/login/sam")
-    with pytest.raises(ValueError, match="'emty' is none of the faults"):
-        arena.fault("emty")
-
-
 @pytest.mark.expect("PendingWorkError", at='TestClient(fast).get("/orders")')
 async def test_a_sync_client_that_blocks_the_loop(vase):
     TestClient(fast).get("/orders")

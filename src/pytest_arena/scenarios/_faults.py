@@ -1,20 +1,14 @@
-"""Breaks the answer or the commit of one request."""
+"""Breaks the answer of one request."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
-
-from sqlalchemy import Engine, event
-from sqlalchemy.exc import OperationalError
+from typing import Any
 
 from pytest_arena._origin import REQUEST
-from pytest_arena._values import counted
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_KINDS = ("wrong", "empty", "more", "500", "commit")
+# In the order in which they are tried.
+KINDS = ("wrong", "empty", "500", "more")
 _FAILURE = {
     "type": "http.response.start",
     "status": 500,
@@ -72,33 +66,13 @@ def broken_body(kind: str, body: bytes) -> bytes:
 
 
 class Fault:
-    """A ``with`` block in which one request is broken: see ``Arena.fault``."""
+    """Breaks the answer of one request of a test. ``at`` is its number among the requests."""
 
-    def __init__(self, faults: list[Callable[..., Any]], kind: str, at: int) -> None:
-        if kind not in _KINDS:
-            raise ValueError(f"{kind!r} is none of the faults: {', '.join(_KINDS)}")
-        self._is_applied = False  # whether an answer was broken or a commit has failed
-        self._faults = faults  # of the requests that the test sends
+    def __init__(self, kind: str, at: int) -> None:
+        self.is_applied = False  # whether an answer was broken
         self._kind = kind
         self._at = at
         self._number = 0
-        self._request: object = False  # whose commits fail: None is no request
-
-    def __enter__(self) -> Self:
-        if self._kind == "commit":
-            event.listen(Engine, "commit", self._fail_commit)
-        self._faults.append(self.enter)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._faults.remove(self.enter)
-        if self._kind == "commit":
-            event.remove(Engine, "commit", self._fail_commit)
-        if kind is None and not self._is_applied:
-            raise AssertionError(
-                f"arena.fault({self._kind!r}, at={self._at}) broke nothing in this block, which "
-                f"sent {counted(self._number, 'request')}"
-            )
 
     async def enter(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app for a request, with the fault if this is its request."""
@@ -106,22 +80,13 @@ class Fault:
         is_counted = request is not None and not request.is_login
         is_mine = is_counted and self._number == self._at
         self._number += is_counted
-        if is_mine and self._kind == "commit":
-            self._request = request
-        elif is_mine and scope["type"] != "websocket":
+        if is_mine and scope["type"] != "websocket":
             if self._kind == "500":
-                self._is_applied = True
+                self.is_applied = True
                 await _send_whole(send, _FAILURE, b"Internal Server Error")
                 return
             send = self._breaking(send)
         await call(scope, receive, send)
-
-    def _fail_commit(self, connection: Any) -> None:
-        if self._request is REQUEST.get():
-            self._is_applied = True
-            # SQLAlchemy expects that a failed commit has ended the transaction.
-            connection.dialect.do_rollback(connection.connection)
-            raise OperationalError("COMMIT", None, RuntimeError("arena.fault"))
 
     def _breaking(self, send: Any) -> Any:
         """Return a ``send`` that sends another body with the headers of the answer."""
@@ -145,7 +110,7 @@ class Fault:
                 return
             is_over = True
             changed = b"" if is_stream else broken_body(self._kind, body)
-            self._is_applied |= changed != body
+            self.is_applied |= changed != body
             await _send_whole(send, start, changed)
 
         return send_broken
