@@ -75,8 +75,7 @@ async def test_the_list_is_empty(client, scenario):
     assert (
         """\
 @pytest.mark.scenario("<class> is known")
-@pytest.mark.parametrize(
-    "class_",
+@pytest.mark.parametrize("class_", ["Ann", "Bob"])
 """
         in text
     )

@@ -106,7 +106,9 @@ def listing(specification: Specification) -> list[str]:
         if heading != f"Feature: {scenario.feature}":
             heading = f"Feature: {scenario.feature}"
             text.append(heading)
-        text.append(_listed(scenario))
+        rule = f"  [{scenario.rule}]" if scenario.rule else ""
+        number = counted(len(scenario.steps), "step")
+        text.append(f"  {scenario.place}  {number}  {scenario.label}{rule}")
     features = {(each.spec, each.feature) for each in specification.scenarios}
     steps = sum(len(scenario.steps) for scenario in specification.scenarios)
     files = {scenario.spec for scenario in specification.scenarios}
@@ -116,13 +118,6 @@ def listing(specification: Specification) -> list[str]:
         f"in {counted(len(files), 'file')}"
     )
     return text
-
-
-def _listed(scenario: ScenarioSpec) -> str:
-    line = (
-        f"  {scenario.place}  {counted(len(scenario.steps), 'step')}  {scenario.label}"
-    )
-    return f"{line}  [{scenario.rule}]" if scenario.rule else line
 
 
 def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:

@@ -84,15 +84,12 @@ def _test(
         yield f"@pytest.mark.{runner}"
     yield marker(first, specification)
     columns = [identifier(column) for column, _ in first.row]
-    if len(rows) > 1 or columns:
-        yield "@pytest.mark.parametrize("
-        yield f"    {quoted(', '.join(columns))},"
-        yield "    ["
-        for row in rows:
-            values = ", ".join(quoted(value) for _, value in row.row)
-            yield f"        ({values})," if len(columns) > 1 else f"        {values},"
-        yield "    ],"
-        yield ")"
+    if columns:
+        values = [", ".join(quoted(value) for _, value in row.row) for row in rows]
+        if len(columns) > 1:
+            values = [f"({each})" for each in values]
+        names_shown = quoted(", ".join(columns))
+        yield f"@pytest.mark.parametrize({names_shown}, [{', '.join(values)}])"
     arguments = ["scenario", *columns]
     if needs_seed(first):
         arguments.insert(0, "db_session")
