@@ -80,7 +80,7 @@ def test_guestbook(tmp_path: Path) -> None:
 def test_the_cases_are_red_without_the_plugin_and_green_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P1, P2, P4, P5, P9: the demo compares each file's two runs."""
+    """P1, P2, P4, P5, P9: the demo compares the two runs."""
     assert demo(copy("cases", tmp_path), monkeypatch) == 0
 
 
