@@ -20,9 +20,9 @@ import pytest
 from pytest_arena._cli import main
 from pytest_arena._config._read import read_project
 from pytest_arena._mysql._servers import MySQLSearch
+from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._postgresql._servers import CLUSTERS
 from pytest_arena._product._server_search import Unavailable
 from pytest_arena._sqlite import _files
 from tests import command
@@ -56,7 +56,6 @@ import json, sys
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._values import Address
 own = ServerRegistry(Address(*json.loads(sys.argv[1])), project="shop")
-own.rest()
 print(own.create("live"), flush=True)
 input()
 own.close()
@@ -457,7 +456,7 @@ def test_a_private_server_is_listed_left_while_used_and_removed_with_all(
     arena: Callable[..., str], listed: Any, places: Path
 ) -> None:
     """The command starts no server: a stopped one is listed with its size."""
-    cluster = CLUSTERS.find(newest_programs(), cache=places)
+    cluster = clusters.find(newest_programs(), cache=places)
     folder, name = cluster.folder, cluster.folder.path.name
     try:
         with closing(ServerRegistry(cluster.address)) as own:
@@ -469,7 +468,7 @@ def test_a_private_server_is_listed_left_while_used_and_removed_with_all(
         assert f"left     {name}: a private server that is in use" in text
         assert f"removed  kept {kept}" in text
         cluster.close()
-        until(lambda: not CLUSTERS.is_running(folder), "the last run stops the server")
+        until(lambda: not clusters.is_running(folder), "the last run stops the server")
         assert listed("own")[name]["state"] == "stopped"
         assert arena("sweep", "--database", "own") == "Nothing to remove.\n"
         assert f"removed  server {name}, " in arena("sweep", "--all", "--database", "own")

@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from pytest_arena._postgresql._servers import OLDEST
+from pytest_arena._postgresql._clusters import OLDEST
 from pytest_arena.errors import ArenaError
 
 ROOT = Path(__file__).parent.parent

@@ -149,10 +149,6 @@ class ServerLogin:
     password: str = field(default="", repr=False)
 
 
-# How long a process waits while other runs use all connections of a server.
-TURN_SECONDS = 30.0
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
     """A database on a server, and the login for it. No message shows the password.
@@ -167,8 +163,6 @@ class Address:
     user: str
     database: str
     password: str = field(default="", repr=False)
-    # Seconds to wait if other runs use all connections.
-    patience: float = field(default=0.0, compare=False)
     # The log file of a private server, "" for any other server.
     log: str = field(default="", compare=False)
     # Whether MySQL's drivers encrypt the connection, without a check of the server's certificate.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,7 +18,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._gate._engines import describe
-from pytest_arena._postgresql._arguments import is_redirected, redirect, target, write_address
+from pytest_arena._postgresql._arguments import is_redirected, redirect, target
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
 
@@ -40,7 +41,6 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "nothing": {},
     "place": {"PGHOST": "127.0.0.9", "PGPORT": "9999", "PGDATABASE": "of_env", "PGUSER": "env"},
-    "several": {"PGHOST": "127.0.0.9,127.0.0.8", "PGPORT": "9999,8888"},
 }
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -48,14 +48,11 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 OF_LIBPQ: list[Call] = [
     ((), {}),
     ((), {"host": "127.0.0.1", "dbname": "shop"}),
-    ((), {"host": "127.0.0.1,127.0.0.2", "port": "1,2", "dbname": "shop"}),
-    ((), {"host": "127.0.0.1,127.0.0.2", "port": 6543}),
     ((), {"host": "/var/run/postgresql", "dbname": "shop", "port": None}),
     ((), {"host": "shop.example", "hostaddr": "127.0.0.5", "dbname": "shop"}),
     ((), {"dbname": "", "user": "me", "host": "127.0.0.1"}),
     (("host=127.0.0.1 port=6543 dbname='sh op' user=me password=pw",), {}),
     (("postgresql://me:pw@127.0.0.1:6543/shop",), {}),
-    (("postgresql://127.0.0.1:1,127.0.0.2:2/shop?target_session_attrs=read-write",), {}),
     (("postgresql://%2Fvar%2Frun%2Fpostgresql/shop",), {}),
     (("postgresql://[::1]:6543/shop",), {}),
     (("dbname=shop host=127.0.0.1",), {"host": "127.0.0.2", "dbname": "other"}),
@@ -94,16 +91,12 @@ def _by_libpq(connecting: Any) -> tuple[str, str, str]:
 def _current_host(found: ServerTarget, expected: tuple[str, str, str]) -> tuple[str, str]:
     """Return the host to which libpq connects.
 
-    For a host without a name libpq tries a folder of this machine. If the folder has no socket,
-    libpq goes on to the next host at once.
+    For a host without a name libpq tries a folder of this machine.
     """
-    hosts = list(found.hosts)
-    if hosts[0][0] == "localhost":
-        if expected[0].startswith("/"):
-            hosts[0] = (expected[0], hosts[0][1])
-        elif expected[:2] in hosts[1:]:
-            del hosts[0]
-    return hosts[0]
+    host, _, port = found.server.rpartition(":")
+    if host == "localhost" and expected[0].startswith("/"):
+        host = expected[0]
+    return host, port
 
 
 def _enter(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -115,17 +108,14 @@ def _enter(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_
 def test_several_hosts_are_all_named() -> None:
     """Each has to be allowed, not the first alone; and no name has a password."""
     url = "postgresql://me:secret@a:1,b:2/shop"
-    for driver in ("asyncpg", "psycopg", "psycopg2"):
-        found = target(driver, [url], {})
-        assert found.names == ("postgresql://a:1/shop", "postgresql://b:2/shop")
-        assert found.name == "postgresql://a:1,b:2/shop"
+    assert target("asyncpg", [url], {}).name == "postgresql://a:1,b:2/shop"
+    for driver in ("psycopg", "psycopg2"):
+        assert target(driver, [url], {}).name == "postgresql://a,b:1,2/shop"
 
 
 URLS = {
     "postgresql+{}://me:secret@db.example/shop": "postgresql://db.example:5432/shop",
     "postgresql+{}://me:secret@db.example:6543/shop": "postgresql://db.example:6543/shop",
-    "postgresql+{}://me@/shop?host=a:1&host=b:2": "postgresql://a:1,b:2/shop",
-    "postgresql+{}://me@/shop?host=a,b&port=1,2": "postgresql://a:1,b:2/shop",
     "postgresql+{}://me@/shop?host=/var/run/postgresql": (
         "postgresql:///var/run/postgresql:5432/shop"
     ),
@@ -281,23 +271,14 @@ def test_only_a_server_elsewhere_may_ask_for_encryption() -> None:
         assert kwargs[name] == value
 
 
-def test_what_is_named_outright_keeps_its_login() -> None:
-    """A test that connects to arena.url by another role does so."""
-    for driver, key in (("asyncpg", "database"), ("psycopg", "dbname"), ("psycopg2", "dbname")):
-        kwargs: dict[str, Any] = {"user": "reader", "password": "r", key: ADDRESS.database}
-        write_address(driver, ADDRESS, kwargs)
-        assert target(driver, [], kwargs).hosts == ((ADDRESS.host, str(ADDRESS.port)),)
-        assert (kwargs["user"], kwargs["password"]) == ("reader", "r")
-
-
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_a_service_file_is_not_read(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`arena_allow` can name no such server."""
     found = target(driver, ["service=shop"], {})
-    assert found.hosts == (("service=shop", ""),)
+    assert found.server == "service=shop"
     monkeypatch.setenv("PGSERVICE", "shop")
-    assert target(driver, ["dbname=x"], {}).hosts == found.hosts
-    assert target(driver, ["dbname=x host=a"], {}).hosts == (("a", "5432"),)
+    assert target(driver, ["dbname=x"], {}) == replace(found, database="x")
+    assert target(driver, ["dbname=x host=a"], {}).server == "a:5432"
 
 
 def test_a_driver_that_is_not_understood_is_another_product() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_arena._mysql._statements import WORDS as MYSQL
+from pytest_arena._mysql._driver_guard import WORDS as MYSQL
 from pytest_arena._postgresql._driver_guard import WORDS as POSTGRESQL
 from pytest_arena._product._statements import Reach, Words, classify
 from pytest_arena._sqlite._connections import WORDS as SQLITE

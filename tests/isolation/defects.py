@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._refill import _restoring
-from pytest_arena._postgresql import _journal
-from pytest_arena._postgresql._live_databases import ClonedDatabase, JournaledDatabase
+from pytest_arena._postgresql._isolation import ClonedDatabase, JournaledDatabase
 from pytest_arena._product._levels import Look
 from pytest_arena._product._statements import Reach, _written, classify
 from pytest_arena._sqlite._copy import Copy
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_arena._mysql._tables import Table
-    from pytest_arena._values import Address
+    from pytest_arena._mysql._clone import Table
 
 __all__ = ["DEFECTS", "Defect"]
 
@@ -70,16 +68,16 @@ class InJournal(Defect):
     replacement: str = ""
 
     def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
-        """Change each journal after its installation."""
-        install = _journal.install
+        """Change the journal of each new copy."""
+        begin = JournaledDatabase.__init__
 
-        def install_with_defect(address: Address) -> None:
-            install(address)
-            with closing(connect(address.database)) as connection:
+        def begin_with_defect(live: JournaledDatabase, *args: Any) -> None:
+            begin(live, *args)
+            with closing(connect(live.name)) as connection:
                 connection.execute("SET arena.undo = 1")
                 self.change(connection)
 
-        patch.setattr(_journal, "install", install_with_defect)
+        patch.setattr(JournaledDatabase, "__init__", begin_with_defect)
         return {}
 
     def change(self, connection: Any) -> None:
@@ -196,7 +194,7 @@ _MYSQL: dict[str, tuple[int, str, str, Callable[..., object]]] = {
     "counters stay": (0, "_mysql._refill", "_restore_counters", lambda *_: None),
     "texts are compared by a collation": (
         0,
-        "_mysql._tables",
+        "_mysql._clone",
         "_exact",
         lambda alias, name, _kind: f"{alias}.`{name}`",
     ),

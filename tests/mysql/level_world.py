@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pymysql
 
 from pytest_arena._mysql._control import open_control
+from pytest_arena._mysql._driver_guard import WORDS, begin_session, is_in_transaction, known_session
 from pytest_arena._mysql._isolation import MySQLIsolation
-from pytest_arena._mysql._sessions import begin_session, is_in_transaction, known_session
-from pytest_arena._mysql._statements import WORDS
 from pytest_arena._product import ConnectTarget, Key
 from pytest_arena._product._statements import classify
 from pytest_arena._values import ServerLogin

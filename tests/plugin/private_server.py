@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql._servers import CLUSTERS
 from pytest_arena._values import Address
 from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster, until
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_arena._product._private_servers import ServerFolder
+    from pytest_arena._postgresql._clusters import ServerFolder
     from tests.example import Example
 
 __all__ = ["PRODUCTION", "PrivateServer", "on_postgresql", "private_server"]
@@ -50,7 +50,7 @@ class PrivateServer:
         """Where it has its data."""
         # Not rglob: the server takes databases away while its data are walked through.
         [path] = self.place.glob("c/pytest-arena-pg-*/*/")
-        return CLUSTERS.folder(path)
+        return clusters.folder_at(path)
 
     def address(self, database: str = "postgres") -> Address:
         """How its superuser logs in."""
@@ -153,7 +153,7 @@ def private_server() -> Iterator[PrivateServer]:
     server = PrivateServer(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARENA_CLUSTERS", server.env["ARENA_CLUSTERS"])
-        held = CLUSTERS.find(newest_programs(), cache=place / "cache")
+        held = clusters.find(newest_programs(), cache=place / "cache")
     try:
         with closing(held):  # the server runs after each run, so that a test can look at it
             yield server

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql._servers import CLUSTERS
+from pytest_arena._postgresql import _clusters as clusters
 from tests.plugin.private_server import on_postgresql
 from tests.servers.crowded import PASSWORD, Crowded
 
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
 
     from tests.example import Example, Run
 
-WAITS = """
-from pytest_arena._postgresql import _connections
-from pytest_arena._postgresql import _servers
-
-_connections.TURN_SECONDS = _servers.TURN_SECONDS = 0
-"""
 SEED = """
 import os
 from app import Dancer
@@ -65,8 +58,7 @@ def four_parts(run: Run) -> None:
 def run_on(server: Crowded, example: Example, login: str, *, last: str = "", **files: str) -> Run:
     """Run on the server, with a template that no other test has built."""
     seed = SEED.replace("{version}", example.folder.parent.name).replace("{last}", last)
-    example = on_postgresql(example, **{"waits": WAITS, "test_it": TESTS, "seed": seed, **files})
-    example = replace(example, options=("-p", "waits"))
+    example = on_postgresql(example, **{"test_it": TESTS, "seed": seed, **files})
     return example.run("--tb=short", env={"ARENA_DATABASE": server.url(login)})
 
 
@@ -149,6 +141,8 @@ from pathlib import Path
 
 import pytest
 from app import Dancer, maker
+from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._values import Address
 
 server = json.loads(Path("server.json").read_text())
 
@@ -163,6 +157,12 @@ def restart(how):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = subprocess.Popen(server["command"], cwd=server["data"], **quiet, **server["account"])
     started.returncode = 0  # the server outlives the test
+    while True:
+        try:
+            open_control(Address(*server["address"])).close()
+            return
+        except ControlFailure:
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
@@ -189,12 +189,13 @@ async def test_at_last(client):
 def test_a_server_that_restarts_fails_only_the_test_whose_transaction_it_ends(
     example: Example,
 ) -> None:
-    """pytest-arena waits until the server is back."""
+    """pytest-arena connects again."""
     with Crowded(30) as server:
         facts = {
             "command": server.command,
             "data": server.command[2],
-            "account": CLUSTERS.account().as_arguments(),
+            "account": clusters.account().as_arguments(),
+            "address": ("postgresql", "127.0.0.1", server.port, "boss", "postgres"),
         }
         example = example.with_paths({"server.json": json.dumps(facts)})
         run = run_on(server, example, "boss", test_it=RESTARTS)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import signal
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql._control import open_control
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ def execute(self, sql, *, fetch, say=Control._execute):
 
 Control.sent = threading.Event()  # never set: the statement needs a moment to arrive
 Control._execute = execute
-Control.ask = lambda self, sql: self.rows(sql)[0][0]  # by `execute`, as the others
 """
 
 TESTS = """
@@ -176,34 +173,3 @@ def test_ctrl_c_leaves_nothing(project: Project) -> None:
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
     run.says("KeyboardInterrupt").never_says("INTERNALERROR")
     project.server.check_clean(run.output)
-
-
-SERVER_DIES = """
-import os
-import pytest
-
-
-async def test_while_it_dies(client):
-    await client.post("/dancers/Dune")
-    os.kill(int(os.environ["VICTIM"]), 9)
-    for number in range(1_000_000):  # the app's own connection lives some moments longer
-        await client.post(f"/dancers/Fix-{number}")
-
-
-@pytest.mark.parametrize("turn", range(2))
-async def test_after(client, turn):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    await client.post("/dancers/Dune")
-"""
-
-
-def test_a_server_that_crashes_and_starts_again(example: Example) -> None:
-    """One of its processes dies, so that it ends all others. Later tests pass."""
-    with private_server() as server:
-        project = Project(example, server)
-        project.run("usual", "test_next.py").expect(passed=3)
-        project.example = project.example.with_files(test_it=SERVER_DIES)
-        with closing(open_control(server.address())) as control:
-            run = project.run("usual", "test_it.py", VICTIM=str(control.pid))
-        run.expect(1, passed=2, failed=1).never_says("Exception ignored")
-        project.is_green_next()

@@ -27,10 +27,6 @@ def on_postgresql(example: Example, **files: str) -> Example:
             "--arena-database=sqlite",
             "with arena_database = sqlite, pytest-arena does not replace databases of this product",
         ),
-        pytest.param(
-            "--arena-database=postgresql://db.example.org/shop",
-            "arena_database names a database that the tests use: postgresql://db.example.org:5432/shop",
-        ),
         ("--arena-database=postgresql://nobody:pw@127.0.0.1:1/x", "cannot be used"),
     ],
 )

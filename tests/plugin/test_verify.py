@@ -86,7 +86,7 @@ ServerIsolation._restore_copy, ServerIsolation.leave_by_force = lie, by_force
 """
 
 UNDO_LIES = """
-from pytest_arena._postgresql._live_databases import JournaledDatabase
+from pytest_arena._postgresql._isolation import JournaledDatabase
 
 restore = JournaledDatabase.restore
 

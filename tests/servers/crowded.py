@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_arena._postgresql import _clusters as clusters
+from pytest_arena._postgresql._clusters import environment, folders, read_programs
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._postgresql._servers import CLUSTERS, folders, read_programs
-from pytest_arena._product._private_servers import environment
 from pytest_arena._values import Address
 from tests.servers.waiting import until
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
+    from pytest_arena._postgresql._clusters import Programs
     from pytest_arena._postgresql._control import Control
-    from pytest_arena._postgresql._servers import PostgreSQLPrograms
 
 PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds
 CONNECTIONS = 5
@@ -56,7 +56,7 @@ FAST = {
 }
 
 
-def newest_programs() -> PostgreSQLPrograms:
+def newest_programs() -> Programs:
     """Return the programs of the newest PostgreSQL of this machine, else of a wheel."""
     return read_programs(folders()[0])
 
@@ -80,11 +80,11 @@ class RealServer:
         """Start the server, and wait until it answers."""
         self._path = folder_in_memory()
         programs = newest_programs()
-        self._folder = CLUSTERS.folder(self._path / "server")
+        self._folder = clusters.folder_at(self._path / "server")
         self._folder.ensure()
-        CLUSTERS.make_data(self._folder, programs)
+        clusters.make_data(self._folder, programs)
         (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
-        self.command = [str(programs.server), "-D", str(self._folder.data)]
+        self.command = [str(programs.folder / "postgres"), "-D", str(self._folder.data)]
         for name, value in {
             **self._settings,
             "unix_socket_directories": str(self._folder.path),
@@ -97,7 +97,7 @@ class RealServer:
                 env=environment(),
                 stdin=subprocess.DEVNULL,
                 stderr=log,
-                **CLUSTERS.account().as_arguments(),
+                **clusters.account().as_arguments(),
             )
         until(self._answers, "the server starts")
 
@@ -176,19 +176,26 @@ class Crowded(RealServer):
 
     def databases(self) -> list[str]:
         """The names of all databases."""
-        with closing(open_control(self._in_a_while)) as control:
+        with closing(self._opened()) as control:
             return [str(name) for (name,) in control.rows("SELECT datname FROM pg_database")]
 
     def contents(self) -> object:
         """What a run could have changed on it."""
-        with closing(open_control(self._in_a_while)) as control:
+        with closing(self._opened()) as control:
             databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
 
-    @property
-    def _in_a_while(self) -> Address:
-        """The superuser's address. Closed connections may still end on the server."""
-        return replace(self.by_socket, patience=10.0)
+    def _opened(self) -> Control:
+        """A connection of the superuser. Closed connections may still end on the server."""
+        opened: list[Control] = []
+
+        def connect() -> bool:
+            with suppress(ControlFailure):
+                opened.append(open_control(self.by_socket))
+            return bool(opened)
+
+        until(connect, "a connection is free")
+        return opened[0]
 
 
 def free_port() -> int:

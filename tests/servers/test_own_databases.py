@@ -18,9 +18,9 @@ from pytest_arena._postgresql import _control as postgresql_control
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import _own_databases
-from pytest_arena._product._own_databases import Label, OwnDatabase, owner_of, unused
+from pytest_arena._product._own_databases import STAY, Label, OwnDatabase, owner_of, unused
 from pytest_arena._values import Address
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import ServerError, TemplateError
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
 from tests.servers.postgresql import (
     connect,
@@ -31,6 +31,7 @@ from tests.servers.postgresql import (
     own_registry,
     rows,
 )
+from tests.servers.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,20 +108,19 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
         template = side.template(own, fingerprint)
         copy = own.create_later("live", template=template).result(timeout=60)
         assert side.rows("SELECT a FROM t", copy) == [(1,)]
-        with pytest.raises(IsolationError, match="is gone"):
+        with pytest.raises(ServerError, match=r"(?i)arena_template_0000000000000000"):
             own.create("live", template="arena_template_0000000000000000")
         dropped = own.create("live")
         own.drop_later(dropped)
-        assert own.rest()
-        assert not side.exists(dropped)
+        until(lambda: not side.exists(dropped), "the database is dropped")
     assert not side.exists(live)
     assert not side.exists(copy)
     with closing(side.registry()) as later:
-        assert later.templates(fingerprint) == [(template, "m")]
+        assert later.find(fingerprint) == (template, "m")
         later.sweep()
         assert side.exists(template)
         later.drop(template)
-        assert later.templates(fingerprint) == []
+        assert later.find(fingerprint) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -139,7 +139,6 @@ def test_the_next_run_drops_the_databases_of_a_killed_run(side: Side, number: in
         dead = os.read(reader, 100).decode()
         with closing(side.registry()) as later:
             for _ in range(100):
-                later.rest()
                 later.sweep()
                 if not side.exists(dead):
                     break
@@ -157,25 +156,26 @@ def test_a_process_that_lost_its_connection_lives(side: Side) -> None:
         side.run(end)
         other = own.create("live")
         with closing(side.registry()) as later:
-            later.rest()
             later.sweep()
         assert side.exists(name)
         assert side.exists(other)
 
 
-def test_a_template_in_use_stays(side: Side) -> None:
+def test_a_template_in_use_stays(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has used it lives. Templates of a run end with its last process."""
+    run = secrets.token_hex(8)  # other workers of this run use the server, too
+    monkeypatch.setattr(_own_databases, "run_id", lambda: run)
     first = side.registry()
     second = side.registry()
-    template = side.template(first, secrets.token_hex(8))
+    fingerprint = secrets.token_hex(8)
+    template = side.template(first, fingerprint)
     of_run = side.template(first, f"of-run-{secrets.token_hex(4)}")
     assert of_run.startswith(f"arena_seeded_{second.names.session}_")
-    second.used(template)
+    assert second.find(fingerprint) == (template, "m")
     first.close()
     assert {row.name for row in second.listed() if row.is_in_use} >= {template, of_run}
     second.close()
-    if side.product == "postgresql":  # other workers of this run use the server of MySQL
-        assert not side.exists(of_run)
+    assert not side.exists(of_run)
     with closing(side.registry()) as later:
         assert template not in {row.name for row in later.listed() if row.is_in_use}
         later.drop(template)
@@ -186,7 +186,7 @@ def test_a_lock_excludes_other_runs(side: Side) -> None:
     """Another fingerprint has another lock."""
     with closing(side.registry()) as own, closing(side.registry()) as other:
         with own.lock("shop", seconds=5):
-            with pytest.raises(TimeoutError), other.lock("shop", seconds=0.05):
+            with pytest.raises(TemplateError), other.lock("shop", seconds=0.05):
                 pytest.fail("two at once")
             with other.lock("another", seconds=5):
                 pass
@@ -195,23 +195,16 @@ def test_a_lock_excludes_other_runs(side: Side) -> None:
 
 
 def test_databases_of_others_stay(side: Side) -> None:
-    """By their names. Those of another version are listed, and dropped only with all others."""
+    """By their names."""
     foreign = f"arena_live_{secrets.token_hex(3)}x"
-    older = f"arena_live_{secrets.token_hex(8)}"
-    for name in (foreign, older):
-        side.run(f"CREATE DATABASE {name}")
+    side.run(f"CREATE DATABASE {foreign}")
     with closing(side.registry()) as own:
         own.drop(foreign)
         own.sweep()
-        listed = {row.name: row.kind for row in own.listed()}
-        assert foreign not in listed
-        assert listed[older] == "other"
+        assert foreign not in {row.name for row in own.listed()}
         if side.product == "postgresql":  # others use the server of MySQL, too
-            results = own.sweep(everything=True)
-            assert [row.thing.name for row in results if not row.reason] == [older]
-        own.drop(older)
+            assert all(row.reason for row in own.sweep(everything=True))
     assert side.exists(foreign)
-    assert not side.exists(older)
     side.run(f"DROP DATABASE {foreign}")
 
 
@@ -251,13 +244,13 @@ def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) ->
         before, after = (own.control.rows(question.format(each)) for each in (template, copy))
         assert before == after
         with closing(open_control(own.address_of(copy))) as app:
-            assert app.ask("SHOW search_path") == '"$user", public, "od d"'
-            assert app.ask("SHOW synchronous_commit") == "off"
+            assert app.rows("SHOW search_path") == [('"$user", public, "od d"',)]
+            assert app.rows("SHOW synchronous_commit") == [("off",)]
 
 
 def test_the_newest_kept_databases_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a title, whichever client is connected when they are kept."""
-    monkeypatch.setattr(_own_databases, "KEPT_STAY", 2)
+    monkeypatch.setitem(STAY, "kept", 2)
     with own_registry() as role:
         with own_databases(role) as own:
             names = []
@@ -265,10 +258,9 @@ def test_the_newest_kept_databases_stay(monkeypatch: pytest.MonkeyPatch) -> None
                 name = own.create("live")
                 with connect(name):
                     names.append(own.keep(name, f"test {number}"))
-            assert own.rest()
+            until(lambda: database_names(own) == {*names[1:]}, "the oldest is dropped")
             assert rows("SELECT 1", names[2]) == [(1,)]
         with own_databases(role) as own:
-            assert database_names(own) == {*names[1:]}
             titles = {row.label.title for row in own.listed() if row.label and not row.role}
             assert titles == {"test 1", "test 2"}
 
@@ -282,19 +274,17 @@ def test_names_say_to_whom_a_database_belongs() -> None:
         assert owner_of(name) is None
 
 
-def labelled(letter: str, used: float, base: str = "") -> OwnDatabase:
+def labelled(letter: str, used: float) -> OwnDatabase:
     """A template of a project."""
-    label = Label("shop", "schema", 1, used, "", base)
+    label = Label("shop", "schema", 1, used)
     return OwnDatabase(name=f"arena_template_{letter * 16}", label=label)
 
 
-def test_the_last_two_templates_of_a_title_stay() -> None:
-    """By their last use. A derived template ends with its base; rests of builds end at once."""
+def test_the_templates_that_were_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rests of builds end at once."""
+    monkeypatch.setitem(STAY, "template", 2)
     found = [labelled(str(number), 100.0 + number) for number in range(4)]
-    found += [labelled("b", 200.0, "arena_template_9999999999999999")]
     found += [OwnDatabase(name=f"arena_template_{'c' * 16}")]
     found += [OwnDatabase(name=f"arena_template_{'d' * 16}", role="the role x")]
-    assert [row.name[-1] for row in unused(found, 300.0)] == ["0", "1", "2", "b", "c"]
-    late = 300.0 + 15 * 86400
-    assert [row.name[-1] for row in unused(found, late)] == [*"0123bc"]
-    assert [row.name[-1] for row in unused(found, 300.0, everything=True)] == [*"0123bc"]
+    assert [row.name[-1] for row in unused(found)] == [*"01c"]
+    assert [row.name[-1] for row in unused(found, everything=True)] == [*"0123c"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._mysql._servers import SEARCH as MYSQL
-from pytest_arena._postgresql import _servers
+from pytest_arena._postgresql import _clusters, _servers
 from pytest_arena._postgresql._servers import SEARCH
 from pytest_arena._product._server_search import Unavailable
 from pytest_arena._values import Address
@@ -54,7 +54,7 @@ def test_a_server_of_an_old_version_is_refused(
     config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message names the version, and how to get a newer one."""
-    monkeypatch.setattr(_servers, "OLDEST", 99)
+    monkeypatch.setattr(_clusters, "OLDEST", 99)
     error = refused(config, untouched.url("boss"))
     assert "pytest-arena needs 99 or newer" in error.what
     assert "docker run" in error.fix
@@ -65,8 +65,8 @@ def test_a_server_of_an_old_version_is_refused(
     [
         ("maker:wRong-" + PASSWORD, "password authentication failed"),
         ("maker", "no password supplied"),
-        ("stranger", "refuses role stranger: "),
-        ("nobody_here", "refuses role nobody_here: "),
+        ("stranger", "refuses stranger: "),
+        ("nobody_here", "refuses nobody_here: "),
         ("humble", "humble on 127.0.0.1"),
     ],
 )
@@ -79,11 +79,8 @@ def test_a_login_that_cannot_be_used_is_refused(
     assert (error.fix == 'ALTER ROLE "humble" CREATEDB') == (login == "humble")
 
 
-def test_a_server_without_a_free_connection_is_named(
-    config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """pytest-arena waits before."""
-    monkeypatch.setattr(_servers, "TURN_SECONDS", 0)
+def test_a_server_without_a_free_connection_is_named(config: Config, untouched: Crowded) -> None:
+    """The message says so."""
     taken = untouched.fill()
     try:
         error = refused(config, untouched.url(f"maker:{PASSWORD}"))
@@ -125,22 +122,20 @@ def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str
 )
 def test_forms_of_urls(text: str, expected: tuple[str, int, str, str, str]) -> None:
     """Those of SQLAlchemy and those of libpq."""
-    assert replace(SEARCH.read_url(text), patience=0) == Address("postgresql", *expected)
+    assert SEARCH.read_url(text) == Address("postgresql", *expected)
 
 
-def test_variables_fill_the_gaps_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_may_come_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with psql."""
-    for name, text in {"HOST": "db", "PORT": "7", "USER": "u", "PASSWORD": "p"}.items():
-        monkeypatch.setenv(f"PG{name}", text)
-    found = SEARCH.read_url("postgresql:///shop")
-    assert replace(found, patience=0) == Address("postgresql", "db", 7, "u", "shop", "p")
-    assert SEARCH.read_url("postgresql://other").host == "other"
+    monkeypatch.setenv("PGPASSWORD", "p")
+    found = SEARCH.read_url("postgresql://u@db/shop")
+    assert found == Address("postgresql", "db", 5432, "u", "shop", "p")
 
 
 def test_urls_of_mysql() -> None:
     """A socket, a password, and a URL of another product."""
     found = MYSQL.read_url("mysql://me:secret@db:3307/shop")
-    assert replace(found, patience=0) == Address("mysql", "db", 3307, "me", "", "secret")
+    assert found == Address("mysql", "db", 3307, "me", "", "secret")
     socket = MYSQL.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
     assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
     with pytest.raises(Unavailable, match="is not MySQL's"):
@@ -150,7 +145,7 @@ def test_urls_of_mysql() -> None:
 def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
     """The summary names it, without the password."""
     found = SEARCH.find(replace(config, database=crowded.url(f"maker:{PASSWORD}")))
-    assert replace(found.address, patience=0) == crowded.address
+    assert found.address == crowded.address
     assert not found.is_private
     assert found.shown.startswith("PostgreSQL ")
     assert found.shown.endswith(f" on 127.0.0.1:{crowded.port}, from arena_database")
@@ -180,7 +175,7 @@ def test_a_local_service_is_found_by_its_socket_and_its_port(
     monkeypatch.setenv("PGUSER", "maker")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     monkeypatch.setenv("PGHOST", "127.0.0.1")
-    assert replace(SEARCH.local_service(config).address, patience=0) == local.address
+    assert SEARCH.local_service(config).address == local.address
 
 
 def test_without_a_server_each_source_says_why(
@@ -191,8 +186,8 @@ def test_without_a_server_each_source_says_why(
     monkeypatch.setenv("PGPORT", str(free_port()))
     monkeypatch.setenv("PGHOST", "db.example.org")
     monkeypatch.setattr(_servers, "_SOCKETS", ())
-    monkeypatch.setattr(_servers, "_USUAL", (f"{tmp_path}/*/bin",))
-    monkeypatch.setattr(_servers, "_WHEEL", "no_such_package")
+    monkeypatch.setattr(_clusters, "_USUAL", (f"{tmp_path}/*/bin",))
+    monkeypatch.setattr(_clusters, "_WHEEL", "no_such_package")
     for version, words in {"16": "exit 1", "12": "echo 'postgres (PostgreSQL) 12.22'"}.items():
         folder = tmp_path / version / "bin"
         folder.mkdir(parents=True)
@@ -219,6 +214,14 @@ def test_own_uses_no_local_service(config: Config, monkeypatch: pytest.MonkeyPat
         SEARCH.find(replace(config, database="own"))
     assert "a private server is" in error.value.cause
     assert "not for Windows" in error.value.cause
+
+
+def test_own_is_refused_on_mysql(config: Config) -> None:
+    """pytest-arena starts private servers of PostgreSQL alone."""
+    with pytest.raises(ServerError) as error:
+        MYSQL.find(replace(config, database="own"))
+    assert "pytest-arena starts no server of MySQL or MariaDB" in error.value.cause
+    assert "docker run" in error.value.fix
 
 
 def test_the_version_is_read_from_the_programs() -> None:

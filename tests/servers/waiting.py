@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_arena._product._private_servers import is_held
+from pytest_arena._postgresql._clusters import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_arena._product._private_servers import ServerFolder
+    from pytest_arena._postgresql._clusters import ServerFolder
 
 SECONDS = 90
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._postgresql._servers import CLUSTERS
 from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster
 from tests.template.project import Project, new_project
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARENA_CLUSTERS", str(place))
         cache = tmp_path_factory.mktemp("servers_cache")
-        with closing(CLUSTERS.find(newest_programs(), cache=cache)) as found:
+        with closing(clusters.find(newest_programs(), cache=cache)) as found:
             yield found.address
     end_cluster(found.folder)
     shutil.rmtree(place)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._read import read_project
-from pytest_arena._config._supported import SUPPORTED, package_of
+from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, package_of
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def list_or_sweep(options: argparse.Namespace) -> int:
     config = read_project(database=options.database)
     kinds: list[PlaceKind] = []
     for product in SUPPORTED:
-        module = importlib.import_module(f"{package_of(product)}._commands")
+        name = "_commands" if product in FILE_PRODUCTS else "_servers"
+        module = importlib.import_module(f"{package_of(product)}.{name}")
         kinds += module.place_kinds(config, removes_all=options.everything)
     failures: list[ArenaError] = []
     places: list[Place] = []

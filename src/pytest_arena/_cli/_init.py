@@ -134,7 +134,7 @@ def _notes(folder: Path, modules: list[Module], apps: list[Found]) -> Iterator[s
             find = search.find if config.server_url else search.local_service
             yield f"the test databases, named arena_…, will be on {find(config).shown}"
         except (ArenaError, Unavailable) as error:
-            yield f"the tests get a private server of {product}: {error}"
+            yield f"no running server of {product} can be used: {error}"
 
 
 def _read_modules(folder: Path) -> list[Module]:

@@ -75,12 +75,6 @@ class Databases:
 
     # For the gate and the products.
 
-    def end_idle_connections(self) -> None:
-        """End idle connections to servers. Their pools open new ones."""
-        for pooled in self._connections.idle():
-            if pooled.key:
-                pooled.retire()
-
     def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Return the target of an engine's connections, None if they are not redirected."""
         self._refuse_after_end(requested.name)

@@ -43,7 +43,7 @@ from pytest_arena._product import (
     connections_of,
     loaded,
 )
-from pytest_arena._product._raw_guard import driver_connection
+from pytest_arena._product._server_connections import driver_connection
 from pytest_arena._product._statements import classify
 from pytest_arena._values import Child
 from pytest_arena.errors import (

@@ -127,7 +127,7 @@ def _is_usable(address: Address) -> bool:
         MySQLFailure: the server refuses for another reason than the login.
     """
     try:
-        control = open_control(replace(address, database=""), patience=address.patience)
+        control = open_control(replace(address, database=""))
     except MySQLFailure as error:
         if error.number not in _REFUSED_LOGIN:
             raise

@@ -7,10 +7,9 @@ PyMySQL, aiomysql, asyncmy and mysqlclient have nearly the same arguments
 from __future__ import annotations
 
 import math
-import re
 import ssl
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._product._server_targets import RedirectedHost, ServerTarget, is_here
@@ -22,17 +21,9 @@ if TYPE_CHECKING:
 # In the order of preference if no engine shows the app's driver.
 ASYNC_DRIVERS = ("asyncmy", "aiomysql")
 DRIVERS = (*ASYNC_DRIVERS, "pymysql", "mysqldb")
-PACKAGES = {"mysqldb": "MySQLdb"}  # other packages have the name of the driver
 PORT = 3306
 # The database of a connection whose arguments name no database.
 _NO_NAME = FACTS.maintenance_database
-
-
-class MySQLTarget(ServerTarget):
-    """A database of MySQL or MariaDB that arguments name."""
-
-    product = FACTS.name
-    standard_databases: ClassVar = {FACTS.maintenance_database}
 
 
 _OTHER_NAMES = {"db": "database", "passwd": "password"}
@@ -47,7 +38,7 @@ def _named(kwargs: dict[str, Any]) -> dict[str, str]:
     return named
 
 
-def target(kwargs: dict[str, Any]) -> MySQLTarget:
+def target(_driver: str, _args: object, kwargs: dict[str, Any]) -> ServerTarget:
     """Return the server and the database that arguments name. An option file is not read."""
     named = _named(kwargs)
     login = None
@@ -55,7 +46,9 @@ def target(kwargs: dict[str, Any]) -> MySQLTarget:
         login = ServerLogin(named["user"], named.get("password", ""))
     host = named.get("host") or named.get("read_default_file", "localhost")
     port = named.get("port", str(PORT))
-    return MySQLTarget(((host, port),), named.get("database", _NO_NAME), login)
+    return ServerTarget(
+        FACTS.name, f"{host}:{port}", named.get("database", _NO_NAME), login
+    )
 
 
 # The arguments that describe the app's server.
@@ -66,7 +59,9 @@ _OF_SERVER = {
 }
 
 
-def redirect(driver: str, address: Address, kwargs: dict[str, Any]) -> None:
+def redirect(
+    driver: str, address: Address, _args: object, kwargs: dict[str, Any]
+) -> None:
     """Replace server, database and login with those of an address. Keep settings of the session."""
     for key in [*kwargs]:
         if key in _OF_SERVER or key.startswith("ssl"):
@@ -100,7 +95,7 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def is_redirected(kwargs: dict[str, Any]) -> bool:
+def is_redirected(_driver: str, _args: object, kwargs: dict[str, Any]) -> bool:
     """Return whether arguments still name the address to which they were redirected."""
     host = kwargs.get("host")
     if not isinstance(host, RedirectedHost):
@@ -111,17 +106,27 @@ def is_redirected(kwargs: dict[str, Any]) -> bool:
     return is_same_database and named.get("unix_socket", "") == socket
 
 
-def bound_locks(seconds: float, kwargs: dict[str, Any]) -> None:
+def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
     """Limit the time that a statement waits for a lock, unless the app's settings limit it.
 
-    The server counts in whole seconds. If the app's command is no SET, it stays unchanged.
+    The server counts in whole seconds. An ``init_command`` of the app stays as it is.
     """
-    command = str(kwargs.get("init_command") or "")
-    if "lock_wait_timeout" in command:
-        return
+    del driver
     whole = math.ceil(seconds)
     limits = f"SESSION innodb_lock_wait_timeout = {whole}, SESSION lock_wait_timeout = {whole}"
-    if not command:
-        kwargs["init_command"] = f"SET {limits}"
-    elif re.match(r"(?i)\s*SET\s+(?!NAMES|CHARACTER|TRANSACTION)[^;]*\Z", command):
-        kwargs["init_command"] = f"{command}, {limits}"
+    kwargs["init_command"] = kwargs.get("init_command") or f"SET {limits}"
+
+
+def opened_target(connection: Any) -> ServerTarget:
+    """Return the server and the database of a driver's open connection."""
+    host = _attribute(connection, "host") or "localhost"
+    port = _attribute(connection, "port") or PORT
+    name = _attribute(connection, "db") or ""
+    if isinstance(name, bytes):
+        name = name.decode()
+    return ServerTarget(FACTS.name, f"{host}:{port}", str(name))
+
+
+def _attribute(connection: object, name: str) -> Any:
+    value = getattr(connection, f"_{name}", None)  # asyncmy, aiomysql
+    return value or getattr(connection, name, None)

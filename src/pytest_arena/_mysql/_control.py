@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._arguments import redirect
 from pytest_arena._origin import as_own
 from pytest_arena._product._control_lines import (
-    ServerControlLine,
     ServerFailure,
-    retry_while_crowded,
 )
 from pytest_arena.errors import ConfigError
 
@@ -100,15 +97,9 @@ class MySQLControl:
             "init_command": _SESSION,
             "program_name": _PROGRAM_NAME,
         }
-        redirect("pymysql", address, arguments)
-        self._connection: Any = pymysql.Connection(**arguments, defer_connect=True)
+        redirect("pymysql", address, (), arguments)
         try:
-            if address.is_socket:
-                # PyMySQL sets this attribute for a socket that it opens itself.
-                self._connection._secure = True  # noqa: SLF001 - no public name
-                self._connection.connect(_socket_file(address, timeout))
-            else:
-                self._connection.connect()
+            self._connection: Any = pymysql.Connection(**arguments)
         except (self._error, OSError) as error:
             raise _failure(error) from error
         except RuntimeError as error:
@@ -147,22 +138,6 @@ class MySQLControl:
             self._connection.close()
 
 
-def _socket_file(address: Address, timeout: float) -> socket.socket:
-    """Connect to a socket's file. If PyMySQL fails to connect, it does not close its socket.
-
-    Raises:
-        MySQLFailure: no server listens on the socket.
-    """
-    file = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        file.settimeout(math.ceil(timeout))
-        file.connect(address.host)
-    except OSError as error:
-        file.close()
-        raise MySQLFailure(str(error)) from error
-    return file
-
-
 def _failure(error: Exception) -> MySQLFailure:
     number = 0
     text = str(error)
@@ -173,21 +148,16 @@ def _failure(error: Exception) -> MySQLFailure:
 
 
 def open_control(
-    address: Address,
-    *,
-    timeout: float = _CONNECT_SECONDS,
-    patience: float = 0.0,
+    address: Address, *, timeout: float = _CONNECT_SECONDS
 ) -> MySQLControl:
-    """Connect by PyMySQL. Wait ``patience`` seconds while the server has no free connection.
+    """Connect by PyMySQL.
 
     Raises:
         MySQLFailure: no server answers, or it refuses the login.
         ConfigError: PyMySQL cannot be imported.
     """
     with as_own():
-        return retry_while_crowded(
-            lambda: MySQLControl(address, timeout=timeout), patience
-        )
+        return MySQLControl(address, timeout=timeout)
 
 
 def literal(text: str) -> str:
@@ -213,6 +183,3 @@ def _import_pymysql() -> ModuleType:
         ) from error
     module: ModuleType = pymysql
     return module
-
-
-MySQLControlLine: TypeAlias = ServerControlLine[MySQLControl]

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import limited
-from pytest_arena._mysql._content import has_same_schema, read_content
+from pytest_arena._mysql._clone import (
+    has_same_schema,
+    read_content,
+    read_tables,
+    with_cascades,
+)
 from pytest_arena._mysql._control import (
     MySQLControl,
-    MySQLControlLine,
     MySQLFailure,
     open_control,
 )
+from pytest_arena._mysql._driver_guard import sessions_in, writers_in
 from pytest_arena._mysql._refill import (
     SESSION,
     TableDifference,
@@ -21,10 +26,9 @@ from pytest_arena._mysql._refill import (
     read_difference,
     refill,
 )
-from pytest_arena._mysql._sessions import sessions_in, writers_in
-from pytest_arena._mysql._tables import read_tables, with_cascades
 from pytest_arena._origin import user_line
 from pytest_arena._product import Held, held_by
+from pytest_arena._product._control_lines import ControlLine
 from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
 from pytest_arena.errors import IsolationError
@@ -65,7 +69,7 @@ class LiveDatabase(Undo):
         registry: MySQLRegistry,
         name: str,
         *,
-        line: MySQLControlLine,
+        line: ControlLine[MySQLControl],
         writes: WriteLog,
         login: ServerLogin,
         uses: Usage,
@@ -315,14 +319,14 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         self._login = login
         self._usage = uses
         self._writes = WriteLog()
-        self._line = MySQLControlLine(self._connect)
+        self._line = ControlLine(self._connect)
         self._templates: dict[str | None, FrozenDatabase] = {}
         super().__init__(self._template(template), isolation, uses=uses, note=note)
 
     def _connect(self) -> MySQLControl:
         """Connect to restore rows."""
         address = self._registry.address_of()
-        control = open_control(address, patience=address.patience)
+        control = open_control(address)
         control.run(SESSION)
         return control
 

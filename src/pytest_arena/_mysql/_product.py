@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import make_url
 
@@ -14,13 +14,12 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._servers import SEARCH
 from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._product._server_product import ServerProduct
-from pytest_arena._product._server_targets import address_for
-from pytest_arena.errors import impossible
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._product import Database, Isolation, Usage
+    from pytest_arena._values import Address
 
 
 class MySQL(ServerProduct[MySQLRegistry]):
@@ -59,21 +58,8 @@ class MySQL(ServerProduct[MySQLRegistry]):
             note=self._core.ledger.note,
         )
 
-    def url(self, database: Database, driver: str) -> URL:
-        """Return the URL with the login of the app's connections."""
-        target = self.target(database)
-        if target.address is None:
-            raise impossible(f"{database.name}: no address before its first connection")
-        address = address_for(target, database.login)
+    def _url_of(self, address: Address, database: Database, driver: str) -> URL:
         return url_of(address, database.dialect.name, driver or "pymysql")
-
-    def keep(self, database: Database, title: str) -> str:
-        """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
-        kept = cast("MySQLIsolation", database.isolation).save(title)
-        if self._server is not None:
-            self._server.stay()
-        url = url_of(self._registry().address_of(kept), self.name, "pymysql")
-        return url.set(drivername=self.name, password=None).render_as_string()
 
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database. The client takes no URL.

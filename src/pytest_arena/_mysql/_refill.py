@@ -18,7 +18,7 @@ from pytest_arena._product._statements import Reach
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_arena._mysql._tables import Table
+    from pytest_arena._mysql._clone import Table
     from pytest_arena._product._statements import Statement
 
 

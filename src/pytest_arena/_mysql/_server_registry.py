@@ -7,28 +7,23 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._mysql._clone import EMPTY_PLAN, read_plan
+from pytest_arena._mysql._clone import EMPTY_PLAN, LABEL, read_plan
 from pytest_arena._mysql._control import (
-    NO_DATABASE,
     MySQLControl,
-    MySQLControlLine,
     MySQLFailure,
     identifier,
     literal,
     open_control,
 )
-from pytest_arena._mysql._tables import LABEL
 from pytest_arena._process import until
 from pytest_arena._product import discard
-from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
-from pytest_arena._product._server_errors import (
+from pytest_arena._product._control_lines import (
     CROWDED,
-    DROPPED,
-    FULL,
+    ControlLine,
     Known,
     failed,
-    template_is_gone,
 )
+from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
 from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena.errors import ServerError
 
@@ -64,7 +59,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
     # Connect and lock
 
     def _connect(self) -> MySQLControl:
-        return open_control(self.address_of(), patience=self._address.patience)
+        return open_control(self.address_of())
 
     def _hold(self, control: Any, name: str) -> None:
         for number in range(_SLOTS):
@@ -146,7 +141,9 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     # Copy
 
-    def _copy(self, control: MySQLControlLine, source: str | None, name: str) -> None:
+    def _copy(
+        self, control: ControlLine[MySQLControl], source: str | None, name: str
+    ) -> None:
         plan = self.plan_of(source)
 
         def copy(control: MySQLControl) -> None:
@@ -164,19 +161,11 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
         Raises:
             MySQLFailure: the server does not answer, or refuses.
-            IsolationError: the database was dropped.
         """
         if name is None:
             return EMPTY_PLAN
         if name not in self._plans:
-            try:
-                self._plans[name] = self.control.call(
-                    lambda control: read_plan(control, name)
-                )
-            except MySQLFailure as error:
-                if error.number != NO_DATABASE:
-                    raise
-                raise template_is_gone(name) from error
+            self._plans[name] = self.control.call(read_plan, name)
         return self._plans[name]
 
     def copy_now(self, kind: str, source: str) -> str:
@@ -204,12 +193,14 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     # Drop
 
-    def _drop_now(self, control: MySQLControlLine, name: str) -> None:
+    def _drop_now(self, control: ControlLine[MySQLControl], name: str) -> None:
         self._plans.pop(name, None)
         self.end_sessions(name, control)
         control.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
 
-    def end_sessions(self, name: str, control: MySQLControlLine | None = None) -> None:
+    def end_sessions(
+        self, name: str, control: ControlLine[MySQLControl] | None = None
+    ) -> None:
         """End all sessions whose database this is. An open transaction would block a drop.
 
         Raises:
@@ -222,7 +213,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         with self.reporting("a connection cannot be ended"):
             self._end_sessions(f"id = {pid} AND db = {literal(name)}", self.control)
 
-    def _end_sessions(self, where: str, control: MySQLControlLine) -> None:
+    def _end_sessions(self, where: str, control: ControlLine[MySQLControl]) -> None:
         question = (
             f"SELECT id FROM information_schema.processlist WHERE {where} "
             "AND id <> CONNECTION_ID()"
@@ -246,9 +237,7 @@ _NO_RIGHTS = (
 )
 KNOWN: dict[int, Known] = {
     **dict.fromkeys((1044, 1142, 1227, 1370, 1410, 1418, 1419), _NO_RIGHTS),
-    **dict.fromkeys((1021, 1114), FULL),
     **dict.fromkeys((1040, 1203, 1226), CROWDED),
-    NO_DATABASE: DROPPED,
 }
 
 

@@ -13,65 +13,25 @@ from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._mysql._arguments import ASYNC_DRIVERS
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
+from pytest_arena._mysql._driver_guard import writers_in
 from pytest_arena._mysql._server_registry import MySQLRegistry
-from pytest_arena._mysql._sessions import writers_in
 from pytest_arena._product import ScriptError
-from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
+from pytest_arena._product._server_product import ServerBuild, ServerTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_arena._mysql._control import MySQLControl
     from pytest_arena._values import Address, ServerLogin
 
 
-# A text, a name, a comment, or other characters. A comment with `!` has statements.
-_PART = re.compile(
-    r"""(?sx) '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`]|``)*`
-    | (?P<comment> --(?:[ \t][^\n]*)?(?=\n|\Z) | \#[^\n]* | /\*(?!M?!).*?\*/ )
-    | (?P<command> (?m:^)[ \t]*(?i:DELIMITER)[ \t]+(?P<delimiter>\S+)[^\n]* )
-    | [\w,()=. \t]+ | ."""
+# The lines by which the client mysql sends a routine as one statement. The server needs none.
+_DELIMITED = re.compile(
+    r"(?ims)^[ \t]*DELIMITER[ \t]+(?P<mark>\S+)[^\n]*\n(?P<text>.*?)^[ \t]*DELIMITER[ \t]+;"
 )
 
 
-def run_script(control: MySQLControl, script: str) -> None:
-    """Run a script: each statement separately.
-
-    Raises:
-        ScriptError: a statement was refused or has failed.
-    """
-    for line, statement in _split(script):
-        try:
-            control.run(statement)
-        except MySQLFailure as error:
-            raise ScriptError(str(error), line=line, fix="") from error
-
-
-def _split(script: str) -> Iterator[tuple[int, str]]:
-    """Yield the statements of a script and their lines. ``DELIMITER`` changes their end mark."""
-    delimiter = ";"
-    position = 0
-    parts: list[str] = []
-    while position < len(script):
-        if script.startswith(delimiter, position):
-            yield from _statement(script, position, parts)
-            position += len(delimiter)
-            parts = []
-            continue
-        part = _PART.match(script, position)
-        assert part is not None  # noqa: S101 - it matches any character
-        position = part.end()
-        if part["command"] is not None:
-            delimiter = part["delimiter"]
-        else:
-            parts.append(" " if part["comment"] is not None else part[0])
-    yield from _statement(script, position, parts)
-
-
-def _statement(script: str, end: int, parts: list[str]) -> Iterator[tuple[int, str]]:
-    sql = "".join(parts).strip()
-    if sql:
-        yield script.count("\n", 0, end) + 1 - sql.count("\n"), sql
+def _without_delimiters(script: str) -> str:
+    return _DELIMITED.sub(
+        lambda found: found["text"].replace(found["mark"], ";"), script
+    )
 
 
 _DESCRIBED = (
@@ -123,7 +83,10 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
                 "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1 "
                 "/*M! , SESSION check_constraint_checks = 1 */"
             )
-            run_script(control, script)
+            try:
+                control.run(_without_delimiters(script))
+            except MySQLFailure as error:
+                raise ScriptError(str(error), line=0, fix="") from error
 
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
@@ -148,7 +111,6 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     # The server's version, character set and SQL mode.
     question = _DESCRIBED
     ddl_dialect: ClassVar[type[Dialect]] = MySQLDialect
-    fix_if_down = "pytest …   # again, when the server answers"
 
     def _build(self, address: Address) -> MySQLBuild:
         driver = self.dialect.driver

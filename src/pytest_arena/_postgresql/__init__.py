@@ -10,7 +10,7 @@ FACTS = ProductFacts(
     name="postgresql",
     shown="PostgreSQL",
     isolations=("undo", "clone", "rollback"),
-    drivers=(*DRIVERS, "psycopg_pool"),
+    drivers=DRIVERS,
     sqlstates={
         "34000": "no cursor",  # invalid_cursor_name
         "42P01": "no table",  # undefined_table

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import cache
 from importlib import import_module
 from inspect import signature
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from pytest_arena._postgresql import STANDARD_DATABASES
+from pytest_arena._postgresql import FACTS
 from pytest_arena._product._server_targets import (
     RedirectedHost,
     ServerTarget,
@@ -32,13 +30,6 @@ if TYPE_CHECKING:
 
 
 _PORT = "5432"
-
-
-class PostgreSQLTarget(ServerTarget):
-    """A database of PostgreSQL that arguments name."""
-
-    product = "postgresql"
-    standard_databases = STANDARD_DATABASES
 
 
 def _login(user: Any, password: object) -> ServerLogin | None:
@@ -91,8 +82,9 @@ def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
     host = kwargs.get("host")
     if not isinstance(host, RedirectedHost):
         return False
-    server = (str(host), str(host.address.port))
-    redirected = PostgreSQLTarget((server,), host.address.database)
+    redirected = ServerTarget(
+        FACTS.name, f"{host}:{host.address.port}", host.address.database
+    )
     return target(driver, args, kwargs) == redirected
 
 
@@ -101,28 +93,20 @@ def _host_of(address: Address) -> RedirectedHost:
     return RedirectedHost.to(address, address.host.rstrip("/"))
 
 
-def write_address(driver: str, address: Address, kwargs: dict[str, object]) -> None:
-    """Name the server and the database of an address explicitly. Keep the login."""
-    kwargs["host"] = _host_of(address)
-    kwargs["port"] = address.port
-    if driver == "asyncpg":
-        kwargs["database"] = address.database
-    else:
-        kwargs.pop("database", None)
-        kwargs["hostaddr"] = ""
-        kwargs["dbname"] = address.database
+def opened_target(connection: Any) -> ServerTarget:
+    """Return the server and the database of a driver's open connection."""
+    info = getattr(connection, "info", None)
+    if info is not None:  # psycopg, psycopg2
+        server = f"{info.host or info.hostaddr}:{info.port}"
+        return ServerTarget(FACTS.name, server, info.dbname)
+    # asyncpg has no public names for them.
+    server = shown_server(connection._addr)  # noqa: SLF001 - see above
+    return ServerTarget(FACTS.name, server, connection._params.database)  # noqa: SLF001 - see above
 
 
 # asyncpg
 
-# The hosts that asyncpg tries if none is named.
-_ASYNCPG_USUAL = [
-    "/run/postgresql",
-    "/var/run/postgresql",
-    "/tmp",  # noqa: S108 - a name, no file is created
-    "/private/tmp",
-    "localhost",
-]
+_ASYNCPG_USUAL = 5  # how many hosts asyncpg tries if none is named
 
 
 def _parsed_by_asyncpg(args: object, kwargs: dict[str, object]) -> tuple[Any, Any]:
@@ -146,20 +130,22 @@ def _parsed_by_asyncpg(args: object, kwargs: dict[str, object]) -> tuple[Any, An
 def _asyncpg_target(args: object, kwargs: dict[str, object]) -> ServerTarget:
     """Return the database that arguments name. Raises as asyncpg does."""
     addresses, parsed = _parsed_by_asyncpg(args, kwargs)
-    hosts = [_asyncpg_host(address) for address in addresses]
-    if [host for host, _ in hosts] == _ASYNCPG_USUAL:
-        hosts = hosts[-1:]
+    servers = [shown_server(address) for address in addresses]
+    if len(servers) == _ASYNCPG_USUAL and servers[0].startswith("/run/"):
+        servers = servers[-1:]  # localhost, after the usual folders of sockets
     dsn = urlparse(_dsn(args, kwargs))
     user = kwargs.get("user") or unquote(dsn.username or "")
     login = _login(user, kwargs.get("password") or unquote(dsn.password or ""))
-    return PostgreSQLTarget(tuple(hosts), parsed.database or parsed.user, login)
+    return ServerTarget(
+        FACTS.name, ",".join(servers), parsed.database or parsed.user, login
+    )
 
 
-def _asyncpg_host(address: Any) -> tuple[str, str]:
+def shown_server(address: Any) -> str:
+    """Return one of asyncpg's addresses as a host and a port."""
     if isinstance(address, str):  # the file of a socket
         address = address.rsplit("/.s.PGSQL.", 1)
-    host, port = address
-    return str(host), str(port)
+    return "{}:{}".format(*address)
 
 
 def _redirect_asyncpg(
@@ -212,8 +198,12 @@ _LIBPQ_SESSION = {
     "replication",
     "tcp_user_timeout",
 }
-# Arguments that only the drivers have.
-_DRIVER_ONLY = {"database", "dsn", "conninfo"}
+# Arguments that describe the app's server, with those whose names begin with ssl, gss or krb.
+_OF_SERVER = {
+    *("host", "hostaddr", "port", "dbname", "database", "dsn", "conninfo", "service"),
+    *("user", "password", "passfile", "require_auth", "channel_binding", "requirepeer"),
+    *("target_session_attrs", "load_balance_hosts", "min_protocol_version"),
+}
 # With these explicit values libpq ignores variables such as PGHOSTADDR and PGOPTIONS.
 _EXPLICIT = {
     "hostaddr": "",
@@ -235,21 +225,20 @@ def _libpq_target(settings: Mapping[str, object]) -> ServerTarget:
             effective.setdefault(key, os.environ[variable])
     database = effective.get("dbname") or effective.get("user") or os_user()
     login = _login(settings.get("user"), settings.get("password"))
-    hosts = _libpq_hosts(effective)
+    host = effective.get("hostaddr") or effective.get("host") or "localhost"
+    server = f"{host}:{effective.get('port') or _PORT}"
     service = settings.get("service") or os.environ.get("PGSERVICE")
     if service and not settings.get("host"):
-        hosts = ((f"service={service}", ""),)
-    return PostgreSQLTarget(hosts, str(database), login)
+        server = f"service={service}"
+    return ServerTarget(FACTS.name, server, str(database), login)
 
 
 def _redirect_libpq(
     driver: str, address: Address, args: list[object], kwargs: dict[str, object]
 ) -> None:
     session = _libpq_session(driver, args, kwargs)
-    # Apart from settings of the session, each argument that libpq knows describes the app's server.
     for key in [*kwargs]:
-        is_of_server = key not in _LIBPQ_SESSION and _knows(driver, key)
-        if is_of_server or key in _DRIVER_ONLY:
+        if key in _OF_SERVER or key.startswith(("ssl", "gss", "krb")):
             del kwargs[key]
     if args:
         args[0] = ""  # the connection string
@@ -290,38 +279,3 @@ def _parse(driver: str, text: object) -> dict[str, object]:
     if driver == "psycopg":
         return dict(sys.modules["psycopg.conninfo"].conninfo_to_dict(text))
     return dict(sys.modules["psycopg2.extensions"].parse_dsn(text))
-
-
-@cache
-def _knows(driver: str, keyword: str) -> bool:
-    """Return whether the libpq of a driver is new enough for a keyword."""
-    try:
-        _parse(driver, f"{keyword}=''")
-    except Exception as error:
-        # The class belongs to the driver, which this module does not import.
-        if type(error).__name__ != "ProgrammingError":
-            raise
-        return False
-    return True
-
-
-def _libpq_hosts(settings: dict[str, object]) -> tuple[tuple[str, str], ...]:
-    hosts = _split(settings.get("host"))
-    addresses = _split(settings.get("hostaddr"))
-    ports = _split(settings.get("port"))
-    count = max(len(hosts), len(addresses))
-    if len(ports) == 1:
-        ports *= count
-    servers = []
-    for host, address, port in zip_longest(
-        hosts, addresses, ports[:count], fillvalue=""
-    ):
-        # libpq connects to `hostaddr`, and checks the certificate against `host`.
-        servers.append((address or host or "localhost", port or _PORT))
-    return tuple(servers)
-
-
-def _split(value: object) -> list[str]:
-    if value is None:
-        return [""]
-    return str(value).split(",")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import as_own
 from pytest_arena._product._control_lines import (
-    ServerControlLine,
     ServerFailure,
-    retry_while_crowded,
 )
 from pytest_arena.errors import ConfigError
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from psycopg import Connection
-    from psycopg.pq.abc import PGresult
 
     from pytest_arena._values import Address
 
@@ -36,10 +33,6 @@ _STARTS_OR_STOPS = re.compile(
     "is (shutting down|starting up|not yet accepting|in recovery)"
 )
 TOO_MANY_CONNECTIONS = "53300"
-WAITED = (
-    "the server had no free connection for a while, and pytest-arena waited for one. Next: "
-    "pytest -n 2, a smaller pool_size, or a larger max_connections of the server"
-)
 # Classes of SQLSTATE: no answer, connection, resources, operator, system.
 _ELSEWHERE = ("", "08", "53", "57", "58")
 
@@ -134,22 +127,6 @@ class Control:
         """Execute one statement and return its rows. Raises as ``run`` does."""
         return self._execute(sql, fetch=True)
 
-    def ask(self, sql: str) -> str | None:
-        """Execute one short statement and return its only value, a text.
-
-        Raises as ``run`` does. It costs half as much as ``rows``, because libpq waits for the
-        answer. Ctrl-C has an effect only after the answer.
-        """
-        with self._lock:
-            try:
-                result = self._connection.pgconn.exec_(sql.encode())
-            except self._error as error:
-                raise ControlFailure(str(error).strip()) from error
-        if not result.ntuples:
-            raise _refused(result)
-        text = result.get_value(0, 0)
-        return None if text is None else text.decode()
-
     def close(self) -> None:
         """Close the connection. Idempotent, and never raises."""
         self._connection.close()
@@ -172,8 +149,6 @@ def open_control(
 ) -> Control:
     """Connect to PostgreSQL by psycopg.
 
-    If the server has no free connection, this waits for one for ``address.patience`` seconds.
-
     ``settings`` are settings of the session, such as ``lock_timeout``, from the login on. libpq's
     environment variables, such as PGOPTIONS, have no effect. A server that does not answer in so
     many seconds is down.
@@ -183,10 +158,7 @@ def open_control(
         ConfigError: psycopg cannot be imported.
     """
     with as_own():
-        return retry_while_crowded(
-            lambda: Control(address, settings or {}, seconds=seconds),
-            address.patience,
-        )
+        return Control(address, settings or {}, seconds=seconds)
 
 
 def literal(text: str) -> str:
@@ -225,13 +197,3 @@ def _options(settings: Mapping[str, str]) -> str:
         escaped = re.sub(r"([\\\s])", r"\\\1", value)
         arguments.append(f"-c {name}={escaped}")
     return " ".join(arguments)
-
-
-def _refused(result: PGresult) -> ControlFailure:
-    from psycopg import pq  # noqa: PLC0415 - an extra, and slow to import
-
-    sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
-    return ControlFailure(pq.error_message(result).strip(), sqlstate.decode())
-
-
-ControlLine: TypeAlias = ServerControlLine[Control]

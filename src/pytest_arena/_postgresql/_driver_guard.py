@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import cache, partial, wraps
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import when_imported
 from pytest_arena._postgresql import _arguments as arguments
-from pytest_arena._product._admission import UNWATCHED, change_module
-from pytest_arena._product._raw_guard import Arguments, RawConnections, RawGuard
+from pytest_arena._product._server_connections import (
+    RawConnections,
+    RawGuard,
+    change_module,
+)
 from pytest_arena._product._statements import Words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
-    from pytest_arena._product._admission import FindCore
+    from pytest_arena._product._server_connections import FindCore
 
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -53,67 +55,32 @@ def watch_drivers(find_core: FindCore) -> None:
     """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
     guard = RawGuard(
         find_core,
-        Arguments(
-            arguments.target,
-            arguments.is_redirected,
-            arguments.write_address,
-            arguments.redirect,
-        ),
+        arguments,
         CONNECTIONS,
     )
-    for module, change in _CONNECTING.items():
-        when_imported(
-            module, partial(change_module, find_core, partial(change, guard), UNWATCHED)
-        )
+    for module, kind, function, dialect in _CONNECTING:
+        change = partial(_guard_module, guard, kind, function, dialect)
+        when_imported(module, partial(change_module, find_core, change))
 
 
-def _guard_asyncpg(guard: RawGuard, module: ModuleType) -> None:
-    # `connect` and pools both call this private function.
-    guard.wrap(module, "_connect", "asyncpg")
+# The functions that open each connection, also those of pools: module, class, function, dialect.
+_CONNECTING = (
+    ("asyncpg.connect_utils", "", "_connect", "asyncpg"),
+    ("psycopg.connection", "Connection", "connect", "psycopg"),
+    ("psycopg.connection_async", "AsyncConnection", "connect", "psycopg_async"),
+    ("psycopg2", "", "connect", "psycopg2"),
+)
 
 
-def _guard_psycopg(guard: RawGuard, module: ModuleType) -> None:
-    guard.wrap(module.Connection, "connect", "psycopg", has_class=True)
+def _guard_module(
+    guard: RawGuard, kind: str, function: str, dialect: str, module: ModuleType
+) -> None:
+    owner = getattr(module, kind) if kind else module
+    guard.wrap(owner, function, dialect, has_class=bool(kind))
     # The package has copied the method if it was imported before.
     package = sys.modules.get("psycopg")
-    if package is not None and hasattr(package, "connect"):
-        package.connect = module.Connection.connect  # type: ignore[attr-defined]
-
-
-def _guard_async_psycopg(guard: RawGuard, module: ModuleType) -> None:
-    guard.wrap(module.AsyncConnection, "connect", "psycopg_async", has_class=True)
-
-
-def _guard_psycopg2(guard: RawGuard, module: ModuleType) -> None:
-    guard.wrap(module, "connect", "psycopg2")
-
-
-def _guard_pool(
-    guard: RawGuard, module: ModuleType, *, kind: str, dialect: str
-) -> None:
-    original = vars(module)[kind]._open  # noqa: SLF001 - `open()` and `open=True` both call it
-
-    @wraps(original)
-    def _open(pool: Any) -> Any:
-        text, options = pool.conninfo, pool.kwargs or {}
-        # Each of the two may be a function that the pool calls for each connection.
-        if isinstance(text, str) and isinstance(options, dict):
-            guard.refuse_pool(dialect, [text], dict(options))
-        return original(pool)
-
-    vars(module)[kind]._open = _open  # noqa: SLF001 - see above
-
-
-_CONNECTING: dict[str, Callable[[RawGuard, Any], None]] = {
-    "asyncpg.connect_utils": _guard_asyncpg,
-    "psycopg.connection": _guard_psycopg,
-    "psycopg.connection_async": _guard_async_psycopg,
-    "psycopg2": _guard_psycopg2,
-    "psycopg_pool.pool": partial(_guard_pool, kind="ConnectionPool", dialect="psycopg"),
-    "psycopg_pool.pool_async": partial(
-        _guard_pool, kind="AsyncConnectionPool", dialect="psycopg_async"
-    ),
-}
+    if dialect == "psycopg" and hasattr(package, "connect"):
+        package.connect = owner.connect  # type: ignore[union-attr]
 
 
 _ITS_DEFAULT = (

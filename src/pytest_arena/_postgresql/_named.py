@@ -12,13 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
-from sqlalchemy.util import greenlet_spawn
-
-from pytest_arena._postgresql._control import ControlLine, identifier, open_control
+from pytest_arena._postgresql._control import identifier, open_control
 from pytest_arena._postgresql._rollback import Rollback
-from pytest_arena._postgresql._scripts import run_script
 from pytest_arena._postgresql._server_registry import TURNS, ServerRegistry
 from pytest_arena._postgresql._servers import NAMES_NO_TEST_DATABASE
 from pytest_arena._postgresql._templates import (
@@ -26,8 +21,9 @@ from pytest_arena._postgresql._templates import (
     DatabaseTemplates,
     has_tables,
 )
-from pytest_arena._process import run_in_new_loop, until
-from pytest_arena._product import Template
+from pytest_arena._process import until
+from pytest_arena._product import ScriptError, Template
+from pytest_arena._product._control_lines import ControlLine
 from pytest_arena._product._own_databases import now, owner_of
 from pytest_arena.errors import ConfigError, ServerError, redact_url
 
@@ -145,22 +141,13 @@ class NamedTarget(DatabaseTarget):
     registry: NamedServer
 
     def run_script(self, script: str) -> None:
-        """Run a script in the shared transaction."""
-        shared = self.registry.shared
-        url = self.sync_url or self.async_url
-        engine = create_engine(url, poolclass=NullPool)
-
-        def run() -> None:
-            with engine.connect():  # this opens the shared connection
-                shared.build(lambda control: run_script(control, script))
-
-        async def run_async() -> None:
-            await greenlet_spawn(run)
-
-        if engine.dialect.is_async:
-            run_in_new_loop(run_async())
-        else:
-            run()
+        """Refuse a script, which may need commits."""
+        del script
+        raise ScriptError(
+            f"pytest-arena runs no script in {self.registry.where}",
+            line=0,
+            fix="psql -f …   (once, in a database whose name has the word test)",
+        )
 
     def has_tables(self) -> bool:
         """Return whether the transaction sees a table."""

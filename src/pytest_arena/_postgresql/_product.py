@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
-from pytest_arena._postgresql._identity import Identity, identity_of_control
 from pytest_arena._postgresql._isolation import ServerIsolation
 from pytest_arena._postgresql._journal import (
     FIX_FOR_UNDO,
@@ -19,18 +15,17 @@ from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._postgresql._servers import SEARCH
-from pytest_arena._postgresql._templates import DatabaseTemplates, url_of
-from pytest_arena._product import NOWHERE, Isolation
+from pytest_arena._postgresql._templates import DatabaseTemplates, derived, url_of
 from pytest_arena._product._server_product import ServerProduct
-from pytest_arena._product._server_targets import address_for
-from pytest_arena.errors import ConfigError, impossible
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import ConnectTarget, Core, Database, Usage
+    from pytest_arena._product import Core, Database, Isolation, Usage
     from pytest_arena._product._server_search import Server
+    from pytest_arena._values import Address
 
 
 class PostgreSQL(ServerProduct[ServerRegistry]):
@@ -45,13 +40,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
-        # With rollback, a role that may not create databases uses the named database itself.
-        may_use_named = self._config.isolation == "rollback"
-        if not may_use_named:
-            self._refuse_apps_database()
         server = SEARCH.find(self._config)
-        if may_use_named and not server.is_named:
-            self._refuse_apps_database()
         self._server = server
         registry = self._open_registry(server)
         self.users = Roles(self._core, registry, is_private=server.is_private)
@@ -64,30 +53,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             server.address,
             project=self._project(),
             lock_timeout=self._config.lock_timeout,
-        )
-
-    def _refuse_apps_database(self) -> None:
-        """Refuse a URL in ``arena_database`` with a database that the tests use.
-
-        Raises:
-            ConfigError: the tests use the database.
-        """
-        try:
-            url = make_url(self._config.server_url)
-        except (ArgumentError, ValueError):
-            return  # not set, or the search for the server reports the error
-        host = url.host or "localhost"
-        name = f"{self.name}://{host}:{url.port or 5432}/{url.database}"
-        requested, _ = self._core.requested()
-        if not url.database or name not in requested:
-            return
-        other = "template1" if url.database == "postgres" else "postgres"
-        raise ConfigError(
-            f"arena_database names a database that the tests use: {name}",
-            why="pytest-arena creates its databases on that server, and connects to a database "
-            "that neither the app nor a fixture uses",
-            cause=self._config.place("database"),
-            fix=f"ARENA_DATABASE={url.set(database=other).render_as_string()} pytest …",
         )
 
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
@@ -107,15 +72,14 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
         registry = self._registry()
         note = self._core.ledger.note
-        with_rights = self.users.begin(database)
+        change_owner = self.users.begin(database)
         if self._config.isolation == "rollback":
-            return self._roll_back(database, with_rights(content))
+            template = derived(registry, content, change_owner(content))
+            return self._roll_back(database, template)
         name = self._choose_isolation(registry)
         isolation = ServerIsolation(
-            registry, content, name, with_rights=with_rights, uses=uses, note=note
+            registry, content, name, change_owner=change_owner, uses=uses, note=note
         )
-        if name == "clone":
-            self._note_slow_disk(registry)
         report = partial(self.users.note_inactive_rights, database.login)
         report(isolation.address)
         if content is None:
@@ -166,42 +130,9 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             partial(registry.drop_later, name),
         )
 
-    def _note_slow_disk(self, registry: ServerRegistry) -> None:
-        server = self._server
-        if server is None or server.is_private:
-            return
-        if registry.control.rows("SHOW fsync") == [("on",)]:
-            self._core.ledger.note(
-                f"{server.shown} writes each new or dropped database to the disk. Tests are faster "
-                "with fsync = off, or on a private server: arena_database = own"
-            )
-
-    def target_of(self, database: Database, identity: Identity) -> ConnectTarget | None:
-        """Return the target if a connection of this identity is open on the live database."""
-        target = self.target(database)
-        if target.address is None or target.address.database != identity.database:
-            return None
-        registry = self._registry().control.call(identity_of_control)
-        return target if identity.server == registry.server else None
-
-    def url(self, database: Database, driver: str) -> URL:
-        """Return the URL with the app's first login, which sees what the app sees."""
-        target = self.target(database)
-        if target.address is None:
-            raise impossible(f"{database.name}: no address before its first connection")
-        url = url_of(address_for(target, None), driver)
-        if database.is_shared:
-            # Only engines of this process see the transaction. Any other client finds no server.
-            return url.set(host=NOWHERE, query={})
-        return url
-
-    def keep(self, database: Database, title: str) -> str:
-        """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
-        kept = cast("ServerIsolation", database.isolation).save(title)
-        if self._server is not None:
-            self._server.stay()
-        url = url_of(self._registry().address_of(kept), "psycopg")
-        return url.set(drivername="postgresql", password=None).render_as_string()
+    def _url_of(self, address: Address, database: Database, driver: str) -> URL:
+        del database
+        return url_of(address, driver or "psycopg")
 
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database."""

@@ -13,8 +13,7 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._postgresql._server_registry import TURNS
-from pytest_arena._postgresql._templates import derived
-from pytest_arena._values import PAST_POLICIES, Address, ServerLogin
+from pytest_arena._values import PAST_POLICIES, ServerLogin
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Core, Database
+    from pytest_arena._values import Address
 
     _Login: TypeAlias = ServerLogin | None  # None: pytest-arena's login
 
@@ -114,28 +114,21 @@ class Roles:
 
     # The owner of a database's objects
 
-    def begin(self, database: Database) -> Callable[[str | None], str | None]:
-        """Choose the database's first login. Return the function that makes it the owner."""
+    def begin(self, database: Database) -> Callable[[str | None], str]:
+        """Choose the database's first login. Return the function that makes it the owner.
+
+        The function writes the script for a template, "" if the owner stays.
+        """
         first = self._usable(database.login)
         self._first[database] = first
-        return partial(self._owned_by, first)
+        return partial(self._change_owner, first)
 
-    def _owned_by(self, login: _Login, template: str | None) -> str | None:
+    def _change_owner(self, login: _Login, template: str | None) -> str:
         if login is None:
-            return template
-        if template and self._has_rights(login.user, template, _ITSELF):
-            return template
-        script = _CHANGE_OWNER.format(user=literal(login.user))
-
-        def change_owner(address: Address) -> str:
-            # The app's event triggers do not fire for a replica.
-            settings = {"session_replication_role": "replica"}
-            with closing(open_control(address, settings)) as control:
-                control.run(script)
             return ""
-
-        fingerprint = f"given {login.user} {template or 'empty'}"
-        return derived(self._registry, template, fingerprint, change_owner)
+        if template and self._has_rights(login.user, template, _ITSELF):
+            return ""
+        return _CHANGE_OWNER.format(user=literal(login.user))
 
     def _has_rights(self, user: str, database: str, role_condition: str) -> bool:
         """Return whether a role has grants, policies or objects in a database."""

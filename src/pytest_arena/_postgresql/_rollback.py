@@ -4,7 +4,9 @@ A pool gets facades of the real connection, whose transaction is never committed
 releases a savepoint, its ROLLBACK rolls back to it. Each level is a savepoint below that one. Each
 statement runs inside a savepoint, so that a failed statement is undone alone.
 
-One transaction at a time may write or change settings. Another one waits for it.
+One transaction at a time may write. All other statements wait for its end, because they would see
+its rows. Whether a statement writes is known from its text, else by PostgreSQL: it runs read-only
+first.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from pytest_arena._origin import user_line
 from pytest_arena._postgresql._control import (
     Control,
     ControlFailure,
-    literal,
     open_control,
 )
 from pytest_arena._postgresql._driver_guard import WORDS
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product._statements import Statement
     from pytest_arena._values import Address, CodeLine, TableRows
 
 _STEP: Final = 0.002  # seconds between two looks at the transaction that writes
@@ -67,14 +69,12 @@ _BEGINS = (
     "SET SESSION CHARACTERISTICS",
 )
 _SAVEPOINTS = {"SAVEPOINT", "RELEASE", "ROLLBACK"}
-# These write nothing, but wait for another transaction as a write does.
-_WAITS = re.compile(
-    r"(?i)\s*(?:SET|LOCK|PREPARE|EXPLAIN)\b|.*(?:\bpg_(?:try_)?advisory"
-    r"|\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b)",
-    re.DOTALL,
+# A setting would outlive the app's transaction.
+_SETS = re.compile(
+    r"(?i)\s*(?:SET(?!\s+CONSTRAINTS)|RESET)\b|.*\bset_config\b", re.DOTALL
 )
-_SET_CONFIG = re.compile(
-    r"\bset_config\s*\(\s*(?:'(?P<name>[^']+)'\s*,)?", re.IGNORECASE
+_READ_ONLY = (
+    "25006"  # the SQLSTATE of a statement that writes in a read-only transaction
 )
 # Checks deferred constraints as a COMMIT does. Its own rollback defers them again.
 _CHECK_CONSTRAINTS = """
@@ -93,30 +93,8 @@ _FAILED = """
 DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25P02', MESSAGE = 'current transaction is aborted, '
 'commands ignored until end of transaction block'; END $$
 """
-# The app's functions that may write although a SELECT calls them.
-_FUNCTIONS = """
-SELECT DISTINCT proname::text FROM pg_catalog.pg_proc p
-WHERE oid >= 16384 AND provolatile = 'v' AND prorettype <> 'trigger'::regtype
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE objid = p.oid AND deptype = 'e')
-"""
-_NUMBERS_THAT_STAY = """
-SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_catalog.pg_class c
-WHERE CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'USAGE')
-    AND NOT has_sequence_privilege(c.oid, 'UPDATE') END
-"""
 _READING = "SAVEPOINT arena_reading"
 _END_READING = "ROLLBACK TO SAVEPOINT arena_reading; RELEASE SAVEPOINT arena_reading"
-
-
-def _settings_of(text: str) -> list[str]:
-    """Return the names of the settings that a statement changes, "" for a computed name."""
-    names = [found["name"] or "" for found in _SET_CONFIG.finditer(text)]
-    verb, *words = classify(text, WORDS).words or ("",)
-    if verb in {"SET", "RESET"}:
-        name = words[words[0] in {"SESSION", "LOCAL"}]
-        names.append("TimeZone" if name == "TIME" else name.partition("=")[0])
-    names = [name.strip('"').lower() for name in names]
-    return [name for name in names if name not in {"all", "constraints"}]
 
 
 def _is_transaction(text: str) -> bool:
@@ -172,7 +150,6 @@ class Rollback:
         self._levels = [_Level()]
         self._writer: SharedTransaction | None = None
         self._has_ddl = False
-        self._functions: re.Pattern[str] | None = None  # calls of the app's functions
         self._has_connect_settings = False
         self._lost = ""  # why the shared transaction has ended
         _databases[address.server, address.database] = self
@@ -232,12 +209,6 @@ class Rollback:
                 self.real = connect()
                 self.send("SET idle_in_transaction_session_timeout = 0")
                 self._levels[0].numbers = self._numbers()
-                [[staying]] = self.send(_NUMBERS_THAT_STAY)
-                if staying:
-                    self.ledger.note(
-                        f"rollback: the numbers of {staying} are not restored, since the role has "
-                        "no UPDATE on them. Next: GRANT UPDATE ON ALL SEQUENCES IN SCHEMA …"
-                    )
 
     def refused(self, what: str, fix: str) -> IsolationError:
         """Record and return the error for a use that one shared transaction does not allow."""
@@ -265,15 +236,9 @@ class Rollback:
             return self.alone(call, text, *args)
         if facade.has_failed:
             return self.alone(self._in_savepoint, partial(self.send, _FAILED))
-        names = self._prepare(facade, text)
+        self._begin(facade, statement, text)
         try:
-            with self._alone():
-                self._open_levels()
-                for name in names:
-                    self._keep_setting(facade, name)
-                answer = self._in_savepoint(
-                    lambda: call(text, *args), is_read_only=facade.is_read_only
-                )
+            answer = self._run(facade, partial(call, text, *args))
         except BaseException:
             facade.has_failed = facade.is_begun
             if facade.autocommit:
@@ -281,57 +246,46 @@ class Rollback:
             raise
         if statement.reach is Reach.SCHEMA:
             self._has_ddl = True
-            self._functions = None
         if facade.autocommit:
             self.commit(facade)
         return answer
 
-    def _prepare(self, facade: SharedTransaction, text: str) -> list[str]:
-        """Begin the facade's transaction. Return the settings that the statement changes."""
-        names = _settings_of(text)
+    def _begin(
+        self, facade: SharedTransaction, statement: Statement, text: str
+    ) -> None:
         if facade.is_connecting:
-            self._has_connect_settings |= bool(names)
-            return []
-        statement = classify(text, WORDS)
-        is_call = self._calls_function(text)
-        if is_call or (statement.alters_session and not names):
-            self.ledger.note(
-                "rollback: {test} has used the session that all connections share: a temporary "
-                "table, LISTEN, PREPARE, a lock, or a function, whose settings stay"
-            )
-        writes = statement.reach is not Reach.NOTHING or bool(statement.table)
-        if names or is_call or writes or _WAITS.match(text):
-            self._take(facade)
-            table = "" if names else statement.table.rpartition(".")[2]
-            facade.tables.add(rf"\b{re.escape(table)}\b")
-        else:
-            self._wait_for(facade, text)
+            self._has_connect_settings |= _SETS.match(text) is not None
+            return
         facade.is_begun = not facade.autocommit
-        return names
+        writes = statement.reach is not Reach.NOTHING or statement.table
+        if writes and not facade.is_read_only:
+            self._take(facade)
+        else:
+            self._wait_for(facade)
 
-    def _calls_function(self, text: str) -> bool:
-        if self._functions is None:
-            rows = self.alone(self.send, _FUNCTIONS)
-            names = "|".join(re.escape(name) for (name,) in rows) or "(?!)"
-            self._functions = re.compile(rf'\b(?:{names})"?\s*\(')
-        return self._functions.search(text) is not None
-
-    def _keep_setting(self, facade: SharedTransaction, name: str) -> None:
-        if name not in facade.settings:
-            value = f"current_setting({literal(name)}, true)"
-            [[facade.settings[name]]] = self.send(f"SELECT {value}")
+    def _run(self, facade: SharedTransaction, call: Callable[[], Any]) -> Any:
+        """Run a statement read-only, unless it is known to write."""
+        if self._writer is facade or facade.is_connecting:
+            return self.alone(self._in_savepoint, call)
+        try:
+            return self.alone(self._in_savepoint, call, is_read_only=True)
+        except Exception as error:
+            if facade.is_read_only or _sqlstate(error) != _READ_ONLY:
+                raise
+        self._take(facade)
+        return self.alone(self._in_savepoint, call)
 
     def execute_raw(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
         """Call a coroutine function of the driver's connection, which may write."""
-        self._wait_for(None, f"call {args}")
+        self._wait_for(None)
         with self._alone():
-            self._open_levels()
             self._note_write()
             return self._in_savepoint(lambda: await_only(function(*args, **kw)))
 
     def _in_savepoint(
         self, call: Callable[[], Any], *, is_read_only: bool = False
     ) -> Any:
+        self._open_levels()
         self.send("SAVEPOINT arena_statement")
         try:
             if is_read_only:  # until the savepoint's end
@@ -363,21 +317,16 @@ class Rollback:
         if self._writer is None:
             self._writer = facade
             with self._alone():
-                self._open_levels()
                 self._note_write()
                 self.send("SAVEPOINT arena_transaction")
 
-    def _wait_for(
-        self, facade: SharedTransaction | None, reading: str | None = None
-    ) -> None:
-        """Wait until no other transaction has written, or none has written what a text reads."""
+    def _wait_for(self, facade: SharedTransaction | None) -> None:
+        """Wait until no other transaction has written."""
         end = seconds() + self._patience
         while True:
             self._drop_closed()
             writer = self._writer
             if writer is None or writer is facade:
-                return
-            if reading is not None and not writer.has_written_in(reading):
                 return
             if seconds() > end:
                 raise _Busy(writer.line)
@@ -394,9 +343,6 @@ class Rollback:
         try:
             with self._alone():
                 self.send(_CHECK_CONSTRAINTS)
-                for name, value in facade.settings.items():
-                    before = literal(value or "")
-                    self.send(f"SELECT set_config({literal(name)}, {before}, false)")
                 self.send("RELEASE SAVEPOINT arena_transaction")
         except BaseException:
             self.roll_back(facade)
@@ -428,6 +374,7 @@ class Rollback:
 
     def _note_write(self) -> None:
         """Note the first write of the top level. Read the rows if no other session can."""
+        self._open_levels()
         *below, top = self._levels
         if not top.is_written and any(level.is_written for level in below):
             below[-1].above = below[-1].above or read_rows(_Reader(self))
@@ -583,12 +530,6 @@ class Rollback:
         with closing(open_control(self.address)) as control:
             return question(control)
 
-    def build(self, work: Callable[[Any], Any]) -> None:
-        """Run a script below all levels, on the open connection."""
-        self._levels[-1].is_written = True
-        self._functions = None
-        self.call(self.alone, work, _Runner(self))
-
     def moment(self, *, exact: bool = False) -> object:
         """Return None, or all rows with ``exact``."""
         return self.ask(read_rows) if exact else None
@@ -641,6 +582,11 @@ class Rollback:
         )
 
 
+def _sqlstate(error: Exception) -> str:
+    """Return PostgreSQL's code of a driver's error, "" without one."""
+    return str(getattr(error, "sqlstate", "") or "")
+
+
 class _Busy(Exception):
     """Another transaction writes for too long."""
 
@@ -666,34 +612,12 @@ class _Reader(Control):
         try:
             return [tuple(row) for row in self._shared.send(sql)]
         except Exception as error:
-            sqlstate = str(getattr(error, "sqlstate", "") or "")
-            raise ControlFailure(str(error), sqlstate) from error
-
-
-class _Runner(_Reader):
-    """Runs the statements of a script. Its own transactions have no effect."""
-
-    def run(self, sql: str) -> None:
-        """Execute a statement."""
-        if not _is_transaction(sql):
-            self.rows(sql)
+            raise ControlFailure(str(error), _sqlstate(error)) from error
 
 
 class SharedTransaction(LoopConnection):
     """A connection of a pool: the real connection, with a transaction of the pool's own."""
 
-    __slots__ = (
-        "autocommit",
-        "has_failed",
-        "is_begun",
-        "is_closed",
-        "is_connecting",
-        "is_read_only",
-        "line",
-        "settings",
-        "shared",
-        "tables",
-    )
     __setattr__ = object.__setattr__  # type: ignore[assignment]  # names of parameters
 
     def __init__(self, shared: Rollback, *, has_sync_caller: bool) -> None:
@@ -713,14 +637,7 @@ class SharedTransaction(LoopConnection):
         """Note that no transaction is open."""
         self.is_begun = False
         self.has_failed = False  # as PostgreSQL's transaction after an error
-        # Patterns of the tables that it has written. The pattern of "" is in every statement.
-        self.tables: set[str] = set()
-        self.settings: dict[str, str | None] = {}  # the values before its changes
         self.line: CodeLine | None = None  # of its first statement
-
-    def has_written_in(self, text: str) -> bool:
-        """Return whether a statement names a table that this transaction has written."""
-        return any(re.search(table, text, re.IGNORECASE) for table in self.tables)
 
     @property
     def real(self) -> Any:
@@ -772,10 +689,6 @@ class SharedTransaction(LoopConnection):
         name = str(getattr(level, "name", level)).lower()
         if level is not None:  # psycopg's with AUTOCOMMIT
             self.autocommit = name == "autocommit"
-        if name in {"repeatable_read", "serializable"}:
-            self.shared.ledger.note(
-                f"rollback: {{test}} has used {name}, which acts as READ COMMITTED here"
-            )
 
     isolation_level = property(lambda _: None, set_isolation_level)
 
@@ -787,11 +700,7 @@ class SharedTransaction(LoopConnection):
         """Let PostgreSQL refuse writes."""
         self.is_read_only = bool(value)
 
-    def set_deferrable(self, value: object) -> None:
-        """Do nothing: only a serializable transaction can be deferred."""
-
     read_only = readonly = property(lambda self: self.is_read_only, set_read_only)
-    deferrable = property(lambda _: False, set_deferrable)
 
 
 class SharedCursor(LoopCursor):
@@ -813,10 +722,11 @@ class SharedCursor(LoopCursor):
                 f"{written.split()[0].upper()} in a statement",
                 "call commit() or rollback() of the session",
             )
-        if "" in _settings_of(written):
+        alters = classify(written, WORDS).alters_session or _SETS.match(written)
+        if alters and not facade.is_connecting:
             raise shared.refused(
-                "set_config with a computed name",
-                "write the name into the statement: set_config('app.tenant', …)",
+                "a setting, a temporary table, a lock of the session, LISTEN or PREPARE",
+                "make settings in a `connect` listener of the engine",
             )
         if not facade.is_begun:
             facade.line = user_line()
@@ -824,7 +734,6 @@ class SharedCursor(LoopCursor):
             return facade.call_shared(self._send, name, text, *rest)
         except _Busy as busy:
             raise shared.refused(
-                "a second transaction that writes or locks, or that reads a table which an open "
-                f"one has written ({busy.line})",
+                f"a second transaction while an open one has written ({busy.line})",
                 "commit or roll back the first transaction before the second one begins",
             ) from None

@@ -8,28 +8,25 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._postgresql import _clone_sql as clone_sql
 from pytest_arena._postgresql._control import (
+    TOO_MANY_CONNECTIONS,
     Control,
     ControlFailure,
-    ControlLine,
     identifier,
     literal,
     open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
-from pytest_arena._product._server_errors import (
+from pytest_arena._product._control_lines import (
     CROWDED,
-    DROPPED,
-    FULL,
+    ControlLine,
     Known,
     failed,
-    template_is_gone,
 )
+from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
 from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena._values import digest
-from pytest_arena.errors import IsolationError, ServerError
+from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,10 +44,8 @@ _HOME = "postgres"  # the database in which all processes take their locks
 _LEAVE_SECONDS = 5.0
 _OF_PROCESS = re.compile(r"([0-9a-f]{8})(?:_([0-9a-f]{8}))?")
 _WITH_STRATEGY = 150000  # a server version
-NO_DATABASE = "3D000"  # an SQLSTATE
 # FILE_COPY is faster: 147 ms for 227 MB on tmpfs, and WAL_LOG takes 1,416 ms. But with fsync
 # FILE_COPY costs a checkpoint, so WAL_LOG is faster for small databases.
-_SMALL_BYTES = 16 * 1024 * 1024
 
 # With these settings no statement hangs, and the server detects a client that died silently.
 _SESSION = (
@@ -144,22 +139,15 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     # Copy
 
-    def _copy(self, control: ControlLine, source: str | None, name: str) -> None:
-        try:
-            self._make(name, source, control)
-        except ControlFailure as error:
-            if source and error.sqlstate == NO_DATABASE:
-                raise template_is_gone(source) from error
-            raise
-
-    def _make(self, name: str, template: str | None, control: ControlLine) -> None:
+    def _copy(
+        self, control: ControlLine[Control], template: str | None, name: str
+    ) -> None:
         source = template or "template0"
         if source not in self._copy_plans:
-            [(size, is_synced, settings)] = control.rows(clone_sql.source(source))
+            [(is_synced, settings)] = control.rows(_source_question(source))
             strategy = ""
             if control.opened().server_version >= _WITH_STRATEGY:
-                by_log = is_synced and size < _SMALL_BYTES
-                strategy = "STRATEGY WAL_LOG" if by_log else "STRATEGY FILE_COPY"
+                strategy = "STRATEGY WAL_LOG" if is_synced else "STRATEGY FILE_COPY"
             self._copy_plans[source] = strategy, settings
         strategy, settings = self._copy_plans[source]
         statement = f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(source)} {strategy}"
@@ -168,22 +156,22 @@ class ServerRegistry(DatabaseRegistry[Control]):
             return
         control.run(statement)
         if settings:
-            control.run(settings.replace(clone_sql.COPY, identifier(name)))
+            control.run(settings.replace(COPY, identifier(name)))
 
     # Freeze and rename
 
     def freeze(self, name: str) -> None:
         """Refuse new connections to a database and end its connections, for a copy of it."""
         with self.reporting(f"{name} cannot be frozen"):
-            self.control.run(clone_sql.allow_connections(name, allowed=False))
-            ended = clone_sql.end_backends(name)
+            self.control.run(allow_connections(name, allowed=False))
+            ended = end_backends(name)
             if not until(lambda: not self.control.rows(ended), within=_LEAVE_SECONDS):
                 raise ControlFailure("a connection to it did not end", "55006")
 
     def thaw(self, name: str) -> None:
         """Allow new connections to a frozen database."""
         with self.reporting(f"{name} cannot be opened"):
-            self.control.run(clone_sql.allow_connections(name, allowed=True))
+            self.control.run(allow_connections(name, allowed=True))
 
     def _finish(self, name: str, final: str, label: Label) -> None:
         """Freeze the database, so that PostgreSQL can copy it, and rename it in one transaction.
@@ -222,7 +210,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     # Drop
 
-    def _drop_now(self, control: ControlLine, name: str) -> None:
+    def _drop_now(self, control: ControlLine[Control], name: str) -> None:
         rows = control.rows(
             "SELECT datistemplate, pg_get_userbyid(datdba) = current_user FROM pg_database "
             f"WHERE datname = {literal(name)}"
@@ -244,6 +232,76 @@ class ServerRegistry(DatabaseRegistry[Control]):
         finally:
             if is_template:
                 control.rows(f"SELECT pg_advisory_unlock{lock}")
+
+
+_COPY = "the copy"
+COPY = identifier(_COPY)  # the copy's name in the statements of `source`
+
+
+def _source_question(name: str) -> str:
+    """Write the query for fsync, and for the statements that adapt a copy.
+
+    PostgreSQL does not copy the rights and the settings of a database. The statements set them in
+    the copy. They also switch off ``synchronous_commit``, so that no
+    commit in the copy waits for the disk. The column is NULL if the copy needs no statement. As
+    in pg_dump, the values of some settings are lists of quoted names.
+    """
+    return f"""
+WITH d AS (SELECT * FROM pg_database WHERE datname = {literal(name)}),
+pairs AS (
+    SELECT coalesce('ROLE ' || quote_ident(r.rolname) || ' IN ', '') AS whose,
+        split_part(pair, '=', 1) AS key, substr(pair, strpos(pair, '=') + 1) AS value
+    FROM d JOIN pg_db_role_setting s ON s.setdatabase = d.oid
+    LEFT JOIN pg_roles r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) pair
+    WHERE s.setrole = 0 OR r.oid IS NOT NULL),
+statements (turn, statement) AS (
+    SELECT 0, format('ALTER DATABASE %I SET synchronous_commit TO off', '{_COPY}')
+    FROM pg_settings WHERE name = 'synchronous_commit' AND reset_val <> 'off'
+    UNION ALL
+    SELECT 1, format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I', '{_COPY}',
+        pg_get_userbyid(datdba)) FROM d WHERE datacl IS NOT NULL
+    UNION ALL
+    SELECT 2, format('GRANT %s ON DATABASE %I TO %s', a.privilege_type, '{_COPY}',
+        coalesce(quote_ident(r.rolname)
+            || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END, 'PUBLIC'))
+    FROM d, aclexplode(d.datacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE a.grantee = 0 OR r.oid IS NOT NULL
+    UNION ALL
+    SELECT 3, format('ALTER %sDATABASE %I SET %I TO %s', whose, '{_COPY}', key,
+        CASE WHEN lower(key) IN ('local_preload_libraries', 'search_path',
+            'session_preload_libraries', 'temp_tablespaces', 'unix_socket_directories')
+        THEN (SELECT coalesce(string_agg(
+                quote_literal(coalesce(replace(part[1], '""', '"'), part[2])), ', '), '''''')
+            FROM regexp_matches(value, '"((?:[^"]|"")*)"|([^,\\s]+)', 'g') part)
+        ELSE quote_literal(value) END) FROM pairs)
+SELECT current_setting('fsync') = 'on',
+    (SELECT string_agg(statement, '; ' ORDER BY turn) FROM statements)
+"""
+
+
+def allow_connections(name: str, *, allowed: bool) -> str:
+    """Write the statement that allows or forbids connections."""
+    return f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS {str(allowed).lower()}"
+
+
+def end_backends(name: str) -> str:
+    """Write the query that ends all connections to a database, with a row for each."""
+    return (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"
+    )
+
+
+def clients_inside(name: str) -> str:
+    """Write the query for the clients inside a transaction, also without a write.
+
+    Each transaction has a virtual id.
+    """
+    return (
+        "SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) "
+        f"WHERE datname = {literal(name)} AND backend_type = 'client backend' "
+        "AND locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid()"
+    )
 
 
 def _number(name: str) -> int:
@@ -282,22 +340,5 @@ KNOWN: dict[str, Known] = {
         "the role has too few rights on this server",
         _GIVE_CREATEDB,
     ),
-    "53100": FULL,
-    "53200": (
-        ServerError,
-        "the server has no memory for another lock: many tables, or many runs at once",
-        "pytest -n 2 …   # or a larger max_locks_per_transaction on the server",
-    ),
-    "53300": CROWDED,
-    "55006": (
-        IsolationError,
-        "a client is connected to a database of pytest-arena, and this role may not disconnect it",
-        "close the tool that is connected to the database, or use `arena_database = own`",
-    ),
-    "55P03": (
-        IsolationError,
-        "another session holds a lock, and has not released it in time",
-        "find sessions in databases named arena_… in pg_stat_activity, and end them",
-    ),
-    NO_DATABASE: DROPPED,
+    TOO_MANY_CONNECTIONS: CROWDED,
 }

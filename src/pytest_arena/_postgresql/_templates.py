@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import URL, Dialect
 
-from pytest_arena._postgresql._control import literal, open_control
-from pytest_arena._postgresql._scripts import run_script
+from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import (
-    ScriptError,
-)
-from pytest_arena._product._server_templates import ServerBuild, ServerTemplates
+from pytest_arena._product import ScriptError
+from pytest_arena._product._server_product import ServerBuild, ServerTemplates
+from pytest_arena._product._statements import bare, beyond_of
+from pytest_arena._values import digest, sqlstate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
@@ -63,6 +61,33 @@ def url_of(address: Address, driver: str) -> URL:
     return url.set(host=address.host)
 
 
+_OF_PG_DUMP = re.compile(r"(?m)^\\(?:restrict|unrestrict)\b.*$")
+_COPY = re.compile(r"(?im)^COPY\s[^;]*\sFROM\s+STDIN\b")
+
+
+def _check_script(script: str) -> None:
+    """Refuse a script with data for psql, and one that reaches beyond the database.
+
+    Raises:
+        ScriptError: it is such a script.
+    """
+    copy = _COPY.search(script)
+    if copy is not None:
+        raise ScriptError(
+            "pytest-arena does not run COPY … FROM stdin",
+            line=script.count("\n", 0, copy.start()) + 1,
+            fix="pg_dump --inserts",
+        )
+    beyond = beyond_of(bare(script, WORDS), WORDS)
+    if beyond:
+        delete = "delete it from the script (pg_dump without --create and --clean)"
+        raise ScriptError(
+            f"{beyond} reaches beyond the database that is built",
+            line=0,
+            fix=WORDS.instead.get(beyond, delete),
+        )
+
+
 def has_tables(control: Control) -> bool:
     """Return whether a database has a table."""
     return control.rows(_HAS_TABLES) == [(True,)]
@@ -90,12 +115,17 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
 
     def run_script(self, script: str) -> None:
         """Run a script on a separate connection, so that the script's settings end with it."""
+        script = _OF_PG_DUMP.sub("", script.removeprefix("\ufeff"))
+        _check_script(script)
         with contextlib.closing(open_control(self.address)) as control:
             try:
-                run_script(control, script)
-            except ScriptError as error:
-                error.suggest(_next_step(error.__cause__))
-                raise
+                control.run(script)
+            except ControlFailure as error:
+                diagnostics = getattr(error.__cause__, "diag", None)
+                position = int(getattr(diagnostics, "statement_position", None) or 0)
+                line = script.count("\n", 0, position - 1) + 1 if position else 0
+                fix = _next_step(error.__cause__)
+                raise ScriptError(str(error), line=line, fix=fix) from error
 
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
@@ -120,7 +150,6 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     # The server's version, encoding, locale and extensions.
     question = _DESCRIBED
     ddl_dialect: ClassVar[type[Dialect]] = PGDialect
-    fix_if_down = "ARENA_DATABASE=own pytest …   (a private server)"
 
     def _build(self, address: Address) -> DatabaseTarget:
         return DatabaseTarget(self.registry, address, *drivers_of(self.dialect))
@@ -131,20 +160,22 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
 
 
 def derived(
-    registry: ServerRegistry,
-    template: str | None,
-    fingerprint: str,
-    change: Callable[[Address], str],
-) -> str:
-    """Return the template that ``change`` makes of a copy of a template or of an empty database.
+    registry: ServerRegistry, template: str | None, *scripts: str
+) -> str | None:
+    """Return the template that scripts make of a copy of a template or of an empty database.
 
     pytest-arena builds it once for all runs and workers on a server. The build costs a copy of the
-    database. Later calls cost one or two round trips. ``change`` returns the manifest.
+    database. Later calls cost one or two round trips.
 
     Raises:
         TemplateError: another process builds it for too long.
-        IsolationError, ServerError: the template cannot be copied. Also the errors of ``change``.
+        IsolationError, ServerError: the template cannot be copied, or a script fails.
     """
+    script = ";\n".join(filter(None, scripts))
+    if not script:
+        return template
+    base = template or "empty"
+    fingerprint = f"{digest(script)} {base}"
     existing = registry.find(fingerprint)
     if existing is not None:
         return existing[0]
@@ -154,13 +185,14 @@ def derived(
             return existing[0]
         name = registry.create("building", template=template)
         try:
-            with registry.reporting(f"no template {fingerprint}"):
-                manifest = change(registry.address_of(name))
+            with registry.reporting(f"{base} cannot be prepared for tests"):
+                # The app's event triggers do not fire for a replica.
+                settings = {"session_replication_role": "replica"}
+                address = registry.address_of(name)
+                with contextlib.closing(open_control(address, settings)) as control:
+                    control.run(script)
             return registry.finish_template(
-                name,
-                fingerprint=fingerprint,
-                manifest=manifest,
-                title=fingerprint,
+                name, fingerprint=fingerprint, manifest="", title=f"prepared {base}"
             )
         except BaseException:
             registry.drop_later(name)
@@ -183,16 +215,6 @@ def drivers_of(dialect: Dialect | None) -> tuple[str, str]:
     return dialect.driver, _PSYCOPG
 
 
-def sqlstate_of(error: BaseException | None) -> str:
-    """Return PostgreSQL's code for an error of a driver, of SQLAlchemy or of pytest-arena."""
-    original = getattr(error, "orig", None) or error
-    for name in ("sqlstate", "pgcode"):
-        code = getattr(original, name, None)
-        if code:
-            return str(code)
-    return ""
-
-
 _OWN = "arena_database = own   (a private server, on which a schema may do anything)"
 _BYPASS = (
     "ALTER ROLE … BYPASSRLS;   -- as a superuser, for the login of arena_database\n"
@@ -201,13 +223,6 @@ _BYPASS = (
 _INSTALL = "apt-get install postgresql-contrib   (or the package of the extension, on the server)"
 # The next step by the SQLSTATE, and what must be in the message. A code has several meanings.
 _STEPS = {
-    "3D000": (
-        "database",
-        (
-            "the database has another name in tests, so ask for it:\n"
-            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET …', current_database()); END $$"
-        ),
-    ),
     "3F000": (
         "schema",
         "CREATE SCHEMA IF NOT EXISTS {name}   (before its tables are created)",
@@ -215,13 +230,6 @@ _STEPS = {
     "0A000": ("extension", _INSTALL),  # feature_not_supported: … is not available
     "58P01": ("extension", _INSTALL),  # could not open extension control file
     "42501": ("", _OWN),  # insufficient_privilege
-    "42710": (
-        "role",
-        (
-            "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$\n"
-            "(a role belongs to the server, so an earlier build has created it)"
-        ),
-    ),
     "42704": (
         "role",
         (
@@ -256,7 +264,8 @@ def _next_step(error: BaseException | None) -> str:
         return _CREATE_EXTENSION.format(name=_EXTENSIONS[lacking[1]])
     if "row-level security" in text:
         return _BYPASS
-    subject, step = _STEPS.get(sqlstate_of(error), ("", ""))
+    code = str(sqlstate(getattr(error, "orig", None) or error))
+    subject, step = _STEPS.get(code, ("", ""))
     if subject not in text:
         return ""
     quoted = re.search(r'"([^"]+)"', text)

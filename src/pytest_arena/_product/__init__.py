@@ -182,9 +182,6 @@ class Core(Protocol):
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that the app names, and the logins by user."""
 
-    def end_idle_connections(self) -> None:
-        """End idle connections to servers, because another one waits for a free connection."""
-
     def provisioned(self) -> Mapping[Database, Isolation]:
         """Return the databases that have content, because a connection was opened."""
 
@@ -346,10 +343,6 @@ class ScriptError(Exception):
         super().__init__(message)
         self.line = line
         self.fix = fix
-
-    def suggest(self, fix: str) -> None:
-        """Note a next step, unless one is known."""
-        self.fix = self.fix or fix
 
 
 class BuildTarget(Protocol):

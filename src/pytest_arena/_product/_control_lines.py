@@ -1,15 +1,20 @@
-"""Connections of pytest-arena to a server, which reconnect after a loss."""
+"""Connections of pytest-arena to a server, which reconnect after a loss, and their errors."""
+
+from __future__ import annotations
 
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from pytest_arena._process import rest, seconds, until
+from pytest_arena._product import nothing
+from pytest_arena.errors import ArenaError, ServerError
 
-_RETRY_SECONDS = 0.1
-_RESTART_SECONDS = 10.0  # the longest wait for a restarted server
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_arena._values import Address
+
 
 _ResultT = TypeVar("_ResultT")
 
@@ -43,32 +48,16 @@ class ServerFailure(Exception):
         """Whether the server has no free connection."""
 
 
-def retry_while_crowded(call: Callable[[], _ResultT], patience: float) -> _ResultT:
-    """Call a function again while the server is crowded, for ``patience`` seconds."""
-    end = seconds() + patience
-    while True:
-        try:
-            return call()
-        except ServerFailure as error:
-            if not error.is_crowded or seconds() > end:
-                raise
-        rest(_RETRY_SECONDS)
-
-
-class _Connection(Protocol):
+class _Control(Protocol):
     def close(self) -> None: ...
-
-
-class _Control(_Connection, Protocol):
     def run(self, sql: str) -> None: ...
     def rows(self, sql: str) -> list[tuple[Any, ...]]: ...
 
 
-ConnectionT = TypeVar("ConnectionT", bound=_Connection)
 ControlT = TypeVar("ControlT", bound=_Control)
 
 
-class Reconnecting(Generic[ConnectionT]):
+class ControlLine(Generic[ControlT]):
     """A connection that connects at its first use, and again after it was lost.
 
     After a loss, ``call`` calls ``on_lost`` and then repeats the function.
@@ -78,15 +67,15 @@ class Reconnecting(Generic[ConnectionT]):
     """
 
     def __init__(
-        self, connect: Callable[[], ConnectionT], on_lost: Callable[[], object]
+        self, connect: Callable[[], ControlT], on_lost: Callable[[], object] = nothing
     ) -> None:
         self._connect = connect
         self._on_lost = on_lost
-        self._connection: ConnectionT | None = None
+        self._connection: ControlT | None = None
         self._lock = threading.RLock()
         self._process = os.getpid()
         # References in a forked child, so that the garbage collector does not close them.
-        self._parents_connections: list[ConnectionT | None] = []
+        self._parents_connections: list[ControlT | None] = []
 
     def call(
         self, function: Callable[..., _ResultT], *args: object, **options: object
@@ -102,23 +91,24 @@ class Reconnecting(Generic[ConnectionT]):
             self._on_lost()
             return function(self.opened(), *args, **options)
 
-    def opened(self) -> ConnectionT:
+    def run(self, sql: str) -> None:
+        """Execute one statement, or several in one transaction."""
+        self.call(lambda control: control.run(sql))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        return self.call(lambda control: control.rows(sql))
+
+    def opened(self) -> ControlT:
         """Return the open connection. Connect if it is not open."""
         with self._lock:
             if self._connection is not None and self.is_open:
                 return self._connection
-            connection = self._connect()
-            self.use(connection)
-            return connection
-
-    def use(self, connection: ConnectionT) -> None:
-        """Close the connection, and use another open one."""
-        with self._lock:
-            self.close()
             if self._process != os.getpid():
                 self._parents_connections.append(self._connection)
-            self._connection = connection
+            self._connection = self._connect()
             self._process = os.getpid()
+            return self._connection
 
     @property
     def is_open(self) -> bool:
@@ -133,31 +123,56 @@ class Reconnecting(Generic[ConnectionT]):
                 self._connection = None
 
 
-class ServerControlLine(Reconnecting[ControlT]):
-    """A control connection that waits for a restarted server."""
+WHY = "each test works on a database that pytest-arena creates on this server"
 
-    def __init__(self, connect: Callable[[], ControlT]) -> None:
-        super().__init__(connect, self._wait)
-        self._has_waited_in_vain = False
+# The class of an error, its cause, and the next step.
+Known: TypeAlias = tuple[type[ArenaError], str, str]
+CROWDED = (
+    ServerError,
+    (
+        "all connections of the server are taken: by each worker, and by the pools of the app's "
+        "engines up to their overflow"
+    ),
+    "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",
+)
 
-    def run(self, sql: str) -> None:
-        """Execute one statement, or several in one transaction."""
-        self.call(lambda control: control.run(sql))
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows."""
-        return self.call(lambda control: control.rows(sql))
+def failed(
+    what: str,
+    error: ServerFailure,
+    address: Address,
+    known: Mapping[Any, Known],
+    another: str,
+) -> ArenaError:
+    """Return the error for a refusal. ``what`` names the operation that failed."""
+    if error.is_down:
+        return _server_is_down(what, error, address, another)
+    unknown = ServerError, f"the server answered with error {error.code}", another
+    kind, cause, fix = known.get(error.code, unknown)
+    return kind(
+        f"{address.server}: {what}: {error.first_line}",
+        why=WHY,
+        cause=cause.format(user=address.user),
+        fix=fix.format(user=address.user),
+    )
 
-    def _wait(self) -> None:
-        """Wait for a restarted server. After a wait in vain, do not wait again."""
-        patience = 0.0 if self._has_waited_in_vain else _RESTART_SECONDS
-        self._has_waited_in_vain = not until(self._is_back, within=patience)
 
-    def _is_back(self) -> bool:
-        try:
-            self.opened()
-        except ServerFailure as error:
-            if not error.is_lost:
-                raise
-            return False
-        return True
+def _server_is_down(
+    what: str, error: ServerFailure, address: Address, another: str
+) -> ServerError:
+    """Return the error for a server that answered earlier in this run, and no longer does."""
+    why = WHY
+    if address.log:
+        why = "the private server of pytest-arena was killed, or has crashed"
+        fix = f"pytest …   # starts it again. If it stops again, read {address.log}"
+    else:
+        start = (
+            "start the server again (its log says why it stopped), or use another one:"
+        )
+        fix = f"{start}\n{another}"
+    return ServerError(
+        f"{address.server}: {what}: the server has stopped or is restarting",
+        why=why,
+        cause=f"the connection failed: {error.first_line}",
+        fix=fix,
+    )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pytest_arena._values import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +20,7 @@ class Thing:
 
     name: str
     what: str
-    """live (of a run), building or template, kept, server or other"""
+    """live (of a run), building or template, kept, or server"""
     state: str = ""
     """alive or dead (of a run), or in use, idle or stopped (of a server)"""
     project: str = ""
@@ -81,3 +83,33 @@ def time_of(path: Path) -> datetime | None:
     with suppress(OSError):
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return None
+
+
+@dataclass(frozen=True)
+class DatabasesOnServer:
+    """The databases with pytest-arena's names on a server, or the note why there is no server."""
+
+    registry: Any  # the class of a run's databases
+    shown: str
+    address: Address | None = None
+    note: str = ""
+
+    def look(self) -> Iterator[Place]:
+        """Yield the server with its databases."""
+        things: tuple[Thing, ...] = ()
+        where = "a local service"
+        if self.address is not None:
+            where = self.address.server
+            with self._opened(self.address) as registry:
+                found = registry.listed(with_sizes=True)
+            things = tuple(database.thing() for database in found)
+        yield Place(shown=self.shown, where=where, things=things, note=self.note)
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
+        if self.address is not None:
+            with self._opened(self.address) as registry:
+                yield from registry.sweep(everything=everything)
+
+    def _opened(self, address: Address) -> closing[Any]:
+        return closing(self.registry(address, sweeps=False))

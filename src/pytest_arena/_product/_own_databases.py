@@ -8,8 +8,6 @@ pytest with its workers.
 ``arena_kept_<session>_<process>_<n>``: kept for inspection.
 ``arena_seeded_<session>_<fingerprint>``: a template that ends with the session.
 ``arena_template_<fingerprint>``: a template of all runs.
-Other names that begin with ``arena_`` and such a kind are another version's. They are listed, and
-dropped only with all other databases.
 
 Templates and kept databases have a label, which is written last.
 """
@@ -32,15 +30,12 @@ from pytest_arena._values import digest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KEPT_STAY = 20
-TEMPLATES_STAY = 2  # of one project and title, those that were used last
-TEMPLATE_DAYS = 14
-_DAY = 86400.0
+# How many databases of a kind stay: those that were used last.
+STAY = {"kept": 20, "template": 40}
 
 _NAME = re.compile(
     r"arena_(?:(?P<kind>live|building|kept)_(?P<session>[0-9a-f]{8})_(?P<process>[0-9a-f]{8})_\d+"
-    r"|seeded_(?P<run>[0-9a-f]{8})_[0-9a-f]{16}|template_[0-9a-f]{16}"
-    r"|(?P<other>live|building|kept|seeded|template)_[0-9a-f_]{8,50})"
+    r"|seeded_(?P<run>[0-9a-f]{8})_[0-9a-f]{16}|template_[0-9a-f]{16})"
 )
 
 
@@ -67,7 +62,7 @@ def owner_of(name: str) -> Owner | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    kind = "other" if match["other"] else match["kind"] or name.split("_")[1]
+    kind = match["kind"] or name.split("_")[1]
     session = match["session"] or match["run"] or ""
     return Owner(kind, session, match["process"] or "")
 
@@ -75,7 +70,7 @@ def owner_of(name: str) -> Owner | None:
 def locks_of(name: str) -> tuple[str, ...]:
     """Return the names of the locks of which one protects a database."""
     owner = owner_of(name)
-    if owner is None or owner.kind in {"kept", "other"}:
+    if owner is None or owner.kind == "kept":
         return ()
     if owner.process:
         return (f"{owner.session}_{owner.process}",)
@@ -114,7 +109,6 @@ class Label:
     created: float
     used: float
     manifest: str = ""
-    base: str = ""  # the template from which it was derived
 
     def text(self) -> str:
         """Return the label as JSON."""
@@ -180,11 +174,11 @@ def _time(seconds: float) -> datetime | None:
 
 
 def unused(
-    databases: Sequence[OwnDatabase], now: float, *, everything: bool = False
+    databases: Sequence[OwnDatabase], *, everything: bool = False
 ) -> list[OwnDatabase]:
     """Return the databases that a sweep drops: of dead processes, and old ones."""
     own = [database for database in databases if not database.role]
-    stay = {database.name for database in own if _stays(database, own, now)}
+    stay = {database.name for database in own if _stays(database, own)}
     return [
         database
         for database in own
@@ -192,26 +186,13 @@ def unused(
     ]
 
 
-def _stays(database: OwnDatabase, others: Sequence[OwnDatabase], now: float) -> bool:
+def _stays(database: OwnDatabase, others: Sequence[OwnDatabase]) -> bool:
     label = database.label
-    if database.kind == "other":
-        return True
     if database.has_end or label is None:
         return False
-    alike = [
-        other.label
-        for other in others
-        if other.kind == database.kind and other.label is not None
-    ]
-    if database.kind == "kept":
-        newer = [other for other in alike if other.created > label.created]
-        return len(newer) < KEPT_STAY
-    if label.base and label.base not in {other.name for other in others}:
-        return False
-    later = [
+    newer = [
         other
-        for other in alike
-        if (other.project, other.title) == (label.project, label.title)
-        and other.used > label.used
+        for other in others
+        if other.kind == database.kind and other.label and other.label.used > label.used
     ]
-    return len(later) < TEMPLATES_STAY and now - label.used < TEMPLATE_DAYS * _DAY
+    return len(newer) < STAY[database.kind]

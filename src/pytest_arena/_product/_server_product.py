@@ -1,26 +1,41 @@
-"""A product whose databases are on a server."""
+"""A product whose databases are on a server, and its templates, which all machines share."""
 
 from __future__ import annotations
 
 import threading
 from abc import abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._origin import as_own
 from pytest_arena._process import interrupted
-from pytest_arena._product import ConnectTarget, Database, Key
+from pytest_arena._product import (
+    NOWHERE,
+    ConnectTarget,
+    Database,
+    Key,
+    Template,
+    read_manifest,
+)
+from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_registry import RegistryT
+from pytest_arena._product._server_targets import address_for
 from pytest_arena._values import counted
-from pytest_arena.errors import ArenaError
+from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
+
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import Core, RequestedDatabase
+    from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase
     from pytest_arena._product._server_search import Server
+    from pytest_arena._values import Address
 
 
 class ServerProduct(Generic[RegistryT]):
@@ -106,6 +121,30 @@ class ServerProduct(Generic[RegistryT]):
             self._targets[database] = target
         return target
 
+    @abstractmethod
+    def _url_of(self, address: Address, database: Database, driver: str) -> URL:
+        """Return the URL of a database for a driver, "" for the usual one."""
+
+    def url(self, database: Database, driver: str) -> URL:
+        """Return the URL with the app's first login, which sees what the app sees."""
+        target = self.target(database)
+        if target.address is None:
+            raise impossible(f"{database.name}: no address before its first connection")
+        url = self._url_of(address_for(target, None), database, driver)
+        if database.is_shared:
+            # Only engines of this process see the transaction. Any other client finds no server.
+            return url.set(host=NOWHERE, query={})
+        return url
+
+    def keep(self, database: Database, title: str) -> str:
+        """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
+        isolation: Any = database.isolation
+        kept = isolation.save(title)
+        if self._server is not None:
+            self._server.stay()
+        url = self._url_of(self._registry().address_of(kept), database, "")
+        return url.set(drivername=self.name, password=None).render_as_string()
+
     def remove(self, database: Database) -> None:
         """Close the isolation, which drops the live database and its snapshots."""
         database.close()
@@ -129,3 +168,108 @@ class ServerProduct(Generic[RegistryT]):
             return ""
         databases = counted(not_dropped, "database")
         return f"left {databases} of this run on {place}. The next run drops them"
+
+
+# Longer than a build takes. The lock of a dead process ends at once.
+_LOCK_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBuild(Generic[RegistryT]):
+    """The database that a build fills, by the app's drivers."""
+
+    registry: RegistryT
+    address: Address
+
+    @property
+    def connect_target(self) -> ConnectTarget:
+        """The target of connections during the build, with a unique key."""
+        name = f"{self.address.server}/{self.address.database}"
+        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
+
+    def remove(self) -> None:
+        """Drop the database, even if a client is connected."""
+        self.registry.drop(self.address.database)
+
+
+@dataclass(frozen=True)
+class ServerTemplates(Generic[RegistryT]):
+    """The templates of a server, with their manifests in the registry.
+
+    ``question`` is the query for properties of the server that each new database has.
+    """
+
+    registry: RegistryT
+    product: ClassVar[str]
+    question: ClassVar[str]
+    ddl_dialect: ClassVar[type[Dialect]]
+
+    @property
+    def ddl(self) -> Dialect:
+        """Compiles DDL, without a driver."""
+        return self.ddl_dialect()
+
+    @property
+    def has_schema(self) -> bool:
+        """Return False: a new database is empty."""
+        return False
+
+    @property
+    def words(self) -> str:
+        """Return "": this store has templates."""
+        return ""
+
+    def identity(self) -> str:
+        """Return the product and the properties of the server, for the fingerprint."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        with self.registry.reporting("the server's settings cannot be read"):
+            [values] = self.registry.control.rows(self.question)
+        return " ".join(map(str, (self.product, *values)))
+
+    def find(self, fingerprint: str, newer_than: float) -> Template[str] | None:
+        """Return the template, and hold it."""
+        found = self.registry.find(fingerprint)
+        if found is None:
+            return None
+        name, text = found
+        manifest = read_manifest(text)
+        if manifest is None or manifest.built < newer_than:
+            return None
+        return Template(name, fingerprint, manifest)
+
+    def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
+        """Create the database that a build fills: a copy of ``below``, or an empty one."""
+        del fingerprint  # `finish` registers it
+        template = below.content if below else None
+        name = self.registry.create("building", template=template)
+        return self._build(self.registry.address_of(name))
+
+    def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
+        """Register the database of a build as a template."""
+        return self.registry.finish_template(
+            target.address.database,
+            fingerprint=fingerprint,
+            manifest=manifest.text(),
+            title=manifest.title,
+        )
+
+    @abstractmethod
+    def _build(self, address: Address) -> BuildTarget:
+        """Return a build that fills a database."""
+
+    def advice(self, error: BaseException) -> str:
+        """Return the next step after an error of a build, "" if none is known."""
+        del error
+        return ""
+
+    def not_stored(self, error: Exception) -> None:
+        """Return None: the registry raises the errors of the server."""
+
+    @contextmanager
+    def locked(self, fingerprint: str) -> Iterator[float]:
+        """Lock a fingerprint on the server, for all machines. Yield the time of the lock."""
+        with self.registry.lock(fingerprint, seconds=_LOCK_SECONDS):
+            yield now()

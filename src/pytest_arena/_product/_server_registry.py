@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from abc import ABC, abstractmethod
+from concurrent.futures import CancelledError, Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from queue import Queue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pytest_arena._process import interrupted
+from pytest_arena._process import interrupted, until
 from pytest_arena._product import OF_RUN
-from pytest_arena._product._background import Background
 from pytest_arena._product._control_lines import (
+    ControlLine,
     ControlT,
-    ServerControlLine,
     ServerFailure,
 )
 from pytest_arena._product._databases_command import SweepResult
@@ -32,20 +34,86 @@ from pytest_arena._product._own_databases import (
     read_label,
     unused,
 )
-from pytest_arena.errors import ArenaError
+from pytest_arena.errors import ArenaError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._values import Address
 
+_ResultT = TypeVar("_ResultT")
 _DAY = 86400.0
-_END_SECONDS = 10.0
+_END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
 # Databases that wait for their drop, before a caller waits, too.
 _MOST_WAITING = 8
 _LEAVE_SECONDS = 5.0
+
+
+class Background:
+    """A thread that runs jobs one after the other, until ``close``.
+
+    The thread calls ``at_end`` when it ends. ``close`` may stop waiting before that.
+    """
+
+    def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
+        self._at_end = at_end
+        self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def do(self, job: Callable[[], _ResultT]) -> Future[_ResultT]:
+        """Add a job. After ``close`` the job is cancelled at once."""
+        future: Future[_ResultT] = Future()
+        with self._lock:
+            if self._is_closed:
+                future.cancel()
+                return future
+            self._jobs.put((future, job))
+            if self._thread is None:
+                # A daemon thread does not keep the process alive if the server hangs.
+                self._thread = threading.Thread(
+                    target=self._work, name="pytest-arena-background", daemon=True
+                )
+                self._thread.start()
+        return future
+
+    def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
+        """Wait until at most ``most`` jobs are left. Return False if the time is over before."""
+        return until(
+            lambda: (
+                self._jobs.unfinished_tasks <= most
+                or (most > 0 and interrupted.is_set())
+            ),
+            within=seconds,
+        )
+
+    def close(self, seconds: float) -> bool:
+        """Cancel jobs that have not begun. Return whether the running job ended in time."""
+        with self._lock:
+            self._is_closed = True
+            self._jobs.put(None)
+        if self._thread is None or self._thread is threading.current_thread():
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                break
+            future, call = job
+            if self._is_closed:
+                future.cancel()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:  # noqa: BLE001 - the future raises it
+                    future.set_exception(error)
+            self._jobs.task_done()
+        self._at_end()
 
 
 class DatabaseRegistry(ABC, Generic[ControlT]):
@@ -54,8 +122,8 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     Their names say to whom they belong (``_own_databases``). A process is alive while its control
     connection holds its lock. Only databases with such a name that the login owns are dropped.
 
-    Two threads have a connection each. One makes copies ahead, the other drops and sweeps. A forked
-    child may only read.
+    A thread with another connection makes copies ahead, drops and sweeps. A forked child may only
+    read.
 
     Raises:
         ServerError: no server answers, it is too old, or the login may not create databases.
@@ -73,19 +141,17 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._used: set[str] = set()
         self._is_closed = False
         self._sweeps = sweeps
-        self.control = ServerControlLine(self._connect_as_process)
-        self._creating_control = ServerControlLine(self._connect)
-        self._dropping_control = ServerControlLine(self._connect)
-        self._creating_thread = Background(at_end=self._creating_control.close)
-        self._dropping_thread = Background(at_end=self._dropping_control.close)
+        self.control = ControlLine(self._connect_as_process)
+        self._other_control = ControlLine(self._connect)
+        self._thread = Background(at_end=self._other_control.close)
         if not sweeps:
             return
         with self.reporting("pytest-arena's databases cannot be created"):
-            if unused(self._list(self.control), now()):
+            if unused(self._list(self.control)):
                 self._sweep_later()
 
     def _sweep_later(self) -> None:
-        self._dropping_thread.do(partial(self._sweep, self._dropping_control))
+        self._thread.do(partial(self._sweep, self._other_control))
 
     # The statements of a product
 
@@ -189,12 +255,14 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
 
     def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
         """Create a database in the background. ``close`` cancels a job that has not begun."""
-        job = partial(self._create, kind, template, self._creating_control)
-        return self._creating_thread.do(job)
+        job = partial(self._create, kind, template, self._other_control)
+        return self._thread.do(job)
 
     def _create(
-        self, kind: str, template: str | None, control: ServerControlLine[ControlT]
+        self, kind: str, template: str | None, control: ControlLine[ControlT]
     ) -> str:
+        if self._is_closed:
+            raise CancelledError
         name = self.names.new(kind)
         what = f"no copy of {template}" if template else "no new database"
         self.databases.add(name)
@@ -214,16 +282,22 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     ) -> str:
         """Make a database a template, which no later run changes. Return its new name."""
         final = self._template(fingerprint)
-        label = self._new_label(title, manifest, base=_base_of(fingerprint))
-        self.used(final)  # before it exists, so that no sweep drops it
+        label = self._new_label(title, manifest)
+        self._hold_template(final)  # before it exists, so that no sweep drops it
         with self.reporting(f"{name} cannot be made a template"):
             self._finish(name, final, label)
         self._labels[final] = label
         return final
 
-    def _new_label(self, title: str, manifest: str = "", *, base: str = "") -> Label:
+    def _new_label(self, title: str, manifest: str = "") -> Label:
         moment = now()
-        return Label(self._project, title, moment, moment, manifest, base)
+        return Label(self._project, title, moment, moment, manifest)
+
+    def _hold_template(self, name: str) -> None:
+        if name not in self._used:
+            with self.reporting(f"{name} cannot be used"):
+                self._hold(self.control, name)
+            self._used.add(name)
 
     def _template(self, fingerprint: str) -> str:
         """Return the name of the template with a fingerprint. Each login has its own templates."""
@@ -233,34 +307,22 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         recipe = f"{self._address.user} {fingerprint} {of_base}"
         return self.names.template(recipe, is_of_run=is_of_run)
 
-    def templates(self, fingerprint: str) -> list[tuple[str, str]]:
-        """Return the name and the manifest of the finished template, if it exists."""
-        name = self._template(fingerprint)
-        with self.reporting("the templates cannot be listed"):
-            label = read_label(self._label_of(self.control, name))
-        if label is None:
-            return []
-        self._labels[name] = label
-        return [(name, label.manifest)]
-
     def find(self, fingerprint: str) -> tuple[str, str] | None:
-        """Return the name and the manifest of the finished template, and hold it."""
-        for name, manifest in self.templates(fingerprint):
-            self.used(name)
-            if self.templates(fingerprint):  # no other run has dropped it before
-                return name, manifest
-        return None
+        """Return the name and the manifest of the finished template, and hold it.
 
-    def used(self, name: str) -> None:
-        """Record that this process uses a template, so that no sweep drops it meanwhile."""
-        label = self._labels.get(name)
-        with self.reporting(f"{name} cannot be used"):
-            if name not in self._used:
-                self._hold(self.control, name)
-                self._used.add(name)
-            if label is not None and now() - label.used > _DAY:
-                self._labels[name] = replace(label, used=now())
-                self._write_label(self.control, name, self._labels[name].text())
+        No sweep drops a template that a process holds.
+        """
+        name = self._template(fingerprint)
+        self._hold_template(name)
+        with self.reporting("the templates cannot be read"):
+            label = read_label(self._label_of(self.control, name))
+            if label is None:
+                return None
+            if now() - label.used > _DAY:
+                label = replace(label, used=now())
+                self._write_label(self.control, name, label.text())
+        self._labels[name] = label
+        return name, label.manifest
 
     @contextmanager
     def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
@@ -272,7 +334,12 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
             with self.reporting("a lock cannot be acquired"):
                 is_ours = self._acquire(control, fingerprint, seconds)
             if not is_ours:
-                raise TimeoutError(f"{fingerprint}: locked for {seconds:g} s")
+                raise TemplateError(
+                    f"another process has been building a template for {seconds:g} s",
+                    why="a template is built once for all processes, so this process waits",
+                    cause="the process that holds the lock on the server",
+                    fix="arena databases list   # shows who builds. Its end frees the lock",
+                )
             yield
 
     # Drop
@@ -286,10 +353,10 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         """Drop a database in the background, and end its connections."""
         if self._is_closed or self._process != os.getpid():
             return
-        self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
-        self._dropping_thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
+        self._thread.do(partial(self._drop, name, self._other_control))
+        self._thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
 
-    def _drop(self, name: str, control: ServerControlLine[ControlT]) -> str:
+    def _drop(self, name: str, control: ControlLine[ControlT]) -> str:
         """Drop a database of this login. Return why it was not dropped, or ""."""
         try:
             if owner_of(name) is not None:
@@ -316,26 +383,13 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         ]
 
     def _sweep(
-        self, control: ServerControlLine[ControlT], *, everything: bool = False
+        self, control: ControlLine[ControlT], *, everything: bool = False
     ) -> dict[str, str]:
         """Sweep. Return the reasons of databases that were not dropped, "" for dropped ones."""
-        reasons: dict[str, str] = {}
-        # After the drop of a template, the templates that were derived from it are old, too.
-        while True:
-            old = unused(self._list(control), now(), everything=everything)
-            names = {database.name for database in old} - set(reasons)
-            if not names:
-                return reasons
-            for name in sorted(names):
-                reasons[name] = self._drop(name, control)
+        old = unused(self._list(control), everything=everything)
+        return {database.name: self._drop(database.name, control) for database in old}
 
     # End
-
-    def rest(self, seconds: float = _END_SECONDS) -> bool:
-        """Wait until both threads have done their jobs. Return whether they were in time."""
-        # A job of the first may add a drop.
-        has_created = self._creating_thread.wait_for_jobs(seconds)
-        return self._dropping_thread.wait_for_jobs(seconds) and has_created
 
     def close(self) -> int:
         """Drop this process's databases. The last process of a run also drops its templates.
@@ -348,12 +402,12 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         patience = _END_SECONDS
         if interrupted.is_set():
             patience = _HURRIED_SECONDS
-        self._creating_thread.close(patience)
-        for name in [*self.databases]:
-            self._dropping_thread.do(partial(self._drop, name, self._dropping_control))
         self._is_closed = True
-        is_done = self._dropping_thread.wait_for_jobs(patience)
-        self._dropping_thread.close(patience if is_done else 0)
+        self._thread.wait_for_jobs(patience)
+        for name in [*self.databases]:
+            self._thread.do(partial(self._drop, name, self._other_control))
+        is_done = self._thread.wait_for_jobs(patience)
+        self._thread.close(patience if is_done else 0)
         if is_done and self._sweeps and self.control.is_open:
             # This process has ended for others, and for the sweep.
             with suppress(ServerFailure, ArenaError):

@@ -8,28 +8,26 @@ another machine is used only if ``arena_database`` names it.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_arena._config._supported import SUPPORTED, product_of
+from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
 from pytest_arena._product._server_targets import is_here, os_user
-from pytest_arena._values import digest
-from pytest_arena.errors import ServerError, redact_url
+from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
+    from pytest_arena._product._control_lines import ServerFailure
     from pytest_arena._values import Address
 
 
 _WHY = "pytest-arena makes a database for each test, on a server where it may create databases"
-_VERSION_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -57,30 +55,12 @@ class Unavailable(Exception):
         self.fix = fix
 
 
-@dataclass(frozen=True, slots=True)
-class Programs(ABC):
-    """A folder with the programs of a server."""
-
-    folder: Path
-    version: str  # such as 15.20 or MariaDB-10.11.4
-    shown: str  # such as /usr/lib/postgresql/15/bin
-
-    @property
-    @abstractmethod
-    def server(self) -> Path:
-        """The server's program."""
-
-    @property
-    def key(self) -> str:
-        """The name of the server. Two builds of one version may have different extensions."""
-        return f"{self.version}-{digest(str(self.folder))[:8]}"
-
-
 class ServerSearch(ABC):
     """The sources of a product's servers, in their order."""
 
     shown: ClassVar[str]
-    private: ClassVar[Any]  # its `PrivateServers`, whose module imports this one
+    product: ClassVar[str]
+    registry: ClassVar[Any]  # the class of the databases that pytest-arena creates
     form: ClassVar[str]
     """How a run names a server."""
     fix: ClassVar[str]
@@ -105,16 +85,10 @@ class ServerSearch(ABC):
         """Return the usual users of a local server, with "" for unknown ones."""
 
     @abstractmethod
-    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
+    def enter(
+        self, address: Address, where: str, *, seconds: int = 10, isolation: str = ""
+    ) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
-
-    @abstractmethod
-    def installed(self, config: Config) -> list[Path]:
-        """Return the places of installed programs, the best first."""
-
-    @abstractmethod
-    def programs_at(self, place: Path) -> Any:
-        """Read the version of installed programs."""
 
     def find(self, config: Config) -> Server:
         """Return the server that ``arena_database`` names, or the first usable server."""
@@ -160,54 +134,60 @@ class ServerSearch(ABC):
         raise Unavailable("; ".join(dict.fromkeys(reasons)))
 
     def private_server(self, config: Config) -> Server:
-        """Return a private server of the first installed programs that work."""
-        if sys.platform == "win32":
-            raise Unavailable("a private server listens on a socket: not for Windows")
-        reasons = []
-        server: Server
-        for place in self.installed(config):
-            try:
-                programs = self.programs_at(place)
-                server = self.private.find(programs, cache=config.cache)
-            except Unavailable as reason:
-                reasons.append(str(reason))
-            else:
-                return server
-        raise Unavailable("; ".join(reasons) or "its programs are not installed")
-
-    def usable_without_rights(self, server: Server, config: Config) -> Server | None:
-        """Return a named server whose login may create no database, None if it is of no use."""
-        del server, config
-        return None
+        """Find or start a private server."""
+        del config
+        raise Unavailable(f"pytest-arena starts no server of {self.shown}")
 
     def _named(self, config: Config) -> Server:
         try:
             address = self.read_url(config.server_url)
-            return self.enter(address, f" on {address.server}, from arena_database")
-        except CreatesNone as reason:
-            server = self.usable_without_rights(reason.server, config)
-            if server is not None:
-                return server
-            refused: Unavailable = reason
+            where = f" on {address.server}, from arena_database"
+            return self.enter(address, where, isolation=config.isolation)
         except Unavailable as reason:
-            refused = reason
-        raise ServerError(
-            f"the server for the tests cannot be used: {refused}",
-            why=_WHY,
-            cause=f"{redact_url(config.server_url)} from {config.place('database')}",
-            fix=refused.fix or self.form,
-        ) from refused
+            raise ServerError(
+                f"the server for the tests cannot be used: {reason}",
+                why=_WHY,
+                cause=f"{redact_url(config.server_url)} from {config.place('database')}",
+                fix=reason.fix or self.form,
+            ) from reason
+
+    # `arena databases`
+
+    def is_meant(self, config: Config) -> bool:
+        """Return whether the option names no other product."""
+        names_no_server = config.database in {"auto", "own"}
+        return names_no_server or product_of(config.database) == self.product
+
+    def place_kinds(self, config: Config, *, removes_all: bool) -> list[PlaceKind]:
+        """Return the server, if the option names no other product."""
+        del removes_all
+        if config.database == "own" or not self.is_meant(config):
+            return []
+        find = self.find if config.server_url else self.local_service
+        try:
+            server = find(config)
+        except Unavailable as error:
+            note = " ".join(str(error).split())
+            shown = SUPPORTED[self.product].shown
+            return [DatabasesOnServer(self.registry, shown, note=note)]
+        except ConfigError:
+            if config.database == "auto":
+                return []  # the product's driver is not installed
+            raise
+        return [DatabasesOnServer(self.registry, server.shown, server.address)]
 
 
-class CreatesNone(Unavailable):
-    """The login may not create databases. ``server`` can be used without that right."""
-
-    def __init__(self, server: Server, *, fix: str) -> None:
-        user = server.address.user
-        super().__init__(
-            f"{user} on {server.address.server} may not create databases", fix=fix
+def refused(address: Address, error: ServerFailure) -> Unavailable:
+    """Return why a login failed, in the server's words."""
+    lines = str(error).strip().splitlines()
+    text = redact(lines[-1] if lines else "no reason")
+    if error.is_crowded:
+        return Unavailable(
+            f"the server on {address.server} has no free connection: {text}"
         )
-        self.server = server
+    if error.is_down:
+        return Unavailable(f"nothing answers on {address.server} ({text})")
+    return Unavailable(f"{address.server} refuses {address.user}: {text}")
 
 
 def parse_url(text: str, names: set[str], shown: str) -> URL:
@@ -230,21 +210,6 @@ def port_of(variable: str, default: int) -> int:
     """Return the port in a variable, or the default."""
     text = os.environ.get(variable, "")
     return int(text) if text.isdigit() else default
-
-
-def version_text(program: Path, *options: str) -> str:
-    """Return what a program prints for ``--version``."""
-    try:
-        answer = subprocess.run(  # noqa: S603 - a program of the product, from the user's machine
-            [program, *options, "--version"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_VERSION_SECONDS,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"{program} does not run: {error}") from error
-    return answer.stdout
 
 
 def usual_users(*users: str) -> Sequence[str]:

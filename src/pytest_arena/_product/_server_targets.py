@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._product import RequestedDatabase
 
@@ -18,29 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
-    """The servers that a driver tries in turn, and the name of the database."""
+    """A server, and the name of a database on it."""
 
-    product: ClassVar[str]
-    # Databases that each server has. Apps connect to one of them to create and drop databases.
-    standard_databases: ClassVar[set[str]]
-
-    hosts: tuple[tuple[str, str], ...]  # host name, IP address or socket; port
+    product: str
+    server: str  # host name, IP address or socket, and port. Or several that a driver tries in turn
     database: str
     login: ServerLogin | None = field(default=None, compare=False)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The database on each server, in the form of ``arena_allow``."""
-        return tuple(
-            f"{self.product}://{host}:{port}/{self.database}"
-            for host, port in self.hosts
-        )
-
-    @property
     def name(self) -> str:
-        """The database with all servers in one text, for a message."""
-        servers = ",".join(f"{host}:{port}" for host, port in self.hosts)
-        return f"{self.product}://{servers}/{self.database}"
+        """The server and the database, in the form of ``arena_allow``."""
+        return f"{self.product}://{self.server}/{self.database}"
 
     def requested(self, dialect: Dialect) -> RequestedDatabase:
         """Return the requested database for the core."""

@@ -79,14 +79,10 @@ def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
     return rows
 
 
-_MOST = 2
-
-
 class FrozenDatabase:
     """A frozen database, and copies of it that are made ahead in the background.
 
-    The second ``take`` starts the first copy ahead. One copy ahead is enough if a test takes longer
-    than a copy. After a ``take`` has waited, two copies are made ahead.
+    The second ``take`` starts the first copy ahead.
     """
 
     def __init__(
@@ -102,24 +98,21 @@ class FrozenDatabase:
         # The state of the database, by which its copies are compared with later states.
         self.state: Any = None
         self._ahead: list[Future[str]] = []
-        self._wanted = 0
+        self._is_taken = False
 
     def take(self) -> str:
         """Return the name of a copy that was made ahead, or of a new copy."""
         name = ""
         while self._ahead and not name:
             future = self._ahead.pop(0)
-            if not future.done():
-                self._wanted = _MOST
             # If a copy ahead failed, the new copy raises the reason.
             with suppress(ArenaError, CancelledError):
                 if not future.cancel():
                     name = future.result()
         name = name or self._databases.create("live", template=self.name)
-        while len(self._ahead) < self._wanted:
-            future = self._databases.create_later("live", template=self.name)
-            self._ahead.append(future)
-        self._wanted = self._wanted or 1
+        if self._is_taken:
+            self._ahead.append(self._databases.create_later("live", template=self.name))
+        self._is_taken = True
         return name
 
     def drop(self) -> None:

@@ -118,7 +118,6 @@ def classify(text: str, words: Words) -> Statement:
     """
     sql = bare(text, words).rstrip("; \t\r\n")
     upper = sql.upper().split()
-    beyond = words.beyond.search(sql)
     table, reach = _written(sql)
     return Statement(
         (*upper[:3], *upper[-1:]),
@@ -126,8 +125,14 @@ def classify(text: str, words: Words) -> Statement:
         reach,
         words.altering.search(sql) is not None,
         _END.match(sql) is not None,
-        " ".join(beyond[beyond.lastgroup or 0].upper().split()) if beyond else "",
+        beyond_of(sql, words),
     )
+
+
+def beyond_of(sql: str, words: Words) -> str:
+    """Return what bare SQL does to other databases or the server, or ""."""
+    beyond = words.beyond.search(sql)
+    return " ".join(beyond[beyond.lastgroup or 0].upper().split()) if beyond else ""
 
 
 def _written(sql: str) -> tuple[str, Reach]:

@@ -9,7 +9,6 @@ import asyncpg
 import psycopg
 import psycopg2
 import psycopg2.pool
-import psycopg_pool
 import pytest
 from attack import ATTACKS, attempt, in_thread, redirected, refused
 from sqlalchemy import create_engine, event, text
@@ -235,23 +234,6 @@ def raw_async_psycopg(name, engine):
     async def main():
         async with await psycopg.AsyncConnection.connect(LIBPQ) as connection:  # here
             await connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
-
-    asyncio.run(main())
-
-
-@refused
-def raw_psycopg_pool(name, engine):
-    with psycopg_pool.ConnectionPool(LIBPQ, min_size=1) as pool:  # here
-        with pool.connection() as connection:
-            connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
-
-
-@refused
-def raw_async_psycopg_pool(name, engine):
-    async def main():
-        async with psycopg_pool.AsyncConnectionPool(LIBPQ, open=False) as pool:  # here
-            async with pool.connection() as connection:
-                await connection.execute("INSERT INTO dancers VALUES (%s)", (name,))
 
     asyncio.run(main())
 

@@ -100,28 +100,6 @@ async def test_the_schema_is_undone(turn):
         assert len((await connection.execute(text("SELECT * FROM visits"))).keys()) == 3
 
 
-async def test_a_setting_ends_with_its_transaction(turn):
-    tenant = text("SELECT current_setting('app.tenant', true)")
-    async with engine.begin() as connection:
-        await connection.execute(text("SELECT set_config('app.tenant', 'a', true)"))
-        assert await connection.scalar(tenant) == "a"
-    async with engine.begin() as connection:
-        assert await connection.scalar(tenant) in {None, ""}
-        await connection.execute(text("SET statement_timeout = 1000"))
-    async with engine.connect() as connection:
-        assert await connection.scalar(text("SHOW statement_timeout")) != "1s"
-
-
-async def test_tenants_of_requests_at_once(turn):
-    async def tenant(name):
-        async with engine.begin() as connection:
-            await connection.execute(text(f"SELECT set_config('app.tenant', '{name}', true)"))
-            await asyncio.sleep(0.01)
-            return await connection.scalar(text("SELECT current_setting('app.tenant')"))
-
-    assert await asyncio.gather(*map(tenant, "abcde")) == list("abcde")
-
-
 async def test_a_row_is_locked_for_update(turn):
     async def sell():
         async with maker.begin() as session:
@@ -152,14 +130,6 @@ async def test_a_read_only_transaction(turn):
             await connection.execute(text("DELETE FROM stock"))
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM stock"))
-
-
-async def test_a_read_of_another_table_does_not_wait(turn):
-    async with maker() as writer:
-        writer.add(Order(item="first"))
-        await writer.flush()
-        async with maker() as session:
-            assert (await session.get(Stock, "chair")).amount == 5
 
 
 async def test_autocommit(turn):

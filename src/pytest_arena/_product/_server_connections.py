@@ -1,0 +1,469 @@
+"""The connections of a server's drivers: which database they open, and what is known of them.
+
+An engine's connection has the arguments that the gate has written. Any other connection is refused,
+redirected or admitted before a socket opens. Nothing watches its statements. It ends with the level
+that opened it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from pytest_arena._config._supported import facts_of_driver
+from pytest_arena._origin import cause_of_connection, is_own, user_line
+from pytest_arena._owner import OWNER
+from pytest_arena._product import NOWHERE, Handle, OpenConnection
+from pytest_arena._product._server_targets import RedirectedHost, address_for
+from pytest_arena._product._statements import classify
+from pytest_arena.errors import (
+    ArenaError,
+    ProductionDatabaseError,
+    RefusedError,
+    UnknownDatabaseError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    from sqlalchemy.engine import Dialect
+
+    from pytest_arena._product import ConnectTarget, Core, Database, RequestedDatabase
+    from pytest_arena._product._server_targets import ServerTarget
+    from pytest_arena._values import Address, ProductFacts
+
+    FindCore: TypeAlias = Callable[[], Core | None]
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The decision to admit a connection that no engine opens.
+
+    ``target`` is None for a database of ``arena_allow``. A connection to a target belongs to the
+    level that opened it or its pool. The end of that level ends it.
+    """
+
+    target: ConnectTarget | None = None
+    serial: int = 0  # of the level to which the connection belongs
+
+
+def change_module(
+    find_core: FindCore, change: Callable[[ModuleType], None], module: ModuleType
+) -> None:
+    """Put a guard into a driver's module. Note it if this version lacks a guarded function."""
+    try:
+        change(module)
+    except (AttributeError, KeyError) as error:
+        core = find_core()
+        if core is not None:
+            missing = getattr(error, "name", None) or str(error).strip("'")
+            core.ledger.note(
+                f"pytest-arena does not watch connections that {module.__name__} opens without an "
+                f"engine: this version has no {missing}"
+            )
+
+
+_FILL = (
+    "delete the fixture that creates a test database, and name the source of its tables:\n"
+    "arena_schema =\n    <name of the database> = <module>:<Base>"
+)
+_LEAVE_OUT = "send it by hand before the tests, and not while tests run"
+
+
+def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
+    """Return the error for a driver's connection to a database that is not a test's."""
+    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
+    return kind(
+        f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
+        why="pytest-arena redirects only engines to the test's database. The writes of this "
+        "connection would stay in a database that may be a real one",
+        cause=cause_of_connection(),
+        fix="arena_drivers = redirect   (the driver opens the test's database)\n"
+        f"or use the app's engine, db_session or arena.url{_allowing(target)}",
+    )
+
+
+def _past_transaction(target: ServerTarget) -> UnknownDatabaseError:
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name} that no engine opens, with rollback",
+        why="it would not see the tests' one transaction, which is never committed",
+        cause=cause_of_connection(),
+        fix="use the app's engine, db_session or arena.session()\nor arena_isolation = undo",
+    )
+
+
+def changed_by_app(target: ServerTarget) -> UnknownDatabaseError:
+    """Return the error for a redirected connection whose target the app has changed."""
+    return UnknownDatabaseError(
+        f"refused: a connection to {target.name}, which is no test database",
+        why="a do_connect listener or a connection_factory of the app changed the target after "
+        "pytest-arena had redirected the connection to the test's database. The test's writes "
+        "would stay there",
+        cause=cause_of_connection(),
+        fix="change only the session's settings in the listener or the factory"
+        f"{_allowing(target)}",
+    )
+
+
+def reaches_beyond(beyond: str, instead: Mapping[str, str]) -> ProductionDatabaseError:
+    """Return the error for a statement that would change another database or the server."""
+    is_of_fixture = beyond.endswith(("DATABASE", "SCHEMA"))
+    return ProductionDatabaseError(
+        f"refused: {beyond}, which reaches beyond the test's database",
+        why="the server may have databases of yours. pytest-arena does not undo changes to them "
+        "or to the server",
+        cause=cause_of_connection(),
+        fix=instead.get(beyond) or (_FILL if is_of_fixture else _LEAVE_OUT),
+    )
+
+
+def _allowing(target: ServerTarget) -> str:
+    # pytest-arena has put this host into the environment, so a pattern for it is useless.
+    if NOWHERE in target.name:
+        return ""
+    return f". Or, if tests may reach it:\narena_allow = {target.name}"
+
+
+class Arguments(Protocol):
+    """Reads and writes the arguments of a product's drivers: a module."""
+
+    def target(self, driver: str, args: Any, kwargs: dict[str, Any], /) -> ServerTarget:
+        """Return the server and the database that arguments name."""
+
+    def is_redirected(self, driver: str, args: Any, kwargs: dict[str, Any], /) -> bool:
+        """Return whether arguments still name the address to which they were redirected."""
+
+    def redirect(
+        self, driver: str, address: Address, args: list[Any], kwargs: dict[str, Any], /
+    ) -> None:
+        """Replace server, database and login with those of an address."""
+
+    def bound_locks(self, driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
+        """Limit the time that a statement waits for a lock."""
+
+    def opened_target(self, connection: Any) -> ServerTarget:
+        """Return the server and the database of a driver's open connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawConnection:
+    """An open connection that no engine has opened."""
+
+    target: ConnectTarget | None  # None for a database of `arena_allow`
+    serial: int  # of the level to which it belongs
+    reference: weakref.ref[Any]
+    pid: int  # of its session on the server
+    line: str  # that opened it
+
+
+class RawConnections:
+    """The connections of a product that no engine has opened and no engine's pool has."""
+
+    def __init__(
+        self,
+        pid_of: Callable[[Any], int],
+        is_in_transaction: Callable[[Any], bool],
+    ) -> None:
+        self._pid_of = pid_of
+        self._is_in_transaction = is_in_transaction
+        self._open: dict[int, RawConnection] = {}
+
+    def add(self, core: Core, admission: Admission, connection: object) -> None:
+        """Record an admitted connection.
+
+        A pool's worker, which runs while its fixture or lifespan is idle, opens it for these.
+        """
+        owner = OWNER.get()
+        serial = admission.serial
+        if owner is not None and owner.is_idle:
+            serial = owner.serial
+        raw = RawConnection(
+            admission.target,
+            serial,
+            weakref.ref(connection),
+            self._pid_of(connection),
+            str(user_line() or "a pool of a driver"),
+        )
+        self._open[id(connection)] = raw
+        if admission.target is not None:
+            core.opened_raw(admission.target.key)
+
+    def find(self, connection: object) -> RawConnection | None:
+        """Return the record of a connection, None if an engine has opened it."""
+        raw = self._open.get(id(connection))
+        return raw if raw is not None and raw.reference() is connection else None
+
+    def give_to_pool(self, connection: object) -> None:
+        """Forget a connection that an engine's pool has."""
+        self._open.pop(id(connection), None)
+
+    def transactions(self) -> list[str]:
+        """Return the lines that opened connections which are inside a transaction."""
+        return [
+            raw.line
+            for raw in [*self._open.values()]
+            if raw.target is not None and self._is_in_transaction(raw.reference())
+        ]
+
+    def end(self, serial: int | None) -> None:
+        """End the sessions of a level's connections, also of those that were forgotten open."""
+        for number, raw in [*self._open.items()]:
+            if raw.target is not None and raw.serial == serial:
+                del self._open[number]
+                end_session(raw.target, raw.pid)
+            elif raw.reference() is None:
+                self._open.pop(number, None)
+
+
+class RawGuard:
+    """Decides on each connection of a product's drivers before a socket opens."""
+
+    def __init__(
+        self, find_core: FindCore, arguments: Arguments, connections: RawConnections
+    ) -> None:
+        self._find_core = find_core
+        self._arguments = arguments
+        self._connections = connections
+
+    def admit(
+        self, dialect: str, args: list[object], kwargs: dict[str, Any]
+    ) -> Admission | None:
+        """Refuse, redirect or admit a connection. Return None for one of an engine."""
+        core = self._find_core()
+        if core is None or is_own():
+            return None
+        driver = dialect.partition("_")[0]  # psycopg_async
+        if self._arguments.is_redirected(driver, args, kwargs):
+            return None
+        server = self._arguments.target(driver, args, kwargs)
+        if isinstance(kwargs.get("host"), RedirectedHost):
+            raise core.ledger.refused(changed_by_app(server))
+        target = self._target_of(core, dialect, server)
+        if target is None or target.address is None:
+            return None if core.config.drivers == "off" else Admission()
+        address = address_for(target, server.login)
+        self._arguments.redirect(driver, address, args, kwargs)
+        return Admission(target, core.serial())
+
+    def _target_of(
+        self, core: Core, dialect: str, server: ServerTarget
+    ) -> ConnectTarget | None:
+        """Return the target of a connection, None if it stays as it is. Or refuse it."""
+        from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
+
+        dialect_class = make_url(f"{server.product}+{dialect}://").get_dialect()
+        requested = server.requested(dialect_class())
+        is_allowed = core.files.is_allowed(server.name)
+        if core.config.drivers != "redirect" and not is_allowed:
+            core.refuse_in_build(requested)
+        if core.config.drivers == "off":
+            return None
+        core.refuse_late()
+        for database in core.provisioned():
+            product: Any = database.product  # a `ServerProduct`
+            if product.name == requested.product:
+                live: Database | None = product.live_at(requested)
+                if live is not None and live.is_shared:
+                    raise core.ledger.refused(_past_transaction(server))
+                if live is not None:
+                    return live.target
+        if is_allowed:
+            return None
+        if core.config.drivers == "refuse":
+            driver = requested.dialect.driver
+            of_app = core.is_named_by_engine(requested)
+            raise core.ledger.refused(_raw_connection(server, driver, of_app=of_app))
+        return core.ensure_target(requested)
+
+    def wrap(
+        self, owner: Any, name: str, dialect: str, *, has_class: bool = False
+    ) -> None:
+        """Replace a driver's function that connects, once."""
+        original = vars(owner)[name]
+        is_classmethod = isinstance(original, classmethod)
+        function = original.__func__ if is_classmethod else original
+        if hasattr(function, "arena_guards"):
+            return
+        first = int(has_class)
+
+        def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            positional = list(args[first:])
+            admission = self.admit(dialect, positional, kwargs)
+            return admission, (*args[:first], *positional)
+
+        def record(admission: Admission | None, connection: Any) -> Any:
+            core = self._find_core()
+            if admission is not None and core is not None:
+                self._connections.add(core, admission, connection)
+            return connection
+
+        @wraps(function)
+        def connect(*args: Any, **kwargs: Any) -> Any:
+            admission, to_send = prepare(args, kwargs)
+            return record(admission, function(*to_send, **kwargs))
+
+        @wraps(function)
+        async def aconnect(*args: Any, **kwargs: Any) -> Any:
+            admission, to_send = prepare(args, kwargs)
+            return record(admission, await function(*to_send, **kwargs))
+
+        guarded: Any = aconnect if iscoroutinefunction(function) else connect
+        guarded.arena_guards = True
+        setattr(owner, name, classmethod(guarded) if is_classmethod else guarded)
+
+
+def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:
+    """End a session in a test's database, or cancel only its statement."""
+    # The isolation of a server's database.
+    isolation: Any = target.database.isolation if target.database is not None else None
+    if isolation is not None and target.address is not None:
+        with suppress(ArenaError):  # a server that does not answer has ended it
+            isolation.end(pid, target.address.database, cancel=cancel)
+
+
+class EngineConnection(Handle):
+    """An open connection of an engine to a server.
+
+    A driver's connection cannot be used in another thread or event loop. So pytest-arena asks the
+    server about it, and ends its session, by the control connection.
+    """
+
+    __slots__ = ("_core", "_pid", "_reference", "_target")
+
+    def __init__(
+        self, core: Core, target: ConnectTarget, dbapi_connection: object, pid: int
+    ) -> None:
+        self._core = core
+        self._target = target
+        self._reference = weakref.ref(driver_connection(dbapi_connection))
+        self._pid = pid
+
+    def interrupt(self) -> None:
+        """Cancel the running statement."""
+        if self._reference() is not None:
+            end_session(self._target, self._pid, cancel=True)
+
+    def roll_back(self) -> None:
+        """End the session, which ends the transaction and releases its locks."""
+        if self._reference() is not None:
+            end_session(self._target, self._pid)
+
+    def check(self, statement: str) -> None:
+        """Refuse a statement that reaches beyond the database."""
+        __tracebackhide__ = True
+        beyond = classify(statement, self.words).beyond
+        if beyond:
+            error = reaches_beyond(beyond, self.words.instead)
+            raise self._core.ledger.refused(error)
+
+
+def driver_connection(dbapi_connection: object) -> Any:
+    """Return the driver's connection inside SQLAlchemy's adapted connection."""
+    adapted = getattr(dbapi_connection, "real", dbapi_connection)  # behind a facade
+    return getattr(adapted, "driver_connection", adapted)
+
+
+class ServerConnections(ABC):
+    """The connections of one product, for the gate.
+
+    ``drivers`` are SQLAlchemy's names. With an argument of ``factories`` the app's code opens the
+    connection, perhaps to another database.
+    """
+
+    def __init__(
+        self,
+        facts: ProductFacts,
+        drivers: tuple[str, ...],
+        arguments: Arguments,
+        raw: RawConnections,
+        *,
+        factories: tuple[str, ...] = (),
+    ) -> None:
+        self._facts = facts
+        self._drivers = drivers
+        self._arguments = arguments
+        self._raw = raw
+        self._factories = factories
+
+    def describe(
+        self, dialect: Dialect, cargs: object, cparams: Any
+    ) -> RequestedDatabase | None:
+        """Return the database that a driver's arguments name."""
+        if dialect.driver not in self._drivers:
+            return None
+        server = self._arguments.target(dialect.driver, cargs, cparams)
+        return server.requested(dialect)
+
+    def redirect(
+        self,
+        core: Core,
+        dialect: Dialect,
+        target: ConnectTarget | None,
+        cargs: list[Any],
+        cparams: dict[str, Any],
+    ) -> Callable[[object], OpenConnection | None]:
+        """Redirect the arguments. Return a function that describes the connection once open."""
+        if target is not None and target.address is not None:
+            driver = dialect.driver
+            login = self._arguments.target(driver, cargs, cparams).login
+            address = address_for(target, login)
+            self._arguments.redirect(driver, address, cargs, cparams)
+            # The build of a template has no limit, and no database of a test.
+            if core.config.lock_timeout and target.database is not None:
+                self._arguments.bound_locks(driver, core.config.lock_timeout, cparams)
+            self.prepare(core, dialect, address)
+        # A later listener or a factory of the app may open another connection.
+        has_factory = any(map(cparams.get, self._factories))
+        has_last_word = len(dialect.dispatch.do_connect) == 1 and not has_factory
+
+        def opened(dbapi_connection: object) -> OpenConnection | None:
+            if not has_last_word:
+                return None
+            if target is None:
+                return OpenConnection()
+            return OpenConnection(target, self.handle(core, target, dbapi_connection))
+
+        return opened
+
+    def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
+        """Find the connection's database by its unique name."""
+        connection = driver_connection(dbapi_connection)
+        if facts_of_driver(connection) is not self._facts:
+            return None
+        raw = self._raw.find(connection)
+        if raw is not None and raw.target is None:
+            return OpenConnection()  # `arena_allow` has admitted it
+        opened = self._arguments.opened_target(connection)
+        for database in core.provisioned():
+            target = database.target
+            if target.address and target.address.database == opened.database:
+                self._raw.give_to_pool(connection)
+                handle = self.handle(core, target, dbapi_connection)
+                return OpenConnection(target, handle)
+        return OpenConnection(outside=opened.name)
+
+    @abstractmethod
+    def handle(
+        self, core: Core, target: ConnectTarget, dbapi_connection: object
+    ) -> EngineConnection:
+        """Return the handle of an open connection."""
+
+    @abstractmethod
+    def prepare(self, core: Core, dialect: Dialect, address: Address) -> None:
+        """Prepare the dialect of an engine for its first redirected connection."""
+
+    def end_raw(self, serial: int | None) -> None:
+        """End the connections that no engine has opened in a level."""
+        self._raw.end(serial)
+
+    def raw_transactions(self) -> list[str]:
+        """Return the lines that opened raw connections which are inside a transaction."""
+        return self._raw.transactions()
