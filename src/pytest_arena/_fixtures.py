@@ -105,7 +105,7 @@ def arena_lifespan(
         return
     app_run = _use_app(request, arena_app)
     if not run.current.running().plan.is_async:
-        app_run.start()
+        app_run.join()
     yield
 
 
@@ -176,7 +176,7 @@ def test_client_as(
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
     app_run = _use_app(request, arena_app)
     if not _is_async(request):
-        app_run.start()
+        app_run.join()
     apps = RUNS[request.config].apps
     return _client_maker(apps.new_test_client, client_options)
 

@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_arena._app._apps import as_asgi
-from pytest_arena._app._entry import explained, hooks_now, observed
+from pytest_arena._app._entry import explained, hooks_now, is_observed, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
@@ -79,7 +79,7 @@ class AppRun:
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
-        self.observed: ASGIApp = observed(app)
+        self.observed: ASGIApp = app if is_observed(app) else observed(app)
         """The app, which records its requests."""
         self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
@@ -89,7 +89,6 @@ class AppRun:
         self.login = login
         self.login_path = login_path
         self._loop = loop
-        self.test_clients: list[Any] = []
         self._is_closed = False
 
     @property
@@ -151,11 +150,6 @@ class AppRun:
             self._lifespan = begin(request)
             return self._lifespan
 
-    def start(self) -> None:
-        """Start the app in the loop of the sync clients, if it has a lifespan here."""
-        if self.has_lifespan:
-            self.join()
-
     def close_lifespan_of_test(self) -> None:
         """Shut the app down if a test's request has started it. A later one starts it again."""
         if self._lifespan is not None and self._lifespan.request is not None:
@@ -174,7 +168,7 @@ class AppRun:
             await self._lifespan.stop()
 
     def close(self) -> None:
-        """End the lifespan, the clients and open requests, in any loop or thread. Idempotent.
+        """End the lifespan and the open requests, in any loop or thread. Idempotent.
 
         Clients refuse further requests. If the lifespan's loop was closed without cancelling its
         tasks, no shutdown is possible, and this raises no error.
@@ -187,8 +181,6 @@ class AppRun:
             stack.callback(self._loop.cancel, hooks_now())
             if self._lifespan is not None:
                 stack.callback(self._lifespan.close)
-            for client in self.test_clients:
-                stack.callback(client.arena_leave)
 
 
 class Lifespan:

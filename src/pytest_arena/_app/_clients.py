@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from pytest_arena._app._apps import Options, is_litestar, not_installed
 from pytest_arena._app._entry import (
     SENT,
-    OpenRequest,
     Sent,
     explained,
     hooks_now,
-    note_open_request,
 )
 from pytest_arena._process import running_loop
 from pytest_arena.errors import ArenaError, ConfigError, LoginError
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._entry import Hooks
-    from pytest_arena._ledger import Request
 
     _AsyncBase = httpx.AsyncClient
     _SyncBase = httpx.Client
@@ -171,11 +168,7 @@ class AsyncClient(_AsyncBase):
             add_login(self, request)
         with _sending(login) as sent:
             response = await super().send(request, stream=stream, **options)
-        loop = running_loop()
-        for record in _records_of(response, sent):
-            if stream and record.is_open:
-                answer = OpenRequest(record, response.aclose, loop)
-                note_open_request(answer)
+        sent.attach(response)
         return response
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -239,10 +232,7 @@ class TestClient(_SyncBase):
             hooks.prepare_request()
         with _sending(login) as sent:
             response = super().send(request, **options)
-        for record in _records_of(response, sent):
-            if record.is_open and options.get("stream"):
-                answer = OpenRequest(record, response.close)
-                note_open_request(answer)
+        sent.attach(response)
         return response
 
     def arena_start(self) -> None:
@@ -268,11 +258,6 @@ class TestClient(_SyncBase):
         self.arena_start()
         if self.arena_login is not None:
             self.arena_login.once(self, hooks_now())
-
-    def arena_leave(self) -> None:
-        """End the streams of Starlette's client that the test has not read to their end."""
-        if not is_litestar(self.arena_run.app):
-            self.close()
 
 
 class ClientAs(Protocol[C_co]):
@@ -307,14 +292,6 @@ def _sending(login: Login | None) -> Iterator[Sent]:
         SENT.reset(token)
 
 
-def _records_of(response: httpx.Response, sent: Sent) -> list[Request]:
-    """Return the records of a call's requests, and attach them to its answers."""
-    answers = [*response.history, response]
-    for answer, record in zip(answers, sent.requests, strict=False):
-        answer.extensions["arena"] = record
-    return sent.requests
-
-
 def no_asyncio() -> ConfigError:
     """Return the error for a client or a session in a test of trio."""
     return ConfigError(
@@ -338,11 +315,10 @@ _BASE_URL = "http://testserver"
 # An option with different names in sync and async clients. Both kinds of clients accept both names.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
 _ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
-_OF_THE_TRANSPORT = {"raise_app_exceptions", "root_path", "client"}
 
 
 def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncClient:
-    """Create a client, with options of the library's client and of ``ASGITransport``.
+    """Create a client, with options of the library's client and ``raise_app_exceptions``.
 
     With a role it logs in before its first request.
 
@@ -352,16 +328,10 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
     """
     login = _new_login(run, role)
     transport_class, client_class = _import_library()
-    of_transport = {}
-    of_client = {}
-    for given_name, value in options.items():
-        name = _ASYNC_NAMES.get(given_name, given_name)
-        if name in _OF_THE_TRANSPORT:
-            of_transport[name] = value
-        else:
-            of_client[name] = value
+    of_client = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
+    raises = of_client.pop("raise_app_exceptions", True)
+    transport = transport_class(run, raises=raises)
     try:
-        transport = transport_class(run, **of_transport)
         client: AsyncClient = client_class(
             **{"transport": transport, "base_url": _BASE_URL, **of_client}
         )
@@ -436,7 +406,6 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
     client.app = run.app  # a test may use it. Starlette's transport keeps the function
     client.arena_run = run
     client.arena_login = login
-    run.test_clients.append(client)
     return cast("TestClient", client)
 
 

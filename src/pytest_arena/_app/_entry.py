@@ -19,7 +19,7 @@ from pytest_arena._app._apps import FRAMEWORKS
 from pytest_arena._config._load import blame
 from pytest_arena._interpreter import when_imported
 from pytest_arena._ledger import FAILURE, REFUSAL, Request
-from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._origin import REQUEST
 from pytest_arena._owner import (
     OWNER,
     Owner,
@@ -32,12 +32,10 @@ from pytest_arena._process import seconds as now
 from pytest_arena.errors import ArenaError, causes, redact
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import ExitStack
 
     from pytest_arena._app._apps import Message, Scope
-    from pytest_arena._values import CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -51,8 +49,6 @@ class Hooks(Owner, ABC):
 
     # Functions that call the app for a request, and may break it.
     faults: list[Callable[..., Any]]
-    # The answers that the test reads while the app sends them.
-    open_requests: list[OpenRequest]
     # Errors that the app raised, with its requests.
     app_errors: list[tuple[Request, Exception]]
     # Exceptions that the app answered and did not expect.
@@ -89,16 +85,6 @@ def hooks_now() -> Hooks | None:
     return owner if isinstance(owner, Hooks) else None
 
 
-@dataclass(slots=True, eq=False)
-class OpenRequest:
-    """An answer that the test reads while the app sends it, and the function that closes it."""
-
-    request: Request
-    close: Callable[[], object]
-    loop: AbstractEventLoop | None = None
-    line: CodeLine | None = field(default_factory=user_line)
-
-
 @dataclass(slots=True)
 class Sent:
     """What one call of our client sends: a request, and the redirects that it follows."""
@@ -107,16 +93,15 @@ class Sent:
     is_login: bool = False
     requests: list[Request] = field(default_factory=list)
 
+    def attach(self, response: Any) -> None:
+        """Attach the records of the requests to the answers of the HTTP library."""
+        answers = [*response.history, response]
+        for answer, record in zip(answers, self.requests, strict=False):
+            answer.extensions["arena"] = record
+
 
 # What our client sends now.
 SENT: ContextVar[Sent | None] = ContextVar("arena: a client's call", default=None)
-
-
-def note_open_request(request: OpenRequest) -> None:
-    """Note an answer that the test reads while the app sends it."""
-    hooks = hooks_now()
-    if hooks is not None:
-        hooks.open_requests.append(request)
 
 
 def watch_requests(undo: ExitStack) -> None:
@@ -132,6 +117,7 @@ def watch_requests(undo: ExitStack) -> None:
         kind = getattr(module, name)
         wrap = _observed_wsgi if name == "Flask" else observed
         replace_attribute(undo, kind, "__call__", wrap(kind.__call__))
+        _OBSERVED.append(kind)
 
     for module, name in FRAMEWORKS.items():
         when_imported(module, functools.partial(watch, name))
@@ -176,6 +162,15 @@ def observed(call: Any) -> Any:
             await app(scope, receive, send_and_note)
 
     return observing
+
+
+def is_observed(app: object) -> bool:
+    """Return whether the class of an app is one of the frameworks', and records its requests."""
+    return isinstance(app, tuple(_OBSERVED))
+
+
+# The classes of the frameworks that record their requests.
+_OBSERVED: list[type] = []
 
 
 def _observed_wsgi(call: Any) -> Any:

@@ -97,24 +97,12 @@ class LiveServer:
             timeout_graceful_shutdown=int(_PATIENCE),
         )
         self._server = self._uvicorn.Server(config)
-        self._failure: BaseException | None = None
         with owned_by(None):  # it outlives the test that starts it
-            self._served = run_coroutine_threadsafe(self._serve(), self.loop)
-        until(lambda: self._server.started or self._failure, within=_START_SECONDS)
-        if not self._server.started or self._failure is not None:
-            self.close()
-            raise ConfigError(
-                "the live server did not start",
-                why="requests to it would wait for ever",
-                cause=f"uvicorn: {self._failure!r}",
-                fix="python -m uvicorn YOUR_APP   to see whether it starts without pytest",
-            )
-
-    async def _serve(self) -> None:
-        try:
-            await self._server.serve(sockets=[self._socket])
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn raises SystemExit
-            self._failure = error
+            serve = self._server.serve(sockets=[self._socket])
+            self._served = run_coroutine_threadsafe(serve, self.loop)
+        until(
+            lambda: self._server.started or self._served.done(), within=_START_SECONDS
+        )
 
     @property
     def port(self) -> int:

@@ -20,7 +20,7 @@ from pytest_arena._process import seconds as now
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine
 
     import httpx2 as httpx
 
@@ -37,26 +37,14 @@ _SELDOM = 100  # dropped messages after which an app without awaits has to pause
 
 
 class Transport:
-    """Calls the app for a client. Its second base is the HTTP library's class of transports.
-
-    The options are those of the library's ``ASGITransport``.
-    """
+    """Calls the app for a client. Its second base is the HTTP library's class of transports."""
 
     library: Any
     call_class: Any  # `AppCall`, with the library's class of streams
 
-    def __init__(
-        self,
-        run: AppRun,
-        *,
-        raise_app_exceptions: bool = True,
-        root_path: str = "",
-        client: tuple[str, int] = ("127.0.0.1", 123),
-    ) -> None:
+    def __init__(self, run: AppRun, *, raises: bool) -> None:
         self._run = run
-        self._raises = raise_app_exceptions
-        self._root_path = root_path
-        self._client = client
+        self._raises = raises
 
     async def handle_async_request(self, request: httpx.Request) -> Any:
         """Commit pending work, call the app, and return its answer when the answer begins."""
@@ -92,8 +80,8 @@ class Transport:
             "raw_path": url.raw_path.partition(b"?")[0],
             "query_string": url.query,
             "server": (url.host, url.port),
-            "client": self._client,
-            "root_path": self._root_path,
+            "client": ("127.0.0.1", 123),
+            "root_path": "",
             "state": dict(self._run.state),
         }
 
@@ -109,6 +97,7 @@ class AppCall:
         self, run: AppRun, scope: Scope, body: AsyncIterable[bytes], *, raises: bool
     ) -> None:
         self._run = run
+        self._loop = run.loop
         self._scope = scope
         self._raises = raises
         self._chunks = aiter(body)
@@ -123,9 +112,9 @@ class AppCall:
         self._space = Semaphore()
         self._dropped = 0
 
-    async def begin(self) -> None:
+    def begin(self) -> Awaitable[None]:
         """Call the app, and wait until it answers. Raise its error."""
-        await self._in_loop(self._begin())
+        return self._in_loop(self._begin())
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the parts of the body. Raise the app's error at the end."""
@@ -139,12 +128,11 @@ class AppCall:
             self._is_closing = True
             await self._in_loop(self._close(is_quiet=sys.exception() is not None))
 
-    async def _in_loop(self, step: Coroutine[Any, Any, _Result]) -> _Result:
-        """Await a coroutine in the loop of the app."""
-        loop = self._run.loop
-        if loop is None:
-            return await step
-        return await wrap_future(run_coroutine_threadsafe(step, loop))
+    def _in_loop(self, step: Coroutine[Any, Any, _Result]) -> Awaitable[_Result]:
+        """Return an awaitable that runs a coroutine in the loop of the app."""
+        if self._loop is None:
+            return step
+        return wrap_future(run_coroutine_threadsafe(step, self._loop))
 
     async def _begin(self) -> None:
         answer = self._run.observed(self._scope, self._receive, self._send)

@@ -208,6 +208,8 @@ class Registry:
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
             weakref.WeakKeyDictionary()
         )
+        # A record keeps no connection alive.
+        self._checked_out: dict[PooledConnection, None] = {}
         # The Core connections, with the owner of the code that created them.
         self.core_connections: weakref.WeakKeyDictionary[Connection, Owner | None] = (
             weakref.WeakKeyDictionary()
@@ -227,6 +229,7 @@ class Registry:
             usage = self.usage_of(pooled.target.key)
         pooled.note_checkout(usage)
         with self.lock:
+            self._checked_out[pooled] = None
             self.checkouts += 1
             if usage is not None:
                 usage.was_used = True
@@ -240,10 +243,12 @@ class Registry:
                 pooled.usage.checked_out -= 1
                 pooled.usage.number += 1  # after a possible use
             pooled.is_checked_out = False
+            self._checked_out.pop(pooled, None)
 
     def checked_out(self) -> list[PooledConnection]:
         """Return the connections that are checked out."""
-        return [pooled for pooled in alive(self._connections) if pooled.is_checked_out]
+        # The pool may have connected an entry again, without a report of its return.
+        return [pooled for pooled in [*self._checked_out] if pooled.entry is not None]
 
     def invalidate(self, pooled: PooledConnection) -> bool:
         """Invalidate a connection. Its Core connection opens another one at its next use.

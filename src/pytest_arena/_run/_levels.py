@@ -285,9 +285,6 @@ class Levels:
         if self._apps.live is not None:
             patience = 0 if test.failed else test.patience
             cancelled += self._apps.live.drain(patience)
-        # End open requests before the wait. A request that is inside a statement ends later.
-        if test.open_requests:
-            cancelled += test.close_requests()
         if test.failed:
             return
         if test.may_have_late_work:

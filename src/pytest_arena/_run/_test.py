@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import AppState
-    from pytest_arena._app._entry import OpenRequest
     from pytest_arena._databases._provision import Level
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._gate._connections import PendingWrites
@@ -142,8 +141,6 @@ class RunningTest(TestOwner):
     turns: list[Turn] = field(default_factory=list)
     under_way: int = 0  # the number of requests without an answer
     is_changed: bool = False  # whether it changed a database
-    # The answers that the test reads while the app sends them.
-    open_requests: list[OpenRequest] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function
@@ -193,7 +190,7 @@ class RunningTest(TestOwner):
     def start(self) -> None:
         """Start the app of a sync test. An async test starts it in its loop."""
         if self.plan.starts_app and self.app_runs and not self.plan.is_async:
-            self.app_runs[-1].start()
+            self.app_runs[-1].join()
 
     async def astart(self) -> None:
         """Start the app in the running loop."""
@@ -201,12 +198,10 @@ class RunningTest(TestOwner):
             await self.app_runs[-1].astart()
 
     async def asettle(self) -> None:
-        """Close the test's open requests, and wait for the work that its requests have begun.
+        """Wait for the work that the test's requests have begun.
 
         An async test waits in its loop, any other test in `Levels.settle_test`.
         """
-        if self.open_requests:
-            self.note_cancelled(await self.aclose_requests())
         self.note_cancelled(await self.await_work())
         self.may_have_late_work = False
 
@@ -214,8 +209,6 @@ class RunningTest(TestOwner):
         """Close the sessions and shut down the apps, which need the loop."""
         if self.sessions.is_used:
             await self.sessions.aclose()
-        if self.open_requests:
-            await self.aclose_requests()
         for app_run in self.app_runs:
             await app_run.aclose()
 
@@ -299,9 +292,6 @@ class RunningTest(TestOwner):
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        for other in [*self.open_requests]:
-            if other.request is request:
-                self.open_requests.remove(other)
         if not request.is_refused and has_written_in_foreign_session(request):
             self.ledger.note(_SHARES_SESSION)
         with self._lock:
@@ -344,29 +334,6 @@ class RunningTest(TestOwner):
                 return turn
         return None
 
-    async def aclose_requests(self) -> list[CodeLine | str]:
-        """Close the answers that are open in this loop, or in none. Raises the app's errors.
-
-        Return a line for each open answer.
-        """
-        here = running_loop()
-        lines = _lines_of(self.open_requests)
-        for request in [*self.open_requests]:
-            if request.loop is here:
-                await request.close()  # type: ignore[misc] # an async client's
-            elif request.loop is None:
-                request.close()
-        return lines
-
-    def close_requests(self) -> list[CodeLine | str]:
-        """Close the answers of sync clients that are open. Return a line for each open answer."""
-        lines = _lines_of(self.open_requests)
-        for request in [*self.open_requests]:
-            if request.loop is None:
-                with suppress(Exception):  # the app's clean-up may fail
-                    request.close()
-        return lines
-
     # Called by levels, fixtures and reports.
 
     def own_writes(self) -> set[PendingWrites]:
@@ -384,10 +351,6 @@ class RunningTest(TestOwner):
         self.under_way = 0
         self.app_runs.clear()
         self.sessions = Sessions()
-
-
-def _lines_of(requests: list[OpenRequest]) -> list[CodeLine | str]:
-    return [each.line or each.request.shown for each in requests]
 
 
 class Current:

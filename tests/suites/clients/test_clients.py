@@ -211,7 +211,6 @@ class TestStreams:
                     await asyncio.sleep(0)
         assert CLOSED == ["lamp"]
 
-    @pytest.mark.expect("LateWorkWarning", at='client.build_request("GET", "/events/lamp")')
     async def test_a_stream_that_is_left_open(self, client):
         await client.send(client.build_request("GET", "/events/lamp"), stream=True)
 
