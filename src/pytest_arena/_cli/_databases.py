@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _COLUMNS = ("name", "what", "project", "whose", "age", "used", "size")
-_NUMBERS = {"age", "used", "size"}
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -135,36 +134,20 @@ def as_lines(places: Iterable[Place], *, now: datetime) -> Iterator[str]:
 
 
 def _table(things: Iterable[Thing], *, now: datetime) -> Iterator[str]:
-    """Yield a line of titles and a line for each thing. Empty columns are left out."""
-    titles = {title: title for title in _COLUMNS}
+    """Yield a line of titles and a line for each thing, with the test of a kept database."""
     things = sorted(things, key=lambda thing: (thing.project, thing.what, thing.name))
-    rows = [titles, *(_row(thing, now=now) for thing in things)]
-    widths = {}
-    for title in _COLUMNS:
-        if any(row[title] for row in rows[1:]):
-            widths[title] = max(len(row[title]) for row in rows)
+    rows = [_COLUMNS]
+    for thing in things:
+        ages = (_age(thing.created, now), _age(thing.used, now))
+        size = "" if thing.bytes is None else _size(thing.bytes)
+        rows.append((thing.name, thing.what, thing.project, thing.state, *ages, size))
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     tests = ["", *(thing.title for thing in things)]
     for row, test in zip(rows, tests, strict=True):
-        line = ""
-        for title, width in widths.items():
-            align = ">" if title in _NUMBERS else "<"
-            line += f"  {row[title]:{align}{width}}"
-        yield line.rstrip()
+        cells = map(str.ljust, row, widths)
+        yield f"  {'  '.join(cells)}".rstrip()
         if test:
             yield f"      {test}"
-
-
-def _row(thing: Thing, *, now: datetime) -> dict[str, str]:
-    """Return the cells of a thing by their titles."""
-    return {
-        "name": thing.name,
-        "what": thing.what,
-        "project": thing.project,
-        "whose": thing.state,
-        "age": _age(thing.created, now),
-        "used": _age(thing.used, now),
-        "size": "" if thing.bytes is None else _size(thing.bytes),
-    }
 
 
 def _age(when: datetime | None, now: datetime) -> str:

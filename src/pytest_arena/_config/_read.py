@@ -167,18 +167,21 @@ def _by_database(text: str) -> dict[str, str]:
 
 
 def _schemas(text: str) -> dict[str, str]:
-    schemas = _by_database(text)
-    for value in schemas.values():
-        if not is_import_path(value) and not value.endswith((".ini", ".sql")):
-            raise ValueError("neither package.module:name, nor alembic.ini or a *.sql")
-    return schemas
+    return _checked(
+        text, (".ini", ".sql"), "package.module:name, alembic.ini or a *.sql"
+    )
 
 
 def _seeds(text: str) -> dict[str, str]:
-    seeds = _by_database(text)
-    if not all(map(is_import_path, seeds.values())):
-        raise ValueError("not of the form package.module:function")
-    return seeds
+    return _checked(text, (), "package.module:function")
+
+
+def _checked(text: str, files: tuple[str, ...], form: str) -> dict[str, str]:
+    values = _by_database(text)
+    for value in values.values():
+        if not is_import_path(value) and not value.endswith(files):
+            raise ValueError(f"not of the form {form}")
+    return values
 
 
 def _seconds(text: str) -> float:

@@ -178,7 +178,9 @@ class Provision:
             content = None
             # A database in memory does not exist at the end.
             if database.key.kind != "memory":
-                content = first_content(isolation, database.name, self._ledger)
+                content = _read_or_note(
+                    isolation, database.name + _NOT_COMPARED, self._ledger
+                )
             self.first_contents[database] = content
         isolation.enter()
         if reason:
@@ -343,24 +345,9 @@ class Verified:
         return content
 
 
-_LONGEST = 2.0  # seconds
 _NOT_COMPARED = (
     ": the states before the first and after the last test were not compared"
 )
-
-
-def first_content(isolation: Isolation, name: str, ledger: Ledger) -> Content | None:
-    """Read a database before its first level, for ``differences_at_the_end``.
-
-    Return None if the reading fails, or takes longer than 2 seconds. The ledger notes both.
-    """
-    started = _process.seconds()
-    note_start = name + _NOT_COMPARED
-    content = _read_or_note(isolation, note_start, ledger)
-    if _process.seconds() - started > _LONGEST:
-        ledger.note(f"{note_start}: reading it takes longer than 2 seconds")
-        return None
-    return content
 
 
 def _read_or_note(isolation: Isolation, missing: str, ledger: Ledger) -> Content | None:
@@ -415,6 +402,6 @@ def _described(before: str | None, after: str | None) -> str:
         return " (is new)"
     if after is None:
         return " (was removed)"
-    old, is_table, _ = before.partition(" rows, ")
-    new, _, _ = after.partition(" rows, ")
+    old, new = (text.partition(" rows, ")[0] for text in (before, after))
+    is_table = " rows, " in before
     return f" ({new} rows, and had {old} rows)" if is_table and new != old else ""
