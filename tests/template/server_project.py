@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._postgresql._server_registry import ServerRegistry
+    from pytest_arena._product import Database
     from pytest_arena._product._own_databases import OwnDatabase
     from pytest_arena._values import Address
 
@@ -55,9 +56,7 @@ class ServerProject(Project):
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
         """Return the template's name, found or built."""
         store = Store(self.template_store, self.root, newer_than)
-        template = store.ensure(
-            Recipe(self.schema, self.seed), stage, lambda _: contextlib.nullcontext()
-        )
+        template = store.ensure(Recipe(self.schema, self.seed), stage, cast("Database", None))
         assert template is not None
         return template.content
 

@@ -11,7 +11,6 @@ from pytest_arena import _process
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._template import (
     Recipe,
-    RunningBuild,
     Store,
     warn_of_drift,
 )
@@ -28,14 +27,13 @@ from pytest_arena.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from contextlib import AbstractContextManager
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
-    from pytest_arena._product import BuildTarget, Database, Product
+    from pytest_arena._product import Database, Product
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -199,13 +197,8 @@ class Provision:
 
     def _template(self, database: Database, stage: Stage) -> object:
         """Return the content of a template, None if it is empty. Build it if necessary."""
-        recipe = self.recipe(database)
-
-        def build_around(target: BuildTarget) -> AbstractContextManager[None]:
-            return RunningBuild(database, target).around()
-
         store = self._store(database)
-        template = store.ensure(recipe, stage, build_around)
+        template = store.ensure(self.recipe(database), stage, database)
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
                 self._compared.add(schema)

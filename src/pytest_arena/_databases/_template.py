@@ -6,7 +6,7 @@ import contextvars
 import logging
 import sys
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from pytest_arena._databases._builders import Builder
     from pytest_arena._ledger import Ledger
 
-    BuildAround = Callable[[BuildTarget], AbstractContextManager[None]]
-
 _Answer = TypeVar("_Answer")
 
 
@@ -66,15 +64,10 @@ class StageBuild(Generic[ContentT]):
 
     value: str  # of the option
     stage: Stage
+    builder: Builder
     below: Template[ContentT] | None
     root: Path
     template_store: TemplateStore[ContentT]
-
-    def builder(self) -> Builder:
-        """Return the builder that fills the database."""
-        if self.stage is Stage.SCHEMA:
-            return schema_builder(self.value, self.root)
-        return seed_builder(self.value)
 
     @property
     def option(self) -> str:
@@ -92,8 +85,7 @@ class StageBuild(Generic[ContentT]):
 
         A builder whose result is not decided by texts or files gets the id of the run.
         """
-        builder = self.builder()
-        identity = builder.identity(self.template_store.ddl)
+        identity = self.builder.identity(self.template_store.ddl)
         parts = [
             f"pytest-arena {version('pytest-arena')}",
             f"{self.template_store.identity()} sqlalchemy {version('sqlalchemy')}",
@@ -101,7 +93,7 @@ class StageBuild(Generic[ContentT]):
             identity or "",
             self.below.fingerprint if self.below else "",
         ]
-        if isinstance(builder, AlembicBuilder):
+        if isinstance(self.builder, AlembicBuilder):
             parts.append(f"compared with {digest_of_files(model_files())}")
         if identity is not None:
             return digest("\n".join(parts))[:32]
@@ -115,13 +107,17 @@ class StageBuild(Generic[ContentT]):
         Raises:
             TemplateError: the builder failed, left a transaction open, or created no table.
         """
-        # Load it here: this thread may be importing the module of the option, so that the other
-        # thread would wait.
-        builder = self.builder()
         try:
-            run_apart(lambda: builder.build(target))
-        except (ArenaError, KeyboardInterrupt):
+            run_apart(partial(self.builder.build, target))
+        except (TemplateError, KeyboardInterrupt):
             raise
+        except ArenaError as error:
+            raise TemplateError(
+                f"{self.option} failed: {error.what}",
+                why=error.why,
+                cause=error.cause,
+                fix=error.fix,
+            ) from error
         except BaseException as error:  # also SystemExit and pytest.skip()
             raise self.failed(error) from error
         if target.is_being_written():
@@ -142,8 +138,8 @@ class StageBuild(Generic[ContentT]):
                 "tables in another database",
                 fix=f"name the module that imports all models: arena_schema = {likely}",
             )
-        if isinstance(builder, AlembicBuilder):
-            return run_apart(builder.check)
+        if isinstance(self.builder, AlembicBuilder):
+            return run_apart(self.builder.check)
         return ""
 
     def failed(self, error: BaseException) -> TemplateError:
@@ -167,7 +163,7 @@ class StageBuild(Generic[ContentT]):
         )
 
     def _home(self) -> str:
-        function = getattr(self.builder(), "function", None)
+        function = getattr(self.builder, "function", None)
         return str(home_of(function) or self.option)
 
 
@@ -186,81 +182,67 @@ class Store(Generic[ContentT]):
     """How migrations differ from the models, by the value of ``arena_schema``."""
 
     def ensure(
-        self, recipe: Recipe, stage: Stage, build_around: BuildAround
+        self, recipe: Recipe, stage: Stage, database: Database
     ) -> Template[ContentT] | None:
-        """Return a template, or None for an empty one. Build it if it does not exist.
-
-        ``build_around`` redirects each engine that connects during the build to the target.
+        """Return a template for a database, or None for an empty one. Build it if necessary.
 
         Raises:
-            TemplateError: the build failed, or the build of another process takes too long.
+            ArenaError: the build failed, or the build of another process takes too long.
         """
         below = None
         if stage is Stage.SEEDED:
-            below = self.ensure(recipe, Stage.SCHEMA, build_around)
+            below = self.ensure(recipe, Stage.SCHEMA, database)
         has_schema = stage is Stage.SCHEMA and self.template_store.has_schema
         value = recipe.schema if stage is Stage.SCHEMA else recipe.seed
         if stage is Stage.EMPTY or has_schema or not value:
             return below
-        build = StageBuild(value, stage, below, self.root, self.template_store)
-        template = self._find_or_build(build, build_around)
+        builder = (
+            schema_builder(value, self.root)
+            if stage is Stage.SCHEMA
+            else seed_builder(value)
+        )
+        build = StageBuild(value, stage, builder, below, self.root, self.template_store)
+        try:
+            template = self._find_or_build(build, database)
+        except ArenaError:
+            raise
+        except Exception as error:
+            raise (
+                self.template_store.not_stored(error) or build.failed(error)
+            ) from error
         if stage is Stage.SCHEMA:
             self.drifts[value] = template.manifest.drift
         return template
 
     def _find_or_build(
-        self, build: StageBuild[ContentT], build_around: BuildAround
+        self, build: StageBuild[ContentT], database: Database
     ) -> Template[ContentT]:
-        try:
-            fingerprint = build.fingerprint()
-            find = partial(self.template_store.find, fingerprint, self.newer_than)
+        fingerprint = build.fingerprint()
+        find = partial(self.template_store.find, fingerprint, self.newer_than)
+        template = find()
+        if template is not None:
+            return template
+        with self.template_store.locked(fingerprint) as now:
+            # Another process may have built it while this one waited for the lock.
             template = find()
             if template is not None:
                 return template
-            with self.template_store.locked(fingerprint) as now:
-                # Another process may have built it while this one waited for the lock.
-                template = find()
-                if template is not None:
-                    return template
-                return self._build(fingerprint, build, build_around, now=now)
-        except TemplateError:
-            raise
-        except ArenaError as error:
-            raise TemplateError(
-                f"{build.option} failed: {error.what}",
-                why=error.why,
-                cause=error.cause,
-                fix=error.fix,
-            ) from error
-        except Exception as error:
-            raise (
-                self.template_store.not_stored(error) or build.failed(error)
-            ) from error
-
-    def _build(
-        self,
-        fingerprint: str,
-        build: StageBuild[ContentT],
-        build_around: BuildAround,
-        *,
-        now: float,
-    ) -> Template[ContentT]:
-        started = _process.seconds()
-        target = self.template_store.begin(fingerprint, build.below)
-        try:
-            with build_around(target):
-                manifest = Manifest(now, build.title, build.run(target))
-            content = self.template_store.finish(target, fingerprint, manifest)
-        except BaseException:  # also Ctrl-C
-            target.remove()
-            raise
-        finally:
-            spent = _process.seconds() - started
-            if fingerprint.startswith(OF_RUN):
-                self.run_seconds += spent
-            else:
-                self.kept_seconds += spent
-        return Template(content, fingerprint, manifest)
+            started = _process.seconds()
+            target = self.template_store.begin(fingerprint, build.below)
+            try:
+                with RunningBuild(database, target).around():
+                    manifest = Manifest(now, build.title, build.run(target))
+                content = self.template_store.finish(target, fingerprint, manifest)
+            except BaseException:  # also Ctrl-C
+                target.remove()
+                raise
+            finally:
+                spent = _process.seconds() - started
+                if fingerprint.startswith(OF_RUN):
+                    self.run_seconds += spent
+                else:
+                    self.kept_seconds += spent
+            return Template(content, fingerprint, manifest)
 
 
 def warn_of_drift(root: Path, ledger: Ledger, schema: str, drift: str) -> None:
