@@ -245,12 +245,14 @@ class KnownDatabases:
                 database.use_dialect(dialect, is_of_engine=known.had_engine)
             return database
 
-    def name(self, requested: RequestedDatabase) -> Database:
-        """Register a database that a variable names."""
+    def prefer(self, requested: RequestedDatabase) -> Database:
+        """Register a database that a variable names, as the first one if tests use no other."""
         is_new = self.find(requested) is None
         database = self.register(requested)
         if is_new:
             database.is_only_named = True
+        if self.primary is None or self.primary.isolation is None:
+            self.primary = database
         return database
 
     def _add(self, requested: RequestedDatabase) -> Database:
@@ -308,21 +310,15 @@ class KnownDatabases:
         Return whether the first database is known.
         """
         if self.primary is None:
-            self.register_all(requested_by_engines(known_engines.find_in_use()))
+            self.register_engines()
         return self.primary is not None
 
-    def register_all(self, requested: list[RequestedDatabase]) -> None:
+    def register_engines(self) -> None:
         """Register the databases of existing engines, and memory databases last."""
+        requested = requested_by_engines(known_engines.find_in_use())
         for database in sorted(requested, key=lambda database: not database.name):
             if database.product in self.products and self.is_the_apps(database):
                 self.register(database)
-
-    def prefer(self, requested: RequestedDatabase) -> None:
-        """Make this the app's first database, unless tests already use another one."""
-        is_used = self.primary is not None and self.primary.isolation is not None
-        is_known = requested.product in self.products and requested.name
-        if is_known and not is_used and self.is_the_apps(requested):
-            self.primary = self.name(requested)
 
     def is_the_apps(self, requested: RequestedDatabase) -> bool:
         """Return whether pytest-arena replaces this database: it is the app's, not a test's."""
@@ -350,7 +346,7 @@ class KnownDatabases:
                 ]
                 raise _unknown_product(tried, ", ".join(dict.fromkeys(shown)))
             return self.primary
-        self.register_all(requested_by_engines(known_engines.find_in_use()))
+        self.register_engines()
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]
         if len(matching) == 1:
@@ -407,26 +403,25 @@ class Environment:
     """
 
     def __init__(self, config: Config, known: KnownDatabases) -> None:
-        names = config.env
         self._known = known
-        self._names = names
+        self._names = config.env
         self._is_complete = False
         self._place = config.place("env")
-        inherited = _inherited()
         self._originals: dict[str, str] = {}
-        for name in names:
-            url = os.environ.get(name)
-            if url:
-                self._originals[name] = inherited.get(url, url)
 
     def redirect(self) -> None:
         """Replace the URLs. The database of the first URL is the app's first database.
 
+        Called again after the collection, because a conftest may have set a variable.
+
         Raises:
             ConfigError: the value of a variable is no URL.
         """
-        redirected = {}
-        for name, text in self._originals.items():
+        for name in reversed(self._names):
+            shown = os.environ.get(name, "")
+            if not shown or shown in self._known.exported:
+                continue
+            text = _inherited().get(shown, shown)
             if not text:
                 del os.environ[name]  # the parent run has set it
                 continue
@@ -442,8 +437,8 @@ class Environment:
                     fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
                     "or, if the value names no database: arena_env = another variable",
                 )
-            redirected[name] = self._inside(text, url)
-        self._put(redirected)
+            self._originals[name] = text
+            self._put(name, self._inside(text, url))
 
     def complete(self) -> None:
         """Set the first variable if it is unset, and the app's first database is known."""
@@ -454,29 +449,18 @@ class Environment:
         if not self._names or os.environ.get(self._names[0]):
             return
         url = redirected_url(first, driver_of(first))
-        self._put({self._names[0]: str(url)})
+        self._put(self._names[0], str(url))
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""
         originals = self._originals
         return {name: parse_url(originals.get(name, "")) for name in self._names}
 
-    def _put(self, new: dict[str, str]) -> None:
-        os.environ.update(new)
-        self._known.exported.update(new.values())
-        originals = {url: self._originals.get(name, "") for name, url in new.items()}
-        os.environ[_ORIGINALS] = dumps(_inherited() | originals)
-
-    def read_again(self) -> None:
-        """Prefer the database in a variable that a conftest has set since."""
-        for name in reversed(self._names):
-            text = os.environ.get(name, "")
-            url = parse_url(text)
-            if text in self._known.exported or url is None:
-                continue
-            requested = requested_by_url(url)
-            if requested is not None and names_database(url):
-                self._known.prefer(requested)
+    def _put(self, name: str, url: str) -> None:
+        os.environ[name] = url
+        self._known.exported.add(url)
+        originals = {**_inherited(), url: self._originals.get(name, "")}
+        os.environ[_ORIGINALS] = dumps(originals)
 
     def _inside(self, text: str, url: URL) -> str:
         new = self._new_url(url)
@@ -493,7 +477,7 @@ class Environment:
             # A memory URL stays, so that the pool class stays. A free file stays.
             if requested is None or not requested.name or files.is_free(requested.name):
                 return url
-            file = self._known.name(requested).file
+            file = self._known.prefer(requested).file
             if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
                 file = f"file:{quote(file)}"
             return url.set(database=file)
@@ -504,7 +488,7 @@ class Environment:
             return url
         is_named = names_database(url)
         if is_named and requested and requested.product in self._known.products:
-            self._known.name(requested)
+            self._known.prefer(requested)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         return URL.create(
             url.drivername, url.username, None, NOWHERE, None, url.database, query

@@ -17,7 +17,6 @@ from pytest_arena._databases._provision import Level
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate._connections import Registry
-from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._gate._listeners import gate
 from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
 from pytest_arena._run import _story
@@ -98,9 +97,8 @@ class ArenaRun:
         self._find_engines()
 
     def _find_engines(self) -> None:
-        engines = known_engines.find()
-        self._known.register_all(requested_by_engines(engines))
-        self.databases.environment.read_again()
+        self._known.register_engines()
+        self.databases.environment.redirect()
         self.databases.environment.complete()
 
     # Tests
