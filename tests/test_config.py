@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,16 +210,6 @@ def test_a_path_that_leads_nowhere(path: str, what: str, cause: str, fix: str) -
     assert what in caught.value.what
     assert cause in caught.value.cause
     assert fix in caught.value.fix
-
-
-@pytest.mark.usefixtures("modules")
-def test_only_what_may_be_meant_is_named() -> None:
-    """A seed is a function."""
-    with pytest.raises(ConfigError) as caught:
-        load_attribute(
-            "mixed:seed", option="arena_seed", source="pytest.ini", likely=inspect.isroutine
-        )
-    assert caught.value.fix == "arena_seed = mixed:sow"
 
 
 def test_a_package_below_src_is_found_for_the_message(

@@ -27,16 +27,8 @@ def is_import_path(text: str) -> bool:
     return bool(colon) and all(name.isidentifier() for name in names)
 
 
-def load_attribute(
-    path: str,
-    *,
-    option: str,
-    source: str,
-    likely: Callable[[object], bool] = callable,
-) -> object:
+def load_attribute(path: str, *, option: str, source: str) -> object:
     """Import the object that ``path`` names, for an option that is set in ``source``.
-
-    ``likely`` selects the other objects of the module that an error proposes.
 
     Raises:
         ConfigError: the path has another form, the module does not import (with the cause and
@@ -67,14 +59,11 @@ def load_attribute(
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
-        proposed = [
-            name
-            for name, value in vars(module).items()
-            if not name.startswith("_") and likely(value)
-        ]
         fix = f"name the module that has {attribute}"
-        if proposed:
-            fix = f"{option} = {module_name}:{nearest(attribute, proposed)}"
+        names = [name for name in vars(module) if not name.startswith("_")]
+        similar = difflib.get_close_matches(attribute, names, n=1, cutoff=0.3)
+        if similar:
+            fix = f"{option} = {module_name}:{similar[0]}"
         raise ConfigError(
             f"{option} = {path}: {error}",
             why="pytest-arena cannot use what the option names",
@@ -114,9 +103,7 @@ def load_function(
     Raises:
         ConfigError: as ``load_attribute``, or the object does not take these arguments.
     """
-    function = load_attribute(
-        path, option=option, source=source, likely=inspect.isroutine
-    )
+    function = load_attribute(path, option=option, source=source)
     check_function(function, *arguments, option=f"{option} = {path}", source=source)
     return cast("Callable[..., object]", function)
 

@@ -98,7 +98,6 @@ def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> B
         value,
         option="arena_schema",
         source=source,
-        likely=has_metadata,
     )
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
@@ -122,9 +121,7 @@ def seed_builder(value: str, *, source: str = "arena_seed") -> Builder:
     Raises:
         ConfigError: the value does not name a function of one session.
     """
-    function: Any = _load.load_attribute(
-        value, option="arena_seed", source=source, likely=inspect.isroutine
-    )
+    function: Any = _load.load_attribute(value, option="arena_seed", source=source)
     is_bare = _takes_nothing(function, "session", f"arena_seed = {value}", source)
     return CodeBuilder(function, takes_nothing=is_bare, in_session=True)
 
@@ -391,20 +388,12 @@ def suggested_schema(root: Path) -> str:
 
     Return "" if tables belong to several bases: only the user knows which database has which.
     """
-    if is_alembic(root / "alembic.ini"):
+    if (root / "alembic.ini").is_file():
         return "alembic.ini"
     found = [each for each in candidates() if root in each.file.parents]
     if len({id(each.metadata) for each in found}) != 1:
         return ""
     return min(found).name
-
-
-def is_alembic(ini: Path) -> bool:
-    """Return whether a file configures Alembic: it has a section ``[alembic]``."""
-    if not ini.is_file():
-        return False
-    lines = ini.read_text(encoding="utf-8", errors="replace").splitlines()
-    return any(line.strip() == "[alembic]" for line in lines)
 
 
 class Candidate(NamedTuple):
@@ -432,11 +421,6 @@ def candidates() -> Iterator[Candidate]:
                     metadata,
                     file,
                 )
-
-
-def has_metadata(value: object) -> bool:
-    """Return whether this is a base or a metadata."""
-    return _metadata_of(value) is not None
 
 
 def _metadata_of(value: object) -> MetaData | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
 from pytest_arena._changes import limited
@@ -24,9 +24,7 @@ from pytest_arena.errors import IsolationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_Answer = TypeVar("_Answer")
 _PATIENCE = 0.2  # seconds, longer than a commit takes
-_STEP = 0.002
 # Reading a file of this size takes 0.3 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
 _UNKNOWN = -1  # a data version that no file has
@@ -147,7 +145,7 @@ class LiveFile(Undo):
     def moment(self, first: Start, *, exact: bool) -> Start | None:
         """Return the present content, None if reading it is expensive."""
         if exact:
-            return self._read(lambda: self.begin(first))
+            return self._read(first)
         with isolation_errors(self.path):
             is_changed = self._version != self._data_version()
             if is_changed and self.path.stat().st_size > _SMALL:
@@ -158,27 +156,29 @@ class LiveFile(Undo):
         self, first: Start, last: Start | None, limit: int | None
     ) -> list[TableRows]:
         """Return the changes between two contents."""
-        last = last or self._read(lambda: self.begin(first))
+        last = last or self._read(first)
         if first is last:
             return []
         with isolation_errors(self.path):
             return changed_rows(first.base.data, last.base.data, limit)
 
-    def _read(self, read: Callable[[], _Answer]) -> _Answer:
-        """Call ``read`` until no commit prevents it."""
-        end = _process.seconds() + _PATIENCE
-        while True:
-            try:
-                return read()
-            except Held as error:
-                if _process.seconds() > end:
-                    raise IsolationError(
-                        f"the database {self.path.stem!r} cannot be read now: {error}",
-                        why="pytest-arena reads the changes of a test from the file",
-                        cause="an open transaction has locked the file",
-                        fix="commit or roll back before arena.changes()",
-                    ) from error
-            _process.rest(_STEP)
+    def _read(self, first: Start) -> Start:
+        """Return the present content. Wait for the end of a commit."""
+
+        def begin() -> Start | None:
+            with suppress(Held):
+                return self.begin(first)
+            return None
+
+        content = _process.until(begin, within=_PATIENCE)
+        if content is None:
+            raise IsolationError(
+                f"the database {self.path.stem!r} cannot be read now: it is locked",
+                why="pytest-arena reads the changes of a test from the file",
+                cause="an open transaction has locked the file",
+                fix="commit or roll back before arena.changes()",
+            )
+        return content
 
     def release(self) -> None:
         """Close pytest-arena's connection to the file."""
