@@ -104,7 +104,7 @@ async def seed(session):
     [
         ("forms:two", "and is called with (connection)"),
         ("forms:generator", "is a generator function, and is called with (connection)"),
-        ("forms:CREATE", "is of type TextClause, which cannot create tables"),
+        ("forms:CREATE", "is of type TextClause, and is called with (connection)"),
         ("forms:cync", "has no attribute 'cync'"),
         ("all.sql", "there is no file"),
         ("alembic.ini", "there is no file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import inspect
 import io
 import sys
@@ -48,6 +49,14 @@ def _ddl(metadata: MetaData, dialect: Dialect) -> str:
     return "\n".join(sorted(statements))
 
 
+def session_classes() -> tuple[type[Session], type[AsyncSession]]:
+    """Return SQLAlchemy's sessions, or SQLModel's with the method ``exec`` if it is imported."""
+    if "sqlmodel" not in sys.modules:
+        return Session, AsyncSession
+    sync = importlib.import_module("sqlmodel").Session
+    return sync, importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession
+
+
 def _fill(
     target: BuildTarget,
     function: Callable[[Any], Any],
@@ -59,9 +68,7 @@ def _fill(
 
     An async function runs in an event loop. So does a sync function without a sync driver.
     """
-    sync_class = getattr(sys.modules.get("sqlmodel"), "Session", Session)  # with `exec`
-    async_module = sys.modules.get("sqlmodel.ext.asyncio.session")
-    async_class = getattr(async_module, "AsyncSession", AsyncSession)
+    sync_class, async_class = session_classes()
     if not is_async and target.sync_url is not None:
         engine = create_engine(target.sync_url, poolclass=NullPool)
         work: Any = sync_class(engine) if in_session else engine.connect()
@@ -94,22 +101,10 @@ def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> B
         return _alembic_builder(_existing(value, root, source), source)
     if value.endswith(".sql"):
         return ScriptBuilder(_existing(value, root, source))
-    attribute = _load.load_attribute(
-        value,
-        option="arena_schema",
-        source=source,
-    )
+    attribute: Any = _load.load_attribute(value, option="arena_schema", source=source)
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
         return MetadataBuilder(metadata)
-    if not inspect.isroutine(attribute):
-        raise ConfigError(
-            f"arena_schema = {value} is of type {type(attribute).__name__}, which cannot create "
-            "tables",
-            why="pytest-arena creates the tables of each test database by this object",
-            cause=source,
-            fix="name a declarative Base, a MetaData or a function that takes a connection",
-        )
     is_bare = _takes_nothing(attribute, "connection", f"arena_schema = {value}", source)
     files = _arena_files(attribute, value, root)
     return CodeBuilder(attribute, takes_nothing=is_bare, files=files)
@@ -390,19 +385,18 @@ def suggested_schema(root: Path) -> str:
     """
     if (root / "alembic.ini").is_file():
         return "alembic.ini"
-    found = [each for each in candidates() if root in each.file.parents]
-    if len({id(each.metadata) for each in found}) != 1:
+    found = sorted(each for each in candidates() if root in each.file.parents)
+    if len({each.metadata for each in found}) != 1:
         return ""
-    return min(found).name
+    return found[0].name
 
 
 class Candidate(NamedTuple):
     """A possible value of ``arena_schema``. The lowest one is the most likely."""
 
-    is_of_conftest: bool
-    is_imported: bool  # or its metadata is inherited, as by a subclass of SQLModel without a table
+    is_imported: bool
     name: str
-    metadata: MetaData
+    metadata: int  # its id
     file: Path
 
 
@@ -412,15 +406,9 @@ def candidates() -> Iterator[Candidate]:
         for name, value in list(vars(module).items()):
             metadata = _metadata_of(value)
             if metadata is not None and metadata.tables and not name.startswith("_"):
-                has_metadata_itself = value is metadata or "metadata" in vars(value)
-                is_here = getattr(value, "__module__", "") == module.__name__
-                yield Candidate(
-                    file.name == "conftest.py",
-                    not (has_metadata_itself and is_here),
-                    f"{module.__name__}:{name}",
-                    metadata,
-                    file,
-                )
+                is_imported = getattr(value, "__module__", "") != module.__name__
+                full_name = f"{module.__name__}:{name}"
+                yield Candidate(is_imported, full_name, id(metadata), file)
 
 
 def _metadata_of(value: object) -> MetaData | None:

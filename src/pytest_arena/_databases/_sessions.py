@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +27,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._databases._app_databases import driver_of, redirected_url
+from pytest_arena._databases._builders import session_classes
 from pytest_arena._gate._engines import (
     engine_like,
     known_engines,
@@ -167,15 +166,10 @@ event.listen(FreshSession, "after_transaction_end", FreshSession.note_end)
 
 
 @cache
-def _session_classes(
-    *, is_sqlmodel: bool
-) -> tuple[type[FreshSession], type[AsyncSession]]:
-    """Return the classes of sessions, with the method ``exec`` if SQLModel is imported."""
-    if not is_sqlmodel:
-        return FreshSession, AsyncSession
-    sync = importlib.import_module("sqlmodel").Session
-    asynchronous = importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession
-    return type("FreshSQLModelSession", (FreshSession, sync), {}), asynchronous
+def _fresh_class(session_class: type[Session]) -> type[FreshSession]:
+    if session_class is Session:
+        return FreshSession
+    return type("FreshSQLModelSession", (FreshSession, session_class), {})
 
 
 class Starter(Protocol):
@@ -213,18 +207,17 @@ class Sessions:
 
     def open(self, engine: Engine | AsyncEngine) -> FreshSession | AsyncSession:
         """Open a session. An async one needs no loop before it is used."""
-        sync_class, async_class = _session_classes(
-            is_sqlmodel="sqlmodel" in sys.modules
-        )
+        sync_class, async_class = session_classes()
+        fresh_class = _fresh_class(sync_class)  # type: ignore[arg-type]  # a class has a hash
         session: FreshSession | AsyncSession
         if isinstance(engine, AsyncEngine):
             session = async_class(
-                engine, sync_session_class=sync_class, expire_on_commit=False
+                engine, sync_session_class=fresh_class, expire_on_commit=False
             )
             fresh = cast("FreshSession", session.sync_session)
             fresh.is_async = True
         else:
-            session = fresh = sync_class(engine)
+            session = fresh = fresh_class(engine)
         fresh.sessions = self
         self._sessions.append(fresh)
         return session
