@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._apps import Message, Receive, Scope, Send
+    from pytest_arena._app._apps import ASGIApp, Message, Receive, Scope, Send
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 _HOST = "127.0.0.1"
+CONTROL_PATH = "/__arena__"
 _START_SECONDS = 10.0
 _END_SECONDS = 5.0
 _PATIENCE = 1.0  # seconds for the end of a cancelled request
@@ -71,7 +72,9 @@ class LiveServer:
         *,
         loop: AbstractEventLoop,
         port: int = 0,
+        control: ASGIApp | None = None,
     ) -> None:
+        self._control = control  # answers requests below `CONTROL_PATH`
         # Returns the app of the running test, None between two tests.
         self._current_run = current_run
         # Commits pending work of the test's sync sessions. Called in the test's thread.
@@ -83,7 +86,12 @@ class LiveServer:
         try:
             self._socket = socket.create_server((_HOST, port))
         except OSError as error:
-            raise no_port(port, error) from None
+            raise ConfigError(
+                f"cannot listen on port {port} of this machine: {error.strerror}",
+                why="tests would talk to another program",
+                cause="another program uses the port, perhaps an `arena serve` that still runs",
+                fix="--port 0   uses a free port, which the first line of output names",
+            ) from None
         # asyncio sets this option only for a socket with a protocol, which this one lacks. Without
         # it each answer waits 40 ms for the client's kernel.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -124,6 +132,10 @@ class LiveServer:
         run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_command = scope["path"].startswith(f"{CONTROL_PATH}/")
+        if self._control is not None and is_command:
+            await self._control(scope, receive, send)
+            return
         task: Any = current_task()
         # From now on the end of the test waits for this request.
         self._open[task] = f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
@@ -154,16 +166,6 @@ class LiveServer:
         with suppress(TimeoutError):
             self._served.result(_END_SECONDS)
         self._socket.close()
-
-
-def no_port(port: int, error: OSError) -> ConfigError:
-    """Return the error for a port that another program has."""
-    return ConfigError(
-        f"cannot listen on port {port} of this machine: {error.strerror}",
-        why="tests would talk to another program",
-        cause="another program uses the port, perhaps an `arena serve` that still runs",
-        fix="--port 0 --control-port 0   uses free ports, which the first line of output names",
-    )
 
 
 def _import_uvicorn() -> Any:

@@ -62,9 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = _add(add, "serve", _do_serve, _SERVE)
     serve.set_defaults(takes_others=True)
-    for name, what in (("--port", "the app"), ("--control-port", "its control")):
-        about = f"the port of {what} (default: a free one)"
-        serve.add_argument(name, type=int, default=0, metavar="N", help=about)
+    about = "the port of the app (default: a free one)"
+    serve.add_argument("--port", type=int, default=0, metavar="N", help=about)
     about = "the module with the functions that POST /seed/NAME calls with a session"
     serve.add_argument("--seeds", default="", metavar="MODULE", help=about)
 

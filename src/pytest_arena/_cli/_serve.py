@@ -9,20 +9,17 @@ import json
 import os
 import queue
 import signal
-import socketserver
 import sys
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._app._live_server import no_port
+from pytest_arena._app._live_server import CONTROL_PATH
 from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import BEGIN, RUNS, start_live_server
@@ -35,17 +32,17 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
+    from pytest_arena._app._apps import Receive, Scope, Send
     from pytest_arena._changes import Change
 
 
-HOST = "127.0.0.1"
 TOKEN = "ARENA_SERVE_TOKEN"  # noqa: S105 - the name of the variable
 _PAUSE = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request to the control interface. The thread of the HTTP server waits for the reply."""
+    """A request to the control interface, which waits for the reply."""
 
     name: str  # the method and the path
     arguments: Mapping[str, object]
@@ -61,80 +58,53 @@ class Command:
         self.reply.set_result((status, text))
 
 
-class ControlServer(socketserver.ThreadingTCPServer):
-    """Receives commands on a port of this machine. Clients without the token get no information.
+class Control:
+    """Receives commands below `/__arena__` of the live server. A client needs the token."""
 
-    Raises:
-        ConfigError: another program uses the port.
-    """
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, token: str, *, port: int = 0) -> None:
-        self.token = token
-        self.commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+    def __init__(self, token: str) -> None:
+        self._authorization = f"Bearer {token}".encode()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._parent = os.getppid()
-        try:
-            super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise no_port(port, error) from None
-        threading.Thread(
-            target=self.serve_forever, name="arena-serve", daemon=True
-        ).start()
 
-    @property
-    def url(self) -> str:
-        """The URL of the control interface."""
-        return f"http://{HOST}:{self.server_address[1]}"
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request when the main thread has executed its command."""
+        status, text = await self._reply(scope, receive)
+        headers = [(b"content-type", b"application/json")]
+        await send(
+            {"type": "http.response.start", "status": status, "headers": headers}
+        )
+        await send({"type": "http.response.body", "body": f"{text}\n".encode()})
 
-    def take(self) -> Command | None:
-        """Wait for the next command. Return None if the server stops."""
-        # A wait without a timeout would block the handling of a signal that arrived just before.
-        while True:
-            with suppress(queue.Empty):
-                return self.commands.get(timeout=_PAUSE)
-
-    def stop(self, *_: object) -> None:
-        """Stop the server. This is also a signal handler."""
-        self.commands.put(None)
-
-    def service_actions(self) -> None:
-        """Stop if the parent process has ended. ``serve_forever`` calls this method regularly."""
-        if os.getppid() != self._parent:
-            self._parent = os.getppid()
-            self.stop()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: ControlServer  # type: ignore[mutable-override]  # only a ControlServer uses the handler
-
-    def do_POST(self) -> None:
-        status, text = self._reply()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(f"{text}\n".encode())
-
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def _reply(self) -> tuple[int, str]:
-        authorization = self.headers.get("Authorization", "").encode()
-        expected = f"Bearer {self.server.token}".encode()
-        if not hmac.compare_digest(authorization, expected):
+    async def _reply(self, scope: Scope, receive: Receive) -> tuple[int, str]:
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
+        if not hmac.compare_digest(authorization, self._authorization):
             return 401, json.dumps({"error": f"Authorization: Bearer <{TOKEN}>"})
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        has_more = True
+        while has_more:
+            message = await receive()
+            body += message.get("body", b"")
+            has_more = message.get("more_body", False)
         try:
             arguments = {**json.loads(body or "{}")}
         except (TypeError, ValueError) as error:
             return 400, json.dumps({"error": f"the body is no JSON object: {error}"})
-        command = Command(f"{self.command} {self.path}", arguments)
-        self.server.commands.put(command)
-        return command.reply.result()
+        path = scope["path"].removeprefix(CONTROL_PATH)
+        command = Command(f"{scope['method']} {path}", arguments)
+        self._commands.put(command)
+        return await asyncio.wrap_future(command.reply)
 
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
+    def take(self) -> Command | None:
+        """Wait for the next command. Return None if the server stops, or its parent has ended."""
+        # A wait without a timeout would block the handling of a signal that arrived just before.
+        while os.getppid() == self._parent:
+            with suppress(queue.Empty):
+                return self._commands.get(timeout=_PAUSE)
+        return None
+
+    def stop(self, *_: object) -> None:
+        """Stop the server. This is also a signal handler."""
+        self._commands.put(None)
 
 
 _COMMAND = "arena serve"
@@ -161,7 +131,7 @@ def serve(options: argparse.Namespace) -> int:
     """Serve until a signal. Return the exit status, which is 1 if a level had a problem.
 
     Raises:
-        ConfigError: there is no token, or another program uses a port.
+        ConfigError: there is no token.
     """
     token = os.environ.get(TOKEN, "")
     if not token:
@@ -173,12 +143,10 @@ def serve(options: argparse.Namespace) -> int:
         )
     sys.path.insert(0, "")  # as `python -m pytest` has it
     os.environ["PYTEST_TIMEOUT"] = "0"  # a level has no time limit
-    with ControlServer(token, port=options.control_port) as control:
-        levels = LevelServer(control, port=options.port, seeds=options.seeds)
-        # stdout has only the line with the URLs.
-        with redirect_stdout(sys.stderr):
-            status = pytest.main([*_OPTIONS, *options.others], plugins=[levels])
-        control.shutdown()
+    levels = LevelServer(Control(token), port=options.port, seeds=options.seeds)
+    # stdout has only the line with the URLs.
+    with redirect_stdout(sys.stderr):
+        status = pytest.main([*_OPTIONS, *options.others], plugins=[levels])
     return _STATUS.get(status, int(status))
 
 
@@ -188,7 +156,7 @@ class LevelServer:
     Options, hooks, autouse fixtures and checks therefore work as in tests in Python.
     """
 
-    def __init__(self, control: ControlServer, *, port: int, seeds: str) -> None:
+    def __init__(self, control: Control, *, port: int, seeds: str) -> None:
         self._control = control
         self._port = port
         self._seeds = seeds
@@ -215,17 +183,18 @@ class LevelServer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run a level for each command that begins one, until the control server stops."""
+        """Run a level for each command that begins one, until the server stops."""
         module = _module_in(session)
         self._run = RUNS[session.config]
         self._arena = Arena(self._run)
         try:
-            server = self._run.apps.live_server(self._port)
+            server = self._run.apps.live_server(self._port, self._control)
         except ConfigError as error:
             raise pytest.UsageError(str(error)) from None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._control.stop)
-        urls = json.dumps({"app": server.url, "control": self._control.url})
+        control = f"{server.url}{CONTROL_PATH}"
+        urls = json.dumps({"app": server.url, "control": control})
         self._stdout.write(f"{urls}\n")
         self._stdout.flush()
         next_command: Command | None = None

@@ -187,13 +187,20 @@ class Apps:
         if test and test.sessions.is_used:
             test.sessions.commit_sync_sessions()
 
-    def live_server(self, port: int = 0) -> LiveServer:
-        """Return the live server. The first call creates it, on a free port if ``port`` is 0."""
+    def live_server(self, port: int = 0, control: ASGIApp | None = None) -> LiveServer:
+        """Return the live server. The first call creates it, on a free port if ``port`` is 0.
+
+        ``control`` answers the requests of `arena serve`.
+        """
         if self.live is None:
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - few runs need it
 
             self.live = LiveServer(
-                self.current_run, self.commit, loop=self.loop.loop, port=port
+                self.current_run,
+                self.commit,
+                loop=self.loop.loop,
+                port=port,
+                control=control,
             )
         return self.live
 
