@@ -26,7 +26,7 @@ class _Faulty:
         self.levels: list[dict[str, str]] = []
         self.forgets: set[str] = set()
         self.forgets_by_force = False
-        self.is_locked = self.calls_it_clean = False
+        self.is_locked = False
 
     @property
     def depth(self) -> int:
@@ -55,9 +55,6 @@ class _Faulty:
 
     def forget(self) -> None:
         self.levels.pop()
-
-    def is_clean(self) -> bool:
-        return self.calls_it_clean or self.state == self.levels[-1]
 
     def content(self) -> dict[str, str]:
         if self.is_locked:
@@ -132,24 +129,11 @@ def test_what_force_leaves_is_told_as_well(isolation: Isolation, true: _Faulty) 
         isolation.leave_by_force()
 
 
-def test_a_level_that_is_called_clean_and_is_not_is_kept(
-    isolation: Isolation, true: _Faulty
-) -> None:
-    """It is left then."""
-    isolation.enter()
-    true.state["table orders"] = "2 rows, y"
-    true.calls_it_clean = True
-    assert isolation.is_clean() is False
-    assert isolation.leave() is True
-    assert true.state["table orders"] == "1 rows, x"
-
-
 def test_what_cannot_be_read_is_noted(isolation: Isolation, true: _Faulty, ledger: Ledger) -> None:
     """And nothing is said to be different."""
     true.is_locked = True
     isolation.enter()
     true.is_locked = False
     true.state["table orders"] = "2 rows, y"
-    assert isolation.is_clean() is False
     isolation.leave()
     assert [*ledger.noted] == [("shop: not every level was verified: a table is locked", "")]

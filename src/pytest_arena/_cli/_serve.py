@@ -270,7 +270,7 @@ class LevelServer:
             name = command.name.removeprefix(_SEED)
             command.answer(200, self._seed(name, command.arguments))
         elif command.name == _CHANGES:
-            changes = list(map(self._as_json, self._arena.changes()))
+            changes = list(map(_as_json, self._arena.changes()))
             command.answer(200, {"changes": changes})
         elif command.name == _STORY:
             command.answer(200, {"story": self._story()})
@@ -286,21 +286,6 @@ class LevelServer:
         if lines:
             sections.append((STORY, "\n".join(lines)))
         return "\n\n".join(f"{title}\n{text}" for title, text in sections)
-
-    def _as_json(self, change: Change) -> dict[str, object]:
-        """Return a change as JSON. The values of secret columns are hidden."""
-        before = dict(change.before)
-        after = dict(change.after)
-        for row in (before, after):
-            for column in row:
-                if is_secret(column):
-                    row[column] = "***"
-        return {
-            "table": change.table,
-            "kind": change.kind,
-            "before": before,
-            "after": after,
-        }
 
     def _seed(self, name: str, arguments: Mapping[str, object]) -> object:
         """Call the seed function of this name with a session and the arguments."""
@@ -330,6 +315,17 @@ class LevelServer:
             result: object = await function(session, **arguments)
             await session.commit()
         return result
+
+
+def _as_json(change: Change) -> dict[str, object]:
+    """Return a change as JSON. The values of secret columns are hidden."""
+    fields: dict[str, object] = {"table": change.table, "kind": change.kind}
+    for name, row in (("before", change.before), ("after", change.after)):
+        fields[name] = {
+            column: "***" if is_secret(column) else value
+            for column, value in row.items()
+        }
+    return fields
 
 
 def _module_in(session: pytest.Session) -> pytest.Module:

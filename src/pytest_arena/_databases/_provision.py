@@ -309,12 +309,6 @@ class Verified:
         self._isolation.forget()
         self._before.pop()
 
-    def is_clean(self) -> bool:
-        """Return whether the level has no change, by the isolation and by the content."""
-        return self._isolation.is_clean() and not _different(
-            self._before[-1], self._read()
-        )
-
     def _compared_with(self, before: Content | None) -> IsolationError | None:
         """Read the content. Return an error if it differs from ``before``."""
         different = _different(before, self._read())
