@@ -106,7 +106,7 @@ def test_a_running_statement_holds_the_level(world: PostgreSQLWorld) -> None:
 
 @only_undo
 def test_a_session_is_ended(world: PostgreSQLWorld) -> None:
-    """Its transaction then holds the level no longer. A wider level can go on with its own."""
+    """Its transaction then holds the level no longer. A wide level can go on with its own."""
     writer = world.connect()
     writer.run("BEGIN; INSERT INTO plain VALUES (4)")
     pid = writer.raw.info.backend_pid

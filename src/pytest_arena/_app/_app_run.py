@@ -134,8 +134,8 @@ class AppRun:
             raise LifespanError(
                 "a request by a client whose test is over",
                 why="the app was shut down, and its database belongs to another test now",
-                cause="a global, a class or a wider fixture has kept the client",
-                fix="ask for `client` in each test. In a wider fixture use arena.client()",
+                cause="a global, a class or a wide fixture has kept the client",
+                fix="ask for `client` in each test. In a wide fixture use arena.client()",
             )
 
     def _join(self, begin: Callable[[object], Lifespan]) -> Lifespan:

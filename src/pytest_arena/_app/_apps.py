@@ -173,7 +173,7 @@ def is_litestar(app: object) -> bool:
 # State
 
 
-# The apps and clients that modules, classes and wider fixtures have created.
+# The apps and clients that modules, classes and wide fixtures have created.
 _APPS: WeakSet[Any] = WeakSet()
 _CLIENTS: WeakSet[Any] = WeakSet()
 

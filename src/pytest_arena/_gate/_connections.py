@@ -158,7 +158,7 @@ class PooledConnection:
 
     @property
     def is_in_background(self) -> bool:
-        """Whether a lifespan or a thread of a wider fixture uses it, and returns it."""
+        """Whether a lifespan or a thread of a wide fixture uses it, and returns it."""
         owner = self.owner
         if owner is None or owner.is_test or owner.is_over:
             return False
@@ -277,7 +277,7 @@ class Registry:
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
 
-        A wider fixture may check out its connection in a test, and keep it.
+        A wide fixture may check out its connection in a test, and keep it.
         """
         held: list[PooledConnection | None] = []
         for session, pooled in held_by_sessions():
@@ -421,7 +421,7 @@ class SessionRecord:
     # The owner and the request of the code that created it. None for an import.
     owner: Owner | None = None
     request: Request | None = None
-    # Whether a task of a wider fixture has begun the last transaction.
+    # Whether a task of a wide fixture has begun the last transaction.
     is_used_by_wide_fixture: bool = False
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None

@@ -311,7 +311,7 @@ class Gate:
     def invalidate_stale(self) -> None:
         """Invalidate checked-out connections to replaced or dropped databases on servers.
 
-        Otherwise a wider fixture would keep using the database of an earlier test.
+        Otherwise a wide fixture would keep using the database of an earlier test.
         """
         here = (os.getpid(), get_ident())
         for pooled in self.registry.checked_out():

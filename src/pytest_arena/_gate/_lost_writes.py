@@ -85,7 +85,7 @@ class LostWrites:
 
     _core: Core
     _registry: Registry
-    # By the serial of the level. A wider fixture's serial is negative.
+    # By the serial of the level. A wide fixture's serial is negative.
     by_level: dict[int, list[LostWork]]
 
     def begin(self, core: Core, registry: Registry) -> None:
@@ -103,7 +103,7 @@ class LostWrites:
         return lost
 
     def of_fixtures(self) -> list[LostWork]:
-        """Return the lost work of all existing wider fixtures."""
+        """Return the lost work of all existing wide fixtures."""
         lost = []
         for serial, works in self.by_level.items():
             if serial < 0:
@@ -227,7 +227,7 @@ class LostWrites:
         self, pooled: PooledConnection, *, is_failed: bool = False
     ) -> None:
         writes = pooled.pending_writes
-        # A wider fixture may keep a transaction open during its tests.
+        # A wide fixture may keep a transaction open during its tests.
         if writes is None or writes.serial != self._core.serial() or not writes.writes:
             return
         request = REQUEST.get() or writes.request

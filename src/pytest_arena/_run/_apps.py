@@ -84,7 +84,8 @@ class Apps:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test = self._current.on_top()
         if test is not None:
-            self.try_fixture(test, test.request)
+            if not test.app_runs:
+                self.try_fixture(test, test.request)
             if not test.app_runs:
                 test.app_runs.append(self._begin(self.build()))
             return test.app_runs[-1]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._ledger import Ledger, Request
-    from pytest_arena._product import Database
     from pytest_arena._run._test import Loss, RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
 
@@ -72,6 +71,7 @@ class _StoryReader:
 
     def __init__(self, test: RunningTest) -> None:
         self._test = test
+        self._used = test.databases.provisioned()
         self._levels = tuple(test.databases.levels)
         # The last turns of the present levels. Of other turns the report has only the sum.
         self._turns: list[Turn] = []
@@ -80,12 +80,10 @@ class _StoryReader:
             if turn.before is not None and turn.before.levels == self._levels:
                 self._turns.append(turn)
                 moments += filter(None, (turn.before, turn.after))
-        self._used = test.databases.provisioned()
-        # The databases whose changes are known for each turn.
-        self._readable: list[Database] = []
-        for database in self._used:
-            if all(moment.knows(database) for moment in moments):
-                self._readable.append(database)
+        # Whether the isolations know what each turn has changed.
+        self._knows_turns = all(
+            moment.knows(database) for moment in moments for database in self._used
+        )
         self._failure = ""
 
     def below(self) -> Iterator[StoryPart]:
@@ -97,21 +95,7 @@ class _StoryReader:
                 yield StoryPart(level.name, changes, has_rows=False)
 
     def own(self) -> Iterator[StoryPart]:
-        """Yield the changes turn by turn. Then yield those of databases that know only the sum."""
-        yield from self._turn_by_turn()
-        for database, isolation in self._used.items():
-            if database in self._readable:
-                continue
-            changes = self._of(self._rows(database))
-            if changes is not None:
-                yield StoryPart(
-                    f"in all (with {isolation.name} it is not known which request changed what)",
-                    changes,
-                )
-        if self._failure:
-            yield StoryPart(f"what changed could not be read: {self._failure}", None)
-
-    def _turn_by_turn(self) -> Iterator[StoryPart]:
+        """Yield the changes turn by turn. If they are not known, then yield the sum."""
         title = "the test and its fixtures"
         earlier = len(self._test.turns) - len(self._turns)
         if self._turns:
@@ -121,29 +105,26 @@ class _StoryReader:
         since: StoryMoment | None = None
         for turn in self._turns:
             yield from self._outside(title, since, turn.before)
-            yield self._part_of(turn)
+            notes = (*self._lost_lines(turn), *_hints(turn))
+            changes = self._changes(turn.before, turn.after)
+            yield StoryPart(_requests(turn), changes, notes)
             title = "then, outside of requests"
             since = turn.after
-        if since is not None or not self._turns:
+        if not self._knows_turns:
+            names = ", ".join({isolation.name for isolation in self._used.values()})
+            title = f"in all (with {names} it is not known which request changed what)"
+            yield StoryPart(title, self._changes())
+        elif since is not None or not self._turns:
             yield from self._outside(title, since, None)
+        if self._failure:
+            yield StoryPart(f"what changed could not be read: {self._failure}", None)
 
     def _outside(
         self, title: str, since: StoryMoment | None, until: StoryMoment | None
     ) -> Iterator[StoryPart]:
         changes = self._changes(since, until)
-        if changes or not (self._turns or self._failure or self._is_incomplete):
+        if changes or not (self._turns or self._failure):
             yield StoryPart(title, changes)
-
-    @property
-    def _is_incomplete(self) -> bool:
-        return len(self._readable) < len(self._used)
-
-    def _part_of(self, turn: Turn) -> StoryPart:
-        changes = self._changes(turn.before, turn.after)
-        if not changes and self._is_incomplete:
-            changes = None  # the turn may have changed a database that is not readable
-        notes = (*self._lost_lines(turn), *_hints(turn))
-        return StoryPart(_requests(turn), changes, notes)
 
     def _lost_lines(self, turn: Turn) -> Iterator[str]:
         for loss in self._test.losses:
@@ -158,45 +139,29 @@ class _StoryReader:
         *,
         depth: int = 0,
     ) -> Changes | None:
-        """Return the changes in all readable databases, None after a failure."""
+        """Return the changes in all databases, None if they are not known."""
+        # After a failure, do not retry on a lost connection.
+        if self._failure or ((since or until) and not self._knows_turns):
+            return None
         rows: list[TableRows] = []
-        databases = [*self._used] if depth else self._readable
-        for database in databases:
+        for database, isolation in self._used.items():
             start = since.times.get(database) if since else None
             end = until.times.get(database) if until else None
-            existed = until is None or database in until.times
+            has_existed = until is None or database in until.times
             # If both times are equal, no connection has used the database in between.
-            if existed and (start is None or start != end):
-                rows += self._rows(database, start, end, depth=depth)
-        return self._of(rows)
-
-    def _of(self, rows: list[TableRows]) -> Changes | None:
-        return None if self._failure else Changes.of(rows)
-
-    def _rows(
-        self,
-        database: Database,
-        since: object = None,
-        until: object = None,
-        *,
-        depth: int = 0,
-    ) -> list[TableRows]:
-        if self._failure:  # do not retry on a lost connection
-            return []
-        isolation = self._used[database]
-        try:
-            rows = isolation.rows_changed(since, until, depth=depth, limit=_MOST_ROWS)
-        except Exception as error:  # noqa: BLE001 - the report shows it
-            first_line = str(error).partition("\n")[0]
-            self._failure = redact(
-                f"{database.name}: {first_line or type(error).__name__}"
-            )
-            return []
-        if len(self._used) == 1:
-            return rows
-        return [
-            replace(table, table=f"{database.name}/{table.table}") for table in rows
-        ]
+            if not has_existed or (start is not None and start == end):
+                continue
+            try:
+                tables = isolation.rows_changed(
+                    start, end, depth=depth, limit=_MOST_ROWS
+                )
+            except Exception as error:  # noqa: BLE001 - the report shows it
+                text = str(error).partition("\n")[0] or type(error).__name__
+                self._failure = redact(f"{database.name}: {text}")
+                return None
+            prefix = f"{database.name}/" if len(self._used) > 1 else ""
+            rows += [replace(each, table=prefix + each.table) for each in tables]
+        return Changes.of(rows)
 
 
 def _requests(turn: Turn) -> str:
@@ -220,7 +185,7 @@ def shown_request(record: Request) -> str:
 
 def _hints(turn: Turn) -> Iterator[str]:
     """Yield notes about late commits and the app's errors."""
-    if turn.after is None:
+    if turn.is_open:
         yield "its answer was still open"
         if any(each.is_open and each.method == "GET" for each in turn.records):
             yield "next: `client.stream(…)` reads an endless body part by part"

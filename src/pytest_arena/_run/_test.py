@@ -97,6 +97,11 @@ class Turn:
     # The test's uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request has no whole answer yet."""
+        return self.after is None
+
 
 _SHARES_SESSION = (
     "{test}: the app wrote in the test's session and left the transaction open. The app shares "
@@ -262,7 +267,8 @@ class RunningTest(TestOwner):
 
     def begin_request(self, request: Request) -> None:
         """Begin a request: in a new turn, or in the present turn if other requests are open."""
-        self.tasks.record_loop()
+        if running_loop() is not self.loop:
+            self.tasks.record_loop()
         self.may_have_late_work = True
         with self._lock:
             if self.under_way:
