@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -103,7 +102,7 @@ class Ledger:
     _warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(
         default_factory=dict
     )
-    kept: list[str] = field(default_factory=list)
+    kept: str = ""  # where the database of the last passed test was kept
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
@@ -151,12 +150,13 @@ class Ledger:
     @contextmanager
     def forgetting(self) -> Iterator[None]:
         """Empty the ledger for a block. Forget the facts of the block at its end."""
-        kept = copy(self)
-        _copy_fields(Ledger(), self)
+        kept = {name: getattr(self, name) for name in self.__slots__}
+        Ledger.__init__(self)
         try:
             yield
         finally:
-            _copy_fields(kept, self)
+            for name, value in kept.items():
+                setattr(self, name, value)
 
     def note(self, line: str) -> None:
         """Record a line for the summary, once.
@@ -213,8 +213,3 @@ def noted_lines(noted: Iterable[tuple[str, str]]) -> list[str]:
             text += f" (also in {more:,} more)"
         lines.append(text)
     return lines
-
-
-def _copy_fields(source: Ledger, target: Ledger) -> None:
-    for name in Ledger.__slots__:
-        setattr(target, name, getattr(source, name))

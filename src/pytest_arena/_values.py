@@ -7,10 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-# A pattern of the blanks and comments before the first word of a statement. It matches in one way
-# only. Otherwise the regex would try many combinations.
-STATEMENT_START = r"\s*(?>--[^\n]*\n\s*|/\*(?:[^*]++|\*(?!/))*\*/\s*)*"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFormat:

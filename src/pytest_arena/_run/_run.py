@@ -210,7 +210,7 @@ class ArenaRun:
             return []
         texts = list(self._keep_used())
         if outcome == "passed":
-            self.ledger.kept += texts
+            self.ledger.kept = texts[-1] if texts else ""
         return texts
 
     def _keep_used(self) -> Iterator[str]:

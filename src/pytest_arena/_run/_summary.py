@@ -185,7 +185,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(*ledger.kept[-1:], *_unread(databases)),
+        notes=(*filter(None, [ledger.kept]), *_unread(databases)),
         noted=tuple(ledger.noted),
         failures=tuple(databases.provision.differences),
         has_template=bool(named),
