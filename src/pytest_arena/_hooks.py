@@ -475,7 +475,7 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
     summary = facts.summary
     if summary is None or status != pytest.ExitCode.OK:
         return status
-    if summary.refusals or summary.spoiled or summary.failures:
+    if summary.failures:
         return pytest.ExitCode.TESTS_FAILED
     return status
 

@@ -94,7 +94,7 @@ class Ledger:
     tests: list[TestFacts] = field(default_factory=list)
     # The requests of the test to the app under test.
     requests: list[Request] = field(default_factory=list)
-    # Errors that the gate or a template raised in the user's code, each with its test.
+    # Unreported errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -109,8 +109,6 @@ class Ledger:
     ended_by: str = ""  # why no later test can pass, so that the run ends
     verified: int = 0
     verified_seconds: float = 0.0
-    # The ids of reported errors. `refusals` keeps these errors alive.
-    _reported: set[int] = field(default_factory=set)
 
     def begin(self, test: str) -> None:
         """Begin a test. Later facts belong to this test."""
@@ -134,18 +132,13 @@ class Ledger:
         return [error for error, _ in self.refusals[mark:]]
 
     def mark_reported(self, *errors: BaseException) -> None:
-        """Record that these errors failed a test or were expected, so that the user sees them."""
-        # Python may reuse the id of an error, except of errors that `refusals` keeps alive.
-        kept = {id(error) for error, _ in self.refusals}
-        self._reported |= kept.intersection(map(id, errors))
+        """Forget errors that failed a test or were expected, so that the user sees them."""
+        ids = set(map(id, errors))
+        self.refusals = [each for each in self.refusals if id(each[0]) not in ids]
 
     def unreported(self, test: str) -> list[ArenaError]:
         """Return the unreported refusals of a test. "" means outside of any test."""
-        errors = []
-        for error, refused_test in self.refusals:
-            if refused_test == test and id(error) not in self._reported:
-                errors.append(error)
-        return errors
+        return [error for error, of_test in self.refusals if of_test == test]
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:

@@ -11,10 +11,11 @@ from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts, noted_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._resolver import Databases
+    from pytest_arena.errors import ArenaError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +26,6 @@ class Summary:
     databases: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
-    refusals: tuple[str, ...] = ()
-    # Files and URLs of the app's databases that were changed.
-    spoiled: tuple[str, ...] = ()
     # For building templates that later runs use, and templates that ended with the run.
     kept_seconds: float = 0.0
     run_seconds: float = 0.0
@@ -67,23 +65,13 @@ def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     """Return the lines of the summary, with ``-q`` only those that report a problem."""
     if summary is None:
         return []
+    problems = [*noted_lines(summary.noted), *summary.notes, *summary.failures]
     if verbosity < 0:
-        return [f"arena: {line}" for line in _problem_lines(summary)]
-    return list(_whole_lines(summary))
+        return [f"arena: {line}" for line in problems]
+    return [*_lines_with_figures(summary), *problems]
 
 
-def _problem_lines(summary: Summary) -> Iterator[str]:
-    """Yield the lines that report a problem. ``-q`` shows only these lines."""
-    yield from noted_lines(summary.noted)
-    yield from summary.notes
-    yield from summary.failures
-    yield from spoiled_lines(summary.spoiled)
-    for refusal in summary.refusals:
-        yield f"outside of any test: {refusal}"
-
-
-def _whole_lines(summary: Summary) -> Iterator[str]:
-    """Yield the lines with figures, then the lines that report a problem."""
+def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
     if used:
         yield _databases_line(summary)
@@ -103,20 +91,6 @@ def _whole_lines(summary: Summary) -> Iterator[str]:
     for name in summary.unasked:
         problem = f"the options name a database {name!r}, but no engine used it"
         yield f"{problem} (engines used: {known})"
-    yield from _problem_lines(summary)
-
-
-CHANGED = " was changed during this run, "
-
-
-def spoiled_lines(names: Iterable[str]) -> list[str]:
-    """Return a line for each changed file of the app."""
-    return [
-        f"{name}{CHANGED}by another program, which a test may have started, or before the app had "
-        "an engine for the file. Next: give that program arena.url, or let arena_schema make the "
-        f"tables. If tests may change the file: arena_allow = {name}"
-        for name in names
-    ]
 
 
 _MOST_NAMES = 8  # of databases
@@ -187,13 +161,11 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         databases=tuple(database.name for database in used),
         notes=(*filter(None, [ledger.kept]), *_unread(databases)),
         noted=tuple(ledger.noted),
-        failures=tuple(databases.provision.differences),
+        failures=tuple(_failures(databases, refused)),
         has_template=bool(named),
         known=tuple(database.name for database in of_engines),
         unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
-        spoiled=tuple(databases.files.changed()),
-        refusals=tuple(dict.fromkeys(str(error) for error in refused)),
         template_words=databases.provision.template_words(),
         kept_seconds=sum(store.kept_seconds for store in stores),
         run_seconds=sum(store.run_seconds for store in stores),
@@ -202,6 +174,20 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
+
+
+def _failures(databases: Databases, refused: list[ArenaError]) -> Iterator[str]:
+    """Yield the lines that fail the run: about data, changed files, refusals outside of tests."""
+    yield from databases.provision.differences
+    for file in databases.files.changed():
+        yield (
+            f"{file} was changed during this run, by another program, which a test may have "
+            "started, or before the app had an engine for the file. Next: give that program "
+            "arena.url, or let arena_schema make the tables. If tests may change the file: "
+            f"arena_allow = {file}"
+        )
+    for text in dict.fromkeys(map(str, refused)):
+        yield f"outside of any test: {text}"
 
 
 def schema_to_set(config: Config) -> str:
