@@ -131,5 +131,4 @@ def test_the_thread_of_the_lifespan_ends(opened_gate, db_session):
 
 
 def test_no_thread_is_left():
-    names = [thread.name for thread in threading.enumerate() if "after_the_gate" in thread.name]
-    assert names == []
+    assert not any("after_the_gate" in thread.name for thread in threading.enumerate())
