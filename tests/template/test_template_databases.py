@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._values import Stage
-from pytest_arena.errors import TemplateError
+from pytest_arena.errors import ServerError, TemplateError
 from tests.template.test_template_builders import ASYNC_SEED, BASE
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_a_server_that_is_gone_is_named(
         raise ControlFailure("server closed the connection unexpectedly")
 
     monkeypatch.setattr(on_server.own.control, "rows", gone)
-    with pytest.raises(TemplateError, match="has stopped or is restarting") as caught:
+    with pytest.raises(ServerError, match="has stopped or is restarting") as caught:
         on_server.ensure()
     assert on_server.own.address_of("").server in caught.value.what
 
