@@ -10,15 +10,16 @@ import os
 import re
 import secrets
 import time
+from functools import cache
 from typing import Any
 
 import pymysql
-import pytest
 from sqlalchemy.engine import URL, make_url
 
-__all__ = ["SERVER_URL", "StoryMySQLServer", "server_arguments"]
+from tests.mysql.server import PrivateServer
+from tests.servers.crowded import free_port
 
-SERVER_URL = os.environ.get("TESTS_MYSQL", "mysql://root@127.0.0.1:3306/")
+__all__ = ["StoryMySQLServer", "server_arguments"]
 
 _SWEEP_SECONDS = 5.0  # in which the next run of another test drops what it has killed
 
@@ -36,20 +37,25 @@ _TOUCHES = (
 )
 
 
+@cache
 def server_arguments() -> dict[str, Any]:
-    """Return the login of the suite's server, for PyMySQL. Skip the test if no server answers."""
-    url = make_url(SERVER_URL)
-    login = {
-        "host": url.host or "127.0.0.1",
-        "port": url.port or 3306,
-        "user": url.username,
-        "password": url.password or "",
-    }
-    try:
-        pymysql.connect(**login, ssl_disabled=True, connect_timeout=2).close()
-    except pymysql.Error as error:
-        pytest.skip(f"no MySQL or MariaDB on {url!r}: {error}")
-    return login
+    """Return the login of the suite's server, for PyMySQL.
+
+    ``TESTS_MYSQL`` names one. Otherwise each process of the suite starts MariaDB in memory, where
+    nothing waits for a disk. Skip the test if it is not installed.
+    """
+    if "TESTS_MYSQL" in os.environ:
+        url = make_url(os.environ["TESTS_MYSQL"])
+        return {
+            "host": url.host or "127.0.0.1",
+            "port": url.port or 3306,
+            "user": url.username,
+            "password": url.password or "",
+        }
+    port = free_port()
+    server = PrivateServer("--skip-networking=0", "--bind-address=127.0.0.1", f"--port={port}")
+    atexit.register(server.stop)
+    return {"host": "127.0.0.1", "port": port, "user": "root", "password": ""}
 
 
 class StoryMySQLServer:

@@ -61,7 +61,7 @@ class PrivateServer:
         place = (f"--datadir={data}", f"--tmpdir={self.folder}")
         common = ("--no-defaults", f"--user={user}", *place)
         subprocess.run(
-            [installer, *common, "--auth-root-authentication-method=normal"],
+            [installer, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
             check=True,
             capture_output=True,
         )

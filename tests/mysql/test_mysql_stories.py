@@ -59,5 +59,5 @@ def test_rollback_is_refused(server: StoryMySQLServer, tmp_path: Path) -> None:
     example = shop(server, tmp_path).with_files(test_marked=MARKED)
     run = example.run("-q", "--arena-isolation=rollback").expect(1, failed=1)
     run.says("arena_isolation = rollback does not exist on", "arena_isolation = auto")
-    run = example.run("-q").expect(1, failed=1)
+    run = example.run("-q").expect(1, errors=1)
     run.says("does not have it")
