@@ -24,35 +24,35 @@ import sys
 import time
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.example import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["run"]
 
 SERVER = Path(__file__).with_name("fork_server.py")
 whole_process = Example.execute
-# What most runs of pytest import of ours.
-OURS = (
-    "pytest_arena.plugin",
-    "pytest_arena._app._app_run",
-    "pytest_arena._app._clients",
-    "pytest_arena._run._report",
-    "pytest_arena._sqlite._connections",
-    "pytest_arena._sqlite._product",
-    "pytest_arena._postgresql._connections",
-    "pytest_arena._postgresql._product",
-    "pytest_arena._postgresql.drivers._ended_connections",
-    # With the libraries that read specifications; a run without any goes by them.
-    "pytest_arena.scenarios._plugin",
-    "pytest_arena.scenarios._sabotage",
-    "xdist.plugin",
-    "xdist.remote",
-)
+
+
+def _own_modules() -> Iterator[str]:
+    """All our modules, but those for MySQL."""
+    package = find_spec("pytest_arena")
+    assert package
+    assert package.origin
+    folder = Path(package.origin).parent
+    for path in folder.rglob("*.py"):
+        name = path.relative_to(folder.parent).with_suffix("").as_posix().replace("/", ".")
+        if "_mysql" not in name and "__" not in name:
+            yield name
+
+
+# With the libraries that read specifications; a run without any goes by them.
+OURS = (*_own_modules(), "xdist.plugin", "xdist.remote")
 OF_MYSQL = (
     "aiomysql",
     "asyncmy",
@@ -90,7 +90,8 @@ def _wanted(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Seq
     if not is_pytest:
         return ()
     options = folder / "pytest.ini"
-    is_on_mysql = options.exists() and "= mysql://" in options.read_text(encoding="utf-8")
+    named = options.read_text(encoding="utf-8") if options.exists() else ""
+    is_on_mysql = "= mysql://" in named or env.get("ARENA_DATABASE", "").startswith("mysql")
     return (*OURS, *OF_MYSQL) if is_on_mysql else OURS
 
 
