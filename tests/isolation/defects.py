@@ -147,7 +147,7 @@ class TrustsTheDataVersion(Copy):
 
     def leave(self) -> bool:
         """Do nothing if nothing was committed."""
-        if not self.live.look(self._stack[-1].start).has_rows:
+        if not self.live.look(self._stack[-1].start).is_changed:
             self.forget()
             return False
         return super().leave()

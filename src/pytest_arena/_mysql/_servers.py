@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,33 +30,11 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._control import MySQLControl
 
 
-OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
-
-
-def read_version(text: str) -> tuple[str, str]:
-    """Return the product and the version in a server's text: ``10.11.19-MariaDB-0+deb12u1``."""
-    product = "MariaDB" if "mariadb" in text.lower() else "MySQL"
-    version = re.match(r"(?:5\.5\.5-)?(\d+\.\d+[.\d]*)", text)
-    return product, version[1] if version else "0.0"
-
-
-def check_version(product: str, version: str, where: str) -> None:
-    """Check that pytest-arena can use a server.
-
-    Raises:
-        Unavailable: the server is too old.
-    """
-    major, minor, *_ = version.split(".")
-    oldest = OLDEST[product]
-    if (int(major), int(minor)) < oldest:
-        wanted = ".".join(map(str, oldest))
-        raise Unavailable(
-            f"{where} is {product} {version}, and pytest-arena needs {wanted} or newer",
-            fix="use a newer server, for example: docker run -p 3307:3306 -e "
-            "MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 mariadb:11",
-        )
-
-
+_OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
+_NEWER = (
+    "docker run -p 3306:3306 -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 mariadb:11\n"
+    "(pytest-arena uses a server of this machine, and starts none)"
+)
 _SOCKETS = (
     "/run/mysqld/mysqld.sock",
     "/var/lib/mysql/mysql.sock",
@@ -78,10 +55,7 @@ class MySQLSearch(ServerSearch):
     product = FACTS.name
     registry = MySQLRegistry
     form = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
-    fix = (
-        "docker run -p 3306:3306 -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 mariadb:11\n"
-        "(pytest-arena uses a server of this machine, and starts none)"
-    )
+    fix = _NEWER
     host_variable = "MYSQL_HOST"
 
     def local_places(self) -> Iterator[tuple[str, int]]:
@@ -154,8 +128,21 @@ def _entered(address: Address, where: str, seconds: int) -> Server:
 
 
 def _checked(control: MySQLControl, address: Address) -> str:
-    """Return the server's product and version."""
+    """Return the server's product and version: of ``10.11.19-MariaDB-0+deb12u1``.
+
+    Raises:
+        Unavailable: the server is too old.
+    """
     [(text,)] = control.rows("SELECT VERSION()")
-    product, version = read_version(text)
-    check_version(product, version, f"the server on {address.server}")
+    product = "MariaDB" if "mariadb" in text.lower() else "MySQL"
+    version = text.removeprefix("5.5.5-").partition("-")[0]
+    major, minor, *_ = version.split(".")
+    oldest = _OLDEST[product]
+    if (int(major), int(minor)) < oldest:
+        wanted = ".".join(map(str, oldest))
+        raise Unavailable(
+            f"the server on {address.server} is {product} {version}, and pytest-arena needs "
+            f"{wanted} or newer",
+            fix=_NEWER,
+        )
     return f"{product} {version}"

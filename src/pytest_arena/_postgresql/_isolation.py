@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import (
@@ -23,14 +22,14 @@ from pytest_arena._postgresql._journal import (
     why_no_undo,
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
-from pytest_arena._postgresql._rows import read_content, read_digests, read_rows
+from pytest_arena._postgresql._rows import compare, read_content, read_rows
 from pytest_arena._postgresql._server_registry import clients_inside, end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import until
 from pytest_arena._product import held_by
 from pytest_arena._product._control_lines import ControlLine
 from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import FrozenDatabase, ReadContent, compared
+from pytest_arena._product._snapshots import FrozenDatabase, ReadContent
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -219,8 +218,7 @@ class JournaledDatabase(LiveDatabase):
         """Return what has changed since a start. Wait for no lock."""
         answer = self._ask("look", start.state.snapshot, start.state.taken)
         return Look(
-            answer["has_rows"],
-            has_moved=answer["has_moved"],
+            answer["is_changed"],
             writers=frozenset(answer["writers"]),
         )
 
@@ -267,7 +265,7 @@ class ClonedDatabase(LiveDatabase):
         question = _WRITERS.format(literal(self.name))
         with self.registry.reporting(_UNREADABLE):
             writers = {pid for (pid,) in self.registry.control.rows(question)}
-        return Look(has_rows=True, writers=frozenset(writers))
+        return Look(is_changed=True, writers=frozenset(writers))
 
     def moment(self, first: Start, *, exact: bool) -> ReadContent | None:
         """Return None, or all rows with ``exact``. A database without a journal has no history."""
@@ -278,21 +276,14 @@ class ClonedDatabase(LiveDatabase):
             return self.reader.call(read_rows)
 
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
-        """Compare two contents. For a start, the content is a copy of its base.
-
-        The server computes a digest of each table. pytest-arena reads the rows of tables whose
-        digests differ.
-        """
+        """Compare two contents. For a start, the content is a copy of its base."""
         with (
             ExitStack() as stack,
             self.registry.reporting("the databases cannot be compared"),
         ):
             before = self._reader_of(first, stack)
             after = self._reader_of(last, stack)
-            digests = before(read_digests)
-            new = after(partial(read_rows, unlike=digests))
-            old = before(partial(read_rows, unlike=new))
-            return compared(old, new, limit=limit)
+            return compare(before, after, limit)
 
     def _reader_of(
         self, time: ReadContent | Start | None, stack: ExitStack

@@ -30,9 +30,9 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._rows import (
+    compare,
     in_batches,
     read_content,
-    read_digests,
     read_rows,
 )
 from pytest_arena._process import async_rest, rest, seconds
@@ -45,7 +45,6 @@ from pytest_arena._product._connection_loop import (
     connection_loop,
     has_sync_caller,
 )
-from pytest_arena._product._snapshots import ReadContent, compared
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena.errors import IsolationError, impossible
 
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._ledger import Ledger
+    from pytest_arena._product._snapshots import ReadContent
     from pytest_arena._product._statements import Statement
     from pytest_arena._values import Address, CodeLine, TableRows
 
@@ -491,13 +491,9 @@ class Rollback:
             self._levels[-1].is_written = True
             self._levels[-1].above = None
 
-    def is_untouched(self) -> bool:
-        """Return whether no statement of the top level may have written."""
-        return not self._levels[-1].is_written
-
     def is_clean(self) -> bool:
-        """Return whether the top level is untouched, and no transaction has written."""
-        return self.is_untouched() and self.writer is None
+        """Return whether no statement of the top level may have written."""
+        return not self._levels[-1].is_written and self.writer is None
 
     def close(self) -> None:
         """Roll back, and drop the database if pytest-arena has created it."""
@@ -551,14 +547,14 @@ class Rollback:
             until = self._levels[number].above
         if since is None and number:
             since = self._levels[number - 1].above
-        old: Any = since
-        new: Any = until
-        if old is None:  # no level below has written: another session sees the start
-            digests = self._ask_apart(read_digests)
-            new = new or self.ask(partial(read_rows, unlike=digests))
-            old = self._ask_apart(partial(read_rows, unlike=new))
-        new = new or self.ask(partial(read_rows, unlike=old))
-        return compared(old, new, limit=limit)
+        # If no level below has written, another session sees the start.
+        before: Any = self._ask_apart
+        after: Any = self.ask
+        if since is not None:
+            before = lambda _: since  # noqa: E731 - read before
+        if until is not None:
+            after = lambda _: until  # noqa: E731 - as above
+        return compare(before, after, limit)
 
     def content(self) -> Mapping[str, str]:
         """Return digests of the whole content."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
@@ -13,12 +14,13 @@ from pytest_arena._postgresql._control import (
     identifier,
     literal,
 )
-from pytest_arena._product._snapshots import ReadContent, ReadTable
+from pytest_arena._product._snapshots import ReadContent, ReadTable, compared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_arena._changes import Row
+    from pytest_arena._values import TableRows
 
 # With these settings equal values have equal texts. Settings of the login, of the database and of
 # the connection have no effect.
@@ -114,6 +116,21 @@ def read_rows(control: Control, *, unlike: ReadContent | None = None) -> ReadCon
             if digests[table.name] != known.get(table.name):
                 rows[table.name] = _read(control, table, digests)
         return ReadContent(digests, rows)
+
+
+def compare(
+    before: Callable[[Callable[[Control], ReadContent]], ReadContent],
+    after: Callable[[Callable[[Control], ReadContent]], ReadContent],
+    limit: int | None,
+) -> list[TableRows]:
+    """Return the net difference of two contents. Read the rows of tables whose digests differ.
+
+    Each function calls another one with a connection to its content.
+    """
+    digests = before(read_digests)
+    new = after(partial(read_rows, unlike=digests))
+    old = before(partial(read_rows, unlike=new))
+    return compared(old, new, limit=limit)
 
 
 def read_content(control: Control) -> dict[str, str]:

@@ -304,12 +304,11 @@ END $$;
 
 -- Return what has changed since a snapshot, and the sessions inside a transaction that has written.
 CREATE FUNCTION pg_arena.look(
-    start pg_snapshot, before int8[], OUT has_rows bool, OUT has_moved bool, OUT writers int[]
+    start pg_snapshot, before int8[], OUT is_changed bool, OUT writers int[]
 ) LANGUAGE plpgsql AS $$ DECLARE marks text := pg_arena.marks(start); BEGIN
-    has_rows := marks IS NOT NULL OR EXISTS (SELECT FROM pg_arena.since(start));
-    has_moved := marks IS NOT NULL;
+    is_changed := marks IS NOT NULL OR EXISTS (SELECT FROM pg_arena.since(start));
     -- The transaction of a mark may have dropped a sequence.
-    IF marks IS NULL THEN has_moved := pg_arena.taken() IS DISTINCT FROM before; END IF;
+    IF NOT is_changed THEN is_changed := pg_arena.taken() IS DISTINCT FROM before; END IF;
     writers := ARRAY(SELECT DISTINCT l.pid FROM pg_locks l
         -- A statement has this lock on its table before its trigger writes into the journal.
         WHERE l.relation >= 16384 AND l.mode = 'RowExclusiveLock' AND l.granted

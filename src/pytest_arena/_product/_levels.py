@@ -42,8 +42,7 @@ class NeedsCopy:
 class Look:
     """The changes since a start, and the transactions that may change more."""
 
-    has_rows: bool = False  # rows were committed
-    has_moved: bool = False  # a sequence has another value
+    is_changed: bool = False  # rows were committed, or a sequence has another value
     writers: frozenset[int] = (
         frozenset()
     )  # sessions inside a transaction that has written
@@ -51,7 +50,7 @@ class Look:
     @property
     def is_clean(self) -> bool:
         """Whether there is no change, and no transaction with changes."""
-        return not (self.has_rows or self.has_moved or self.writers)
+        return not (self.is_changed or self.writers)
 
 
 class Undo(ABC):
@@ -382,12 +381,12 @@ class LevelStack(ABC, Generic[UndoT]):
             return Look()
         level = self._stack[-1]
         if level.needs_copy:
-            return Look(has_rows=True)
+            return Look(is_changed=True)
         uses = self._uses()
         try:
             look = self.live.look(level.start)
         except (Held, ArenaError):
-            return Look(has_rows=True)
+            return Look(is_changed=True)
         if look.is_clean:
             self._now = level.start
             self._uses_now = uses

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import cause_of_connection, is_own, user_line
@@ -132,27 +132,6 @@ def _allowing(target: ServerTarget) -> str:
     return f". Or, if tests may reach it:\narena_allow = {target.name}"
 
 
-class Arguments(Protocol):
-    """Reads and writes the arguments of a product's drivers: a module."""
-
-    def target(self, driver: str, args: Any, kwargs: dict[str, Any], /) -> ServerTarget:
-        """Return the server and the database that arguments name."""
-
-    def is_redirected(self, driver: str, args: Any, kwargs: dict[str, Any], /) -> bool:
-        """Return whether arguments still name the address to which they were redirected."""
-
-    def redirect(
-        self, driver: str, address: Address, args: list[Any], kwargs: dict[str, Any], /
-    ) -> None:
-        """Replace server, database and login with those of an address."""
-
-    def bound_locks(self, driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
-        """Limit the time that a statement waits for a lock."""
-
-    def opened_target(self, connection: Any) -> ServerTarget:
-        """Return the server and the database of a driver's open connection."""
-
-
 @dataclass(frozen=True, slots=True)
 class RawConnection:
     """An open connection that no engine has opened."""
@@ -227,7 +206,7 @@ class RawGuard:
     """Decides on each connection of a product's drivers before a socket opens."""
 
     def __init__(
-        self, find_core: FindCore, arguments: Arguments, connections: RawConnections
+        self, find_core: FindCore, arguments: ModuleType, connections: RawConnections
     ) -> None:
         self._find_core = find_core
         self._arguments = arguments
@@ -374,15 +353,16 @@ def driver_connection(dbapi_connection: object) -> Any:
 class ServerConnections(ABC):
     """The connections of one product, for the gate.
 
-    ``drivers`` are SQLAlchemy's names. With an argument of ``factories`` the app's code opens the
-    connection, perhaps to another database.
+    ``drivers`` are SQLAlchemy's names. The module ``arguments`` reads and writes their arguments.
+    With an argument of ``factories`` the app's code opens the connection, perhaps to another
+    database.
     """
 
     def __init__(
         self,
         facts: ProductFacts,
         drivers: tuple[str, ...],
-        arguments: Arguments,
+        arguments: ModuleType,
         raw: RawConnections,
         *,
         factories: tuple[str, ...] = (),
@@ -399,7 +379,7 @@ class ServerConnections(ABC):
         """Return the database that a driver's arguments name."""
         if dialect.driver not in self._drivers:
             return None
-        server = self._arguments.target(dialect.driver, cargs, cparams)
+        server: ServerTarget = self._arguments.target(dialect.driver, cargs, cparams)
         return server.requested(dialect)
 
     def redirect(

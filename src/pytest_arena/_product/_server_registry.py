@@ -89,15 +89,13 @@ class Background:
             within=seconds,
         )
 
-    def close(self, seconds: float) -> bool:
-        """Cancel jobs that have not begun. Return whether the running job ended in time."""
+    def close(self, seconds: float) -> None:
+        """Cancel jobs that have not begun. Wait for the running job."""
         with self._lock:
             self._is_closed = True
             self._jobs.put(None)
-        if self._thread is None or self._thread is threading.current_thread():
-            return True
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def _work(self) -> None:
         while True:

@@ -180,7 +180,7 @@ class ServerSearch(ABC):
 def refused(address: Address, error: ServerFailure) -> Unavailable:
     """Return why a login failed, in the server's words."""
     lines = str(error).strip().splitlines()
-    text = redact(lines[-1] if lines else "no reason")
+    text = redact(lines[-1].strip() if lines else "no reason")
     if error.is_crowded:
         return Unavailable(
             f"the server on {address.server} has no free connection: {text}"

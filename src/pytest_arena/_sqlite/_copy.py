@@ -136,7 +136,7 @@ class LiveFile(Undo):
             self._check_place()
             try:
                 with sql.writing(self._control):
-                    return Look(has_rows=not self._is_at(start))
+                    return Look(is_changed=not self._is_at(start))
             except sqlite3.OperationalError as error:
                 if not sql.is_locked(error):
                     raise
