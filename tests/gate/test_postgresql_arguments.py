@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_arena._product._server_targets import ServerTarget
+    from pytest_arena._product._server_connections import ServerTarget
 
 ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
 

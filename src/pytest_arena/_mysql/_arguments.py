@@ -12,7 +12,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._product._server_targets import RedirectedHost, ServerTarget, is_here
+from pytest_arena._product._server_connections import (
+    RedirectedHost,
+    ServerTarget,
+    is_here,
+)
 from pytest_arena._values import ServerLogin
 
 if TYPE_CHECKING:

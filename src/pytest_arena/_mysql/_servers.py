@@ -12,6 +12,7 @@ from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._control import MySQLFailure, open_control
 from pytest_arena._mysql._server_registry import GRANT, MySQLRegistry
+from pytest_arena._product._server_connections import is_here, os_user
 from pytest_arena._product._server_search import (
     Server,
     ServerSearch,
@@ -21,7 +22,6 @@ from pytest_arena._product._server_search import (
     refused,
     usual_users,
 )
-from pytest_arena._product._server_targets import is_here, os_user
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:

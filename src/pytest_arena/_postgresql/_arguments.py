@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from pytest_arena._postgresql import FACTS
-from pytest_arena._product._server_targets import (
+from pytest_arena._product._server_connections import (
     RedirectedHost,
     ServerTarget,
     is_here,

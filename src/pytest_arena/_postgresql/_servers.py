@@ -28,6 +28,7 @@ from pytest_arena._product._databases_command import (
     size_of,
     time_of,
 )
+from pytest_arena._product._server_connections import is_here, os_user
 from pytest_arena._product._server_search import (
     Server,
     ServerSearch,
@@ -37,7 +38,6 @@ from pytest_arena._product._server_search import (
     refused,
     usual_users,
 )
-from pytest_arena._product._server_targets import is_here, os_user
 from pytest_arena._values import Address
 from pytest_arena.errors import ArenaError
 

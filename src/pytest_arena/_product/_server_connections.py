@@ -7,19 +7,19 @@ that opened it.
 
 from __future__ import annotations
 
+import getpass
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import cause_of_connection, is_own, user_line
 from pytest_arena._owner import OWNER
-from pytest_arena._product import NOWHERE, Handle, OpenConnection
-from pytest_arena._product._server_targets import RedirectedHost, address_for
+from pytest_arena._product import NOWHERE, Handle, OpenConnection, RequestedDatabase
 from pytest_arena._product._statements import classify
 from pytest_arena.errors import (
     ArenaError,
@@ -34,13 +34,77 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._product import ConnectTarget, Core, Database, RequestedDatabase
-    from pytest_arena._product._server_targets import ServerTarget
-    from pytest_arena._values import Address, ProductFacts
+    from pytest_arena._product import ConnectTarget, Core, Database
+    from pytest_arena._values import Address, ProductFacts, ServerLogin
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTarget:
+    """A server, and the name of a database on it."""
+
+    product: str
+    server: str  # host name, IP address or socket, and port. Or several that a driver tries in turn
+    database: str
+    login: ServerLogin | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The server and the database, in the form of ``arena_allow``."""
+        return f"{self.product}://{self.server}/{self.database}"
+
+    def requested(self, dialect: Dialect) -> RequestedDatabase:
+        """Return the requested database for the core."""
+        return RequestedDatabase(
+            dialect,
+            self.product,
+            self.name,
+            database=self.database,
+            login=self.login,
+        )
+
+
+class RedirectedHost(str):
+    """The host in redirected arguments. It marks the arguments as redirected.
+
+    A driver uses it as a plain ``str``.
+    """
+
+    __slots__ = ("address",)
+    address: Address
+
+    @classmethod
+    def to(cls, address: Address, shown: str) -> RedirectedHost:
+        """Return the host of an address in the driver's form ``shown``."""
+        host = cls(shown)
+        host.address = address
+        return host
+
+
+def is_here(host: str) -> bool:
+    """Return whether the server is on this machine, so that a connection needs no encryption."""
+    is_loopback = host.startswith("127.") and host.replace(".", "").isdigit()
+    return host.startswith("/") or host in {"localhost", "::1"} or is_loopback
+
+
+def os_user() -> str:
+    """Return the user of this process, which is the default login."""
+    with suppress(KeyError, OSError):  # a container's user may have no name
+        return getpass.getuser()
+    return ""
+
+
+def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
+    """Return the address of a target with the user that replaces a login of the app."""
+    address = cast("Address", target.address)
+    if target.database is None:
+        return address
+    product: Any = target.database.product  # a `ServerProduct`
+    user: ServerLogin | None = product.users.login_of(target.database, login, address)
+    return address.as_(user) if user is not None else address
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from pytest_arena._product import (
     read_manifest,
 )
 from pytest_arena._product._own_databases import now
+from pytest_arena._product._server_connections import address_for
 from pytest_arena._product._server_registry import RegistryT
-from pytest_arena._product._server_targets import address_for
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, impossible
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
-from pytest_arena._product._server_targets import is_here, os_user
+from pytest_arena._product._server_connections import is_here, os_user
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
