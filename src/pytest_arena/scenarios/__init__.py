@@ -3,13 +3,9 @@
 Only a run with specifications imports this package, because it needs further libraries.
 """
 
-from importlib.util import find_spec
-
 from pytest_arena.errors import ConfigError
 
 __all__ = ["require_extra"]
-
-_LIBRARIES = {"gherkin": "gherkin-official", "markdown_it": "markdown-it-py"}
 
 
 def require_extra(place: str) -> None:
@@ -21,11 +17,13 @@ def require_extra(place: str) -> None:
     Raises:
         ConfigError: a library is missing.
     """
-    lacking = [name for module, name in _LIBRARIES.items() if find_spec(module) is None]
-    if lacking:
+    try:
+        import gherkin  # noqa: F401, PLC0415
+        import markdown_it  # noqa: F401, PLC0415
+    except ImportError as error:
         raise ConfigError(
-            f"scenarios need libraries that are not installed: {', '.join(lacking)}",
-            why="without them no specification is read, and the run could pass unchecked",
-            cause=f"{place} needs them",
+            f"scenarios need a library that is not installed: {error.name}",
+            why="without it no specification is read, and the run could pass unchecked",
+            cause=f"{place} needs it",
             fix='pip install "pytest-arena[scenarios]"',
-        )
+        ) from None

@@ -92,24 +92,21 @@ class Fault:
         """Return a ``send`` that sends another body with the headers of the answer."""
         start: Any = None
         body = b""
-        is_over = False
 
         async def send_broken(message: Any) -> None:
-            nonlocal start, body, is_over
+            nonlocal start, body
             if message["type"] == "http.response.start":
-                start = message
-                return
+                kind = dict(message["headers"]).get(b"content-type", b"")
+                if b"event-stream" not in kind:  # such a body may have no end
+                    start = message
+                    return
             if start is None or message["type"] != "http.response.body":
                 await send(message)
                 return
             body += message.get("body", b"")
-            is_stream = b"event-stream" in dict(start["headers"]).get(
-                b"content-type", b""
-            )
-            if is_over or (message.get("more_body") and not is_stream):
+            if message.get("more_body"):
                 return
-            is_over = True
-            changed = b"" if is_stream else broken_body(self._kind, body)
+            changed = broken_body(self._kind, body)
             self.is_applied |= changed != body
             await _send_whole(send, start, changed)
 

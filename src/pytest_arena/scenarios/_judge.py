@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from pytest_arena.scenarios._specs import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import date
 
     from pytest_arena.scenarios._lock import Lock
     from pytest_arena.scenarios._specs import ScenarioSpec, Specification
@@ -98,9 +98,8 @@ def judge(
     specification: Specification,
     tests: Mapping[str, Sequence[str]],
     tries: Iterable[Json],
-    *,
     lock: Lock,
-    today: date,
+    *,
     partial: str = "",
     is_sabotaged: bool = False,
 ) -> Results:
@@ -111,11 +110,11 @@ def judge(
         tests: the keys of the scenarios of each collected test.
         tries: what each try of a test did, in order. The last one of a test counts.
         lock: the accepted steps, and the agreed gaps.
-        today: the day to which gaps are compared.
         partial: why the run left out tests, "" if it left out none.
         is_sabotaged: whether answers were broken.
     """
     tries = tuple(tries)
+    today = datetime.now(tz=UTC).date()
     last = {each["test"]: each for each in tries}
     judged = []
     for scenario in specification.scenarios:

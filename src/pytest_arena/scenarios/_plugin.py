@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,12 +122,7 @@ class Scenarios:
     def _merge(self, paths: list[Path]) -> int:
         tests, tries, is_sabotaged = outputs.joined(paths, self.specification)
         self.results = judge(
-            self.specification,
-            tests,
-            tries,
-            lock=self._lock,
-            today=datetime.now(tz=UTC).date(),
-            is_sabotaged=is_sabotaged,
+            self.specification, tests, tries, self._lock, is_sabotaged=is_sabotaged
         )
         lines = outputs.write(self._outputs, self.results, self._options.root)
         self._print([*outputs.lines(self.results, is_strict=self._is_strict), *lines])
@@ -265,8 +259,7 @@ class Scenarios:
             self.specification,
             self._tests,
             self._tries,
-            lock=self._lock,
-            today=datetime.now(tz=UTC).date(),
+            self._lock,
             partial=self._partial(session),
             is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
         )
