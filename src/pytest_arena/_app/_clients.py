@@ -83,26 +83,13 @@ class Login:
                     await answer
 
     def once(self, client: object, hooks: Hooks | None) -> None:
-        """Log this client in, unless it is logged in. Refuse an async login function."""
+        """Log this client in, unless it is logged in."""
         if not self._is_needed():
             return
         if hooks is not None:
             hooks.prepare_request()
         with self._attempt():
-            answer = self._function(client, self.role)
-            if inspect.iscoroutine(answer):
-                answer.close()  # otherwise Python warns that it was never awaited
-            if inspect.isawaitable(answer):
-                path = self._path or "the login function"
-                raise LoginError(
-                    f"the sync test client cannot log in as {self.role!r}: {path} is async",
-                    why="a sync client cannot await the function",
-                    cause="client_as and test_client_as both use arena_login",
-                    fix="use client_as. Or a sync function for both clients, which returns the "
-                    "request:\n"
-                    "def login(client, role):\n"
-                    '    return client.post("/login", json={"user": role})  # client_as awaits it',
-                )
+            self._function(client, self.role)
 
     def _is_needed(self) -> bool:
         return not self.is_done and self is not _LOGIN.get()
@@ -200,7 +187,7 @@ class TestClient(_SyncBase):
 
     Raises:
         LifespanError: at a request: the app's start-up failed, or the test is over.
-        LoginError: at a request: the login failed, or is an async function.
+        LoginError: at a request: the login failed.
         PendingWorkError: at a request in an async test: ``db_session`` has uncommitted work.
 
     Example::
@@ -391,9 +378,18 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
 
     Raises:
         ConfigError: the framework's client does not import, or has no such option.
-        LoginError: there is no login function.
+        LoginError: there is no login function, or it is async.
     """
     login = _new_login(run, role)
+    if login is not None and inspect.iscoroutinefunction(run.login):
+        raise LoginError(
+            f"the sync test client cannot log in as {role!r}: {run.login_path} is async",
+            why="a sync client cannot await the function",
+            cause="client_as and test_client_as both use arena_login",
+            fix="use client_as. Or a sync function for both clients, which returns the request:\n"
+            "def login(client, role):\n"
+            '    return client.post("/login", json={"user": role})  # client_as awaits it',
+        )
     options = {_SYNC_NAMES.get(name, name): value for name, value in options.items()}
     is_of_litestar = is_litestar(run.app)
     client_class = _client_class(is_of_litestar=is_of_litestar)

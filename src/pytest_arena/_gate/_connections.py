@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import IllegalStateChangeError
 
-from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._origin import user_line
 from pytest_arena._owner import Owner, outlives_tests, owner_here
-from pytest_arena._process import alive, running_loop
+from pytest_arena._process import alive
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Connection
@@ -44,10 +43,8 @@ class PendingWrites:
 
     line: CodeLine | None  # of the first write
     serial: int  # of the level of the first write
-    key: Key | None  # of the database
     request: Request | None  # that wrote first
-    # Each written table with the serial of the level.
-    writes: list[tuple[str, int]] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)  # one for each write
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
     # The number of writes before each savepoint.
@@ -68,7 +65,7 @@ class PendingWrites:
 
     @property
     def _tables(self) -> str:
-        return ", ".join(dict.fromkeys(table for table, _ in self.writes))
+        return ", ".join(dict.fromkeys(self.tables))
 
     def end_savepoint(self) -> int:
         """Forget the last savepoint. Return the number of writes before it."""
@@ -96,12 +93,10 @@ class PooledConnection:
     pending_writes: PendingWrites | None = None
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
-    # The last checkout: whether the connection was not returned, the user's line, and so on.
-    is_checked_out: bool = False
+    # The last checkout.
     line: CodeLine | None = None
     owner: Owner | None = None
     thread: int = 0
-    loop: AbstractEventLoop | None = None
     usage: DatabaseUsage | None = None
 
     @classmethod
@@ -149,11 +144,9 @@ class PooledConnection:
 
     def note_checkout(self, usage: DatabaseUsage | None) -> None:
         """Note that its pool hands it out to the running code."""
-        self.is_checked_out = True
         self.line = user_line()
         self.owner = owner_here()
         self.thread = threading.get_ident()
-        self.loop = running_loop()
         self.usage = usage
 
     @property
@@ -184,12 +177,6 @@ class PooledConnection:
         if not self.is_stale and self.handle is not None:
             self.handle.roll_back()
         self.is_stale = True
-
-    def begin_writes(self, line: CodeLine | None, serial: int) -> PendingWrites:
-        """Note the first write of a transaction."""
-        key = self.target.key if self.target is not None else None
-        self.pending_writes = PendingWrites(line, serial, key, REQUEST.get())
-        return self.pending_writes
 
 
 class Registry:
@@ -239,14 +226,15 @@ class Registry:
     def check_in(self, pooled: PooledConnection) -> None:
         """Note that a connection was returned to its pool, or was closed."""
         with self.lock:  # another thread may read the usage now
-            if pooled.is_checked_out and pooled.usage is not None:
+            if pooled in self._checked_out and pooled.usage is not None:
                 pooled.usage.checked_out -= 1
                 pooled.usage.number += 1  # after a possible use
-            pooled.is_checked_out = False
             self._checked_out.pop(pooled, None)
 
     def checked_out(self) -> list[PooledConnection]:
         """Return the connections that are checked out."""
+        if not self._checked_out:  # the usual case
+            return []
         # The pool may have connected an entry again, without a report of its return.
         return [pooled for pooled in [*self._checked_out] if pooled.entry is not None]
 
@@ -257,7 +245,7 @@ class Registry:
         next use. A transaction that has only read ends here.
         """
         proxied = pooled.proxied
-        if not pooled.is_checked_out or proxied is None:
+        if pooled not in self._checked_out or proxied is None:
             return False  # returned meanwhile
         self.check_in(pooled)
         has_written = pooled.pending_writes is not None
@@ -295,7 +283,8 @@ class Registry:
         for pooled in alive(self._connections):
             entry = pooled.entry
             is_open = entry is not None and entry.dbapi_connection is not None
-            if is_open and pooled.handle is not None and not pooled.is_checked_out:
+            is_idle = is_open and pooled not in self._checked_out
+            if is_idle and pooled.handle is not None:
                 yield pooled
 
     def forget(self, key: Key) -> None:

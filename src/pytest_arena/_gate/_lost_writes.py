@@ -21,6 +21,7 @@ from pytest_arena._config._supported import kind_of_error
 from pytest_arena._gate._connections import (
     BEGUN,
     INFO,
+    PendingWrites,
     PooledConnection,
     SessionRecord,
     Uncommitted,
@@ -130,9 +131,11 @@ class LostWrites:
             return
         meaning = classify(statement, pooled.handle.words)
         if meaning.table and cursor.rowcount:
-            serial = self._core.serial()
-            writes = pooled.pending_writes or pooled.begin_writes(user_line(), serial)
-            writes.writes.append((meaning.table, serial))
+            writes = pooled.pending_writes
+            if writes is None:
+                writes = PendingWrites(user_line(), self._core.serial(), REQUEST.get())
+                pooled.pending_writes = writes
+            writes.tables.append(meaning.table)
         elif meaning.ends_transaction:
             pooled.pending_writes = None
 
@@ -156,7 +159,7 @@ class LostWrites:
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
             writes = pooled.pending_writes
-            writes.savepoints.append(len(writes.writes))
+            writes.savepoints.append(len(writes.tables))
 
     def release_savepoint(self, connection: Connection, *_: object) -> None:
         """Note that the last savepoint was released."""
@@ -169,21 +172,24 @@ class LostWrites:
         pooled = pooled_of(connection)
         if pooled is not None and pooled.pending_writes is not None:
             writes = pooled.pending_writes
-            del writes.writes[writes.end_savepoint() :]
+            del writes.tables[writes.end_savepoint() :]
             writes.has_failed = False
-            if not writes.writes:
+            if not writes.tables:
                 pooled.pending_writes = None
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
         pooled = pooled_of(connection)
-        if pooled is None or pooled.pending_writes is None or pooled.handle is None:
+        if pooled is None or pooled.pending_writes is None:
+            return
+        if pooled.handle is None or pooled.target is None:
             return
         writes = pooled.pending_writes
+        is_in_build = pooled.target.key.kind == "building"
         dbapi_connection = connection.connection.dbapi_connection
         if writes.has_failed and pooled.handle.is_aborted(dbapi_connection):
             self._lose_writes(pooled, is_failed=True)
-        elif self._core.serial() == 0 and writes.key and writes.key.kind != "building":
+        elif self._core.serial() == 0 and not is_in_build:
             self._core.ledger.note(
                 f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
                 "whole run. Next: write them in a fixture or in arena_seed"
@@ -228,7 +234,7 @@ class LostWrites:
     ) -> None:
         writes = pooled.pending_writes
         # A wide fixture may keep a transaction open during its tests.
-        if writes is None or writes.serial != self._core.serial() or not writes.writes:
+        if writes is None or writes.serial != self._core.serial() or not writes.tables:
             return
         request = REQUEST.get() or writes.request
         line = writes.line or _NO_LINE
