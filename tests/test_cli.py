@@ -24,7 +24,7 @@ from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product._server_search import Unavailable
-from pytest_arena._sqlite import _files
+from pytest_arena._sqlite import _product
 from tests import command
 from tests.servers.crowded import newest_programs
 from tests.servers.postgresql import address, login, names_on_server, own_databases, own_registry
@@ -44,9 +44,9 @@ ON_FILES = """
 import sys
 from pathlib import Path
 from pytest_arena._product._server_search import Unavailable
-from pytest_arena._sqlite import _files
-_files._MEMORY = Path(sys.argv[1])
-home = _files.Home()
+from pytest_arena._sqlite import _product
+_product._MEMORY = Path(sys.argv[1])
+home = _product.Home()
 (home.path / "shop.db").write_bytes(b"x" * 5000)
 print(home.path.name, flush=True)
 input()
@@ -72,7 +72,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     short = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
     short.chmod(0o711)
-    monkeypatch.setattr(_files, "_MEMORY", tmp_path)
+    monkeypatch.setattr(_product, "_MEMORY", tmp_path)
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))  # private servers' data, too
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._sqlite import _files
-from pytest_arena._sqlite._files import Home
+from pytest_arena._sqlite import _product
+from pytest_arena._sqlite._product import Home
 
 HOLDS = """
 import sys
 from pathlib import Path
-from pytest_arena._sqlite import _files
-_files._MEMORY = Path(sys.argv[1])
-home = _files.Home()
+from pytest_arena._sqlite import _product
+_product._MEMORY = Path(sys.argv[1])
+home = _product.Home()
 (home.path / "live.db").write_text("data")
 print(home.path, flush=True)
 sys.stdin.readline()
@@ -28,7 +28,7 @@ sys.stdin.readline()
 @pytest.fixture(autouse=True)
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All homes are in the test's folder."""
-    monkeypatch.setattr(_files, "_MEMORY", tmp_path)
+    monkeypatch.setattr(_product, "_MEMORY", tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 

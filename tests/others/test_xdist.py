@@ -109,9 +109,9 @@ def pytest_sessionfinish():
 ALONE = """
 from dataclasses import replace
 from pathlib import Path
-from pytest_arena._sqlite import _files
+from pytest_arena._sqlite import _product
 
-_files._MEMORY = Path(__file__).parent.parent
+_product._MEMORY = Path(__file__).parent.parent
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena._databases._template import Recipe, Store
-from pytest_arena._sqlite._files import FileTemplates, Home
+from pytest_arena._sqlite._product import FileTemplates, Home
 from pytest_arena._values import Stage
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._sqlite import _files
+from pytest_arena._sqlite import _product
 from tests.template.project import CREATE, MODELS
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def test_rebuild_is_for_templates_that_are_older_than_the_run(cached: Project) -
 
 
 def _age(file: Path) -> None:
-    long_ago = time.time() - 2 * _files._UNUSED_SECONDS[False]
+    long_ago = time.time() - 2 * _product._UNUSED_SECONDS[False]
     os.utime(file, (long_ago, long_ago))
 
 

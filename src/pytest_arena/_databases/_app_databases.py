@@ -206,7 +206,6 @@ class KnownDatabases:
         self.by_key: dict[Key, Database] = {}  # with or without a connection
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
-        self.in_memory = 0  # the number of memory databases so far
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
@@ -259,7 +258,6 @@ class KnownDatabases:
         product = self.products[requested.product]
         key, tails = product.identify(requested)
         if key is None:
-            self.in_memory += 1
             key = Key("memory", str(next(self._count)))
         tails = tails or ("memory",)
         self.tails.update(tails)

@@ -16,7 +16,7 @@ from pytest_arena._product._databases_command import (
     size_of,
     time_of,
 )
-from pytest_arena._sqlite._files import (
+from pytest_arena._sqlite._product import (
     homes,
     lock_of,
     remove_dead_run,

@@ -1,35 +1,347 @@
-"""SQLite: files in a folder of this process."""
+"""SQLite in a run: its live files in a folder of this process, its templates in the cache."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 import sqlite3
+import tempfile
+import uuid
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from filelock import FileLock
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, Dialect
 
 from pytest_arena._product import (
+    OF_RUN,
+    BuildTarget,
     ConnectTarget,
     Core,
     Database,
     Isolation,
     Key,
+    Manifest,
     RequestedDatabase,
+    ScriptError,
+    Template,
+    read_manifest,
 )
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena._sqlite._files import FileTemplates, Home, kept_file
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import IsolationError, ServerError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Usage
 
+# Files in memory save the syncs of the app's commits (3 ms a test on ext4). In a container
+# /dev/shm often has 64 MB, and could become full.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only this user enters
+_ROOM_NEEDED = 512 * 1024 * 1024
+_KEPT_FILES = 50
+_LONGEST_NAME = 100
+
+
+class Home:
+    """The folder of this process for live files. Other users cannot enter it.
+
+    The process holds a lock beside the folder. A run that was killed leaves its folder. When a run
+    begins or ends, it removes the folders without a held lock.
+    """
+
+    def __init__(self) -> None:
+        parent = _parent()
+        _sweep(parent)
+        name = f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        # The lock precedes the folder, so that no other run removes the folder as a dead run's.
+        self._lock = FileLock(parent / f"{name}.lock")
+        self._lock.acquire()
+        self.path = parent / name
+        self.path.mkdir(mode=0o700)
+
+    def close(self) -> None:
+        """Remove the folder. Idempotent. A forked child does not remove its parent's folder."""
+        if self._lock.is_locked:
+            self._lock.release()
+            remove_dead_run(self.path)
+            _sweep(self.path.parent)  # removes folders of this run's killed workers
+
+
+def homes() -> list[Path]:
+    """Return the existing folders that contain this user's run folders."""
+    return [parent for parent in _parents() if parent.is_dir() and _is_own(parent)]
+
+
+def _parent() -> Path:
+    for parent in _parents():
+        with suppress(OSError):
+            is_small = shutil.disk_usage(parent.parent).free < _ROOM_NEEDED
+            if parent.parent == _MEMORY and is_small:
+                continue
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_own(parent) and os.access(parent, os.W_OK):
+                return parent
+    raise ServerError(
+        f"no folder for the test databases: {parent} cannot be used",
+        why="each test has its own files, in a folder that only this user may read",
+        cause="the folder belongs to another user or is not writable, or the disk is full",
+        fix="TMPDIR=<a folder that you can write to> pytest …",
+    )
+
+
+def _parents() -> list[Path]:
+    """Return the possible parents of this user's run folders, the best first."""
+    user = os.environ.get("USERNAME", "user")
+    if hasattr(os, "getuid"):
+        user = str(os.getuid())
+    name = f"pytest-arena-{user}"
+    temporary = Path(tempfile.gettempdir()).resolve()
+    return [place / name for place in dict.fromkeys([_MEMORY, temporary])]
+
+
+def _is_own(folder: Path) -> bool:
+    # All users may write to the parent, so another user may have created this folder.
+    return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+
+
+def _sweep(parent: Path) -> None:
+    for lock_file in parent.glob("run-*.lock"):
+        remove_dead_run(lock_file.with_suffix(""))
+
+
+def remove_dead_run(folder: Path) -> bool:
+    """Remove the folder and the lock of a run that has ended. Return whether it had ended."""
+    lock_file = lock_of(folder)
+    had_lock = lock_file.exists()
+    with try_lock(lock_file) as is_ours:
+        if had_lock and not is_ours:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+    lock_file.unlink(missing_ok=True)
+    return True
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the path of the lock that a run holds."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+@contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Try to take a lock, and yield whether that worked. Create no lock file."""
+    lock = FileLock(path, timeout=0)
+    if path.exists():
+        with suppress(OSError):  # filelock's Timeout is one
+            lock.acquire()
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def kept_file(cache: Path, test: str, database: str) -> Path:
+    """Return the path for a copy of a test's database. Remove all but the newest fifty copies."""
+    folder = cache / "kept"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^\w.-]+", "_", test)
+    if name != test or len(name) > _LONGEST_NAME:
+        digest = hashlib.sha256(test.encode()).hexdigest()[:8]
+        name = f"{name[-_LONGEST_NAME:]}-{digest}"
+    file = folder / f"{name}-{database}"
+    file.unlink(missing_ok=True)
+    newest_first = sorted(folder.iterdir(), key=written_at, reverse=True)
+    for old in newest_first[_KEPT_FILES - 1 :]:
+        old.unlink(missing_ok=True)
+    return file
+
+
+def written_at(file: Path) -> float:
+    """Return the time of the last write in seconds since the epoch, 0 for a missing file."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+# Templates
+
+# For templates of all runs, and of one run.
+_UNUSED_SECONDS = {False: 14 * 24 * 3600, True: 3600}
+_LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
+
+
+@dataclass(frozen=True, slots=True)
+class FileTarget:
+    """The file of a build. The first connection creates it."""
+
+    path: Path
+    has_schemas: bool = False
+
+    @property
+    def connect_target(self) -> ConnectTarget:
+        """The target of connections to the file."""
+        file = str(self.path)
+        return ConnectTarget(Key("building", file), file, (0, 0))
+
+    @property
+    def sync_url(self) -> URL:
+        """The URL for the driver of the standard library."""
+        return URL.create("sqlite", database=str(self.path))
+
+    @property
+    def async_url(self) -> URL:
+        """The URL for aiosqlite."""
+        return URL.create("sqlite+aiosqlite", database=str(self.path))
+
+    def run_script(self, script: str) -> None:
+        """Run a script, whose ATTACH statements are guarded."""
+        start = 0
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            for statement in sql.split_script(script):
+                try:
+                    connection.execute(statement)
+                except Exception as error:
+                    shown = _LEADING_COMMENTS.sub("", statement)
+                    start += len(statement) - len(shown)
+                    line = 1 + script.count("\n", 0, start)
+                    text = f"{type(error).__name__}: {error}"
+                    raise ScriptError(text, line=line, fix="") from error
+                start += len(statement)
+
+    def has_tables(self) -> bool:
+        """Return whether the build has created a table."""
+        if not self.path.exists():
+            return False
+        with closing(sql.open_own(self.path)) as control:
+            query = "SELECT 1 FROM sqlite_master WHERE type = 'table'"
+            return control.execute(query).fetchone() is not None
+
+    def is_being_written(self) -> bool:
+        """Return whether a connection holds the write lock."""
+        with closing(sql.open_own(self.path)) as control:
+            try:
+                with sql.writing(control):
+                    return False
+            except sqlite3.OperationalError as error:
+                if not sql.is_locked(error):
+                    raise
+                return True
+
+    def remove(self) -> None:
+        """Remove the file and its side files."""
+        sql.remove_file(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class FileTemplates:
+    """Templates are files with the name of their fingerprint, each with a manifest.
+
+    The manifest is written last, with a rename, so that an interrupted build is no template. A
+    build removes the templates that were not used for a time.
+    """
+
+    has_schema = False  # a build with a seed copies the schema's template
+    words = ""  # the summary says whether a template was built
+
+    folder: Path
+    home: Home
+
+    @property
+    def ddl(self) -> Dialect:
+        """The dialect that compiles the statements for tables."""
+        return SQLiteDialect_pysqlite()
+
+    def identity(self) -> str:
+        """Return the product and the library's version."""
+        return f"sqlite {sqlite3.sqlite_version}"
+
+    def _file(self, fingerprint: str) -> Path:
+        return self.folder / f"{fingerprint}.sqlite"
+
+    def find(self, fingerprint: str, newer_than: float) -> Template[Path] | None:
+        """Return the template. Note the use by the manifest's modification time."""
+        content = self._file(fingerprint)
+        file = content.with_suffix(".json")
+        manifest = None
+        with suppress(OSError):  # another process may be removing the template
+            manifest = read_manifest(file.read_text(encoding="utf-8"))
+        if manifest is None or manifest.built < newer_than:
+            return None
+        with suppress(OSError):  # a read-only cache
+            file.touch()
+        return Template(content, fingerprint, manifest) if content.is_file() else None
+
+    @contextmanager
+    def locked(self, fingerprint: str) -> Iterator[float]:
+        """Hold a file's lock. Yield the time of the lock file, which no test can change."""
+        file = self._file(fingerprint).with_suffix(".lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        with FileLock(file):
+            yield written_at(file)
+
+    def _clear(self, fingerprint: str) -> None:
+        """Remove the templates that no run uses, and an interrupted build.
+
+        The time is a file's, because a test may have changed the clock.
+        """
+        now = written_at(self._file(fingerprint).with_suffix(".lock"))
+        for manifest in self.folder.glob("*.json"):
+            is_of_run = manifest.name.startswith(OF_RUN)
+            if written_at(manifest) > now - _UNUSED_SECONDS[is_of_run]:
+                continue
+            # The manifest is removed first. A file without a manifest is no template.
+            for ending in (".json", ".sqlite", ".new", ".lock"):
+                with suppress(OSError):  # Windows removes no open file
+                    manifest.with_suffix(ending).unlink()
+
+    def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
+        """Return an unused file for a build, with the content of the template ``below``."""
+        self._clear(fingerprint)
+        target = FileTarget(self.home.path / f"building-{uuid.uuid4().hex}.sqlite")
+        if below is not None:
+            shutil.copyfile(below.content, target.path)
+        return target
+
+    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> Path:
+        """Make a template of a finished build. Return its file, which has no side files."""
+        finished = self._file(fingerprint)
+        new = finished.with_suffix(".new")
+        sql.finish_file(Path(target.connect_target.file), new)
+        target.remove()
+        new.replace(finished)
+        new.write_text(manifest.text(), encoding="utf-8")
+        new.replace(finished.with_suffix(".json"))
+        return finished
+
+    def advice(self, error: BaseException) -> str:
+        """Return the next step after a build's error, or ""."""
+        if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
+            return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
+        return ""
+
+    def not_stored(self, error: Exception) -> TemplateError | None:
+        """Return the error for a folder that is not writable, or for a full disk."""
+        if not isinstance(error, OSError):
+            return None
+        return TemplateError(
+            f"the template cannot be stored: {error}",
+            why="pytest-arena builds schema and seed once into a file, and tests use copies of it",
+            cause=f"the folder {self.folder}, or a full disk",
+            fix="ARENA_CACHE=<a folder that you can write to> pytest …",
+        )
+
+
+# The product
 
 _ROLLBACK_IS_COPY = "rollback on SQLite is copy: a copy of a file needs no rights"
 
