@@ -194,12 +194,10 @@ class KnownDatabases:
 
     def __init__(
         self,
-        config: Config,
         products: Products,
         files: AllowedFiles,
         connections: Registry,
     ) -> None:
-        self._config = config
         self.products = products
         self.files = files
         self._connections = connections

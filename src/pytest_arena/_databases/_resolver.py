@@ -64,7 +64,7 @@ class Databases:
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
-        self.known = KnownDatabases(config, self.products, self.files, connections)
+        self.known = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.levels: list[Level] = []
         self.provision = Provision(

@@ -190,7 +190,6 @@ class Starter(Protocol):
 class Sessions:
     """The sessions of one test. They are committed before each request, and closed at the end."""
 
-    has_committed: bool = False  # whether a commit before a request had work
     # Starts the app before the first use of a connection.
     starter: Starter | None = None
     # Errors of commits before requests.
@@ -294,7 +293,6 @@ class Sessions:
     @contextmanager
     def _committing(self) -> Iterator[None]:
         """Add a note to an error of this commit, because it is not an error of the app."""
-        self.has_committed = True
         try:
             yield
         except ArenaError:  # its message is complete
