@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,8 +24,7 @@ from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import BEGIN, RUNS, start_live_server
 from pytest_arena._run._facade import Arena
-from pytest_arena._run._report import STORY, app_error_sections, trace_of_error
-from pytest_arena._run._story import story_lines, story_parts
+from pytest_arena._run._report import show_causes, show_story, trace_of_error
 from pytest_arena.errors import ArenaError, ConfigError, redact
 
 if TYPE_CHECKING:
@@ -222,9 +221,10 @@ class LevelServer:
         self._problems = []
         # The command that ends the level, or None if the server stops.
         ending: Command | None = enter
+        has_begun = False
 
         def level(request: pytest.FixtureRequest, arena_app: object) -> None:
-            nonlocal ending
+            nonlocal ending, has_begun
             server = start_live_server(request, arena_app)
             content = {
                 "app": server.url,
@@ -232,6 +232,7 @@ class LevelServer:
                 "problems": earlier_problems,
             }
             enter.answer(500 if earlier_problems else 200, content)
+            has_begun = True
             ending = self._run_commands()
 
         # Without brackets, pytest shows :: for each dot of the name.
@@ -244,9 +245,9 @@ class LevelServer:
         if ending is None:
             self._control.stop()  # `_run_commands` took the first request to stop
             return None
-        if ending.name == _RESET and ending is not enter:
+        if ending.name == _RESET and has_begun:
             return ending
-        has_failed = bool(self._problems) or ending is enter
+        has_failed = bool(self._problems) or not has_begun
         ending.answer(500 if has_failed else 200, {"problems": self._problems})
         self._problems = []
         return None
@@ -279,13 +280,10 @@ class LevelServer:
 
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""
-        test = self._run.current.running()
-        sections = app_error_sections(test, None)
-        sections += self._run.outputs()
-        lines = story_lines(story_parts(test, None))
-        if lines:
-            sections.append((STORY, "\n".join(lines)))
-        return "\n\n".join(f"{title}\n{text}" for title, text in sections)
+        report = SimpleNamespace(sections=[])
+        show_causes(report, None, self._run)
+        show_story(report, None, self._run)
+        return "\n\n".join(f"{title}\n{text}" for title, text in report.sections)
 
     def _seed(self, name: str, arguments: Mapping[str, object]) -> object:
         """Call the seed function of this name with a session and the arguments."""

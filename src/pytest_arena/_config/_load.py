@@ -104,11 +104,13 @@ def load_function(
         ConfigError: as ``load_attribute``, or the object does not take these arguments.
     """
     function = load_attribute(path, option=option, source=source)
-    check_function(function, *arguments, option=f"{option} = {path}", source=source)
+    check_function(function, *arguments, setting=f"{option} = {path}", source=source)
     return cast("Callable[..., object]", function)
 
 
-def check_function(function: object, *arguments: str, option: str, source: str) -> None:
+def check_function(
+    function: object, *arguments: str, setting: str, source: str
+) -> None:
     """Check that an object takes these arguments by position.
 
     Raises:
@@ -116,10 +118,10 @@ def check_function(function: object, *arguments: str, option: str, source: str) 
     """
     problem = problem_of_call(function, *arguments)
     if problem:
-        name = option.rpartition(":")[2]
+        name = setting.rpartition(":")[2]
         parameters = ", ".join(arguments)
         raise ConfigError(
-            f"{option} {problem}, and is called with ({parameters})",
+            f"{setting} {problem}, and is called with ({parameters})",
             why="the plugin calls it, and the tests rely on what it does",
             cause=str(home_of(function) or source),
             fix=f"def {name}({parameters}): …   (async def as well)",

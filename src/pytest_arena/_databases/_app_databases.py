@@ -271,7 +271,7 @@ class KnownDatabases:
             self.files.add_live(live.parent)
         dialect = type(requested.dialect)
         database = Database(
-            key, name, tails, product, dialect, live=live, born=next(self._count)
+            key, name, tails, product, dialect, live=live, incarnation=next(self._count)
         )
         self.by_key[key] = database
         if requested.product not in FILE_PRODUCTS:

@@ -170,7 +170,7 @@ def digest_of_files(paths: Iterable[Path]) -> str:
 
 
 def _takes_nothing(
-    function: Callable[..., object], argument: str, option: str, source: str
+    function: Callable[..., object], argument: str, setting: str, source: str
 ) -> bool:
     """Return whether to call a function without an argument, such as an app's ``init_db()``.
 
@@ -184,7 +184,7 @@ def _takes_nothing(
         parameters = _load.signature(function).parameters.values()
         if all(each.kind is not each.VAR_POSITIONAL for each in parameters):
             return True
-    _load.check_function(function, argument, option=option, source=source)
+    _load.check_function(function, argument, setting=setting, source=source)
     return False
 
 

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 
-# SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
 _STEP = 0.001  # seconds between two attempts to take a lock
+# SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
 _COMMIT = Session.commit
 _CLOSE = Session.close
 
@@ -234,14 +234,14 @@ class Sessions:
     async def acommit(self) -> None:
         """Commit pending work, so that a request sees it. Several tasks may call this at once."""
         self.commit_sync_sessions()
-        await self.acommit_async()
+        await self.acommit_async_sessions()
 
     @property
     def has_async_work(self) -> bool:
-        """Whether `acommit_async` has work to commit."""
+        """Whether `acommit_async_sessions` has work to commit."""
         return bool(self._to_be_committed(is_async=True))
 
-    async def acommit_async(self) -> None:
+    async def acommit_async_sessions(self) -> None:
         """Commit the pending work of async sessions."""
         # Tasks of several loops may wait.
         while not self._async_lock.acquire(blocking=False):

@@ -302,7 +302,7 @@ def _is_importing() -> bool:
 def _loggers_restored() -> Iterator[None]:
     """Restore the loggers, which ``fileConfig`` of an ``env.py`` disables.
 
-    It also closes all handlers by ``logging.shutdown``, such as those of pytest.
+    ``fileConfig`` also closes all handlers by ``logging.shutdown``, such as those of pytest.
     """
     known = [logging.root, *logging.root.manager.loggerDict.values()]
     states = [

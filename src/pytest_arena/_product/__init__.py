@@ -281,7 +281,7 @@ class Database:
     busy: bool = False  # whether its content is being created
     login: ServerLogin | None = None  # the first login in an engine's URL
     is_only_named: bool = False  # whether a variable names it, and no engine of the app
-    born: int = 0  # distinguishes it from a dropped database with the same key
+    incarnation: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
     # pytest-arena's engines: whether one is async, and whether it uses pytest-arena's login.
     engines: dict[tuple[bool, bool], Engine | AsyncEngine] = field(default_factory=dict)

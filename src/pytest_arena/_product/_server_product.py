@@ -103,10 +103,10 @@ class ServerProduct(Generic[RegistryT]):
         isolation: Any = database.isolation  # with the address of the live database
         if isolation is None:
             return ConnectTarget(
-                database.key, "", (database.born, 0), database=database
+                database.key, "", (database.incarnation, 0), database=database
             )
         # Read this before the address. If the address is newer, the next call reads it again.
-        generation = (database.born, isolation.generation)
+        generation = (database.incarnation, isolation.generation)
         target = self._targets.get(database)
         if (
             target is None

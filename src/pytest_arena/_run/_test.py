@@ -248,7 +248,9 @@ class RunningTest(TestOwner):
             self.sessions.commit_sync_sessions()
         loop = self.loop
         if loop is not None and loop.is_running() and self.sessions.has_async_work:
-            commit = run_coroutine_threadsafe(self.sessions.acommit_async(), loop)
+            commit = run_coroutine_threadsafe(
+                self.sessions.acommit_async_sessions(), loop
+            )
             done, _ = await wait_for_tasks({wrap_future(commit)}, timeout=_PATIENCE)
             for future in done:
                 future.result()

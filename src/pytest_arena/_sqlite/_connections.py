@@ -180,7 +180,7 @@ class SQLiteConnections:
             of_app = core.files.belongs_to_app(file)
             raise core.ledger.refused(unknown_file(file, of_app=of_app))
         if not file:
-            core.ledger.note(kept_memory())
+            core.ledger.note(note_of_memory_file())
         return OpenConnection(
             core.target_at(file) if file else None, SQLiteHandle.to(raw)
         )
@@ -315,7 +315,7 @@ def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
     )
 
 
-def kept_memory() -> str:
+def note_of_memory_file() -> str:
     """Return the note about a memory database that an engine's creator opens."""
     return (
         "a creator= opens a memory database, which pytest-arena cannot restore after a test. "

@@ -254,10 +254,10 @@ def isolation_errors(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         if sql.is_locked(error):
             raise Held(str(error)) from error
-        raise _lost(path, error) from error
+        raise _file_error(path, error) from error
 
 
-def _lost(live: Path, error: Exception) -> IsolationError:
+def _file_error(live: Path, error: Exception) -> IsolationError:
     """Return the error for a live file that was removed or replaced, or for a full disk."""
     return IsolationError(
         f"the database {live.stem!r} cannot be read or written: {error}",

@@ -410,7 +410,7 @@ class SQLite:
         if database.isolation is not None:
             number = database.isolation.generation
         # Each checkout calls this.
-        generation = (database.born, number)
+        generation = (database.incarnation, number)
         target = self._targets.get(database)
         if target is None or target.generation != generation:
             target = ConnectTarget(database.key, database.file, generation)
