@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from pytest_arena._config._load import signature
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._clients import AsyncClient, ClientAs, TestClient
     from pytest_arena._app._live_server import LiveServer
-    from pytest_arena._run._apps import Apps
     from pytest_arena._run._facade import Arena
     from pytest_arena._run._run import ArenaRun
 
@@ -146,7 +146,8 @@ def client(
 ) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
     _check_awaited(request)
-    return _apps(request, arena_app).new_client(client_options)
+    _use_app(request, arena_app)
+    return RUNS[request.config].apps.new_client(client_options)
 
 
 @pytest.fixture
@@ -155,7 +156,9 @@ def client_as(
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
     _check_awaited(request)
-    return _client_maker(_apps(request, arena_app).new_client, client_options)
+    _use_app(request, arena_app)
+    apps = RUNS[request.config].apps
+    return partial(_client_as, apps.new_client, client_options)
 
 
 @pytest.fixture
@@ -163,7 +166,8 @@ def test_client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    client = _apps(request, arena_app).new_test_client(client_options)
+    _use_app(request, arena_app)
+    client = RUNS[request.config].apps.new_test_client(client_options)
     if not _is_async(request):
         client.arena_start()
     return client
@@ -178,7 +182,7 @@ def test_client_as(
     if not _is_async(request):
         app_run.join()
     apps = RUNS[request.config].apps
-    return _client_maker(apps.new_test_client, client_options)
+    return partial(_client_as, apps.new_test_client, client_options)
 
 
 @pytest.fixture
@@ -194,12 +198,6 @@ def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> Live
     server = run.apps.live_server()
     server.start(app_run)
     return server
-
-
-def _apps(request: pytest.FixtureRequest, arena_app: object) -> Apps:
-    """Begin the app's run in this test. Return the maker of clients."""
-    _use_app(request, arena_app)
-    return RUNS[request.config].apps
 
 
 def _is_async(request: pytest.FixtureRequest) -> bool:
@@ -229,11 +227,8 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
         )
 
 
-def _client_maker(
-    new_client: Callable[..., object], client_options: dict[str, object]
-) -> Callable[..., Any]:
-    def new_client_as(role: str, **options: object) -> object:
-        __tracebackhide__ = True
-        return new_client({**client_options, **options}, role)
-
-    return new_client_as
+def _client_as(
+    new_client: Any, client_options: dict[str, object], role: str, **options: object
+) -> Any:
+    __tracebackhide__ = True
+    return new_client({**client_options, **options}, role)

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 PLAN = pytest.StashKey[Plan]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
-SCENARIOS = pytest.StashKey["Scenarios | None"]()
 
 
 def start(
@@ -63,17 +62,9 @@ def start(
     with _usage_errors():
         options = _load_config(config, names)
         scenarios = None
-        watch = None
         if options.has_scenarios:
             scenarios = _create_scenarios(config, options)
-            watch = scenarios.watch
-        config.stash[SCENARIOS] = scenarios
-        run = ArenaRun(
-            options,
-            Ledger(),
-            config.hook,
-            watch=watch,
-        )
+        run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
         RUNS[config] = run
         atexit.register(_write_late_refusals, run)
@@ -135,7 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", ignored)
     facts = FactsOfProcesses(config)
     config.stash[FACTS] = facts
-    scenarios = config.stash[SCENARIOS]
+    scenarios = RUNS[config].scenarios
     if scenarios is not None:
         for name, plugin in scenarios.more_plugins():
             config.pluginmanager.register(plugin, name)
@@ -148,7 +139,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     Raises:
         pytest.UsageError: no specification exists, or a specification is wrong.
     """
-    scenarios = session.config.stash[SCENARIOS]
+    scenarios = RUNS[session.config].scenarios
     if scenarios is not None:
         with _usage_errors():
             scenarios.read()
@@ -165,9 +156,8 @@ def pytest_collection_modifyitems(
         for item in items:
             _refuse_fork(item)
             item.stash[PLAN] = _plan_of(item, run)
-        scenarios = config.stash[SCENARIOS]
-        if scenarios is not None:
-            scenarios.map()
+        if run.scenarios is not None:
+            run.scenarios.map()
         elif not run.config.specs:
             _note_unused_markers(items, run)
     except ArenaError as error:
@@ -225,10 +215,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
     run.open(plan or _plan_of(item, run), getattr(item, "_request", None))
-    if run.watcher is not None:
-        scenarios = item.config.stash[SCENARIOS]
-        if scenarios is not None:
-            scenarios.begin(item)
+    if run.scenarios is not None:
+        run.scenarios.begin(item)
 
 
 def join_test(item: pytest.Item) -> None:

@@ -50,12 +50,12 @@ class ArenaRun:
         config: Config,
         ledger: Ledger,
         hooks: HookRelay,
-        *,
-        watch: Callable[[ArenaRun], Watcher] | None = None,
+        scenarios: Any = None,
     ) -> None:
         self.config = config
         self.ledger = ledger
-        self.watcher = watch(self) if watch is not None else None
+        self.scenarios = scenarios  # their plugin, None without specifications
+        self.watcher: Watcher | None = scenarios.watch(self) if scenarios else None
         self.connections = Registry()
         self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known

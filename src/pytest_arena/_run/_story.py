@@ -46,6 +46,7 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
     The story is empty without a used database. Unfinished work explains a failed assertion. After
     another error it may be what the error has left.
     """
+    test.take_lost()
     reader = _StoryReader(test)
     parts = [*reader.below(), *reader.own()]
     is_explained = isinstance(raised, AssertionError | None)

@@ -283,7 +283,6 @@ class RunningTest(TestOwner):
         self.records.append(request)
 
     def _begin_turn(self) -> None:
-        self.take_lost()  # what was lost since the last request
         registry = self.gate.registry
         is_quiet = registry.is_quiet
         before = self.turns[-1].after if self.turns else None
@@ -308,7 +307,6 @@ class RunningTest(TestOwner):
                 self._end_turn(self.turns[-1])
 
     def _end_turn(self, turn: Turn) -> None:
-        self.take_lost(turn)
         registry = self.gate.registry
         # Read this first: otherwise a checkout between the two reads would be missed.
         self._checkouts_at_end = registry.checkouts
@@ -317,23 +315,12 @@ class RunningTest(TestOwner):
         turn.after = StoryMoment.now(self.databases)
         turn.checkouts = registry.checkouts - turn.checkouts
 
-    def take_lost(self, turn: Turn | None = None) -> None:
-        """Attribute new lost writes to requests, to the ending ``turn`` or to the test."""
-        if not self.gate.lost.by_level:
-            return
+    def take_lost(self) -> None:
+        """Attribute new lost writes to requests, or to the test. A refused request loses none."""
         for lost in self.gate.lost.take():
             request = lost.request if lost.request in self.records else None
-            if request is None and turn is not None and not lost.is_unflushed:
-                if any(each.is_refused for each in turn.records):
-                    continue
-                request = turn.records[0]
-            self._note_lost(request, lost)
-
-    def _note_lost(self, request: Request | None, lost: LostWork) -> None:
-        if request is not None and request.method != LIFESPAN and request.is_refused:
-            return
-        loss = Loss(lost, request, not self.is_set_up)
-        self.losses.append(loss)
+            if request is None or request.method == LIFESPAN or not request.is_refused:
+                self.losses.append(Loss(lost, request, not self.is_set_up))
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""
