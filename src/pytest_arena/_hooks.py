@@ -214,7 +214,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin the test. No connection is opened yet."""
     run = RUNS[item.config]
     plan = item.stash.get(PLAN, None)
-    run.open(plan or _plan_of(item, run), getattr(item, "_request", None))
+    run.begin_test(plan or _plan_of(item, run), getattr(item, "_request", None))
     if run.scenarios is not None:
         run.scenarios.begin(item)
 
@@ -299,7 +299,7 @@ def pytest_runtest_makereport(
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
-        item.session.shouldfail = run.ledger.ended_by or item.session.shouldfail
+        item.session.shouldfail = run.ledger.reason_to_stop or item.session.shouldfail
     raised = call.excinfo.value if call.excinfo is not None else None
     if call.excinfo is not None:
         _report.explain_error(report, call.excinfo, run, item.config.option)
@@ -315,7 +315,7 @@ def pytest_runtest_makereport(
         _report.show_story(report, call.excinfo, run)
     test = run.current.test
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
-        for text in run.reported(report.when, report.outcome):
+        for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))
     return report
 

@@ -106,7 +106,7 @@ class Ledger:
     # The products and isolations of the filled databases, as keys.
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
-    ended_by: str = ""  # why no later test can pass, so that the run ends
+    reason_to_stop: str = ""  # why no later test can pass, so that the run ends
     verified: int = 0
     verified_seconds: float = 0.0
 

@@ -157,9 +157,9 @@ _modules = _Modules()
 def _frames_behind_step() -> list[FrameType]:
     """Return the frames that wait for the present step of the loop, the innermost last.
 
-    This is the task that awaits the present task through ``asyncio.shield``: SQLAlchemy closes the
-    session of an ``async with`` in such a task. In the loop of connections it is the task that has
-    called the loop.
+    They are of the task that awaits the present task through ``asyncio.shield``: SQLAlchemy closes
+    the session of an ``async with`` in such a task. In the loop of connections they are of the task
+    that has called the loop.
     """
     loop = running_loop()
     if loop is None:

@@ -7,8 +7,12 @@ The rule for owners and levels:
 - **The level decides about rows.** A write belongs to the level on top, whoever writes. Leaving the
   level undoes it (``_run/_levels.py``).
 
+- **A request, and what it loses, belongs to the running test**, whoever sends it.
+
 For example a task of a wide fixture writes during a test. The end of the test undoes the rows. The
-task keeps its connection until the fixture ends.
+task keeps its connection, unless its transaction stays open for a second: then a copy replaces the
+database. A connection without an engine has no record, so it ends with the idle owner that opened
+it, else with the level.
 """
 
 from __future__ import annotations

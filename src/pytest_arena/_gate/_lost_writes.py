@@ -95,13 +95,9 @@ class LostWrites:
         self._registry = registry
         self.by_level = {}
 
-    def take(self) -> list[LostWork]:
-        """Return the lost work of the current level since the last call."""
-        lost = self.by_level.pop(self._core.serial(), [])
-        for serial in [*self.by_level]:
-            if serial > 0:  # of an earlier test
-                del self.by_level[serial]
-        return lost
+    def take(self, serial: int) -> list[LostWork]:
+        """Return the lost work of a level since the last call."""
+        return self.by_level.pop(serial, [])
 
     def of_fixtures(self) -> list[LostWork]:
         """Return the lost work of all existing wide fixtures."""

@@ -74,7 +74,7 @@ class ServerProduct(Generic[RegistryT]):
                     with as_own():  # no test starts the server's programs
                         self._started_registry = self._start()
                 except ArenaError:
-                    self._core.ledger.ended_by = f"no test can use {self.shown}"
+                    self._core.ledger.reason_to_stop = f"no test can use {self.shown}"
                     raise
             return self._started_registry
 

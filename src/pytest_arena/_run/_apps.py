@@ -39,15 +39,17 @@ class Apps:
         self._config = config
         self._current = current
         self.app_of_option: object = None  # the object that `arena_app` names
-        # `app_of_option` again if it is a factory. Checked once, because the check costs 50 µs.
-        self.factory: object = None
+        # Checked once, because the checks cost 50 µs.
+        self.is_factory: bool = (
+            False  # whether `arena_app` names a function that returns an app
+        )
         self._is_asgi = False  # whether `arena_app` names an ASGI app
         self._login: Callable[..., Any] | None = None
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
         # The loop of sync clients, of the session's lifespan and of the live server.
         self.loop = AppLoop()
-        # The runs of wide fixtures, by the fixture that created the first client.
+        # The runs of wide fixtures, by owner.
         self.wide_runs: dict[object, AppRun] = {}
         self.live: LiveServer | None = None
         # The last value of the fixture `arena_app`. The suite may override this fixture.
@@ -67,10 +69,8 @@ class Apps:
                 option="arena_app",
                 source=self._config.place("app"),
             )
-            self.factory = (
-                self.app_of_option if check_app(self.app_of_option, path) else None
-            )
-            self._is_asgi = self.factory is None and not is_wsgi(self.app_of_option)
+            self.is_factory = check_app(self.app_of_option, path)
+            self._is_asgi = not (self.is_factory or is_wsgi(self.app_of_option))
         if self._config.login:
             self._login = load_function(
                 self._config.login,
@@ -112,8 +112,8 @@ class Apps:
                 cause="the pytest configuration names none",
                 fix="arena_app = app.main:app   in [tool.pytest.ini_options] or pytest.ini",
             )
-        if self.factory is not None:
-            return build_app(self.factory)
+        if self.is_factory:
+            return build_app(self.app_of_option)
         return self.app_of_option  # type: ignore[return-value]  # `check_app` has checked it
 
     def state(self) -> AppState:

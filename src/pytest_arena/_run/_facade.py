@@ -373,8 +373,8 @@ class Arena(Generic[S]):
                     await client.get("/orders")
 
         Raises:
-            AssertionError: the requests send more. The message lists the most frequent statements.
-                Or the block made no request. If the block itself raises an error, that error is
+            AssertionError: the requests send more, or the block made no request. The message lists
+                the most frequent statements. If the block itself raises an error, that error is
                 raised.
         """
         return StatementLimit(self._run, count)

@@ -147,6 +147,7 @@ class TestOwner(Hooks):
             lines = self.unfinished_work()
             if not lines or seconds() >= end:
                 return lines
+            self._tasks.run_idle_loops()
             rest(_STEP)
 
     async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:

@@ -172,6 +172,7 @@ class Levels:
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
             self.gate.end_level(level.owner.serial)
+            self.gate.lost.take(level.owner.serial)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
@@ -402,7 +403,6 @@ class Levels:
         owner.end()
         test = self._current.test
         begin_phase(None if test is None or test.settled else test)
-        self.gate.lost.by_level.pop(owner.serial, None)
         _leaks.end_connections_of_fixture(self.gate)
         level = self.find(owner)
         if level is None:

@@ -167,18 +167,18 @@ def variables(
 ) -> dict[str, str]:
     """Return the variables of ``arena_env`` with the URLs of the test's databases.
 
-    If the first variables name no database, the next one gets the app's first database. ``url_of``
-    returns the URL of a database and allows any program to use it.
+    The first variable gets the app's first database if it names none. ``url_of`` returns the URL
+    of a database and allows any program to use it.
     """
-    variables: dict[str, str] = {}
+    urls: dict[str, str] = {}
     for name, original in environment.originals().items():
         requested = requested_by_url(original)
         is_named = original is not None and names_database(original)
         if requested is not None and original is not None and is_named:
             url = url_of(known.register(requested)).set(drivername=original.drivername)
-        elif not variables and known.primary is not None:
+        elif not urls and known.primary is not None:
             url = url_of(known.primary)
         else:
             continue
-        variables[name] = url.render_as_string(hide_password=False)
-    return variables
+        urls[name] = url.render_as_string(hide_password=False)
+    return urls

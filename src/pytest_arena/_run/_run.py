@@ -103,7 +103,7 @@ class ArenaRun:
 
     # Tests
 
-    def open(self, plan: Plan, request: Any = None) -> None:
+    def begin_test(self, plan: Plan, request: Any = None) -> None:
         """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
         self.databases.begin_test()
         self.databases.environment.complete()
@@ -196,7 +196,7 @@ class ArenaRun:
             "the app. Such an app needs a file in tests"
         )
 
-    def reported(self, when: str, outcome: str) -> list[str]:
+    def note_outcome(self, when: str, outcome: str) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""
         test = self.current.test
         if test is None:

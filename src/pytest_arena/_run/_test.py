@@ -161,6 +161,7 @@ class RunningTest(TestOwner):
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        # The base is no dataclass: an `Owner` has values that its makers do not give.
         super().__init__(self.plan.name, self.serial, self.patience, self.tasks)
         self.sessions = Sessions(starter=self)
 
@@ -317,7 +318,7 @@ class RunningTest(TestOwner):
 
     def take_lost(self) -> None:
         """Attribute new lost writes to requests, or to the test. A refused request loses none."""
-        for lost in self.gate.lost.take():
+        for lost in self.gate.lost.take(self.serial):
             request = lost.request if lost.request in self.records else None
             if request is None or request.method == LIFESPAN or not request.is_refused:
                 self.losses.append(Loss(lost, request, not self.is_set_up))
