@@ -102,12 +102,12 @@ class Scenarios:
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
         """Do what ``--scenarios-accept`` or ``--scenarios-merge`` say, and run no test."""
         try:
-            return self._command(config.option)
+            return self._status_without_tests(config.option)
         except (ArenaError, OSError) as error:
             sys.stderr.write(f"ERROR: {error}\n")
             return _USAGE
 
-    def _command(self, option: Any) -> int | None:
+    def _status_without_tests(self, option: Any) -> int | None:
         if option.arena_scenarios_accept:
             self.read()
             path = self._options.root / LOCK

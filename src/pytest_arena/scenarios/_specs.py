@@ -214,8 +214,8 @@ class Block:
     """A fence of Gherkin in Markdown, or a whole .feature file."""
 
     text: str
-    above: int
-    """The number of lines above the text."""
+    lines_above: int
+    """The number of lines above the text in its file."""
     heading: str = ""
     rule: str = ""
 
@@ -261,12 +261,12 @@ def _compiled(block: Block, spec: str) -> Iterator[ScenarioSpec]:
     language = named[1] if named and Dialect.for_name(named[1]) else "en"
     dialect: Any = Dialect.for_name(language)
     # Empty lines above the block give each node its line in the file.
-    text = "\n" * block.above + block.text
+    text = "\n" * block.lines_above + block.text
     first = _FIRST_KEYWORD.match(block.text)
-    if block.above and not (first and first[1] in dialect.feature_keywords):
+    if block.lines_above and not (first and first[1] in dialect.feature_keywords):
         # A fence without a feature gets one in place of its opening line.
         feature_line = f"{dialect.feature_keywords[0]}: {block.heading}\n"
-        text = "\n" * (block.above - 1) + feature_line + block.text
+        text = "\n" * (block.lines_above - 1) + feature_line + block.text
     document = _parsed(text, language, spec)
     feature = document.get("feature") or _NO_FEATURE
     nodes = _Nodes(spec, dialect)
