@@ -5,12 +5,14 @@ Each attack also runs on SQLAlchemy alone, where it must fail.
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy
+
+from tests import forks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,23 +82,21 @@ if sqlalchemy.__version__ < "2.1":  # a connection of aiosqlite has no lock
     ATTACKS.popitem()
 
 
-def ran(attack: str, kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def ran(attack: str, kind: str, folder: Path) -> tuple[int, str]:
     """Run an attack in a process, on SQLAlchemy alone or with pytest-arena."""
     command = [sys.executable, "-c", HEAD + ATTACKS[attack], kind]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
-    )
+    return forks.run(command, folder, dict(os.environ), 60)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_engine_works_in_each_loop(attack: str, tmp_path: Path) -> None:
     """A queue and a lock forget a loop that does not run any more."""
-    done = ran(attack, "unbound", tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, output = ran(attack, "unbound", tmp_path)
+    assert status == 0, output
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_sqlalchemy_alone_fails(attack: str, tmp_path: Path) -> None:
     """Otherwise the attack shows nothing."""
-    done = ran(attack, "alone", tmp_path)
-    assert "different event loop" in done.stderr or "TimeoutError" in done.stderr
+    _, output = ran(attack, "alone", tmp_path)
+    assert "different event loop" in output or "TimeoutError" in output

@@ -54,11 +54,7 @@ class Suite:
 
     def stories(self) -> list[str]:
         """Return the test functions as ``file::Class::function``, without running any code."""
-        return [
-            f"{path.name}::{name}"
-            for path in sorted(self.folder.glob("test_*.py"))
-            for name in _functions(ast.parse(path.read_text(encoding="utf-8")))
-        ]
+        return _stories(self.folder)
 
     def result(self, shared: Path) -> Result:
         """Return the facts of the run. The first worker that asks for them starts it."""
@@ -67,7 +63,7 @@ class Suite:
         with FileLock(place / "lock"):
             if not (place / _ENDED).exists():
                 (place / _ENDED).write_text(self._run(place), encoding="utf-8")
-        return Result.read(self, place)
+        return _read(self, place)
 
     def _run(self, place: Path) -> str:
         """Run pytest in a copy of the suite. Return how it ended."""
@@ -113,6 +109,15 @@ class Suite:
 
 
 @cache
+def _stories(folder: Path) -> list[str]:
+    return [
+        f"{path.name}::{name}"
+        for path in sorted(folder.glob("test_*.py"))
+        for name in _functions(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+
+
+@cache
 def _mysql() -> StoryMySQLServer:
     return StoryMySQLServer()
 
@@ -142,18 +147,8 @@ class Result:
     broken: list[str] = field(default_factory=list)
     status: int | None = None
 
-    @classmethod
-    def read(cls, suite: Suite, place: Path) -> Result:
-        """Return the facts that the run's plugin has written."""
-        output = (place / "output").read_text(encoding="utf-8")
-        result = cls(suite, place, (place / _ENDED).read_text(encoding="utf-8"), output)
-        facts = place / _FACTS
-        lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
-        for line in lines:
-            result._add(json.loads(line))
-        return result
-
-    def _add(self, facts: dict[str, Any]) -> None:
+    def add(self, facts: dict[str, Any]) -> None:
+        """Add a line of facts."""
         if "collected" in facts:
             self.collected.update(_story(test) for test in facts["collected"])
         elif "broken" in facts:
@@ -222,6 +217,18 @@ class Result:
                 story, _, body = entry.partition(" ==\n")
                 entries[story] = body.strip()
         return entries
+
+
+@cache
+def _read(suite: Suite, place: Path) -> Result:
+    """Return the facts that the run's plugin has written."""
+    output = (place / "output").read_text(encoding="utf-8")
+    result = Result(suite, place, (place / _ENDED).read_text(encoding="utf-8"), output)
+    facts = place / _FACTS
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    for line in lines:
+        result.add(json.loads(line))
+    return result
 
 
 def _story(test: str) -> str:

@@ -38,7 +38,7 @@ SETTINGS = {
     "rollback": ("rollback", "rollback -odriver=psycopg"),
     "runners": ("postgresql",),
     "several": ("sqlite",),
-    "wide": ("sqlite", "postgresql", "clone"),
+    "wide": ("sqlite", "postgresql"),
 }
 SUITES = [
     Suite(ROOT / name, setting) for name, settings in SETTINGS.items() for setting in settings

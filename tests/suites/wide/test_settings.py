@@ -37,8 +37,6 @@ async def test_a_setting_of_a_test_ends_with_it(turn):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def wide_setting(arena):
-    if arena.isolation == "clone":
-        pytest.skip("with clone, each test has other connections")
     await change()
 
 
