@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.isolation.defects import Defect
     from tests.isolation.makers import Makers
 
-SEEDS = range(int(os.environ.get("TESTS_SEEDS", "2")))
+SEEDS = range(int(os.environ.get("TESTS_SEEDS", "1")))
 STEPS = 100
 
 
