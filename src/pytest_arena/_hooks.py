@@ -390,9 +390,7 @@ def pytest_fixture_setup(
     # pytest-asyncio has created the event loop of a scope, which has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
         run.tasks.record_loop(result.get_loop())
-    if fixturedef.argname == "arena_app":
-        run.apps.fixture_app = result
-    elif isinstance(result, pytest.TempPathFactory):
+    if isinstance(result, pytest.TempPathFactory):
         run.databases.files.temporary = result.getbasetemp().resolve()
     return result
 

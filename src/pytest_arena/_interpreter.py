@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from copy import copy
-from functools import cache, partial
+from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
@@ -21,25 +21,15 @@ if TYPE_CHECKING:
 _listeners: dict[str, list[Listener]] = {}
 
 
-def on_audit_events(
-    listeners: Mapping[str, Listener],
-) -> Callable[[], None]:
+def on_audit_events(listeners: Mapping[str, Listener]) -> None:
     """Call ``listeners[event]`` with the arguments of each audit event of that name.
 
-    Return a function that removes the listeners. The events of Python:
-    https://docs.python.org/3/library/audit_events.html
+    The events of Python: https://docs.python.org/3/library/audit_events.html
     """
     _install_hook()
     for event, listener in listeners.items():
         # A listener that is added during an event gets this event, too.
         _listeners.setdefault(event, []).append(listener)
-    return partial(_remove_listeners, listeners)
-
-
-def _remove_listeners(listeners: Mapping[str, Listener]) -> None:
-    for event, removed in listeners.items():
-        kept = [other for other in _listeners[event] if other is not removed]
-        _listeners[event] = kept
 
 
 @cache

@@ -19,7 +19,7 @@ from pytest_arena._config._supported import DRIVERS, FILE_FORMAT
 from pytest_arena._fixtures import BEGIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from pathlib import Path
 
     from pytest_arena._databases._provision import Level
@@ -158,7 +158,6 @@ class Waiting:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._waits = False  # since the call of `watch`
-        self._end_watch: Callable[[], None] | None = None
         self._has_begun = False
         self._is_over = False
         self._temporary: Path | None = None
@@ -170,7 +169,7 @@ class Waiting:
         self._waits = True
         for name in _WATCHED:
             _interpreter.when_imported(name, lambda _module: self.begin())
-        self._end_watch = _interpreter.on_audit_events(
+        _interpreter.on_audit_events(
             {
                 "os.remove": self._begin_for_file,
                 "os.rename": self._begin_for_file,
@@ -201,8 +200,6 @@ class Waiting:
             names=_names_in_file(self._config),
             temporary=self._temporary,
         )
-        if self._end_watch is not None:
-            self._end_watch()
         self._config.pluginmanager.unregister(self)
         self._config.pluginmanager.register(_hooks, "arena_hooks")
         if self._items is not None:

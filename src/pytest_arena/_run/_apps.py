@@ -40,10 +40,9 @@ class Apps:
         self._current = current
         self.app_of_option: object = None  # the object that `arena_app` names
         # Checked once, because the checks cost 50 µs.
-        self.is_factory: bool = (
-            False  # whether `arena_app` names a function that returns an app
-        )
-        self._is_asgi = False  # whether `arena_app` names an ASGI app
+        # Whether `arena_app` names a function that returns an app, or an ASGI app.
+        self.is_factory: bool = False
+        self._is_asgi = False
         self._login: Callable[..., Any] | None = None
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
@@ -52,8 +51,6 @@ class Apps:
         # The runs of wide fixtures, by owner.
         self.wide_runs: dict[object, AppRun] = {}
         self.live: LiveServer | None = None
-        # The last value of the fixture `arena_app`. The suite may override this fixture.
-        self.fixture_app: object = None
         self._is_in_fixture = False
 
     def load(self) -> None:
@@ -95,7 +92,7 @@ class Apps:
             if self._config.lifespan == "session" and isinstance(owner, WideFixture):
                 # No client may have needed the lifespan yet.
                 owner.getfixturevalue("arena_lifespan")
-                app = self.fixture_app
+                app = owner.getfixturevalue("arena_app")
             self.wide_runs[owner] = self._begin(app or self.build())
         return self.wide_runs[owner]
 
