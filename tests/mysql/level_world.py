@@ -180,9 +180,9 @@ class LevelWorld(World):
         session = known_session(connection)
         assert session is not None
         statement = classify(sql, WORDS)
-        session.sending(statement, autocommits=bool(connection.get_autocommit()))
+        session.note_before(statement, autocommits=bool(connection.get_autocommit()))
         cursor = connection.cursor()
-        session.sent(statement, cursor.execute(sql))
+        session.note_after(statement, cursor.execute(sql))
         return cursor
 
     def content_of(self, connection: pymysql.Connection[Any]) -> dict[str, object]:

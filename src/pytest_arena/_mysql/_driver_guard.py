@@ -77,7 +77,7 @@ class MySQLSession:
         self._changed_rows = 0
         self._savepoints.clear()
 
-    def sending(self, statement: Statement, *, autocommits: bool) -> None:
+    def note_before(self, statement: Statement, *, autocommits: bool) -> None:
         """Note a statement before the driver sends it."""
         verb, *others = statement.words or ("",)
         if verb in {"BEGIN", "START"}:
@@ -97,7 +97,7 @@ class MySQLSession:
             if isolation is not None:
                 isolation.note_statement(statement, self.target.generation[1])
 
-    def sent(self, statement: Statement, rows: object) -> None:
+    def note_after(self, statement: Statement, rows: object) -> None:
         """Note how many rows a statement has changed."""
         may_write = statement.reach is not Reach.NOTHING
         if may_write and isinstance(rows, int) and self._is_begun:
@@ -194,19 +194,19 @@ class _DriverGuard(RawGuard):
 
         return __init__
 
-    def query(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def watched_query(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Return a method that notes each statement and the number of rows that it changes."""
 
         def send(
             connection: object, sql: object, *args: object, **options: object
         ) -> Any:
-            statement = self._sending(connection, sql)
+            statement = self._note_before(connection, sql)
             answer = original(connection, sql, *args, **options)
             return _then(answer, partial(_note_rows, connection, statement))
 
         return send
 
-    def _sending(self, connection: Any, sql: Any) -> Statement | None:
+    def _note_before(self, connection: Any, sql: Any) -> Statement | None:
         """Note a statement before the driver sends it."""
         self._begin(connection)
         session = known_session(connection)
@@ -216,9 +216,9 @@ class _DriverGuard(RawGuard):
             sql = sql.decode(errors="surrogateescape")
         text = bare(sql, WORDS)
         # The results for long statements, which have data, are not kept.
-        kind = classify if len(text) < _LONG else classify.__wrapped__
-        statement = kind(text, WORDS)
-        session.sending(statement, autocommits=bool(connection.get_autocommit()))
+        read = classify if len(text) < _LONG else classify.__wrapped__
+        statement = read(text, WORDS)
+        session.note_before(statement, autocommits=bool(connection.get_autocommit()))
         return statement
 
     def _begin(self, connection: object) -> None:
@@ -241,7 +241,7 @@ def _note_rows(connection: Any, statement: Statement | None, rows: object) -> No
         return
     if rows is None and hasattr(connection, "affected_rows"):  # mysqlclient
         rows = connection.affected_rows()
-    session.sent(statement, rows)
+    session.note_after(statement, rows)
 
 
 def _ending(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -291,9 +291,9 @@ def _replace(
 def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:
     kind = module.Connection
     _replace(kind, "__init__", partial(guard.constructor, driver))
-    _replace(kind, "query", guard.query)
+    _replace(kind, "query", guard.watched_query)
     if hasattr(kind, "prepare"):  # asyncmy executes such a statement without `query`
-        _replace(kind, "prepare", guard.query)
+        _replace(kind, "prepare", guard.watched_query)
     _replace(kind, "commit", _ending)
     _replace(kind, "rollback", _ending)
 

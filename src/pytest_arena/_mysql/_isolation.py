@@ -122,7 +122,7 @@ class LiveDatabase(Undo):
         """Return the start of this new copy of a frozen database."""
         with self._registry.reporting("no database for the test"):
             self._plan = self._registry.plan_of(base.name)
-        base.state = self._plan
+        base.description = self._plan
         return Start(base, self._writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:
@@ -147,7 +147,7 @@ class LiveDatabase(Undo):
             raise held_by(writers, self.name)
         if written.has_new_schema or not start.base.name:
             return NeedsCopy("a statement may have changed the schema")
-        content: CopyPlan = start.base.state
+        content: CopyPlan = start.base.description
         if content.reason_against_undo:
             return NeedsCopy(content.reason_against_undo)
         names = with_cascades(written.names_in({*content.tables}), content.cascades)
@@ -191,8 +191,8 @@ class LiveDatabase(Undo):
     def moment(self, first: Start, *, exact: bool) -> Moment | None:
         """Return the changes since a start.
 
-        Return None if that costs too much, unless ``exact``: after a change of the schema, with
-        large written tables. If another process may use the database, all tables count.
+        Return None after a change of the schema or with large written tables, because reading costs
+        too much, unless ``exact``. If another process may use the database, all tables count.
         """
         with self._registry.reporting("the live database cannot be read"):
             if not exact and self._costs_too_much(first):
@@ -203,7 +203,7 @@ class LiveDatabase(Undo):
         written = self._writes.since(first.state)
         if written.has_new_schema:
             return True
-        content: CopyPlan = first.base.state
+        content: CopyPlan = first.base.description
         names = {*content.tables}
         if not self._uses.may_have_others():
             names = with_cascades(written.names_in(names), content.cascades)
@@ -242,7 +242,7 @@ class LiveDatabase(Undo):
             return {}
         if isinstance(time, Moment):
             return time.tables
-        first: CopyPlan = start.base.state
+        first: CopyPlan = start.base.description
         position = start.state
         if time is None:
             self._note_others(start)
@@ -251,8 +251,8 @@ class LiveDatabase(Undo):
             if self._writes.since(position).has_new_schema:
                 last_tables = self._line.call(read_tables, self.name)
         else:
-            last_name = time.base.state.source
-            last_tables = time.base.state.tables
+            last_name = time.base.description.source
+            last_tables = time.base.description.tables
             position = min(position, time.state)
         written = self._writes.since(position)
         names = written.names_in({*first.tables, *last_tables})

@@ -131,20 +131,20 @@ class JournaledDatabase(LiveDatabase):
 
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of a new copy, the same for each copy of a base."""
-        if base.state is None:
+        if base.description is None:
             [state] = self._rows(
                 "SELECT pg_current_snapshot()::text, pg_arena.taken()::text, "
                 "pg_arena.numbers()::text"
             )
-            base.state = State(*state)
-        return Start(base, base.state)
+            base.description = State(*state)
+        return Start(base, base.description)
 
     def begin(self, now: Start) -> Start | NeedsCopy:
         """Return the present content as a start, or the marks since the base.
 
         If nothing has changed since the base, its state is the start's. Cost: one round trip.
         """
-        state: State = now.base.state
+        state: State = now.base.description
         answer = self._ask("enter", state.snapshot, state.taken)
         if answer["marks"]:
             return NeedsCopy(answer["marks"])
@@ -193,7 +193,7 @@ class JournaledDatabase(LiveDatabase):
 
         Cost: the entries are in memory.
         """
-        base: State = start.base.state
+        base: State = start.base.description
         if start.state is base:
             return None
         [(entries,)] = self._rows(
@@ -211,7 +211,9 @@ class JournaledDatabase(LiveDatabase):
             "INSERT INTO pg_arena.j SELECT e.* "
             f"FROM json_populate_recordset(NULL::pg_arena.j, {literal(carried)}) e RETURNING 1"
         )
-        values = ", ".join(map(literal, (start.base.state.snapshot, *start.state)))
+        values = ", ".join(
+            map(literal, (start.base.description.snapshot, *start.state))
+        )
         self._rows(f"SELECT pg_arena.redo({values})")
 
     def look(self, start: Start) -> Look:
@@ -305,7 +307,7 @@ _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it ex
 _REMOVE_JOURNAL = "SET arena.undo = 1; DROP SCHEMA IF EXISTS pg_arena CASCADE"
 
 
-def no_change(_template: str | None) -> str:
+def no_script(_template: str | None) -> str:
     """Return no script: no role needs rights in the template."""
     return ""
 
@@ -327,13 +329,13 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         template: str | None,
         isolation: str,
         *,
-        change_owner: Callable[[str | None], str] = no_change,
+        owner_script: Callable[[str | None], str] = no_script,
         uses: Usage,
         note: Callable[[str], None],
     ) -> None:
         self._registry = registry
         self.has_journal = isolation == "undo"
-        self._change_owner = change_owner
+        self._owner_script = owner_script
         # Called with the address of a new live database after a fixture has created tables.
         self.on_new_schema: Callable[[Address], None] = lambda _: None
         self._templates: dict[str | None, FrozenDatabase] = {}
@@ -351,7 +353,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
 
     def _template(self, content: str | None) -> FrozenDatabase:
         if content not in self._templates:
-            scripts = [self._change_owner(content)]
+            scripts = [self._owner_script(content)]
             if self.has_journal:
                 scripts.append(INSTALLATION)
             name = derived(self._registry, content, *scripts)

@@ -159,7 +159,7 @@ class NamedTarget(DatabaseTarget):
 
     def remove(self) -> None:
         """Roll back."""
-        self.registry.shared.restart()
+        self.registry.shared.drop_connection()
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class NamedTemplates(DatabaseTemplates):
             if self.registry.shared.depth:
                 self.registry.create("building")
             # A test has built the last stage, and its mocks may have acted on the build.
-            self.registry.shared.restart()
+            self.registry.shared.drop_connection()
             self.built.clear()
         dialect = self.dialect
         driver = dialect.driver if dialect is not None else "psycopg"

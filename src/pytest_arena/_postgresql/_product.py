@@ -72,13 +72,13 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
         registry = self._registry()
         note = self._core.ledger.note
-        change_owner = self.users.begin(database)
+        owner_script = self.users.begin(database)
         if self._config.isolation == "rollback":
-            template = derived(registry, content, change_owner(content))
+            template = derived(registry, content, owner_script(content))
             return self._roll_back(database, template)
         name = self._choose_isolation(registry)
         isolation = ServerIsolation(
-            registry, content, name, change_owner=change_owner, uses=uses, note=note
+            registry, content, name, owner_script=owner_script, uses=uses, note=note
         )
         report = partial(self.users.note_inactive_rights, database.login)
         report(isolation.address)

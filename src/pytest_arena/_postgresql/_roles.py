@@ -121,9 +121,9 @@ class Roles:
         """
         first = self._usable(database.login)
         self._first[database] = first
-        return partial(self._change_owner, first)
+        return partial(self._owner_script, first)
 
-    def _change_owner(self, login: _Login, template: str | None) -> str:
+    def _owner_script(self, login: _Login, template: str | None) -> str:
         if login is None:
             return ""
         if template and self._has_rights(login.user, template, _ITSELF):
@@ -150,10 +150,12 @@ class Roles:
             return first
         key = database, login.user
         if key not in self._others:
-            self._others[key] = self._choose_other(login, first, live)
+            self._others[key] = self._login_of_other(login, first, live)
         return self._others[key]
 
-    def _choose_other(self, login: ServerLogin, first: _Login, live: Address) -> _Login:
+    def _login_of_other(
+        self, login: ServerLogin, first: _Login, live: Address
+    ) -> _Login:
         usable = self._usable(login)
         if usable is None:
             self.note_inactive_rights(login, live)

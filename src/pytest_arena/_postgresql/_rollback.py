@@ -109,7 +109,7 @@ class _Level:
 
     is_open: bool = False  # its savepoint is set
     is_written: bool = False
-    numbers: list[Any] = field(default_factory=list)  # of sequences, at its start
+    sequences: list[Any] = field(default_factory=list)  # their values at its start
     # The rows at the start of the level above, if they were read.
     above: ReadContent | None = None
 
@@ -208,7 +208,7 @@ class Rollback:
             if self.real is None:
                 self.real = connect()
                 self.send("SET idle_in_transaction_session_timeout = 0")
-                self._levels[0].numbers = self._numbers()
+                self._levels[0].sequences = self._read_sequences()
 
     def refused(self, what: str, fix: str) -> IsolationError:
         """Record and return the error for a use that one shared transaction does not allow."""
@@ -368,7 +368,7 @@ class Rollback:
     def _open_levels(self) -> None:
         for number, level in enumerate(self._levels):
             if number and not level.is_open:
-                level.numbers = self._numbers()
+                level.sequences = self._read_sequences()
                 self.send(f"SAVEPOINT arena_level_{number}")
                 level.is_open = True
 
@@ -384,7 +384,7 @@ class Rollback:
     def _undo_level(self, number: int, level: _Level) -> None:
         with self._alone():
             self._undo(f"arena_level_{number}")
-            self._restore_numbers(level)
+            self._restore_sequences(level)
             if number == 1 and not self._levels[0].is_written:
                 self.real.rollback()  # the next test has another time of the transaction
         if self._has_ddl:
@@ -397,14 +397,14 @@ class Rollback:
             self._has_connect_settings = False
             self.generation += 1
 
-    def _numbers(self) -> list[Any]:
+    def _read_sequences(self) -> list[Any]:
         reader = _Reader(self)
         return [*in_batches(reader, [text for (text,) in reader.rows(_SEQUENCES)])]
 
-    def _restore_numbers(self, level: _Level) -> None:
+    def _restore_sequences(self, level: _Level) -> None:
         values = [
             f"setval({number}::regclass, {value}, {str(is_called).lower()})"
-            for number, value, is_called in level.numbers
+            for number, value, is_called in level.sequences
         ]
         if values:
             self.send(f"SELECT {', '.join(values)}")
@@ -442,7 +442,7 @@ class Rollback:
         if self._lost:
             raise IsolationError(
                 "the transaction that all connections of the tests share has ended",
-                why="rows of wider fixtures are lost, or rows of a test were committed",
+                why="rows of wide fixtures are lost, or rows of a test were committed",
                 cause="a test has ended its connection, a COMMIT was sent past the session, or "
                 f"the server has restarted: {self._lost}",
                 fix="pytest …   # again\nor arena_isolation = undo",
@@ -479,7 +479,7 @@ class Rollback:
                 self.call(self._undo_level, self.depth, level)
             except Exception as error:  # noqa: BLE001 - the driver's, after a COMMIT or without a connection
                 self._lost = str(error).partition("\n")[0]
-                self.restart()
+                self.drop_connection()
 
     def forget(self) -> None:
         """Add the top level to the level below."""
@@ -497,15 +497,15 @@ class Rollback:
 
     def close(self) -> None:
         """Roll back, and drop the database if pytest-arena has created it."""
-        self.restart()
+        self.drop_connection()
         _databases.pop((self.address.server, self.address.database), None)
         self._drop()
 
-    def restart(self) -> None:
+    def drop_connection(self) -> None:
         """Roll back all. The next facade opens another real connection."""
         if self.real is not None and self._process == os.getpid():
             with suppress(Exception):  # it has ended
-                self.call(self._restore_numbers, self._levels[0])
+                self.call(self._restore_sequences, self._levels[0])
             with suppress(Exception):  # as above
                 self.call(self.real.close)
         self.real = None

@@ -140,7 +140,7 @@ class LevelStack(ABC, Generic[UndoT]):
     live database as a new base.
 
     If no connection has used the database since the last level, pytest-arena does not ask the
-    server (``uses``).
+    server (``count_uses``).
     """
 
     live: UndoT
@@ -153,7 +153,7 @@ class LevelStack(ABC, Generic[UndoT]):
         uses: Callable[[], int],
         note: Callable[[str], None],
     ) -> None:
-        self._uses = uses
+        self._count_uses = uses
         self._note = note
         self._next_isolation = ""
         self._frozen: set[Any] = set()  # this isolation drops them
@@ -163,7 +163,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self.live = self._open(base)
         # The content at this number of uses.
         self._now = self.live.begin_copy(base)
-        self._uses_now = uses()
+        self._count_now = uses()
         self._last_moment: tuple[int, object] = (_NEVER, None)
         self._stack = [DatabaseLevel(self._now, isolation)]
 
@@ -210,14 +210,14 @@ class LevelStack(ABC, Generic[UndoT]):
             self._finish(self._unrestored)
         isolation = self._next_isolation or self.name
         self._next_isolation = ""
-        uses = self._uses()
-        if uses != self._uses_now:
+        count = self._count_uses()
+        if count != self._count_now:
             start = self.live.begin(self._now)
             if isinstance(start, NeedsCopy):
                 self._begin_with_base()
             else:
                 self._now = start
-                self._uses_now = uses
+                self._count_now = count
         self._stack.append(DatabaseLevel(self._now, isolation))
         self._tidy()
 
@@ -225,11 +225,11 @@ class LevelStack(ABC, Generic[UndoT]):
         """Find or make a base with the current state, for the next level."""
         writers = self.writers()
         if not writers:
-            uses = self._uses()
+            count = self._count_uses()
             base = self._freeze()
             self._frozen.add(base)
             self._now = self.live.begin_copy(base)
-            self._uses_now = uses
+            self._count_now = count
         else:
             raise held_by(writers, self.live.name)
 
@@ -250,16 +250,18 @@ class LevelStack(ABC, Generic[UndoT]):
         """Whether no connection has used the database since the start of the top level."""
         level = self._stack[-1]
         is_at_start = self._now is level.start and not level.needs_copy
-        return is_at_start and self._uses() == self._uses_now
+        return is_at_start and self._count_uses() == self._count_now
 
     def _restore(self, level: DatabaseLevel) -> bool:
         """Restore the start of the top level. Return whether there was a change."""
-        uses = self._uses()
+        count = self._count_uses()
         if not level.needs_copy:
-            answer = self._restore_in_place(level, is_in_use=self._uses() != uses)
+            answer = self._restore_in_place(
+                level, is_in_use=self._count_uses() != count
+            )
             if not isinstance(answer, NeedsCopy):
                 self._now = level.start
-                self._uses_now = uses
+                self._count_now = count
                 return answer
             if answer.reason:
                 self._note(
@@ -301,7 +303,7 @@ class LevelStack(ABC, Generic[UndoT]):
     def _move_to(self, base: Any, level: DatabaseLevel | None = None) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
         self.generation += 1  # connections end, also if this fails
-        uses = self._uses()
+        count = self._count_uses()
         live = self._open(base)
         now = live.begin_copy(base)
         if level is not None:
@@ -310,7 +312,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self._discard(self.live)
         self.live = live
         self._now = now
-        self._uses_now = uses
+        self._count_now = count
         self.generation += 1
 
     def leave_by_force(self) -> None:
@@ -382,14 +384,14 @@ class LevelStack(ABC, Generic[UndoT]):
         level = self._stack[-1]
         if level.needs_copy:
             return Look(is_changed=True)
-        uses = self._uses()
+        count = self._count_uses()
         try:
             look = self.live.look(level.start)
         except (Held, ArenaError):
             return Look(is_changed=True)
         if look.is_clean:
             self._now = level.start
-            self._uses_now = uses
+            self._count_now = count
         return look
 
     def writers(self) -> set[int]:
@@ -398,14 +400,14 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time for ``rows_changed``."""
-        uses = self._uses()
-        if uses == self._uses_now:
+        count = self._count_uses()
+        if count == self._count_now:
             return self._now
-        last_uses, last = self._last_moment
-        if last_uses == uses and (last is not None or not exact):
+        last_count, last = self._last_moment
+        if last_count == count and (last is not None or not exact):
             return last
         moment = self.live.moment(self._stack[-1].first, exact=exact)
-        self._last_moment = (uses, moment)
+        self._last_moment = (count, moment)
         return moment
 
     def rows_changed(
@@ -430,7 +432,7 @@ class LevelStack(ABC, Generic[UndoT]):
 
 def _rows_lost(error: Exception) -> IsolationError:
     return IsolationError(
-        "rows that wider fixtures wrote are lost: the change journal cannot be read",
+        "rows that wide fixtures wrote are lost: the change journal cannot be read",
         why="the test's database had to be replaced, and only its journal had these rows",
         cause=f"{str(error).partition(chr(10))[0]}\n"
         "(for example, a test dropped its database)",

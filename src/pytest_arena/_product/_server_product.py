@@ -71,7 +71,7 @@ class ServerProduct(Generic[RegistryT]):
         with self._starting:
             if self._started_registry is None:
                 try:
-                    with as_own():  # no test starts the server's programs
+                    with as_own():  # the guard allows these processes
                         self._started_registry = self._start()
                 except ArenaError:
                     self._core.ledger.reason_to_stop = f"no test can use {self.shown}"
@@ -105,7 +105,7 @@ class ServerProduct(Generic[RegistryT]):
             return ConnectTarget(
                 database.key, "", (database.incarnation, 0), database=database
             )
-        # Read this before the address. If the address is newer, the next call reads it again.
+        # Read it before the address: an older generation only makes the next call read again.
         generation = (database.incarnation, isolation.generation)
         target = self._targets.get(database)
         if (
@@ -156,7 +156,10 @@ class ServerProduct(Generic[RegistryT]):
         }
 
     def close(self) -> str:
-        """Drop the databases of this run. The last run stops a private server."""
+        """Drop the databases of this run. The last run stops a private server.
+
+        Return how many databases are left after Ctrl-C, as a sentence, or "".
+        """
         not_dropped = 0
         if self._started_registry is not None:
             not_dropped = self._started_registry.close()

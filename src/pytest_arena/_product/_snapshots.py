@@ -96,7 +96,7 @@ class FrozenDatabase:
         self.name = name
         self._is_ours = is_ours  # the isolation has frozen the database, and drops it
         # The state of the database, by which its copies are compared with later states.
-        self.state: Any = None
+        self.description: Any = None
         self._ahead: list[Future[str]] = []
         self._is_taken = False
 
