@@ -16,7 +16,6 @@ from pytest_arena._mysql._control import (
     open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product import discard
 from pytest_arena._product._control_lines import (
     CROWDED,
     ControlLine,
@@ -28,7 +27,7 @@ from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from pytest_arena._mysql._clone import CopyPlan
     from pytest_arena._values import Address
@@ -45,14 +44,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
     A table of a template or a kept database has its label.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        *,
-        note: Callable[[str], None] = discard,
-        **options: Any,
-    ) -> None:
-        self.note = note
+    def __init__(self, address: Address, **options: Any) -> None:
         self._plans: dict[str, CopyPlan] = {}
         super().__init__(address, **options)
 

@@ -68,12 +68,10 @@ class LiveDatabase(Undo):
         self,
         registry: ServerRegistry,
         name: str,
-        note: Callable[[str], None],
         on_lost: Callable[[], None],
     ) -> None:
         self.registry = registry
         self.name = name
-        self.note = note
         # Kept open to read content: a new connection takes three times as long.
         self.reader = ControlLine(
             lambda: open_control(self.address, _READ_SETTINGS), on_lost
@@ -113,10 +111,9 @@ class JournaledDatabase(LiveDatabase):
         self,
         registry: ServerRegistry,
         name: str,
-        note: Callable[[str], None],
         on_lost: Callable[[], None],
     ) -> None:
-        super().__init__(registry, name, note, on_lost)
+        super().__init__(registry, name, on_lost)
         self._line = ControlLine(lambda: open_journal(self.address), on_lost)
         with registry.reporting("a copy cannot be connected to"):
             self._line.opened()  # before the app can use all connections of the server
@@ -369,7 +366,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         name = base.take()
         kind = JournaledDatabase if self.has_journal else ClonedDatabase
         try:
-            return kind(self._registry, name, self._note, self.note_lost_connection)
+            return kind(self._registry, name, self.note_lost_connection)
         except BaseException:
             self._registry.drop_later(name)
             raise

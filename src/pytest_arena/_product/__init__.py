@@ -521,10 +521,6 @@ def nothing() -> None:
     """Do nothing. The default of a callback."""
 
 
-def discard(_line: str) -> None:
-    """Discard a line for the summary, where no summary is written."""
-
-
 class Isolation(Protocol):
     """One database of this process. ``leave`` restores what the matching ``enter`` found."""
 

@@ -161,18 +161,12 @@ def _server_is_down(
     what: str, error: ServerFailure, address: Address, another: str
 ) -> ServerError:
     """Return the error for a server that answered earlier in this run, and no longer does."""
-    why = WHY
+    fix = f"start the server again (its log says why it stopped), or use another one:\n{another}"
     if address.log:
-        why = "the private server of pytest-arena was killed, or has crashed"
         fix = f"pytest …   # starts it again. If it stops again, read {address.log}"
-    else:
-        start = (
-            "start the server again (its log says why it stopped), or use another one:"
-        )
-        fix = f"{start}\n{another}"
     return ServerError(
         f"{address.server}: {what}: the server has stopped or is restarting",
-        why=why,
+        why=WHY,
         cause=f"the connection failed: {error.first_line}",
         fix=fix,
     )
