@@ -56,16 +56,13 @@ class MySQLSearch(ServerSearch):
     registry = MySQLRegistry
     form = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
     fix = _NEWER
-    host_variable = "MYSQL_HOST"
 
     def local_places(self) -> Iterator[tuple[str, int]]:
         """Yield the usual sockets and the loopback port."""
         port = port_of("MYSQL_TCP_PORT", PORT)
-        if port == PORT:
-            files = {Path(file).resolve(): file for file in reversed(_SOCKETS)}
-            for path, file in reversed(files.items()):
-                if path.exists():
-                    yield file, port
+        for file in _SOCKETS:
+            if port == PORT and Path(file).exists():
+                yield file, port
         yield "127.0.0.1", port
 
     def users(self) -> Sequence[str]:

@@ -83,10 +83,6 @@ def _guard_module(
         package.connect = owner.connect  # type: ignore[union-attr]
 
 
-_ITS_DEFAULT = (
-    "set the role's default in this database alone:\n"
-    "DO $$ BEGIN EXECUTE format('ALTER ROLE … IN DATABASE %I SET …', current_database()); END $$"
-)
 WORDS = Words(
     # Settings, roles, listeners, locks, prepared statements. pytest-arena sends DISCARD SEQUENCES.
     # `set_config(…, true)` ends with the transaction. Apps with row security call it in each one.
@@ -105,8 +101,6 @@ WORDS = Words(
             (?=.*\bpg_stat_activity\b) (?!.*\bcurrent_database\s*\()"""
     ),
     instead={
-        "ALTER ROLE": _ITS_DEFAULT,
-        "ALTER USER": _ITS_DEFAULT,
         "ALTER DATABASE": "in a migration or in arena_schema, for the database that it runs in:\n"
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I …', current_database()); END $$",
         "PG_TERMINATE_BACKEND": "end sessions of the test's database: "

@@ -54,7 +54,7 @@ NAMES_NO_TEST_DATABASE = {"", *STANDARD_DATABASES}
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 # One row: the server's product and version, and the role's rights.
 _LOGIN = """
-SELECT version(), current_setting('server_version_num')::int / 10000,
+SELECT current_setting('server_version_num')::int / 10000,
        current_setting('server_version'), rolcreatedb OR rolsuper
 FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
@@ -68,7 +68,6 @@ class PostgreSQLSearch(ServerSearch):
     registry = ServerRegistry
     form = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
     fix = "pip install 'pytest-arena[postgresql]'"
-    host_variable = "PGHOST"
 
     def local_places(self) -> Iterator[tuple[str, int]]:
         """Yield PGHOST, or the usual sockets and the loopback port."""
@@ -125,9 +124,7 @@ class PostgreSQLSearch(ServerSearch):
                 rows = control.rows(_LOGIN)
         except ControlFailure as error:
             raise refused(address, error) from error
-        [(product, major, version, may_create)] = rows
-        if not product.startswith("PostgreSQL"):
-            raise Unavailable(f"{address.server} is {product}, not PostgreSQL")
+        [(major, version, may_create)] = rows
         if major < clusters.OLDEST:
             raise Unavailable(
                 f"the server on {address.server} is PostgreSQL {version}, and pytest-arena needs "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
-from pytest_arena._product._server_connections import is_here, os_user
+from pytest_arena._product._server_connections import os_user
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ class ServerSearch(ABC):
     """How a run names a server."""
     fix: ClassVar[str]
     """The next step if no server was found."""
-    host_variable: ClassVar[str]
-    """The variable with which the product's clients name a server."""
 
     @abstractmethod
     def read_url(self, text: str) -> Address:
@@ -116,12 +114,6 @@ class ServerSearch(ABC):
         if config.database == "own":
             raise Unavailable("not asked for, a private server is")
         reasons = []
-        host = os.environ.get(self.host_variable, "")
-        if host and not is_here(host):
-            reasons.append(
-                f"{self.host_variable}={host} is another machine, which is used only if "
-                "arena_database names it"
-            )
         for place, port in self.local_places():
             for user in dict.fromkeys(filter(None, self.users())):
                 address = self.login(place, port, user)
