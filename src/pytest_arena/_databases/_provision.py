@@ -259,8 +259,8 @@ class Verified:
         self._isolation = isolation
         self._name = name
         self._ledger = ledger
-        # The content at the start of each level, None if it could not be read.
-        self._before: list[Content | None] = []
+        # The content at the start of each level by its depth, None if it could not be read.
+        self._before: dict[int, Content | None] = {}
         self._error: IsolationError | None = None  # of the level to leave by force
 
     def __getattr__(self, name: str) -> Any:
@@ -269,9 +269,7 @@ class Verified:
     def enter(self) -> None:
         """Enter a level, and read its content."""
         self._isolation.enter()
-        # Remove entries of interrupted levels.
-        del self._before[self._isolation.depth - 1 :]
-        self._before.append(self._read())
+        self._before[self._isolation.depth] = self._read()
 
     def leave(self) -> bool:
         """Restore the content, and compare it. Return whether there was a change.
@@ -281,11 +279,10 @@ class Verified:
             IsolationError: the isolation failed, or there is a difference. The level still exists.
         """
         changed = self._isolation.restore()
-        self._error = self._compared_with(self._before[-1])
+        self._error = self._compared_with(self._before.get(self._isolation.depth))
         if self._error is not None:
             raise self._error  # the caller leaves the level by force
         self._isolation.leave()
-        self._before.pop()
         return changed
 
     def leave_by_force(self) -> None:
@@ -294,20 +291,13 @@ class Verified:
         Raises:
             IsolationError: the isolation failed, or there is or was a difference.
         """
-        position = self._isolation.depth - 1
-        # A level whose start was interrupted has no entry.
-        [before] = self._before[position:] or [None]
-        del self._before[position:]
+        # A level whose start was interrupted has no content.
+        before = self._before.pop(self._isolation.depth, None)
         self._isolation.leave_by_force()
         error = self._error or self._compared_with(before)
         self._error = None
         if error is not None:
             raise error
-
-    def forget(self) -> None:
-        """Drop the top level, and keep the present content."""
-        self._isolation.forget()
-        self._before.pop()
 
     def _compared_with(self, before: Content | None) -> IsolationError | None:
         """Read the content. Return an error if it differs from ``before``."""

@@ -356,9 +356,9 @@ class Engines:
 
     def given_url(self, database: Database) -> URL:
         """Return the URL of a database with content. Any program may write to it from now on."""
-        url = self._url(database)
+        self._databases.ensure_content(database)
         self._databases.note_published(database.key)
-        return url
+        return database.product.url(database, driver_of(database))
 
     def engine(self, database: Database) -> Engine | AsyncEngine:
         """Return an engine on a database, async if the app's engine is."""
@@ -405,10 +405,6 @@ class Engines:
             known_engines.add_own(engine, database)
             database.engines[key] = AsyncEngine(engine) if is_async else engine
         return database.engines[key]
-
-    def _url(self, database: Database) -> URL:
-        self._databases.ensure_content(database)
-        return database.product.url(database, driver_of(database))
 
     def _engine_of_app(self, database: Database) -> Engine | None:
         known = self._databases.known
