@@ -89,10 +89,9 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self._folders = {cache / "templates", cache / "kept"}
-        self.of_app: set[str] = set()  # real paths of files that engines name
-        self._empty: set[str] = (
-            set()
-        )  # files that were empty when an engine first named them
+        # The real paths of files that engines name, and of those that were empty then.
+        self.of_app: set[str] = set()
+        self._empty: set[str] = set()
         # A controller of pytest-xdist sends both to its workers: it imports a conftest earlier.
         self.removed: set[str] = set()  # databases that no engine had named
         self.began = time.time()
@@ -356,16 +355,6 @@ class KnownDatabases:
             cause=f"known databases: {', '.join(known) or 'none'}\n{user_line() or ''}".strip(),
             fix=f"arena.session(database={similar!r})",
         )
-
-    def names_in_options(self, database: Database) -> list[str]:
-        """Return the names by which an option may have a value for a database.
-
-        The name "" means the app's first database.
-        """
-        names = [*database.tails]
-        if database is self.primary:
-            names.append("")
-        return names
 
 
 def driver_of(database: Database) -> str:

@@ -224,7 +224,9 @@ class Provision:
 
     def recipe(self, database: Database) -> Recipe:
         """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""
-        names = self._known.names_in_options(database)
+        names = [*database.tails]
+        if database is self._known.primary:
+            names.append("")  # for values without a name
         return Recipe(
             _first_value(self._config.schema, names),
             _first_value(self._config.seed, names),
@@ -233,10 +235,7 @@ class Provision:
 
 def _first_value(values: Mapping[str, str], names: list[str]) -> str:
     """Return the value of the first name that has one, "" if none has."""
-    for name in names:
-        if name in values:
-            return values[name]
-    return ""
+    return next((values[name] for name in names if name in values), "")
 
 
 _SINCE = "ARENA_REBUILT_SINCE"

@@ -184,7 +184,10 @@ class Databases:
                 raise self.ledger.refused(refusal)
         databases = [*self.known.by_key.values()]
         if not child.is_fork:
-            databases = list(filter(self._is_exported, databases))
+            exported = "\n".join(self.known.exported)
+            databases = [
+                each for each in databases if each.file and each.file in exported
+            ]
         # A child can use a test database if it is a fork, if a variable names one, or if one has
         # content. None of this holds for `uname`, which xdist's workers start.
         if child.is_fork or databases or self.provisioned():
@@ -198,13 +201,6 @@ class Databases:
         """Build the databases of all engines before multiprocessing spawns a process."""
         if not self.finished:
             self.before_child(Child(is_fork=True))
-
-    def _is_exported(self, database: Database) -> bool:
-        """Return whether the URL in a variable of ``arena_env`` names the database's file."""
-        file = database.file
-        if not file:
-            return False
-        return any(file in url for url in self.known.exported)
 
     def serial(self) -> int:
         """Return the serial of the level on top, to which writes belong. 0 without a level.
