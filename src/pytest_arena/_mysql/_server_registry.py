@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._mysql._clone import EMPTY_PLAN, LABEL, read_plan
 from pytest_arena._mysql._control import (
@@ -16,23 +16,18 @@ from pytest_arena._mysql._control import (
     open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product._control_lines import (
-    CROWDED,
-    ControlLine,
-    Known,
-    failed,
-)
 from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
 from pytest_arena._product._server_registry import DatabaseRegistry
-from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_arena._mysql._clone import CopyPlan
+    from pytest_arena._product._control_lines import ControlLine
     from pytest_arena._values import Address
-    from pytest_arena.errors import ArenaError
 
+# A statement that a user can paste.
+GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
 _END_SECONDS = 10.0
 _SLOTS = 64  # processes that hold a lock at the same time
 _AT_ONCE = 100  # locks in one statement
@@ -43,6 +38,13 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     A table of a template or a kept database has its label.
     """
+
+    no_rights: ClassVar = {1044, 1142, 1227, 1370, 1410, 1418, 1419}
+    give_rights = (
+        f"{GRANT}\nTriggers and views of the app may need SUPER, SET USER, or "
+        "SET GLOBAL log_bin_trust_function_creators = 1"
+    )
+    another = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
 
     def __init__(self, address: Address, **options: Any) -> None:
         self._plans: dict[str, CopyPlan] = {}
@@ -127,10 +129,6 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             f"REPLACE INTO {place} VALUES (1, {literal(text)})"
         )
 
-    def failed(self, what: str, error: MySQLFailure) -> ArenaError:
-        """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
-        return failed(what, error, self._address, KNOWN, ANOTHER)
-
     # Copy
 
     def _copy(
@@ -214,23 +212,6 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             with suppress(MySQLFailure):  # the session has ended
                 control.run(f"KILL {pid}")
         until(lambda: not control.rows(question), within=_END_SECONDS)
-
-
-# Statements that a user can paste.
-GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
-ANOTHER = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
-_NO_RIGHTS = (
-    ServerError,
-    "the login {user} has too few rights on this server",
-    (
-        f"{GRANT}\nTriggers and views of the app may need SUPER, SET USER, or "
-        "SET GLOBAL log_bin_trust_function_creators = 1"
-    ),
-)
-KNOWN: dict[int, Known] = {
-    **dict.fromkeys((1044, 1142, 1227, 1370, 1410, 1418, 1419), _NO_RIGHTS),
-    **dict.fromkeys((1040, 1203, 1226), CROWDED),
-}
 
 
 def _slot(name: str, number: int) -> str:

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._postgresql._control import (
-    TOO_MANY_CONNECTIONS,
     Control,
     ControlFailure,
     identifier,
@@ -17,22 +16,15 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product._control_lines import (
-    CROWDED,
-    ControlLine,
-    Known,
-    failed,
-)
 from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
 from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena._values import digest
-from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pytest_arena._product._control_lines import ControlLine
     from pytest_arena._values import Address
-    from pytest_arena.errors import ArenaError
 
 
 __all__ = ["ServerRegistry"]
@@ -68,6 +60,12 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 
 class ServerRegistry(DatabaseRegistry[Control]):
     """The databases of a process on a PostgreSQL server."""
+
+    no_rights: ClassVar = {"42501"}
+    give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
+    another = (
+        "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
+    )
 
     def __init__(
         self, address: Address, *, lock_timeout: float = 0.0, **options: Any
@@ -132,10 +130,6 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     def _write_label(self, control: Any, name: str, text: str) -> None:
         control.run(_comment(name, text))
-
-    def failed(self, what: str, error: ControlFailure) -> ArenaError:
-        """Return the ``ArenaError`` for a refusal of the server. It begins with ``what``."""
-        return failed(what, error, self._address, KNOWN, ANOTHER)
 
     # Copy
 
@@ -327,18 +321,3 @@ def _lock(first: int, second: int) -> str:
 
 def _comment(name: str, text: str) -> str:
     return f"COMMENT ON DATABASE {identifier(name)} IS {literal(text)}"
-
-
-# Statements that a user can paste.
-_GIVE_CREATEDB = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
-ANOTHER = (
-    "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
-)
-KNOWN: dict[str, Known] = {
-    "42501": (
-        ServerError,
-        "the role has too few rights on this server",
-        _GIVE_CREATEDB,
-    ),
-    TOO_MANY_CONNECTIONS: CROWDED,
-}

@@ -1,19 +1,16 @@
-"""Connections of pytest-arena to a server, which reconnect after a loss, and their errors."""
+"""Connections of pytest-arena to a server, which reconnect after a loss."""
 
 from __future__ import annotations
 
 import os
 import threading
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pytest_arena._product import nothing
-from pytest_arena.errors import ArenaError, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pytest_arena._values import Address
+    from collections.abc import Callable
 
 
 _ResultT = TypeVar("_ResultT")
@@ -121,52 +118,3 @@ class ControlLine(Generic[ControlT]):
             if self._connection is not None and self.is_open:
                 self._connection.close()
                 self._connection = None
-
-
-WHY = "each test works on a database that pytest-arena creates on this server"
-
-# The class of an error, its cause, and the next step.
-Known: TypeAlias = tuple[type[ArenaError], str, str]
-CROWDED = (
-    ServerError,
-    (
-        "all connections of the server are taken: by each worker, and by the pools of the app's "
-        "engines up to their overflow"
-    ),
-    "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections on the server",
-)
-
-
-def failed(
-    what: str,
-    error: ServerFailure,
-    address: Address,
-    known: Mapping[Any, Known],
-    another: str,
-) -> ArenaError:
-    """Return the error for a refusal. ``what`` names the operation that failed."""
-    if error.is_down:
-        return _server_is_down(what, error, address, another)
-    unknown = ServerError, f"the server answered with error {error.code}", another
-    kind, cause, fix = known.get(error.code, unknown)
-    return kind(
-        f"{address.server}: {what}: {error.first_line}",
-        why=WHY,
-        cause=cause.format(user=address.user),
-        fix=fix.format(user=address.user),
-    )
-
-
-def _server_is_down(
-    what: str, error: ServerFailure, address: Address, another: str
-) -> ServerError:
-    """Return the error for a server that answered earlier in this run, and no longer does."""
-    fix = f"start the server again (its log says why it stopped), or use another one:\n{another}"
-    if address.log:
-        fix = f"pytest …   # starts it again. If it stops again, read {address.log}"
-    return ServerError(
-        f"{address.server}: {what}: the server has stopped or is restarting",
-        why=WHY,
-        cause=f"the connection failed: {error.first_line}",
-        fix=fix,
-    )

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from queue import Queue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pytest_arena._process import interrupted, until
 from pytest_arena._product import OF_RUN
@@ -34,7 +34,7 @@ from pytest_arena._product._own_databases import (
     read_label,
     unused,
 )
-from pytest_arena.errors import ArenaError, TemplateError
+from pytest_arena.errors import ArenaError, ServerError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -127,6 +127,13 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         ServerError: no server answers, it is too old, or the login may not create databases.
     """
 
+    no_rights: ClassVar[set[Any]]
+    """The server's codes for a login with too few rights."""
+    give_rights: ClassVar[str]
+    """The statement that gives them."""
+    another: ClassVar[str]
+    """How a run names another server."""
+
     def __init__(
         self, address: Address, *, project: str = "", sweeps: bool = True
     ) -> None:
@@ -197,10 +204,6 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     def _drop_now(self, control: Any, name: str) -> None:
         """Drop a database, and end its connections."""
 
-    @abstractmethod
-    def failed(self, what: str, error: Any) -> ArenaError:
-        """Return the error for a refusal of the server. It begins with ``what``."""
-
     # Connect
 
     def address_of(self, name: str = "") -> Address:
@@ -227,6 +230,36 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
             yield
         except ServerFailure as error:
             raise self.failed(what, error) from error
+
+    def failed(self, what: str, error: ServerFailure) -> ServerError:
+        """Return the error for a refusal of the server. ``what`` names what has failed."""
+        address = self._address
+        said = error.first_line
+        cause = f"the server answered with error {error.code}"
+        fix = self.another
+        if error.is_down:
+            cause = f"the connection failed: {said}"
+            said = "the server has stopped or is restarting"
+            fix = f"start it again (its log says why it stopped), or use another one:\n{fix}"
+            if address.log:
+                fix = f"pytest …   # starts it again. If it stops again, read {address.log}"
+        elif error.is_crowded:
+            cause = (
+                "all connections of the server are taken: by each worker, and by the pools of the "
+                "app's engines up to their overflow"
+            )
+            fix = (
+                "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections"
+            )
+        elif error.code in self.no_rights:
+            cause = f"the login {address.user} has too few rights on this server"
+            fix = self.give_rights.format(user=address.user)
+        return ServerError(
+            f"{address.server}: {what}: {said}",
+            why="each test works on a database that pytest-arena creates on this server",
+            cause=cause,
+            fix=fix,
+        )
 
     # List
 
