@@ -84,7 +84,7 @@ def test_the_top_says_which_project_and_when(folder: Path, page: str) -> None:
     assert re.search(r"tested \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
     assert "Only a part of the tests was run: tests/test_proven.py" in top
     assert "Proven: 8" in top
-    assert "a test passes, but might not notice that the app is wrong" in top
+    assert "“Proven”: a test passes, and fails when the app answers wrongly." in top
 
 
 def test_the_page_is_the_specification_with_badges(page: str) -> None:

@@ -60,9 +60,9 @@ OTHERS = {
 def battles(folder: Path) -> Example:
     """Return the project, with the present steps of two scenarios in its lock file."""
     example = project("battles", folder)
-    scenarios = read_specs(["specs"], example.write()).by_key
+    scenarios = read_specs(["specs"], example.write()).by_name
     for name, word in (("agreed", "is agreed"), ("ended", "has ended")):
-        rev = scenarios[f"Not ready :: Its gap {word}"].revision
+        rev = scenarios[f"Its gap {word}"][0].revision
         example = example.change("scenarios.lock", f"REV_{name.upper()}", rev)
     return example
 

@@ -30,17 +30,6 @@ Json = dict[str, Any]
 _FORMS = ("json", "html")
 _PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
-# What each status means, for the list at the top of the page.
-_MEANINGS = {
-    Status.PROVEN: "a test passes, and notices when the app is made to answer wrongly",
-    Status.ASSERTED: "a test passes. Whether it would notice a wrong answer is not known",
-    Status.HOLLOW: "a test passes, but might not notice that the app is wrong",
-    Status.NOT_RUN: "a test exists, and was left out",
-    Status.SKIPPED: "a test exists, and the team has switched it off",
-    Status.DRIFTED: "the text was changed, and the test may check the old text",
-    Status.FAILED: "the app does not do what the test expects, or the test is not finished",
-    Status.UNMAPPED: "the team has not written a test",
-}
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885 }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem;
@@ -230,19 +219,20 @@ def _header(results: Results, root: Path) -> Iterator[str]:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
         yield "So “No test yet” may be wrong.</p>"
     yield "<p>This page is the specification, with the result of its tests at each scenario. "
+    yield "“Proven”: a test passes, and fails when the app answers wrongly. “Tested”: a test "
+    yield "passes, and might not notice a wrong answer. "
     yield "Only a reader can judge whether a check says what its step says.</p>"
-    yield f"<p>{counted(len(results.scenarios), 'scenario')}:</p><dl>"
+    yield f"<p>{counted(len(results.scenarios), 'scenario')}:</p><ul>"
     for status in reversed(Status):
         found = [each.scenario for each in results.scenarios if each.status is status]
         if not found:
             continue
-        yield f"<dt>{_badge(status, f'{WORDS[status]}: {len(found)}')}</dt>"
-        yield f"<dd>{escape(_MEANINGS[status])}"
+        yield f"<li>{_badge(status, f'{WORDS[status]}: {len(found)}')}"
         if status not in {Status.PROVEN, Status.ASSERTED}:
             for scenario in found:
                 yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
-        yield "</dd>"
-    yield "</dl></header><main>"
+        yield "</li>"
+    yield "</ul></header><main>"
 
 
 def _badge(status: Status, text: str = "") -> str:

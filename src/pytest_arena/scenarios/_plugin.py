@@ -16,11 +16,10 @@ from pytest_arena.scenarios import _outputs as outputs
 from pytest_arena.scenarios._judge import judge
 from pytest_arena.scenarios._lock import FILE as LOCK
 from pytest_arena.scenarios._lock import accept, read_lock
-from pytest_arena.scenarios._markers import scenarios_of
+from pytest_arena.scenarios._markers import scenarios_of, write_stubs
 from pytest_arena.scenarios._records import Recorder, record_assertions
 from pytest_arena.scenarios._sabotage import Sabotage
 from pytest_arena.scenarios._specs import read_specs, relative
-from pytest_arena.scenarios._stubs import write_stubs
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -316,8 +315,7 @@ class Scenarios:
 
 def _narrowed(config: pytest.Config) -> Iterator[str]:
     """Yield the options that made pytest collect only a part of the tests."""
-    source = getattr(config.args_source, "name", "")
-    if source in {"ARGS", "INVOCATION_DIR"}:
+    if config.args_source.name != "TESTPATHS":
         here = config.invocation_params.dir
         folders = [Path(here, arg).resolve() for arg in config.args if "::" not in arg]
         paths: list[Path] = []
@@ -326,16 +324,10 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
         for path in paths or [config.rootpath]:
             if not any(path.is_relative_to(folder) for folder in folders):
                 shown = [os.path.relpath(Path(here, arg), here) for arg in config.args]
-                hint = ""
-                if not paths:
-                    hint = (
-                        f". If these are all tests, set testpaths = {' '.join(shown)}"
-                    )
-                yield " ".join(shown) + hint
+                yield f"{' '.join(shown)}; set testpaths to the folders of all tests"
                 break
-    for name in ("lf", "stepwise", "ignore", "ignore_glob"):
-        if getattr(config.option, name, None):
-            yield f"--{name.replace('_', '-')}"
+    if getattr(config.option, "lf", False):
+        yield "--lf"
 
 
 # Why a phase did not pass.

@@ -116,11 +116,6 @@ class Specification:
     files: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def by_key(self) -> dict[str, ScenarioSpec]:
-        """The scenarios by their keys."""
-        return {scenario.key: scenario for scenario in self.scenarios}
-
-    @cached_property
     def by_name(self) -> dict[str, list[ScenarioSpec]]:
         """The scenarios by each name that a marker may use."""
         found: dict[str, list[ScenarioSpec]] = {}
