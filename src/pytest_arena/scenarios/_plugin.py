@@ -324,7 +324,8 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
         for path in paths or [config.rootpath]:
             if not any(path.is_relative_to(folder) for folder in folders):
                 shown = [os.path.relpath(Path(here, arg), here) for arg in config.args]
-                yield f"{' '.join(shown)}; set testpaths to the folders of all tests"
+                hint = "" if paths else " (if these are all tests, set testpaths)"
+                yield " ".join(shown) + hint
                 break
     if getattr(config.option, "lf", False):
         yield "--lf"
