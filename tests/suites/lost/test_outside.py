@@ -1,5 +1,6 @@
 """What a command of the app, a fixture or a lifespan wrote and never committed."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import async_app
@@ -73,3 +74,17 @@ class TestLifespan:
     @lost
     async def test_a_start_up(self, client):
         assert (await client.get("/orders")).json() == []
+
+
+@pytest.fixture(scope="module")
+def chair(arena):
+    with arena.session() as session:
+        session.add(Order(item="chair"))
+        session.commit()
+
+
+@lost
+def test_a_command_before_a_wide_fixture(request, test_client):
+    asyncio.run(jobs.flushes())
+    request.getfixturevalue("chair")
+    assert test_client.get("/orders").json() == ["chair"]
