@@ -324,7 +324,7 @@ class Lifespan:
                 when = "lifespan ended during the test"
                 if self._is_stopping:
                     when = "shutdown failed"
-                self._failure = _failed(
+                self._failure = _lifespan_error(
                     f"the app's {when}",
                     "the rest of the shutdown did not run, so open resources may disturb later "
                     "tests",
@@ -334,7 +334,7 @@ class Lifespan:
                     self._message,
                 )
         elif has_failed and (self._took_startup or self._message is not None):
-            failure = _failed(
+            failure = _lifespan_error(
                 "the app's start-up failed",
                 "pytest-arena sends no request to an app that has not started",
                 "repair the start-up, or run these tests without it: arena_lifespan = off",
@@ -373,7 +373,7 @@ class Lifespan:
             raise failure
 
 
-def _failed(
+def _lifespan_error(
     what: str, why: str, fix: str, error: BaseException | None, message: str | None
 ) -> LifespanError:
     reason, line, next_step = explained(error, message)

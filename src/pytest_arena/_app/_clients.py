@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from pytest_arena._app._apps import Options, is_litestar, not_installed
 from pytest_arena._app._entry import (
-    SENT,
-    Sent,
+    CLIENT_CALL,
+    ClientCall,
     explained,
     hooks_now,
 )
@@ -153,9 +153,9 @@ class AsyncClient(_AsyncBase):
         await self._arena_ready()
         if is_first:
             add_login(self, request)
-        with _sending(login) as sent:
+        with _calling(login) as client_call:
             response = await super().send(request, stream=stream, **options)
-        sent.attach(response)
+        client_call.attach(response)
         return response
 
     def __await__(self) -> Generator[object, None, Self]:
@@ -217,9 +217,9 @@ class TestClient(_SyncBase):
         hooks = hooks_now()
         if hooks is not None:
             hooks.prepare_request()
-        with _sending(login) as sent:
+        with _calling(login) as client_call:
             response = super().send(request, **options)
-        sent.attach(response)
+        client_call.attach(response)
         return response
 
     def arena_start(self) -> None:
@@ -268,15 +268,15 @@ def add_login(client: httpx.Client | httpx.AsyncClient, request: httpx.Request) 
 
 
 @contextmanager
-def _sending(login: Login | None) -> Iterator[Sent]:
+def _calling(login: Login | None) -> Iterator[ClientCall]:
     """Yield the record of a call of a client, which gets the requests of the block."""
     role = login.role if login is not None else None
-    sent = Sent(role, is_login=_LOGIN.get() is not None)
-    token = SENT.set(sent)
+    client_call = ClientCall(role, is_login=_LOGIN.get() is not None)
+    token = CLIENT_CALL.set(client_call)
     try:
-        yield sent
+        yield client_call
     finally:
-        SENT.reset(token)
+        CLIENT_CALL.reset(token)
 
 
 def no_asyncio() -> ConfigError:

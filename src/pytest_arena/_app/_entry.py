@@ -86,7 +86,7 @@ def hooks_now() -> Hooks | None:
 
 
 @dataclass(slots=True)
-class Sent:
+class ClientCall:
     """What one call of our client sends: a request, and the redirects that it follows."""
 
     role: str | None = None
@@ -101,7 +101,9 @@ class Sent:
 
 
 # What our client sends now.
-SENT: ContextVar[Sent | None] = ContextVar("arena: a client's call", default=None)
+CLIENT_CALL: ContextVar[ClientCall | None] = ContextVar(
+    "arena: a client's call", default=None
+)
 
 
 def watch_requests(undo: ExitStack) -> None:
@@ -136,18 +138,18 @@ def observed(call: Any) -> Any:
         if hooks is None:
             await call(*args)
             return
-        sent = SENT.get()
-        if sent is None:  # a client of the user, or a browser
+        client_call = CLIENT_CALL.get()
+        if client_call is None:  # a client of the user, or a browser
             await hooks.acommit_for_others()
-            sent = Sent()
+            client_call = ClientCall()
         request = Request(
             method=scope.get("method", "WEBSOCKET"),
             path=scope["path"],
-            role=sent.role,
-            is_login=sent.is_login,
+            role=client_call.role,
+            is_login=client_call.is_login,
             began=now(),
         )
-        sent.requests.append(request)
+        client_call.requests.append(request)
         entry = _Entry(request, hooks, functools.partial(_route_of, scope))
         app = functools.partial(call, *args[:-3])
         for enter_with_fault in hooks.faults:
