@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,82 +108,3 @@ def test_an_unset_or_empty_variable_is_allowed(tmp_path: Path) -> None:
     example = small_example(tmp_path, test_it="def test_it(): pass")
     example = example.change("pytest.ini", "[pytest]", options)
     example.run(env={"EMPTY": ""}).expect(passed=1)
-
-
-NAMED_BY_ARGUMENT = """
-import asyncio
-import os
-import sys
-
-import psycopg
-import pytest
-from app import Dancer, engine
-from pytest_arena.errors import ProductionDatabaseError
-from sqlalchemy import insert, select
-
-READS = '''
-import os, psycopg
-url = os.environ["DATABASE_URL"].replace("+{driver}", "")
-print(psycopg.connect(url).execute("SELECT name FROM dancers").fetchall())
-'''
-
-
-def write():
-    if not hasattr(engine, "sync_engine"):
-        with engine.begin() as connection:
-            connection.execute(insert(Dancer).values(name="Sand"))
-        return
-
-    async def awrite():
-        async with engine.begin() as connection:
-            await connection.execute(insert(Dancer).values(name="Sand"))
-        await engine.dispose()
-
-    asyncio.run(awrite())
-
-
-def test_one_database(arena):
-    write()
-    with arena.session(database="shop") as session:
-        assert session.scalars(select(Dancer.name)).all() == ["Sand"]
-
-
-def test_its_name_is_refused(arena):
-    with arena.expect_refusal() as refused:
-        psycopg.connect("host=db.example.org dbname=shop user=me")
-    assert isinstance(refused.error, ProductionDatabaseError)
-
-
-@pytest.mark.skipif("DATABASE_URL" not in os.environ, reason="the app reads no variable")
-def test_a_child_reads_it(arena):
-    write()
-    with arena.process([sys.executable, "-c", READS], ready="('Sand',)"):
-        pass
-"""
-
-
-@pytest.mark.parametrize(
-    "driver, argument, by_variable",
-    [("psycopg2", "database", False), ("asyncpg", "database", True)],
-)
-def test_a_database_that_only_connect_args_names(
-    tmp_path: Path, driver: str, argument: str, *, by_variable: bool
-) -> None:
-    """It was taken for the one that a driver uses without a name: that of the user."""
-    url = f"postgresql+{driver}://me:s3cret@db.example.org"
-    kind = "create_async_engine" if driver == "asyncpg" else "create_engine"
-    value = "os.environ['DATABASE_URL']" if by_variable else f"'{url}'"
-    engine = f"import os\nengine = {kind}({value}, connect_args={{'{argument}': 'shop'}})"
-    tests = NAMED_BY_ARGUMENT.replace("{driver}", driver)
-    project = small_example(tmp_path, test_it=tests).change(
-        "app.py", 'engine = create_engine("sqlite:///dev.db")', engine
-    )
-    env = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]}
-    if by_variable:
-        env["DATABASE_URL"] = url
-    found = project.run("-p", "no:randomly", env=env)
-    found.says("database shop on PostgreSQL")
-    if by_variable:
-        found.expect(passed=3)
-    else:
-        found.expect(passed=2, skipped=1)

@@ -74,12 +74,15 @@ class LiveServer:
         port: int = 0,
         control: ASGIApp | None = None,
     ) -> None:
+        try:
+            import uvicorn  # an extra
+        except ImportError as error:
+            raise not_installed("the live server", "uvicorn", "live") from error
         self._control = control  # answers requests below `CONTROL_PATH`
         # Returns the app of the running test, None between two tests.
         self._current_run = current_run
         # Commits pending work of the test's sync sessions. Called in the test's thread.
         self._commit = commit
-        self._uvicorn: Any = _import_uvicorn()
         self.loop = loop
         # Requests that the app has not finished.
         self._open: dict[AnyTask, str] = {}
@@ -95,7 +98,7 @@ class LiveServer:
         # asyncio sets this option only for a socket with a protocol, which this one lacks. Without
         # it each answer waits 40 ms for the client's kernel.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        config = self._uvicorn.Config(
+        config = uvicorn.Config(
             self._answer,
             interface="asgi3",
             lifespan="off",  # the test starts the app
@@ -104,7 +107,7 @@ class LiveServer:
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=int(_PATIENCE),
         )
-        self._server = self._uvicorn.Server(config)
+        self._server = uvicorn.Server(config)
         with owned_by(None):  # it outlives the test that starts it
             serve = self._server.serve(sockets=[self._socket])
             self._served = run_coroutine_threadsafe(serve, self.loop)
@@ -113,15 +116,11 @@ class LiveServer:
         )
 
     @property
-    def port(self) -> int:
-        """The port on 127.0.0.1."""
-        return int(self._socket.getsockname()[1])
-
-    @property
     def url(self) -> str:
         """The URL: ``http://127.0.0.1:…``. Reading it commits pending work of sync sessions."""
         self._commit()
-        return f"http://{_HOST}:{self.port}"
+        _, port = self._socket.getsockname()
+        return f"http://{_HOST}:{port}"
 
     def start(self, app_run: AppRun) -> None:
         """Start an app in the server's loop, unless it runs already, and wait until it is up.
@@ -166,14 +165,6 @@ class LiveServer:
         with suppress(TimeoutError):
             self._served.result(_END_SECONDS)
         self._socket.close()
-
-
-def _import_uvicorn() -> Any:
-    try:
-        import uvicorn  # an extra
-    except ImportError as error:
-        raise not_installed("the live server", "uvicorn", "live") from error
-    return uvicorn
 
 
 async def _call_app(
