@@ -208,8 +208,7 @@ def _raised_words(record: Request) -> str:
 
 
 _TEST = "the test or its fixture"
-# The cascade of a relationship adds an object to the session of its parent.
-_ADDED_BY = "added by the test, or by the app to an instance of the test"
+_PENDING = " pending in db_session, of the test or by a cascade of the app"
 
 
 def uncommitted(test: RunningTest) -> list[str]:
@@ -220,8 +219,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     pending = test.sessions.pending()
     if pending:
         objects = counted(pending, "object")
-        lines.append(f"{objects} pending in db_session, {_ADDED_BY}")
-        lines.append(f"next, if it is the test's: {awaited}db_session.commit()")
+        lines.append(f"{objects}{_PENDING}: {awaited}db_session.commit()")
     if test.turns and not any(turn.checkouts for turn in test.turns):
         return lines  # the app uses the test's session
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
