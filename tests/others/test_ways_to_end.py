@@ -96,19 +96,3 @@ def test_killed(project: Example) -> None:
     assert run.status == -signal.SIGKILL, run.output
     project.run("test_next.py").expect(passed=1)
     assert left(run) == []
-
-
-BROKEN_SUMMARY = """
-from pytest_arena import _hooks
-
-def summarize(*args):
-    raise RuntimeError("the server is gone")
-
-_hooks.summarize = summarize
-"""
-
-
-def test_an_error_of_the_summary_fails_the_run(example: Example) -> None:
-    """It is shown, also if all tests passed."""
-    run = example.with_files(test_next=NEXT, conftest=BROKEN_SUMMARY).run().expect(1, passed=1)
-    run.says("RuntimeError: the server is gone")

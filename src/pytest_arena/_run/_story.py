@@ -208,7 +208,7 @@ def _raised_words(record: Request) -> str:
 
 
 _TEST = "the test or its fixture"
-_PENDING = " pending in db_session, of the test or by a cascade of the app"
+_IN_SESSION = "in db_session, of the test or by a cascade of the app"
 
 
 def uncommitted(test: RunningTest) -> list[str]:
@@ -218,8 +218,8 @@ def uncommitted(test: RunningTest) -> list[str]:
     lines = []
     pending = test.sessions.pending()
     if pending:
-        objects = counted(pending, "object")
-        lines.append(f"{objects}{_PENDING}: {awaited}db_session.commit()")
+        objects = counted(pending, "pending object")
+        lines.append(f"{objects} {_IN_SESSION}: {awaited}db_session.commit()")
     if test.turns and not any(turn.checkouts for turn in test.turns):
         return lines  # the app uses the test's session
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
