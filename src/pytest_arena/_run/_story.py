@@ -194,17 +194,10 @@ def _hints(turn: Turn) -> Iterator[str]:
         if record.late_commits:
             line = _line_of_late_commit(record)
             yield f"answered {record.status} before its commit ({line})"
-        raised = _raised_words(record)
-        if raised:
-            yield raised
-
-
-def _raised_words(record: Request) -> str:
-    if record.raised:
-        return f"raised {record.raised}"
-    if record.failure and record.is_refused:
-        return f"a statement raised {record.failure}"
-    return ""
+        if record.raised:
+            yield f"raised {record.raised}"
+        elif record.failure and record.is_refused:
+            yield f"a statement raised {record.failure}"
 
 
 _TEST = "the test or its fixture"

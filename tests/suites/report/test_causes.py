@@ -1,7 +1,5 @@
 """A report names the cause of an error, and none that only looks like it."""
 
-import asyncio
-
 import pytest
 from async_app import app
 from fastapi import Depends
@@ -25,16 +23,6 @@ def current_order(): ...
 @app.post("/parcels")
 async def pack(order=Depends(current_order)):
     order.parcels.append(Parcel())
-
-
-@app.get("/slow")
-async def slow():
-    await asyncio.sleep(60)
-
-
-@pytest.mark.expect("LookupError", at='raise LookupError("no such thing")')
-async def test_a_request_that_fails_beside_another(client):
-    await asyncio.gather(client.get("/slow"), client.post("/breaks"))
 
 
 @pytest.mark.expect("AssertionError", at="assert")

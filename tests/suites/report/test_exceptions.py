@@ -157,3 +157,8 @@ async def test_whose_parameters_are_secret():
 @pytest.mark.expect("LoginError", at='client_as("staff")')
 async def test_of_a_login(client_as):
     await client_as("staff").get("/orders")
+
+
+@pytest.mark.expect("LookupError", at='raise LookupError("no such thing")')
+async def test_of_a_request_beside_another(client):
+    await asyncio.gather(client.get("/keeps"), client.post("/breaks"))
