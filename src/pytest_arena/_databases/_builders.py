@@ -292,7 +292,6 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
         ConfigError: the file does not configure Alembic, or Alembic is not installed.
     """
     builder = AlembicBuilder(ini)
-    problem = ""
     fix = (
         "script_location = %(here)s/<the folder of env.py>   in its section [alembic]\n"
         "or arena_schema = <module>:<function>   which migrates as your app does"
@@ -300,16 +299,13 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
     try:
         with contextlib.chdir(ini.parent):
             env = Path(builder.scripts().dir, "env.py")
-            if not env.is_file():
-                problem = f"there is no {env}"
-    except ImportError as error:
-        problem = str(error)
-        if error.name == "alembic":
-            fix = "pip install 'pytest-arena[alembic]'"
+            if env.is_file():
+                return builder
+            problem = f"there is no {env}"
     except Exception as error:  # noqa: BLE001 - Alembic's, or configparser's
         problem = str(error)
-    if not problem:
-        return builder
+        if isinstance(error, ImportError) and error.name == "alembic":
+            fix = "pip install 'pytest-arena[alembic]'"
     raise ConfigError(
         f"arena_schema = {ini.name}: {problem}",
         why="Alembic's migrations create the tables, and this file names their folder",

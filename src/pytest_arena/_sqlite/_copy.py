@@ -213,10 +213,8 @@ class Copy(LevelStack[LiveFile]):
 
     def _open(self, base: Content) -> LiveFile:
         path = self.path
-        with (
-            isolation_errors(path),
-            sql.whole_or_none(Path(f"{path}.new")) as new,
-        ):
+        new = Path(f"{path}.new")
+        with isolation_errors(path):
             new.write_bytes(base.data)
             if self.generation > 1:  # there is a file, which `_move_to` replaces
                 self.live.release()

@@ -70,16 +70,6 @@ def is_database(file: str | Path) -> bool:
         return False
 
 
-@contextmanager
-def whole_or_none(file: Path) -> Iterator[Path]:
-    """Yield the path for a file that the block writes. If the block fails, remove the file."""
-    try:
-        yield file
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
-
-
 def inode(file: Path | str) -> int:
     """Return the inode number of the file at a path, 0 without a file. Costs 1-2 µs."""
     try:
@@ -162,8 +152,13 @@ def be_as_in_memory(connection: sqlite3.Connection) -> None:
 
 def finish_file(source: Path, target: Path) -> None:
     """Copy a database file and the content of its side files into one file."""
-    with closing(open_own(source)) as control, whole_or_none(target):
-        target.write_bytes(read_content(control))
+    with closing(open_own(source)) as control:
+        content = read_content(control)
+    try:
+        target.write_bytes(content)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def split_script(script: str) -> Iterator[str]:
