@@ -214,12 +214,3 @@ def project_modules() -> Iterator[tuple[ModuleType, Path]]:
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and not is_library(file):
             yield module, Path(file)
-
-
-def package_of(file: str) -> str:
-    """Return the package of a library's file, "" for the standard library."""
-    for folder in _INSTALLED:
-        _, is_installed, inside = file.rpartition(folder)
-        if is_installed:
-            return inside.partition(os.sep)[0].removesuffix(".py")
-    return "pytest_arena" if file.startswith(_ARENA) else ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
-from pytest_arena._config._load import is_library, package_of
+from pytest_arena._config._load import is_library
 from pytest_arena._gate._connections import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import CodeLine, counted
@@ -285,7 +286,7 @@ def _was_caught_by_user(error: BaseException) -> bool:
     if trace is None:
         return False
     file = trace.tb_frame.f_code.co_filename
-    return not is_library(file) or package_of(file) == "_pytest"
+    return not is_library(file) or "_pytest" in Path(file).parts
 
 
 def warn(ledger: Ledger, test: RunningTest) -> None:
