@@ -17,19 +17,14 @@ from pytest_arena._databases._app_databases import (
 from pytest_arena._databases._provision import Level, Provision
 from pytest_arena._databases._template import running_build
 from pytest_arena._gate._engines import known_engines, requested_by_engines
-from pytest_arena._gate._listeners import (
-    after_session,
-    another_product_in_build,
-    forked_before,
-    in_one_line,
-    late_work,
-    unknown_connection,
-)
-from pytest_arena._origin import user_line
+from pytest_arena._gate._listeners import late_work, unknown_connection
+from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._owner import owner_here
 from pytest_arena._values import Child
 from pytest_arena.errors import (
+    AfterSessionError,
     ArenaError,
+    UnknownDatabaseError,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +98,14 @@ class Databases:
 
     def _refuse_after_end(self, name: str) -> None:
         if self.finished:
-            raise self.ledger.refused(after_session(name))
+            error = AfterSessionError(
+                f"refused: a connection to {name or 'a memory database'} after the test session",
+                why="pytest-arena has closed the tests' databases. The connection would have "
+                "reached the app's database",
+                cause=cause_of_connection(),
+                fix="stop its threads and atexit handlers in a session fixture's tear-down",
+            )
+            raise self.ledger.refused(error)
 
     def _check_not_redirected(self, requested: RequestedDatabase) -> None:
         """Refuse a connection to a server that ``arena_allow`` does not name.
@@ -136,9 +138,18 @@ class Databases:
         build = running_build()
         if build is None or not requested.name:  # the name is "" in memory
             return
-        product = build.database.product.name
-        if requested.product != product:
-            refusal = another_product_in_build(requested.name, product)
+        product = build.database.product
+        if requested.product != product.name:
+            refusal = UnknownDatabaseError(
+                f"refused: a connection to {requested.name}, because the tests' database is on "
+                f"{product.shown}",
+                why="the tables would be created in that database, which may be a real one, and "
+                "not in the tests' database",
+                cause=cause_of_connection(),
+                fix="use the app's engine there. For migrations, a function that runs them on it:\n"
+                "arena_schema = <module>:<function>   (with <function>.arena_files = "
+                '["migrations"])',
+            )
             raise self.ledger.refused(refusal)
 
     def current(self, key: Key) -> ConnectTarget | None:
@@ -239,7 +250,8 @@ class Databases:
         if not user_line():
             return  # a library's task that a request has started may serve later requests
         error = late_work(owner)
-        self.ledger.note(in_one_line(error))
+        words = f"{error.what}: {error.cause}; next: {error.fix}".split()
+        self.ledger.note(" ".join(words))
         raise error
 
     def note_published(self, key: Key) -> None:
@@ -299,5 +311,12 @@ class Databases:
         if isolation is not None:
             return isolation
         if self.process != os.getpid():
-            raise self.ledger.refused(forked_before(database.name))
+            error = UnknownDatabaseError(
+                f"refused: a connection to {database.name} in a process that was forked before it "
+                "existed",
+                why="the fork would fill a separate database, which no test sees or restores",
+                cause=cause_of_connection(),
+                fix="start the workers in a fixture or a test, and not when a file is imported",
+            )
+            raise self.ledger.refused(error)
         return self.provision.ensure_content(database)

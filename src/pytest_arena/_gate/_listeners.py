@@ -47,7 +47,6 @@ from pytest_arena._product._server_connections import driver_connection
 from pytest_arena._product._statements import classify
 from pytest_arena._values import Child
 from pytest_arena.errors import (
-    AfterSessionError,
     LateWorkError,
     ProductionDatabaseError,
     UnknownDatabaseError,
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
     from pytest_arena._gate._connections import Registry
     from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Key
-    from pytest_arena.errors import ArenaError
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -421,19 +419,6 @@ def unknown_connection(
     return UnknownDatabaseError(what, why=why, cause=cause_of_connection(), fix=fix)
 
 
-def another_product_in_build(name: str, product: str) -> UnknownDatabaseError:
-    """Return the error for a builder that connects to another product than it builds."""
-    shown = SUPPORTED[product].shown
-    return UnknownDatabaseError(
-        f"refused: a connection to {name}, because the tests' database is on {shown}",
-        why="the tables would be created in that database, which may be a real one, and not in the "
-        "tests' database",
-        cause=cause_of_connection(),
-        fix="use the app's engine there. For migrations, a function that runs them on it:\n"
-        'arena_schema = <module>:<function>   (with <function>.arena_files = ["migrations"])',
-    )
-
-
 def late_work(owner: Owner) -> LateWorkError:
     """Return the error for work that continues after its owner is over."""
     if not owner.is_test:
@@ -455,33 +440,4 @@ def late_work(owner: Owner) -> LateWorkError:
         why="that test is over. The write would be in the next test's database",
         cause=cause_of_connection(),
         fix=fix,
-    )
-
-
-def in_one_line(error: ArenaError) -> str:
-    """Return the note for an error that the app may catch."""
-    cause = error.cause.replace("\n", "; ")
-    steps = [" ".join(line.split()) for line in error.fix.splitlines()]
-    fix = "; ".join(steps)
-    return f"{error.what}: {cause}; next: {fix}"
-
-
-def forked_before(name: str) -> UnknownDatabaseError:
-    """Return the error for a fork that needs a database which its parent did not have."""
-    return UnknownDatabaseError(
-        f"refused: a connection to {name} in a process that was forked before it existed",
-        why="the fork would fill a separate database, which no test sees or restores",
-        cause=cause_of_connection(),
-        fix="start the workers in a fixture or a test, and not when a file is imported",
-    )
-
-
-def after_session(name: str) -> AfterSessionError:
-    """Return the error for a connection after the end of the test session."""
-    return AfterSessionError(
-        f"refused: a connection to {name or 'a memory database'} after the test session",
-        why="pytest-arena has closed the tests' databases. The connection would have reached the "
-        "app's database",
-        cause=cause_of_connection(),
-        fix="stop its threads and atexit handlers in a session fixture's tear-down",
     )
