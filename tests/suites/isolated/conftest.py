@@ -3,7 +3,7 @@
 import pytest
 from async_app import engine
 from models import Base
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import create_engine, inspect, text
 
 
 def content(url):
@@ -11,16 +11,11 @@ def content(url):
     for driver, sync in (("+aiosqlite", ""), ("asyncpg", "psycopg"), ("asyncmy", "pymysql")):
         url = url.replace(driver, sync)
     other = create_engine(url)
-    metadata = MetaData()
+    found = {}
     with other.connect() as connection:
-        metadata.reflect(connection)
-        found = {
-            name: (
-                sorted(table.columns.keys()),
-                sorted(map(tuple, connection.execute(table.select()))),
-            )
-            for name, table in metadata.tables.items()
-        }
+        for name in inspect(connection).get_table_names():
+            rows = connection.execute(text(f"SELECT * FROM {name}"))
+            found[name] = (sorted(rows.keys()), sorted(map(tuple, rows)))
     other.dispose()
     return found
 
