@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING
 
 from tests.rollback.named import content
@@ -30,11 +28,10 @@ def test_a_kill(named: Named) -> None:
     """All rows and catalogs are as before. The next run works."""
     before = unsequenced(content(named.name))
     process = named.of(WRITES).start(env=named.env)
-    with suppress(TimeoutExpired):
-        process.wait(4)
+    sessions = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{named.name}'"
+    until(lambda: bool(rows(f"{sessions} AND query ~ 'INSERT INTO dancers'")), "the run writes")
     process.kill()
     process.communicate()
-    sessions = f"SELECT FROM pg_stat_activity WHERE datname = '{named.name}'"
     until(lambda: not rows(sessions), "the sessions of the killed run end")
     assert unsequenced(content(named.name)) == before
     named.test(ONE).expect(passed=1)

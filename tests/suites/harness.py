@@ -37,7 +37,8 @@ _DRIVERS = {
 class Suite:
     """A folder with tests as a user has it, and the database that it runs on.
 
-    ``clone`` and ``rollback`` are PostgreSQL with this isolation. More words are options of pytest.
+    ``clone`` and ``rollback`` are PostgreSQL with this isolation. More words are for pytest:
+    options, or the files whose stories depend on the database.
     """
 
     folder: Path
@@ -54,7 +55,9 @@ class Suite:
 
     def stories(self) -> list[str]:
         """Return the test functions as ``file::Class::function``, without running any code."""
-        return _stories(self.folder)
+        files = [word for word in self.setting.split() if word.endswith(".py")]
+        found = _stories(self.folder)
+        return [story for story in found if not files or story.partition("::")[0] in files]
 
     def result(self, shared: Path) -> Result:
         """Return the facts of the run. The first worker that asks for them starts it."""
@@ -187,7 +190,7 @@ class Result:
             found.append(f"{story} has no test in the outer suite")
         for path in sorted((self.place / "project").glob("*.db*")):
             found.append(f"the app has reached the developer's file {path.name}")
-        for story in sorted(self._golden().keys() - stories):
+        for story in sorted(self._golden().keys() - {*_stories(self.suite.folder)}):
             found.append(f"the golden file has {story}, which is no test")
         if "s3cret" in self.output:
             found.append(f"the output has a password\n{self.output}")
