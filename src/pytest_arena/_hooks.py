@@ -266,10 +266,13 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     test = run.current.test
     if test is None or test.has_level or not test.plan.needs_database:
         return
-    # Warnings of a build do not belong to this test.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        run.databases.prepare()
+    unfilled = run.databases.unfilled()
+    if unfilled:
+        # Warnings of a build do not belong to this test.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for database in unfilled:
+                run.databases.provision.prepare(database)
 
 
 @contextmanager

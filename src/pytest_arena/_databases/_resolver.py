@@ -292,11 +292,11 @@ class Databases:
                 provisioned[database] = database.isolation
         return provisioned
 
-    def prepare(self) -> None:
-        """Fill the databases that have a template."""
+    def unfilled(self) -> list[Database]:
+        """Return the known databases without content whose build has not failed."""
         self.known.find_first()
-        for database in [*self.known.by_key.values()]:
-            self.provision.prepare(database)
+        databases = [*self.known.by_key.values()]
+        return [each for each in databases if not (each.isolation or each.failure)]
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.
