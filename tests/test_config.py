@@ -173,7 +173,6 @@ MODULES = {
     "raising": "def f():\n    raise RuntimeError('SECRET_KEY is not set')\nf()\n",
     "wrong": "x = = 1\n",
     "leaving": "import sys\nsys.exit('no settings')\n",
-    "mixed": "app_name = 'x'\nclass Seed: ...\ndef sow(session): ...\n",
     "right": "import os\ndef application(): ...\ndef two(a, b): ...\n",
 }
 

@@ -22,8 +22,6 @@ def test_a_script_is_split_where_its_statements_end() -> None:
     "database, uri, expected",
     [
         ("a.db", False, HERE),
-        ("a.db", True, HERE),
-        ("file:a.db", True, HERE),
         ("file:a.db?mode=ro#x", True, HERE),
         ("file:%61.db", True, HERE),
         (f"file://localhost{HERE}", True, HERE),
@@ -31,7 +29,6 @@ def test_a_script_is_split_where_its_statements_end() -> None:
         (":memory:", False, ""),
         ("file::memory:?cache=shared", True, ""),
         ("file:x?mode=memory&cache=shared", True, ""),
-        ("file:/x?vfs=memdb", True, ""),
         ("", False, ""),
     ],
 )

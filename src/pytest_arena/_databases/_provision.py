@@ -227,15 +227,10 @@ class Provision:
         names = [*database.tails]
         if database is self._known.primary:
             names.append("")  # for values without a name
-        return Recipe(
-            _first_value(self._config.schema, names),
-            _first_value(self._config.seed, names),
-        )
-
-
-def _first_value(values: Mapping[str, str], names: list[str]) -> str:
-    """Return the value of the first name that has one, "" if none has."""
-    return next((values[name] for name in names if name in values), "")
+        values = []
+        for option in (self._config.schema, self._config.seed):
+            values.append(next((option[each] for each in names if each in option), ""))
+        return Recipe(*values)
 
 
 _SINCE = "ARENA_REBUILT_SINCE"

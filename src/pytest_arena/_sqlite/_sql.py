@@ -46,10 +46,8 @@ def _parsed(database: str, *, uri: bool) -> Requested:
         parts = urlsplit(database)
         query = dict(parse_qsl(parts.query))
         path = unquote(parts.path)
-    is_named_memory = query.get("vfs") == "memdb"
-    if is_named_memory or query.get("mode") == "memory" or path in {"", MEMORY}:
-        is_shared = is_named_memory or query.get("cache") == "shared"
-        return Requested(memory=path if is_shared else "")
+    if query.get("mode") == "memory" or path in {"", MEMORY}:
+        return Requested(memory=path if query.get("cache") == "shared" else "")
     return Requested(str(Path(path)), "", query.get("mode") == "ro")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from pytest_arena.errors import ConfigError
-from sqlalchemy import create_engine, delete, func, inspect, select, text
+from sqlalchemy import create_engine, delete, func, inspect, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -65,11 +65,15 @@ async def test_a_named_session_is_of_the_kind_of_its_engine(arena):
         assert session.scalar(select(func.count(Order.id))) == 2
 
 
-def test_an_unknown_name(arena):
+def test_an_unknown_and_a_new_name(arena):
     with pytest.raises(ConfigError) as caught:
         arena.session(database="analytic")
     assert "arena.session(database='analytics')" in caught.value.fix
     assert "analytics, " in caught.value.cause
+    engine = create_engine("sqlite:///reports.db")  # it has not connected yet
+    with arena.session(database="reports") as session:
+        assert inspect(session.connection()).get_table_names() == []
+    engine.dispose()
 
 
 @turns
@@ -81,15 +85,6 @@ async def test_engines_that_a_test_makes(turn):
             await session.commit()
         await engine.dispose()
     assert counts() == [3, 2]
-
-
-def test_an_engine_that_has_not_connected_yet(arena):
-    engine = create_engine("sqlite:///reports.db")
-    with arena.session(database="reports") as session:
-        session.execute(text("CREATE TABLE reports (id INTEGER)"))
-        session.commit()
-    assert inspect(engine).get_table_names() == ["reports"]
-    engine.dispose()
 
 
 @pytest.mark.arena(seed=False)
