@@ -27,10 +27,11 @@ from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
     FactsOfProcesses,
+    Summary,
     summarize,
     summary_lines,
 )
-from pytest_arena._values import CodeLine, Plan, Stage
+from pytest_arena._values import CodeLine, Plan, Stage, counted
 from pytest_arena.errors import ArenaError, ConfigError
 from pytest_arena.warnings import ArenaWarning
 
@@ -168,11 +169,11 @@ def pytest_collection_modifyitems(
 
 def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
     marked = [item for item in items if item.get_closest_marker("scenario")]
-    subject = f"{len(marked)} tests with pytest.mark.scenario prove"
-    if len(marked) == 1:
-        subject = "1 test with pytest.mark.scenario proves"
     if marked:
-        run.ledger.note(f"{subject} nothing: arena_specs is not set")
+        tests = counted(len(marked), "test")
+        run.ledger.note(
+            f"arena_specs is not set, so the marker scenario proves nothing: {tests}"
+        )
 
 
 def _line_of(item: pytest.Item) -> CodeLine:
@@ -308,11 +309,10 @@ def pytest_runtest_makereport(
         _report.explain_error(report, call.excinfo, run, item.config.option)
     if report.outcome == "failed" and report.when == "call":
         _report.show_causes(report, raised, run)
-    if run.ledger.refusals:
-        refused = run.ledger.unreported(item.nodeid)
-        if refused:
-            run.ledger.mark_reported(*refused)
-            _report.report_swallowed(report, refused)
+    refused = run.ledger.unreported(item.nodeid)
+    if refused:
+        run.ledger.mark_reported(*refused)
+        _report.report_swallowed(report, refused)
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
         _report.show_story(report, call.excinfo, run)
@@ -446,7 +446,10 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.databases.provision.compare_with_first_contents()
     result = yield
     facts = session.config.stash[FACTS]
-    summary = summarize(run.config, run.databases, run.ledger)
+    try:
+        summary = summarize(run.config, run.databases, run.ledger)
+    except Exception as error:  # noqa: BLE001 - pytest would print no report of a failed test
+        summary = Summary(failures=(f"no summary could be written: {error!r}",))
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for line in run.finish():
         if reporter is not None:
@@ -461,10 +464,7 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
     """Return pytest's exit status, or a failure if pytest-arena has found a problem."""
     if facts.mistake:
         return pytest.ExitCode.USAGE_ERROR
-    summary = facts.summary
-    if summary is None or status != pytest.ExitCode.OK:
-        return status
-    if summary.failures:
+    if status == pytest.ExitCode.OK and facts.summary and facts.summary.failures:
         return pytest.ExitCode.TESTS_FAILED
     return status
 

@@ -131,7 +131,7 @@ def test_a_block_needs_a_scenario(example: Example) -> None:
         "the test has a block for a step, but names no scenario",
     )
     changed.run("-oarena_specs=").expect(0, passed=2).says(
-        "1 test with pytest.mark.scenario proves nothing"
+        "so the marker scenario proves nothing: 1 test"
     )
 
 
