@@ -367,7 +367,6 @@ def watch_sessions(before_close: Callable[[Session], None]) -> None:
     def closing(self: Session) -> None:
         before_close(self)
         close(self)
-        _forget_uncommitted(self)
 
     Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
     Session.close = closing  # type: ignore[method-assign] # no event
@@ -376,8 +375,6 @@ def watch_sessions(before_close: Callable[[Session], None]) -> None:
     event.listen(Session, "after_transaction_end", _note_ended)
     event.listen(Session, "transient_to_pending", _note_changed)
     event.listen(Session, "after_flush", _note_changed)
-    event.listen(Session, "after_soft_rollback", _note_rolled_back)
-    event.listen(Session, "after_commit", _forget_uncommitted)
 
 
 def _note_begun(session: Session, transaction: Any) -> None:
@@ -400,19 +397,12 @@ def _note_connected(session: Session, _: object, connection: Connection) -> None
 
 def _note_ended(session: Session, transaction: Any) -> None:
     if transaction.parent is None:
-        record_of(session).connections.clear()
+        record = record_of(session)
+        record.connections.clear()
+        record.uncommitted = None
 
 
 def _note_changed(session: Session, *_: object) -> None:
     record = record_of(session)
     if record.uncommitted is None:
         record.uncommitted = Uncommitted(user_line(), REQUEST.get())
-
-
-def _note_rolled_back(session: Session, transaction: Any) -> None:
-    if not transaction.nested:
-        _forget_uncommitted(session)
-
-
-def _forget_uncommitted(session: Session) -> None:
-    record_of(session).uncommitted = None
