@@ -233,7 +233,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     test = run.current.test
     if test is None:
         return (yield)
-    _enter_test(item.config)
+    if not test.has_level:
+        _enter_test(item.config)
     test.end_set_up()
     try:
         if not test.plan.is_async:
@@ -250,10 +251,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def _enter_test(config: pytest.Config) -> None:
     """Enter the level of the running test, if it has none."""
     run = RUNS[config]
-    test = run.current.test
-    if test is not None and not test.has_level:
-        _prepare(config, run)
-        run.levels.enter_test()
+    _prepare(config, run)
+    run.levels.enter_test()
 
 
 def _prepare(config: pytest.Config, run: ArenaRun) -> None:
@@ -309,7 +308,7 @@ def pytest_runtest_makereport(
         _report.explain_error(report, call.excinfo, run, item.config.option)
     if report.outcome == "failed" and report.when == "call":
         _report.show_causes(report, raised, run)
-    refused = run.ledger.unreported(item.nodeid)
+    refused = run.ledger.unreported(item.nodeid) if run.ledger.refusals else []
     if refused:
         run.ledger.mark_reported(*refused)
         _report.report_swallowed(report, refused)

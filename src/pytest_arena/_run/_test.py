@@ -208,7 +208,8 @@ class RunningTest(TestOwner):
 
         An async test waits in its loop, any other test in `Levels.settle_test`.
         """
-        self.note_cancelled(await self.await_work())
+        if self.may_have_late_work:
+            self.note_cancelled(await self.await_work())
         self.may_have_late_work = False
 
     async def aclose(self) -> None:
