@@ -97,7 +97,7 @@ class PooledConnection:
     line: CodeLine | None = None
     owner: Owner | None = None
     thread: int = 0
-    usage: DatabaseUsage | None = None
+    usage: DatabaseUsage | None = None  # of its database, since the first checkout
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
@@ -142,12 +142,11 @@ class PooledConnection:
         self.handle = live.handle
         self.identify = None
 
-    def note_checkout(self, usage: DatabaseUsage | None) -> None:
+    def note_checkout(self) -> None:
         """Note that its pool hands it out to the running code."""
         self.line = user_line()
         self.owner = owner_here()
         self.thread = threading.get_ident()
-        self.usage = usage
 
     @property
     def is_in_background(self) -> bool:
@@ -211,17 +210,16 @@ class Registry:
 
     def check_out(self, pooled: PooledConnection) -> None:
         """Note that a pool hands out a connection."""
-        usage = None
-        if pooled.target is not None:
-            usage = self.usage_of(pooled.target.key)
-        pooled.note_checkout(usage)
+        pooled.note_checkout()
+        if pooled.usage is None and pooled.target is not None:
+            pooled.usage = self.usage_of(pooled.target.key)
         with self.lock:
             self._checked_out[pooled] = None
             self.checkouts += 1
-            if usage is not None:
-                usage.was_used = True
-                usage.number += 1
-                usage.checked_out += 1
+            if pooled.usage is not None:
+                pooled.usage.was_used = True
+                pooled.usage.number += 1
+                pooled.usage.checked_out += 1
 
     def check_in(self, pooled: PooledConnection) -> None:
         """Note that a connection was returned to its pool, or was closed."""
@@ -321,7 +319,7 @@ class Registry:
     @property
     def is_quiet(self) -> bool:
         """Whether no connection is in use, and none can be used without a checkout."""
-        return not (self.checked_out() or self.has_raw or self.has_others)
+        return not (self._checked_out or self.has_raw or self.has_others)
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""
