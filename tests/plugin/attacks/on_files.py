@@ -308,11 +308,6 @@ def removed_in_a_folder(file, engine):
 
 
 @refused
-def unlinked(file, engine):
-    Path(file).absolute().unlink()  # here
-
-
-@refused
 def renamed(file, engine):
     os.rename(file, "renamed")  # here
 
