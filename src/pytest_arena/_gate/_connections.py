@@ -142,12 +142,6 @@ class PooledConnection:
         self.handle = live.handle
         self.identify = None
 
-    def note_checkout(self) -> None:
-        """Note that its pool hands it out to the running code."""
-        self.line = user_line()
-        self.owner = owner_here()
-        self.thread = threading.get_ident()
-
     @property
     def is_in_background(self) -> bool:
         """Whether a lifespan or a thread of a wide fixture uses it, and returns it."""
@@ -209,8 +203,10 @@ class Registry:
     # Checkouts.
 
     def check_out(self, pooled: PooledConnection) -> None:
-        """Note that a pool hands out a connection."""
-        pooled.note_checkout()
+        """Note that a pool hands out a connection to the running code."""
+        pooled.line = user_line()
+        pooled.owner = owner_here()
+        pooled.thread = threading.get_ident()
         if pooled.usage is None and pooled.target is not None:
             pooled.usage = self.usage_of(pooled.target.key)
         with self.lock:

@@ -272,16 +272,17 @@ def unbind_pools() -> None:
     lock.mutex = property(_first_connect_mutex)
 
 
-def unbind(primitive: Any) -> None:
-    """Let a queue or a lock forget its loop, and the waiters in it, if the loop does not run."""
-    loop = getattr(primitive, "_loop", None)
-    if loop is None or loop.is_running():
-        return
-    primitive._loop = None  # noqa: SLF001 - no public name
-    for name in ("_getters", "_putters", "_waiters"):
-        waiters = getattr(primitive, name, None)
-        if waiters:
-            waiters.clear()
+def unbind(*primitives: Any) -> None:
+    """Let queues and locks forget their loop, and the waiters in it, if the loop does not run."""
+    for primitive in primitives:
+        loop = getattr(primitive, "_loop", None)
+        if loop is None or loop.is_running():
+            continue
+        primitive._loop = None  # noqa: SLF001 - no public name
+        for name in ("_getters", "_putters", "_waiters"):
+            waiters = getattr(primitive, name, None)
+            if waiters:
+                waiters.clear()
 
 
 def _unbinding(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -301,9 +302,9 @@ def _first_connect_mutex(lock: AsyncAdaptedLock) -> asyncio.Lock:
 
 def unbind_locks(dbapi_connection: object) -> None:
     """Unbind the lock around a connection's statements, and that of psycopg's connection."""
-    unbind(getattr(dbapi_connection, "_execute_mutex", None))
     driver_connection = getattr(dbapi_connection, "driver_connection", None)
-    unbind(getattr(driver_connection, "lock", None))
+    lock = getattr(driver_connection, "lock", None)
+    unbind(getattr(dbapi_connection, "_execute_mutex", None), lock)
 
 
 def instrument_loops(dialect: Dialect) -> None:

@@ -172,7 +172,6 @@ class Gate:
         pooled = PooledConnection.find(entry)
         if pooled is None:  # opened before pytest-arena was installed
             pooled = self._add_unknown(dbapi_connection, entry)
-        self.core.refuse_late()
         if pooled.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
@@ -187,7 +186,7 @@ class Gate:
         if pooled.handle is not None:
             pooled.handle.note_checkout()
         self.registry.check_out(pooled)
-        # The test may have ended since the first check, without seeing this checkout.
+        # Called last: a test that ends from now on sees this checkout.
         self.core.refuse_late()
 
     def checkin(self, _dbapi_connection: object, entry: Any) -> None:

@@ -381,7 +381,7 @@ def _note_begun(session: Session, transaction: Any) -> None:
     BEGUN.add(session)
     record = record_of(session)
     owner = OWNER.get()
-    is_wide = owner is not None and owner.is_wide and owner.is_idle
+    is_wide = owner is not None and owner.is_idle and owner.is_wide
     record.is_used_by_wide_fixture = is_wide
     if transaction.parent is None:
         record.begun_by = _unanswered()

@@ -117,16 +117,10 @@ class DatabaseLevel:
 
     start: Start
     isolation: str
-    # The content that has replaced the level's, with which its changes are compared.
-    replacement: Start | None = None
+    first: Start  # the content with which the changes of the level are compared
     # Once known: what a copy of the base needs. The live database may lose it.
     carried: list[object] = field(default_factory=list)
     needs_copy: bool = False
-
-    @property
-    def first(self) -> Start:
-        """The content with which the changes of the level are compared."""
-        return self.replacement or self.start
 
 
 class LevelStack(ABC, Generic[UndoT]):
@@ -165,7 +159,7 @@ class LevelStack(ABC, Generic[UndoT]):
         self._now = self.live.begin_copy(base)
         self._count_now = uses()
         self._last_moment: tuple[int, object] = (_NEVER, None)
-        self._stack = [DatabaseLevel(self._now, isolation)]
+        self._stack = [DatabaseLevel(self._now, isolation, self._now)]
 
     @abstractmethod
     def _open(self, base: Any) -> UndoT:
@@ -218,7 +212,7 @@ class LevelStack(ABC, Generic[UndoT]):
             else:
                 self._now = start
                 self._count_now = count
-        self._stack.append(DatabaseLevel(self._now, isolation))
+        self._stack.append(DatabaseLevel(self._now, isolation, self._now))
         self._tidy()
 
     def _begin_with_base(self) -> None:
@@ -352,7 +346,7 @@ class LevelStack(ABC, Generic[UndoT]):
         level = self._stack[-1]
         self._keep_carried(level)
         self._move_to(self._template(content))
-        level.replacement = self._now
+        level.first = self._now
         level.needs_copy = True
         self._tidy()
 

@@ -108,8 +108,7 @@ class Levels:
             self.gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
-        if self._hooks.pytest_arena_enter.get_hookimpls():
-            self._hooks.pytest_arena_enter(level=level)
+        self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], _Answer]) -> _Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
@@ -138,17 +137,12 @@ class Levels:
         if not is_top or not all(isolation.is_clean() for isolation in isolations):
             return False
         try:
-            self._call_leave_hooks(level)
+            self._hooks.pytest_arena_leave(level=level)
         finally:
             self._stack.pop()
             for isolation in isolations:
                 isolation.forget()
         return True
-
-    def _call_leave_hooks(self, level: Level) -> None:
-        # This check is faster than a call of a hook without implementations.
-        if self._hooks.pytest_arena_leave.get_hookimpls():
-            self._hooks.pytest_arena_leave(level=level)
 
     def leave(self, level: Level) -> bool:
         """Restore the databases as before the top level. Return whether one was changed.
@@ -161,7 +155,7 @@ class Levels:
         is_changed = False
         try:
             try:
-                self._call_leave_hooks(level)
+                self._hooks.pytest_arena_leave(level=level)
             except Exception as error:  # noqa: BLE001 - raised after the databases are restored
                 failures.append(error)
             for database, isolation in self._databases.provisioned().items():

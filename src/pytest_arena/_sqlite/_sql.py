@@ -68,14 +68,6 @@ def is_database(file: str | Path) -> bool:
         return False
 
 
-def inode(file: Path | str) -> int:
-    """Return the inode number of the file at a path, 0 without a file. Costs 1-2 µs."""
-    try:
-        return os.stat(file).st_ino  # noqa: PTH116 - called for each level: a third of Path's time
-    except OSError:
-        return 0
-
-
 def remove_file(live: Path) -> None:
     """Remove a database file and its side files."""
     for ending in ("", "-wal", "-shm", "-journal"):
