@@ -113,30 +113,6 @@ def test_several_hosts_are_all_named() -> None:
         assert target(driver, [url], {}).name == "postgresql://a,b:1,2/shop"
 
 
-URLS = {
-    "postgresql+{}://me:secret@db.example/shop": "postgresql://db.example:5432/shop",
-    "postgresql+{}://me:secret@db.example:6543/shop": "postgresql://db.example:6543/shop",
-    "postgresql+{}://me@/shop?host=/var/run/postgresql": (
-        "postgresql:///var/run/postgresql:5432/shop"
-    ),
-    "postgresql+{}://me:secret@[::1]/shop": "postgresql://::1:5432/shop",
-    "postgresql+{}:///shop": "postgresql://localhost:5432/shop",
-    "postgresql+{}://me@db.example": "postgresql://db.example:5432/me",
-    "postgresql+{}://arena.invalid/shop": "postgresql://arena.invalid:5432/shop",
-}
-
-
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
-def test_urls_name_their_database(driver: str) -> None:
-    """As SQLAlchemy makes arguments of them."""
-    for url, name in URLS.items():
-        parsed = make_url(url.format(driver))
-        dialect = parsed.get_dialect()()
-        asked = describe(dialect, *dialect.create_connect_args(parsed))
-        assert (asked.product, asked.name) == ("postgresql", name)
-        assert asked.database == name.rpartition("/")[2]
-
-
 # What would keep a connection from the arena's server, if it were read.
 HOSTILE = {
     "PGHOST": "db.invalid",
@@ -157,45 +133,19 @@ SHOWN = text(
 KEPT = f"{ADDRESS.database} {ADDRESS.user} app 4321ms the_app"
 OF_A_SESSION = {"search_path": "app", "statement_timeout": "4321", "application_name": "the_app"}
 
-# Where the app's arguments come from: a URL, connect_args; all of them redirect elsewhere.
-_OPTIONS = "-csearch_path=app -cstatement_timeout=4321"
-_NAMED = "application_name=the_app"
-LIBPQ_CALLS: list[tuple[str, dict[str, Any]]] = [
-    ("//me:secret@db.invalid/shop", {"options": _OPTIONS, "application_name": "the_app"}),
-    (f"//db.invalid/shop?options={_OPTIONS}&{_NAMED}&sslmode=require", {}),
-    (
-        "//me@/shop?host=a.invalid:1&host=b.invalid:2",
-        {"options": _OPTIONS, "application_name": "the_app"},
-    ),
-    ("//db.invalid/shop", {"dsn": f"host=c.invalid dbname=x options='{_OPTIONS}' {_NAMED}"}),
-    (
-        "//db.invalid/shop",
-        {
-            "hostaddr": "192.0.2.1",
-            "target_session_attrs": "standby",
-            "options": _OPTIONS,
-            "application_name": "the_app",
-        },
-    ),
-]
-ASYNCPG_CALLS: list[tuple[str, dict[str, Any]]] = [
-    ("//me:secret@db.invalid/shop", {"server_settings": OF_A_SESSION, "command_timeout": 5}),
-    ("//me@/shop?host=a.invalid:1&host=b.invalid:2&ssl=require", {"server_settings": OF_A_SESSION}),
-    ("//", {"server_settings": OF_A_SESSION, "passfile": "no_such_file", "direct_tls": True}),
-    (
-        "//db.invalid/shop",
-        {"dsn": f"postgresql://c.invalid/x?search_path=app&statement_timeout=4321&{_NAMED}"},
-    ),
-    (
-        "//db.invalid/shop",
-        {
-            "dsn": "postgresql://c.invalid/x?search_path=b&sslmode=require&target_session_attrs=x",
-            "server_settings": OF_A_SESSION,
-            "target_session_attrs": "standby",
-            "prepared_statement_cache_size": 7,
-        },
-    ),
-]
+# The attacks of tests/plugin have the other arguments that lead elsewhere.
+OF_LIBPQ_ELSEWHERE = {
+    "hostaddr": "192.0.2.1",
+    "target_session_attrs": "standby",
+    "options": "-csearch_path=app -cstatement_timeout=4321",
+    "application_name": "the_app",
+}
+OF_ASYNCPG_ELSEWHERE = {
+    "dsn": "postgresql://c.invalid/x?search_path=b&sslmode=require&target_session_attrs=x",
+    "server_settings": OF_A_SESSION,
+    "target_session_attrs": "standby",
+    "passfile": "no_such_file",
+}
 
 
 @pytest.fixture
@@ -208,17 +158,12 @@ def hostile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_led_by_libpq(driver: str) -> None:
     """It lands at the address; the session's own settings stay, the environment's do not."""
-    for url, options in LIBPQ_CALLS:
-        given = _of_psycopg(options) if driver == "psycopg" else options
-        engine = create_engine(f"postgresql+{driver}:{url}", connect_args=given)
-        _lead(engine, driver)
-        with engine.connect() as connection:
-            assert connection.scalar(SHOWN) == KEPT, (url, options)
-        engine.dispose()
-
-
-def _of_psycopg(options: dict[str, Any]) -> dict[str, Any]:
-    return {"conninfo" if key == "dsn" else key: value for key, value in options.items()}
+    url = f"postgresql+{driver}://db.invalid/shop"
+    engine = create_engine(url, connect_args=OF_LIBPQ_ELSEWHERE)
+    _lead(engine, driver)
+    with engine.connect() as connection:
+        assert connection.scalar(SHOWN) == KEPT
+    engine.dispose()
 
 
 @pytest.mark.usefixtures("hostile")
@@ -226,12 +171,12 @@ def test_led_by_asyncpg() -> None:
     """As by libpq."""
 
     async def show() -> None:
-        for url, options in ASYNCPG_CALLS:
-            engine = create_async_engine(f"postgresql+asyncpg:{url}", connect_args=options)
-            _lead(engine.sync_engine, "asyncpg")
-            async with engine.connect() as connection:
-                assert await connection.scalar(SHOWN) == KEPT, (url, options)
-            await engine.dispose()
+        url = "postgresql+asyncpg://db.invalid/shop"
+        engine = create_async_engine(url, connect_args=OF_ASYNCPG_ELSEWHERE)
+        _lead(engine.sync_engine, "asyncpg")
+        async with engine.connect() as connection:
+            assert await connection.scalar(SHOWN) == KEPT
+        await engine.dispose()
 
     asyncio.run(show())
 

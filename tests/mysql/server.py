@@ -65,6 +65,14 @@ class PrivateServer:
             check=True,
             capture_output=True,
         )
+        # Its input ends with this process, also where that is killed.
+        end = 'read line; kill -9 $(cat "$0"/data/*.pid); rm -rf "$0"'
+        self._watcher = subprocess.Popen(
+            [program("sh"), "-c", end, str(self.folder)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self.command = [program("mariadbd"), *common, *_FAST, f"--socket={self.socket}", *options]
         self.start()
 
@@ -89,9 +97,9 @@ class PrivateServer:
 
     def stop(self) -> None:
         """Stop the server and remove its data."""
-        self.process.terminate()
+        self.process.kill()
         self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._watcher.communicate()
 
 
 def connect(socket: str, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:

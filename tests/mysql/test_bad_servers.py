@@ -36,11 +36,10 @@ _TOUCHES = (
 
 
 class Bad:
-    """A server for one test, and a shop whose engine has the URL of the developer's database."""
+    """A server, and a shop whose engine has the URL of the developer's database."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, *options: str) -> None:
         self.server = PrivateServer(*options)
-        self._folder = folder
         for statement in _DEVELOPERS:
             self.run(statement)
 
@@ -54,7 +53,7 @@ class Bad:
         """Return what is the developer's."""
         return [self.run(statement) for statement in _TOUCHES]
 
-    def shop(self, user: str = "root") -> Example:
+    def shop(self, folder: Path, user: str = "root") -> Example:
         """Return the project, in which pytest-arena has a login."""
         password = "wOrd7" if user == "poor" else None
         by_socket = URL.create(
@@ -63,7 +62,7 @@ class Bad:
         apps = by_socket.set(
             drivername="mysql+asyncmy", username="root", password=None, database="shop"
         )
-        return shop_on(apps, by_socket, self._folder).with_files(test_it=PLAIN)
+        return shop_on(apps, by_socket, folder).with_files(test_it=PLAIN)
 
 
 PLAIN = """
@@ -76,17 +75,20 @@ async def test_the_next(client):
 """
 
 
-@pytest.fixture
-def bad(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bad]:
-    """A server with the options of a marker. The developer's rows are as before afterwards."""
-    made = Bad(tmp_path, *getattr(request, "param", ()))
-    before = made.touches()
+@pytest.fixture(scope="module")
+def usual() -> Iterator[Bad]:
+    """A server whose binary log needs trust."""
+    made = Bad("--log-bin")
     yield made
-    if made.server.process.poll() is not None:
-        made.server.start()
-    after = made.touches()
     made.server.stop()
-    assert after == before
+
+
+@pytest.fixture
+def bad(usual: Bad) -> Iterator[Bad]:
+    """The server. The developer's rows are as before afterwards."""
+    before = usual.touches()
+    yield usual
+    assert usual.touches() == before
 
 
 def four_parts(run: Run) -> None:
@@ -102,9 +104,9 @@ def four_parts(run: Run) -> None:
     run.never_says("wOrd7")
 
 
-def test_a_login_that_may_create_nothing(bad: Bad) -> None:
+def test_a_login_that_may_create_nothing(bad: Bad, tmp_path: Path) -> None:
     """The next step is the GRANT, and the cause the option."""
-    run = bad.shop("poor").run("-q").expect(1, failed=1)
+    run = bad.shop(tmp_path, "poor").run("-q").expect(1, failed=1)
     four_parts(run)
     run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena")
 
@@ -117,29 +119,24 @@ CREATE TRIGGER logs AFTER INSERT ON item FOR EACH ROW INSERT INTO log VALUES (NE
 """
 
 
-def with_trigger(bad: Bad) -> Example:
-    """Return the shop whose schema is a script with a trigger."""
-    example = bad.shop("poor").change("pytest.ini", "app:Base", "schema.sql")
-    return example.with_paths({"schema.sql": SCRIPT})
-
-
-@pytest.mark.parametrize("bad", [("--log-bin",)], indirect=True)
-def test_a_binary_log_without_trust(bad: Bad) -> None:
-    """The next step is the setting of the server."""
+def test_a_binary_log_without_trust(bad: Bad, tmp_path: Path) -> None:
+    """The next step is the setting of the server, for a script with a trigger."""
     bad.run("GRANT ALL ON `arena\\_%`.* TO poor@localhost")
-    run = with_trigger(bad).run("-q").expect(1, failed=2)
+    example = bad.shop(tmp_path, "poor").change("pytest.ini", "app:Base", "schema.sql")
+    run = example.with_paths({"schema.sql": SCRIPT}).run("-q").expect(1, failed=2)
     bad.run("REVOKE ALL ON `arena\\_%`.* FROM poor@localhost")
     four_parts(run)
     run.says("schema.sql", "log_bin_trust_function_creators")
 
 
-@pytest.mark.parametrize("bad", [("--version=10.3.39-MariaDB",)], indirect=True)
-def test_a_version_that_is_too_old(bad: Bad) -> None:
+def test_a_version_that_is_too_old(tmp_path: Path) -> None:
     """Nothing is created on it."""
-    run = bad.shop().run("-q").expect(1, failed=1)
+    bad = Bad("--version=10.3.39-MariaDB")
+    run = bad.shop(tmp_path).run("-q").expect(1, failed=1)
     four_parts(run)
     run.says("is MariaDB 10.3.39", "needs 10.6 or newer", "pytest.ini")
     assert bad.run("SHOW DATABASES LIKE 'arena%'") == []
+    bad.server.stop()
 
 
 RESTARTS = """
@@ -209,6 +206,7 @@ def test_a_server_that_restarts(bad: Bad, tmp_path: Path) -> None:
     text = RESTARTS.format(
         pid=str(server.process.pid), socket=server.socket, command=server.command
     )
-    run = bad.shop().with_files(test_it=text).run("-q")
+    run = bad.shop(tmp_path).with_files(test_it=text).run("-q")
     run.expect(1, passed=4, failed=1).says("test_in_a_transaction")
     server.end(int((tmp_path / "project" / "pid").read_text()))
+    server.start()

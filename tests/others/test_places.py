@@ -46,14 +46,14 @@ def test_paths_and_names(example: Example) -> None:
     project.run("--doctest-modules", "test_it.py", "--arena-keep=always").expect(passed=5)
     kept = list((folder.parent / "cache" / "kept").iterdir())
     assert len(kept) == 5
-    run = project.run("--import-mode=importlib", "-p", "no:cacheprovider").expect(passed=4)
     outside = replace(project, folder=folder).python(
         "-m", "pytest", "-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin",
+        "--import-mode=importlib", "-p", "no:cacheprovider",
         f"--rootdir={folder}", "-c", str(folder / "pytest.ini"), str(folder / "test_it.py"),
         env={"PYTHONPATH": str(folder)},
     )  # fmt: skip  # the command line as one would read it
     outside.expect(passed=4)
-    assert not (run.folder / "dev.db").exists()
+    assert not (folder / "dev.db").exists()
 
 
 LOOKING = """

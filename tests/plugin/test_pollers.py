@@ -136,4 +136,4 @@ def _assert_passes(example: Example, poller: str, isolation: str, turns: int) ->
 @pytest.mark.parametrize("poller, isolation", [("thread-async", "copy"), ("thread-sync", "undo")])
 def test_a_poller(example: Example, poller: str, isolation: str) -> None:
     """P2: what works beside the tests is waited for, and neither fails nor is ended."""
-    _assert_passes(example, poller, isolation, 20)
+    _assert_passes(example, poller, isolation, 8)

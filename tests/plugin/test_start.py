@@ -84,10 +84,9 @@ def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
         project.run().expect(1, failed=1).says("[A201]", 'sqlite3.connect("dev.db")')
 
 
-@pytest.mark.parametrize("way", ["unlink()", "rename('kept.db')"])
-def test_a_conftest_that_removes_the_apps_file_fails_the_run(tmp_path: Path, way: str) -> None:
+def test_a_conftest_that_removes_the_apps_file_fails_the_run(tmp_path: Path) -> None:
     """P4: it does so before it imports SQLAlchemy. The file is compared at the end."""
-    conftest = f"from pathlib import Path\nPath('dev.db').{way}\n"
+    conftest = "from pathlib import Path\nPath('dev.db').unlink()\n"
     test = "def test_it():\n    import app\n    app.engine.connect().close()\n"
     project = _project(tmp_path, conftest=conftest, test_it=test)
     with change_of(project, {"dev.db": False}):

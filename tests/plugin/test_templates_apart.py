@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -34,60 +32,32 @@ from unittest import mock
 
 SEEDED = ["True none hash of pw"]
 """
-FREEZE_BY_FIXTURE = """
+FIRST = """
 @pytest.fixture(autouse=True)
 def frozen():
     with freezegun.freeze_time("2001-01-14"):
         yield
 
-def test_first(test_client):
-    assert test_client.get("/dancers").json() == SEEDED
-"""
-SET_ENVIRONMENT = """
 @pytest.fixture(autouse=True)
 def tenant(monkeypatch):
     monkeypatch.setenv("TENANT", "of a test")
 
-def test_first(db_session):
-    from app import Dancer
-    assert [dancer.name for dancer in db_session.query(Dancer)] == SEEDED
-"""
-PATCH_BY_DECORATOR = """
 @mock.patch("passwords.hashed", return_value="mocked")
 async def test_first(hashed, client):
     assert (await client.get("/dancers")).json() == SEEDED
 """
 LATER = """
-@pytest.fixture
-def plain():
-    "So that the second run has no fixture of the first test."
-
 def test_later(test_client):
     assert test_client.get("/dancers").json() == SEEDED
 """
-DISTURBANCES = {
-    "freezegun in a fixture": FREEZE_BY_FIXTURE,
-    "the environment": SET_ENVIRONMENT,
-    "a mock of the seed's helper": PATCH_BY_DECORATOR,
-}
 
 
-def _seeded(example: Example, first: str) -> Example:
-    """Return the example whose seed shows what acted on it, with a first and a later test."""
-    return example.with_files(
-        seed=SEED, passwords=PASSWORDS, test_it=TESTS + first, test_later=TESTS + LATER
-    )
-
-
-def _check(project: Example) -> None:
-    """Run the tests with an empty cache."""
-    project.run("test_it.py", "test_later.py").expect(passed=2).says("template built in")
-
-
-@pytest.mark.parametrize("first", DISTURBANCES.values(), ids=DISTURBANCES)
-def test_no_fixture_or_decorator_of_a_test_acts_on_the_seed(example: Example, first: str) -> None:
+def test_no_fixture_or_decorator_of_a_test_acts_on_the_seed(example: Example) -> None:
     """pytest-arena builds the template before the first fixture of such a test."""
-    _check(_seeded(example, first))
+    project = example.with_files(
+        seed=SEED, passwords=PASSWORDS, test_it=TESTS + FIRST, test_later=TESTS + LATER
+    )
+    project.run("test_it.py", "test_later.py").expect(passed=2).says("template built in")
 
 
 LOUD_SEED = """

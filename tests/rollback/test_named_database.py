@@ -63,20 +63,6 @@ async def test_that_loses_a_write(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
-
-def test_an_empty_database_is_built_and_left_empty(named: Named) -> None:
-    """Requests, fixtures, levels, DDL and lost writes, in one transaction."""
-    registries = names_on_server(beginning="arena_registry")
-    ran = named.test(STORY).expect(passed=5)
-    ran.says(
-        f"rollback: tests use the database {named.name} on {URL.host}:{URL.port} itself, "
-        f"since role {named.name} may not create databases",
-        "schema or seed built in this run, and never committed",
-        "POST /lost/{name} 200 wrote dancers and never committed it",
-    )
-    assert names_on_server(beginning="arena_registry") == registries
-
-
 FOUND = """
 async def test_rows_as_found(client, db_session):
     await client.post("/dancers/Bob")
@@ -149,10 +135,21 @@ async def test_after_them(client):
 """
 
 
-def test_what_needs_another_database_is_refused(named: Named) -> None:
-    """The next test has its rows."""
-    ran = named.test(REFUSED, "--arena-keep=failed")
-    ran.expect(1, passed=2, failed=1, errors=2)
+def test_an_empty_database_is_built_and_left_empty(named: Named) -> None:
+    """Requests, fixtures, levels, DDL and lost writes, in one transaction.
+
+    What needs another database is refused, and the next test has its rows.
+    """
+    registries = names_on_server(beginning="arena_registry")
+    ran = named.test(STORY + REFUSED, "--arena-keep=failed")
+    ran.expect(1, passed=7, failed=1, errors=2)
+    ran.says(
+        f"rollback: tests use the database {named.name} on {URL.host}:{URL.port} itself, "
+        f"since role {named.name} may not create databases",
+        "schema or seed built in this run, and never committed",
+        "POST /lost/{name} 200 wrote dancers and never committed it",
+    )
+    assert names_on_server(beginning="arena_registry") == registries
     ran.says("isolation='clone' is not available: rollback is the isolation of all tests")
     ran.says("test_that_fails: not kept: another database is needed beside")
 
@@ -192,11 +189,19 @@ def test_several_workers_are_refused(named: Named) -> None:
     ran.says("several workers of pytest-xdist cannot share", "pytest -n 0")
 
 
+HASTY = """
+from pytest_arena._postgresql import _named
+
+_named._LOCK_SECONDS = 0.1
+"""
+
+
 def test_two_runs_do_not_share_a_database(named: Named) -> None:
     """The second names the first."""
+    named = replace(named, example=named.example.with_files(hasty=HASTY))
     with closing(open_control(address(named.name))) as control:
         control.run(f"SELECT pg_advisory_lock({RUN_LOCK})")
-        ran = named.test(ONE).expect(1, failed=1)
+        ran = named.test(ONE, "-p", "hasty").expect(1, failed=1)
         ran.says("another run uses it", "wait until the other run has ended")
 
 

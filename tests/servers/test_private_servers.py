@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Servers:
-    """Private servers in a folder of one test."""
+    """Private servers in a folder of these tests."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -50,15 +50,21 @@ class Servers:
         until(lambda: not clusters.is_running(server.folder), "the server stops")
 
 
-@pytest.fixture
-def servers(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    """A folder for the servers of one test."""
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A folder for the server, whose first data take most of the time."""
     place = folder_in_memory()
-    monkeypatch.setenv("ARENA_CLUSTERS", str(place))
-    yield Servers(place)
+    yield place
     for path in place.glob("*/*/"):
         clusters.remove(clusters.folder_at(path))
     shutil.rmtree(place)
+
+
+@pytest.fixture
+def servers(clean_environment: None, place: Path, monkeypatch: pytest.MonkeyPatch) -> Servers:
+    """The server of these tests, as a run finds it."""
+    monkeypatch.setenv("ARENA_CLUSTERS", str(place))
+    return Servers(place)
 
 
 def create(server: PrivateServer, name: str) -> None:
@@ -155,8 +161,10 @@ def test_a_forked_child_ends_no_use_of_the_server(servers: Servers) -> None:
         assert clusters.answers(found.folder)
 
 
-def test_programs_that_fail_say_why(servers: Servers, tmp_path: Path) -> None:
+def test_programs_that_fail_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that creates data, or a folder of another user."""
+    servers = Servers(folder_in_memory())
+    monkeypatch.setenv("ARENA_CLUSTERS", str(servers.place))
     tmp_path.chmod(0o755)
     for name in ("initdb", "postgres"):
         (tmp_path / name).write_text("#!/bin/sh\necho 'no way' >&2; exit 1\n")
@@ -170,3 +178,4 @@ def test_programs_that_fail_say_why(servers: Servers, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="belongs to another user"):
         servers.find()
     parent.unlink()
+    shutil.rmtree(servers.place)

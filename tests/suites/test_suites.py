@@ -22,7 +22,7 @@ SETTINGS = {
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
     "changes": ("sqlite", "postgresql", "clone", "mysql"),
-    "isolated": ("sqlite", "postgresql", "clone", "mysql"),
+    "isolated": ("sqlite", "postgresql", "clone test_endings.py test_rows.py", "mysql"),
     "late": ("sqlite", "postgresql", "mysql test_left.py test_leaks.py"),
     "lifespan": ("postgresql", "sqlite -oarena_lifespan=session"),
     "lost": ("sqlite", "postgresql"),

@@ -89,6 +89,50 @@ def test_unused_templates_are_collected_at_the_next_build(cached: Project) -> No
     assert new.exists()
 
 
+@pytest.mark.parametrize("schema", ["models:metadata", "all.sql"])
+def test_a_schema_is_built_again_if_its_ddl_or_script_changes(
+    project: Project, schema: str
+) -> None:
+    """A version that was built before is found again."""
+    project.schema, project.seed = schema, ""
+
+    def template(column: str) -> Path:
+        script = f"create table dancers (id integer primary key, {column} text)"
+        (project.root / "all.sql").write_text(script)
+        project.write(models=MODELS.replace('"name"', f'"{column}"'))
+        return project.ensure()
+
+    one = template("city")
+    two = template("town")
+    for column, file in {"city": one, "town": two}.items():
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute(f"select {column} from dancers")
+    assert template("city") == one != two
+
+
+def test_a_function_with_arena_files_runs_if_their_bytes_change(cached: Project) -> None:
+    """A changed file, a new one in a folder below, and the function's own file."""
+    declared = CREATE.replace("arena_files = []", 'arena_files = ["tables"]')
+    (cached.root / "tables/more").mkdir(parents=True)
+    (cached.root / "tables/dancers.sql").touch()
+    cached.write(models=declared)
+    cached.ensure()
+    (cached.root / "tables/__pycache__").mkdir()
+    (cached.root / "tables/__pycache__/more.pyc").touch()
+    (cached.root / "other.sql").write_text("not declared")
+    cached.ensure()
+    assert cached.builds() == 1
+    (cached.root / "tables/dancers.sql").write_text("changed")
+    cached.ensure()
+    assert cached.builds() == 2
+    (cached.root / "tables/more/crews.sql").touch()
+    cached.ensure()
+    assert cached.builds() == 3
+    cached.write(models=f"{declared}\n# changed\n")
+    cached.ensure()
+    assert cached.builds() == 4
+
+
 def _end(process: subprocess.Popen[str]) -> str:
     output, _ = process.communicate(timeout=60)
     return output.strip()

@@ -6,11 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.example import Example
 
 COUNT = "with open('builds.log', 'a') as log:\n        log.write('{}')"
@@ -50,29 +46,6 @@ def _with_schema(example: Example, value: str) -> Example:
     return project.with_files(test_names=TEST)
 
 
-def _by_base(example: Example, column: str) -> Example:
-    name = "    name: Mapped[str] = mapped_column(unique=True)\n"
-    model = f"{name}    {column}: Mapped[str | None]\n"
-    return _with_schema(example, "app:Base").change("app.py", name, model)
-
-
-def _by_script(example: Example, column: str) -> Example:
-    script = f"{DANCERS};\nalter table dancers add column {column} text;\n"
-    return _with_schema(example, "all.sql").with_paths({"all.sql": script})
-
-
-@pytest.mark.parametrize("project", [_by_base, _by_script])
-def test_a_schema_is_built_again_if_its_ddl_or_script_changes(
-    example: Example, project: Callable[[Example, str], Example]
-) -> None:
-    """A version that was built before is found again."""
-    one = project(example, "city")
-    two = project(example, "town")
-    one.run().expect(passed=1).says(BUILT, "kept for the next run")
-    two.run().expect(passed=1).says(BUILT)
-    one.run().expect(passed=1).says(CACHED)
-
-
 def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) -> None:
     """Two workers of a run share its rows."""
     project = example.with_files(seed=SEED, test_names=TEST, test_more=TEST)
@@ -95,24 +68,6 @@ def test_a_function_runs_in_each_run(example: Example) -> None:
     for _ in range(2):
         project.run().expect(passed=1).says(BUILT).never_says("kept for")
     assert _builds(project) == "ff"
-
-
-def test_a_function_with_arena_files_runs_if_their_bytes_change(example: Example) -> None:
-    """A changed file, a new one in a folder below, and the function's own file."""
-    project = _by_function(example, '["tables"]')
-    project.run().expect(passed=1).says(BUILT, "kept for the next run")
-    compiled = {"tables/__pycache__/more.pyc": "", "other.sql": "not declared"}
-    project = project.with_paths(compiled)
-    project.run().expect(passed=1).says(CACHED)
-    changes = {
-        "tables/dancers.sql": f"{DANCERS} ",
-        "tables/more/crews.sql": "create table crews (id integer)",
-        "tables.py": project.files["tables.py"] + "\n# changed\n",
-    }
-    for number, change in enumerate(changes.items()):
-        project = project.with_paths(dict([change]))
-        project.run().expect(passed=1).says(BUILT)
-        assert _builds(project) == "f" * (number + 2)
 
 
 def test_a_file_of_arena_files_that_does_not_exist(example: Example) -> None:
