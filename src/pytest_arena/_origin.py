@@ -1,9 +1,9 @@
 """Finds the user's line, the request or the test that caused an event."""
 
 import gc
-import sys
-from asyncio import all_tasks, current_task
-from collections.abc import Iterable, Iterator
+import inspect
+from asyncio import current_task
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -20,11 +20,7 @@ import greenlet
 
 from pytest_arena._config._load import is_library
 from pytest_arena._ledger import Request
-from pytest_arena._process import (
-    AnyTask,
-    innermost_frames,
-    running_loop,
-)
+from pytest_arena._process import AnyTask, innermost_frames, running_loop
 from pytest_arena._values import CodeLine
 
 
@@ -98,7 +94,7 @@ def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
     With ``of_users``, yield only the frames of the user's code. This mode must be fast, because
     each checkout of a connection walks some twenty frames.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
+    frame = inspect.currentframe()
     current: Any = greenlet.getcurrent()
     # The innermost frame of each stack that is still to walk. The next stack is the last item.
     waiting: list[FrameType | None] = []
@@ -157,33 +153,14 @@ _modules = _Modules()
 def _frames_behind_step() -> list[FrameType]:
     """Return the frames that wait for the present step of the loop, the innermost last.
 
-    They are of the task that awaits the present task through ``asyncio.shield``: SQLAlchemy closes
-    the session of an ``async with`` in such a task. In the loop of connections they are of the task
-    that has called the loop.
+    In the loop of connections they are of the task that has called the loop. SQLAlchemy also closes
+    the session of an ``async with`` in a task of its own.
     """
     loop = running_loop()
-    if loop is None:
-        return []
     caller = CALLER.get()
-    if caller is not None and caller.get_loop() is not loop:
-        return [*_awaited(caller.get_coro())]
-    return _frames_behind_shield(current_task(loop), all_tasks(loop))
-
-
-def _frames_behind_shield(inner: object, tasks: Iterable[AnyTask]) -> list[FrameType]:
-    """Return the frames that wait for a task through ``asyncio.shield``, the innermost last.
-
-    ``shield`` puts a future between two tasks. Only its callback refers to the inner task.
-    """
-    frames_of_waiters: list[FrameType] = []
-    for task in tasks:
-        waiter = getattr(task, "_fut_waiter", None)
-        for callback, *_ in getattr(waiter, "_callbacks", None) or ():
-            cells = getattr(callback, "__closure__", None) or ()
-            if any(cell.cell_contents is inner for cell in cells):
-                frames_of_waiters += _awaited(task.get_coro())
-                break
-    return frames_of_waiters
+    if loop is None or caller is None or caller is current_task(loop):
+        return []
+    return [*_awaited(caller.get_coro())]
 
 
 def _awaited(awaitable: object) -> Iterator[FrameType]:

@@ -136,16 +136,15 @@ def _is_set_up(config: pytest.Config) -> bool:
     for name, value in vars(config.known_args_namespace).items():
         if name.startswith("arena_"):
             values.append(value)
-    is_named = any(name.startswith("arena_") for name in _names_in_file(config))
-    return is_named or any(values)
+    return any(values) or bool(_names_in_file(config))
 
 
-def _names_in_file(config: pytest.Config) -> Any:
-    """Return the names of the options in pytest's configuration file."""
-    # pytest 9 made them private. Without them, pytest-arena cannot refuse a wrong name, and pytest
-    # only warns.
-    attributes = vars(config)
-    return attributes.get("_inicfg") or attributes.get("inicfg") or ()
+def _names_in_file(config: pytest.Config) -> list[str]:
+    """Return the names of our options in pytest's configuration file, also wrong names."""
+    if config.inipath is None:
+        return []
+    text = config.inipath.read_text(encoding="utf-8")
+    return re.findall(r"(?m)^[ \t]*(arena_\w+)[ \t]*[=:]", text)
 
 
 class Waiting:

@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import sqlalchemy
 
 from tests import forks
 
@@ -23,13 +22,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 if sys.argv[1] == "unbound":
-    from sqlalchemy import event
-    from sqlalchemy.pool import Pool
     from pytest_arena._gate import _engines
 
     _engines.unbind_pools()
-    event.listen(Pool, "connect", lambda connection, _: _engines.unbind_locks(connection))
-    event.listen(Pool, "checkout", lambda connection, *_: _engines.unbind_locks(connection))
 
 engine = create_async_engine(
     "sqlite+aiosqlite:///loops.db", pool_size=1, max_overflow=0, pool_timeout=2
@@ -62,24 +57,7 @@ ended = asyncio.new_event_loop()
 held, waiter = ended.run_until_complete(wait())
 asyncio.run(give_back(held))
 """,
-    "a statement that waits in a connection": """
-async def both():
-    async with engine.connect() as connection:
-        raw = (await connection.get_raw_connection()).dbapi_connection
-        lock = raw._execute_mutex
-        await lock.acquire()
-        waiter = asyncio.ensure_future(lock.acquire())
-        await asyncio.sleep(0.01)
-        lock.release()
-        await waiter
-        lock.release()
-
-asyncio.run(both())
-asyncio.run(both())
-""",
 }
-if sqlalchemy.__version__ < "2.1":  # a connection of aiosqlite has no lock
-    ATTACKS.popitem()
 
 
 def ran(attack: str, kind: str, folder: Path) -> tuple[int, str]:
@@ -90,7 +68,7 @@ def ran(attack: str, kind: str, folder: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_engine_works_in_each_loop(attack: str, tmp_path: Path) -> None:
-    """A queue and a lock forget a loop that does not run any more."""
+    """A queue forgets a loop that does not run any more."""
     status, output = ran(attack, "unbound", tmp_path)
     assert status == 0, output
 

@@ -120,8 +120,6 @@ class FreshSession(Session):
         if isinstance(state.statement, Insert | Update | Delete | TextClause):
             self.wrote = True
         is_flushed_before = state.execution_options.get("autoflush", True)
-        if state.is_select:
-            is_flushed_before = getattr(state.load_options, "_autoflush", True)
         if not self._may_overwrite(is_flushed_before=is_flushed_before):
             return None
         state.update_execution_options(populate_existing=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
-import sys
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -290,11 +290,11 @@ def _call_in_thread(call: Callable[[], _Answer]) -> _Answer:
 
 
 def _is_importing() -> bool:
-    frame = sys._getframe()  # noqa: SLF001 - the documented way to a caller's frame
-    while frame.f_back is not None:
-        frame = frame.f_back
+    frame = inspect.currentframe()
+    while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
+        frame = frame.f_back
     return False
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from _thread import start_new_thread
+from copy import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -259,38 +260,38 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
 
 # Engines that are used in several event loops, one after the other.
 #
-# A lock or a queue of asyncio binds to the first loop in which a task waits for it. When that loop
-# does not run any more, pytest-arena lets the lock forget it.
+# A queue of asyncio binds to the first loop in which a task waits for it.
 
 
 def unbind_pools() -> None:
-    """Unbind the queues of async pools, and the locks of their engines' first connections."""
+    """Renew the queues of async pools, and the locks of their engines' first connections."""
     queue: Any = AsyncAdaptedQueue
-    queue.get = _unbinding(AsyncAdaptedQueue.get)
-    queue.put_nowait = _unbinding(AsyncAdaptedQueue.put_nowait)
+    queue.get = _renewing(AsyncAdaptedQueue.get)
+    queue.put_nowait = _renewing(AsyncAdaptedQueue.put_nowait)
     lock: Any = AsyncAdaptedLock
     lock.mutex = property(_first_connect_mutex)
 
 
-def unbind(*primitives: Any) -> None:
-    """Let queues and locks forget their loop, and the waiters in it, if the loop does not run."""
-    for primitive in primitives:
-        loop = getattr(primitive, "_loop", None)
-        if loop is None or loop.is_running():
-            continue
-        primitive._loop = None  # noqa: SLF001 - no public name
-        for name in ("_getters", "_putters", "_waiters"):
-            waiters = getattr(primitive, name, None)
-            if waiters:
-                waiters.clear()
-
-
-def _unbinding(method: Callable[..., Any]) -> Callable[..., Any]:
+def _renewing(method: Callable[..., Any]) -> Callable[..., Any]:
     def called(queue: Any, *args: Any, **kwargs: Any) -> Any:
-        unbind(queue._queue)  # noqa: SLF001 - no public name
+        loop = running_loop()
+        before = getattr(queue, "arena_loop", None)
+        if loop is not before and not (before and before.is_running()):
+            queue.arena_loop = loop
+            _renew(queue)
         return method(queue, *args, **kwargs)
 
     return called
+
+
+def _renew(queue: Any) -> None:
+    """Move the connections of a pool to a queue that no loop has used."""
+    new: Any = AsyncAdaptedQueue(queue.maxsize, use_lifo=queue.use_lifo)
+    new.empty()  # creates the queue of asyncio
+    old = copy(queue)
+    vars(queue).update(vars(new))
+    while not old.empty():
+        queue.put_nowait(old.get_nowait())
 
 
 def _first_connect_mutex(lock: AsyncAdaptedLock) -> asyncio.Lock:
@@ -298,13 +299,6 @@ def _first_connect_mutex(lock: AsyncAdaptedLock) -> asyncio.Lock:
     mutexes = vars(lock).setdefault("_arena_mutexes", weakref.WeakKeyDictionary())
     mutex: asyncio.Lock = mutexes.setdefault(running_loop(), asyncio.Lock())
     return mutex
-
-
-def unbind_locks(dbapi_connection: object) -> None:
-    """Unbind the lock around a connection's statements, and that of psycopg's connection."""
-    driver_connection = getattr(dbapi_connection, "driver_connection", None)
-    lock = getattr(driver_connection, "lock", None)
-    unbind(getattr(dbapi_connection, "_execute_mutex", None), lock)
 
 
 def instrument_loops(dialect: Dialect) -> None:

@@ -26,7 +26,6 @@ from pytest_arena._gate._engines import (
     describe,
     instrument_loops,
     known_engines,
-    unbind_locks,
     unbind_pools,
     watch_engines,
 )
@@ -168,7 +167,6 @@ class Gate:
 
     def checkout(self, dbapi_connection: object, entry: Any, _proxied: object) -> None:
         """Check a connection that a pool hands out."""
-        unbind_locks(dbapi_connection)
         pooled = PooledConnection.find(entry)
         if pooled is None:  # opened before pytest-arena was installed
             pooled = self._add_unknown(dbapi_connection, entry)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+from asyncio import current_task
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from pytest_arena._config._supported import kind_of_error
@@ -31,6 +32,7 @@ from pytest_arena._gate._connections import (
     unflushed_words,
 )
 from pytest_arena._origin import (
+    CALLER,
     REQUEST,
     is_of_tests,
     logical_stack,
@@ -44,7 +46,6 @@ from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from sqlalchemy.engine import Connection, ExceptionContext
 
@@ -302,7 +303,7 @@ def _failure_words(error: BaseException) -> str:
 
 def _is_called_by_rollback() -> bool:
     """Return whether a function ``rollback`` of SQLAlchemy led here, with no other code between."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a frame
+    frame = inspect.currentframe()
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         if module.startswith("sqlalchemy."):
@@ -333,8 +334,8 @@ def error_on_its_way() -> BaseException | None:
 
 
 def _watch_async_ends() -> None:
-    for kind in (AsyncSession, AsyncConnection):
-        for name in ("close", "__aexit__"):
+    for kind in (AsyncSession, AsyncConnection, type(async_sessionmaker().begin())):
+        for name in vars(kind).keys() & {"close", "__aexit__"}:
             setattr(kind, name, _noting_error(getattr(kind, name)))
 
 
@@ -344,9 +345,11 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
         # `__aexit__` has the error of its block.
         raised = args[1] if args else sys.exception() or _leaving.get()
         token = _leaving.set(raised)
+        caller_token = CALLER.set(current_task() if args else CALLER.get())
         try:
             return await end(self, *args)
         finally:
+            CALLER.reset(caller_token)
             _leaving.reset(token)
 
     return noted

@@ -149,7 +149,6 @@ class Rollback:
         self._mutex: Any = None  # held while the real connection is used
         self._levels = [_Level()]
         self._writer: SharedTransaction | None = None
-        self._has_ddl = False
         self._has_connect_settings = False
         self._lost = ""  # why the shared transaction has ended
         _databases[address.server, address.database] = self
@@ -244,8 +243,6 @@ class Rollback:
             if facade.autocommit:
                 self.roll_back(facade)
             raise
-        if statement.reach is Reach.SCHEMA:
-            self._has_ddl = True
         if facade.autocommit:
             self.commit(facade)
         return answer
@@ -387,11 +384,6 @@ class Rollback:
             self._restore_sequences(level)
             if number == 1 and not self._levels[0].is_written:
                 self.real.rollback()  # the next test has another time of the transaction
-        if self._has_ddl:
-            self._has_ddl = False
-            for dialect in self._dialects:
-                # The statements that asyncpg has prepared return columns of the earlier schema.
-                getattr(dialect, "_invalidate_schema_cache", nothing)()
         if self._has_connect_settings:
             # The facades of this level have lost the settings of their `connect` listeners.
             self._has_connect_settings = False

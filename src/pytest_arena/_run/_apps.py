@@ -133,11 +133,8 @@ class Apps:
         """
         if test.app_runs or self._is_in_fixture or not request:
             return
-        try:
+        with suppress(ConfigError, LookupError):
             self.use(request.getfixturevalue("arena_app"), test)
-        except (ConfigError, LookupError):
-            # pytest would keep the fixture that a failed override has requested.
-            getattr(request, "_fixture_defs", {}).pop("arena_app", None)
 
     @contextmanager
     def in_fixture(self) -> Iterator[None]:

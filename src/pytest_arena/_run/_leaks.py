@@ -179,15 +179,10 @@ def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
         )
 
 
-# The functions of tasks that libraries start and that may outlive a request. SQLAlchemy closes a
-# cancelled connection of aiosqlite in such a task. anyio's pytest plugin has a task that waits for
-# the test or the fixture. The first stream of sse-starlette begins a task that waits until the
-# server shuts down.
-_NOT_OF_USERS = {
-    "_terminate_graceful_close",
-    "_call_in_runner_task",
-    "_shutdown_watcher",
-}
+# The functions of tasks that libraries start and that may outlive a request. anyio's pytest plugin
+# has a task that waits for the test or the fixture. The first stream of sse-starlette begins a task
+# that waits until the server shuts down.
+_NOT_OF_USERS = {"_call_in_runner_task", "_shutdown_watcher"}
 
 
 def is_users_task(task: AnyTask) -> bool:

@@ -9,9 +9,10 @@ from contextlib import suppress
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import inspect
 from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm import InstanceState, Mapper
 
 from pytest_arena._changes import without_values
 from pytest_arena._config._load import blame, is_library
@@ -237,9 +238,9 @@ def _values_in(
 
 
 def _state_of(value: object) -> State | None:
-    # Read `__dict__`, because reading an attribute may load rows.
-    state = getattr(value, "__dict__", {}).get("_sa_instance_state")
-    return state if isinstance(state, InstanceState) else None
+    # Ask the type first, because an attribute of another object may do anything.
+    is_mapped = isinstance(inspect(type(value), raiseerr=False), Mapper)
+    return inspect(value, raiseerr=False) if is_mapped else None
 
 
 def _shown_row(state: State) -> str:
@@ -310,15 +311,12 @@ asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope
 
 def _bound_to_another_loop(error: RuntimeError) -> str:
     """Explain an error of a lock, an event or a queue that another event loop has used."""
-    primitive = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name == "_get_loop":
-            primitive = frame.f_locals.get("self")
+    primitive = re.match(r"<(?:\w+\.)*(\w+)", str(error))
     if primitive is None:
         return ""
     line = blame(error)
     where = line.short if line is not None else "a library"
-    return _BOUND_TO_LOOP.format(type(primitive).__name__, where)
+    return _BOUND_TO_LOOP.format(primitive[1], where)
 
 
 def _empty_pool(held: Iterable[CodeLine | None]) -> str:

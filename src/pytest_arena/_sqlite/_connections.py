@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import _sqlite3
+import inspect
 import os
 import re
 import sqlite3
 import sqlite3.dbapi2
-import sys
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -252,8 +252,10 @@ def watch_connections(core: CurrentCore) -> None:
         if len(args) <= _BEFORE_FACTORY:
             kwargs.setdefault("factory", WeakConnection)
         connection = connect(*args, **kwargs)
-        frame = sys._getframe(1)  # noqa: SLF001 - the documented way to a caller's frame
-        is_of_coverage = str(frame.f_globals.get("__name__")).startswith("coverage.")
+        frame: Any = inspect.currentframe()
+        is_of_coverage = str(frame.f_back.f_globals.get("__name__")).startswith(
+            "coverage."
+        )
         # Coverage attaches its own files.
         if isinstance(connection, sqlite3.Connection) and not is_of_coverage:
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)

@@ -55,6 +55,8 @@ class Sabotage:
         self.why_not = ""
         """Why this run repeats no test, "" if it does."""
         self._config = config
+        # pytest registers the module of its runner by this name.
+        self._runner: Any = config.pluginmanager.get_plugin("runner")
         self._recorder = recorder
         self._tries = tries
         self._with_subtests: set[str] = set()
@@ -191,7 +193,7 @@ class Sabotage:
             _without_rerun_plugins(item),
         ):
             # Tear down the fixtures that the previous test has left, as pytest's runner does.
-            item.session._setupstate.teardown_exact(item)  # noqa: SLF001 - no public name
+            self._runner.pytest_runtest_teardown(item, item)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         self._failures += [str(error).partition("\n")[0] for error in recorder.errors]
 
@@ -202,11 +204,9 @@ class Sabotage:
         """Run a test without reports, before a plugin can rerun a failed test."""
         if not self._recorder.is_repeating:
             return None
-        # pytest registers the module of its runner by this name.
-        runner: Any = self._config.pluginmanager.get_plugin("runner")
         # Warnings are not shown. Filters that turn them into errors stay.
         with warnings.catch_warnings(record=True):
-            runner.runtestprotocol(item, log=False, nextitem=nextitem)
+            self._runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
 
     def line(self) -> str:
