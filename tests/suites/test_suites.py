@@ -21,7 +21,7 @@ SETTINGS = {
     "visibility_flask": ("mysql",),
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
-    "changes": ("sqlite", "postgresql", "clone", "mysql"),
+    "changes": ("sqlite", "postgresql", "clone test_changes.py", "mysql test_changes.py"),
     "isolated": ("sqlite", "postgresql", "clone test_endings.py test_rows.py", "mysql"),
     "late": ("sqlite", "postgresql", "mysql test_left.py test_leaks.py"),
     "lifespan": ("postgresql", "sqlite -oarena_lifespan=session"),

@@ -88,14 +88,14 @@ def test_a_fork_is_the_first_to_connect(test_client):
 
 
 @by_variable
-@turns
-def test_a_command_is_the_first_to_connect(turn):
-    done = subprocess.run([sys.executable, "sells.py"], capture_output=True, text=True, check=True)
-    assert done.stdout == "['chair', 'lamp']\n"
+def test_a_command_is_the_first_to_connect():
+    sold = subprocess.check_output([sys.executable, "sells.py"], text=True)
+    assert sold == "['chair', 'lamp']\n"
 
 
 def test_a_command_with_the_tests_url(arena, test_client):
-    subprocess.run([sys.executable, "sells.py", arena.url], check=True)
+    sold = subprocess.check_output([sys.executable, "sells.py", arena.url], text=True)
+    assert sold == "['chair', 'lamp']\n"
     assert test_client.post("/orders/chair").status_code == 404
 
 
