@@ -30,7 +30,7 @@ def user_line() -> CodeLine | None:
     In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that waits
     for the greenlet. The search takes some microseconds.
     """
-    return line_of(next(logical_stack(of_users=True), None))
+    return line_of(user_frame())
 
 
 @cache
@@ -87,12 +87,11 @@ def line_of(frame: FrameType | None) -> CodeLine | None:
     return CodeLine(frame.f_code.co_filename, frame.f_lineno)
 
 
-def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
-    """Yield the frames of the logical call stack, innermost first.
+def user_frame() -> FrameType | None:
+    """Return the innermost frame of the user's code on the logical call stack, or None.
 
-    At the end of the stack of a greenlet or a task, continue with the frames that wait for it.
-    With ``of_users``, yield only the frames of the user's code. This mode must be fast, because
-    each checkout of a connection walks some twenty frames.
+    At the end of the stack of a greenlet or a task, continue with the frames that wait for it. This
+    must be fast, because each checkout of a connection walks some twenty frames.
     """
     frame = inspect.currentframe()
     current: Any = greenlet.getcurrent()
@@ -110,11 +109,11 @@ def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
         module = frame.f_globals
         file = module["__file__"] if "__file__" in module else None  # noqa: SIM401 - see above
         is_of_library, has_stack_switches = _modules[file or "<"]
-        if of_users and is_of_library and not has_stack_switches:
+        if is_of_library and not has_stack_switches:
             frame = frame.f_back
             continue
-        if not of_users or not (is_of_library or is_library(frame.f_code.co_filename)):
-            yield frame
+        if not (is_of_library or is_library(frame.f_code.co_filename)):
+            return frame
         outer = frame.f_back
         if has_stack_switches and frame.f_code.co_name == "greenlet_spawn":
             # The greenlet that it runs waits for a coroutine.
@@ -125,6 +124,7 @@ def logical_stack(*, of_users: bool = False) -> Iterator[FrameType]:
             waiting += [outer, *_frames_behind_step()]
             outer = None
         frame = outer
+    return None
 
 
 # The files of SQLAlchemy's `greenlet_spawn` and of `_run`, a step of asyncio's loop. At frames of

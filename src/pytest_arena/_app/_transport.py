@@ -61,7 +61,7 @@ class Transport:
             await hooks.aprepare_request()
         scope = self._scope(request)
         call = self.call_class(self._run, scope, request.stream, raises=self._raises)
-        await call.begin()
+        await call.in_loop(call.begin())
         headers = call.opening.get("headers", ())
         return self.library.Response(
             call.opening["status"], headers=headers, stream=call
@@ -112,13 +112,9 @@ class AppCall:
         self._space = Semaphore()
         self._dropped = 0
 
-    def begin(self) -> Awaitable[None]:
-        """Call the app, and wait until it answers. Raise its error."""
-        return self._in_loop(self._begin())
-
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the parts of the body. Raise the app's error at the end."""
-        while (part := await self._in_loop(self._next())) is not None:
+        while (part := await self.in_loop(self._next())) is not None:
             if part:
                 yield part
 
@@ -126,15 +122,16 @@ class AppCall:
         """Send a disconnect to the app, and cancel it if it does not end. Raise its error."""
         if not self._is_closing:
             self._is_closing = True
-            await self._in_loop(self._close(is_quiet=sys.exception() is not None))
+            await self.in_loop(self._close(is_quiet=sys.exception() is not None))
 
-    def _in_loop(self, step: Coroutine[Any, Any, _Result]) -> Awaitable[_Result]:
+    def in_loop(self, step: Coroutine[Any, Any, _Result]) -> Awaitable[_Result]:
         """Return an awaitable that runs a coroutine in the loop of the app."""
         if self._loop is None:
             return step
         return wrap_future(run_coroutine_threadsafe(step, self._loop))
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
+        """Call the app, and wait until it answers. Raise its error."""
         answer = self._run.observed(self._scope, self._receive, self._send)
         self._task = create_task(answer)
         self._task.add_done_callback(self._note_end)

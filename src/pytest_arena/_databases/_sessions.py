@@ -192,15 +192,10 @@ class Sessions:
     starter: Starter | None = None
     # Errors of commits before requests.
     failures: list[Exception] = field(default_factory=list)
-    _sessions: list[FreshSession] = field(default_factory=list)
+    opened: list[FreshSession] = field(default_factory=list)
     # Locks: requests of several tasks or threads commit one after the other.
     _async_lock: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.RLock = field(default_factory=threading.RLock)
-
-    @property
-    def is_used(self) -> bool:
-        """Whether a session was opened."""
-        return bool(self._sessions)
 
     def open(self, engine: Engine | AsyncEngine) -> FreshSession | AsyncSession:
         """Open a session. An async one needs no loop before it is used."""
@@ -216,7 +211,7 @@ class Sessions:
         else:
             session = fresh = fresh_class(engine)
         fresh.sessions = self
-        self._sessions.append(fresh)
+        self.opened.append(fresh)
         return session
 
     def start_app(self) -> None:
@@ -262,7 +257,7 @@ class Sessions:
 
     def refuse_pending(self, line: CodeLine | None = None) -> None:
         """Raise an error if an async session has pending work. ``line`` sends the request."""
-        for session in self._sessions:
+        for session in self.opened:
             if session.is_async and session.has_pending_work:
                 raise PendingWorkError(
                     "a sync call in an async test, while db_session has uncommitted work",
@@ -282,7 +277,7 @@ class Sessions:
     def _to_be_committed(self, *, is_async: bool) -> list[FreshSession]:
         """Return the sessions to commit before a request, first those with locks."""
         chosen = []
-        for session in self._sessions:
+        for session in self.opened:
             has_work = session.in_transaction() or session.has_pending_work
             if session.is_async == is_async and has_work:
                 chosen.append(session)
@@ -308,7 +303,7 @@ class Sessions:
     def pending(self) -> int:
         """Return the number of instances that the next commit before a request writes."""
         pending: list[object] = []
-        for session in self._sessions:
+        for session in self.opened:
             pending += [*session.new, *session.dirty, *session.deleted]
         return len(pending)
 
@@ -317,7 +312,7 @@ class Sessions:
 
         They keep their persistent instances, because a fixture's tear-down may refresh one.
         """
-        for session in self._sessions:
+        for session in self.opened:
             if session.is_async:
                 instances = [*session.identity_map.values()]
                 await greenlet_spawn(_close, session)
@@ -327,7 +322,7 @@ class Sessions:
         """Close all sessions after the end of the loops. This rolls uncommitted changes back."""
         if self.has_async_work:
             run_in_new_loop(self.aclose())
-        for session in self._sessions:
+        for session in self.opened:
             _close(session)
 
 

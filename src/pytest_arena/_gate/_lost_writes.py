@@ -35,8 +35,8 @@ from pytest_arena._origin import (
     CALLER,
     REQUEST,
     is_of_tests,
-    logical_stack,
     request_here,
+    user_frame,
     user_line,
 )
 from pytest_arena._owner import OWNER, owner_here
@@ -60,7 +60,7 @@ _NO_LINE = "a line that cannot be seen"
 
 def _is_closed_by_app() -> bool:
     """Return whether a function of the app closes. A generator lends its session to a test."""
-    frame = next(logical_stack(of_users=True), None)
+    frame = user_frame()
     if frame is None:
         return False
     code = frame.f_code
@@ -381,13 +381,14 @@ def watch_sessions(before_close: Callable[[Session], None]) -> None:
 
 
 def _note_begun(session: Session, transaction: Any) -> None:
+    if transaction.parent is not None:
+        return
     BEGUN.add(session)
     record = record_of(session)
     owner = OWNER.get()
     is_wide = owner is not None and owner.is_idle and owner.is_wide
     record.is_used_by_wide_fixture = is_wide
-    if transaction.parent is None:
-        record.begun_by = _unanswered()
+    record.begun_by = _unanswered()
 
 
 def _note_connected(session: Session, _: object, connection: Connection) -> None:

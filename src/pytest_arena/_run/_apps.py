@@ -179,7 +179,7 @@ class Apps:
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""
         test = self._current.on_top()
-        if test and test.sessions.is_used:
+        if test and test.sessions.opened:
             test.sessions.commit_sync_sessions()
 
     def live_server(self, port: int = 0, control: ASGIApp | None = None) -> LiveServer:

@@ -245,7 +245,7 @@ class Levels:
             steps.append(app_run.close_lifespan_of_test)
         for app_run in test.app_runs:
             steps.append(app_run.close)
-        if test.sessions.is_used:
+        if test.sessions.opened:
             steps.append(test.sessions.close)
         steps += [
             partial(self._cancel_tasks, test),

@@ -173,7 +173,7 @@ class RunningTest(TestOwner):
         Raises:
             ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
         """
-        if running_loop() is None and (self.app_runs or self.sessions.is_used):
+        if running_loop() is None and (self.app_runs or self.sessions.opened):
             raise no_asyncio()
         self.tasks.record_loop()
         self.loop = running_loop()
@@ -214,7 +214,7 @@ class RunningTest(TestOwner):
 
     async def aclose(self) -> None:
         """Close the sessions and shut down the apps, which need the loop."""
-        if self.sessions.is_used:
+        if self.sessions.opened:
             await self.sessions.aclose()
         for app_run in self.app_runs:
             await app_run.aclose()
@@ -223,12 +223,12 @@ class RunningTest(TestOwner):
 
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client."""
-        if self.sessions.is_used:
+        if self.sessions.opened:
             await self.sessions.acommit()
 
     def prepare_request(self) -> None:
         """Commit pending work before a request of a sync client."""
-        if self.sessions.is_used:
+        if self.sessions.opened:
             self.sessions.commit()
 
     async def acommit_for_others(self) -> None:
@@ -243,7 +243,7 @@ class RunningTest(TestOwner):
         if threading.get_ident() == self.thread:
             await self.aprepare_request()
             return
-        if not self.sessions.is_used:
+        if not self.sessions.opened:
             return
         # The client has called the app in this process, and waits.
         if OWNER.get() is not None:
