@@ -66,7 +66,7 @@ class Databases:
             config, ledger, self.known, connections, levels=self.levels
         )
         self.process = os.getpid()  # the process that runs tests
-        self.finished = False
+        self.finished = False  # every connection is refused from then on
 
     # For the gate and the products.
 
@@ -259,14 +259,6 @@ class Databases:
         self._connections.may_be_used(key)
 
     # For the run.
-
-    def finish(self) -> None:
-        """Refuse every connection from now on."""
-        self.finished = True
-
-    def begin_test(self) -> None:
-        """Begin a test in this process, which may be a fork."""
-        self.process = os.getpid()
 
     def drop_with_level(self, database: Database, level: Level) -> bool:
         """Drop a database in memory with the level in which its engines were created.

@@ -308,10 +308,6 @@ class Registry:
         """Whether any database was used since `forget_uses`."""
         return any(usage.was_used for usage in [*self._usages.values()])
 
-    def was_used(self, key: Key) -> bool:
-        """Return whether a database was used since `forget_uses`."""
-        return key in self._usages and self._usages[key].was_used
-
     @property
     def is_quiet(self) -> bool:
         """Whether no connection is in use, and none can be used without a checkout."""

@@ -105,7 +105,7 @@ class ArenaRun:
 
     def begin_test(self, plan: Plan, request: Any = None) -> None:
         """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
-        self.databases.begin_test()
+        self.databases.process = os.getpid()  # it may be a fork
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.forget_uses()
@@ -279,7 +279,7 @@ class ArenaRun:
                 self.levels.leave(self.databases.levels[-1])
         for isolation in self.databases.provisioned().values():
             isolation.close()
-        self.databases.finish()
+        self.databases.finished = True
         products = self.databases.products.opened.values()
         left = [product.close() for product in products]
         return [line for line in left if line]
