@@ -382,7 +382,7 @@ def watch_sessions(before_close: Callable[[Session], None]) -> None:
 
 def _note_begun(session: Session, transaction: Any) -> None:
     if transaction.parent is not None:
-        return
+        return  # a savepoint or a flush
     BEGUN.add(session)
     record = record_of(session)
     owner = OWNER.get()
