@@ -1,4 +1,4 @@
-"""The statements of a script, and the file that a ``database`` argument names."""
+"""The file that a ``database`` argument names."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_arena._sqlite._sql import requested, split_script
+from pytest_arena._sqlite._sql import requested
 
 HERE = str(Path("a.db").absolute())
-
-
-def test_a_script_is_split_where_its_statements_end() -> None:
-    """Together they are the script."""
-    trigger = "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; SELECT 2; END;"
-    statements = ["SELECT ';' -- ;\n;", trigger, " SELECT 3"]
-    assert list(split_script("".join(statements))) == statements
 
 
 @pytest.mark.parametrize(

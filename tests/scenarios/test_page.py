@@ -45,14 +45,13 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with its page, and the summary of a job on GitHub."""
+    """A project with its page."""
     example = battles(tmp_path_factory.mktemp("page"))
     place = example.write()
     run = example.run(
         "--scenarios=strict",
         "--scenarios-out=html:build/page.html",
         *TESTS,
-        env={"GITHUB_STEP_SUMMARY": str(place / "summary.md")},
     )
     run.says("scenarios written to build/page.html")
     return place
@@ -107,11 +106,3 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
         assert text in " ".join(proven.split())
     assert "The team has agreed to this gap until 2999-12-31: tried by hand" in page
     assert "Why: 2 Then steps, 1 check after the answer" in page
-
-
-def test_a_job_on_github_has_a_summary(folder: Path) -> None:
-    """P9. A table in Markdown."""
-    text = (folder / "summary.md").read_text(encoding="utf-8")
-    assert text.startswith("### Scenarios: 8 of 28 proven")
-    assert "| Proven | A pending battle is started |  |" in text
-    assert "| Test checks too little | It asserts nothing | 1 Then step, 0 checks" in text

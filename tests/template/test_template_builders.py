@@ -128,7 +128,7 @@ def test_a_schema_that_cannot_be_right_is_a_mistake_of_configuration(
         ("forms:broken_async", 'near "tabel": syntax error', "forms.py:16"),
         ("forms:leaves", "SystemExit: no configuration", "forms.py:28"),
         ("forms:nothing", "created no table", "models are not imported"),
-        ("bad.sql", 'near "SCHEME": syntax error', "bad.sql:3"),
+        ("bad.sql", 'near "SCHEME": syntax error', "bad.sql"),
         ("models:metadata", "can't render element of type INET", "models:metadata"),
     ],
 )

@@ -30,7 +30,7 @@ from pytest_arena._app._entry import explained, hooks_now, is_observed, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
-from pytest_arena.errors import LifespanError
+from pytest_arena.errors import ArenaError, LifespanError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -215,7 +215,7 @@ class Lifespan:
         self._is_up = False
         self._is_stopping = False
         self._message: str | None = None
-        self._failure: LifespanError | None = None
+        self._failure: ArenaError | None = None
         # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
         context = copy_context()
         context.run(REQUEST.set, request)
@@ -375,7 +375,9 @@ class Lifespan:
 
 def _lifespan_error(
     what: str, why: str, fix: str, error: BaseException | None, message: str | None
-) -> LifespanError:
+) -> ArenaError:
+    if isinstance(error, ArenaError):
+        return error  # it says what is wrong with the database
     reason, line, next_step = explained(error, message)
     failure = LifespanError(
         f"{what}: {reason}", why=why, cause=line, fix=next_step or fix

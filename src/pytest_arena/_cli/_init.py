@@ -89,6 +89,10 @@ def init(*, writes: bool) -> int:
         ini = folder / "pyproject.toml"
         if not ini.exists():
             ini = folder / "pytest.ini"
+    present = [name for name in settings if name.startswith("arena_")]
+    if present:
+        sys.stdout.write(f"nothing to write: {ini.name} has {present[0]}\n")
+        return 0
     options, text = _with_options(
         ini, _options(folder, modules, apps, models, settings)
     )
@@ -97,10 +101,7 @@ def init(*, writes: bool) -> int:
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
     lines += [f"note: {note}" for note in _notes(folder, modules, apps)]
-    present = [name for name in settings if name.startswith("arena_")]
-    if present:
-        lines.append(f"nothing to write: {ini.name} has {present[0]}")
-    elif writes:
+    if writes:
         ini.write_bytes(text.encode())
         test.parent.mkdir(exist_ok=True)
         if not test.exists():

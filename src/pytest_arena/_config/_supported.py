@@ -85,7 +85,7 @@ def kind_of_error(error: BaseException) -> str:
             kind = facts.sqlstates.get(str(state))
             if kind is not None:
                 return kind
-        return ""
+    # MySQL's drivers have HY000 for most errors.
     facts_of_error = facts_of_driver(original)
     if facts_of_error is None:
         return ""  # `str` of a user's error may fail

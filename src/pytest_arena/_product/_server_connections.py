@@ -137,7 +137,7 @@ def change_module(
 
 _FILL = (
     "delete the fixture that creates a test database, and name the source of its tables:\n"
-    "arena_schema =\n    <name of the database> = <module>:<Base>"
+    "arena_schema = <module>:<Base>"
 )
 _LEAVE_OUT = "send it by hand before the tests, and not while tests run"
 

@@ -13,7 +13,7 @@ from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
 from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena._values import counted
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import ConfigError, IsolationError
 from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
@@ -190,16 +190,41 @@ def _why_missing(part: ExpectedRows, rows: list[Change], number: int) -> str:
 
 
 @dataclass(slots=True, eq=False)
-class ExpectedChanges:
-    """A ``with`` or ``async with`` block, and the changes that the test expects of it."""
+class Block:
+    """A block of a test. Without ``with`` it checks nothing, so the end of the test asks for it."""
 
     run: Any  # an `ArenaRun`, which is no public type
+    is_entered: bool = field(default=False, init=False)
+    line: CodeLine | None = field(default_factory=user_line, init=False)
+
+    def __post_init__(self) -> None:
+        if self.run.current.test is not None:
+            self.run.current.test.blocks.append(self)
+
+
+def unentered(blocks: Iterable[Block]) -> Iterator[ConfigError]:
+    """Yield an error for each block that the test did not enter."""
+    for block in blocks:
+        if not block.is_entered:
+            yield ConfigError(
+                "this call has checked nothing",
+                why="its block was not entered",
+                cause=str(block.line),
+                fix="write `with` before it, or in an async test `async with`",
+            )
+
+
+@dataclass(slots=True, eq=False)
+class ExpectedChanges(Block):
+    """A ``with`` or ``async with`` block, and the changes that the test expects of it."""
+
     expected: Mapping[str, Expected]
     ignore: Collection[str]
     database: str
     _since: tuple[Database, object] = field(init=False)
 
     def __enter__(self) -> Self:
+        self.is_entered = True
         commit(self.run)
         return self._opened()
 
@@ -217,6 +242,7 @@ class ExpectedChanges:
         self._check(lines)
 
     async def __aenter__(self) -> Self:
+        self.is_entered = True
         await acommit(self.run)
         return self._opened()
 
@@ -294,14 +320,14 @@ def changes_between(database: Database, since: object, until: object) -> Changes
 
 
 @dataclass(slots=True, eq=False)
-class StatementLimit:
+class StatementLimit(Block):
     """A ``with`` block, and the number of statements that its requests may send."""
 
-    run: Any  # an `ArenaRun`, which is no public type
     count: int
     _before: int = 0  # the number of requests before the block
 
     def __enter__(self) -> Self:
+        self.is_entered = True
         self._before = len(self.run.ledger.requests)
         return self
 

@@ -336,8 +336,7 @@ connections of pytest-arena, and one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 _WIDER_LOOP = """\
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
-next: @pytest_asyncio.fixture(scope="session", loop_scope="session")
-and, for tests that use it: asyncio_default_test_loop_scope = session"""
+next: name its scope twice: @pytest_asyncio.fixture(scope="module", loop_scope="module")"""
 
 
 def _not_loaded(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from pytest_arena._gate._listeners import gate
 from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
+from pytest_arena._run._expect import unentered
 from pytest_arena._run._leaks import Tasks
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
@@ -144,7 +145,7 @@ class ArenaRun:
                 self.ledger.end(is_used=is_used, is_changed=test.is_changed)
                 test.forget()
             self.current.in_teardown = False
-        errors = [*test.errors] if test is not None else []
+        errors = [*test.errors, *unentered(test.blocks)] if test is not None else []
         if self.watcher is not None:
             return self.watcher.settled(errors)
         return errors

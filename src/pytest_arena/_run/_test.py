@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
+    from pytest_arena._run._expect import Block
     from pytest_arena._run._leaks import Tasks
     from pytest_arena._values import CodeLine, Plan
 
@@ -147,6 +148,7 @@ class RunningTest(TestOwner):
     under_way: int = 0  # the number of requests without an answer
     is_changed: bool = False  # whether it changed a database
     errors: list[Exception] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function
     settled: bool = False

@@ -176,7 +176,6 @@ def written_at(file: Path) -> float:
 
 # For templates of all runs, and of one run.
 _UNUSED_SECONDS = {False: 14 * 24 * 3600, True: 3600}
-_LEADING_COMMENTS = re.compile(r"^(?:\s|--.*\n)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +203,12 @@ class FileTarget:
 
     def run_script(self, script: str) -> None:
         """Run a script, whose ATTACH statements are guarded."""
-        start = 0
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
-            for statement in sql.split_script(script):
-                try:
-                    connection.execute(statement)
-                except Exception as error:
-                    shown = _LEADING_COMMENTS.sub("", statement)
-                    start += len(statement) - len(shown)
-                    line = 1 + script.count("\n", 0, start)
-                    text = f"{type(error).__name__}: {error}"
-                    raise ScriptError(text, line=line, fix="") from error
-                start += len(statement)
+            try:
+                connection.executescript(script)
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"
+                raise ScriptError(text, line=0, fix="") from error
 
     def has_tables(self) -> bool:
         """Return whether the build has created a table."""

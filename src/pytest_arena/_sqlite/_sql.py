@@ -1,7 +1,6 @@
 """pytest-arena's SQLite connections, and the settings of the app's connections."""
 
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -149,17 +148,6 @@ def finish_file(source: Path, target: Path) -> None:
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-
-
-def split_script(script: str) -> Iterator[str]:
-    """Split a script into its statements. SQLite finds their ends."""
-    statement = ""
-    for part in re.findall(r"[^;]*;|[^;]+", script):
-        statement += part
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-    yield statement
 
 
 def main_file(dbapi_connection: Any) -> str:

@@ -146,10 +146,6 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         lines.append(f"scenarios written to {os.path.relpath(path)}")
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown(results))
     return lines
 
 
@@ -315,19 +311,3 @@ def _results(rows: list[Judged]) -> Iterator[str]:
                 for word, text in evidence(attempt):
                     yield f"<li>{word.title()}: {escape(text)}</li>"
             yield "</ul></details>"
-
-
-def markdown(results: Results) -> str:
-    """Return a table of the scenarios, for the summary of a job on GitHub."""
-    lines = [f"### Scenarios: {results.totals()}", "", "| | scenario | |", "|-|-|-|"]
-    for judged in results.scenarios:
-        cells = [
-            WORDS[judged.status],
-            judged.scenario.label,
-            judged.reason or judged.gap,
-        ]
-        shown = (escape(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
-        lines.append(f"| {' | '.join(shown)} |")
-    if results.partial:
-        lines += ["", f"Only a part of the tests was run: {escape(results.partial)}"]
-    return "\n".join([*lines, "", ""])

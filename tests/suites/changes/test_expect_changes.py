@@ -120,3 +120,8 @@ def lamps(arena):
 async def test_in_a_wide_fixture(lamps, arena, client):
     async with arena.expect_changes(orders=deleted(1, id=1)):
         await client.delete("/orders/1")
+
+
+@pytest.mark.expect("A101", at="arena.max_statements(0)")
+def test_a_block_that_no_with_enters(arena):
+    arena.max_statements(0)
