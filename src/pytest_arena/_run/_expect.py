@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Change, Kind
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
-    from pytest_arena._run._run import ArenaRun
     from pytest_arena._values import CodeLine
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
@@ -277,21 +276,21 @@ class ExpectedChanges(Block):
         _note_assertion(self.run, "arena.expect_changes(…)")
 
 
-def commit(run: ArenaRun) -> None:
+def commit(run: Any) -> None:
     """Commit pending work, like before a request of a sync client."""
     test = run.current.on_top()
     if test is not None:
         test.sessions.commit()
 
 
-async def acommit(run: ArenaRun) -> None:
+async def acommit(run: Any) -> None:
     """Commit pending work, like before a request of an async client."""
     test = run.current.on_top()
     if test is not None:
         await test.sessions.acommit()
 
 
-def _note_assertion(run: ArenaRun, text: str) -> None:
+def _note_assertion(run: Any, text: str) -> None:
     """Note that an assertion of pytest-arena has passed, and its line in the test."""
     if run.watcher is not None:
         line = user_line()
