@@ -263,14 +263,17 @@ class LoopCursor:
     def _send(self, name: str, *args: Any) -> Any:
         return getattr(self._opened(), name)(*args)
 
+    def _run(self, name: str, *args: Any) -> Any:
+        return self._facade.call(self._send, name, *args)
+
     def execute(self, *args: Any) -> Any:
         """Execute a statement."""
-        self._facade.call(self._send, "execute", *args)
+        self._run("execute", *args)
         return self
 
     def executemany(self, *args: Any) -> Any:
         """Execute a statement for each of several parameters."""
-        return self._facade.call(self._send, "executemany", *args)
+        return self._run("executemany", *args)
 
     def _fetch(self, name: str, *args: Any) -> Any:
         fetch = getattr(self._real, name)
