@@ -196,7 +196,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("raising:app", "SECRET_KEY is not set", "raising.py:2", "python -c"),
         ("wrong:app", "SyntaxError", "wrong.py:1", "correct that line"),
         ("leaving:app", "no settings", "leaving.py:2", "correct that line"),
-        ("right:app", "has no attribute 'app'", "right.py", "right:application"),
+        ("right:app", "has no attribute 'app'", "right.py", "name the module"),
         ("nowhere:app", "No module named 'nowhere'", "pytest.ini", "pythonpath = "),
         ("right.application", "not of the form", "pytest.ini", "arena_app = "),
     ],

@@ -59,16 +59,11 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
-        fix = f"name the module that has {attribute}"
-        names = [name for name in vars(module) if not name.startswith("_")]
-        similar = difflib.get_close_matches(attribute, names, n=1, cutoff=0.3)
-        if similar:
-            fix = f"{option} = {module_name}:{similar[0]}"
         raise ConfigError(
             f"{option} = {path}: {error}",
             why="pytest-arena cannot use what the option names",
             cause=f"{module.__file__}; named by {source}",
-            fix=fix,
+            fix=f"name the module that has {attribute}",
         ) from None
 
 

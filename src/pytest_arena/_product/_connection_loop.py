@@ -264,6 +264,7 @@ class LoopCursor:
         return getattr(self._opened(), name)(*args)
 
     def _run(self, name: str, *args: Any) -> Any:
+        """Send a call. The cursor of ``rollback`` sends it in its own way."""
         return self._facade.call(self._send, name, *args)
 
     def execute(self, *args: Any) -> Any:
