@@ -483,14 +483,9 @@ def unflushed_by_tests() -> list[str]:
 
 def has_written_in_foreign_session(request: Request) -> bool:
     """Return whether a request has changed a session of the test and has not committed it."""
-    for session in sessions_in_use():
-        record = record_of(session)
-        if record.request is request:
-            continue
+    for record in map(record_of, sessions_in_use()):
+        is_foreign = record.request is not request
         uncommitted = record.uncommitted
-        if uncommitted is not None and uncommitted.request is request:
-            return True
-        # pytest-arena has committed `db_session` before the request.
-        if is_of_arena(session) and unflushed_words(session):
+        if is_foreign and uncommitted is not None and uncommitted.request is request:
             return True
     return False

@@ -68,7 +68,7 @@ _WRITES = (
 )
 _WRITE = re.compile(rf"(?i)\s*{_WRITES}")
 _INSIDE = re.compile(rf"(?i)(?<!FOR )(?<!KEY )\b{_WRITES}")
-# What follows the table if the statement writes no other one.
+# The text after the table, if the statement writes no other table.
 _ALONE = {
     "UPDATE": re.compile(rf"(?i)(?:\s+(?:AS\s+)?(?!SET\b){_NAME})?\s+SET\b"),
     "DELETE": re.compile(r"(?i)\s*(?:\Z|(?:WHERE|ORDER|LIMIT|RETURNING)\b)"),

@@ -121,7 +121,7 @@ def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
         report.sections.append(("arena: refused", text))
 
 
-# What a failed test has done.
+# The report of a failed test.
 
 
 def show_causes(report: Any, raised: BaseException | None, run: ArenaRun) -> None:

@@ -303,7 +303,10 @@ class RunningTest(TestOwner):
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        if not request.is_refused and has_written_in_foreign_session(request):
+        if not request.is_refused and (
+            # The test's sessions had no pending work when the request began.
+            self.sessions.pending() or has_written_in_foreign_session(request)
+        ):
             self.ledger.note(_SHARES_SESSION)
         with self._lock:
             self.under_way -= 1

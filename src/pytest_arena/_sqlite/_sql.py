@@ -21,7 +21,7 @@ _ROLLBACK_JOURNAL = b"\1\1"
 
 
 class Requested(NamedTuple):
-    """What a ``database`` argument names."""
+    """The file or the memory database that a ``database`` argument names."""
 
     file: str = ""  # an absolute path, "" for a memory database
     memory: str = ""  # the name of a memory database that connections share

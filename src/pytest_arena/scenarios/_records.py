@@ -74,7 +74,7 @@ def _text(frame: FrameType) -> str:
 
 @dataclass(slots=True)
 class Record:
-    """What a running test has done so far."""
+    """The facts of a running test so far."""
 
     item: Any
     scenarios: Sequence[ScenarioSpec]

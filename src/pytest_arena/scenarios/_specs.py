@@ -1,4 +1,4 @@
-"""Reads specifications. A scenario is one pickle of Gherkin's own compiler: a row is a scenario."""
+"""Reads specifications. A scenario is one pickle of Gherkin's compiler: a row is a scenario."""
 
 from __future__ import annotations
 

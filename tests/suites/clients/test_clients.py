@@ -212,7 +212,12 @@ class TestStreams:
         assert CLOSED == ["lamp"]
 
     async def test_a_stream_that_is_left_open(self, client):
+        CLOSED.clear()
         await client.send(client.build_request("GET", "/events/lamp"), stream=True)
+        assert CLOSED == []
+
+    def test_the_stream_is_closed_with_its_test(self):
+        assert CLOSED == ["lamp"]
 
     @pytest.mark.parametrize("turn", range(5))
     def test_a_websocket_that_is_left_in_a_statement(self, test_client, turn):

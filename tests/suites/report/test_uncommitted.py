@@ -2,7 +2,10 @@
 
 import pytest
 from async_app import app, get_db, maker
-from models import Order
+from fastapi import Depends
+from models import Base, Order
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 from starlette.testclient import TestClient
 
 fails = pytest.mark.expect("AssertionError", at="assert")
@@ -85,3 +88,29 @@ async def test_rolled_back_on_purpose(rolled_back, client):
 async def test_a_session_that_the_app_shares(flushed, client):
     app.dependency_overrides[get_db] = lambda: flushed
     assert await orders(client) == []
+
+
+class Parcel(Base):
+    __tablename__ = "parcels"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
+
+
+Order.parcels = relationship(Parcel)
+
+
+def current_order(): ...
+
+
+@app.post("/parcels")
+async def pack(order=Depends(current_order)):
+    order.parcels.append(Parcel())
+
+
+@fails
+async def test_an_object_that_the_app_added_by_a_cascade(client, db_session):
+    order = Order(item="vase", parcels=[])
+    db_session.add(order)
+    app.dependency_overrides[current_order] = lambda: order
+    await client.post("/parcels")
+    assert False
