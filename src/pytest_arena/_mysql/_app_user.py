@@ -25,8 +25,6 @@ _LONGEST_NAME = 32  # on MySQL
 _REFUSED_LOGIN = (1045, 1698)
 _NO_RIGHT = 1227
 _PLACE = r"`arena\_%`.*"
-# Rights on the whole server that reach no row of a database.
-_END_SESSIONS = {"CONNECTION ADMIN", "CONNECTION_ADMIN"}
 # Rights to end the sessions of another user.
 _END_SESSIONS = {"CONNECTION ADMIN", "CONNECTION_ADMIN", "SUPER"}
 # Grants that reach no row of another database. MariaDB has databases named test for all users.
