@@ -26,7 +26,6 @@ from pytest_arena._gate._connections import (
     PooledConnection,
     SessionRecord,
     Uncommitted,
-    is_of_arena,
     pooled_of,
     record_of,
     unflushed_words,
@@ -206,7 +205,7 @@ class LostWrites:
         if pooled is None or pooled.pending_writes is None:
             return
         is_open = pooled.handle is not None and pooled.handle.is_begun
-        if is_open and error_on_its_way() is None and not _is_called_by_rollback():
+        if is_open and error_on_its_way() is None and not _is_intended():
             self._lose_writes(pooled)
         pooled.pending_writes = None
 
@@ -215,9 +214,7 @@ class LostWrites:
     def before_close(self, session: Session) -> None:
         """Look for objects that a session has not flushed, before it is closed."""
         is_clean = not (session.new or session.dirty or session.deleted)
-        if is_clean or is_of_arena(session):
-            return
-        if error_on_its_way() is not None:
+        if is_clean or error_on_its_way() is not None or _is_intended():
             return
         words = unflushed_words(session)
         if words:
@@ -301,8 +298,11 @@ def _failure_words(error: BaseException) -> str:
     return redact(f"{type(error).__name__}: {first_line}{where}")
 
 
-def _is_called_by_rollback() -> bool:
-    """Return whether a function ``rollback`` of SQLAlchemy led here, with no other code between."""
+def _is_intended() -> bool:
+    """Return whether ``rollback`` of SQLAlchemy or pytest-arena led here, and no code of others.
+
+    pytest-arena closes ``db_session`` at the end of a test.
+    """
     frame = inspect.currentframe()
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))

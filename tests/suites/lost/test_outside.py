@@ -33,9 +33,9 @@ async def test_a_session_of_the_tests(session_of_tests):
     await jobs.flush(session_of_tests)
 
 
-@pytest.fixture
-async def forgetful():
-    async with maker() as session:
+@pytest.fixture(params=["its own", "arena's"])
+async def forgetful(arena, request):
+    async with maker() if request.param == "its own" else arena.session() as session:
         session.add(Order(item="vase"))
         await session.flush()  # lost
 

@@ -39,8 +39,8 @@ async def flushed():
 
 
 @pytest.fixture
-async def closed():
-    async with maker() as session:
+async def closed(arena):
+    async with arena.session() as session:
         session.add(Order(item="vase"))
         await session.flush()
 
