@@ -6,7 +6,5 @@ from importlib.metadata import version
 
 from packaging.version import Version
 
-__all__ = ["GIVES_BACK_WHAT_IS_CANCELLED"]
-
 # Before, a connection whose `rollback` was cancelled came back to its pool when it was collected.
 GIVES_BACK_WHAT_IS_CANCELLED = Version(version("sqlalchemy")) >= Version("2.0.55")

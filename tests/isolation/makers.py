@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from tests.isolation.world import World
 
-__all__ = ["KINDS", "Makers"]
-
 KINDS = (
     "copy on sqlite",
     "copy on sqlite in wal",

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import TableRows
     from tests.isolation.world import World
 
-__all__ = ["RandomLevels"]
-
 _VERBS = {"work": 83, "enter": 6, "leave": 7, "forget": 1, "force": 1, "look": 2}
 _MOST_LEVELS = 3
 _SCHEMA = "the schema"

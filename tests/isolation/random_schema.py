@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
 
-__all__ = ["WORK", "Schema"]
-
 BEFORE = """
 CREATE SCHEMA "S two";
 CREATE TYPE mood AS ENUM ('so "so"', 'it''s, fine', 'Größe');

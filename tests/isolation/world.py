@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ["Hand", "Usage", "World", "shown"]
-
 
 class Usage:
     """The number of uses of the database, as pytest-arena counts them."""

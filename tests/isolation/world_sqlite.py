@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._sqlite._copy import Copy
 
-__all__ = ["OtherProcess", "SQLiteWorld"]
-
 SCHEMA = """
 CREATE TABLE dancers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, style TEXT);
 CREATE TABLE scores (judge TEXT, round INTEGER, points REAL, PRIMARY KEY (judge, round))

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tests.conformance.story_mysql_server import StoryMySQLServer
 
-__all__ = ["shop", "shop_on"]
-
 _APP = """
 from fastapi import Depends, FastAPI
 from sqlalchemy import ForeignKey, String, select

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -136,6 +136,21 @@ def test_a_version_that_is_too_old(tmp_path: Path) -> None:
     four_parts(run)
     run.says("is MariaDB 10.3.39", "needs 10.6 or newer", "pytest.ini")
     assert bad.run("SHOW DATABASES LIKE 'arena%'") == []
+    bad.server.stop()
+
+
+def test_a_full_server_that_writes_names_in_lower_case(tmp_path: Path) -> None:
+    """Whichever of pytest-arena's connections finds none. A later run is green."""
+    bad = Bad("--lower-case-table-names=1", "--max-connections=10")
+    before = bad.touches()
+    with ExitStack() as taken:
+        for _ in range(10):
+            taken.enter_context(closing(connect(bad.server.socket)))
+        run = bad.shop(tmp_path).run("-q").expect(1, failed=1)
+    four_parts(run)
+    run.says("Too many connections", "max_connections")
+    bad.shop(tmp_path).run("-q").expect(passed=2)
+    assert bad.touches() == before
     bad.server.stop()
 
 

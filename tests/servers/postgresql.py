@@ -23,20 +23,6 @@ from pytest_arena._values import Address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "URL",
-    "address",
-    "connect",
-    "create_database",
-    "database_names",
-    "login",
-    "names_on_server",
-    "own_databases",
-    "own_registry",
-    "rows",
-    "run",
-]
-
 # Read when it is imported: tests start without variables of the developer's.
 URL = make_url(os.environ["TESTS_POSTGRESQL"])
 

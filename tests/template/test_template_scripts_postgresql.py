@@ -29,7 +29,7 @@ def test_a_script_that_reaches_beyond_the_database_is_refused(
 ) -> None:
     """``pg_dump --create --clean`` would drop the developer's own database."""
     with pytest.raises(ScriptError, match=says) as caught:
-        DatabaseTarget(on_server.own, on_server.own.address_of(), "", "").run_script(script)
+        DatabaseTarget(on_server.own, on_server.own.address_of(), "", "", "").run_script(script)
     assert caught.value.line == line
 
 

@@ -44,7 +44,7 @@ from pytest_arena._product import (
     Key,
     Product,
     RequestedDatabase,
-    connections_of,
+    open_product,
 )
 from pytest_arena.errors import ConfigError, ProductionDatabaseError
 
@@ -72,8 +72,7 @@ class Products:
     def __getitem__(self, name: str) -> Product:
         with self._opening:
             if name not in self.opened:
-                connections = connections_of(name)
-                self.opened[name] = connections.open_product(self._core, self._config)
+                self.opened[name] = open_product(name, self._core, self._config)
             return self.opened[name]
 
 

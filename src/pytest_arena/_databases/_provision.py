@@ -251,6 +251,7 @@ class Verified:
 
     def __init__(self, isolation: Isolation, name: str, ledger: Ledger) -> None:
         self._isolation = isolation
+        isolation.check = self._check
         self._name = name
         self._ledger = ledger
         # The content at the start of each level by its depth, None if it could not be read.
@@ -265,19 +266,10 @@ class Verified:
         self._isolation.enter()
         self._before[self._isolation.depth] = self._read()
 
-    def leave(self) -> bool:
-        """Restore the content, and compare it. Return whether there was a change.
-
-        Raises:
-            Held: a connection holds a lock.
-            IsolationError: the isolation failed, or there is a difference. The level still exists.
-        """
-        changed = self._isolation.restore()
+    def _check(self) -> None:
         self._error = self._compared_with(self._before.get(self._isolation.depth))
         if self._error is not None:
             raise self._error  # the caller leaves the level by force
-        self._isolation.leave()
-        return changed
 
     def leave_by_force(self) -> None:
         """Restore the content by force, and compare it.

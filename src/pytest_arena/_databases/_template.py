@@ -85,7 +85,7 @@ class StageBuild(Generic[ContentT]):
 
         A builder whose result is not decided by texts or files gets the id of the run.
         """
-        identity = self.builder.identity(self.template_store.ddl)
+        identity = self.builder.identity(self.template_store.ddl_dialect())
         parts = [
             f"pytest-arena {version('pytest-arena')}",
             f"{self.template_store.identity()} sqlalchemy {version('sqlalchemy')}",

@@ -56,7 +56,7 @@ def app_login(control: MySQLControl, address: Address) -> ServerLogin:
 
     Raises:
         ServerError: the login has more rights, and may not create a user.
-        MySQLFailure: the server does not answer.
+        MySQLFailure: the server does not answer, or has no free connection.
     """
     if not _reaches_beyond(control):
         return ServerLogin(address.user, address.password)
@@ -75,7 +75,7 @@ def app_login(control: MySQLControl, address: Address) -> ServerLogin:
             control.run(f"ALTER USER {account} IDENTIFIED BY {password}")
             control.run(grant)
     except MySQLFailure as error:
-        if error.is_lost:
+        if error.is_lost or error.is_crowded:
             raise
         raise ServerError(
             f"{address.server}: no user for the app's connections: {error.first_line}",
@@ -113,7 +113,7 @@ def _is_usable(address: Address) -> bool:
     try:
         control = open_control(replace(address, database=""))
     except MySQLFailure as error:
-        if error.number not in _REFUSED_LOGIN:
+        if error.code not in _REFUSED_LOGIN:
             raise
         return False
     with closing(control):

@@ -252,7 +252,7 @@ class CopyPlan:
             try:
                 control.run(view)
             except MySQLFailure as error:
-                if error.number not in _NO_VIEW_YET or attempts < 0:
+                if error.code not in _NO_VIEW_YET or attempts < 0:
                     raise
                 waiting.append(view)
 

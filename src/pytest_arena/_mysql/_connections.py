@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._config._read import Config
-    from pytest_arena._product import ConnectTarget, Core, Product
+    from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._values import Address
 
 
@@ -34,13 +33,13 @@ class MySQLHandle(EngineConnection):
 
     __slots__ = ("_session",)
     words = WORDS
+    pid_of = staticmethod(pid_of)
 
     def __init__(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
-        driver = driver_connection(dbapi_connection)
-        super().__init__(core, target, dbapi_connection, pid_of(driver))
-        self._session = begin_session(driver, target)
+        super().__init__(core, target, dbapi_connection)
+        self._session = begin_session(driver_connection(dbapi_connection), target)
 
     @property
     def in_transaction(self) -> bool:
@@ -60,14 +59,6 @@ class MySQLHandle(EngineConnection):
 
 class MySQLConnections(ServerConnections):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
-
-    def open_product(self, core: Core, config: Config) -> Product:
-        """Return the product of a run. An import of the driver does not import it."""
-        from pytest_arena._mysql._product import (  # noqa: PLC0415 - as said
-            MySQL,
-        )
-
-        return MySQL(core, config)
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch the constructors and the statements of the drivers' connections."""

@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._arguments import redirect
 from pytest_arena._origin import as_own
-from pytest_arena._product._control_lines import (
-    ServerFailure,
-)
-from pytest_arena.errors import ConfigError
+from pytest_arena._product._control_lines import ServerFailure, import_driver
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from pytest_arena._values import Address
 
 _CONNECT_SECONDS = 10
@@ -47,34 +42,22 @@ _SESSION = (
 
 
 class MySQLFailure(ServerFailure):
-    """The server refused a statement or a login, or no server answers.
-
-    ``number`` is the error number of the server or the client.
-    """
-
-    def __init__(self, message: str, number: int = 0) -> None:
-        super().__init__(message)
-        self.number = number
-
-    @property
-    def code(self) -> int:
-        """The error number."""
-        return self.number
+    """``code`` is the error number of the server or the client, 0 if it is unknown."""
 
     @property
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
-        return self.number in _LOST
+        return self.code in _LOST
 
     @property
     def may_need_tls(self) -> bool:
         """Whether the server may accept the login with TLS."""
-        return self.number in _MAY_NEED_TLS
+        return self.code in _MAY_NEED_TLS
 
     @property
     def is_crowded(self) -> bool:
         """Whether the server has no free connection."""
-        return self.number in _CROWDED
+        return self.code in _CROWDED
 
 
 class MySQLControl:
@@ -86,7 +69,7 @@ class MySQLControl:
     """
 
     def __init__(self, address: Address, *, timeout: float = _CONNECT_SECONDS) -> None:
-        pymysql = _import_pymysql()
+        pymysql = import_driver("pymysql", "PyMySQL", "MySQL and MariaDB", "mysql")
         self._error: type[Exception] = pymysql.err.Error
         flags: Any = pymysql.constants.CLIENT
         arguments: dict[str, Any] = {
@@ -168,18 +151,3 @@ def literal(text: str) -> str:
 def identifier(name: str) -> str:
     """Write a name as a quoted identifier in SQL."""
     return "`" + name.replace("`", "``") + "`"
-
-
-def _import_pymysql() -> ModuleType:
-    try:
-        import pymysql  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            "PyMySQL cannot be imported",
-            why="pytest-arena makes the test databases on MySQL and MariaDB by PyMySQL, whichever "
-            "driver your app uses",
-            cause=str(error),
-            fix="pip install 'pytest-arena[mysql]'",
-        ) from error
-    module: ModuleType = pymysql
-    return module

@@ -168,12 +168,7 @@ class _DriverGuard(RawGuard):
     """Decides on each connection, and notes its statements."""
 
     def __init__(self, find_core: FindCore) -> None:
-        super().__init__(
-            find_core,
-            arguments,
-            CONNECTIONS,
-        )
-        self.find_core = find_core
+        super().__init__(find_core, arguments, CONNECTIONS)
         # The admissions of connections that no engine opens, until their first statement.
         self._admissions: weakref.WeakKeyDictionary[object, Admission] = (
             weakref.WeakKeyDictionary()
@@ -224,7 +219,7 @@ class _DriverGuard(RawGuard):
     def _begin(self, connection: object) -> None:
         """Note a new connection that no engine has opened."""
         admission = self._admissions.get(connection)
-        core = self.find_core()
+        core = self._find_core()
         if admission is None or core is None or not pid_of(connection):
             return
         del self._admissions[connection]

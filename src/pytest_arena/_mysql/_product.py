@@ -16,16 +16,17 @@ from pytest_arena._mysql._templates import MySQLTemplates, url_of
 from pytest_arena._product._server_product import ServerProduct
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import Database, Isolation, Usage
-    from pytest_arena._values import Address
 
 
 class MySQL(ServerProduct[MySQLRegistry]):
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
+    url_of = staticmethod(url_of)
+    usual_driver = "pymysql"
     users: AppUser  # of the server
 
     def _start(self) -> MySQLRegistry:
@@ -54,9 +55,6 @@ class MySQL(ServerProduct[MySQLRegistry]):
             note=self._core.ledger.note,
         )
 
-    def _url_of(self, address: Address, database: Database, driver: str) -> URL:
-        return url_of(address, database.dialect.name, driver or "pymysql")
-
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database. The client takes no URL.
 
@@ -72,3 +70,6 @@ class MySQL(ServerProduct[MySQLRegistry]):
         if login.password:
             words.insert(1, "-p")
         return words
+
+
+open_product = MySQL

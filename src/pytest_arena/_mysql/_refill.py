@@ -120,7 +120,7 @@ def refill(
     except MySQLFailure as error:
         if not error.is_lost:
             control.run("ROLLBACK")
-        if error.number in _LOCKED:
+        if error.code in _LOCKED:
             raise Held(f"{live}: {error}") from error
         raise
 

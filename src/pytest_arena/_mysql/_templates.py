@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
-from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.engine import URL
 
 from pytest_arena._mysql._arguments import ASYNC_DRIVERS
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
@@ -19,6 +19,8 @@ from pytest_arena._product import ScriptError
 from pytest_arena._product._server_product import ServerBuild, ServerTemplates
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
     from pytest_arena._values import Address, ServerLogin
 
 
@@ -62,19 +64,7 @@ def url_of(address: Address, dialect: str, driver: str) -> URL:
 class MySQLBuild(ServerBuild[MySQLRegistry]):
     """The database that a build fills with the app's drivers."""
 
-    dialect: str  # mysql or mariadb
-    async_driver: str
-    has_schemas: bool = False
-
-    @property
-    def sync_url(self) -> URL:
-        """The URL for PyMySQL, which converts values like the async drivers."""
-        return url_of(self.address, self.dialect, "pymysql")
-
-    @property
-    def async_url(self) -> URL:
-        """The URL for the async driver."""
-        return url_of(self.address, self.dialect, self.async_driver)
+    url_of = staticmethod(url_of)
 
     def run_script(self, script: str) -> None:
         """Run a script on a separate connection, so that the script's settings end with it."""
@@ -116,6 +106,6 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         driver = self.dialect.driver
         if not self.dialect.is_async:
             driver = next(filter(find_spec, ASYNC_DRIVERS), ASYNC_DRIVERS[0])
-        return MySQLBuild(
-            self.registry, address.as_(self.login), self.dialect.name, driver
-        )
+        address = address.as_(self.login)
+        # PyMySQL converts values like the async drivers.
+        return MySQLBuild(self.registry, address, self.dialect.name, "pymysql", driver)

@@ -17,7 +17,6 @@ from pytest_arena._postgresql._rollback import SharedTransaction, shared_at
 from pytest_arena._product._server_connections import (
     EngineConnection,
     ServerConnections,
-    driver_connection,
 )
 
 if TYPE_CHECKING:
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._config._read import Config
     from pytest_arena._postgresql._isolation import ServerIsolation
-    from pytest_arena._product import ConnectTarget, Core, Product
+    from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._values import Address
 
 
@@ -52,12 +50,7 @@ class PostgreSQLHandle(EngineConnection):
 
     __slots__ = ()
     words = WORDS
-
-    def __init__(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> None:
-        pid = pid_of(driver_connection(dbapi_connection))
-        super().__init__(core, target, dbapi_connection, pid)
+    pid_of = staticmethod(pid_of)
 
     @property
     def in_transaction(self) -> bool:
@@ -135,14 +128,6 @@ def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
 
 class PostgreSQLConnections(ServerConnections):
     """Connections of asyncpg, psycopg and psycopg2."""
-
-    def open_product(self, core: Core, config: Config) -> Product:
-        """Return the product of a run. An import of the driver does not import it."""
-        from pytest_arena._postgresql._product import (  # noqa: PLC0415 - as said
-            PostgreSQL,
-        )
-
-        return PostgreSQL(core, config)
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch the functions that open every connection of a driver."""

@@ -7,14 +7,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import as_own
-from pytest_arena._product._control_lines import (
-    ServerFailure,
-)
-from pytest_arena.errors import ConfigError
+from pytest_arena._product._control_lines import ServerFailure, import_driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import ModuleType
 
     from psycopg import Connection
 
@@ -38,20 +34,12 @@ _ELSEWHERE = ("", "08", "53", "57", "58")
 
 
 class ControlFailure(ServerFailure):
-    """PostgreSQL refused a statement or a login, or no server answers.
-
-    ``sqlstate`` is PostgreSQL's code (https://www.postgresql.org/docs/current/errcodes-appendix.html),
-    "" where no server answered.
-    """
-
-    def __init__(self, message: str, sqlstate: str = "") -> None:
-        super().__init__(message)
-        self.sqlstate = sqlstate
+    """``code`` is an SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
     @property
-    def code(self) -> str:
-        """The SQLSTATE."""
-        return self.sqlstate
+    def sqlstate(self) -> str:
+        """The code, by the name that the drivers' errors have for it."""
+        return str(self.code)
 
     @property
     def is_lost(self) -> bool:
@@ -90,7 +78,7 @@ class Control:
     def __init__(
         self, address: Address, settings: Mapping[str, str], *, seconds: int
     ) -> None:
-        psycopg = _import_psycopg()
+        psycopg: Any = import_driver("psycopg", "psycopg", "PostgreSQL", "postgresql")
         self._lock = threading.RLock()
         self._error: type[Exception] = psycopg.Error
         try:
@@ -169,20 +157,6 @@ def literal(text: str) -> str:
 def identifier(name: str) -> str:
     """Write a name as a quoted identifier in SQL."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _import_psycopg() -> ModuleType:
-    try:
-        import psycopg  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError as error:
-        raise ConfigError(
-            "psycopg cannot be imported",
-            why="pytest-arena makes the test databases on PostgreSQL by psycopg 3, whichever "
-            "driver your app uses",
-            cause=str(error),
-            fix="pip install 'pytest-arena[postgresql]'",
-        ) from error
-    return psycopg
 
 
 def _options(settings: Mapping[str, str]) -> str:

@@ -53,11 +53,7 @@ CONNECTIONS = RawConnections(pid_of, is_in_transaction)
 @cache
 def watch_drivers(find_core: FindCore) -> None:
     """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
-    guard = RawGuard(
-        find_core,
-        arguments,
-        CONNECTIONS,
-    )
+    guard = RawGuard(find_core, arguments, CONNECTIONS)
     for module, kind, function, dialect in _CONNECTING:
         change = partial(_guard_module, guard, kind, function, dialect)
         when_imported(module, partial(change_module, find_core, change))

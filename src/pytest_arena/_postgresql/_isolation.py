@@ -304,11 +304,6 @@ _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it ex
 _REMOVE_JOURNAL = "SET arena.undo = 1; DROP SCHEMA IF EXISTS pg_arena CASCADE"
 
 
-def no_script(_template: str | None) -> str:
-    """Return no script: no role needs rights in the template."""
-    return ""
-
-
 class ServerIsolation(LevelStack[LiveDatabase]):
     """The isolation for databases on PostgreSQL: ``undo`` or ``clone``.
 
@@ -326,7 +321,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         template: str | None,
         isolation: str,
         *,
-        owner_script: Callable[[str | None], str] = no_script,
+        owner_script: Callable[[str | None], str] = lambda _: "",
         uses: Usage,
         note: Callable[[str], None],
     ) -> None:

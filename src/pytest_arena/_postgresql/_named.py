@@ -205,9 +205,8 @@ class NamedTemplates(DatabaseTemplates):
         dialect = self.dialect
         driver = dialect.driver if dialect is not None else "psycopg"
         sync_driver = "" if dialect is not None and dialect.is_async else driver
-        return NamedTarget(
-            self.registry, self.registry.address_of(), sync_driver, driver
-        )
+        address = self.registry.address_of()
+        return NamedTarget(self.registry, address, self.product, sync_driver, driver)
 
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> str:
         """Note the stage, which is never committed."""

@@ -20,18 +20,19 @@ from pytest_arena._product._server_product import ServerProduct
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Core, Database, Isolation, Usage
     from pytest_arena._product._server_search import Server
-    from pytest_arena._values import Address
 
 
 class PostgreSQL(ServerProduct[ServerRegistry]):
     """PostgreSQL in a run. The first connection finds or starts the server."""
 
     name = "postgresql"
+    url_of = staticmethod(url_of)
+    usual_driver = "psycopg"
 
     def __init__(self, core: Core, config: Config) -> None:
         super().__init__(core, config)
@@ -130,10 +131,9 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             partial(registry.drop_later, name),
         )
 
-    def _url_of(self, address: Address, database: Database, driver: str) -> URL:
-        del database
-        return url_of(address, driver or "psycopg")
-
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database."""
         return ["psql", where]
+
+
+open_product = PostgreSQL

@@ -140,6 +140,7 @@ class Rollback:
         self.address = address
         self.ledger = ledger
         self.generation = 0
+        self.check: Callable[[], object] = nothing
         self.real: Any = None  # the driver's connection, adapted by SQLAlchemy if async
         self._patience = patience
         self._drop = drop
@@ -440,20 +441,15 @@ class Rollback:
                 fix="pytest …   # again\nor arena_isolation = undo",
             )
 
-    def restore(self) -> bool:
-        """Roll back to the level's start. Return whether it has written."""
+    def leave(self) -> bool:
+        """Roll back to the level's start, and leave it. Return whether it has written."""
         if not self.depth:
             raise impossible("a level was left that had not been entered")
         self._check_for_writer()
         self._undo_top()
         self._check_transaction()
-        return self._levels[-1].is_written
-
-    def leave(self) -> bool:
-        """Roll back to the level's start, and leave it. Return whether it has written."""
-        is_written = self.restore()
-        self._levels.pop()
-        return is_written
+        self.check()
+        return self._levels.pop().is_written
 
     def leave_by_force(self) -> None:
         """Roll back to the level's start, also an open transaction."""

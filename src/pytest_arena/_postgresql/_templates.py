@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
@@ -19,6 +19,8 @@ from pytest_arena._product._statements import bare, beyond_of
 from pytest_arena._values import digest, sqlstate
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
     from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
@@ -47,10 +49,10 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid 
 """
 
 
-def url_of(address: Address, driver: str) -> URL:
+def url_of(address: Address, dialect: str, driver: str) -> URL:
     """Return the URL of a database for a driver."""
     url = URL.create(
-        f"postgresql+{driver}",
+        f"{dialect}+{driver}",
         username=address.user,
         password=address.password or None,
         port=address.port,
@@ -97,21 +99,8 @@ def has_tables(control: Control) -> bool:
 class DatabaseTarget(ServerBuild[ServerRegistry]):
     """The database that a build fills with the app's drivers."""
 
-    sync_driver: str  # "" if the app has no sync driver
-    async_driver: str
-    has_schemas: bool = True
-
-    @property
-    def sync_url(self) -> URL | None:
-        """The URL for the sync driver, None with asyncpg."""
-        if self.sync_driver:
-            return url_of(self.address, self.sync_driver)
-        return None
-
-    @property
-    def async_url(self) -> URL:
-        """The URL for the async driver."""
-        return url_of(self.address, self.async_driver)
+    url_of = staticmethod(url_of)
+    has_schemas = True
 
     def run_script(self, script: str) -> None:
         """Run a script on a separate connection, so that the script's settings end with it."""
@@ -152,7 +141,8 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     ddl_dialect: ClassVar[type[Dialect]] = PGDialect
 
     def _build(self, address: Address) -> DatabaseTarget:
-        return DatabaseTarget(self.registry, address, *drivers_of(self.dialect))
+        drivers = drivers_of(self.dialect)
+        return DatabaseTarget(self.registry, address, self.product, *drivers)
 
     def advice(self, error: BaseException) -> str:
         """Return the next step by the server's error code."""

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pytest_arena._config._supported import SUPPORTED, package_of
 
@@ -70,6 +70,17 @@ def connections_of(product: str) -> Connections:
         module = importlib.import_module(f"{package_of(product)}._connections")
         loaded[product] = module.connections
     return loaded[product]
+
+
+def open_product(name: str, core: Core, config: Config) -> Product:
+    """Return the product of a run, without looking for a server.
+
+    An import of its driver does not import this part of its package.
+    """
+    connections_of(name)  # which imports the drivers first
+    module = importlib.import_module(f"{package_of(name)}._product")
+    product: Product = module.open_product(core, config)
+    return product
 
 
 class Key(NamedTuple):
@@ -230,9 +241,6 @@ class Handle(ABC):
 class Connections(Protocol):
     """The connections of one product, for the gate."""
 
-    def open_product(self, core: Core, config: Config) -> Product:
-        """Return the product of a run, without looking for a server."""
-
     def describe(
         self, dialect: Dialect, cargs: object, cparams: object
     ) -> RequestedDatabase | None:
@@ -348,9 +356,8 @@ class ScriptError(Exception):
 class BuildTarget(Protocol):
     """The database that a build fills, or an empty one that replaces another database."""
 
-    @property
-    def has_schemas(self) -> bool:
-        """Whether tables may be in schemas that must be created first."""
+    # Whether tables may be in schemas that must be created first.
+    has_schemas: ClassVar[bool]
 
     @property
     def connect_target(self) -> ConnectTarget:
@@ -411,36 +418,42 @@ class Template(Generic[ContentT]):
     manifest: Manifest
 
 
-class TemplateStore(Protocol[ContentT]):
+class TemplateStore(ABC, Generic[ContentT]):
     """The finished templates of one product, by the fingerprints of their recipes.
 
     Guarantee: it never returns an incomplete template, also after a killed build.
     """
 
-    @property
-    def ddl(self) -> Dialect:
-        """The dialect that compiles DDL for fingerprints, the same for each driver."""
+    # Compiles DDL for fingerprints, the same for each driver.
+    ddl_dialect: ClassVar[type[Dialect]]
 
     @property
     def has_schema(self) -> bool:
         """Whether each new database has its tables, so that no schema is built."""
+        return False
 
     @property
     def words(self) -> str:
         """The summary's text for a store without templates, else ""."""
+        return ""
 
+    @abstractmethod
     def identity(self) -> str:
         """Return a text for the fingerprint: the product, its version and its settings."""
 
+    @abstractmethod
     def find(self, fingerprint: str, newer_than: float) -> Template[ContentT] | None:
         """Return the finished template of a fingerprint, and note that a run uses it."""
 
+    @abstractmethod
     def locked(self, fingerprint: str) -> AbstractContextManager[float]:
         """Exclude other builds of a fingerprint. Yield the time of the file system."""
 
+    @abstractmethod
     def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
         """Return a new target with the content of the template below."""
 
+    @abstractmethod
     def finish(
         self, target: BuildTarget, fingerprint: str, manifest: Manifest
     ) -> ContentT:
@@ -448,9 +461,13 @@ class TemplateStore(Protocol[ContentT]):
 
     def advice(self, error: BaseException) -> str:
         """Return the next step after an error of a build, "" if none is known."""
+        del error
+        return ""
 
     def not_stored(self, error: Exception) -> TemplateError | None:
         """Return the error for a failure of the store, None for another error."""
+        del error
+        return None
 
 
 class Usage(Protocol):
@@ -524,6 +541,9 @@ def nothing() -> None:
 class Isolation(Protocol):
     """One database of this process. ``leave`` restores what the matching ``enter`` found."""
 
+    # Called when `leave` has restored the state. If it raises, the level does not end.
+    check: Callable[[], object]
+
     @property
     def name(self) -> str:
         """Return the name, such as "undo", as in the configuration and in markers."""
@@ -546,9 +566,6 @@ class Isolation(Protocol):
             Held: an open transaction is in the way. The level was not opened.
             IsolationError: there is no space for the level. It was not opened.
         """
-
-    def restore(self) -> bool:
-        """Do the same as ``leave``, and keep the level."""
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether there was a change.

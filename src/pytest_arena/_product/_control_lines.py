@@ -5,29 +5,48 @@ from __future__ import annotations
 import os
 import threading
 from abc import abstractmethod
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pytest_arena._product import nothing
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 
 _ResultT = TypeVar("_ResultT")
 
 
+def import_driver(package: str, shown: str, servers: str, extra: str) -> ModuleType:
+    """Import the driver of pytest-arena's connections, which an extra installs."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"{shown} cannot be imported",
+            why=f"pytest-arena makes the test databases on {servers} by {shown}, whichever driver "
+            "your app uses",
+            cause=str(error),
+            fix=f"pip install 'pytest-arena[{extra}]'",
+        ) from error
+
+
 class ServerFailure(Exception):
-    """The server refused a statement or a login, or no server answers."""
+    """The server refused a statement or a login, or no server answers.
+
+    ``code`` is the server's code, empty if no server answered.
+    """
+
+    def __init__(self, message: str, code: Any = "") -> None:
+        super().__init__(message)
+        self.code = code
 
     @property
     def first_line(self) -> str:
         """The server's message, without its details and hints."""
         return str(self).partition("\n")[0] or "no reason was given"
-
-    @property
-    @abstractmethod
-    def code(self) -> object:
-        """The server's code, empty if no server answered."""
 
     @property
     def is_down(self) -> bool:

@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pytest_arena._product import Held, held_by
+from pytest_arena._product import Held, held_by, nothing
 from pytest_arena._product._control_lines import ServerFailure
 from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pytest_arena._values import TableRows
 
@@ -104,9 +104,6 @@ class Undo(ABC):
     def end_clients(self) -> None:  # noqa: B027 - a default
         """End all connections of the app, if that is possible."""
 
-    def release(self) -> None:  # noqa: B027 - a default
-        """Close pytest-arena's connections to the database."""
-
 
 UndoT = TypeVar("UndoT", bound=Undo)
 
@@ -149,6 +146,7 @@ class LevelStack(ABC, Generic[UndoT]):
     ) -> None:
         self._count_uses = uses
         self._note = note
+        self.check: Callable[[], object] = nothing
         self._next_isolation = ""
         self._frozen: set[Any] = set()  # this isolation drops them
         self.generation = 1
@@ -217,25 +215,23 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def _begin_with_base(self) -> None:
         """Find or make a base with the current state, for the next level."""
-        writers = self.writers()
-        if not writers:
-            count = self._count_uses()
-            base = self._freeze()
-            self._frozen.add(base)
-            self._now = self.live.begin_copy(base)
-            self._count_now = count
-        else:
-            raise held_by(writers, self.live.name)
+        self._refuse(self.writers())
+        count = self._count_uses()
+        base = self._freeze()
+        self._frozen.add(base)
+        self._now = self.live.begin_copy(base)
+        self._count_now = count
 
-    def restore(self) -> bool:
-        """Restore the state of the last ``enter``. Return whether it had changed."""
-        if not self.depth:
-            raise impossible("a level was left that had not been entered")
-        return not self._is_unused() and self._restore(self._stack[-1])
+    def _refuse(self, writers: Collection[int]) -> None:
+        if writers:
+            raise held_by(writers, self.live.name)
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed."""
-        was_changed = self.restore()
+        if not self.depth:
+            raise impossible("a level was left that had not been entered")
+        was_changed = not self._is_unused() and self._restore(self._stack[-1])
+        self.check()
         self._stack.pop()
         self._tidy()
         return was_changed
@@ -262,9 +258,7 @@ class LevelStack(ABC, Generic[UndoT]):
                     f"undo: {{test}}: its database was replaced: {answer.reason}"
                 )
         else:
-            writers = self.writers()
-            if writers:
-                raise held_by(writers, self.live.name)
+            self._refuse(self.writers())
         self._restore_copy(level)
         return True
 
@@ -274,8 +268,7 @@ class LevelStack(ABC, Generic[UndoT]):
         if level.isolation != "clone":
             return self.live.restore(level.start, is_in_use=is_in_use)
         look = self.live.look(level.start)
-        if look.writers:
-            raise held_by(look.writers, self.live.name)
+        self._refuse(look.writers)
         if look.is_clean and not is_in_use:
             return False
         return NeedsCopy()

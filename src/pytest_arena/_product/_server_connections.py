@@ -382,12 +382,18 @@ class EngineConnection(Handle):
     __slots__ = ("_core", "_pid", "_reference", "_target")
 
     def __init__(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object, pid: int
+        self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> None:
+        driver = driver_connection(dbapi_connection)
         self._core = core
         self._target = target
-        self._reference = weakref.ref(driver_connection(dbapi_connection))
-        self._pid = pid
+        self._reference = weakref.ref(driver)
+        self._pid = self.pid_of(driver)
+
+    @staticmethod
+    @abstractmethod
+    def pid_of(connection: Any) -> int:
+        """Return the server's id of a driver's connection."""
 
     def interrupt(self) -> None:
         """Cancel the running statement."""
@@ -435,6 +441,8 @@ class ServerConnections(ABC):
         self._drivers = drivers
         self._arguments = arguments
         self._raw = raw
+        self.end_raw = raw.end
+        self.raw_transactions = raw.transactions
         self._factories = factories
 
     def describe(
@@ -503,11 +511,3 @@ class ServerConnections(ABC):
     @abstractmethod
     def prepare(self, core: Core, dialect: Dialect, address: Address) -> None:
         """Prepare the dialect of an engine for its first redirected connection."""
-
-    def end_raw(self, serial: int | None) -> None:
-        """End the connections that no engine has opened in a level."""
-        self._raw.end(serial)
-
-    def raw_transactions(self) -> list[str]:
-        """Return the lines that opened raw connections which are inside a transaction."""
-        return self._raw.transactions()

@@ -19,6 +19,7 @@ from pytest_arena._product import (
     Database,
     Key,
     Template,
+    TemplateStore,
     read_manifest,
 )
 from pytest_arena._product._own_databases import now
@@ -30,7 +31,7 @@ from pytest_arena.errors import ArenaError, impossible
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase
@@ -42,6 +43,7 @@ class ServerProduct(Generic[RegistryT]):
     """A product in a run. The first connection finds or starts its server."""
 
     name: str
+    usual_driver: str
     shares_connections = False
     forced = (
         "pytest-arena replaced the database and ended all connections to the old one"
@@ -121,9 +123,14 @@ class ServerProduct(Generic[RegistryT]):
             self._targets[database] = target
         return target
 
+    @staticmethod
     @abstractmethod
+    def url_of(address: Address, dialect: str, driver: str) -> URL:
+        """Return the URL of a database for a driver."""
+
     def _url_of(self, address: Address, database: Database, driver: str) -> URL:
-        """Return the URL of a database for a driver, "" for the usual one."""
+        dialect = database.dialect.name
+        return self.url_of(address, dialect, driver or self.usual_driver)
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the app's first login, which sees what the app sees."""
@@ -181,8 +188,30 @@ _LOCK_SECONDS = 600
 class ServerBuild(Generic[RegistryT]):
     """The database that a build fills, by the app's drivers."""
 
+    has_schemas: ClassVar[bool] = False
     registry: RegistryT
     address: Address
+    dialect: str
+    sync_driver: str  # "" if the app has no sync driver
+    async_driver: str
+
+    @property
+    def sync_url(self) -> URL | None:
+        """The URL for the sync driver, None with asyncpg."""
+        return self._url(self.sync_driver) if self.sync_driver else None
+
+    @property
+    def async_url(self) -> URL:
+        """The URL for the async driver."""
+        return self._url(self.async_driver)
+
+    @staticmethod
+    @abstractmethod
+    def url_of(address: Address, dialect: str, driver: str) -> URL:
+        """Return the URL of a database for a driver."""
+
+    def _url(self, driver: str) -> URL:
+        return self.url_of(self.address, self.dialect, driver)
 
     @property
     def connect_target(self) -> ConnectTarget:
@@ -196,7 +225,7 @@ class ServerBuild(Generic[RegistryT]):
 
 
 @dataclass(frozen=True)
-class ServerTemplates(Generic[RegistryT]):
+class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
     """The templates of a server, with their manifests in the registry.
 
     ``question`` is the query for properties of the server that each new database has.
@@ -205,22 +234,6 @@ class ServerTemplates(Generic[RegistryT]):
     registry: RegistryT
     product: ClassVar[str]
     question: ClassVar[str]
-    ddl_dialect: ClassVar[type[Dialect]]
-
-    @property
-    def ddl(self) -> Dialect:
-        """Compiles DDL, without a driver."""
-        return self.ddl_dialect()
-
-    @property
-    def has_schema(self) -> bool:
-        """Return False: a new database is empty."""
-        return False
-
-    @property
-    def words(self) -> str:
-        """Return "": this store has templates."""
-        return ""
 
     def identity(self) -> str:
         """Return the product and the properties of the server, for the fingerprint."""
@@ -262,14 +275,6 @@ class ServerTemplates(Generic[RegistryT]):
     @abstractmethod
     def _build(self, address: Address) -> BuildTarget:
         """Return a build that fills a database."""
-
-    def advice(self, error: BaseException) -> str:
-        """Return the next step after an error of a build, "" if none is known."""
-        del error
-        return ""
-
-    def not_stored(self, error: Exception) -> None:
-        """Return None: the registry raises the errors of the server."""
 
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:

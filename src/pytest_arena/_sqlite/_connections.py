@@ -22,7 +22,6 @@ from pytest_arena._product import (
     Core,
     Handle,
     OpenConnection,
-    Product,
     RequestedDatabase,
 )
 from pytest_arena._product._statements import Words
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Dialect
-
-    from pytest_arena._config._read import Config
 
     CurrentCore = Callable[[], Core | None]
 
@@ -119,14 +116,6 @@ def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
 
 class SQLiteConnections:
     """Connections of ``sqlite3`` and of aiosqlite."""
-
-    def open_product(self, core: Core, config: Config) -> Product:
-        """Return the product of a run. An import of the driver does not import it."""
-        from pytest_arena._sqlite._product import (  # noqa: PLC0415 - as said
-            SQLite,
-        )
-
-        return SQLite(core, config)
 
     def describe(
         self, dialect: Dialect, cargs: object, cparams: object

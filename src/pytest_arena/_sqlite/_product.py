@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from filelock import FileLock
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -31,6 +31,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     ScriptError,
     Template,
+    TemplateStore,
     read_manifest,
 )
 from pytest_arena._sqlite import _sql as sql
@@ -182,8 +183,8 @@ _UNUSED_SECONDS = {False: 14 * 24 * 3600, True: 3600}
 class FileTarget:
     """The file of a build. The first connection creates it."""
 
+    has_schemas: ClassVar[bool] = False
     path: Path
-    has_schemas: bool = False
 
     @property
     def connect_target(self) -> ConnectTarget:
@@ -235,23 +236,16 @@ class FileTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class FileTemplates:
+class FileTemplates(TemplateStore[Path]):
     """Templates are files with the name of their fingerprint, each with a manifest.
 
     The manifest is written last, with a rename, so that an interrupted build is no template. A
     build removes the templates that were not used for a time.
     """
 
-    has_schema = False  # a build with a seed copies the schema's template
-    words = ""  # the summary says whether a template was built
-
+    ddl_dialect: ClassVar[type[Dialect]] = SQLiteDialect_pysqlite
     folder: Path
     home: Home
-
-    @property
-    def ddl(self) -> Dialect:
-        """The dialect that compiles the statements for tables."""
-        return SQLiteDialect_pysqlite()
 
     def identity(self) -> str:
         """Return the product and the library's version."""
@@ -436,6 +430,9 @@ class SQLite:
         """Remove the folder. Return "", because that takes no time."""
         self._home.close()
         return ""
+
+
+open_product = SQLite
 
 
 def _too_old(version: str) -> IsolationError:
