@@ -1,7 +1,4 @@
-"""A script: the process that runs are forked from, with their libraries.
-
-Servers with more modules are forked from it: see tests/forks.py.
-"""
+"""A script: the process that runs are forked from, with their libraries. See tests/forks.py."""
 
 from __future__ import annotations
 
@@ -10,10 +7,9 @@ import compileall
 import contextlib
 import gc
 import importlib.metadata
-import importlib.util
-import itertools
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -24,12 +20,9 @@ import time
 import types
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from _pytest.config import default_plugins
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LIBRARIES = """
     pytest pytest_asyncio.plugin pygments.lexers.python pygments.formatters.terminal
@@ -39,7 +32,8 @@ LIBRARIES = """
     psycopg fastapi.testclient starlette.middleware.sessions httpx2 pydantic filelock platformdirs
     concurrent.futures.thread multiprocessing.connection
     anyio._backends._asyncio encodings.utf_8_sig faulthandler fastapi.telemetry._runtime
-    packaging.version pygments.style readline tomllib
+    packaging.version pygments.style readline tomllib xdist.remote
+    aiomysql asyncmy pymysql sqlalchemy.dialects.mysql.aiomysql sqlalchemy.dialects.mysql.asyncmy
 """
 LONGEST = 1 << 20
 
@@ -61,11 +55,6 @@ def serve(requests: socket.socket) -> None:
         request, pipes, _, _ = socket.recv_fds(requests, LONGEST, 2)
         if not request:
             break
-        if len(pipes) == 1:
-            if not os.fork():
-                serve_more(requests, pipes[0], json.loads(request))
-            os.close(pipes[0])
-            continue
         output, status = pipes
         if not (pid := os.fork()):
             become(output, *json.loads(request))
@@ -74,19 +63,6 @@ def serve(requests: socket.socket) -> None:
         children[os.pidfd_open(pid)] = pid, status
     for pid, _ in children.values():
         os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        while True:  # servers that were forked, which nobody can ask any more either
-            os.wait()
-
-
-def serve_more(requests: socket.socket, own: int, more: list[str]) -> NoReturn:
-    """Be another server, with more modules imported; does not return."""
-    os.closerange(requests.detach(), own)
-    os.closerange(own + 1, 1024)
-    os.setsid()
-    import_modules(more)
-    serve(socket.socket(fileno=own))
-    os._exit(0)
 
 
 def become(
@@ -230,44 +206,14 @@ def interpret(words: list[str]) -> None:
     exec(compile(text, name, "exec"), module.__dict__)  # noqa: S102 - this is an interpreter
 
 
-def import_libraries() -> None:
-    """Import what all runs need, and compile pytest_arena, which most of them import."""
-    package = importlib.util.find_spec("pytest_arena")
-    assert package
-    assert package.origin
-    compileall.compile_dir(Path(package.origin).parent, quiet=2)
-    import_modules([*LIBRARIES.split(), *(f"_pytest.{name}" for name in default_plugins)])
-    remember_distributions()
-
-
-def remember_distributions() -> None:
-    """Read the installed entry points once. pytest reads them all for each plugin of `-p`."""
-    find: Any = importlib.metadata.distributions
-    read: Any = importlib.metadata.PathDistribution.read_text
-    folders = set(sys.path)
-    installed = list(find())
-    name_of_entries = "entry_points.txt"
-    entries: dict[object, str | None] = {each: read(each, name_of_entries) for each in installed}
-
-    def read_text(found: importlib.metadata.PathDistribution, name: str) -> str | None:
-        if name == name_of_entries and found in entries:
-            return entries[found]
-        text: str | None = read(found, name)
-        return text
-
-    def distributions(**named: Any) -> Iterator[importlib.metadata.Distribution]:
-        if named:
-            return iter(find(**named))
-        more = [folder for folder in sys.path if folder not in folders]
-        return itertools.chain(find(path=more), installed)
-
-    patched: Any = importlib.metadata
-    patched.PathDistribution.read_text = read_text
-    patched.distributions = distributions
-
-
-def import_modules(names: list[str]) -> None:
-    """Import what there is of them."""
+def import_all() -> None:
+    """Import what runs need: all modules of pytest_arena, and all plugins that are installed."""
+    package = importlib.import_module("pytest_arena")
+    compileall.compile_dir(package.__path__[0], quiet=2)
+    own = [found.name for found in pkgutil.walk_packages(package.__path__, "pytest_arena.")]
+    plugins = [entry.module for entry in importlib.metadata.entry_points(group="pytest11")]
+    pytests = [f"_pytest.{name}" for name in default_plugins]
+    names = [*LIBRARIES.split(), *pytests, *plugins, *own]
     for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -279,5 +225,5 @@ def import_modules(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    import_libraries()
+    import_all()
     serve(socket.socket(fileno=int(sys.argv[1])))
