@@ -90,7 +90,12 @@ def test_several_databases_have_a_line_each() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [{"scenarios": "strict"}, {"scenarios_out": ["json:o.json"]}, {"scenarios_accept": True}],
+    [
+        {"scenarios": "strict"},
+        {"scenarios_out": ["json:o.json"]},
+        {"scenarios_accept": True},
+        {"scenarios_stubs": "x"},
+    ],
 )
 def test_nothing_is_asked_of_scenarios_that_nobody_named(flags: Mapping[str, object]) -> None:
     """The run would check nothing, and would pass."""

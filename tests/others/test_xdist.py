@@ -127,10 +127,10 @@ def homes(run: Run) -> list[bool]:
 
 
 def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
-    """P2: at the same moment, and each of them runs all tests."""
+    """P2: at the same moment, and each of them runs all tests. Their lines are one."""
     workers = 2
     project = example.with_files(test_it=TESTS + SKIPPED, test_wide=WIDE, seed=SLOW_SEED)
-    run = project.run(*PLUGINS, f"-n{workers}", "--dist", "each")
+    run = project.run(*PLUGINS, f"-n{workers}", "--dist", "each", "-v")
     run.expect(passed=8 * workers, skipped=workers)
     assert (run.folder / "built").read_text() == "x"
     run.says(
@@ -138,6 +138,7 @@ def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
         f"and {7 * workers} changed it",
         "template built",
     )
+    assert run.output.count("database dev on SQLite") == 1
 
 
 def test_a_worker_that_dies_is_replaced(example: Example) -> None:

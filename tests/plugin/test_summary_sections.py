@@ -37,14 +37,6 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     run.says("2 of 3 tests had a separate database (1 used none), and 1 changed it")
 
 
-def test_the_workers_lines_are_one(example: Example) -> None:
-    """Under xdist, as in a run of one process."""
-    project = example.with_files(test_sum=TESTS)
-    run = project.run("-p", "xdist.plugin", "-n", "2", "-v").expect(passed=3)
-    run.says("of 3 tests had a separate database", "1 changed it")
-    assert run.output.count("database dev on SQLite") == 1
-
-
 def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     """Nothing at all, or each refusal outside of any test in full: it makes the exit status 1."""
     project = example.with_files(test_sum=TESTS)

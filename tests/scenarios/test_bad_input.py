@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.command import arena
 from tests.scenarios.projects import project
 
 if TYPE_CHECKING:
@@ -30,28 +31,6 @@ FILE = "tests/test_paths.py"
         (
             {SPEC: "Feature: Paths\n  Scenario: One\n    Given x\n    Whan y\n"},
             "specs/paths.feature:4 is no valid Gherkin",
-        ),
-        (
-            {SPEC: "Feature: Paths\n"},
-            "specs/paths.feature:1: the feature has no scenario",
-        ),
-        ({SPEC: "# only a comment\n"}, "specs/paths.feature:1: the feature has no scenario"),
-        ({"specs/paths.md": "# Prose\n", SPEC: "Feature: F\n Scenario: S\n"}, "'S' has no step"),
-        (
-            {SPEC: "Feature: F\n Scenario: S\n  Givn a\n  When b\n"},
-            "Gherkin reads this line as a description, not as a step: Givn a",
-        ),
-        (
-            {SPEC: "Feature: F\n scenario: S\n Scenario: T\n  When b\n"},
-            "Gherkin reads this line as a description, not as a scenario: scenario: S",
-        ),
-        (
-            {SPEC: "Feature: F\n Scenario Outline: S\n  When <a>\n  Examples:\n  | a |\n"},
-            "the outline 'S' has no row",
-        ),
-        (
-            {SPEC: "Feature: F\n Scenario: S\n  When a\n Scenario: S\n  When b\n"},
-            "two scenarios have one name: F :: S",
         ),
         (
             {
@@ -83,15 +62,40 @@ def test_a_wrong_file_is_one_error(example: Example, changes: dict[str, str], er
     assert "passed" not in run.output
 
 
-def test_no_scenario_at_all_is_an_error(example: Example) -> None:
-    """P9. Markdown without a fence has none."""
-    files = {"docs/prose.md": "# Prose\n"}
-    run = example.with_paths(files).run("-oarena_specs=docs")
-    assert run.status == 4
-    run.says("no scenario was found in docs", "1 files were read")
-    missing = example.run("-oarena_specs=nowhere/*.md")
-    assert missing.status == 4
-    missing.says("no specification was found: nowhere/*.md")
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        ("Feature: Paths\n", "spec.feature:1: the feature has no scenario"),
+        ("# only a comment\n", "spec.feature:1: the feature has no scenario"),
+        ("Feature: F\n Scenario: S\n", "'S' has no step"),
+        (
+            "Feature: F\n Scenario: S\n  Givn a\n  When b\n",
+            "Gherkin reads this line as a description, not as a step: Givn a",
+        ),
+        (
+            "Feature: F\n scenario: S\n Scenario: T\n  When b\n",
+            "Gherkin reads this line as a description, not as a scenario: scenario: S",
+        ),
+        (
+            "Feature: F\n Scenario Outline: S\n  When <a>\n  Examples:\n  | a |\n",
+            "the outline 'S' has no row",
+        ),
+        (
+            "Feature: F\n Scenario: S\n  When a\n Scenario: S\n  When b\n",
+            "two scenarios have one name: F :: S",
+        ),
+        (None, "no scenario was found in ."),
+    ],
+)
+def test_a_wrong_specification_is_one_error(tmp_path: Path, text: str | None, error: str) -> None:
+    """P9. Markdown without a fence has no scenario."""
+    (tmp_path / "prose.md").write_text("# Prose\n", encoding="utf-8")
+    if text:
+        (tmp_path / "spec.feature").write_text(text, encoding="utf-8")
+    listed = arena("scenarios", "list", ".", folder=tmp_path)
+    assert listed.status == 1
+    assert error in listed.errors
+    assert listed.errors.count("[A801]") == 1
 
 
 def test_workers_report_a_wrong_marker_once(example: Example) -> None:
@@ -102,36 +106,21 @@ def test_workers_report_a_wrong_marker_once(example: Example) -> None:
     run.says("no scenario is called 'A path [")
 
 
-@pytest.mark.parametrize(
-    "text, error",
-    [
-        ('scenario.when("I GET /nowhere")', "with scenario.when('I GET <path>'):"),
-        ('scenario.given("I GET <path>")', "no Given step of the scenario reads"),
-    ],
-)
-def test_a_block_names_a_step(example: Example, text: str, error: str) -> None:
-    """P9. The test fails at the block."""
-    wrong = example.change(FILE, 'scenario.when("I GET <path>")', text)
-    run = wrong.run("-k", "test_paths and battles")
-    run.expect(1, failed=1, passed=1).says(error)
-
-
-def test_a_block_needs_a_scenario(example: Example) -> None:
-    """P9. Without specifications a block does nothing."""
-    text = (
-        "import pytest\n"
-        "def test_unnamed(scenario):\n"
-        "    with scenario.when('x'): pass\n"
-        "@pytest.mark.scenario('A path is answered [path=/others, status=404]')\n"
-        "def test_named(scenario):\n"
-        "    with scenario.when('I GET /others'): pass\n"
-    )
+def test_a_block_names_a_step_of_a_scenario(example: Example) -> None:
+    """P9. Otherwise the test fails at the block. Without specifications a block does nothing."""
+    marker = "@pytest.mark.scenario('A path is answered [path=/others, status=404]')\n"
+    blocks = ("when('I GET /others')", "when('I GET /nowhere')", "given('I GET /others')")
+    text = "import pytest\ndef test_unnamed(scenario):\n    with scenario.when('x'): pass\n"
+    for number, block in enumerate(blocks):
+        text += f"{marker}def test_{number}(scenario):\n    with scenario.{block}: pass\n"
     changed = example.with_paths({FILE: text})
-    changed.run().expect(1, failed=1, passed=1).says(
+    changed.run().expect(1, failed=3, passed=1).says(
         "the test has a block for a step, but names no scenario",
+        "with scenario.when('I GET <path>'):",
+        "no Given step of the scenario reads",
     )
-    changed.run("-oarena_specs=").expect(0, passed=2).says(
-        "so the marker scenario proves nothing: 1 test"
+    changed.run("-oarena_specs=").expect(0, passed=4).says(
+        "so the marker scenario proves nothing: 3 tests"
     )
 
 
@@ -144,14 +133,3 @@ def test_a_wrong_output_or_shard_is_an_error(example: Example, argument: str) ->
     run = example.run(argument)
     assert run.status == 4
     run.says("ERROR: ")
-
-
-@pytest.mark.parametrize(
-    "argument",
-    ["--scenarios=strict", "--scenarios-out=json:x", "--scenarios-accept", "--scenarios-stubs=x"],
-)
-def test_options_of_scenarios_need_a_specification(example: Example, argument: str) -> None:
-    """P9. Otherwise the run would check nothing, and would pass."""
-    run = example.run("-oarena_specs=", argument)
-    assert run.status == 4
-    run.says("and arena_specs names no specification")

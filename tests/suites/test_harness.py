@@ -88,9 +88,16 @@ def result_of(folder: Path, text: str, *, patience: float = 60) -> tuple[Suite, 
 
 
 def test_each_wrong_story_is_found(tmp_path: Path) -> None:
-    """A story with another result than expected is wrong, and no other one."""
+    """A story with another result than expected is wrong, and no other one.
+
+    The second caller reads the facts of the first.
+    """
     suite, shared = result_of(tmp_path, STORIES)
+    suite.result(shared)
+    facts = shared / "suite-sqlite" / "facts.jsonl"
+    before = facts.read_bytes()
     result = suite.result(shared)
+    assert facts.read_bytes() == before
     wrong = {story.partition("::")[2]: result.problems(story) for story in suite.stories()}
     assert {name for name, problems in wrong.items() if problems} == {
         "test_fails_in_one_of_its_turns",
@@ -105,14 +112,19 @@ def test_each_wrong_story_is_found(tmp_path: Path) -> None:
     assert result.problems("test_it.py::test_gone")
 
 
-@pytest.mark.parametrize("text", ["import nothing\n", "import os\nos._exit(3)\n", "def test_it(:"])
+@pytest.mark.parametrize(
+    "texts, found",
+    [(("import nothing\n", "def test_it(:"), 2), (("import os\nos._exit(3)\n",), 0)],
+)
 def test_a_run_that_dies_in_its_collection_fails_as_a_whole_and_each_story(
-    tmp_path: Path, text: str
+    tmp_path: Path, texts: tuple[str, ...], found: int
 ) -> None:
     """The stories are known without running the suite."""
     suite, shared = result_of(tmp_path, "def test_first(): pass\n")
-    (suite.folder / "broken_test.py").write_text(text, encoding="utf-8")
+    for number, text in enumerate(texts):
+        (suite.folder / f"broken{number}_test.py").write_text(text, encoding="utf-8")
     result = suite.result(shared)
+    assert len(result.broken) == found
     assert result.whole()
     assert result.problems("test_it.py::test_first")
 
@@ -125,16 +137,6 @@ def test_a_run_that_hangs_is_killed(tmp_path: Path) -> None:
     assert "killed" in result.whole()[0]
     assert not result.problems("test_it.py::test_first")
     assert result.problems("test_it.py::test_hangs")
-
-
-def test_a_suite_runs_once(tmp_path: Path) -> None:
-    """The second caller reads the facts of the first."""
-    suite, shared = result_of(tmp_path, "def test_first(): pass\n")
-    suite.result(shared)
-    facts = shared / "suite-sqlite" / "facts.jsonl"
-    before = facts.read_bytes()
-    assert not suite.result(shared).problems("test_it.py::test_first")
-    assert facts.read_bytes() == before
 
 
 def test_a_report_is_compared_with_the_golden_file(tmp_path: Path) -> None:

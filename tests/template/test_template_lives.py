@@ -47,10 +47,17 @@ def _with_schema(example: Example, value: str) -> Example:
 
 
 def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) -> None:
-    """Two workers of a run share its rows."""
+    """Two workers of a run share its rows. After an hour a later run removes them."""
     project = example.with_files(seed=SEED, test_names=TEST, test_more=TEST)
+    folder = project.folder.parent / "cache/templates"
     project.run("-s").expect(passed=2).says("['Sand']", "its schema kept for the next run")
+    before = {*folder.glob("*.sqlite")}
+    for file in folder.iterdir():
+        os.utime(file, (0, time.time() - 2 * 3600))
     project.run("-s").expect(passed=2).says("['Sand']", BUILT).never_says("kept for")
+    gone = [file.name for file in before - {*folder.iterdir()}]
+    assert len(before) == 2
+    assert [name.startswith("of-run-") for name in gone] == [True]
     assert _builds(project) == "ss"
     project.run("-p", "xdist.plugin", "-n", "2").expect(passed=2)
     assert _builds(project) == "sss"
@@ -120,17 +127,3 @@ def test_a_build_that_opens_another_database_of_the_app(example: Example) -> Non
         "the build of dev connects to another database of the app: visits",
         "visits = module:its_function",
     )
-
-
-def test_a_later_run_removes_a_runs_template(example: Example) -> None:
-    """After an hour. The template of its schema stays."""
-    project = example.with_files(seed=SEED, test_names=TEST)
-    folder = project.folder.parent / "cache/templates"
-    project.run().expect(passed=1)
-    before = {*folder.glob("*.sqlite")}
-    for file in folder.iterdir():
-        os.utime(file, (0, time.time() - 2 * 3600))
-    project.run().expect(passed=1)
-    gone = [file.name for file in before - {*folder.iterdir()}]
-    assert len(before) == 2
-    assert [name.startswith("of-run-") for name in gone] == [True]
