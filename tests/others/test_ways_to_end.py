@@ -35,7 +35,7 @@ async def fixed(client, wide):
     await client.post("/dancers/Fix")
 
 async def test_async(fixed, client):
-    await client.post("/dancers/Dune")
+    assert (await client.get("/dancers")).json() == ["Sand", "Wide", "Fix"]
     async with maker() as session:
         session.add(Dancer(name="open"))
         await session.flush()
@@ -80,18 +80,16 @@ def project(example: Example) -> Example:
     return example.with_files(test_it=TESTS, test_next=NEXT, seed=SEED)
 
 
-@pytest.mark.parametrize("places", ["build", "call"])
-def test_ctrl_c(project: Example, places: str) -> None:
-    """P4, P7: pytest ends as it does, our files are gone, the next run has the template's state."""
-    run = project.run("test_it.py", env={"PLACES": places, "SIGNAL": str(signal.SIGINT.value)})
-    assert run.status == pytest.ExitCode.INTERRUPTED, run.output
-    run.says("KeyboardInterrupt").never_says("INTERNALERROR")
-    assert left(run) == []
-    project.run("test_next.py").expect(passed=1)
+def test_ctrl_c_and_kill(project: Example) -> None:
+    """P4, P7: pytest ends as it does, our files are gone, the next run has the template's state.
 
-
-def test_killed(project: Example) -> None:
-    """The next run sweeps."""
+    What a killed run leaves, the next run sweeps.
+    """
+    for places in ("build", "call"):
+        run = project.run("test_it.py", env={"PLACES": places, "SIGNAL": str(signal.SIGINT.value)})
+        assert run.status == pytest.ExitCode.INTERRUPTED, run.output
+        run.says("KeyboardInterrupt").never_says("INTERNALERROR")
+        assert left(run) == []
     run = project.run("test_it.py", env={"PLACES": "call", "SIGNAL": str(signal.SIGKILL.value)})
     assert run.status == -signal.SIGKILL, run.output
     project.run("test_next.py").expect(passed=1)
