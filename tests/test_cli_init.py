@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
 from iniconfig import IniConfig
 
-from tests import forks
 from tests.command import arena
+from tests.example import Example
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -226,10 +225,8 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     first = arena("init", "--write", folder=folder).output
     assert "tests/conftest.py has a fixture db_session" in first
     (folder / "tests/conftest.py").unlink()
-    command = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "tests/test_arena.py"]
-    status, output = forks.run(command, folder, {}, seconds=120)
-    assert status == 0, output
-    assert "1 passed" in output
+    words = ("-m", "pytest", "-p", "pytest_arena.plugin", "tests/test_arena.py")
+    Example(folder, {}).python(*words).expect(passed=1)
     options = options_of(folder)
     assert "nothing to write" in arena("init", "--write", folder=folder).output
     assert options_of(folder) == options
