@@ -45,16 +45,17 @@ def test_the_page_of_support_says_what_the_metadata_say() -> None:
 
 
 def test_the_page_lists_the_private_names_of_other_libraries() -> None:
-    """A new one needs its reason on the page."""
+    """A new one needs its reason on the page. Python's library reference has two of them."""
     files = [*ROOT.glob("src/**/*.py")]
     text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     own = {*re.findall(r"(?m)(?:def|class|self\.|cls\.|^) *(_\w+)", text), *(f.stem for f in files)}
     quoted = set(re.findall(r'"(_(?!arena)[A-Za-z]\w+)"', text)) - own
     lines = "\n".join(re.findall(r".*noqa: SLF001.*", text))
     accessed = set(re.findall(r"(?<!self)\.(_[a-z]\w+)", lines))
+    others = re.findall(r'(?m)(?:^ *(?:import|from) |getattr\([^"()]+")(_[a-z]\w+)', text)
     page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"`(_\w+)`", page.partition("## Private names")[2]))
-    assert (quoted | accessed) - listed == set()
+    assert quoted | accessed | {*others} == listed | {"_current_frames", "_thread"}
 
 
 def test_extras_name_what_the_messages_tell_users_to_install() -> None:

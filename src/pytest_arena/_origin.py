@@ -120,15 +120,15 @@ def user_frame() -> FrameType | None:
             inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
             waiting += [outer, inner]
             outer = None
-        elif has_stack_switches and frame.f_code.co_name == "_run":
+        elif has_stack_switches and module["__name__"] == "asyncio.events":
             waiting += [outer, *_frames_behind_step()]
             outer = None
         frame = outer
     return None
 
 
-# The files of SQLAlchemy's `greenlet_spawn` and of `_run`, a step of asyncio's loop. At frames of
-# these functions the logical stack continues in another stack.
+# The files of SQLAlchemy's `greenlet_spawn` and of a step of asyncio's loop. At their frames the
+# logical stack continues in another stack.
 _FILES_WITH_STACK_SWITCHES = (
     "/sqlalchemy/util/concurrency.py",
     "/sqlalchemy/util/_concurrency_py3k.py",

@@ -160,8 +160,8 @@ def owner_here() -> Owner | None:
 
 
 def is_runner_of_anyio(task: AnyTask) -> bool:
-    """Return whether a task runs the tests and the fixtures of anyio's plugin."""
-    return getattr(task.get_coro(), "__name__", "") == "_run_tests_and_fixtures"
+    """Return whether a task is of anyio's `TestRunner`, which runs tests and fixtures."""
+    return getattr(task.get_coro(), "__qualname__", "").startswith("TestRunner.")
 
 
 def owner_of(task: AnyTask) -> Owner | None:

@@ -176,13 +176,14 @@ def is_litestar(app: object) -> bool:
 # The apps and clients that modules, classes and wide fixtures have created.
 _APPS: WeakSet[Any] = WeakSet()
 _CLIENTS: WeakSet[Any] = WeakSet()
+_FLASK_CLIENTS: WeakSet[Any] = WeakSet()
 
 # Their classes, from which FastAPI and the frameworks' test clients derive.
 _CLASSES: dict[str, tuple[WeakSet[Any], tuple[str, ...]]] = {
     "starlette.applications": (_APPS, ("Starlette",)),
     "httpx": (_CLIENTS, ("Client", "AsyncClient")),
     "httpx2": (_CLIENTS, ("Client", "AsyncClient")),
-    "werkzeug.test": (_CLIENTS, ("Client",)),
+    "werkzeug.test": (_FLASK_CLIENTS, ("Client",)),
 }
 
 
@@ -225,6 +226,8 @@ class AppState:
         apps = alive(_APPS)
         for each in apps if app in apps else (app, *apps):
             self._record(each)
+        for client in alive(_FLASK_CLIENTS):
+            self._record_dictionaries(client)  # of cookies
         self._clients = [*map(_ClientState, alive(_CLIENTS))]
 
     def _record(self, app: Any) -> None:
@@ -232,11 +235,13 @@ class AppState:
         if isinstance(overrides, dict):
             self._overrides.append((app, overrides))
             self._copies.append((overrides, overrides.copy()))
-        # Starlette's and Litestar's State keep their attributes in `_state`. No public method
-        # replaces all of them.
-        attributes = getattr(getattr(app, "state", None), "_state", None)
-        if isinstance(attributes, dict):
-            self._copies.append((attributes, attributes.copy()))
+        self._record_dictionaries(getattr(app, "state", None))
+
+    def _record_dictionaries(self, holder: object) -> None:
+        """Record the dictionaries in which a `State` or a client of Flask has its content."""
+        for content in getattr(holder, "__dict__", {}).values():
+            if isinstance(content, dict):
+                self._copies.append((content, content.copy()))
 
     def is_changed(self) -> bool:
         """Return whether an override or an attribute of ``app.state`` has changed."""
@@ -269,19 +274,15 @@ class _ClientState:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        # Werkzeug's client has no public name for all cookies, and no headers.
-        self._attribute = "cookies" if hasattr(client, "cookies") else "_cookies"
-        cookies = getattr(client, self._attribute)
-        self._cookies = type(cookies)(cookies)
-        self._headers = client.headers.copy() if hasattr(client, "headers") else None
+        self._cookies = type(client.cookies)(client.cookies)
+        self._headers = client.headers.copy()
         login = getattr(client, "arena_login", None)
         # A login that a test may perform, and that ends with it.
         self._login = None if login is None or login.is_done else login
 
     def restore(self) -> None:
         """Restore the cookies and headers from before the test. Forget a login of the test."""
-        setattr(self._client, self._attribute, self._cookies)
-        if self._headers is not None:
-            self._client.headers = self._headers
+        self._client.cookies = self._cookies
+        self._client.headers = self._headers
         if self._login is not None:
             self._login.is_done = False

@@ -383,4 +383,4 @@ def is_disconnect(error: BaseException | None) -> bool:
     return any(kind.__name__ in _OF_WEBSOCKETS for kind in type(error).__mro__)
 
 
-_OF_WEBSOCKETS = {"WebSocketDisconnect", "_Upgrade", "ConnectionUpgradeExceptionError"}
+_OF_WEBSOCKETS = {"WebSocketDisconnect", "ConnectionUpgradeExceptionError"}

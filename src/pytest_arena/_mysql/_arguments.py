@@ -119,18 +119,3 @@ def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
     whole = math.ceil(seconds)
     limits = f"SESSION innodb_lock_wait_timeout = {whole}, SESSION lock_wait_timeout = {whole}"
     kwargs["init_command"] = kwargs.get("init_command") or f"SET {limits}"
-
-
-def opened_target(connection: Any) -> ServerTarget:
-    """Return the server and the database of a driver's open connection."""
-    host = _attribute(connection, "host") or "localhost"
-    port = _attribute(connection, "port") or PORT
-    name = _attribute(connection, "db") or ""
-    if isinstance(name, bytes):
-        name = name.decode()
-    return ServerTarget(FACTS.name, f"{host}:{port}", str(name))
-
-
-def _attribute(connection: object, name: str) -> Any:
-    value = getattr(connection, f"_{name}", None)  # asyncmy, aiomysql
-    return value or getattr(connection, name, None)

@@ -185,6 +185,7 @@ class _DriverGuard(RawGuard):
             if admission is not None:
                 self._admissions[connection] = admission
             original(connection, **named)
+            self.note_named(driver, [], named, connection)
             self._begin(connection)  # a sync driver has connected
 
         return __init__

@@ -8,11 +8,10 @@ psycopg and psycopg2 have libpq's arguments
 from __future__ import annotations
 
 import os
+import re
 import sys
-from importlib import import_module
-from inspect import signature
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qsl, unquote, urlparse
 
 from pytest_arena._postgresql import FACTS
 from pytest_arena._product._server_connections import (
@@ -25,6 +24,7 @@ from pytest_arena._values import ServerLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from urllib.parse import ParseResult
 
     from pytest_arena._values import Address
 
@@ -44,9 +44,7 @@ def target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget
     Raises:
         Exception: the driver's, for a string that it cannot parse.
     """
-    if driver == "asyncpg":
-        return _asyncpg_target(args, kwargs)
-    return _libpq_target(_libpq_settings(driver, args, kwargs))
+    return _libpq_target(_settings(driver, args, kwargs))
 
 
 def redirect(
@@ -93,72 +91,51 @@ def _host_of(address: Address) -> RedirectedHost:
     return RedirectedHost.to(address, address.host.rstrip("/"))
 
 
-def opened_target(connection: Any) -> ServerTarget:
-    """Return the server and the database of a driver's open connection."""
-    info = getattr(connection, "info", None)
-    if info is not None:  # psycopg, psycopg2
-        server = f"{info.host or info.hostaddr}:{info.port}"
-        return ServerTarget(FACTS.name, server, info.dbname)
-    # asyncpg has no public names for them.
-    server = shown_server(connection._addr)  # noqa: SLF001 - see above
-    return ServerTarget(FACTS.name, server, connection._params.database)  # noqa: SLF001 - see above
-
-
 # asyncpg
 
-_ASYNCPG_USUAL = 5  # how many hosts asyncpg tries if none is named
+
+def _dsn(args: Any, kwargs: Mapping[str, object]) -> ParseResult:
+    return urlparse(str((args[0] if args else kwargs.get("dsn")) or ""))
 
 
-def _parsed_by_asyncpg(args: object, kwargs: dict[str, object]) -> tuple[Any, Any]:
-    """Return the addresses and the other parameters, by the function of asyncpg itself.
-
-    Raises:
-        Exception: asyncpg's, for arguments that it cannot parse.
-    """
-    parse: Any = import_module("asyncpg.connect_utils")._parse_connect_dsn_and_args  # noqa: SLF001 - there is no public function
-    parameters = signature(parse).parameters
-    arguments = {name: kwargs.get(name) for name in parameters}
-    arguments["dsn"] = _dsn(args, kwargs)
-    # With these values asyncpg reads no file of passwords or certificates.
-    for name, value in (("password", ""), ("ssl", False), ("direct_tls", False)):
-        if name in parameters:
-            arguments[name] = value
-    addresses, parsed = parse(**arguments)
-    return addresses, parsed
-
-
-def _asyncpg_target(args: object, kwargs: dict[str, object]) -> ServerTarget:
-    """Return the database that arguments name. Raises as asyncpg does."""
-    addresses, parsed = _parsed_by_asyncpg(args, kwargs)
-    servers = [shown_server(address) for address in addresses]
-    if len(servers) == _ASYNCPG_USUAL and servers[0].startswith("/run/"):
-        servers = servers[-1:]  # localhost, after the usual folders of sockets
-    dsn = urlparse(_dsn(args, kwargs))
-    user = kwargs.get("user") or unquote(dsn.username or "")
-    login = _login(user, kwargs.get("password") or unquote(dsn.password or ""))
-    return ServerTarget(
-        FACTS.name, ",".join(servers), parsed.database or parsed.user, login
-    )
-
-
-def shown_server(address: Any) -> str:
-    """Return one of asyncpg's addresses as a host and a port."""
-    if isinstance(address, str):  # the file of a socket
-        address = address.rsplit("/.s.PGSQL.", 1)
-    return "{}:{}".format(*address)
+def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, object]:
+    """Return the arguments under libpq's names."""
+    dsn = _dsn(args, kwargs)
+    if dsn.scheme not in {"", "postgres", "postgresql"}:
+        raise ValueError(f"invalid DSN: asyncpg knows no scheme {dsn.scheme!r}")
+    login, _, places = dsn.netloc.rpartition("@")
+    user, _, password = map(unquote, login.partition(":"))
+    found = re.findall(r"\[?([^,]*?)\]?(?::(\w*))?(?:,|\Z)", unquote(places))
+    hosts, ports = (",".join(each).strip(",") for each in zip(*found, strict=True))
+    of_dsn = {
+        "user": user,
+        "password": password,
+        "host": hosts,
+        "port": ports,
+        "database": unquote(dsn.path[1:]),
+    }
+    settings: dict[str, Any] = {"hostaddr": ""}  # asyncpg does not read PGHOSTADDR
+    for given in (of_dsn, dict(parse_qsl(dsn.query)), kwargs):
+        for key, value in given.items():
+            if value:
+                several = isinstance(value, list | tuple)
+                settings[key] = ",".join(map(str, value)) if several else value
+    if "database" in settings:
+        settings["dbname"] = settings.pop("database")
+    return settings
 
 
 def _redirect_asyncpg(
     address: Address, args: list[object], kwargs: dict[str, Any]
 ) -> None:
-    _, parsed = _parsed_by_asyncpg(args, kwargs)
-    if parsed.server_settings:
-        kwargs["server_settings"] = parsed.server_settings
+    dsn = _dsn(args, kwargs)
+    of_dsn = {
+        key: value for key, value in parse_qsl(dsn.query) if not _is_of_server(key)
+    }
+    kwargs["server_settings"] = of_dsn | (kwargs.get("server_settings") or {})
+    _remove_server(kwargs)
     if args:
         args[0] = None
-    for key in ("dsn", "passfile", "service", "servicefile"):
-        if key in kwargs:
-            kwargs[key] = None
     kwargs |= {
         "host": _host_of(address),
         "port": address.port,
@@ -169,10 +146,6 @@ def _redirect_asyncpg(
         "direct_tls": False,
         "target_session_attrs": "any",
     }
-
-
-def _dsn(args: Any, kwargs: Mapping[str, object]) -> str:
-    return str((args[0] if args else kwargs.get("dsn")) or "")
 
 
 # libpq
@@ -200,10 +173,23 @@ _LIBPQ_SESSION = {
 }
 # Arguments that describe the app's server, with those whose names begin with ssl, gss or krb.
 _OF_SERVER = {
-    *("host", "hostaddr", "port", "dbname", "database", "dsn", "conninfo", "service"),
+    *("host", "hostaddr", "port", "dbname", "database", "dsn", "conninfo"),
+    *("service", "servicefile"),
     *("user", "password", "passfile", "require_auth", "channel_binding", "requirepeer"),
     *("target_session_attrs", "load_balance_hosts", "min_protocol_version"),
 }
+
+
+def _is_of_server(key: str) -> bool:
+    return key in _OF_SERVER or key.startswith(("ssl", "gss", "krb"))
+
+
+def _remove_server(kwargs: dict[str, Any]) -> None:
+    for key in [*kwargs]:
+        if _is_of_server(key):
+            del kwargs[key]
+
+
 # With these explicit values libpq ignores variables such as PGHOSTADDR and PGOPTIONS.
 _EXPLICIT = {
     "hostaddr": "",
@@ -237,9 +223,7 @@ def _redirect_libpq(
     driver: str, address: Address, args: list[object], kwargs: dict[str, object]
 ) -> None:
     session = _libpq_session(driver, args, kwargs)
-    for key in [*kwargs]:
-        if key in _OF_SERVER or key.startswith(("ssl", "gss", "krb")):
-            del kwargs[key]
+    _remove_server(kwargs)
     if args:
         args[0] = ""  # the connection string
     # The app's `options` replace the value in `_EXPLICIT`.
@@ -259,13 +243,13 @@ def _libpq_session(
     driver: str, args: object, kwargs: dict[str, object]
 ) -> dict[str, object]:
     """Return the settings of the session."""
-    settings = _libpq_settings(driver, args, kwargs)
+    settings = _settings(driver, args, kwargs)
     return {key: settings[key] for key in _LIBPQ_SESSION if key in settings}
 
 
-def _libpq_settings(
-    driver: str, args: Any, kwargs: dict[str, object]
-) -> dict[str, object]:
+def _settings(driver: str, args: Any, kwargs: dict[str, object]) -> dict[str, object]:
+    if driver == "asyncpg":
+        return _asyncpg_settings(args, kwargs)
     text = args[0] if args else kwargs.get("conninfo", kwargs.get("dsn"))
     settings = _parse(driver, text) if text else {}
     settings |= {key: value for key, value in kwargs.items() if value is not None}

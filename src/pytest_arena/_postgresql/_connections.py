@@ -17,6 +17,7 @@ from pytest_arena._postgresql._rollback import SharedTransaction, shared_at
 from pytest_arena._product._server_connections import (
     EngineConnection,
     ServerConnections,
+    ServerTarget,
 )
 
 if TYPE_CHECKING:
@@ -132,6 +133,14 @@ class PostgreSQLConnections(ServerConnections):
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch the functions that open every connection of a driver."""
         watch_drivers(core)
+
+    def opened(self, connection: Any) -> ServerTarget | None:
+        """Return what psycopg and psycopg2 know, as an app's factory may change arguments."""
+        info = getattr(connection, "info", None)
+        if info is None:
+            return super().opened(connection)
+        host = info.host or info.hostaddr
+        return ServerTarget(FACTS.name, f"{host}:{info.port}", info.dbname)
 
     def handle(
         self, core: Core, target: ConnectTarget, dbapi_connection: object

@@ -61,7 +61,7 @@ def watch_drivers(find_core: FindCore) -> None:
 
 # The functions that open each connection, also those of pools: module, class, function, dialect.
 _CONNECTING = (
-    ("asyncpg.connect_utils", "", "_connect", "asyncpg"),
+    ("asyncpg.connection", "", "connect", "asyncpg"),
     ("psycopg.connection", "Connection", "connect", "psycopg"),
     ("psycopg.connection_async", "AsyncConnection", "connect", "psycopg_async"),
     ("psycopg2", "", "connect", "psycopg2"),
@@ -73,10 +73,10 @@ def _guard_module(
 ) -> None:
     owner = getattr(module, kind) if kind else module
     guard.wrap(owner, function, dialect, has_class=bool(kind))
-    # The package has copied the method if it was imported before.
-    package = sys.modules.get("psycopg")
-    if dialect == "psycopg" and hasattr(package, "connect"):
-        package.connect = owner.connect  # type: ignore[union-attr]
+    # The package has copied the function if it was imported before.
+    package: Any = sys.modules.get(module.__name__.partition(".")[0])
+    if dialect != "psycopg_async" and hasattr(package, "connect"):
+        package.connect = owner.connect
 
 
 WORDS = Words(

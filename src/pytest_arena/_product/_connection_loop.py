@@ -168,7 +168,7 @@ def check_caller(*, is_sync: bool) -> None:
 class LoopConnection(AdaptedConnection):
     """A pool's connection. SQLAlchemy's adapted connection behind it lives in the loop."""
 
-    __slots__ = ("_driver", "_has_sync_caller", "_loop", "real")
+    __slots__ = ("_driver", "_has_sync_caller", "_is_used", "_loop", "real")
 
     def __init__(self, loop: ConnectionLoop, real: Any) -> None:
         put = partial(object.__setattr__, self)
@@ -176,6 +176,8 @@ class LoopConnection(AdaptedConnection):
         put("_loop", loop)
         put("_has_sync_caller", has_sync_caller())
         put("_driver", LoopDriver(real.driver_connection, self._await))
+        # Whether there was a call since the last end of a transaction.
+        object.__setattr__(self, "_is_used", True)
 
     await_ = staticmethod(await_only)  # of SQLAlchemy 2.0
 
@@ -188,9 +190,11 @@ class LoopConnection(AdaptedConnection):
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function where the real connection lives."""
         check_caller(is_sync=self._has_sync_caller)
+        object.__setattr__(self, "_is_used", True)
         return self._loop.call(function, *args, **kwargs)
 
     async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        object.__setattr__(self, "_is_used", True)
         return await self._loop.wait(function(*args, **kw))
 
     def cursor(self, *args: Any, **kwargs: Any) -> LoopCursor:
@@ -198,9 +202,9 @@ class LoopConnection(AdaptedConnection):
         return LoopCursor(self, args, kwargs)
 
     def _end(self, name: str) -> None:
-        # asyncpg's connection without a transaction has nothing to end.
-        if getattr(self.real, "_transaction", self) is not None:
+        if self._is_used:
             self.call(getattr(self.real, name))
+            object.__setattr__(self, "_is_used", False)
 
     commit = partialmethod(_end, "commit")
     rollback = partialmethod(_end, "rollback")

@@ -218,6 +218,10 @@ class RawConnections:
         self._pid_of = pid_of
         self._is_in_transaction = is_in_transaction
         self._open: dict[int, RawConnection] = {}
+        # What the arguments of each open connection name, also of an engine's.
+        self.named: weakref.WeakKeyDictionary[Any, ServerTarget] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def add(self, core: Core, admission: Admission, connection: object) -> None:
         """Record an admitted connection.
@@ -326,6 +330,14 @@ class RawGuard:
             raise core.ledger.refused(_raw_connection(server, driver, of_app=of_app))
         return core.ensure_target(requested)
 
+    def note_named(
+        self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
+    ) -> None:
+        """Note the database that the arguments of an open connection name."""
+        driver = dialect.partition("_")[0]
+        target = self._arguments.target(driver, args, kwargs)
+        self._connections.named[connection] = target
+
     def wrap(
         self, owner: Any, name: str, dialect: str, *, has_class: bool = False
     ) -> None:
@@ -340,23 +352,25 @@ class RawGuard:
         def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             positional = list(args[first:])
             admission = self.admit(dialect, positional, kwargs)
-            return admission, (*args[:first], *positional)
 
-        def record(admission: Admission | None, connection: Any) -> Any:
-            core = self._find_core()
-            if admission is not None and core is not None:
-                self._connections.add(core, admission, connection)
-            return connection
+            def record(connection: Any) -> Any:
+                core = self._find_core()
+                self.note_named(dialect, positional, kwargs, connection)
+                if admission is not None and core is not None:
+                    self._connections.add(core, admission, connection)
+                return connection
+
+            return record, (*args[:first], *positional)
 
         @wraps(function)
         def connect(*args: Any, **kwargs: Any) -> Any:
-            admission, to_send = prepare(args, kwargs)
-            return record(admission, function(*to_send, **kwargs))
+            record, to_send = prepare(args, kwargs)
+            return record(function(*to_send, **kwargs))
 
         @wraps(function)
         async def aconnect(*args: Any, **kwargs: Any) -> Any:
-            admission, to_send = prepare(args, kwargs)
-            return record(admission, await function(*to_send, **kwargs))
+            record, to_send = prepare(args, kwargs)
+            return record(await function(*to_send, **kwargs))
 
         guarded: Any = aconnect if iscoroutinefunction(function) else connect
         guarded.arena_guards = True
@@ -493,7 +507,9 @@ class ServerConnections(ABC):
         raw = self._raw.find(connection)
         if raw is not None and raw.target is None:
             return OpenConnection()  # `arena_allow` has admitted it
-        opened = self._arguments.opened_target(connection)
+        opened = self.opened(connection)
+        if opened is None:
+            return None
         for database in core.provisioned():
             target = database.target
             if target.address and target.address.database == opened.database:
@@ -501,6 +517,10 @@ class ServerConnections(ABC):
                 handle = self.handle(core, target, dbapi_connection)
                 return OpenConnection(target, handle)
         return OpenConnection(outside=opened.name)
+
+    def opened(self, connection: Any) -> ServerTarget | None:
+        """Return the server and the database of a driver's open connection, None if unknown."""
+        return self._raw.named.get(connection)
 
     @abstractmethod
     def handle(

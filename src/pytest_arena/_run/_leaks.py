@@ -179,19 +179,15 @@ def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
         )
 
 
-# The functions of tasks that libraries start and that may outlive a request. anyio's pytest plugin
-# has a task that waits for the test or the fixture. The first stream of sse-starlette begins a task
-# that waits until the server shuts down.
-_NOT_OF_USERS = {"_call_in_runner_task", "_shutdown_watcher"}
-
-
 def is_users_task(task: AnyTask) -> bool:
     """Return whether a task may run the user's code. False for tasks of pytest-arena."""
     if task.get_name() == OUR_TASK or is_runner_of_anyio(task):
         return False
+    # A private function of a library is no work of the app. For example, the first stream of
+    # sse-starlette begins a task that waits until the server shuts down.
     coroutine = task.get_coro()
-    name = getattr(coroutine, "__name__", "")
-    return name not in _NOT_OF_USERS or line_of_coroutine(coroutine) is not None
+    is_private = getattr(coroutine, "__name__", "").startswith("_")
+    return not is_private or line_of_coroutine(coroutine) is not None
 
 
 # Seconds to wait for the end of cancelled tasks.

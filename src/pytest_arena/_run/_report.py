@@ -289,8 +289,8 @@ def _explanation(
         return _NO_CONNECTION_LEFT
     if isinstance(error, PoolTimeout):
         return _empty_pool(held)
-    # The text of pytest's own error.
-    if "_function_scoped_runner" in str(getattr(error, "msg", "")):
+    # The text of pytest's own error about a fixture of pytest-asyncio.
+    if "pytest_asyncio" in str(getattr(error, "msg", "")):
         return _WIDER_LOOP
     if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
         return _bound_to_another_loop(error)

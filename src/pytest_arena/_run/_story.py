@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
@@ -278,15 +277,14 @@ def _failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
 
 
 def _was_caught_by_user(error: BaseException) -> bool:
-    """Return whether the user's code caught an error, also by `pytest.raises`.
+    """Return whether the user's code caught an error, also by a block of `pytest.raises`.
 
     The outermost frame of a traceback is the one that caught the error.
     """
     trace = error.__traceback__
     if trace is None:
         return False
-    file = trace.tb_frame.f_code.co_filename
-    return not is_library(file) or "_pytest" in Path(file).parts
+    return not is_library(trace.tb_frame.f_code.co_filename)
 
 
 def warn(ledger: Ledger, test: RunningTest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _sqlite3
 import inspect
 import os
 import re
@@ -250,8 +249,7 @@ def watch_connections(core: CurrentCore) -> None:
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         return connection
 
-    # A reload of sqlite3 takes its functions from _sqlite3.
-    for module in (sqlite3, sqlite3.dbapi2, _sqlite3):
+    for module in (sqlite3, sqlite3.dbapi2):
         vars(module)["connect"] = guarded
 
 
