@@ -218,9 +218,7 @@ class Databases:
 
         It is 0 in a build, so that a connection of a builder is no leak of the test.
         """
-        if not self.levels:
-            return 0
-        if running_build() is not None:
+        if not self.levels or running_build() is not None:
             return 0
         return self.levels[-1].owner.serial
 
@@ -287,8 +285,8 @@ class Databases:
     def unfilled(self) -> list[Database]:
         """Return the known databases without content whose build has not failed."""
         self.known.find_first()
-        databases = [*self.known.by_key.values()]
-        return [each for each in databases if not (each.isolation or each.failure)]
+        known = [*self.known.by_key.values()]
+        return [each for each in known if not (each.isolation or each.failure)]
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

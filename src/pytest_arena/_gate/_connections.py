@@ -88,8 +88,6 @@ class PooledConnection:
     identify: Identify | None = None
     process: int = field(default_factory=os.getpid)
     is_stale: bool = False  # whether its pool drops it at the next checkout
-    # The serial of the last level in which a statement has altered its session.
-    altered_in: int | None = None
     pending_writes: PendingWrites | None = None
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
@@ -121,6 +119,11 @@ class PooledConnection:
         entry = self._entry()
         is_current = entry is not None and entry.info.get(INFO) is self
         return entry if is_current else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its entry has it, and it is not closed."""
+        return getattr(self.entry, "dbapi_connection", None) is not None
 
     @property
     def proxied(self) -> Any:
@@ -195,6 +198,8 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
+        # The connections whose sessions a statement has altered, by the serial of the level.
+        self.altered: dict[int, list[PooledConnection]] = {}
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has or opens."""
@@ -275,9 +280,7 @@ class Registry:
     def idle(self) -> Iterator[PooledConnection]:
         """Yield the open connections that are in their pools."""
         for pooled in alive(self._connections):
-            entry = pooled.entry
-            is_open = entry is not None and entry.dbapi_connection is not None
-            is_idle = is_open and pooled not in self._checked_out
+            is_idle = pooled.is_open and pooled not in self._checked_out
             if is_idle and pooled.handle is not None:
                 yield pooled
 

@@ -221,7 +221,7 @@ class Gate:
             return
         pooled.handle.check(statement)
         if classify(statement, pooled.handle.words).alters_session:
-            pooled.altered_in = self.core.serial()
+            self.registry.altered.setdefault(self.core.serial(), []).append(pooled)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""
@@ -336,11 +336,10 @@ class Gate:
         the next test. A pool drops a connection that is in use after its return.
         """
         self.invalidate_stale()
-        for pooled in self.registry.checked_out():
-            if pooled.altered_in == serial:
+        for pooled in self.registry.altered.pop(serial, ()):
+            if pooled in self.registry.checked_out():
                 pooled.is_stale = True
-        for pooled in self.registry.idle():
-            if pooled.altered_in == serial and pooled.process == os.getpid():
+            elif pooled.is_open and pooled.process == os.getpid():
                 pooled.retire()
 
 

@@ -140,7 +140,7 @@ class LostWrites:
         if context.connection is None:
             return  # no connection was opened
         pooled = pooled_of(context.connection)
-        if pooled is not None and pooled.pending_writes is not None:
+        if pooled and pooled.pending_writes:
             pooled.pending_writes.has_failed = True
         error = context.original_exception
         _explain_lock(self._registry, error, pooled)
@@ -153,20 +153,20 @@ class LostWrites:
     def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
         pooled = pooled_of(connection)
-        if pooled is not None and pooled.pending_writes is not None:
+        if pooled and pooled.pending_writes:
             writes = pooled.pending_writes
             writes.savepoints.append(len(writes.tables))
 
     def release_savepoint(self, connection: Connection, *_: object) -> None:
         """Note that the last savepoint was released."""
         pooled = pooled_of(connection)
-        if pooled is not None and pooled.pending_writes is not None:
+        if pooled and pooled.pending_writes:
             pooled.pending_writes.end_savepoint()
 
     def rollback_savepoint(self, connection: Connection, *_: object) -> None:
         """Forget the writes since the last savepoint."""
         pooled = pooled_of(connection)
-        if pooled is not None and pooled.pending_writes is not None:
+        if pooled and pooled.pending_writes:
             writes = pooled.pending_writes
             del writes.tables[writes.end_savepoint() :]
             writes.has_failed = False
@@ -176,9 +176,7 @@ class LostWrites:
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
         pooled = pooled_of(connection)
-        if pooled is None or pooled.pending_writes is None:
-            return
-        if pooled.handle is None or pooled.target is None:
+        if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
             return
         writes = pooled.pending_writes
         is_in_build = pooled.target.key.kind == "building"
@@ -202,7 +200,7 @@ class LostWrites:
         stack.
         """
         pooled = pooled_of(connection)
-        if pooled is None or pooled.pending_writes is None:
+        if not (pooled and pooled.pending_writes):
             return
         is_open = pooled.handle is not None and pooled.handle.is_begun
         if is_open and error_on_its_way() is None and not _is_intended():
@@ -277,12 +275,6 @@ EVENTS = (
 
 # A commit after the answer: FastAPI runs the code behind the ``yield`` of a dependency then, and
 # so may a middleware.
-
-
-def _unanswered() -> Request | None:
-    """Return the request that runs here, None if the client has its answer."""
-    request = request_here()
-    return None if request is None or request.is_answered else request
 
 
 def _note_late_commit(request: Request) -> None:
@@ -388,7 +380,10 @@ def _note_begun(session: Session, transaction: Any) -> None:
     owner = OWNER.get()
     is_wide = owner is not None and owner.is_idle and owner.is_wide
     record.is_used_by_wide_fixture = is_wide
-    record.begun_by = _unanswered()
+    request = request_here()
+    if request is not None and request.is_answered:
+        request = None  # the client has its answer
+    record.begun_by = request
 
 
 def _note_connected(session: Session, _: object, connection: Connection) -> None:

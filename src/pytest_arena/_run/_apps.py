@@ -146,28 +146,18 @@ class Apps:
             self._is_in_fixture = False
 
     def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
-        """Return a client. In a test, ``options`` override the fixture `client_options`."""
-        return open_async_client(self.running(), role, self._with_fixtures(options))
+        """Return a client."""
+        return open_async_client(self.running(), role, options)
 
     def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
-        """Return a sync client, with the options that ``new_client`` has.
+        """Return a sync client.
 
         A client of a wide fixture starts the app now. The app then runs as long as the fixture.
         """
-        app_run = self.running()
-        client = open_test_client(app_run, role, self._with_fixtures(options))
+        client = open_test_client(self.running(), role, options)
         if self._current.on_top() is None:
             client.arena_start()
         return client
-
-    def _with_fixtures(self, options: Options) -> dict[str, object]:
-        test = self._current.on_top()
-        if test is None:
-            return dict(options)
-        if test.request:
-            # The session fixture `arena` cannot request the function fixture `client_options`.
-            options = {**test.request.getfixturevalue("client_options"), **options}
-        return dict(options)
 
     def current_run(self) -> AppRun | None:
         """Return the run that answers a request by a socket, None between two tests."""

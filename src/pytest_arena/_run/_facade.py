@@ -168,7 +168,7 @@ class Arena(Generic[S]):
 
     def client(self, **options: object) -> AsyncClient:
         """Return an async client like ``client``. It takes the options of ``client_options``."""
-        return self._run.apps.new_client(options)
+        return self._run.apps.new_client(self._with_fixture(options))
 
     def client_as(self, role: str, **options: object) -> AsyncClient:
         """Return an async client that logs in as ``role`` before its first request.
@@ -176,15 +176,22 @@ class Arena(Generic[S]):
         Raises:
             LoginError: there is no ``arena_login``.
         """
-        return self._run.apps.new_client(options, role)
+        return self._run.apps.new_client(self._with_fixture(options), role)
 
     def test_client(self, **options: object) -> TestClient:
         """Return a sync test client like ``test_client``."""
-        return self._run.apps.new_test_client(options)
+        return self._run.apps.new_test_client(self._with_fixture(options))
 
     def test_client_as(self, role: str, **options: object) -> TestClient:
         """Return a sync test client that logs in as ``role`` before its first request."""
-        return self._run.apps.new_test_client(options, role)
+        return self._run.apps.new_test_client(self._with_fixture(options), role)
+
+    def _with_fixture(self, options: dict[str, object]) -> dict[str, object]:
+        test = self._run.current.on_top()
+        if test is None or not test.request:
+            return options
+        # The session fixture `arena` cannot request the function fixture `client_options`.
+        return {**test.request.getfixturevalue("client_options"), **options}
 
     def live_server(self) -> LiveServer:
         """Return the app under a real server, like ``live_server``, also in wide fixtures.

@@ -175,10 +175,10 @@ class RunningTest(TestOwner):
         Raises:
             ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
         """
-        if running_loop() is None and (self.app_runs or self.sessions.opened):
+        self.loop = running_loop()
+        if self.loop is None and (self.app_runs or self.sessions.opened):
             raise no_asyncio()
         self.tasks.record_loop()
-        self.loop = running_loop()
 
     def end_set_up(self) -> None:
         """Note the lost writes of function fixtures. Called before the test function."""
