@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena import errors, warnings
-from pytest_arena._gate import _listeners
 from pytest_arena.errors import ArenaError, ConfigError, redact, redact_url
 
 if TYPE_CHECKING:
@@ -113,10 +112,3 @@ def test_no_part_of_a_message_shows_a_password(text: str) -> None:
 def test_what_is_no_password_stays(text: str) -> None:
     """A message without its values helps nobody."""
     assert redact(text) == text
-
-
-def test_a_foreign_url_is_refused_without_its_password() -> None:
-    """The URL of production may stand in a message; its password may not."""
-    text = str(_listeners.unknown_connection("postgresql://me:s3cret@db/shop"))
-    assert "postgresql://me:***@db/shop" in text
-    assert "s3cret" not in text

@@ -14,6 +14,7 @@ from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import (
+        Callable,
         Hashable,
         Iterable,
         Iterator,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     )
 
     from pytest_arena._values import TableRows
+
+__tracebackhide__ = True  # a traceback of a test ends at the user's line
 
 Kind = Literal["inserted", "updated", "deleted"]
 
@@ -153,12 +156,20 @@ class Changes:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, changes: Iterable[Change], more: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        changes: Iterable[Change],
+        more: Mapping[str, int],
+        check: Callable[[str], None],
+    ) -> None:
         self._all = tuple(changes)
         self._more = dict(more)
+        self._check = check  # raises an error for the name of an unknown table
 
     @classmethod
-    def of(cls, tables: Iterable[TableRows]) -> Changes:
+    def of(
+        cls, tables: Iterable[TableRows], check: Callable[[str], None] = lambda _: None
+    ) -> Changes:
         """Return the changes in these removed and added rows."""
         changes: list[Change] = []
         more = {}
@@ -170,7 +181,7 @@ class Changes:
             # would look like a deletion or an insertion.
             known = len(rows.removed) + len(rows.added)
             more[rows.table] = known + rows.more
-        return cls(changes, more)
+        return cls(changes, more, check)
 
     @property
     def inserted(self) -> Changes:
@@ -189,7 +200,7 @@ class Changes:
 
     def _only(self, kind: Kind) -> Changes:
         changes = [change for change in self._all if change.kind == kind]
-        return Changes(changes, {})
+        return Changes(changes, {}, self._check)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -205,21 +216,22 @@ class Changes:
     def __getitem__(self, which: int) -> Change: ...
 
     def __getitem__(self, which: str | int) -> Changes | Change:
-        """Return the changes of one table by its name, or one change by its index."""
+        """Return the changes of one table by its name, or one change by its index.
+
+        Raises:
+            ConfigError: the database has no table of this name.
+        """
         if isinstance(which, int):
             return self._all[which]
+        if which not in self.tables:
+            self._check(which)
         more = {}
         if which in self._more:
             more[which] = self._more[which]
-        return Changes(self._of_table(which), more)
+        return Changes(self._of_table(which), more, self._check)
 
     def _of_table(self, table: str) -> list[Change]:
         return [change for change in self._all if change.table == table]
-
-    @property
-    def counts_more(self) -> bool:
-        """Whether some rows are only counted."""
-        return bool(self._more)
 
     def __iter__(self) -> Iterator[Change]:
         return iter(self._all)

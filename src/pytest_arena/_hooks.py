@@ -32,7 +32,7 @@ from pytest_arena._run._summary import (
     summary_lines,
 )
 from pytest_arena._values import CodeLine, Plan, Stage, counted
-from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena.errors import AfterSessionError, ArenaError, ConfigError
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -500,6 +500,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_sep("=", "arena")
     for line in lines:
         terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_unconfigure() -> Generator[None, object, object]:
+    """Keep the run's exit status if another hook is refused. `_write_late_refusals` reports it."""
+    try:
+        return (yield)
+    except AfterSessionError:
+        return None
 
 
 # Other plugins that affect a test.

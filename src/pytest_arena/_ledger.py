@@ -107,8 +107,6 @@ class Ledger:
     filled: dict[tuple[str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
-    verified: int = 0
-    verified_seconds: float = 0.0
 
     def begin(self, test: str) -> None:
         """Begin a test. Later facts belong to this test."""

@@ -12,14 +12,11 @@ from pathlib import Path
 class FileFormat:
     """The files in which a product stores its databases."""
 
-    header: bytes
-    """The first bytes of a file."""
-    name: str
-    """A pattern of the name of such a file."""
+    header: bytes  # the first bytes of a file
+    name: str  # a pattern of the name of such a file
+    # The endings of the log files. The first log has changes that the file does not have yet.
     logs: tuple[str, str]
-    """The endings of the log files. The first log has changes that the file does not have yet."""
-    opening: str
-    """The audit event of a connect call."""
+    opening: str  # the audit event of a connect call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +114,8 @@ class Plan:
     keep: str
     stage: Stage
     is_async: bool
-    starts_app: bool = False
-    """Whether a fixture of pytest-arena starts the app first."""
-    needs_database: bool = False
-    """Whether the test uses a fixture of pytest-arena."""
+    starts_app: bool = False  # whether a fixture of pytest-arena starts the app first
+    needs_database: bool = False  # whether the test uses a fixture of pytest-arena
 
 
 @dataclass(frozen=True, slots=True)

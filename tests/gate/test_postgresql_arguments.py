@@ -14,10 +14,9 @@ import psycopg
 import psycopg2  # noqa: F401 - an app imports its driver
 import pytest
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pytest_arena._gate._engines import describe
 from pytest_arena._postgresql._arguments import is_redirected, redirect, target
 from pytest_arena._values import Address
 from tests.gate.postgresql import SERVER
@@ -223,10 +222,3 @@ def test_a_service_file_is_not_read(driver: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PGSERVICE", "shop")
     assert target(driver, ["dbname=x"], {}) == replace(found, database="x")
     assert target(driver, ["dbname=x host=a"], {}).server == "a:5432"
-
-
-def test_a_driver_that_is_not_understood_is_another_product() -> None:
-    """So that it is refused, and never led by the arguments of another driver."""
-    dialect = make_url("postgresql+pg8000://").get_dialect()()
-    asked = describe(dialect, [], {"host": "db.example", "port": 1, "database": "shop"})
-    assert (asked.product, asked.name) == ("postgresql+pg8000", "postgresql://db.example:1/shop")

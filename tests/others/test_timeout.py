@@ -14,8 +14,9 @@ ALARM = """
 import asyncio
 import threading
 import pytest
+from fastapi.responses import StreamingResponse
 from sqlalchemy import text
-from app import Dancer, maker
+from app import Dancer, app, maker
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
 
@@ -49,11 +50,24 @@ def test_in_a_sync_statement(db_session, test_client):
 
 async def test_clean_3(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
+
+async def ticks():
+    while True:
+        yield b"tick"
+        await asyncio.sleep(0.001)
+
+@app.get("/endless")
+async def endless():
+    return StreamingResponse(ticks())
+
+@pytest.mark.timeout(0.5)
+async def test_in_a_body_without_an_end(client):
+    await client.get("/endless")
 """
 
 
 def test_a_timeout_by_signal(example: Example) -> None:
     """P2, P7: in an await, in a statement that would never end, in sync code."""
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
-    run.expect(status=1, passed=3, failed=3)
+    run.expect(status=1, passed=3, failed=4).says("client.stream")
     assert run.output.count("from pytest-timeout.") >= 3

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED
+from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, product_of
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
     Environment,
@@ -103,7 +103,8 @@ class Databases:
                 why="pytest-arena has closed the tests' databases. The connection would have "
                 "reached the app's database",
                 cause=cause_of_connection(),
-                fix="stop its threads and atexit handlers in a session fixture's tear-down",
+                fix="delete it if it drops tables, because the test databases are gone. Else do it "
+                "in a session fixture's tear-down",
             )
             raise self.ledger.refused(error)
 
@@ -120,7 +121,7 @@ class Databases:
         value = self.config.database
         if value in FILE_PRODUCTS and requested.product in SUPPORTED:
             option = f"arena_database = {value}"
-        facts = SUPPORTED.get(requested.product)
+        facts = SUPPORTED.get(product_of(requested.product))
         refusal = unknown_connection(
             requested.name,
             driver=requested.dialect.driver,

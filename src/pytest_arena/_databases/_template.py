@@ -147,10 +147,17 @@ class StageBuild(Generic[ContentT]):
         # The line of the first cause that has a line of the user's code.
         lines = filter(None, map(blame, causes(error)))
         line = next(lines, None)
+        cause = str(line or self._home())
         fix = self.template_store.advice(error)
         if self.stage is Stage.SEEDED and kind_of_error(error) == "no table":
             likely = suggested_schema(self.root) or "<module>:<Base>"
             fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
+        elif self.stage is Stage.SEEDED and line is None:
+            cause = f"the commit after {cause}"
+            fix = (
+                "session.flush() after each add() in the seed: a wrong row then has a line.\n"
+                "If the tables lack what the models have: a migration, or pytest --arena-rebuild"
+            )
         if not fix:
             fix = 'correct that line, or set its needs up in a fixture with scope="session"'
             if self.value.endswith(".ini"):
@@ -158,7 +165,7 @@ class StageBuild(Generic[ContentT]):
         return TemplateError(
             f"{self.option} failed: {described(error)}",
             why="no test has a database before its template is built",
-            cause=str(line or self._home()),
+            cause=cause,
             fix=fix,
         )
 
@@ -174,12 +181,10 @@ class Store(Generic[ContentT]):
     template_store: TemplateStore[ContentT]
     root: Path
     newer_than: float = 0.0
-    kept_seconds: float = 0.0
-    """For building templates that later runs use."""
-    run_seconds: float = 0.0
-    """For building templates that end with the run."""
+    kept_seconds: float = 0.0  # for building templates that later runs use
+    run_seconds: float = 0.0  # for building templates that end with the run
+    # How migrations differ from the models, by the value of arena_schema.
     drifts: dict[str, str] = field(default_factory=dict)
-    """How migrations differ from the models, by the value of ``arena_schema``."""
 
     def ensure(
         self, recipe: Recipe, stage: Stage, database: Database

@@ -17,7 +17,6 @@ from sqlalchemy.pool import Pool
 from pytest_arena._config._supported import (
     DRIVERS,
     FILE_FORMAT,
-    FILES,
     SHOWN,
     SUPPORTED,
 )
@@ -379,17 +378,7 @@ def unknown_connection(
     description: str, *, driver: str = "", drivers: str = "", left_out_by: str = ""
 ) -> UnknownDatabaseError:
     """Return the error for a database that pytest-arena does not replace."""
-    if NOWHERE in description:
-        why = (
-            "the environment names a database of this product, which this version cannot isolate. "
-            "pytest-arena replaced its host by a host that does not exist, so that no test reaches "
-            "the database"
-        )
-        fix = (
-            f"DATABASE_URL={FILES.example_url} pytest …\n(or arena_allow = "
-            "<dialect>://<host>:<port>/<name> of the real database, if tests may reach it)"
-        )
-    elif left_out_by:
+    if left_out_by:
         why = (
             f"with {left_out_by}, pytest-arena does not replace databases of this product. It may "
             "be a real database"
@@ -408,8 +397,8 @@ def unknown_connection(
             f"use an engine with a URL of {' or '.join(SHOWN)}, which pytest-arena redirects to "
             "the test's database"
         )
-        # A name without its server would allow other databases too.
-        if UNNAMED not in description:
+        # A name without its real server would allow another database.
+        if not (UNNAMED in description or NOWHERE in description):
             fix += f". Or, if tests may reach this one:\narena_allow = {description}"
     what = f"refused: a connection to {description}"
     return UnknownDatabaseError(what, why=why, cause=cause_of_connection(), fix=fix)

@@ -289,6 +289,7 @@ class Database:
     busy: bool = False  # whether its content is being created
     login: ServerLogin | None = None  # the first login in an engine's URL
     is_only_named: bool = False  # whether a variable names it, and no engine of the app
+    tables: set[str] = field(default_factory=set)  # that it had at the last question
     incarnation: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
     # pytest-arena's engines: whether one is async, and whether it uses pytest-arena's login.
@@ -605,7 +606,7 @@ class Isolation(Protocol):
         """
 
     def content(self) -> Mapping[str, str]:
-        """Return digests of the whole content, by the names of tables and other objects."""
+        """Return digests of the whole content, by ``definition of table orders`` and such."""
 
     def replace(self, content: Any, /) -> None:
         """Replace the content of the top level by a template's, or (None) by an empty one."""

@@ -6,13 +6,14 @@ import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._changes import Changes, shown_in
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
 from pytest_arena._run._leaks import refuse_unfinished
-from pytest_arena._values import counted
+from pytest_arena._values import SCHEMA, counted
 from pytest_arena.errors import ConfigError, IsolationError
 from pytest_arena.warnings import LateWorkWarning
 
@@ -269,7 +270,7 @@ class ExpectedChanges(Block):
                 cause=line,
                 fix="let the work end before the block does (or a longer arena_settle)",
             )
-        changes = changes_between(*self._since, None)
+        changes = changes_between(self.run, *self._since, None)
         differences = difference(changes, self.expected, ignore=self.ignore)
         if differences:
             raise AssertionError(differences)
@@ -297,7 +298,9 @@ def _note_assertion(run: Any, text: str) -> None:
         run.watcher.asserted(f"{line.file}:{line.number}" if line else "", text)
 
 
-def changes_between(database: Database, since: object, until: object) -> Changes:
+def changes_between(
+    run: Any, database: Database, since: object, until: object
+) -> Changes:
     """Return what has changed in a database between two moments of its isolation.
 
     Raises:
@@ -305,8 +308,8 @@ def changes_between(database: Database, since: object, until: object) -> Changes
     """
     isolation = database.isolation
     rows = isolation.rows_changed(since, until) if isolation is not None else []
-    changes = Changes.of(rows)
-    if changes.counts_more:
+    changes = Changes.of(rows, partial(check_table, run, database))
+    if any(each.more for each in rows):
         raise IsolationError(
             f"not all changed rows of {database.name} are known: {changes.counted()}",
             why="a wide fixture changed the schema. pytest-arena kept only some of the rows that "
@@ -316,6 +319,28 @@ def changes_between(database: Database, since: object, until: object) -> Changes
             "arena_schema",
         )
     return changes
+
+
+_DEFINITION = "definition of table "  # before a table's name in `Isolation.content`
+
+
+def check_table(run: Any, database: Database, table: str) -> None:
+    """Raise a ConfigError if a database has no table of this name.
+
+    Cost: nothing for a known name, otherwise one read of the whole database.
+    """
+    if table in {SCHEMA, *database.tables}:
+        return
+    titles = run.databases.ensure_content(database).content()
+    tables = [each for each in titles if each.startswith(_DEFINITION)]
+    database.tables = {each.removeprefix(_DEFINITION) for each in tables}
+    if table not in database.tables:
+        raise ConfigError(
+            f"the database {database.name} has no table {table!r}",
+            why="a table with a wrong name never changes, so the test would prove nothing",
+            cause=str(user_line() or "arena.changes()"),
+            fix=f"one of its tables: {', '.join(sorted(database.tables)) or 'it has none'}",
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -342,7 +367,7 @@ class StatementLimit(Block):
             )
         statements = statements_of(requests)
         if len(statements) > self.count:
-            raise AssertionError(_too_many(requests, statements, self.count))
+            raise AssertionError(_too_many(statements, self.count))
         _note_assertion(self.run, "arena.max_statements(…)")
 
 
@@ -356,14 +381,8 @@ def statements_of(requests: Iterable[Request]) -> list[str]:
 _MOST_STATEMENTS = 5  # in a message
 
 
-def _too_many(requests: list[Request], sent: list[str], count: int) -> str:
-    what = "1 statement was" if len(sent) == 1 else f"{len(sent):,} statements were"
-    allowed = "1 is" if count == 1 else f"{count:,} are"
-    lines = [f"{what} sent in this block, and {allowed} allowed:"]
-    for request in requests:
-        words = f"{request.method} {request.path} {request.status or request.error}"
-        lines.append(f"  {words}: {len(request.statements):,}")
-    lines.append("the most frequent ones:")
+def _too_many(sent: list[str], count: int) -> str:
+    lines = [f"{counted(len(sent), 'statement')} in this block, allowed: {count:,}"]
     most_frequent = Counter(sent).most_common(_MOST_STATEMENTS)
     for statement, times in most_frequent:
         text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")

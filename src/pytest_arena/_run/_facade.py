@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -16,6 +17,7 @@ from pytest_arena._run._expect import (
     ExpectedChanges,
     StatementLimit,
     changes_between,
+    check_table,
     commit,
     statements_of,
 )
@@ -314,7 +316,7 @@ class Arena(Generic[S]):
         if request is not None:
             return _changes_of(self._run, request, watched)
         commit(self._run)
-        return changes_between(watched, None, None)
+        return changes_between(self._run, watched, None, None)
 
     def expect_changes(
         self,
@@ -459,10 +461,10 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             cause=str(user_line() or "arena.changes(request)"),
             fix="with arena.expect_changes(...):   around the request",
         )
-    if after is not None and database not in after.times:
-        return Changes.of([])  # it did not exist yet
+    if after is not None and database not in after.times:  # it did not exist yet
+        return Changes.of([], partial(check_table, run, database))
     until = after.times.get(database) if after is not None else None
-    return changes_between(database, before.times.get(database), until)
+    return changes_between(run, database, before.times.get(database), until)
 
 
 async def _asettled(test: RunningTest, patience: float) -> None:

@@ -21,6 +21,7 @@ from pytest_arena._gate._connections import (
     sessions_in_use,
     sessions_on,
 )
+from pytest_arena._gate._listeners import late_work
 from pytest_arena._origin import (
     OUR_TASK,
     REQUEST,
@@ -281,7 +282,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None
                 LateWorkWarning,
                 f"a thread of {leak.owner.name} still used a connection, which pytest-arena closed",
                 cause=_line_to_blame(leak),
-                fix=leak.owner.advice,
+                fix=late_work(leak.owner).fix,
             )
     _close(leaks)
     _roll_back_others(gate, test.serial)

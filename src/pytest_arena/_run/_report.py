@@ -21,10 +21,11 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._connections import is_of_arena
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
+from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable
 
     from sqlalchemy.orm import Session
 
@@ -206,7 +207,10 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
         for entry in excinfo.traceback:
             if is_library(str(entry.path)):
                 continue
-            for name, value in _values_in(str(entry.statement), entry.frame.f_locals):
+            source = str(entry.statement)
+            for name, value in entry.frame.f_locals.items():
+                if not re.search(rf"\b{re.escape(name)}\b", source):
+                    continue
                 state = _state_of(value)
                 columns = _stale_columns(state, fresh) if state is not None else []
                 if state is None or not columns:
@@ -219,22 +223,6 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                     f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
                 )
     return list(lines.values())
-
-
-_MOST_MEMBERS = 50  # the most members of a list that are examined
-
-
-def _values_in(
-    source: str, variables: Mapping[str, object]
-) -> Iterator[tuple[str, object]]:
-    """Yield the variables that a statement names, and the members of lists."""
-    for name, value in variables.items():
-        if not re.search(rf"\b{re.escape(name)}\b", source):
-            continue
-        yield name, value
-        members = value[:_MOST_MEMBERS] if isinstance(value, list) else []
-        for number, member in enumerate(members):
-            yield f"{name}[{number}]", member
 
 
 def _state_of(value: object) -> State | None:
@@ -322,7 +310,9 @@ def _bound_to_another_loop(error: RuntimeError) -> str:
 def _empty_pool(held: Iterable[CodeLine | None]) -> str:
     """Name the lines that hold the connections of an exhausted pool."""
     numbers = Counter(line.short for line in held if line is not None)
-    shown = [f"{line} ({number} times)" for line, number in numbers.most_common(3)]
+    shown = [
+        f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)
+    ]
     return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
 
 

@@ -33,11 +33,9 @@ class StoryPart:
     """One part of the story of a failed test: a request, the set-up of a fixture, or other work."""
 
     title: str
-    changes: Changes | None
-    """None if they are unknown"""
+    changes: Changes | None  # None if they are unknown
     notes: tuple[str, ...] = ()
-    has_rows: bool = True
-    """whether the report shows the rows, and not only their number"""
+    has_rows: bool = True  # whether the report shows them, and not only their number
 
 
 def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts, noted_lines
@@ -37,8 +38,6 @@ class Summary:
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
-    verified: int = 0  # how often a whole database was read and compared
-    verified_seconds: float = 0.0
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
@@ -73,13 +72,9 @@ def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
 
 def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
-    if used:
+    if used and summary.products:
         yield _databases_line(summary)
         yield _cost_line(len(summary.tests), used)
-    if summary.verified:
-        cost = _ms(summary.verified_seconds)
-        times = f"verified {summary.verified} times"
-        yield f"{times} by reading a whole database, which took {cost} of this time"
     has_template = summary.has_template or summary.template_words
     if used and summary.suggestion and not has_template:
         yield (
@@ -93,17 +88,10 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
         yield f"{problem} (engines used: {known})"
 
 
-_MOST_NAMES = 8  # of databases
-
-
 def _databases_line(summary: Summary) -> str:
-    names = ", ".join(summary.databases[:_MOST_NAMES])
-    more = len(summary.databases) - _MOST_NAMES
-    if more > 0:
-        names += f" and {more} more"
-    databases = f"database {names}"
-    if not names:
-        databases = "a database in memory"  # it has ended with its test
+    databases = "a database in memory"  # it has ended with its test
+    if summary.databases:
+        databases = f"database {', '.join(summary.databases)}"
     products = " and ".join(summary.products)
     isolations = " and ".join(summary.isolations)
     template = _template_words(summary)
@@ -159,7 +147,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         databases=tuple(database.name for database in used),
-        notes=(*filter(None, [ledger.kept]), *_unread(databases)),
+        notes=(*filter(None, [ledger.kept]), *_unread(databases), *_unused(databases)),
         noted=tuple(ledger.noted),
         failures=tuple(_failures(databases, refused)),
         has_template=bool(named),
@@ -170,8 +158,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         kept_seconds=sum(store.kept_seconds for store in stores),
         run_seconds=sum(store.run_seconds for store in stores),
         products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
-        verified=ledger.verified,
-        verified_seconds=ledger.verified_seconds,
         isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
 
@@ -214,6 +200,19 @@ def _unread(databases: Databases) -> Iterator[str]:
                 f"{', '.join(others)}. arena_schema and db_session use the named database. "
                 f"Unset {variable}, or: arena_env = <the variable that the app reads>, {variable}"
             )
+
+
+def _unused(databases: Databases) -> Iterator[str]:
+    """Yield a line if ``arena_database`` names a product on which the app has no engine."""
+    config = databases.config
+    product = product_of(config.database)
+    used = databases.products.opened
+    if product and used and product not in used:
+        yield (
+            f"no test used {SUPPORTED[product].shown}, because the app has no engine for it: the "
+            f"tests ran on {', '.join(SUPPORTED[name].shown for name in used)}. Set the app's "
+            f"URL in tests, or remove {config.place('database')}"
+        )
 
 
 # Keys in the report that a worker sends to pytest-xdist.

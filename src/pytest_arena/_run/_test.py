@@ -107,7 +107,7 @@ class Turn:
 _SHARES_SESSION = (
     "{test}: the app wrote in the test's session and left the transaction open. The app shares "
     "the test's session, so this test cannot find a forgotten commit. next: remove the override "
-    "that gives the app this session"
+    "that gives the app this session, or an object of it"
 )
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds

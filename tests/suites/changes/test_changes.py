@@ -51,7 +51,13 @@ async def test_of_fixtures_and_requests_since_the_test_began(arena, client, vase
 
 
 def test_nothing_is_left_of_that(arena, lamp):
-    assert not arena.changes()
+    assert not arena.changes()["orders"]
+
+
+@pytest.mark.expect("A101", at='arena.changes().deleted["order"]')
+def test_a_table_that_does_not_exist(arena, test_client):
+    test_client.delete("/orders/1")
+    assert not arena.changes().deleted["order"]
 
 
 def test_pending_work_is_committed_first(arena, db_session):

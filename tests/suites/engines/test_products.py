@@ -7,11 +7,19 @@ from sqlalchemy import create_engine
 
 @pytest.mark.expect("A202", at="fake://me")
 def test_another_product():
-    create_engine("fake://me:hush@db.example.com:1234/shop?password=hush").connect()
+    create_engine("fake://me:s3cret@db.example.com:1234/shop?password=s3cret").connect()
+
+
+def test_another_driver(arena):
+    engine = create_engine("postgresql+fake://me@db.example.com/shop")
+    with arena.expect_refusal() as refused:
+        engine.connect()
+    assert "fakedriver" in refused.error.what
+    assert "asyncpg" in refused.error.fix
 
 
 def test_an_allowed_one():
-    with create_engine("fake://me:hush@ok.example.com:1234/shop").connect():
+    with create_engine("fake://me:s3cret@ok.example.com:1234/shop").connect():
         assert len(third_party.reached) == 1
 
 

@@ -35,5 +35,10 @@ class Fake(DefaultDialect):
     def initialize(self, connection): ...
 
 
+class FakePostgreSQL(Fake):
+    name = "postgresql"
+
+
 sys.modules["fakedriver"] = driver
 registry.register("fake", "third_party", "Fake")
+registry.register("postgresql.fake", "third_party", "FakePostgreSQL")

@@ -29,13 +29,6 @@ def test_of_a_sync_session(db_session, test_client):
 
 
 @fails
-async def test_of_a_list(order, client):
-    orders = [order]
-    await client.post("/settle/1")
-    assert orders[0].status == "paid"
-
-
-@fails
 async def test_of_a_session_of_the_suite(client):
     async with maker() as own:
         order = Order(item="vase")
