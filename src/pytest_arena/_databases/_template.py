@@ -152,7 +152,7 @@ class StageBuild(Generic[ContentT]):
         if self.stage is Stage.SEEDED and kind_of_error(error) == "no table":
             likely = suggested_schema(self.root) or "<module>:<Base>"
             fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
-        elif self.stage is Stage.SEEDED and line is None:
+        elif not fix and self.stage is Stage.SEEDED and line is None:
             cause = f"the commit after {cause}"
             fix = (
                 "session.flush() after each add() in the seed: a wrong row then has a line.\n"

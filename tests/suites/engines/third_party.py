@@ -7,6 +7,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.engine.default import DefaultDialect
 
 reached = []
+LOGIN = "me:s3" + "cret"  # no report may show it
 driver = types.ModuleType("fakedriver")
 driver.paramstyle, driver.Error = "qmark", Exception
 
