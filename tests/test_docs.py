@@ -52,11 +52,7 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize(
-    "page",
-    pages(),
-    ids=name_of,
-)
+@pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     """All files, commands and fragments of the page work in the order in which it shows them."""
     folder = tmp_path / "project"

@@ -92,7 +92,8 @@ def test_a_connection_of_another_loop_on_postgresql(
     env = {"DATABASE_URL": developers_database}
     python(folder, "app.py", env=env)
 
-    without = ("-m", "pytest", "-p", "no:arena", "-p", "without_arena", "test_loops.py")
+    # pytest parses modules for its own tracebacks, in which Python 3.11.7 may raise SystemError.
+    without = ("-m", "pytest", "--tb=native", "-pno:arena", "-pwithout_arena", "test_loops.py")
     assert "attached to a different loop" in python(folder, *without, env=env, status=1)
 
     env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
