@@ -23,6 +23,7 @@ from pytest_arena._mysql._servers import MySQLSearch
 from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
+from pytest_arena._product import Manifest
 from pytest_arena._product._server_search import Unavailable
 from pytest_arena._sqlite import _product
 from tests import command
@@ -434,7 +435,7 @@ def test_templates_and_kept_databases_go_with_all_alone(
     url = url_of(role)
     with own_databases(role) as own:
         template = own.create("building")
-        template = own.finish_template(template, fingerprint="s", manifest="{}")
+        template = own.finish_template(template, fingerprint="s", manifest=Manifest(1.0))
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
         used = arena("sweep", "--all", "--database", url)
         assert f"left     {template}: a living run uses it" in used

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pytest_arena._postgresql._isolation import ServerIsolation
+from pytest_arena._product import Manifest
 from tests.isolation.random_schema import WORK, Schema
 from tests.isolation.world import World
 from tests.servers.postgresql import connect, run
@@ -216,4 +217,4 @@ def filled(own: ServerRegistry, schema: Schema | None = None, *script: str) -> s
                 is_work = statement.startswith(WORK)
                 with suppress(*((psycopg.Error,) if is_work else ())):
                     app.execute(statement.replace("{role}", ROLE).encode())
-    return own.finish_template(name, fingerprint=f"of {name}", manifest="")
+    return own.finish_template(name, fingerprint=f"of {name}", manifest=Manifest(1.0))

@@ -12,7 +12,7 @@ import pymysql
 from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._driver_guard import WORDS, begin_session, is_in_transaction, known_session
 from pytest_arena._mysql._isolation import MySQLIsolation
-from pytest_arena._product import ConnectTarget, Key
+from pytest_arena._product import ConnectTarget, Key, Manifest
 from pytest_arena._product._statements import classify
 from pytest_arena._values import ServerLogin
 from tests.isolation.world import World, shown
@@ -247,4 +247,4 @@ def made_template(own: MySQLRegistry, *script: str) -> str:
         control.run("SET timestamp = 1800000000")
         for statement in script or (SCHEMA,):
             control.run(statement)
-    return own.finish_template(name, fingerprint=f"of-run-{name}", manifest="", title="")
+    return own.finish_template(name, fingerprint=f"of-run-{name}", manifest=Manifest(1.0))

@@ -17,8 +17,8 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._postgresql import _control as postgresql_control
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import _own_databases
-from pytest_arena._product._own_databases import STAY, Label, OwnDatabase, owner_of, unused
+from pytest_arena._product import Manifest, _own_databases
+from pytest_arena._product._own_databases import STAY, OwnDatabase, owner_of, unused
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, TemplateError
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._product._server_registry import DatabaseRegistry
     from tests.servers.crowded import Crowded
+
+MANIFEST = Manifest(1.0, "schema", "a column")
 
 
 class Side:
@@ -79,7 +81,7 @@ class Side:
         name = own.create("building")
         self.run("CREATE TABLE t (a int)", name)
         self.run("INSERT INTO t VALUES (1)", name)
-        return own.finish_template(name, fingerprint=fingerprint, manifest="m", title="t")
+        return own.finish_template(name, fingerprint=fingerprint, manifest=MANIFEST)
 
 
 @cache
@@ -116,7 +118,9 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
     assert not side.exists(live)
     assert not side.exists(copy)
     with closing(side.registry()) as later:
-        assert later.find(fingerprint) == (template, "m")
+        found = later.find(fingerprint)
+        assert found is not None
+        assert (found[0], found[1].drift) == (template, "a column")
         later.sweep()
         assert side.exists(template)
         later.drop(template)
@@ -171,7 +175,7 @@ def test_a_template_in_use_stays(side: Side, monkeypatch: pytest.MonkeyPatch) ->
     template = side.template(first, fingerprint)
     of_run = side.template(first, f"of-run-{secrets.token_hex(4)}")
     assert of_run.startswith(f"arena_seeded_{second.names.session}_")
-    assert second.find(fingerprint) == (template, "m")
+    assert second.find(fingerprint) is not None
     first.close()
     assert {row.name for row in second.listed() if row.is_in_use} >= {template, of_run}
     second.close()
@@ -239,7 +243,7 @@ def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) ->
             f"GRANT CREATE ON DATABASE {name} TO pg_monitor WITH GRANT OPTION",
         ):
             own.control.run(statement)
-        template = own.finish_template(name, fingerprint="s", manifest="m")
+        template = own.finish_template(name, fingerprint="s", manifest=MANIFEST)
         copy = own.create("live", template=template)
         before, after = (own.control.rows(question.format(each)) for each in (template, copy))
         assert before == after
@@ -261,7 +265,7 @@ def test_the_newest_kept_databases_stay(monkeypatch: pytest.MonkeyPatch) -> None
             until(lambda: database_names(own) == {*names[1:]}, "the oldest is dropped")
             assert rows("SELECT 1", names[2]) == [(1,)]
         with own_databases(role) as own:
-            titles = {row.label.title for row in own.listed() if row.label and not row.role}
+            titles = {row.manifest.title for row in own.listed() if row.manifest and not row.role}
             assert titles == {"test 1", "test 2"}
 
 
@@ -276,8 +280,8 @@ def test_names_say_to_whom_a_database_belongs() -> None:
 
 def labelled(letter: str, used: float) -> OwnDatabase:
     """A template of a project."""
-    label = Label("shop", "schema", 1, used)
-    return OwnDatabase(name=f"arena_template_{letter * 16}", label=label)
+    manifest = replace(MANIFEST, used=used)
+    return OwnDatabase(name=f"arena_template_{letter * 16}", manifest=manifest)
 
 
 def test_the_templates_that_were_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:

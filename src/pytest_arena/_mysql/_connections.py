@@ -20,8 +20,6 @@ from pytest_arena._product._server_connections import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import ConnectTarget, Core
@@ -60,10 +58,6 @@ class MySQLHandle(EngineConnection):
 class MySQLConnections(ServerConnections):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
-    def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch the constructors and the statements of the drivers' connections."""
-        watch_drivers(core)
-
     def handle(
         self, core: Core, target: ConnectTarget, dbapi_connection: object
     ) -> MySQLHandle:
@@ -79,4 +73,6 @@ class MySQLConnections(ServerConnections):
         dialect.default_schema_name = address.database
 
 
-connections = MySQLConnections(FACTS, arguments.DRIVERS, arguments, CONNECTIONS)
+connections = MySQLConnections(
+    FACTS, arguments.DRIVERS, arguments, CONNECTIONS, watch_drivers
+)

@@ -103,18 +103,15 @@ class LiveDatabase(Undo):
         base = start.base.name
         with self._registry.reporting("the live database cannot be compared"):
             if base not in self._frozen_digests:
-                self._frozen_digests[base] = self._digests_of(base) if base else {}
+                self._frozen_digests[base] = self.digests(base) if base else {}
             before = self._frozen_digests[base]
             now = self.digests()
         if now != before:
             self._writes.note_all(is_schema=not has_same_schema(before, now))
 
-    def _digests_of(self, name: str) -> dict[str, str]:
-        return self._registry.control.call(read_content, name)
-
-    def digests(self) -> dict[str, str]:
-        """Return the digests of the present content."""
-        return self._digests_of(self.name)
+    def digests(self, name: str = "") -> dict[str, str]:
+        """Return the digests of this database's content, or of a frozen one's."""
+        return self._registry.control.call(read_content, name or self.name)
 
     # Levels
 

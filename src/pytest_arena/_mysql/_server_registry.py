@@ -16,7 +16,8 @@ from pytest_arena._mysql._control import (
     open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
+from pytest_arena._product import read_manifest
+from pytest_arena._product._own_databases import OwnDatabase
 from pytest_arena._product._server_registry import DatabaseRegistry
 
 if TYPE_CHECKING:
@@ -102,17 +103,17 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             "SELECT table_schema FROM information_schema.tables "
             f"WHERE table_name = '{LABEL}' AND table_schema LIKE 'arena\\_%'"
         )
-        labels = {name: self._label_of(control, name) for (name,) in labelled}
+        labels = {name: self._text_of(control, name) for (name,) in labelled}
         return [
             OwnDatabase(
                 name=name,
-                label=read_label(labels.get(name)),
+                manifest=read_manifest(labels.get(name)),
                 bytes=int(sizes.get(name) or 0),
             )
             for name in names
         ]
 
-    def _label_of(self, control: Any, name: str) -> str | None:
+    def _text_of(self, control: Any, name: str) -> str | None:
         try:
             rows = control.rows(f"SELECT label FROM {identifier(name)}.{LABEL}")
         except MySQLFailure as error:
@@ -121,7 +122,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             return None  # it does not exist, or is not finished
         return rows[0][0] if rows else None
 
-    def _write_label(self, control: Any, name: str, text: str) -> None:
+    def _write_text(self, control: Any, name: str, text: str) -> None:
         place = f"{identifier(name)}.{LABEL}"
         control.run(
             f"CREATE TABLE IF NOT EXISTS {place} (id INT PRIMARY KEY, label LONGTEXT) "
@@ -166,18 +167,18 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         finally:
             self._plans.pop(source, None)
 
-    def _finish(self, name: str, final: str, label: Label) -> None:
+    def _finish(self, name: str, final: str, text: str) -> None:
         """End its sessions and copy the database, because a database cannot be renamed."""
         self.end_sessions(name)
         self._plans.pop(final, None)
         self._copy(self.control, name, final)
-        self._write_label(self.control, final, label.text())
+        self._write_text(self.control, final, text)
         self.drop_later(name)
 
     def keep(self, name: str, title: str) -> None:
         """Keep a database for inspection. The newest twenty kept databases stay."""
         with self.reporting(f"{name} cannot be kept"):
-            self._write_label(self.control, name, self._new_label(title).text())
+            self._write_text(self.control, name, self._kept(title))
         self.databases.discard(name)
         self._sweep_later()
 

@@ -20,7 +20,6 @@ from pytest_arena._product._server_search import (
     parse_url,
     port_of,
     refused,
-    usual_users,
 )
 from pytest_arena._values import Address
 
@@ -67,7 +66,7 @@ class MySQLSearch(ServerSearch):
 
     def users(self) -> Sequence[str]:
         """Return the user of the system, and ``root``."""
-        return usual_users("root")
+        return [os_user(), "root"]
 
     def login(self, host: str, port: int, user: str) -> Address:
         """Return the address of a local server for a user."""

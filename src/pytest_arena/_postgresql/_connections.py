@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql import DRIVERS, FACTS
 from pytest_arena._postgresql import _arguments as arguments
@@ -21,11 +21,8 @@ from pytest_arena._product._server_connections import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._postgresql._isolation import ServerIsolation
     from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._values import Address
 
@@ -62,7 +59,8 @@ class PostgreSQLHandle(EngineConnection):
         """
         if not self.is_begun:
             return False
-        isolation = _isolation_at(self._target)
+        database = self._target.database
+        isolation: Any = database.isolation if database is not None else None
         return isolation is not None and self._pid in isolation.writers()
 
     @property
@@ -121,18 +119,8 @@ class SharedHandle(PostgreSQLHandle):
         self._facade.is_connecting = False
 
 
-def _isolation_at(target: ConnectTarget) -> ServerIsolation | None:
-    if target.database is None:
-        return None
-    return cast("ServerIsolation | None", target.database.isolation)
-
-
 class PostgreSQLConnections(ServerConnections):
     """Connections of asyncpg, psycopg and psycopg2."""
-
-    def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch the functions that open every connection of a driver."""
-        watch_drivers(core)
 
     def opened(self, connection: Any) -> ServerTarget | None:
         """Return what psycopg and psycopg2 know, as an app's factory may change arguments."""
@@ -164,5 +152,6 @@ connections = PostgreSQLConnections(
     DRIVERS,
     arguments,
     CONNECTIONS,
+    watch_drivers,
     factories=("connection_factory", "connection_class"),
 )

@@ -23,7 +23,7 @@ from pytest_arena._postgresql._journal import (
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import compare, read_content, read_rows
-from pytest_arena._postgresql._server_registry import clients_inside, end_backends
+from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import until
 from pytest_arena._product import held_by
@@ -56,6 +56,12 @@ _WRITERS = """
 SELECT pid FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
 AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+# Each transaction has a virtual id, also without a write.
+_INSIDE = """
+SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE datname = {0}
+AND backend_type = 'client backend' AND locktype = 'virtualxid' AND mode = 'ExclusiveLock'
+AND pid <> pg_backend_pid()
+"""
 
 
 class LiveDatabase(Undo):
@@ -87,7 +93,7 @@ class LiveDatabase(Undo):
 
     def clients_inside(self) -> set[int]:
         """Return the sessions inside a transaction, which may have changed nothing."""
-        rows = self.registry.control.rows(clients_inside(self.name))
+        rows = self.registry.control.rows(_INSIDE.format(literal(self.name)))
         return {int(pid) for (pid,) in rows}
 
     def end_clients(self) -> None:
@@ -216,10 +222,7 @@ class JournaledDatabase(LiveDatabase):
     def look(self, start: Start) -> Look:
         """Return what has changed since a start. Wait for no lock."""
         answer = self._ask("look", start.state.snapshot, start.state.taken)
-        return Look(
-            answer["is_changed"],
-            writers=frozenset(answer["writers"]),
-        )
+        return Look(answer["is_changed"], frozenset(answer["writers"]))
 
     def moment(self, first: Start, *, exact: bool) -> Start:
         """Return the present time, without sequences. Cost: one round trip."""

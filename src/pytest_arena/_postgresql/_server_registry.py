@@ -16,7 +16,8 @@ from pytest_arena._postgresql._control import (
     open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product._own_databases import Label, OwnDatabase, read_label
+from pytest_arena._product import read_manifest
+from pytest_arena._product._own_databases import OwnDatabase
 from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena._values import digest
 
@@ -117,18 +118,18 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
         return [
-            OwnDatabase(name=name, label=read_label(label), role=role, bytes=size)
+            OwnDatabase(name=name, manifest=read_manifest(label), role=role, bytes=size)
             for name, label, role, size in control.rows(_LISTED.format(with_sizes))
         ]
 
-    def _label_of(self, control: Any, name: str) -> str | None:
+    def _text_of(self, control: Any, name: str) -> str | None:
         rows = control.rows(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database "
             f"WHERE datname = {literal(name)} AND datistemplate AND NOT datallowconn"
         )
         return rows[0][0] if rows else None
 
-    def _write_label(self, control: Any, name: str, text: str) -> None:
+    def _write_text(self, control: Any, name: str, text: str) -> None:
         control.run(_comment(name, text))
 
     # Copy
@@ -157,7 +158,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
     def freeze(self, name: str) -> None:
         """Refuse new connections to a database and end its connections, for a copy of it."""
         with self.reporting(f"{name} cannot be frozen"):
-            self.control.run(allow_connections(name, allowed=False))
+            self._alter(name, "ALLOW_CONNECTIONS false")
             ended = end_backends(name)
             if not until(lambda: not self.control.rows(ended), within=_LEAVE_SECONDS):
                 raise ControlFailure("a connection to it did not end", "55006")
@@ -165,15 +166,18 @@ class ServerRegistry(DatabaseRegistry[Control]):
     def thaw(self, name: str) -> None:
         """Allow new connections to a frozen database."""
         with self.reporting(f"{name} cannot be opened"):
-            self.control.run(allow_connections(name, allowed=True))
+            self._alter(name, "ALLOW_CONNECTIONS true")
 
-    def _finish(self, name: str, final: str, label: Label) -> None:
+    def _alter(self, name: str, option: str) -> None:
+        self.control.run(f"ALTER DATABASE {identifier(name)} WITH {option}")
+
+    def _finish(self, name: str, final: str, text: str) -> None:
         """Freeze the database, so that PostgreSQL can copy it, and rename it in one transaction.
 
         Drop an older template of this name.
         """
         self.freeze(name)
-        if self._label_of(self.control, final) is not None:
+        if self._text_of(self.control, final) is not None:
             older = self.names.new("building")
             self.databases.add(older)
             self.control.run(
@@ -181,7 +185,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
                 f"ALTER DATABASE {identifier(final)} RENAME TO {identifier(older)}"
             )
             self.drop_later(older)
-        self._rename(name, final, "WITH IS_TEMPLATE true", label)
+        self._rename(name, final, "WITH IS_TEMPLATE true", text)
         self._copy_plans.pop(final, None)
 
     def keep(self, name: str, title: str, *, called: str = "") -> str:
@@ -189,16 +193,16 @@ class ServerRegistry(DatabaseRegistry[Control]):
         final = called or self.names.new("kept")
         self.freeze(name)
         with self.reporting(f"{name} cannot be kept"):
-            label = self._new_label(title)
-            self._rename(name, final, "WITH ALLOW_CONNECTIONS true", label)
+            option = "WITH ALLOW_CONNECTIONS true"
+            self._rename(name, final, option, self._kept(title))
         self._sweep_later()
         return final
 
-    def _rename(self, name: str, final: str, option: str, label: Label) -> None:
+    def _rename(self, name: str, final: str, option: str, text: str) -> None:
         """Rename a frozen database so that it outlives this process, in one transaction."""
         self.control.run(
             f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(final)}; "
-            f"ALTER DATABASE {identifier(final)} {option}; {_comment(final, label.text())}"
+            f"ALTER DATABASE {identifier(final)} {option}; {_comment(final, text)}"
         )
         self.databases.discard(name)
 
@@ -273,28 +277,11 @@ SELECT current_setting('fsync') = 'on',
 """
 
 
-def allow_connections(name: str, *, allowed: bool) -> str:
-    """Write the statement that allows or forbids connections."""
-    return f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS {str(allowed).lower()}"
-
-
 def end_backends(name: str) -> str:
     """Write the query that ends all connections to a database, with a row for each."""
     return (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"
-    )
-
-
-def clients_inside(name: str) -> str:
-    """Write the query for the clients inside a transaction, also without a write.
-
-    Each transaction has a virtual id.
-    """
-    return (
-        "SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) "
-        f"WHERE datname = {literal(name)} AND backend_type = 'client backend' "
-        "AND locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid()"
     )
 
 

@@ -36,7 +36,6 @@ from pytest_arena._product._server_search import (
     parse_url,
     port_of,
     refused,
-    usual_users,
 )
 from pytest_arena._values import Address
 from pytest_arena.errors import ArenaError
@@ -82,7 +81,7 @@ class PostgreSQLSearch(ServerSearch):
 
     def users(self) -> Sequence[str]:
         """Return PGUSER, the user of the system, and ``postgres``."""
-        return usual_users(os.environ.get("PGUSER", ""), "postgres")
+        return [os.environ.get("PGUSER", ""), os_user(), "postgres"]
 
     def login(self, host: str, port: int, user: str) -> Address:
         """Return the address of a local server for a user."""

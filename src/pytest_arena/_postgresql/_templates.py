@@ -13,7 +13,8 @@ from sqlalchemy.engine import URL
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import ScriptError
+from pytest_arena._product import Manifest, ScriptError
+from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_product import ServerBuild, ServerTemplates
 from pytest_arena._product._statements import bare, beyond_of
 from pytest_arena._values import digest, sqlstate
@@ -182,7 +183,9 @@ def derived(
                 with contextlib.closing(open_control(address, settings)) as control:
                     control.run(script)
             return registry.finish_template(
-                name, fingerprint=fingerprint, manifest="", title=f"prepared {base}"
+                name,
+                fingerprint=fingerprint,
+                manifest=Manifest(now(), f"prepared {base}"),
             )
         except BaseException:
             registry.drop_later(name)

@@ -391,21 +391,24 @@ OF_RUN = "of-run-"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The facts about a finished template. It has no paths of this machine."""
+    """The facts about a finished template, or a kept database. It has no paths of this machine."""
 
     built: float  # the time of the build
     title: str = ""  # a name for the user
     drift: str = ""  # how the migrations that built it differ from the models
+    # On a server: the project that built it, and the time of its last use.
+    project: str = ""
+    used: float = 0.0
 
     def text(self) -> str:
         """Return the manifest as JSON."""
         return json.dumps(asdict(self), indent=1)
 
 
-def read_manifest(text: str) -> Manifest | None:
-    """Return a stored manifest, None if it is broken or of another version."""
+def read_manifest(text: str | None) -> Manifest | None:
+    """Return a stored manifest, None if it is missing, broken or of another version."""
     try:
-        return Manifest(**json.loads(text))
+        return Manifest(**json.loads(text or ""))
     except (ValueError, TypeError):
         return None
 

@@ -43,9 +43,8 @@ class Look:
     """The changes since a start, and the transactions that may change more."""
 
     is_changed: bool = False  # rows were committed, or a sequence has another value
-    writers: frozenset[int] = (
-        frozenset()
-    )  # sessions inside a transaction that has written
+    # Sessions inside a transaction that has written.
+    writers: frozenset[int] = frozenset()
 
     @property
     def is_clean(self) -> bool:

@@ -9,21 +9,21 @@ pytest with its workers.
 ``arena_seeded_<session>_<fingerprint>``: a template that ends with the session.
 ``arena_template_<fingerprint>``: a template of all runs.
 
-Templates and kept databases have a label, which is written last.
+Templates and kept databases have a manifest, which is written last.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._process import run_id
+from pytest_arena._product import Manifest
 from pytest_arena._product._databases_command import Thing
 from pytest_arena._values import digest
 
@@ -100,37 +100,12 @@ class Names:
         return f"{start}_{digest(fingerprint)[:16]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a template or a kept database says of itself."""
-
-    project: str
-    title: str
-    created: float
-    used: float
-    manifest: str = ""
-
-    def text(self) -> str:
-        """Return the label as JSON."""
-        return json.dumps({"pytest-arena": 1, **asdict(self)})
-
-
-def read_label(text: str | None) -> Label | None:
-    """Return a stored label, None if it is missing or of another version."""
-    try:
-        values = json.loads(text or "")
-        values.pop("pytest-arena")
-        return Label(**values)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnDatabase:
     """A database of pytest-arena on a server."""
 
     name: str
-    label: Label | None = None
+    manifest: Manifest | None = None
     is_in_use: bool = False  # by its process, its session, or a process that copies it
     role: str = ""  # the login that owns it, "" for this one
     bytes: int | None = None
@@ -148,7 +123,7 @@ class OwnDatabase:
 
     def thing(self) -> Thing:
         """Return the database for `arena databases`."""
-        label = self.label or Label("", "", 0.0, 0.0)
+        manifest = self.manifest or Manifest(0.0)
         state = ""
         if self.has_end:
             state = "alive" if self.is_in_use else "dead"
@@ -156,11 +131,11 @@ class OwnDatabase:
             name=self.name,
             what="template" if self.kind == "seeded" else self.kind,
             state=state,
-            project=label.project,
-            created=_time(label.created),
-            used=_time(label.used),
+            project=manifest.project,
+            created=_time(manifest.built),
+            used=_time(manifest.used),
             bytes=self.bytes,
-            title=label.title,
+            title=manifest.title,
         )
 
     @property
@@ -187,12 +162,14 @@ def unused(
 
 
 def _stays(database: OwnDatabase, others: Sequence[OwnDatabase]) -> bool:
-    label = database.label
-    if database.has_end or label is None:
+    manifest = database.manifest
+    if database.has_end or manifest is None:
         return False
     newer = [
         other
         for other in others
-        if other.kind == database.kind and other.label and other.label.used > label.used
+        if other.kind == database.kind
+        and other.manifest
+        and other.manifest.used > manifest.used
     ]
     return len(newer) < STAY[database.kind]

@@ -448,6 +448,7 @@ class ServerConnections(ABC):
         drivers: tuple[str, ...],
         arguments: ModuleType,
         raw: RawConnections,
+        watch: Callable[[FindCore], None],
         *,
         factories: tuple[str, ...] = (),
     ) -> None:
@@ -455,6 +456,7 @@ class ServerConnections(ABC):
         self._drivers = drivers
         self._arguments = arguments
         self._raw = raw
+        self.watch = watch
         self.end_raw = raw.end
         self.raw_transactions = raw.transactions
         self._factories = factories

@@ -20,7 +20,6 @@ from pytest_arena._product import (
     Key,
     Template,
     TemplateStore,
-    read_manifest,
 )
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_connections import address_for
@@ -248,12 +247,9 @@ class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
     def find(self, fingerprint: str, newer_than: float) -> Template[str] | None:
         """Return the template, and hold it."""
         found = self.registry.find(fingerprint)
-        if found is None:
+        if found is None or found[1].built < newer_than:
             return None
-        name, text = found
-        manifest = read_manifest(text)
-        if manifest is None or manifest.built < newer_than:
-            return None
+        name, manifest = found
         return Template(name, fingerprint, manifest)
 
     def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
@@ -266,10 +262,7 @@ class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
     def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
         """Register the database of a build as a template."""
         return self.registry.finish_template(
-            target.address.database,
-            fingerprint=fingerprint,
-            manifest=manifest.text(),
-            title=manifest.title,
+            target.address.database, fingerprint=fingerprint, manifest=manifest
         )
 
     @abstractmethod

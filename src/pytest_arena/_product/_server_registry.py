@@ -17,7 +17,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pytest_arena._process import interrupted, until
-from pytest_arena._product import OF_RUN
+from pytest_arena._product import OF_RUN, Manifest, read_manifest
 from pytest_arena._product._control_lines import (
     ControlLine,
     ControlT,
@@ -25,13 +25,11 @@ from pytest_arena._product._control_lines import (
 )
 from pytest_arena._product._databases_command import SweepResult
 from pytest_arena._product._own_databases import (
-    Label,
     Names,
     OwnDatabase,
     locks_of,
     now,
     owner_of,
-    read_label,
     unused,
 )
 from pytest_arena.errors import ArenaError, ServerError, TemplateError
@@ -142,7 +140,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._process = os.getpid()
         self.names = Names()
         self.databases: set[str] = set()  # of this process
-        self._labels: dict[str, Label] = {}
+        self._manifests: dict[str, Manifest] = {}
         self._used: set[str] = set()
         self._is_closed = False
         self._sweeps = sweeps
@@ -185,20 +183,20 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         """Return the databases whose names begin with ``arena_``."""
 
     @abstractmethod
-    def _label_of(self, control: Any, name: str) -> str | None:
-        """Return the label of a finished template, None if there is none."""
+    def _text_of(self, control: Any, name: str) -> str | None:
+        """Return the manifest of a finished template, None if there is none."""
 
     @abstractmethod
-    def _write_label(self, control: Any, name: str, text: str) -> None:
-        """Write a label."""
+    def _write_text(self, control: Any, name: str, text: str) -> None:
+        """Write a manifest."""
 
     @abstractmethod
     def _copy(self, control: Any, source: str | None, name: str) -> None:
         """Create a copy of a database, or an empty database."""
 
     @abstractmethod
-    def _finish(self, name: str, final: str, label: Label) -> None:
-        """Make a database the template of this name. Write the label last."""
+    def _finish(self, name: str, final: str, text: str) -> None:
+        """Make a database the template of this name. Write the manifest last."""
 
     @abstractmethod
     def _drop_now(self, control: Any, name: str) -> None:
@@ -309,20 +307,21 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     # Templates
 
     def finish_template(
-        self, name: str, *, fingerprint: str, manifest: str, title: str = ""
+        self, name: str, *, fingerprint: str, manifest: Manifest
     ) -> str:
         """Make a database a template, which no later run changes. Return its new name."""
         final = self._template(fingerprint)
-        label = self._new_label(title, manifest)
+        manifest = replace(manifest, project=self._project, used=now())
         self._hold_template(final)  # before it exists, so that no sweep drops it
         with self.reporting(f"{name} cannot be made a template"):
-            self._finish(name, final, label)
-        self._labels[final] = label
+            self._finish(name, final, manifest.text())
+        self._manifests[final] = manifest
         return final
 
-    def _new_label(self, title: str, manifest: str = "") -> Label:
+    def _kept(self, title: str) -> str:
+        """Return the manifest of a kept database."""
         moment = now()
-        return Label(self._project, title, moment, moment, manifest)
+        return Manifest(moment, title, project=self._project, used=moment).text()
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:
@@ -333,12 +332,12 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     def _template(self, fingerprint: str) -> str:
         """Return the name of the template with a fingerprint. Each login has its own templates."""
         base = _base_of(fingerprint)
-        of_base = self._labels[base].created if base in self._labels else ""
+        of_base = self._manifests[base].built if base in self._manifests else ""
         is_of_run = fingerprint.startswith(OF_RUN) or base.startswith("arena_seeded_")
         recipe = f"{self._address.user} {fingerprint} {of_base}"
         return self.names.template(recipe, is_of_run=is_of_run)
 
-    def find(self, fingerprint: str) -> tuple[str, str] | None:
+    def find(self, fingerprint: str) -> tuple[str, Manifest] | None:
         """Return the name and the manifest of the finished template, and hold it.
 
         No sweep drops a template that a process holds.
@@ -346,14 +345,14 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         name = self._template(fingerprint)
         self._hold_template(name)
         with self.reporting("the templates cannot be read"):
-            label = read_label(self._label_of(self.control, name))
-            if label is None:
+            manifest = read_manifest(self._text_of(self.control, name))
+            if manifest is None:
                 return None
-            if now() - label.used > _DAY:
-                label = replace(label, used=now())
-                self._write_label(self.control, name, label.text())
-        self._labels[name] = label
-        return name, label.manifest
+            if now() - manifest.used > _DAY:
+                manifest = replace(manifest, used=now())
+                self._write_text(self.control, name, manifest.text())
+        self._manifests[name] = manifest
+        return name, manifest
 
     @contextmanager
     def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:

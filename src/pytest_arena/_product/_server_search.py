@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
-from pytest_arena._product._server_connections import os_user
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
@@ -202,8 +201,3 @@ def port_of(variable: str, default: int) -> int:
     """Return the port in a variable, or the default."""
     text = os.environ.get(variable, "")
     return int(text) if text.isdigit() else default
-
-
-def usual_users(*users: str) -> Sequence[str]:
-    """Return users of a server, with the user of the system before the last one."""
-    return [*users[:-1], os_user(), users[-1]]
