@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["Called", "arena"]
-
 
 @dataclass(frozen=True, slots=True)
 class Called:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["APP", "CONFIG", "Example", "Run", "fastapi_example"]
-
 # Only a run that hangs takes longer, even on a machine with ten times its usual load.
 _PATIENCE_SECONDS = 300
 

@@ -28,8 +28,6 @@ from tests.example import Example
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["run"]
-
 SERVER = Path(__file__).with_name("fork_server.py")
 whole_process = Example.execute
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "SQLALCHEMY_", "DISABLE_SQLALCHEMY")

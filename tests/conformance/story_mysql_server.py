@@ -19,8 +19,6 @@ from sqlalchemy.engine import URL, make_url
 from tests.mysql.server import PrivateServer
 from tests.servers.crowded import free_port
 
-__all__ = ["StoryMySQLServer", "server_arguments"]
-
 _SWEEP_SECONDS = 5.0  # in which the next run of another test drops what it has killed
 
 # The developer's own may well have the app's tables: what reaches it would go well, and show.

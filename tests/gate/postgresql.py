@@ -4,6 +4,4 @@ from __future__ import annotations
 
 from tests.servers.postgresql import address
 
-__all__ = ["SERVER"]
-
 SERVER = address()

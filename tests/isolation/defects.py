@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._mysql._clone import Table
 
-__all__ = ["DEFECTS", "Defect"]
-
 
 @dataclass
 class Defect:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from tests.isolation.world import Hand
 
-__all__ = ["ROLE", "PostgreSQLWorld", "filled"]
-
 ROLE = f"arena_app_{secrets.token_hex(4)}"  # of the second connection
 SCHEMA = """
 CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE, style text);

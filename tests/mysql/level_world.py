@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._mysql._server_registry import MySQLRegistry
 
-__all__ = ["LevelWorld", "made_template"]
-
 SCHEMA = """
 CREATE TABLE dancers (
     id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(40) UNIQUE, style VARCHAR(40));

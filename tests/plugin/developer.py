@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["CONFIG", "change_of", "small_example", "untouched"]
-
 CONFIG = """
 [pytest]
 arena_schema = app:Base

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._postgresql._clusters import ServerFolder
     from tests.example import Example
 
-__all__ = ["PRODUCTION", "PrivateServer", "on_postgresql", "private_server"]
-
 PRODUCTION = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
 
 

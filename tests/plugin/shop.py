@@ -10,8 +10,6 @@ from tests.suites.harness import ROOT
 if TYPE_CHECKING:
     from tests.example import Example
 
-__all__ = ["shop"]
-
 
 def shop(example: Example, *, page: str = "", **files: str) -> Example:
     """Return the shop with these files of tests. ``page`` is more code of the app."""

@@ -18,8 +18,6 @@ from filelock import FileLock
 from tests import forks
 from tests.conformance.story_mysql_server import StoryMySQLServer
 
-__all__ = ["Result", "Suite"]
-
 ROOT = Path(__file__).parent
 # No suite takes longer than a tenth of it on an idle machine.
 PATIENCE_SECONDS = 240

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Database
 
-__all__ = ["CREATE", "MODELS", "SEED", "Project"]
-
 MODELS = """
 from sqlalchemy import Column, Integer, MetaData, String, Table
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._product._own_databases import OwnDatabase
     from pytest_arena._values import Address
 
-__all__ = ["ServerProject"]
-
 
 @dataclass(frozen=True)
 class TemplatesOfOneTest(DatabaseTemplates):

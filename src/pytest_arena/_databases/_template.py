@@ -29,6 +29,7 @@ from pytest_arena._databases._builders import (
 )
 from pytest_arena._origin import user_line
 from pytest_arena._product import (
+    FEWER_CONNECTIONS,
     OF_RUN,
     BuildTarget,
     ConnectTarget,
@@ -149,7 +150,10 @@ class StageBuild(Generic[ContentT]):
         line = next(lines, None)
         cause = str(line or self._home())
         fix = self.template_store.advice(error)
-        if self.stage is Stage.SEEDED and kind_of_error(error) == "no table":
+        kind = kind_of_error(error)
+        if kind == "no connection":
+            fix = FEWER_CONNECTIONS
+        elif self.stage is Stage.SEEDED and kind == "no table":
             likely = suggested_schema(self.root) or "<module>:<Base>"
             fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
         elif not fix and self.stage is Stage.SEEDED and line is None:

@@ -13,11 +13,7 @@ from pytest_arena._mysql._clone import (
     read_tables,
     with_cascades,
 )
-from pytest_arena._mysql._control import (
-    MySQLControl,
-    MySQLFailure,
-    open_control,
-)
+from pytest_arena._mysql._control import MySQLControl, MySQLFailure, open_control
 from pytest_arena._mysql._driver_guard import sessions_in, writers_in
 from pytest_arena._mysql._refill import (
     SESSION,
@@ -207,10 +203,7 @@ class LiveDatabase(Undo):
         return sum(content.tables[name].rows for name in names) > _ROWS_OF_A_MOMENT
 
     def rows_changed(
-        self,
-        first: Start | Moment,
-        last: Start | Moment | None,
-        limit: int | None,
+        self, first: Start | Moment, last: Start | Moment | None, limit: int | None
     ) -> list[TableRows]:
         """Return the changes of the written tables, by comparisons with a start.
 

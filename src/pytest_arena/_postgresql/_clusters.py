@@ -461,11 +461,7 @@ def make_data(folder: ServerFolder, programs: Programs) -> None:
     # Texts are sorted by bytes, and upper() works for all of Unicode. macOS lacks C.UTF-8.
     locale = ["--locale=C" if sys.platform == "darwin" else "--locale=C.UTF-8"]
     if programs.major >= _BUILTIN_LOCALES:
-        locale = [
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-        ]
+        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     command = [
         str(programs.folder / "initdb"),
         "-D",

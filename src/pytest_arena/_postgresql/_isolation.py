@@ -71,10 +71,7 @@ class LiveDatabase(Undo):
     """
 
     def __init__(
-        self,
-        registry: ServerRegistry,
-        name: str,
-        on_lost: Callable[[], None],
+        self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]
     ) -> None:
         self.registry = registry
         self.name = name
@@ -114,10 +111,7 @@ class JournaledDatabase(LiveDatabase):
     """
 
     def __init__(
-        self,
-        registry: ServerRegistry,
-        name: str,
-        on_lost: Callable[[], None],
+        self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]
     ) -> None:
         super().__init__(registry, name, on_lost)
         self._line = ControlLine(lambda: open_journal(self.address), on_lost)

@@ -6,10 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._isolation import ServerIsolation
-from pytest_arena._postgresql._journal import (
-    FIX_FOR_UNDO,
-    why_no_undo,
-)
+from pytest_arena._postgresql._journal import FIX_FOR_UNDO, why_no_undo
 from pytest_arena._postgresql._named import NamedServer, NamedTemplates
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._rollback import Rollback

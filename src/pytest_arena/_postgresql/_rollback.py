@@ -23,18 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 
 from pytest_arena._origin import user_line
-from pytest_arena._postgresql._control import (
-    Control,
-    ControlFailure,
-    open_control,
-)
+from pytest_arena._postgresql._control import Control, ControlFailure, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
-from pytest_arena._postgresql._rows import (
-    compare,
-    in_batches,
-    read_content,
-    read_rows,
-)
+from pytest_arena._postgresql._rows import compare, in_batches, read_content, read_rows
 from pytest_arena._process import async_rest, rest, seconds
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._connection_loop import (

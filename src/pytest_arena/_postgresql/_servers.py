@@ -13,11 +13,7 @@ from urllib.parse import unquote
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._postgresql import FACTS, STANDARD_DATABASES
 from pytest_arena._postgresql import _clusters as clusters
-from pytest_arena._postgresql._control import (
-    ControlFailure,
-    identifier,
-    open_control,
-)
+from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product._databases_command import (
     DatabasesOnServer,

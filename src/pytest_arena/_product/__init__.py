@@ -20,13 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, 
 from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,
-        Collection,
-        Iterable,
-        Iterator,
-        Mapping,
-    )
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -41,6 +35,10 @@ if TYPE_CHECKING:
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
+# The next step if a server has no free connection.
+FEWER_CONNECTIONS = (
+    "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections"
+)
 UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 
 

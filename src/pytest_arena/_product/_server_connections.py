@@ -59,11 +59,7 @@ class ServerTarget:
     def requested(self, dialect: Dialect) -> RequestedDatabase:
         """Return the requested database for the core."""
         return RequestedDatabase(
-            dialect,
-            self.product,
-            self.name,
-            database=self.database,
-            login=self.login,
+            dialect, self.product, self.name, database=self.database, login=self.login
         )
 
 
@@ -211,9 +207,7 @@ class RawConnections:
     """The connections of a product that no engine has opened and no engine's pool has."""
 
     def __init__(
-        self,
-        pid_of: Callable[[Any], int],
-        is_in_transaction: Callable[[Any], bool],
+        self, pid_of: Callable[[Any], int], is_in_transaction: Callable[[Any], bool]
     ) -> None:
         self._pid_of = pid_of
         self._is_in_transaction = is_in_transaction

@@ -17,12 +17,8 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pytest_arena._process import interrupted, until
-from pytest_arena._product import OF_RUN, Manifest, read_manifest
-from pytest_arena._product._control_lines import (
-    ControlLine,
-    ControlT,
-    ServerFailure,
-)
+from pytest_arena._product import FEWER_CONNECTIONS, OF_RUN, Manifest, read_manifest
+from pytest_arena._product._control_lines import ControlLine, ControlT, ServerFailure
 from pytest_arena._product._databases_command import SweepResult
 from pytest_arena._product._own_databases import (
     Names,
@@ -246,9 +242,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
                 "all connections of the server are taken: by each worker, and by the pools of the "
                 "app's engines up to their overflow"
             )
-            fix = (
-                "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections"
-            )
+            fix = FEWER_CONNECTIONS
         elif error.code in self.no_rights:
             cause = f"the login {address.user} has too few rights on this server"
             fix = self.give_rights.format(user=address.user)

@@ -12,8 +12,6 @@ from tests.example import Example
 if TYPE_CHECKING:
     from tests.example import Run
 
-__all__ = ["XDIST", "Results", "project"]
-
 ROOT = Path(__file__).parent
 XDIST = ("-p", "xdist.plugin", "-n", "2")
 
