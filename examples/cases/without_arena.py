@@ -9,6 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from starlette.testclient import TestClient
 
 from app import Base, app
+from app import engine as app_engine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def app_pool() -> Iterator[None]:
+    """A new pool for each file: a failed test of `test_loops.py` may keep the only connection."""
+    yield
+    app_engine.sync_engine.dispose(close=False)
 
 
 @pytest.fixture
