@@ -560,8 +560,8 @@ def _unknown_product(tried: str, engines: str) -> ConfigError:
         return ConfigError(
             f"there is no database for this test: the app's engines are on {engines}",
             why=why,
-            cause="this version of pytest-arena cannot isolate that product or driver",
-            fix=f"in tests, an engine with one of these drivers: {', '.join(DRIVERS)}",
+            cause="the driver is not supported, or arena_database leaves out its product",
+            fix=f"arena_database = auto, and one of these drivers: {', '.join(DRIVERS)}",
         )
     return ConfigError(
         "there is no database for this test: no engine is known",
