@@ -12,27 +12,12 @@ from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._values import Stage
 from pytest_arena.errors import ServerError, TemplateError
 from tests.template.test_template_builders import ASYNC_SEED, BASE
+from tests.template.test_template_builders import FUNCTIONS as OF_FILES
 
 if TYPE_CHECKING:
     from tests.template.server_project import ServerProject
 
-FUNCTIONS = """
-from sqlalchemy import text
-
-CREATE = text("create table dancers (id serial primary key, name text)")
-
-def sync(connection):
-    connection.execute(CREATE)
-
-async def asynchronous(connection):
-    await connection.execute(CREATE)
-
-def broken(connection):
-    connection.execute(text("create tabel dancers"))
-
-async def broken_async(connection):
-    await connection.execute(text("create tabel dancers"))
-
+FUNCTIONS = f"""{OF_FILES.replace("integer", "serial")}
 def nothing(connection):
     connection.execute(text("create schema empty"))
 

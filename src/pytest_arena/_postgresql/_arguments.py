@@ -115,7 +115,7 @@ def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, obje
         "database": unquote(dsn.path[1:]),
     }
     settings: dict[str, Any] = {"hostaddr": ""}  # asyncpg does not read PGHOSTADDR
-    for given in (of_dsn, dict(parse_qsl(dsn.query)), kwargs):
+    for given in (dict(parse_qsl(dsn.query)), of_dsn, kwargs):
         for key, value in given.items():
             if value:
                 several = isinstance(value, list | tuple)

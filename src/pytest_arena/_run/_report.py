@@ -18,7 +18,6 @@ from pytest_arena._changes import without_values
 from pytest_arena._config._load import blame, is_library
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._gate._connections import is_of_arena
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
 from pytest_arena._values import counted
@@ -277,10 +276,11 @@ def _explanation(
         return _NO_CONNECTION_LEFT
     if isinstance(error, PoolTimeout):
         return _empty_pool(held)
-    # The text of pytest's own error about a fixture of pytest-asyncio.
-    if "pytest_asyncio" in str(getattr(error, "msg", "")):
-        return _WIDER_LOOP
-    if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
+    text = str(getattr(error, "msg", ""))
+    for package, hint in _WIDER.items():
+        if "ScopeMismatch" in text and package in text:
+            return hint
+    if "is bound to a different event loop" in str(error):
         return _bound_to_another_loop(error)
     return _not_loaded(error)
 
@@ -288,7 +288,6 @@ def _explanation(
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
-_OTHER_LOOP = "is bound to a different event loop"
 _BOUND_TO_LOOP = """\
 an asyncio.{0} belongs to the event loop that used it first, most often an earlier test's
 {1} uses it in another loop
@@ -297,7 +296,7 @@ or run all tests in one loop, in pytest's configuration (pytest-asyncio):
 asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope = session"""
 
 
-def _bound_to_another_loop(error: RuntimeError) -> str:
+def _bound_to_another_loop(error: BaseException) -> str:
     """Explain an error of a lock, an event or a queue that another event loop has used."""
     primitive = re.match(r"<(?:\w+\.)*(\w+)", str(error))
     if primitive is None:
@@ -324,9 +323,14 @@ _NO_CONNECTION_LEFT = """\
 all connections of the server are taken. Each test process opens the app's pools, two
 connections of pytest-arena, and one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
-_WIDER_LOOP = """\
+_WIDER = {
+    "pytest_arena": """\
+a fixture of a wider scope than a test requests what pytest-arena gives to each test
+next: the scope "function", or `with arena.session() as session:` and session.commit()""",
+    "pytest_asyncio": """\
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
-next: name its scope twice: @pytest_asyncio.fixture(scope="module", loop_scope="module")"""
+next: name its scope twice: @pytest_asyncio.fixture(scope="module", loop_scope="module")""",
+}
 
 
 def _not_loaded(error: BaseException) -> str:
@@ -342,8 +346,6 @@ def _not_loaded(error: BaseException) -> str:
             words = _NOT_LOADED.format(name, _shown_row(state), key)
             if key in state.mapper.relationships:
                 words += _LOADER_OPTION.format(name)
-                if state.session is not None and is_of_arena(state.session):
-                    words += _FORGOTTEN
             return words
     return ""
 
@@ -352,5 +354,3 @@ _NOT_LOADED = """\
 `{0}` ({1}) is not loaded, and an async session cannot load it when it is read
 next: `await session.refresh(instance, ["{2}"])`"""
 _LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`"""
-_FORGOTTEN = """
-A query by `db_session` reads a row again, and forgets a relationship that it does not load"""

@@ -142,6 +142,14 @@ async def test_of_a_fixture_that_is_wider_than_its_loop(wider_than_its_loop):
     pass
 
 
+@pytest.fixture(scope="module")
+def wider_than_its_session(db_session): ...
+
+
+@pytest.mark.expect("Failed")
+def test_of_a_fixture_that_is_wider_than_db_session(wider_than_its_session): ...
+
+
 @pytest.mark.expect("IntegrityError")
 async def test_without_a_request():
     async with maker.begin() as session:
