@@ -56,7 +56,7 @@ def test_each_form_makes_the_tables_by_each_driver(
 @pytest.mark.parametrize(
     "value,says,line,fix",
     [
-        ("forms:writes_on", "left a transaction open", "forms.py:27", "commit and close"),
+        ("forms:writes_on", "left a transaction open", "def writes_on", "commit and close"),
     ],
 )
 def test_a_build_that_fails_says_where_and_leaves_nothing_on_the_server(
