@@ -11,13 +11,12 @@ from sqlalchemy import text
 from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._values import Stage
 from pytest_arena.errors import ServerError, TemplateError
-from tests.template.test_template_builders import ASYNC_SEED, BASE
-from tests.template.test_template_builders import FUNCTIONS as OF_FILES
+from tests.template.test_template_builders import ASYNC_SEED, BASE, FUNCTIONS
 
 if TYPE_CHECKING:
     from tests.template.server_project import ServerProject
 
-FUNCTIONS = f"""{OF_FILES.replace("integer", "serial")}
+FORMS = f"""{FUNCTIONS.replace("integer", "serial")}
 def nothing(connection):
     connection.execute(text("create schema empty"))
 
@@ -48,7 +47,7 @@ def test_each_form_makes_the_tables_by_each_driver(
 ) -> None:
     """An async driver does for sync functions; a sync one's app may have async functions."""
     (on_server.root / "all.sql").write_text(SCRIPT)
-    on_server.write(base=BASE, forms=FUNCTIONS, later=f"import helper\n{ASYNC_SEED}")
+    on_server.write(base=BASE, forms=FORMS, later=f"import helper\n{ASYNC_SEED}")
     on_server.driver, on_server.schema, on_server.seed = driver, schema, seed
     assert on_server.names() == ["Sand"]
 
@@ -63,7 +62,7 @@ def test_a_build_that_fails_says_where_and_leaves_nothing_on_the_server(
     on_server: ServerProject, value: str, says: str, line: str, fix: str
 ) -> None:
     """By each driver's own error, in the builder's own line, with what to do."""
-    on_server.write(forms=FUNCTIONS)
+    on_server.write(forms=FORMS)
     on_server.schema = value
     on_server.driver = "psycopg"
     with pytest.raises(TemplateError) as caught:
