@@ -52,9 +52,8 @@ async def test_clean_3(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 
 async def ticks():
-    while True:
-        yield b"tick"
-        await asyncio.sleep(0.001)
+    yield b"tick"
+    await asyncio.Event().wait()
 
 @app.get("/endless")
 async def endless():
