@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.engine import make_url
 
+from tests.template.test_template_builders import BASE
+
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -19,18 +21,6 @@ asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
 filterwarnings = error
 pythonpath = .
-"""
-
-MODELS = """
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-class Base(DeclarativeBase):
-    pass
-
-class Dancer(Base):
-    __tablename__ = "dancers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
 """
 
 # As pydantic-settings reads it: no URL stands in the code, and the environment goes before.
@@ -136,7 +126,7 @@ def server() -> dict[str, str]:
 @pytest.mark.parametrize("url", ORDERS)
 def test_the_order_of_tests_decides_nothing(example: Example, url: str) -> None:
     """Whatever comes first, session and app are on one database, of the product that it names."""
-    files = {"app.py": APP, "models.py": MODELS, "settings.py": SETTINGS, "test_it.py": TESTS}
+    files = {"app.py": APP, "models.py": BASE, "settings.py": SETTINGS, "test_it.py": TESTS}
     more = {"pytest.ini": CONFIG, ".env": f"DATABASE_URL={url}\n"}
     project = type(example)(example.folder, {**files, **more}, example.env)
     tests = [f"test_it.py::{name}" for name in ORDERS[url]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ def pytest_runtest_makereport(
         crash = None
         facts["error"] = message.partition(":")[0]
         if call.excinfo is not None:
-            message = str(call.excinfo.value)
+            with suppress(TypeError):  # an error without a text
+                message = str(call.excinfo.value)
             crash = getattr(report.longrepr, "reprcrash", None)
             facts["error"] = call.excinfo.typename
         facts["codes"] = _CODE.findall(message)

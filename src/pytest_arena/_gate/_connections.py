@@ -199,7 +199,7 @@ class Registry:
         )
         self._usages: dict[Key, DatabaseUsage] = {}
         # The connections whose sessions a statement has altered, by the serial of the level.
-        self.altered: dict[int, list[PooledConnection]] = {}
+        self.altered: dict[int, set[PooledConnection]] = {}
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has or opens."""

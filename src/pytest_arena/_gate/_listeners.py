@@ -220,7 +220,7 @@ class Gate:
             return
         pooled.handle.check(statement)
         if classify(statement, pooled.handle.words).alters_session:
-            self.registry.altered.setdefault(self.core.serial(), []).append(pooled)
+            self.registry.altered.setdefault(self.core.serial(), set()).add(pooled)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""

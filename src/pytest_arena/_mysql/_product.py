@@ -12,7 +12,7 @@ from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._servers import SEARCH
-from pytest_arena._mysql._templates import MySQLTemplates, url_of
+from pytest_arena._mysql._templates import MySQLTemplates
 from pytest_arena._product._server_product import ServerProduct
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ class MySQL(ServerProduct[MySQLRegistry]):
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
-    url_of = staticmethod(url_of)
     usual_driver = "pymysql"
     users: AppUser  # of the server
 

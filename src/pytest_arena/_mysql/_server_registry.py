@@ -7,6 +7,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sqlalchemy.engine import URL
+
 from pytest_arena._mysql._clone import EMPTY_PLAN, LABEL, read_plan
 from pytest_arena._mysql._control import (
     MySQLControl,
@@ -87,6 +89,19 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         return held
 
     # Read and write
+
+    @staticmethod
+    def url_of(address: Address, dialect: str, driver: str) -> URL:
+        """Return the URL of a database for a driver."""
+        url = URL.create(
+            f"{dialect}+{driver}",
+            username=address.user,
+            password=address.password or None,
+            database=address.database,
+        )
+        if address.is_socket:
+            return url.set(host="localhost", query={"unix_socket": address.host})
+        return url.set(host=address.host, port=address.port)
 
     def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
         names = [name for (name,) in control.rows("SHOW DATABASES LIKE 'arena\\_%'")]

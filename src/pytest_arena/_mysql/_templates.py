@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
-from sqlalchemy.engine import URL
 
 from pytest_arena._mysql._arguments import ASYNC_DRIVERS
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
@@ -47,24 +46,9 @@ _HAS_TABLES = (
 )
 
 
-def url_of(address: Address, dialect: str, driver: str) -> URL:
-    """Return the URL of a database for a driver."""
-    url = URL.create(
-        f"{dialect}+{driver}",
-        username=address.user,
-        password=address.password or None,
-        database=address.database,
-    )
-    if address.is_socket:
-        return url.set(host="localhost", query={"unix_socket": address.host})
-    return url.set(host=address.host, port=address.port)
-
-
 @dataclass(frozen=True, slots=True)
 class MySQLBuild(ServerBuild[MySQLRegistry]):
     """The database that a build fills with the app's drivers."""
-
-    url_of = staticmethod(url_of)
 
     def run_script(self, script: str) -> None:
         """Run a script on a separate connection, so that the script's settings end with it."""

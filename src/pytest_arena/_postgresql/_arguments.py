@@ -105,8 +105,8 @@ def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, obje
         raise ValueError(f"invalid DSN: asyncpg knows no scheme {dsn.scheme!r}")
     login, _, places = dsn.netloc.rpartition("@")
     user, _, password = map(unquote, login.partition(":"))
-    found = re.findall(r"\[?([^,]*?)\]?(?::(\w*))?(?:,|\Z)", unquote(places))
-    hosts, ports = (",".join(each).strip(",") for each in zip(*found, strict=True))
+    pairs = re.findall(r"\[?([^,]*?)\]?(?::(\w*))?(?:,|\Z)", unquote(places))
+    hosts, ports = (",".join(each).strip(",") for each in zip(*pairs, strict=True))
     of_dsn = {
         "user": user,
         "password": password,
@@ -115,8 +115,8 @@ def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, obje
         "database": unquote(dsn.path[1:]),
     }
     settings: dict[str, Any] = {"hostaddr": ""}  # asyncpg does not read PGHOSTADDR
-    for given in (dict(parse_qsl(dsn.query)), of_dsn, kwargs):
-        for key, value in given.items():
+    for source in (dict(parse_qsl(dsn.query)), of_dsn, kwargs):
+        for key, value in source.items():
             if value:
                 several = isinstance(value, list | tuple)
                 settings[key] = ",".join(map(str, value)) if several else value

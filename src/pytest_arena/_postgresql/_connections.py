@@ -123,7 +123,7 @@ class PostgreSQLConnections(ServerConnections):
     """Connections of asyncpg, psycopg and psycopg2."""
 
     def opened(self, connection: Any) -> ServerTarget | None:
-        """Return what psycopg and psycopg2 know, as an app's factory may change arguments."""
+        """Ask psycopg and psycopg2, because a factory of the app may change arguments."""
         info = getattr(connection, "info", None)
         if info is None:
             return super().opened(connection)

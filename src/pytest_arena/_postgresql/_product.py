@@ -12,7 +12,7 @@ from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._postgresql._servers import SEARCH
-from pytest_arena._postgresql._templates import DatabaseTemplates, derived, url_of
+from pytest_arena._postgresql._templates import DatabaseTemplates, derived
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena.errors import ConfigError
 
@@ -28,7 +28,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     """PostgreSQL in a run. The first connection finds or starts the server."""
 
     name = "postgresql"
-    url_of = staticmethod(url_of)
     usual_driver = "psycopg"
 
     def __init__(self, core: Core, config: Config) -> None:

@@ -8,6 +8,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sqlalchemy.engine import URL
+
 from pytest_arena._postgresql._control import (
     Control,
     ControlFailure,
@@ -115,6 +117,20 @@ class ServerRegistry(DatabaseRegistry[Control]):
         return {name for name in names if _numbers(name) in locks}
 
     # Read and write
+
+    @staticmethod
+    def url_of(address: Address, dialect: str, driver: str) -> URL:
+        """Return the URL of a database for a driver."""
+        url = URL.create(
+            f"{dialect}+{driver}",
+            username=address.user,
+            password=address.password or None,
+            port=address.port,
+            database=address.database,
+        )
+        if address.is_socket:
+            return url.set(query={"host": address.host})
+        return url.set(host=address.host)
 
     def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
         return [

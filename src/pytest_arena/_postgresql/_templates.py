@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
@@ -50,20 +49,6 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid 
 """
 
 
-def url_of(address: Address, dialect: str, driver: str) -> URL:
-    """Return the URL of a database for a driver."""
-    url = URL.create(
-        f"{dialect}+{driver}",
-        username=address.user,
-        password=address.password or None,
-        port=address.port,
-        database=address.database,
-    )
-    if address.is_socket:
-        return url.set(query={"host": address.host})
-    return url.set(host=address.host)
-
-
 _OF_PG_DUMP = re.compile(r"(?m)^\\(?:restrict|unrestrict)\b.*$")
 _COPY = re.compile(r"(?im)^COPY\s[^;]*\sFROM\s+STDIN\b")
 
@@ -100,7 +85,6 @@ def has_tables(control: Control) -> bool:
 class DatabaseTarget(ServerBuild[ServerRegistry]):
     """The database that a build fills with the app's drivers."""
 
-    url_of = staticmethod(url_of)
     has_schemas = True
 
     def run_script(self, script: str) -> None:

@@ -212,7 +212,7 @@ class RawConnections:
         self._pid_of = pid_of
         self._is_in_transaction = is_in_transaction
         self._open: dict[int, RawConnection] = {}
-        # What the arguments of each open connection name, also of an engine's.
+        # The databases that the arguments of all open connections name, also of engines.
         self.named: weakref.WeakKeyDictionary[Any, ServerTarget] = (
             weakref.WeakKeyDictionary()
         )

@@ -122,14 +122,10 @@ class ServerProduct(Generic[RegistryT]):
             self._targets[database] = target
         return target
 
-    @staticmethod
-    @abstractmethod
-    def url_of(address: Address, dialect: str, driver: str) -> URL:
-        """Return the URL of a database for a driver."""
-
     def _url_of(self, address: Address, database: Database, driver: str) -> URL:
         dialect = database.dialect.name
-        return self.url_of(address, dialect, driver or self.usual_driver)
+        driver = driver or self.usual_driver
+        return self._registry().url_of(address, dialect, driver)
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the app's first login, which sees what the app sees."""
@@ -204,13 +200,8 @@ class ServerBuild(Generic[RegistryT]):
         """The URL for the async driver."""
         return self._url(self.async_driver)
 
-    @staticmethod
-    @abstractmethod
-    def url_of(address: Address, dialect: str, driver: str) -> URL:
-        """Return the URL of a database for a driver."""
-
     def _url(self, driver: str) -> URL:
-        return self.url_of(self.address, self.dialect, driver)
+        return self.registry.url_of(self.address, self.dialect, driver)
 
     @property
     def connect_target(self) -> ConnectTarget:

@@ -33,6 +33,8 @@ from pytest_arena.errors import ArenaError, ServerError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from sqlalchemy.engine import URL
+
     from pytest_arena._values import Address
 
 _ResultT = TypeVar("_ResultT")
@@ -177,6 +179,11 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     @abstractmethod
     def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
         """Return the databases whose names begin with ``arena_``."""
+
+    @staticmethod
+    @abstractmethod
+    def url_of(address: Address, dialect: str, driver: str) -> URL:
+        """Return the URL of a database for a driver."""
 
     @abstractmethod
     def _text_of(self, control: Any, name: str) -> str | None:

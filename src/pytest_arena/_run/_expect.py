@@ -1,4 +1,4 @@
-"""What a test expects of a block: its changes, and the number of its statements."""
+"""Checks the changes of a block, and the number of its statements."""
 
 from __future__ import annotations
 

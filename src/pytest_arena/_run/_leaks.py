@@ -411,7 +411,7 @@ def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
 
 
 def _empty_session(session: Session) -> None:
-    """Reset a session that no wide fixture has made. Else undo the changes of its instances."""
+    """Reset a session, or undo the changes of its instances if a wide fixture has made it."""
     has_connection = any(held is session for held, _ in held_by_sessions())
     if not (outlives_tests(record_of(session).owner) or has_connection):
         session.reset()

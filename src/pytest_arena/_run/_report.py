@@ -137,8 +137,8 @@ def app_error_sections(
 ) -> list[tuple[str, str]]:
     """Return sections with the errors of the app that became a 500.
 
-    These are the errors that the app raised instead of an answer, unless the report of the test
-    already shows them, and the unexpected errors for which the app sent an answer.
+    The app raised such an error, or sent an answer for it. Errors that the test's report already
+    shows are left out.
     """
     shown = {id(error) for error in causes(raised)}
     sections = []
@@ -280,7 +280,7 @@ def _explanation(
     for package, hint in _WIDER.items():
         if "ScopeMismatch" in text and package in text:
             return hint
-    if "is bound to a different event loop" in str(error):
+    if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
         return _bound_to_another_loop(error)
     return _not_loaded(error)
 
@@ -288,6 +288,7 @@ def _explanation(
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
+_OTHER_LOOP = "is bound to a different event loop"
 _BOUND_TO_LOOP = """\
 an asyncio.{0} belongs to the event loop that used it first, most often an earlier test's
 {1} uses it in another loop
@@ -296,7 +297,7 @@ or run all tests in one loop, in pytest's configuration (pytest-asyncio):
 asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope = session"""
 
 
-def _bound_to_another_loop(error: BaseException) -> str:
+def _bound_to_another_loop(error: RuntimeError) -> str:
     """Explain an error of a lock, an event or a queue that another event loop has used."""
     primitive = re.match(r"<(?:\w+\.)*(\w+)", str(error))
     if primitive is None:

@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 class Status(StrEnum):
-    """The facts and the status of a scenario after a run."""
+    """The status of a scenario after a run."""
 
     UNMAPPED = "UNMAPPED"
     FAILED = "FAILED"

@@ -14,13 +14,9 @@ lost = pytest.mark.expect("LostWriteWarning", at="# lost")
 
 
 @lost
-async def test_a_command_of_the_app():
-    await jobs.flushes()
-
-
-@lost
-async def test_a_command_of_the_app_without_a_flush():
-    await jobs.adds()
+@pytest.mark.parametrize("command", [jobs.flushes, jobs.adds])
+async def test_a_command_of_the_app(command):
+    await command()
 
 
 @pytest.fixture
@@ -31,6 +27,7 @@ async def session_of_tests():
 
 async def test_a_session_of_the_tests(session_of_tests):
     await jobs.flush(session_of_tests)
+    assert await items(session_of_tests) == ["vase"]
 
 
 @pytest.fixture(params=["its own", "arena's"])

@@ -128,6 +128,7 @@ def test_the_url_is_given_to_a_worker(arena):
 
 def test_which_writes_later(elsewhere):
     elsewhere("add_by_url", URLS[0])
+    assert elsewhere("items_by_url", URLS[0]) == "['vase']"
 
 
 def test_and_it_is_restored(test_client):

@@ -132,6 +132,15 @@ async def test_of_a_pool_whose_connections_the_app_keeps(client):
     await asyncio.gather(*[client.get("/keeps") for _ in range(3)])
 
 
+class Speechless(Exception):
+    __str__ = None
+
+
+@pytest.mark.expect("Speechless")
+def test_whose_text_cannot_be_read():
+    raise Speechless
+
+
 @pytest_asyncio.fixture(scope="module")
 async def wider_than_its_loop():
     yield
