@@ -132,13 +132,6 @@ class PooledConnection:
         reference = getattr(self.entry, "fairy_ref", None)
         return None if reference is None else reference()
 
-    @property
-    def key(self) -> Key | None:
-        """The key of its database on a server, None for a file."""
-        if self.target is None or self.handle is None or not self.target.address:
-            return None
-        return self.target.key
-
     def note_opened(self, live: OpenConnection) -> None:
         """Note the description of the open connection by its product."""
         self.target = live.target
@@ -351,6 +344,11 @@ class DatabaseUsage:
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
         return self._registry.has_others
+
+    def is_in_transaction(self) -> bool:
+        """Return whether a connection that is checked out has an open transaction."""
+        checkouts = self._registry.checked_out()
+        return any(each.in_transaction for each in checkouts if each.usage is self)
 
     # The registry calls these methods.
 

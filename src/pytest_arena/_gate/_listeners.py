@@ -303,13 +303,13 @@ class Gate:
     # Called by levels.
 
     def invalidate_stale(self) -> None:
-        """Invalidate checked-out connections to replaced or dropped databases on servers.
+        """Invalidate checked-out connections to replaced or dropped databases.
 
         Otherwise a wide fixture would keep using the database of an earlier test.
         """
         here = (os.getpid(), get_ident())
         for pooled in self.registry.checked_out():
-            if pooled.key is None or not self._is_replaced(pooled):
+            if pooled.handle is None or not self._is_replaced(pooled):
                 continue
             # Another thread may use its connection now. The drop of the database ends it.
             if (pooled.process, pooled.thread) == here and self.registry.invalidate(

@@ -422,4 +422,4 @@ class Levels:
                 self.leave_fixture(fixture)
 
 
-_UNKNOWN = "a connection that pytest-arena does not know"
+_UNKNOWN = "an unread result, or a connection that pytest-arena does not know"
