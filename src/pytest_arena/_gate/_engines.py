@@ -222,11 +222,13 @@ class KnownEngines:
         """Redirect an engine of pytest-arena to a database, regardless of its URL."""
         self.of(engine.dialect).database = database
 
-    def note_connect(self, dialect: Dialect) -> None:
-        """Note that an engine is about to connect."""
+    def note_connect(self, dialect: Dialect) -> int:
+        """Note that an engine is about to connect. Return the level that created it, or 0."""
         known = self._by_dialect.get(dialect)
-        if known is not None:
-            known.is_disposed = False
+        if known is None:
+            return 0
+        known.is_disposed = False
+        return known.level
 
     def forget_databases(self) -> None:
         """Forget the databases, for another run in this process."""
