@@ -36,7 +36,7 @@ SETTINGS = {
         "sqlite test_unlocked.py",
     ),
     "redirected": ("postgresql",),
-    "report": ("sqlite", "postgresql test_locks.py test_uncommitted.py"),
+    "report": ("sqlite", "postgresql test_locks.py test_tasks.py test_uncommitted.py"),
     "drivers": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "rollback"),
     "engines": ("sqlite",),
     "memory": ("sqlite",),

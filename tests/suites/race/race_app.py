@@ -3,6 +3,7 @@
 from async_app import app, get_db
 from fastapi import Depends, HTTPException
 from models import Stock
+
 READS = []  # the begin and the end of each read
 
 
