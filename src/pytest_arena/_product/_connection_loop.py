@@ -100,7 +100,7 @@ class ConnectionLoop:
 
         def start() -> None:
             nonlocal task
-            task = self._loop.create_task(work)
+            task = asyncio.Task(work, loop=self._loop)
             task.add_done_callback(finish)
 
         def finish(finished: asyncio.Task[Any]) -> None:
