@@ -7,8 +7,8 @@ from typing import Any
 
 from pytest_arena._origin import REQUEST
 
-# In the order in which they are tried.
-KINDS = ("wrong", "empty", "500", "more")
+# In the order in which they are tried. Most tests notice one of the first two.
+KINDS = ("wrong", "500", "empty", "more")
 _FAILURE = {
     "type": "http.response.start",
     "status": 500,

@@ -184,7 +184,7 @@ class Scenarios:
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Record the assertions and the facts of a test."""
-        if id(item) not in self._scenarios or self.recorder.is_repeating:
+        if id(item) not in self._scenarios:
             return (yield)
         with self.recorder.calling():
             return (yield)
@@ -339,10 +339,11 @@ def _add_phase(attempt: Json, report: Any, root: Path) -> None:
     outcome = report.outcome
     reason = ""
     crash = getattr(report.longrepr, "reprcrash", None)
-    if hasattr(report, "wasxfail") and outcome == "skipped":
+    if hasattr(report, "wasxfail"):
+        passes = ", and passes" if outcome == "passed" else ""
         outcome = "failed"
         expected = report.wasxfail.removeprefix("reason: ")
-        reason = f"it is expected to fail: {expected}"
+        reason = f"it is expected to fail{passes}: {expected}"
     elif outcome == "skipped":
         longrepr = report.longrepr
         text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 import linecache
-import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import _pytest.assertion.rewrite as rewriting
 
+from pytest_arena._process import by_timeout
 from pytest_arena._values import Stage
+from pytest_arena.errors import causes
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
 if TYPE_CHECKING:
@@ -23,14 +24,13 @@ if TYPE_CHECKING:
 
     from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
+    from pytest_arena._run._test import StoryMoment
+    from pytest_arena.scenarios._specs import Kind
 
 Json = dict[str, Any]
 
 _LONGEST = 160  # characters of an assertion
 _MOST_ASSERTIONS = 40
-_WRITE = re.compile(
-    r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+[`\"]?([\w.]+)", re.IGNORECASE
-)
 
 
 def record_assertions(recorder: Recorder, early_config: Any) -> None:
@@ -72,6 +72,34 @@ def _text(frame: FrameType) -> str:
     return "".join(lines).strip().removeprefix("assert ")
 
 
+class BlockStep(NamedTuple):
+    """A step of a scenario for which a test has a block."""
+
+    scenario: str
+    """The scenario's key."""
+    step: int
+    """The number of the step."""
+    kind: Kind
+    text: str
+    """The step with its keyword."""
+
+    @classmethod
+    def of(cls, facts: Json) -> BlockStep:
+        """Return the step of an entry in the facts of a test."""
+        return cls._make(facts[name] for name in cls._fields)
+
+
+@dataclass(slots=True)
+class Failure:
+    """How a repeated test has failed, or one of its blocks. Such a test goes on after a block."""
+
+    text: str
+    is_check: bool = False
+    """Whether an assertion of the test has failed, rather than one of the app."""
+    steps: list[BlockStep] = field(default_factory=list)
+    """The steps of the blocks in which it has failed."""
+
+
 @dataclass(slots=True)
 class Record:
     """The facts of a running test so far."""
@@ -82,9 +110,11 @@ class Record:
     requests: Callable[[], list[Request]]
     """Returns the requests of the test, without logins."""
     assertions: dict[tuple[str, int], Json] = field(default_factory=dict)
-    steps: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """The passed assertions in blocks, by the scenario's key and the number of the step."""
+    steps: Counter[BlockStep] = field(default_factory=Counter)
+    """The passed assertions in blocks."""
     is_in_call: bool = False
+    is_over: bool = False
+    """Whether pytest has called the test."""
     facts: Json | None = None
 
     def passed(self, place: str, text: str, caller: int = 0) -> None:
@@ -117,8 +147,8 @@ class Recorder:
         self.record: Record | None = None
         self.is_repeating = False
         """Whether the running test is repeated and not reported."""
-        self.errors: list[Exception] = []
-        """The errors that repeated tests would have reported."""
+        self.failures: list[Failure] = []
+        """How the repeated test has failed so far."""
 
     # Called by the run.
 
@@ -133,15 +163,44 @@ class Recorder:
         """Return the errors to report for a settled test. A repeated test reports none."""
         if not self.is_repeating:
             return errors
-        self.errors += errors
+        for error in errors:
+            self.failures.append(Failure(str(error).partition("\n")[0]))
         return []
+
+    # Called by blocks and by the plugin of repeated tests.
+
+    def note_failure(self, error: BaseException, *, is_in_call: bool = True) -> None:
+        """Note how a repeated test has failed, or one of its blocks."""
+        import pytest  # noqa: PLC0415 - this package needs pytest's types only
+
+        is_check = is_in_call and isinstance(
+            error, AssertionError | pytest.fail.Exception
+        )
+        test = self.run.current.test
+        for _, app_error in test.app_errors if test else ():
+            is_check &= not any(cause is app_error for cause in causes(error))
+        text = pytest.ExceptionInfo.from_exception(error).exconly(tryshort=True)
+        self.failures.append(Failure(text.partition("\n")[0], is_check))
+
+    def goes_on_after(self, error: BaseException) -> bool:
+        """Note the error of a block, and return whether the test goes on after the block.
+
+        A repeated test does, so that each later Then step gets its verdict.
+        """
+        from pytest import fail  # noqa: PLC0415, PT013 - this package needs pytest's types only
+
+        is_called = self.record is not None and self.record.is_in_call
+        is_failure = isinstance(error, Exception | fail.Exception)
+        if not (self.is_repeating and is_called and is_failure):
+            return False
+        self.note_failure(error)
+        return not by_timeout(error)
 
     # Called by the plugin.
 
     def begin(self, item: Any, scenarios: Sequence[ScenarioSpec]) -> None:
         """Begin to record a test at its set-up."""
-        if not self.is_repeating:
-            self.record = Record(item, scenarios, item.config.rootpath, self.requests)
+        self.record = Record(item, scenarios, item.config.rootpath, self.requests)
 
     def requests(self) -> list[Request]:
         """Return the requests of the running test, without logins."""
@@ -159,7 +218,9 @@ class Recorder:
             yield
         finally:
             record.is_in_call = False
-            self._end(record)
+            record.is_over = True
+            if not self.is_repeating:
+                self._end(record)
 
     def _end(self, record: Record) -> None:
         record.facts = {
@@ -167,8 +228,8 @@ class Recorder:
             "requests": [self._request(each) for each in self.requests()],
             "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
             "steps": [
-                {"scenario": key, "step": number, "assertions": passed}
-                for (key, number), passed in record.steps.items()
+                {**step._asdict(), "assertions": passed}
+                for step, passed in record.steps.items()
             ],
         }
 
@@ -194,11 +255,11 @@ class Recorder:
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if not level.is_test and name in item.fixturenames:
-                tables = self._tables(depth=len(levels) - number)
+                tables = self._tables(None, None, depth=len(levels) - number)
                 source = f"made for several tests by {name}"
                 sources.append({"source": source, "tables": tables})
         turns = [turn for turn in test.turns if _is_counted(turn)]
-        tables = self._tables(turns[0].before if turns else None)
+        tables = self._tables(None, turns[0].before if turns else None)
         sources.append({"source": "made for this test", "tables": tables})
         return [each for each in sources if each["tables"] != []]
 
@@ -209,33 +270,41 @@ class Recorder:
             "route": request.route,
             "status": request.status,
             "role": request.role or "",
-            "changed": _changed(request),
+            "changed": self._changed(request),
         }
 
-    def _tables(self, until: Any = None, *, depth: int = 0) -> list[str] | None:
-        """Return the tables that had changed at a moment. None if that is unknown."""
+    def _changed(self, request: Request) -> list[str] | None:
+        """Return the tables in which a request has committed changes. None if that is unknown."""
+        test = self.run.current.test
+        turn = test.turn_of(request) if test else None
+        # Requests at the same time have one set of changes.
+        if turn is None or turn.before is None or turn.is_at_once:
+            return None
+        return self._tables(turn.before, turn.after)
+
+    def _tables(
+        self, since: StoryMoment | None, until: StoryMoment | None, *, depth: int = 0
+    ) -> list[str] | None:
+        """Return the tables with committed changes between two moments. None if that is unknown.
+
+        Without moments these are the changes from the start of the level until now.
+        """
         found: set[str] = set()
         levels = tuple(self.run.databases.levels)
+        moments = [moment for moment in (since, until) if moment is not None]
         try:
             for database, isolation in self.run.databases.provisioned().items():
-                time = None
-                if until is not None:
-                    if database not in until.times:
-                        continue  # it did not exist
-                    if not until.knows(database) or until.levels != levels:
+                if until is not None and database not in until.times:
+                    continue  # it did not exist
+                for moment in moments:
+                    if not moment.knows(database) or moment.levels != levels:
                         return None
-                    time = until.times[database]
-                rows = isolation.rows_changed(None, time, depth=depth, limit=1)
+                times = [each and each.times.get(database) for each in (since, until)]
+                rows = isolation.rows_changed(*times, depth=depth, limit=1)
                 found.update(table.table for table in rows)
         except Exception:  # noqa: BLE001 - also of a database: the rows stay unknown
             return None
         return sorted(found)
-
-
-def _changed(request: Request) -> list[str]:
-    """Return the tables that the statements of a request wrote."""
-    matches = map(_WRITE.match, request.statements)
-    return sorted({match[1] for match in matches if match})
 
 
 def _is_counted(turn: Any) -> bool:
@@ -254,9 +323,9 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
         yield "request", request_text(request)
     for check in facts["assertions"]:
         yield "check", check_text(check)
-    sabotage = attempt.get("sabotage")
-    if sabotage:
-        yield "again", sabotage_text(sabotage)
+    if "sabotage" in attempt:
+        for text in sabotage_texts(attempt["sabotage"]):
+            yield "again", text
 
 
 def request_text(request: Json) -> str:
@@ -276,15 +345,33 @@ def check_text(check: Json) -> str:
     return f"{check['text']} ({check['place']})"
 
 
-def sabotage_text(sabotage: Json) -> str:
-    """Return in one line what a test did when answers were broken."""
+# How an answer was broken, for readers who do not write code.
+_BROKEN = {
+    "wrong": "other values",
+    "500": "an error 500",
+    "empty": "an empty value",
+    "more": "each item of a list twice",
+}
+
+
+def noticed_text(kinds: Json) -> str:
+    """Return which kinds of broken answers a test has noticed."""
+    words = [_BROKEN[kind] for kind, is_noticed in kinds.items() if is_noticed]
+    text = f"noticed {', '.join(words)}"
+    if kinds.get("wrong") is False:
+        text += f" only, not {_BROKEN['wrong']}"
+    return text
+
+
+def sabotage_texts(sabotage: Json) -> Iterator[str]:
+    """Yield a line about the runs with broken answers, or a line for each Then with a block."""
     if sabotage["result"] != "noticed":
-        return str(sabotage["why"])
-    words = {
-        "wrong": "a wrong answer",
-        "empty": "an empty answer",
-        "500": "an error",
-        "more": "an answer with each item twice",
-    }
-    answer = f"{words[sabotage['kind']]} to {sabotage['what']}"
-    return f"the app was made to give {answer}, and the test failed: {sabotage['why']}"
+        yield str(sabotage["why"])
+        return
+    for step in sabotage["steps"] or [{"text": "the test", "by": sabotage}]:
+        broken = step["by"]
+        if broken is None:
+            yield f"{step['text']}: no wrong answer fails its checks"
+        else:
+            answer = f"{broken['what']} is answered with {_BROKEN[broken['kind']]}"
+            yield f"{step['text']}: fails if {answer}: {broken['why']}"
