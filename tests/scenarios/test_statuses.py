@@ -165,6 +165,17 @@ def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
     assert results.statuses["Nobody tests it"] == "UNMAPPED"
 
 
+@pytest.mark.parametrize("testpaths", [".", "./test*"])
+def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> None:
+    """P9. pytest reads testpaths as patterns, also the folder itself."""
+    example = project("outlines", tmp_path).change("pytest.ini", "= tests", f"= {testpaths}")
+    example.run("--scenarios=strict", "tests/test_paths.py").says(
+        "partial run: tests/test_paths.py"
+    )
+    whole = example.run("--scenarios=strict", ".").expect(0, passed=5)
+    assert "partial run" not in whole.output
+
+
 def test_shards_are_merged(tmp_path: Path) -> None:
     """P9. The tries of all shards are judged once, as those of one run."""
     example = battles(tmp_path)

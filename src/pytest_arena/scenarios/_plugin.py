@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -320,7 +321,8 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
         folders = [Path(here, arg).resolve() for arg in config.args if "::" not in arg]
         paths: list[Path] = []
         for pattern in config.getini("testpaths"):
-            paths += config.rootpath.glob(pattern)
+            found = glob(str(config.rootpath / pattern), recursive=True)  # noqa: PTH207 - also of "."
+            paths += [Path(each).resolve() for each in found]
         for path in paths or [config.rootpath]:
             if not any(path.is_relative_to(folder) for folder in folders):
                 shown = [os.path.relpath(Path(here, arg), here) for arg in config.args]
