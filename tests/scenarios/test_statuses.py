@@ -190,6 +190,9 @@ def test_shards_are_merged(tmp_path: Path) -> None:
     proven = {name for name, status in merged.statuses.items() if status == "PROVEN"}
     assert proven == {"A wide fixture has the battle", "A pending battle is started"}
     assert merged.statuses["A battle is not started twice"] == "NOT-RUN"
+    example.run("--scenarios-out=json:report.json", *shards[0])
+    mixed = Results.of(example, "--scenarios-merge", "report.json", files[1])
+    assert not mixed.document["is_sabotaged"]
     other = example.change("specs/battles.md", "Then it says PENDING", "Then it says ACTIVE")
     refused = other.run("--scenarios-merge", *files)
     assert refused.status == 4

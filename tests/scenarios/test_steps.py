@@ -23,7 +23,7 @@ PROVEN = (
 OTHERS = {
     "Two of three check nothing": ("HOLLOW", "Then the answer is ACTIVE (steps.feature:12)"),
     "An error stops a Then": ("HOLLOW", "Then it is in the list (steps.feature:19, IndexError"),
-    "One of two tests fails": ("FAILED", "assert 'Dune' in"),
+    "One of two tests fails": ("FAILED", "assert '<b>Dune</b>' in"),
     "It is expected to fail and passes": ("FAILED", "expected to fail, and passes: issue 7"),
     "It must fail and passes": ("FAILED", "issue 8"),
 }
@@ -76,6 +76,13 @@ def test_each_row_has_its_verdict(results: Results) -> None:
     """P9. The battle of the second row was ACTIVE before the request."""
     rows = [each for each in results.document["scenarios"] if each["row"]]
     assert [row["status"] for row in rows] == ["PROVEN", "HOLLOW"]
+    assert "Test checks too little</span> before=ACTIVE" in _page(results)
+
+
+def test_the_page_shows_a_reason_as_text(results: Results) -> None:
+    """P9. The message of an assertion may have HTML."""
+    assert "&lt;b&gt;Dune" in _page(results)
+    assert "<b>Dune" not in _page(results)
 
 
 def test_the_kind_of_the_wrong_answer_is_said(results: Results) -> None:
@@ -88,9 +95,9 @@ def test_the_kind_of_the_wrong_answer_is_said(results: Results) -> None:
 
 
 def test_a_request_has_changed_what_it_has_committed(results: Results) -> None:
-    """P9. The second request has sent an INSERT, and rolled it back."""
+    """P9. The second request has rolled its INSERT back. The last two were sent at once."""
     requests = results.facts("A refused request changes nothing")["requests"]
-    assert [request["changed"] for request in requests] == [["judges"], []]
+    assert [request["changed"] for request in requests] == [["judges"], [], None, None]
     assert "answered 409, changed" not in _page(results)
 
 

@@ -312,8 +312,6 @@ _FILES = {
     "setup.cfg": "tool:pytest",
 }
 _ONLY_FOR_PYTEST = {"pytest.toml", "pytest.ini"}
-# Of files with other names, which `pytest -c` reads.
-_SECTIONS = {".toml": "tool.pytest", ".cfg": "tool:pytest"}
 
 
 def read_project(*, database: str | None = None) -> Config:
@@ -363,9 +361,9 @@ def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
 
 def values_of(path: Path) -> Mapping[str, object]:
     """Return the values in pytest's section of a file that pytest has read."""
-    name = path.name.removeprefix(".")  # .pytest.ini is read like pytest.ini
-    section = _FILES.get(name) or _SECTIONS.get(path.suffix, "pytest")
-    return _read(path, section) or {}
+    # `pytest -c` also reads files with other names.
+    other = "tool.pytest" if path.suffix == ".toml" else "pytest"
+    return _read(path, _FILES.get(path.name, other)) or {}
 
 
 def _read(path: Path, section: str) -> Mapping[str, object] | None:

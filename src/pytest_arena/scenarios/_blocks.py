@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_arena._origin import user_line
 from pytest_arena.errors import NotWritten, ScenarioError
-from pytest_arena.scenarios._records import BlockStep
 from pytest_arena.scenarios._specs import canonical
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class Scenario:
                 cause=str(user_line() or "a step block"),
                 fix='@pytest.mark.scenario("the name of the scenario")',
             )
-        is_running = not record.is_over and recorder.record is record
+        is_running = record.facts is None and recorder.record is record
         if not is_running:
             raise ScenarioError(
                 f"a block for a step of {record.item.nodeid} outside of this test",
@@ -119,13 +118,13 @@ class Scenario:
         finally:
             passed = len(record.assertions.keys() - assertions)
             for step in steps:
-                record.steps[step] += passed
+                record.steps[step]["assertions"] += passed
             for failure in recorder.failures[failures:]:
-                failure.steps += steps
+                failure.steps.update(steps)
 
 
-def _steps_of(record: Record, kind: Kind, text: str) -> list[BlockStep]:
-    """Return the steps with this text.
+def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
+    """Record the steps with this text. Return the scenario's key and the number of each.
 
     Raises:
         ScenarioError: no scenario of the test has such a step.
@@ -138,7 +137,10 @@ def _steps_of(record: Record, kind: Kind, text: str) -> list[BlockStep]:
         for number, step in enumerate(scenario.steps):
             texts = {canonical(step.text), canonical(step.template)}
             if step.kind == kind and wanted in texts:
-                found.append(BlockStep(scenario.key, number, kind, str(step)))
+                found.append((scenario.key, number))
+                facts = {"scenario": scenario.key, "step": number, "kind": kind}
+                facts |= {"text": str(step), "assertions": 0}
+                record.steps.setdefault(found[-1], facts)
             blocks.append(f"with scenario.{step.kind}({step.template!r}):")
     if not found:
         raise ScenarioError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import linecache
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import _pytest.assertion.rewrite as rewriting
+import pytest
 
 from pytest_arena._process import by_timeout
 from pytest_arena._values import Stage
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import StoryMoment
-    from pytest_arena.scenarios._specs import Kind
 
 Json = dict[str, Any]
 
@@ -72,23 +71,6 @@ def _text(frame: FrameType) -> str:
     return "".join(lines).strip().removeprefix("assert ")
 
 
-class BlockStep(NamedTuple):
-    """A step of a scenario for which a test has a block."""
-
-    scenario: str
-    """The scenario's key."""
-    step: int
-    """The number of the step."""
-    kind: Kind
-    text: str
-    """The step with its keyword."""
-
-    @classmethod
-    def of(cls, facts: Json) -> BlockStep:
-        """Return the step of an entry in the facts of a test."""
-        return cls._make(facts[name] for name in cls._fields)
-
-
 @dataclass(slots=True)
 class Failure:
     """How a repeated test has failed, or one of its blocks. Such a test goes on after a block."""
@@ -96,8 +78,10 @@ class Failure:
     text: str
     is_check: bool = False
     """Whether an assertion of the test has failed, rather than one of the app."""
-    steps: list[BlockStep] = field(default_factory=list)
-    """The steps of the blocks in which it has failed."""
+    steps: set[tuple[str, int]] = field(default_factory=set)
+    """The steps in whose blocks it has failed, by the scenario's key and the number."""
+    answer: Json = field(default_factory=dict)
+    """The broken answer of the run."""
 
 
 @dataclass(slots=True)
@@ -110,11 +94,9 @@ class Record:
     requests: Callable[[], list[Request]]
     """Returns the requests of the test, without logins."""
     assertions: dict[tuple[str, int], Json] = field(default_factory=dict)
-    steps: Counter[BlockStep] = field(default_factory=Counter)
-    """The passed assertions in blocks."""
+    steps: dict[tuple[str, int], Json] = field(default_factory=dict)
+    """The steps with a block, by the scenario's key and the number."""
     is_in_call: bool = False
-    is_over: bool = False
-    """Whether pytest has called the test."""
     facts: Json | None = None
 
     def passed(self, place: str, text: str, caller: int = 0) -> None:
@@ -171,14 +153,12 @@ class Recorder:
 
     def note_failure(self, error: BaseException, *, is_in_call: bool = True) -> None:
         """Note how a repeated test has failed, or one of its blocks."""
-        import pytest  # noqa: PLC0415 - this package needs pytest's types only
-
         is_check = is_in_call and isinstance(
             error, AssertionError | pytest.fail.Exception
         )
         test = self.run.current.test
         for _, app_error in test.app_errors if test else ():
-            is_check &= not any(cause is app_error for cause in causes(error))
+            is_check &= all(cause is not app_error for cause in causes(error))
         text = pytest.ExceptionInfo.from_exception(error).exconly(tryshort=True)
         self.failures.append(Failure(text.partition("\n")[0], is_check))
 
@@ -187,10 +167,8 @@ class Recorder:
 
         A repeated test does, so that each later Then step gets its verdict.
         """
-        from pytest import fail  # noqa: PLC0415, PT013 - this package needs pytest's types only
-
         is_called = self.record is not None and self.record.is_in_call
-        is_failure = isinstance(error, Exception | fail.Exception)
+        is_failure = isinstance(error, Exception | pytest.fail.Exception)
         if not (self.is_repeating and is_called and is_failure):
             return False
         self.note_failure(error)
@@ -218,8 +196,9 @@ class Recorder:
             yield
         finally:
             record.is_in_call = False
-            record.is_over = True
-            if not self.is_repeating:
+            if self.is_repeating:
+                self.record = None
+            else:
                 self._end(record)
 
     def _end(self, record: Record) -> None:
@@ -227,10 +206,7 @@ class Recorder:
             "seeded": self._seeded(record.item),
             "requests": [self._request(each) for each in self.requests()],
             "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
-            "steps": [
-                {**step._asdict(), "assertions": passed}
-                for step, passed in record.steps.items()
-            ],
+            "steps": [*record.steps.values()],
         }
 
     def take(self) -> Json | None:
@@ -296,9 +272,10 @@ class Recorder:
             for database, isolation in self.run.databases.provisioned().items():
                 if until is not None and database not in until.times:
                     continue  # it did not exist
-                for moment in moments:
-                    if not moment.knows(database) or moment.levels != levels:
-                        return None
+                if any(each.levels != levels for each in moments):
+                    return None
+                if not all(each.knows(database) for each in moments):
+                    return None
                 times = [each and each.times.get(database) for each in (since, until)]
                 rows = isolation.rows_changed(*times, depth=depth, limit=1)
                 found.update(table.table for table in rows)
@@ -322,7 +299,7 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
     for request in facts["requests"]:
         yield "request", request_text(request)
     for check in facts["assertions"]:
-        yield "check", check_text(check)
+        yield "check", f"{check['text']} ({check['place']})"
     if "sabotage" in attempt:
         for text in sabotage_texts(attempt["sabotage"]):
             yield "again", text
@@ -338,11 +315,6 @@ def request_text(request: Json) -> str:
     if request["changed"]:
         text += f", changed {', '.join(request['changed'])}"
     return text
-
-
-def check_text(check: Json) -> str:
-    """Return an assertion and its place."""
-    return f"{check['text']} ({check['place']})"
 
 
 # How an answer was broken, for readers who do not write code.

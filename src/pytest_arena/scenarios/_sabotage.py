@@ -13,7 +13,7 @@ import pluggy
 from pytest_arena import _process
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import KINDS, Fault
-from pytest_arena.scenarios._records import BlockStep, Failure
+from pytest_arena.scenarios._records import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -70,13 +70,12 @@ class Sabotage:
         """Record how a repeated test ended."""
         report = yield
         recorder = self._recorder
-        if not recorder.is_repeating or report.passed:
-            return report
-        if call.excinfo is None:
+        is_failed = recorder.is_repeating and not report.passed
+        if is_failed and call.excinfo is not None:
+            error = call.excinfo.value
+            recorder.note_failure(error, is_in_call=call.when == "call")
+        elif is_failed:
             recorder.failures.append(Failure(report.outcome))
-        else:
-            is_in_call = call.when == "call"
-            recorder.note_failure(call.excinfo.value, is_in_call=is_in_call)
         return report
 
     @hook
@@ -137,11 +136,11 @@ class Sabotage:
 
     def _break(self, item: pytest.Item, facts: Json) -> Json:
         """Break answers until an assertion fails, and one in the blocks of each Then."""
-        blocks = [BlockStep.of(each) for each in facts["steps"]]
-        thens = {step for step in blocks if step.kind == "then"}
+        thens = [each for each in facts["steps"] if each["kind"] == "then"]
+        keys = {(each["scenario"], each["step"]) for each in thens}
         requests = facts["requests"]
         tried: dict[str, None] = {}
-        failures: list[tuple[Json, Failure]] = []
+        failures: list[Failure] = []
         numbers = range(max(0, len(requests) - _MOST_REQUESTS), len(requests))
         for number, kind in product(reversed(numbers), KINDS):
             request = requests[number]
@@ -157,9 +156,10 @@ class Sabotage:
             what = f"{request['method']} {request['route'] or request['path']}"
             for failure in self._recorder.failures:
                 broken = {"kind": kind, "request": number, "what": what}
-                failures.append(({**broken, "why": failure.text}, failure))
-            checks = [failure for _, failure in failures if failure.is_check]
-            if checks and thens.issubset(chain(*(check.steps for check in checks))):
+                failure.answer = {**broken, "why": failure.text}
+                failures.append(failure)
+            checks = [failure for failure in failures if failure.is_check]
+            if checks and keys.issubset(chain(*(check.steps for check in checks))):
                 break
         return _result(thens, tried, failures)
 
@@ -205,37 +205,30 @@ class Sabotage:
 
 
 def _result(
-    thens: Iterable[BlockStep],
-    tried: Iterable[str],
-    failures: Iterable[tuple[Json, Failure]],
+    thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Failure]
 ) -> Json:
-    """Return what a test has noticed of its broken answers.
-
-    Args:
-        thens: the Then steps for which it has a block.
-        tried: the kinds of broken answers.
-        failures: how its runs have failed, each with the broken answer.
-    """
+    """Return what a test has noticed of its broken answers, in all and by Then step."""
     kinds = dict.fromkeys(tried, False)
     if not kinds:
         return _unknown("no answer could be made wrong, such as that of a websocket")
-    checks = [each for each in failures if each[1].is_check]
-    errors = [failure for _, failure in failures if not failure.is_check]
+    checks = [failure for failure in failures if failure.is_check]
+    errors = [failure for failure in failures if not failure.is_check]
     if not checks:
-        unnoticed = "its test passes whatever the app answers"
+        why = "its test passes whatever the app answers"
         if errors:
             text = errors[-1].text
-            unnoticed = f"a wrong answer stops its test, but fails no check: {text}"
-        return {"result": "unnoticed", "why": unnoticed}
-    for broken, _ in checks:
-        kinds[broken["kind"]] = True
+            why = f"a wrong answer stops its test, but fails no check: {text}"
+        return {"result": "unnoticed", "why": why}
+    for check in checks:
+        kinds[check.answer["kind"]] = True
     steps = []
-    for step in sorted(thens):
-        by = [broken for broken, failure in checks if step in failure.steps]
-        why = [failure.text for failure in errors if step in failure.steps]
-        noticed = {"by": by[0] if by else None, "why": why[-1] if why else ""}
-        steps.append({**step._asdict(), **noticed})
-    return {"result": "noticed", **checks[0][0], "kinds": kinds, "steps": steps}
+    for step in thens:
+        key = step["scenario"], step["step"]
+        by = [check.answer for check in checks if key in check.steps]
+        stops = [error.text for error in errors if key in error.steps]
+        noticed = {"by": by[0] if by else None, "why": stops[-1] if stops else ""}
+        steps.append({**step, **noticed})
+    return {"result": "noticed", **checks[0].answer, "kinds": kinds, "steps": steps}
 
 
 def _unknown(why: str) -> Json:

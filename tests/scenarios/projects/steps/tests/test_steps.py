@@ -1,5 +1,7 @@
 """Tests with blocks for their steps, and tests that share a scenario."""
 
+import asyncio
+
 import pytest
 from app import Battle
 
@@ -107,7 +109,7 @@ async def test_passes(battle, client):
 
 @pytest.mark.scenario("One of two tests fails")
 async def test_fails(battle, client):
-    assert "Dune" in (await client.get("/battles")).text
+    assert "<b>Dune</b>" in (await client.get("/battles")).text
 
 
 @pytest.mark.scenario("It is expected to fail and passes")
@@ -126,3 +128,4 @@ async def test_passes_strictly(client):
 async def test_refused(client):
     await client.post("/judges/Bob")
     assert (await client.post("/judges/Ann")).status_code == 409
+    await asyncio.gather(client.post("/judges/Cid"), client.post("/judges/Ann"))
