@@ -17,6 +17,7 @@ PROVEN = (
     "Its When checks the answer",
     "One Then has two blocks",
     "It fails by a call",
+    "The list is empty",
     "A status alone",
     "One of two tests proves",
 )

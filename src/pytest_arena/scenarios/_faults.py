@@ -24,11 +24,11 @@ _BODY_HEADERS = {
 
 
 def wrong(value: Any) -> Any:
-    """Return a JSON value of the same shape with other values."""
+    """Return a JSON value of the same shape with other values. An empty list gets an item."""
     if isinstance(value, dict):
         return {name: wrong(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [wrong(each) for each in value]
+        return [wrong(each) for each in value] or ["wrong"]
     if isinstance(value, bool):
         return not value
     if value is None or isinstance(value, str):

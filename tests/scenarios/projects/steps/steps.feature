@@ -74,6 +74,10 @@ Feature: Steps
     When I GET /battles
     Then the list is empty
 
+  Scenario: The list is empty
+    When I GET /battles
+    Then no battle is in the list
+
   @no-seed
   Scenario: A refused request changes nothing
     Given Ann is no judge

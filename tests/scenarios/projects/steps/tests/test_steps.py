@@ -124,6 +124,13 @@ async def test_passes_strictly(client):
     assert (await client.get("/battles")).json() == []
 
 
+@pytest.mark.scenario("The list is empty")
+async def test_empty(client, scenario):
+    response = await client.get("/battles")
+    with scenario.then("no battle is in the list"):
+        assert response.json() == []
+
+
 @pytest.mark.scenario("A refused request changes nothing")
 async def test_refused(client):
     await client.post("/judges/Bob")
