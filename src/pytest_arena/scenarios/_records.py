@@ -17,6 +17,7 @@ import pytest
 from pytest_arena._process import by_timeout
 from pytest_arena._values import Stage
 from pytest_arena.errors import causes
+from pytest_arena.scenarios._faults import KINDS
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
 if TYPE_CHECKING:
@@ -321,22 +322,11 @@ def request_text(request: Json) -> str:
     return text
 
 
-# How an answer was broken, for readers who do not write code.
-_BROKEN = {
-    "wrong": "other values",
-    "500": "an error 500",
-    "empty": "an empty value",
-    "more": "each item of a list twice",
-}
-
-
 def noticed_text(kinds: Json) -> str:
     """Return which kinds of broken answers a test has noticed."""
-    words = [_BROKEN[kind] for kind, is_noticed in kinds.items() if is_noticed]
+    words = [KINDS[kind][0] for kind, is_noticed in kinds.items() if is_noticed]
     text = f"noticed {', '.join(words)}"
-    if kinds.get("wrong") is False:
-        text += f" only, not {_BROKEN['wrong']}"
-    return text
+    return text if kinds.get("wrong", True) else f"{text} only, not other values"
 
 
 def sabotage_texts(sabotage: Json) -> Iterator[str]:
@@ -349,5 +339,5 @@ def sabotage_texts(sabotage: Json) -> Iterator[str]:
         if broken is None:
             yield f"{step['text']}: no wrong answer fails its checks"
         else:
-            answer = f"{broken['what']} is answered with {_BROKEN[broken['kind']]}"
+            answer = f"{broken['what']} is answered with {KINDS[broken['kind']][0]}"
             yield f"{step['text']}: fails if {answer}: {broken['why']}"
