@@ -318,7 +318,7 @@ def _awaited_session(error: BaseException, test: RunningTest | None) -> str:
 
 
 _SYNC_SESSION = """\
-`db_session` is a `Session` in a `def` test, also in its async fixtures, and in each test of an
+`db_session` is a Session in a `def` test, also in its async fixtures, and in each test of an
 app with a sync engine
 next: call it without `await` and `async`, or, if the engine is async, make the test `async def`"""
 
