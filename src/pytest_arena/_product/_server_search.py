@@ -31,13 +31,11 @@ _WHY = "pytest-arena makes a database for each test, on a server where it may cr
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers. Its login may create databases, unless ``is_named``."""
+    """A server that answers. Its login may create databases."""
 
     address: Address  # of a maintenance database
     shown: str  # its version and origin, for the run's summary
     is_private: bool = False  # whether pytest-arena has started it
-    # Whether tests use the database of the address, because the login may create none.
-    is_named: bool = False
 
     def close(self) -> None:
         """End this process' use of the server. Idempotent. It never raises."""
@@ -82,9 +80,7 @@ class ServerSearch(ABC):
         """Return the usual users of a local server, with "" for unknown ones."""
 
     @abstractmethod
-    def enter(
-        self, address: Address, where: str, *, seconds: int = 10, isolation: str = ""
-    ) -> Server:
+    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
 
     def find(self, config: Config) -> Server:
@@ -133,7 +129,7 @@ class ServerSearch(ABC):
         try:
             address = self.read_url(config.server_url)
             where = f" on {address.server}, from arena_database"
-            return self.enter(address, where, isolation=config.isolation)
+            return self.enter(address, where)
         except Unavailable as reason:
             raise ServerError(
                 f"the server for the tests cannot be used: {reason}",
