@@ -111,7 +111,7 @@ class Gate:
             event.listen(Engine, name, getattr(self.lost, name))
         for name in ("connect", "checkout", "checkin", "detach"):
             event.listen(Pool, name, getattr(self, name))
-        watch_sessions(self.lost.before_close)
+        watch_sessions(self.lost.before_end)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
         on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
