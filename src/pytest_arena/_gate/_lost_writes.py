@@ -423,7 +423,8 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
         # `__aexit__` has the error of its block.
         raised = args[1] if args else sys.exception() or _leaving.get()
         token = _leaving.set(raised)
-        caller_token = CALLER.set(current_task() if args else CALLER.get())
+        caller = CALLER.get() or (current_task() if args else None)
+        caller_token = CALLER.set(caller)
         try:
             return await end(self, *args)
         finally:
