@@ -109,6 +109,13 @@ _SHARES_SESSION = (
     "the test's session, so this test cannot find a forgotten commit. next: remove the override "
     "that gives the app this session, or an object of it"
 )
+_CHANGED_BY_TEST = (
+    "{{test}}: it changed {0} in db_session, and {1} wrote nothing. The commit before the request "
+    "wrote the change, so this test cannot find a request that does nothing. next: send the new "
+    "value without changing the object. If the request needs the change: db_session.commit() first"
+)
+_READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "WEBSOCKET"})
+_REPEATED = (307, 308)  # redirects that repeat the request
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
 _KEPT = 40  # the number of last turns whose changes can be read
@@ -156,6 +163,8 @@ class RunningTest(TestOwner):
     # Set when the test fails: lines of uncommitted work, and of late work.
     uncommitted: list[str] | None = None
     unfinished: list[CodeLine | str] | None = None
+    # The classes of existing rows that the commit before the next request changes.
+    changed_rows: frozenset[str] = frozenset()
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
     thread: int = field(default_factory=threading.get_ident)  # of pytest
@@ -226,11 +235,13 @@ class RunningTest(TestOwner):
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client."""
         if self.sessions.opened:
+            self.changed_rows |= self.sessions.changes()
             await self.sessions.acommit()
 
     def prepare_request(self) -> None:
         """Commit pending work before a request of a sync client."""
         if self.sessions.opened:
+            self.changed_rows |= self.sessions.changes()
             self.sessions.commit()
 
     async def acommit_for_others(self) -> None:
@@ -247,6 +258,7 @@ class RunningTest(TestOwner):
             return
         if not self.sessions.opened:
             return
+        self.changed_rows |= self.sessions.changes()
         # The client has called the app in this process, and waits.
         if OWNER.get() is not None:
             self.sessions.commit_sync_sessions()
@@ -308,10 +320,22 @@ class RunningTest(TestOwner):
             self.sessions.pending() or has_written_in_foreign_session(request)
         ):
             self.ledger.note(_SHARES_SESSION)
+        self._note_changed_rows(request)
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
                 self._end_turn(self.turns[-1])
+
+    def _note_changed_rows(self, request: Request) -> None:
+        """Note a request that wrote nothing, after a commit of the test's changes of rows."""
+        if not self.changed_rows or request.is_login or request.status in _REPEATED:
+            return
+        names = ", ".join(sorted(self.changed_rows))
+        self.changed_rows = frozenset()
+        is_silent = not (request.has_written or self.gate.registry.has_raw)
+        if is_silent and not request.is_refused and request.method not in _READING:
+            route = f"{request.method} {request.route or request.path}"
+            self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
     def _end_turn(self, turn: Turn) -> None:
         registry = self.gate.registry
