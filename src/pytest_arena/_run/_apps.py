@@ -187,7 +187,17 @@ class Apps:
                 port=port,
                 control=control,
             )
+        self.choose()
         return self.live
+
+    def choose(self) -> None:
+        """Create the app of the test that uses the live server.
+
+        Otherwise its first request would set up the fixtures of `arena_app` in the server's thread.
+        """
+        test = self._current.on_top()
+        if self.live is not None and test is not None:
+            self.try_fixture(test, test.request)
 
     def _begin(self, app: ASGIApp) -> AppRun:
         # `as_asgi` takes time, and the named app is known to be an ASGI app.
