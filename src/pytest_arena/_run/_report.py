@@ -276,6 +276,9 @@ def _explanation(
         return _NO_CONNECTION_LEFT
     if isinstance(error, PoolTimeout):
         return _empty_pool(held)
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        is_of_app = run.databases.files.belongs_to_app(error.filename)
+        return _NO_FILE.format(error.filename, blame(error)) if is_of_app else ""
     text = str(getattr(error, "msg", ""))
     for package, hint in _WIDER.items():
         if "ScopeMismatch" in text and package in text:
@@ -288,6 +291,10 @@ def _explanation(
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
+_NO_FILE = """\
+pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
+cause: {1}
+next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
 _OTHER_LOOP = "is bound to a different event loop"
 _BOUND_TO_LOOP = """\
 an asyncio.{0} belongs to the event loop that used it first, most often an earlier test's

@@ -179,3 +179,15 @@ async def test_of_a_login(client_as):
 @pytest.mark.expect("LookupError", at='raise LookupError("no such thing")')
 async def test_of_a_request_beside_another(client):
     await asyncio.gather(client.get("/keeps"), client.post("/breaks"))
+
+
+@pytest.fixture(scope="class")
+def removed():
+    yield
+    os.remove("shop.db")
+
+
+class TestOfTheSuitesOwnFile:
+    @pytest.mark.expect("FileNotFoundError", at="os.remove")
+    async def test_removed(self, client, removed):
+        assert (await client.get("/orders")).json() == []
