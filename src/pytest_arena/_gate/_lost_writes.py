@@ -1,9 +1,7 @@
 """Finds writes that the app neither commits nor rolls back, by SQLAlchemy's events.
 
-A rollback loses writes unless an error is under way, or a line of the app asks for the rollback. A
-line that also runs when nothing is wrong does not count: in ``finally``, in the exit of a context
-manager, or after the ``yield`` of a dependency. The page of limits lists the writes that these
-events do not show.
+A rollback loses writes unless an error is under way, or a line of the app asks for the rollback
+that does not clean up. The page of limits lists the writes that these events do not show.
 """
 
 from __future__ import annotations
@@ -86,8 +84,9 @@ class LostWork:
 
     words: str  # such as ``wrote stock`` or ``added Order (2)``
     line: CodeLine | str  # the app's line of the first write or add, else of the close
-    # The request whose work closed the transaction or session.
+    # The request whose work closed the transaction or session. None is the test, or a fixture.
     request: Request | None = None
+    in_set_up: bool = False  # whether pytest had not called the test function
     # Whether the app committed after a failed statement, and the server rolled back.
     is_failed: bool = False
     is_unflushed: bool = False  # whether these are objects of a session
@@ -347,23 +346,19 @@ _EXITS = frozenset(
 
 
 def _is_clean_up() -> bool:
-    """Return whether code calls this that also runs when nothing is wrong.
-
-    Outside of a request, a rollback by a test or a fixture is no clean-up of the app.
-    """
+    """Return whether code of the app calls this that also runs when nothing is wrong."""
     frames = _frames_of_user()
     if not frames:
         return False
+    # The suite's isolation may roll back what requests have written.
     if REQUEST.get() is None and is_of_tests(frames[0].f_code.co_filename):
         return False
-    for frame in frames:
-        code = frame.f_code
-        if code.co_name in _EXITS or _is_in_finally(frame):
-            return True
-    outermost = frames[-1]
-    caller = outermost.f_back
-    is_exit = caller is not None and caller.f_code.co_name in _EXITS
-    return is_exit or bool(outermost.f_code.co_flags & _IS_GENERATOR)
+    if any(map(_is_in_finally, frames)):
+        return True
+    outermost = frames[-1].f_code  # a library calls it
+    callers = [*frames, frames[-1].f_back]
+    names = {frame.f_code.co_name for frame in callers if frame is not None}
+    return bool(outermost.co_flags & _IS_GENERATOR) or not names.isdisjoint(_EXITS)
 
 
 def _frames_of_user() -> list[FrameType]:
@@ -388,8 +383,6 @@ def _is_in_finally(frame: FrameType) -> bool:
         smallest = indent
         if text.startswith("finally"):
             return True
-        if text.startswith(("def ", "async def ")):
-            return False
     return False
 
 

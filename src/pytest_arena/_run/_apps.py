@@ -191,10 +191,7 @@ class Apps:
         return self.live
 
     def choose(self) -> None:
-        """Create the app of the test that uses the live server.
-
-        Otherwise its first request would set up the fixtures of `arena_app` in the server's thread.
-        """
+        """Create the app of a test here: the live server's thread must set up no fixtures."""
         test = self._current.on_top()
         if self.live is not None and test is not None:
             self.try_fixture(test, test.request)

@@ -276,16 +276,21 @@ def _explanation(
         return _NO_CONNECTION_LEFT
     if isinstance(error, PoolTimeout):
         return _empty_pool(held)
-    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
-        is_of_app = run.databases.files.belongs_to_app(error.filename)
-        return _NO_FILE.format(error.filename, blame(error)) if is_of_app else ""
     text = str(getattr(error, "msg", ""))
     for package, hint in _WIDER.items():
         if "ScopeMismatch" in text and package in text:
             return hint
     if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
         return _bound_to_another_loop(error)
-    return _not_loaded(error)
+    return _no_file(error, run) or _not_loaded(error)
+
+
+def _no_file(error: BaseException, run: ArenaRun) -> str:
+    """Explain that the app's database file does not exist, or return ""."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return ""
+    is_of_app = run.databases.files.belongs_to_app(error.filename)
+    return _NO_FILE.format(error.filename, blame(error)) if is_of_app else ""
 
 
 _EMPTY = """\

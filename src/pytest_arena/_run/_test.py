@@ -6,7 +6,7 @@ import threading
 from asyncio import run_coroutine_threadsafe, wrap_future
 from asyncio import wait as wait_for_tasks
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._clients import no_asyncio
@@ -76,15 +76,6 @@ class StoryMoment:
         return database not in self.times or self.times[database] is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Lost work, with the request that lost it. None is the test, or one of its fixtures."""
-
-    lost: LostWork
-    request: Request | None
-    is_of_fixture: bool  # whether pytest had not called the test function
-
-
 @dataclass(slots=True, eq=False)
 class Turn:
     """One request, or several requests that ran at the same time and have one set of changes."""
@@ -148,7 +139,7 @@ class RunningTest(TestOwner):
     )
     # Its requests, and the lifespan.
     records: list[Request] = field(default_factory=list)
-    losses: list[Loss] = field(default_factory=list)
+    losses: list[LostWork] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -351,7 +342,8 @@ class RunningTest(TestOwner):
         for lost in self.gate.lost.take(self.serial):
             request = lost.request if lost.request in self.records else None
             if request is None or request.method == LIFESPAN or not request.is_refused:
-                self.losses.append(Loss(lost, request, not self.is_set_up))
+                in_set_up = not self.is_set_up
+                self.losses.append(replace(lost, request=request, in_set_up=in_set_up))
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""

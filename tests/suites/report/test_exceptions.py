@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -184,10 +185,10 @@ async def test_of_a_request_beside_another(client):
 @pytest.fixture(scope="class")
 def removed():
     yield
-    os.remove("shop.db")
+    Path("shop.db").unlink()
 
 
 class TestOfTheSuitesOwnFile:
-    @pytest.mark.expect("FileNotFoundError", at="os.remove")
+    @pytest.mark.expect("FileNotFoundError", at="unlink")
     async def test_removed(self, client, removed):
         assert (await client.get("/orders")).json() == []
