@@ -58,6 +58,7 @@ async def written(item: str) -> None:
         db.add(Visit(path=item))
 """
 TEST = """
+import httpx2
 import pytest
 from app import app
 from models import Order, Stock
@@ -100,6 +101,11 @@ async def test_named_a_redirect(client_options, arena, db_session, chair):
 def test_named_a_sync_test(test_client, db_session):
     db_session.get(Stock, "chair").amount = 3
     test_client.put("/nothing/chair")
+
+
+def test_named_the_live_server(live_server, db_session):
+    db_session.get(Stock, "chair").amount = 3
+    httpx2.put(f"{live_server.url}/nothing/chair")
 
 
 async def test_quiet_refused(client, chair):
@@ -146,7 +152,7 @@ async def test_quiet_statement(client, db_session):
     await db_session.execute(update(Stock).values(amount=3))
     await client.post("/nothing/chair")
 """
-NAMED = 8
+NAMED = 9
 
 
 @pytest.mark.parametrize("setting", ["sqlite", "postgresql", "clone", "rollback", "mysql"])

@@ -310,8 +310,8 @@ def _is_intended(
 ) -> bool:
     """Return whether the app, or a test, means to discard what it has written.
 
-    It does if it raises or handles an error, or if a line of it calls ``rollback``. A line that
-    cleans up does not count, unless a statement of the transaction has failed.
+    It does if it raises or handles an error, or if a line that does not clean up calls
+    ``rollback``. After a failed statement any line may call it.
     """
     if error_on_its_way() is not None:
         return True

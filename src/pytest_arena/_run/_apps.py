@@ -170,6 +170,7 @@ class Apps:
         """Commit pending work of the test's sync sessions."""
         test = self._current.on_top()
         if test and test.sessions.opened:
+            test.changed_rows |= test.sessions.changes()
             test.sessions.commit_sync_sessions()
 
     def live_server(self, port: int = 0, control: ASGIApp | None = None) -> LiveServer:

@@ -155,7 +155,7 @@ class RunningTest(TestOwner):
     uncommitted: list[str] | None = None
     unfinished: list[CodeLine | str] | None = None
     # The classes of existing rows that the commit before the next request changes.
-    changed_rows: frozenset[str] = frozenset()
+    changed_rows: set[str] = field(default_factory=set)
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
     thread: int = field(default_factory=threading.get_ident)  # of pytest
@@ -322,7 +322,7 @@ class RunningTest(TestOwner):
         if not self.changed_rows or request.is_login or request.status in _REPEATED:
             return
         names = ", ".join(sorted(self.changed_rows))
-        self.changed_rows = frozenset()
+        self.changed_rows.clear()
         is_silent = not (request.has_written or self.gate.registry.has_raw)
         if is_silent and not request.is_refused and request.method not in _READING:
             route = f"{request.method} {request.route or request.path}"
