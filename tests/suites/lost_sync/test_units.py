@@ -2,6 +2,8 @@
 
 import pytest
 import units
+from sqlalchemy.orm import Session
+from sync_app import engine
 
 PATHS = [f"/{way}/{name}" for way in ("unit", "dependency") for name in ("flushed", "added")]
 
@@ -31,6 +33,27 @@ class TestFastAPI:
             unit.session.add(units.Order(item="vase"))
             if name == "flushed":
                 unit.session.flush()
+
+    @pytest.fixture
+    def rolled_back(self):
+        with units.maker() as session:
+            yield session
+            session.rollback()
+
+    @pytest.fixture
+    def in_a_savepoint(self):
+        with engine.connect() as connection:
+            transaction = connection.begin()
+            with Session(connection, join_transaction_mode="create_savepoint") as session:
+                yield session
+            transaction.rollback()
+
+    @pytest.mark.parametrize("fixture", ["rolled_back", "in_a_savepoint"])
+    def test_a_session_that_the_suite_isolates(self, request, test_client, fixture):
+        """It is no clean-up of the app. Another line of the summary names the shared session."""
+        session = request.getfixturevalue(fixture)
+        units.api.dependency_overrides[units.get_db] = lambda: session
+        assert test_client.post("/dependency/flushed/201").status_code == 201
 
 
 class TestFlask:
