@@ -8,7 +8,6 @@ import inspect
 import os
 import re
 import sys
-import traceback
 import unittest
 import warnings
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import WideFixture, phase_of
-from pytest_arena._process import interrupted
+from pytest_arena._process import by_timeout, interrupted
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
@@ -298,8 +297,11 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add sections to the report of a test. Fail the test if the app caught a refusal."""
-    report = yield
     run = RUNS[item.config]
+    test = run.current.test
+    if test is not None and call.excinfo is not None:
+        test.note_failed_tasks()
+    report = yield
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
@@ -316,7 +318,6 @@ def pytest_runtest_makereport(
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
         _report.show_story(report, call.excinfo, run)
-    test = run.current.test
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))
@@ -530,9 +531,7 @@ def _own_function(item: object) -> tuple[object, str, Any]:
 def _is_interruption(error: BaseException) -> bool:
     """Return whether Ctrl-C or pytest-timeout interrupted a test."""
     if isinstance(error, pytest.fail.Exception):
-        frames = traceback.walk_tb(error.__traceback__)
-        functions = [frame.f_code.co_name for frame, _ in frames]
-        return "timeout_sigalrm" in functions
+        return by_timeout(error)
     return not isinstance(error, (Exception, pytest.skip.Exception))
 
 

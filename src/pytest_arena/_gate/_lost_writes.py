@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import linecache
 import sys
-from asyncio import current_task
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -43,6 +42,7 @@ from pytest_arena._origin import (
     REQUEST,
     is_of_tests,
     request_here,
+    this_task,
     user_frame,
     user_line,
 )
@@ -414,7 +414,7 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
         # `__aexit__` has the error of its block.
         raised = args[1] if args else sys.exception() or _leaving.get()
         token = _leaving.set(raised)
-        caller = CALLER.get() or (current_task() if args else None)
+        caller = CALLER.get() or (this_task() if args else None)
         caller_token = CALLER.set(caller)
         try:
             return await end(self, *args)

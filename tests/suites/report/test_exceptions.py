@@ -192,3 +192,13 @@ class TestOfTheSuitesOwnFile:
     @pytest.mark.expect("FileNotFoundError", at="unlink")
     async def test_removed(self, client, removed):
         assert (await client.get("/orders")).json() == []
+
+
+@pytest_asyncio.fixture
+async def awaited(db_session):
+    async with db_session.begin_nested():
+        db_session.add(Stock(item="vase", amount=1))
+
+
+@pytest.mark.expect("TypeError", at="async with db_session.begin_nested()")
+def test_of_a_sync_session_in_an_async_fixture(awaited): ...
