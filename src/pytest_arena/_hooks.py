@@ -234,6 +234,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     if not test.has_level:
         _enter_test(item.config)
+    run.apps.choose()
     test.end_set_up()
     try:
         if not test.plan.is_async:

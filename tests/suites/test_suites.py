@@ -25,7 +25,8 @@ SETTINGS = {
     "isolated": ("sqlite", "postgresql", "clone test_endings.py test_rows.py", "mysql"),
     "late": ("sqlite", "postgresql", "mysql test_failed.py test_left.py test_leaks.py"),
     "lifespan": ("postgresql", "sqlite -oarena_lifespan=session"),
-    "lost": ("sqlite", "postgresql"),
+    "lost": ("sqlite", "postgresql", "mysql"),
+    "lost_sync": ("sqlite", "postgresql", "mysql"),
     "migrated": ("postgresql",),
     "processes": ("sqlite", "postgresql test_processes.py"),
     "race": (

@@ -167,10 +167,10 @@ def _failures(databases: Databases, refused: list[ArenaError]) -> Iterator[str]:
     yield from databases.provision.differences
     for file in databases.files.changed():
         yield (
-            f"{file} was changed during this run, by another program, which a test may have "
-            "started, or before the app had an engine for the file. Next: give that program "
-            "arena.url, or let arena_schema make the tables. If tests may change the file: "
-            f"arena_allow = {file}"
+            f"{file} was changed during this run: by a development server or another program, "
+            "which a test may have started, or before the app had an engine for the file. Next: "
+            "end it, give it arena.url, or let arena_schema make the tables. If tests may change "
+            f"the file: arena_allow = {file}"
         )
     for text in dict.fromkeys(map(str, refused)):
         yield f"outside of any test: {text}"
