@@ -32,6 +32,7 @@ SETTINGS = {
     "report": ("sqlite", "postgresql test_locks.py test_uncommitted.py"),
     "drivers": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "rollback"),
     "engines": ("sqlite",),
+    "each_database": ("sqlite",),
     "memory": ("sqlite",),
     "mysql": ("mysql", "mysql -odriver=aiomysql"),
     "mysql_programs": ("mysql",),

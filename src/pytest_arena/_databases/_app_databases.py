@@ -256,6 +256,10 @@ class KnownDatabases:
         if key is None:
             key = Key("memory", str(next(self._count)))
         tails = tails or ("memory",)
+        tails = (
+            f"{requested.product}/{tails[-1]}",
+            *tails,
+        )  # the last one to be chosen
         self.tails.update(tails)
         used = {database.name for database in self.by_key.values()}
         free = [name for name in reversed(tails) if name not in used]
@@ -323,6 +327,26 @@ class KnownDatabases:
             return True
         return not self.files.is_ours(name) and not self.files.is_free(name)
 
+    def line_of(self, database: Database, config: Config, option: str) -> str:
+        """Return the name in an option's line for a database, "" if no line names it.
+
+        Raises:
+            ConfigError: the line names a database of another product, too.
+        """
+        lines = config.lines(option)
+        name = next((name for name in database.tails if name in lines), "")
+        others = [each for each in self.by_key.values() if name in each.tails]
+        if len({each.product.name for each in others}) > 1:
+            names = [f"{each.product.name}/{name} = …" for each in others]
+            raise ConfigError(
+                f"arena_{option}: {name} = {lines[name] or 'none'} names a database of "
+                f"{' and one of '.join(SUPPORTED[each.product.name].shown for each in others)}",
+                why="each database has its own tables and rows",
+                cause=config.place(option),
+                fix=" and ".join(names),
+            )
+        return name
+
     def named(self, name: str, tried: str) -> Database:
         """Return a database by the name that an engine has given it, "" for the first one.
 
@@ -346,7 +370,8 @@ class KnownDatabases:
         if len(matching) == 1:
             return matching[0]
         known = sorted(database.name for database in databases)
-        similar = nearest(name, known) if known else "app"
+        longer = [each.name for each in matching if each.name != name]
+        similar = nearest(name, longer or known or ["app"])
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "

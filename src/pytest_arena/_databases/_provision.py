@@ -108,10 +108,10 @@ class Provision:
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
     def prepare(self, database: Database) -> None:
-        """Give a database with a template its content. The first connection raises an error."""
+        """Give a database its content. The first connection raises an error."""
         with database.lock:
             is_empty = database.isolation is None and database.failure is None
-            if is_empty and not database.busy and any(self.recipe(database)):
+            if is_empty and not database.busy:
                 mark = len(self._ledger.refusals)
                 self._fill(database)
                 # The error of a failed build contains the refusals.
@@ -143,8 +143,18 @@ class Provision:
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             return None
-        self._ledger.filled[database.product.shown, isolation.name] = None
+        self._note_filled(database, isolation)
         return refusal
+
+    def _note_filled(self, database: Database, isolation: Isolation) -> None:
+        """Note for the summary what a database was given."""
+        schema, seed, _ = self.recipe(database)
+        if self._store(database).template_store.has_schema:
+            schema = ""
+        given = ", ".join(filter(None, [schema, seed]))
+        name = "in memory" if database.key.kind == "memory" else database.name
+        shown = database.product.shown
+        self._ledger.filled[name, given, shown, isolation.name] = None
 
     def _check_isolation(self, product: Product) -> None:
         """Raise a ConfigError if a product does not have the configured isolation."""
@@ -196,8 +206,15 @@ class Provision:
 
     def _template(self, database: Database, stage: Stage) -> object:
         """Return the content of a template, None if it is empty. Build it if necessary."""
+        recipe = self.recipe(database)
         store = self._store(database)
-        template = store.ensure(self.recipe(database), stage, database)
+        try:
+            template = store.ensure(recipe, stage, database)
+        except TemplateError as error:
+            is_second = recipe.is_for_all and len(self._known.by_key) > 1
+            if is_second and f"{database.name} =" not in error.fix:
+                raise _proposing_line(error, recipe, database) from error.__cause__
+            raise
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
                 self._compared.add(schema)
@@ -222,17 +239,44 @@ class Provision:
         return "; ".join(filter(None, words))
 
     def recipe(self, database: Database) -> Recipe:
-        """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""
-        names = [*database.tails]
-        if database is self._known.primary:
-            names.append("")  # for values without a name
-        values = []
-        for option in (self._config.schema, self._config.seed):
-            values.append(next((option[each] for each in names if each in option), ""))
-        return Recipe(*values)
+        """Decide what a database is given. No other function does.
+
+        A value with a name is for the database of this name. A value without a name is for each
+        other database (``arena_schema``), or for the app's first one (``arena_seed``).
+
+        Raises:
+            ConfigError: the name is that of databases of two products.
+        """
+        schema = self._known.line_of(database, self._config, "schema")
+        seed = self._known.line_of(database, self._config, "seed")
+        has_seed = seed or database is self._known.primary
+        return Recipe(
+            self._config.schema.get(schema, ""),
+            self._config.seed.get(seed, "") if has_seed else "",
+            is_for_all=not schema,
+        )
+
+    def is_expected(self, database: Database) -> bool:
+        """Return whether tests of pytest-arena's fixtures use a database, as the options say."""
+        lines = {*self._config.schema, *self._config.seed}
+        is_named = not lines.isdisjoint(database.tails)
+        return bool(lines) and (is_named or database is self._known.primary)
 
 
 _SINCE = "ARENA_REBUILT_SINCE"
+
+
+def _proposing_line(
+    error: TemplateError, recipe: Recipe, database: Database
+) -> TemplateError:
+    """Return the error with the next step for a database that has another schema."""
+    return TemplateError(
+        error.what,
+        why=error.why,
+        cause=error.cause,
+        fix=f"{error.fix.splitlines()[0]}\nor, if {database.name} has other tables or none, a line "
+        f"of arena_schema below {recipe.schema}:\n    {database.name} = none   (or its value)",
+    )
 
 
 # Comparing

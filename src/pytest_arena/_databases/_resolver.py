@@ -284,10 +284,15 @@ class Databases:
         return provisioned
 
     def unfilled(self) -> list[Database]:
-        """Return the known databases without content whose build has not failed."""
+        """Return the databases without content that tests of pytest-arena's fixtures use."""
         self.known.find_first()
         known = [*self.known.by_key.values()]
-        return [each for each in known if not (each.isolation or each.failure)]
+        is_expected = self.provision.is_expected
+        return [
+            each
+            for each in known
+            if not (each.isolation or each.failure) and is_expected(each)
+        ]
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

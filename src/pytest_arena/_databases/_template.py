@@ -57,6 +57,7 @@ class Recipe(NamedTuple):
 
     schema: str
     seed: str
+    is_for_all: bool = False  # whether the value of `arena_schema` is for each database
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class StageBuild(Generic[ContentT]):
     below: Template[ContentT] | None
     root: Path
     template_store: TemplateStore[ContentT]
+    is_for_all: bool
 
     @property
     def option(self) -> str:
@@ -210,7 +212,10 @@ class Store(Generic[ContentT]):
             if stage is Stage.SCHEMA
             else seed_builder(value)
         )
-        build = StageBuild(value, stage, builder, below, self.root, self.template_store)
+        is_for_all = recipe.is_for_all and stage is Stage.SCHEMA
+        build = StageBuild(
+            value, stage, builder, below, self.root, self.template_store, is_for_all
+        )
         try:
             template = self._find_or_build(build, database)
         except ArenaError:
@@ -239,7 +244,8 @@ class Store(Generic[ContentT]):
             started = _process.seconds()
             target = self.template_store.begin(fingerprint, build.below)
             try:
-                with RunningBuild(database, target).around():
+                running = RunningBuild(database, target, build.is_for_all)
+                with running.around():
                     manifest = Manifest(now, build.title, build.run(target))
                 content = self.template_store.finish(target, fingerprint, manifest)
             except BaseException:  # also Ctrl-C
@@ -336,6 +342,9 @@ class RunningBuild:
 
     database: Database
     target: BuildTarget
+    is_for_all: bool  # whether its value is for each database
+    # The database whose engine the builder uses. A value for each database has one engine.
+    of_engine: Database | None = None
     is_over: bool = False
 
     def target_of(self, other: Database | None) -> ConnectTarget:
@@ -344,15 +353,20 @@ class RunningBuild:
         Raises:
             TemplateError: the engine is on another database of the app.
         """
-        if other is None or other is self.database:
+        if other is None:
+            return self.target.connect_target
+        if self.of_engine is None:
+            is_like = self.is_for_all and other.product is self.database.product
+            self.of_engine = other if is_like else self.database
+        if other is self.of_engine:
             return self.target.connect_target
         raise TemplateError(
-            f"the build of {self.database.name} connects to another database of the app: "
+            f"the build of {self.of_engine.name} connects to another database of the app: "
             f"{other.name}",
             why="each database of the app has a separate template with a separate build",
             cause=str(user_line() or "arena_schema or arena_seed"),
             fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
-            f"    {self.database.name} = module:its_function\n"
+            f"    {self.of_engine.name} = module:its_function\n"
             f"    {other.name} = module:its_function",
         )
 

@@ -91,9 +91,9 @@ class ArenaRun:
             ConfigError: an option names an object that does not exist or has the wrong type.
         """
         self.apps.load()
-        for schema in self.config.schema.values():
+        for schema in filter(None, self.config.schema.values()):
             schema_builder(schema, self.config.root, source=self.config.place("schema"))
-        for seed in self.config.seed.values():
+        for seed in filter(None, self.config.seed.values()):
             seed_builder(seed, source=self.config.place("seed"))
         self._find_engines()
 
