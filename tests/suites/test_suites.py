@@ -24,6 +24,7 @@ SETTINGS = {
     "changes": ("sqlite", "postgresql", "clone test_changes.py", "mysql test_changes.py"),
     "isolated": ("sqlite", "postgresql", "clone test_endings.py test_rows.py", "mysql"),
     "late": ("sqlite", "postgresql", "mysql test_left.py test_leaks.py"),
+    "first_request": ("sqlite -oarena_database=sqlite", "postgresql", "clone", "mysql"),
     "lifespan": ("postgresql", "sqlite -oarena_lifespan=session"),
     "lost": ("sqlite", "postgresql"),
     "migrated": ("postgresql",),

@@ -34,6 +34,7 @@ from pytest_arena._gate._engines import (
     known_engines,
     requested_by_engines,
     requested_by_url,
+    requested_without_engine,
 )
 from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._process import run_in_new_loop
@@ -184,10 +185,10 @@ def real(file: str) -> str:
 class KnownDatabases:
     """The databases of the app that pytest-arena replaces.
 
-    The app's first database is that of ``arena_env``, else of the oldest engine, else of the first
-    engine that connects. An engine requests the file in its URL, or the database of that name on a
-    server. Each memory engine has a separate database. An engine keeps its first database, also
-    after a change of the working folder.
+    The app's first database is that of ``arena_env``, else of the oldest engine, else one on the
+    product that an option names, which the app's first engine will use. An engine requests the file
+    in its URL, or the database of that name on a server. Each memory engine has a separate
+    database. An engine keeps its first database, also after a change of the working folder.
     """
 
     def __init__(
@@ -205,6 +206,12 @@ class KnownDatabases:
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
+        self.without_engine: Database | None = (
+            None  # the first one, before it has an engine
+        )
+        self._same: dict[
+            Key, Key
+        ] = {}  # the key that an engine requests, and its database's key
         self.exported: set[str] = set()  # the values of redirected variables
 
     def at_file(self, file: str) -> Database | None:
@@ -224,7 +231,7 @@ class KnownDatabases:
             if at_file is not None:
                 return at_file
         key, _ = self.products[requested.product].identify(requested)
-        return None if key is None else self.by_key.get(key)
+        return None if key is None else self.by_key.get(self._same.get(key, key))
 
     def register(self, requested: RequestedDatabase) -> Database:
         """Return the requested database, which is empty before its first connection."""
@@ -250,20 +257,36 @@ class KnownDatabases:
             self.primary = database
         return database
 
+    def add_first(self, product: str) -> None:
+        """Add the first database for an app that has no engine yet."""
+        requested = requested_without_engine(product)
+        if requested is not None:
+            self.without_engine = self._add(requested)
+
     def _add(self, requested: RequestedDatabase) -> Database:
         product = self.products[requested.product]
         key, tails = product.identify(requested)
-        if key is None:
-            key = Key("memory", str(next(self._count)))
         tails = tails or ("memory",)
-        tails = (
-            f"{requested.product}/{tails[-1]}",
-            *tails,
-        )  # the last one to be chosen
+        # The shortest free name is chosen, and the first one last.
+        tails = (f"{requested.product}/{tails[-1]}", *tails)
         self.tails.update(tails)
-        used = {database.name for database in self.by_key.values()}
+        first = self.without_engine
+        used = {each.name for each in self.by_key.values() if each is not first}
         free = [name for name in reversed(tails) if name not in used]
         name = free[0] if free else f"{next(self._count)}-{tails[-1]}"
+        if requested.product not in FILE_PRODUCTS:
+            self.requested[requested.name] = None
+        elif requested.name:
+            self.files.add(requested.name)
+        if first is not None and key is not None and first.product is product:
+            # The app's first engine of the product.
+            self.without_engine = None
+            self._same[key] = first.key
+            first.name = name
+            first.tails = tails
+            return first
+        if key is None:
+            key = Key("memory", str(next(self._count)))
         files = [database.live for database in self.by_key.values() if database.live]
         live = product.new_file(
             Path(requested.name).name or "memory.db",
@@ -276,10 +299,6 @@ class KnownDatabases:
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)
         )
         self.by_key[key] = database
-        if requested.product not in FILE_PRODUCTS:
-            self.requested[requested.name] = None
-        elif requested.name:
-            self.files.add(requested.name)
         if self.primary is None:
             self.primary = database
         return database

@@ -7,10 +7,12 @@ pytest-arena creates engines like the app's.
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from _thread import start_new_thread
 from copy import copy
 from functools import wraps
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -26,7 +28,7 @@ from pytest_arena._config._supported import (
     product_of_dialect,
 )
 from pytest_arena._process import alive, running_loop
-from pytest_arena._product import RequestedDatabase, connections_of
+from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import (
     LoopConnection,
     connection_loop,
@@ -94,6 +96,25 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
     if url is None:
         return None
     return _requested(make_url(url))
+
+
+def requested_without_engine(product: str) -> RequestedDatabase | None:
+    """Return a database for an app whose engine does not exist yet. None without a driver.
+
+    An installed async driver is preferred, because sync tests can use it, too. The place in the
+    URL does not exist.
+    """
+    facts = SUPPORTED[product]
+    found: list[tuple[URL, Dialect]] = []
+    for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):
+        is_usual = driver in sys.stdlib_module_names
+        name = product if is_usual else f"{product}+{driver.lower()}"
+        url = URL.create(name, host=NOWHERE, database="app")
+        if product in FILE_PRODUCTS:
+            url = URL.create(name, database=f"/{NOWHERE}/app.db")
+        found.append((url, url.get_dialect().get_async_dialect_cls(url)()))
+    found.sort(key=lambda each: not each[1].is_async)
+    return _requested(*found[0]) if found else None
 
 
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._app_run import session_lifespan
 from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
-from pytest_arena._config._supported import FILE_PRODUCTS
+from pytest_arena._config._supported import FILE_PRODUCTS, product_of
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._provision import Level
 from pytest_arena._databases._resolver import Databases
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._run._processes import Process
     from pytest_arena._values import Plan
+
+
+_IN_MEMORY = (
+    "the app was started, and its engine is in memory, which ends with the app. Such an app needs "
+    "a file in tests"
+)
 
 
 class ArenaRun:
@@ -163,7 +169,20 @@ class ArenaRun:
         tried = ""
         if not self._known.find_first():
             tried = self._start_app()
+            if self._known.primary is None and tried != _IN_MEMORY:
+                self._add_first()
         return self._known.named(name, tried)
+
+    def _add_first(self) -> None:
+        """Add the first database on the product that an option or a variable names.
+
+        A line of ``arena_schema`` that has a name cannot be for it, because its name is not known.
+        """
+        urls = self.databases.environment.originals().values()
+        values = [self.config.database, *(url.drivername for url in urls if url)]
+        product = next(filter(None, map(product_of, values)), "")
+        if product and "" in (self.config.schema or {"": ""}):
+            self._known.add_first(product)
 
     def _start_app(self) -> str:
         """Start the app so that it creates its engines, shut it down, and undo its writes.
@@ -189,13 +208,11 @@ class ArenaRun:
         finally:
             self.levels.leave_fixture(owner)
             # The next start of the app creates new engines on new databases in memory.
-            for database in [*self._known.by_key.values()]:
-                if database.key.kind == "memory":
-                    self._known.drop(database)
-        return (
-            "the app was imported and started, and has made none, or one in memory that ends with "
-            "the app. Such an app needs a file in tests"
-        )
+            known = [*self._known.by_key.values()]
+            in_memory = [each for each in known if each.key.kind == "memory"]
+            for database in in_memory:
+                self._known.drop(database)
+        return _IN_MEMORY if in_memory else "the app was started, and has made none"
 
     def note_outcome(self, when: str, outcome: str) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""
