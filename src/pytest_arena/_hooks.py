@@ -416,6 +416,8 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         partial(fixturedef.finish, request),
         request.getfixturevalue,
     )
+    environment = run.databases.environment
+    fixturedef.addfinalizer(partial(environment.restore, environment.values()))
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))

@@ -50,6 +50,8 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError, ProductionDatabaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
     from pytest_arena._values import Child
@@ -478,6 +480,19 @@ class Environment:
             return
         url = redirected_url(first, driver_of(first))
         self._put(self._names[0], str(url))
+
+    def values(self) -> dict[str, str]:
+        """Return the present values, for `restore`."""
+        return {name: os.environ[name] for name in self._names if name in os.environ}
+
+    def restore(self, values: Mapping[str, str]) -> None:
+        """Restore variables that were changed or deleted.
+
+        A new one stays, because the import of a module may have set it.
+        """
+        for name, value in values.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""
