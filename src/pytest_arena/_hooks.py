@@ -252,6 +252,9 @@ def _enter_test(config: pytest.Config) -> None:
     """Enter the level of the running test, if it has none."""
     run = RUNS[config]
     _prepare(config, run)
+    test = run.current.test
+    if test is not None and test.request:
+        test.request.node.addfinalizer(run.databases.environment.restorer())
     run.levels.enter_test()
 
 
@@ -416,8 +419,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         partial(fixturedef.finish, request),
         request.getfixturevalue,
     )
-    environment = run.databases.environment
-    fixturedef.addfinalizer(partial(environment.restore, environment.values()))
+    fixturedef.addfinalizer(run.databases.environment.restorer())
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))

@@ -53,10 +53,6 @@ class Config:
         """Return the place of an option, for messages."""
         return _place(name, self.file)
 
-    def lines(self, option: str) -> Mapping[str, str]:
-        """Return the values of ``schema`` or ``seed`` by the names of databases."""
-        return self.schema if option == "schema" else self.seed
-
     def schema_line(self, schema: str) -> str:
         """Return ``arena_schema`` with this value, to be pasted into the configuration file."""
         if self.file is not None and self.file.suffix == ".toml":

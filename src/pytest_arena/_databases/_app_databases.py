@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from fnmatch import fnmatch
+from functools import partial
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError, ProductionDatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
@@ -208,12 +209,10 @@ class KnownDatabases:
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        self.without_engine: Database | None = (
-            None  # the first one, before it has an engine
-        )
-        self._same: dict[
-            Key, Key
-        ] = {}  # the key that an engine requests, and its database's key
+        # The first database before it has an engine.
+        self.without_engine: Database | None = None
+        # The key that its first engine requests, and its own.
+        self._same: dict[Key, Key] = {}
         self.exported: set[str] = set()  # the values of redirected variables
 
     def at_file(self, file: str) -> Database | None:
@@ -348,26 +347,6 @@ class KnownDatabases:
             return True
         return not self.files.is_ours(name) and not self.files.is_free(name)
 
-    def line_of(self, database: Database, config: Config, option: str) -> str:
-        """Return the name in an option's line for a database, "" if no line names it.
-
-        Raises:
-            ConfigError: the line names a database of another product, too.
-        """
-        lines = config.lines(option)
-        name = next((name for name in database.tails if name in lines), "")
-        others = [each for each in self.by_key.values() if name in each.tails]
-        if len({each.product.name for each in others}) > 1:
-            names = [f"{each.product.name}/{name} = …" for each in others]
-            raise ConfigError(
-                f"arena_{option}: {name} = {lines[name] or 'none'} names a database of "
-                f"{' and one of '.join(SUPPORTED[each.product.name].shown for each in others)}",
-                why="each database has its own tables and rows",
-                cause=config.place(option),
-                fix=" and ".join(names),
-            )
-        return name
-
     def named(self, name: str, tried: str) -> Database:
         """Return a database by the name that an engine has given it, "" for the first one.
 
@@ -481,18 +460,13 @@ class Environment:
         url = redirected_url(first, driver_of(first))
         self._put(self._names[0], str(url))
 
-    def values(self) -> dict[str, str]:
-        """Return the present values, for `restore`."""
-        return {name: os.environ[name] for name in self._names if name in os.environ}
+    def restorer(self) -> Callable[[], None]:
+        """Return a function that restores variables that were changed or deleted before its call.
 
-    def restore(self, values: Mapping[str, str]) -> None:
-        """Restore variables that were changed or deleted.
-
-        A new one stays, because the import of a module may have set it.
+        A new variable stays, because the import of a module may have set it.
         """
-        for name, value in values.items():
-            if os.environ.get(name) != value:
-                os.environ[name] = value
+        values = {name: os.environ[name] for name in self._names if name in os.environ}
+        return partial(os.environ.update, values)
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""

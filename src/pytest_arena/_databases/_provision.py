@@ -108,10 +108,16 @@ class Provision:
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
     def prepare(self, database: Database) -> None:
-        """Give a database its content. The first connection raises an error."""
+        """Give a database its content if the options say that tests use it.
+
+        The first connection raises an error.
+        """
         with database.lock:
             is_empty = database.isolation is None and database.failure is None
-            if is_empty and not database.busy:
+            lines = {*self._config.schema, *self._config.seed}
+            is_named = not lines.isdisjoint(database.tails)
+            is_expected = is_named or (lines and database is self._known.primary)
+            if is_empty and not database.busy and is_expected:
                 mark = len(self._ledger.refusals)
                 self._fill(database)
                 # The error of a failed build contains the refusals.
@@ -211,9 +217,11 @@ class Provision:
         try:
             template = store.ensure(recipe, stage, database)
         except TemplateError as error:
-            is_second = recipe.is_for_all and len(self._known.by_key) > 1
-            if is_second and f"{database.name} =" not in error.fix:
-                raise _proposing_line(error, recipe, database) from error.__cause__
+            if recipe.is_for_all and len(self._known.by_key) > 1:
+                error.add_fix(
+                    f"or, if {database.name} has other tables or none, a line of arena_schema "
+                    f"below {recipe.schema}:\n    {database.name} = none   (or its value)"
+                )
             raise
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
@@ -247,8 +255,8 @@ class Provision:
         Raises:
             ConfigError: the name is that of databases of two products.
         """
-        schema = self._known.line_of(database, self._config, "schema")
-        seed = self._known.line_of(database, self._config, "seed")
+        schema = self._line(database, "schema", self._config.schema)
+        seed = self._line(database, "seed", self._config.seed)
         has_seed = seed or database is self._known.primary
         return Recipe(
             self._config.schema.get(schema, ""),
@@ -256,27 +264,24 @@ class Provision:
             is_for_all=not schema,
         )
 
-    def is_expected(self, database: Database) -> bool:
-        """Return whether tests of pytest-arena's fixtures use a database, as the options say."""
-        lines = {*self._config.schema, *self._config.seed}
-        is_named = not lines.isdisjoint(database.tails)
-        return bool(lines) and (is_named or database is self._known.primary)
+    def _line(self, database: Database, option: str, lines: Mapping[str, str]) -> str:
+        """Return the name in the option's line for a database, "" if no line names it."""
+        name = next((name for name in database.tails if name in lines), "")
+        known = [each for each in self._known.by_key.values() if name in each.tails]
+        products = {each.product.name: None for each in known}
+        if len(products) > 1:
+            shown = [SUPPORTED[product].shown for product in products]
+            raise ConfigError(
+                f"arena_{option}: {name} = {lines[name] or 'none'} names a database of "
+                f"{' and one of '.join(shown)}",
+                why="each database has its own tables and rows",
+                cause=self._config.place(option),
+                fix=" and ".join(f"{product}/{name} = …" for product in products),
+            )
+        return name
 
 
 _SINCE = "ARENA_REBUILT_SINCE"
-
-
-def _proposing_line(
-    error: TemplateError, recipe: Recipe, database: Database
-) -> TemplateError:
-    """Return the error with the next step for a database that has another schema."""
-    return TemplateError(
-        error.what,
-        why=error.why,
-        cause=error.cause,
-        fix=f"{error.fix.splitlines()[0]}\nor, if {database.name} has other tables or none, a line "
-        f"of arena_schema below {recipe.schema}:\n    {database.name} = none   (or its value)",
-    )
 
 
 # Comparing

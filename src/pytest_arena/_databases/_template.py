@@ -70,7 +70,6 @@ class StageBuild(Generic[ContentT]):
     below: Template[ContentT] | None
     root: Path
     template_store: TemplateStore[ContentT]
-    is_for_all: bool
 
     @property
     def option(self) -> str:
@@ -212,10 +211,7 @@ class Store(Generic[ContentT]):
             if stage is Stage.SCHEMA
             else seed_builder(value)
         )
-        is_for_all = recipe.is_for_all and stage is Stage.SCHEMA
-        build = StageBuild(
-            value, stage, builder, below, self.root, self.template_store, is_for_all
-        )
+        build = StageBuild(value, stage, builder, below, self.root, self.template_store)
         try:
             template = self._find_or_build(build, database)
         except ArenaError:
@@ -244,8 +240,7 @@ class Store(Generic[ContentT]):
             started = _process.seconds()
             target = self.template_store.begin(fingerprint, build.below)
             try:
-                running = RunningBuild(database, target, build.is_for_all)
-                with running.around():
+                with RunningBuild(database, target, build.stage).around():
                     manifest = Manifest(now, build.title, build.run(target))
                 content = self.template_store.finish(target, fingerprint, manifest)
             except BaseException:  # also Ctrl-C
@@ -342,8 +337,8 @@ class RunningBuild:
 
     database: Database
     target: BuildTarget
-    is_for_all: bool  # whether its value is for each database
-    # The database whose engine the builder uses. A value for each database has one engine.
+    stage: Stage
+    # The database whose engine the builder uses. One builder may build several databases.
     of_engine: Database | None = None
     is_over: bool = False
 
@@ -356,7 +351,8 @@ class RunningBuild:
         if other is None:
             return self.target.connect_target
         if self.of_engine is None:
-            is_like = self.is_for_all and other.product is self.database.product
+            is_schema = self.stage is Stage.SCHEMA
+            is_like = is_schema and other.product is self.database.product
             self.of_engine = other if is_like else self.database
         if other is self.of_engine:
             return self.target.connect_target

@@ -104,17 +104,18 @@ def requested_without_engine(product: str) -> RequestedDatabase | None:
     An installed async driver is preferred, because sync tests can use it, too. The place in the
     URL does not exist.
     """
+    place = URL.create(product, host=NOWHERE, database="app")
+    if product in FILE_PRODUCTS:
+        place = URL.create(product, database=f"/{NOWHERE}/app.db")
     facts = SUPPORTED[product]
-    found: list[tuple[URL, Dialect]] = []
+    dialects: list[Dialect] = []
     for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):
-        is_usual = driver in sys.stdlib_module_names
-        name = product if is_usual else f"{product}+{driver.lower()}"
-        url = URL.create(name, host=NOWHERE, database="app")
-        if product in FILE_PRODUCTS:
-            url = URL.create(name, database=f"/{NOWHERE}/app.db")
-        found.append((url, url.get_dialect().get_async_dialect_cls(url)()))
-    found.sort(key=lambda each: not each[1].is_async)
-    return _requested(*found[0]) if found else None
+        url = place
+        if driver not in sys.stdlib_module_names:
+            url = place.set(drivername=f"{product}+{driver.lower()}")
+        dialects.append(url.get_dialect().get_async_dialect_cls(url)())
+    dialects.sort(key=lambda dialect: not dialect.is_async)
+    return _requested(place, dialects[0]) if dialects else None
 
 
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:

@@ -220,12 +220,7 @@ class Levels:
         # Record the app's state after the set-up of the wide fixtures, so that the end of the test
         # keeps their overrides.
         test.has_level = True
-        self._record_state(test)
-
-    def _record_state(self, test: RunningTest) -> None:
-        """Record the state that the end of a test restores beside the databases."""
         test.app_state = self._apps.state()
-        test.variables = self._databases.environment.values()
 
     def settle_test(self) -> None:
         """End a test after its fixtures. Idempotent.
@@ -261,10 +256,7 @@ class Levels:
         # After the search for leaks: the restore frees a connection that only app.state holds.
         if test.app_state is not None:
             steps.append(test.app_state.restore)
-        steps += [
-            partial(self._databases.environment.restore, test.variables),
-            partial(self._restore_databases, test),
-        ]
+        steps.append(partial(self._restore_databases, test))
         interruption: BaseException | None = None
         for step in steps:
             try:
@@ -378,7 +370,7 @@ class Levels:
                 self.enter(level)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
-                self._record_state(test)
+                test.app_state = self._apps.state()
 
     def before_teardown(self, owner: WideFixture) -> None:
         """Leave the levels above a wide fixture's level, before the tear-down of the fixture."""

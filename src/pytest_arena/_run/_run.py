@@ -43,12 +43,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Plan
 
 
-_IN_MEMORY = (
-    "the app was started, and its engine is in memory, which ends with the app. Such an app needs "
-    "a file in tests"
-)
-
-
 class ArenaRun:
     """Opens and settles each test. The methods are in the order in which the plugin calls them."""
 
@@ -169,7 +163,7 @@ class ArenaRun:
         tried = ""
         if not self._known.find_first():
             tried = self._start_app()
-            if self._known.primary is None and tried != _IN_MEMORY:
+            if self._known.primary is None:
                 self._add_first()
         return self._known.named(name, tried)
 
@@ -208,11 +202,13 @@ class ArenaRun:
         finally:
             self.levels.leave_fixture(owner)
             # The next start of the app creates new engines on new databases in memory.
-            known = [*self._known.by_key.values()]
-            in_memory = [each for each in known if each.key.kind == "memory"]
-            for database in in_memory:
-                self._known.drop(database)
-        return _IN_MEMORY if in_memory else "the app was started, and has made none"
+            for database in [*self._known.by_key.values()]:
+                if database.key.kind == "memory":
+                    self._known.drop(database)
+        return (
+            "the app was imported and started, and has made none, or one in memory that ends with "
+            "the app. Such an app needs a file in tests"
+        )
 
     def note_outcome(self, when: str, outcome: str) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""

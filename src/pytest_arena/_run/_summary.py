@@ -84,10 +84,8 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
         problem = f"the options name a database {name!r}, but no engine used it"
-        similar = (
-            f"did you mean {nearest(name, summary.known)}? " if summary.known else ""
-        )
-        yield f"{problem} ({similar}engines used: {known})"
+        similar = nearest(name, summary.known or ["none"])
+        yield f"{problem} (the most similar: {similar}; engines used: {known})"
 
 
 def _is_given(summary: Summary) -> bool:

@@ -132,7 +132,6 @@ class RunningTest(TestOwner):
     faults: list[Callable[..., Any]] = field(default_factory=list)
     request: Any = None  # pytest's request of the test's fixtures
     app_state: AppState | None = None  # when the test's level was entered
-    variables: Mapping[str, str] = field(default_factory=dict)  # of arena_env, then
     sessions: Sessions = field(init=False)
     # Errors that the app has raised, with its requests.
     app_errors: list[tuple[Request, Exception]] = field(default_factory=list)
