@@ -38,8 +38,7 @@ __all__ = [
 
 BEGIN = pytest.StashKey[Any]()  # a function that begins the run
 
-# Each fixture of pytest-arena that may connect to a database requests one of these. A fixture of
-# the suite with the same name does not.
+# Each of these fixtures that may connect requests one of the two. One of the suite does not.
 DATABASE_FIXTURES = {"arena", "arena_app"}
 
 

@@ -10,7 +10,6 @@ import re
 import sys
 import traceback
 import unittest
-import warnings
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -67,10 +66,20 @@ def start(
             scenarios = _create_scenarios(config, options)
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
+        run.databases.write_line = partial(_write_line, config)
         RUNS[config] = run
         atexit.register(_write_late_refusals, run)
         atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
+
+
+def _write_line(config: pytest.Config, text: str) -> None:
+    """Write a line to the terminal at once, also while pytest captures the output of a test."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if reporter is not None and capture is not None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(text)
 
 
 @contextmanager
@@ -269,13 +278,7 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     test = run.current.test
     if test is None or test.has_level or not test.plan.needs_database:
         return
-    unfilled = run.databases.unfilled()
-    if unfilled:
-        # Warnings of a build do not belong to this test.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for database in unfilled:
-                run.databases.provision.prepare(database)
+    run.databases.provision.prepare()
 
 
 @contextmanager

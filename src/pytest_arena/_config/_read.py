@@ -162,8 +162,7 @@ def _by_database(text: str) -> dict[str, str]:
         name, value = match.groups() if match else ("", line)
         if name in values:
             raise ValueError("several values for one database, without `name = value`")
-        is_none = bool(name) and value == "none"
-        values[name] = "" if is_none else value
+        values[name] = "" if name and value == "none" else value
     return values
 
 

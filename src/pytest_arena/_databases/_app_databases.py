@@ -209,9 +209,8 @@ class KnownDatabases:
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        # The first database before it has an engine.
+        # The first database before it has an engine, and its key by that of its first engine.
         self.without_engine: Database | None = None
-        # The key that its first engine requests, and its own.
         self._same: dict[Key, Key] = {}
         self.exported: set[str] = set()  # the values of redirected variables
 
@@ -240,7 +239,6 @@ class KnownDatabases:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
             if known_engines.database_of(requested.dialect) is None:
-                database.is_only_named = False
                 database.login = database.login or requested.login
                 known = known_engines.of(requested.dialect)
                 known.database = database
@@ -250,10 +248,7 @@ class KnownDatabases:
 
     def prefer(self, requested: RequestedDatabase) -> Database:
         """Register a database that a variable names, as the first one if tests use no other."""
-        is_new = self.find(requested) is None
         database = self.register(requested)
-        if is_new:
-            database.is_only_named = True
         if self.primary is None or self.primary.isolation is None:
             self.primary = database
         return database
@@ -268,7 +263,6 @@ class KnownDatabases:
         product = self.products[requested.product]
         key, tails = product.identify(requested)
         tails = tails or ("memory",)
-        # The shortest free name is chosen, and the first one last.
         tails = (f"{requested.product}/{tails[-1]}", *tails)
         self.tails.update(tails)
         first = self.without_engine
@@ -280,7 +274,6 @@ class KnownDatabases:
         elif requested.name:
             self.files.add(requested.name)
         if first is not None and key is not None and first.product is product:
-            # The app's first engine of the product.
             self.without_engine = None
             self._same[key] = first.key
             first.name = name
@@ -365,6 +358,14 @@ class KnownDatabases:
                 raise _unknown_product(tried, ", ".join(dict.fromkeys(shown)))
             return self.primary
         self.register_engines()
+        return self.only(name, "arena.session(database={!r})", str(user_line() or ""))
+
+    def only(self, name: str, form: str, place: str) -> Database:
+        """Return the only database of this name. ``form`` and ``place`` use the name.
+
+        Raises:
+            ConfigError: no database has this name, or several have it.
+        """
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]
         if len(matching) == 1:
@@ -375,9 +376,9 @@ class KnownDatabases:
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
-            "make it unique, or its name on the server",
-            cause=f"known databases: {', '.join(known) or 'none'}\n{user_line() or ''}".strip(),
-            fix=f"arena.session(database={similar!r})",
+            "make it unique, or its name on the server, after its product if necessary",
+            cause=f"known databases: {', '.join(known) or 'none'}\n{place}".strip(),
+            fix=form.format(similar),
         )
 
 
@@ -414,6 +415,7 @@ class Environment:
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
         self._names = config.env
+        self._database = config.database
         self._is_complete = False
         self._place = config.place("env")
         self._originals: dict[str, str] = {}
@@ -461,12 +463,15 @@ class Environment:
         self._put(self._names[0], str(url))
 
     def restorer(self) -> Callable[[], None]:
-        """Return a function that restores variables that were changed or deleted before its call.
-
-        A new variable stays, because the import of a module may have set it.
-        """
+        """Return a function that restores them. A new one stays: an import may have set it."""
         values = {name: os.environ[name] for name in self._names if name in os.environ}
         return partial(os.environ.update, values)
+
+    def products(self) -> list[str]:
+        """Return the products that ``arena_database`` and the variables name."""
+        urls = [url for url in self.originals().values() if url]
+        values = [self._database, *(url.drivername for url in urls)]
+        return [*filter(None, map(product_of, values))]
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,21 +108,21 @@ class Provision:
                 raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
-    def prepare(self, database: Database) -> None:
-        """Give a database its content if the options say that tests use it.
-
-        The first connection raises an error.
-        """
-        with database.lock:
-            is_empty = database.isolation is None and database.failure is None
-            lines = {*self._config.schema, *self._config.seed}
+    def prepare(self) -> None:
+        """Fill the first database and those of options. The first connection raises an error."""
+        self._known.find_first()
+        lines = {*self._config.schema, *self._config.seed}
+        for database in [*self._known.by_key.values()]:
             is_named = not lines.isdisjoint(database.tails)
             is_expected = is_named or (lines and database is self._known.primary)
-            if is_empty and not database.busy and is_expected:
-                mark = len(self._ledger.refusals)
-                self._fill(database)
-                # The error of a failed build contains the refusals.
-                self._ledger.mark_reported(*self._ledger.since(mark))
+            # Warnings of a build do not belong to the test.
+            if is_expected and not (database.isolation or database.failure):
+                with database.lock, warnings.catch_warnings(action="ignore"):
+                    mark = len(self._ledger.refusals)
+                    if not (database.isolation or database.failure or database.busy):
+                        self._fill(database)
+                    # The error of a failed build contains the refusals.
+                    self._ledger.mark_reported(*self._ledger.since(mark))
 
     def _fill(self, database: Database) -> ArenaError | None:
         """Give a database the content of its template, and enter the present levels on it.
@@ -159,8 +160,8 @@ class Provision:
             schema = ""
         given = ", ".join(filter(None, [schema, seed]))
         name = "in memory" if database.key.kind == "memory" else database.name
-        shown = database.product.shown
-        self._ledger.filled[name, given, shown, isolation.name] = None
+        product = database.product.shown
+        self._ledger.filled[name, given, product, isolation.name] = None
 
     def _check_isolation(self, product: Product) -> None:
         """Raise a ConfigError if a product does not have the configured isolation."""
@@ -253,7 +254,7 @@ class Provision:
         other database (``arena_schema``), or for the app's first one (``arena_seed``).
 
         Raises:
-            ConfigError: the name is that of databases of two products.
+            ConfigError: several databases have the name.
         """
         schema = self._line(database, "schema", self._config.schema)
         seed = self._line(database, "seed", self._config.seed)
@@ -267,17 +268,9 @@ class Provision:
     def _line(self, database: Database, option: str, lines: Mapping[str, str]) -> str:
         """Return the name in the option's line for a database, "" if no line names it."""
         name = next((name for name in database.tails if name in lines), "")
-        known = [each for each in self._known.by_key.values() if name in each.tails]
-        products = {each.product.name: None for each in known}
-        if len(products) > 1:
-            shown = [SUPPORTED[product].shown for product in products]
-            raise ConfigError(
-                f"arena_{option}: {name} = {lines[name] or 'none'} names a database of "
-                f"{' and one of '.join(shown)}",
-                why="each database has its own tables and rows",
-                cause=self._config.place(option),
-                fix=" and ".join(f"{product}/{name} = …" for product in products),
-            )
+        if name:
+            form = f"arena_{option}: {{}} = {lines[name] or 'none'}"
+            self._known.only(name, form, self._config.place(option))
         return name
 
 

@@ -28,6 +28,8 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
@@ -47,6 +49,7 @@ class Databases:
     """The databases of the app. Implements the core of the gate and of the products."""
 
     files: AllowedFiles
+    write_line: Callable[[str], object]  # to the terminal
 
     def __init__(
         self,
@@ -231,6 +234,17 @@ class Databases:
         by_user = {login.user: login for login in logins if login is not None}
         return list(self.known.requested), by_user
 
+    def announce_server(self, product: str) -> None:
+        """Write a line before the first use of a private server that no option names."""
+        if product not in self.environment.products():
+            names = [
+                each for each in self.known.requested if product_of(each) == product
+            ]
+            self.write_line(
+                f"arena: a private server is started for the app's engine on {', '.join(names)}, "
+                "which no option and no variable of arena_env names"
+            )
+
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""
         name = (requested.product, requested.database)
@@ -282,12 +296,6 @@ class Databases:
             if database.isolation is not None:
                 provisioned[database] = database.isolation
         return provisioned
-
-    def unfilled(self) -> list[Database]:
-        """Return the known databases without content whose build has not failed."""
-        self.known.find_first()
-        known = [*self.known.by_key.values()]
-        return [each for each in known if not (each.isolation or each.failure)]
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

@@ -240,7 +240,8 @@ class Store(Generic[ContentT]):
             started = _process.seconds()
             target = self.template_store.begin(fingerprint, build.below)
             try:
-                with RunningBuild(database, target, build.stage).around():
+                is_schema = build.stage is Stage.SCHEMA
+                with RunningBuild(database, target, is_schema).around():
                     manifest = Manifest(now, build.title, build.run(target))
                 content = self.template_store.finish(target, fingerprint, manifest)
             except BaseException:  # also Ctrl-C
@@ -337,7 +338,7 @@ class RunningBuild:
 
     database: Database
     target: BuildTarget
-    stage: Stage
+    is_schema: bool  # of `arena_schema`, not of `arena_seed`
     # The database whose engine the builder uses. One builder may build several databases.
     of_engine: Database | None = None
     is_over: bool = False
@@ -351,8 +352,7 @@ class RunningBuild:
         if other is None:
             return self.target.connect_target
         if self.of_engine is None:
-            is_schema = self.stage is Stage.SCHEMA
-            is_like = is_schema and other.product is self.database.product
+            is_like = self.is_schema and other.product is self.database.product
             self.of_engine = other if is_like else self.database
         if other is self.of_engine:
             return self.target.connect_target

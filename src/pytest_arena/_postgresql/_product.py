@@ -37,7 +37,8 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
-        server = SEARCH.find(self._config)
+        announce = partial(self._core.announce_server, self.name)
+        server = SEARCH.find(self._config, announce)
         self._server = server
         registry = self._open_registry(server)
         self.users = Roles(self._core, registry, is_private=server.is_private)

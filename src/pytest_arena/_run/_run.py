@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._app_run import session_lifespan
 from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
-from pytest_arena._config._supported import FILE_PRODUCTS, product_of
+from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._provision import Level
 from pytest_arena._databases._resolver import Databases
@@ -163,20 +163,12 @@ class ArenaRun:
         tried = ""
         if not self._known.find_first():
             tried = self._start_app()
-            if self._known.primary is None:
-                self._add_first()
+            # Its name is not known, so a line with a name cannot be for it.
+            has_value = "" in (self.config.schema or {"": ""})
+            products = self.databases.environment.products()
+            if self._known.primary is None and products and has_value:
+                self._known.add_first(products[0])
         return self._known.named(name, tried)
-
-    def _add_first(self) -> None:
-        """Add the first database on the product that an option or a variable names.
-
-        A line of ``arena_schema`` that has a name cannot be for it, because its name is not known.
-        """
-        urls = self.databases.environment.originals().values()
-        values = [self.config.database, *(url.drivername for url in urls if url)]
-        product = next(filter(None, map(product_of, values)), "")
-        if product and "" in (self.config.schema or {"": ""}):
-            self._known.add_first(product)
 
     def _start_app(self) -> str:
         """Start the app so that it creates its engines, shut it down, and undo its writes.

@@ -32,6 +32,7 @@ class Summary:
     # For building templates that later runs use, and templates that ended with the run.
     kept_seconds: float = 0.0
     run_seconds: float = 0.0
+    has_template: bool = True
     template_words: str = ""  # in place of words about templates
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
@@ -74,7 +75,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     if used and summary.filled:
         yield _databases_line(summary)
         yield _cost_line(len(summary.tests), used)
-    has_template = _is_given(summary) or summary.template_words
+    has_template = summary.has_template or summary.template_words
     if used and summary.suggestion and not has_template:
         yield (
             "set this, and delete create_all and drop_all in fixtures, so that each test "
@@ -88,15 +89,10 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
         yield f"{problem} (the most similar: {similar}; engines used: {known})"
 
 
-def _is_given(summary: Summary) -> bool:
-    """Return whether a database was given tables or rows."""
-    return any(given for _, given, _, _ in summary.filled)
-
-
 def _databases_line(summary: Summary) -> str:
     databases: dict[str, None] = {}
     for name, given, _, _ in summary.filled:
-        shown = f"{name} ({given or 'empty'})" if _is_given(summary) else name
+        shown = f"{name} ({given or 'empty'})" if summary.has_template else name
         databases[shown] = None
     products = dict.fromkeys(product for _, _, product, _ in summary.filled)
     isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
@@ -109,7 +105,7 @@ def _databases_line(summary: Summary) -> str:
 def _template_words(summary: Summary) -> str:
     if summary.template_words:
         return summary.template_words
-    if not _is_given(summary):
+    if not summary.has_template:
         return "no template: the database starts empty"
     seconds = summary.kept_seconds + summary.run_seconds
     if not seconds:
@@ -154,6 +150,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         filled=tuple(ledger.filled),
+        has_template=any(given for _, given, _, _ in ledger.filled),
         notes=(*filter(None, [ledger.kept]), *_unread(databases), *_unused(databases)),
         noted=tuple(ledger.noted),
         failures=tuple(_failures(databases, refused)),
@@ -191,8 +188,8 @@ def _unread(databases: Databases) -> Iterator[str]:
     known = databases.known
     first = known.primary
     used = databases.provisioned()
-    others = [database.name for database in used if not database.is_only_named]
-    if first is None or not first.is_only_named or not others:
+    others = [database.name for database in used if database.has_engine]
+    if first is None or first.has_engine or not others:
         return
     if not (databases.config.seed or first.isolation):
         return  # no option and no connection uses that database
