@@ -606,7 +606,7 @@ def _unknown_product(tried: str, engines: str) -> ConfigError:
         why=why,
         cause=tried,
         fix="import the module with the app's engine in conftest.py, or name the variable that has "
-        "its URL: arena_env = DATABASE_URL",
+        "its URL: arena_env = DATABASE_URL\nor its product: arena_database = postgresql",
     )
 
 
