@@ -256,7 +256,7 @@ class KnownDatabases:
     def add_first(self, product: str) -> None:
         """Add the first database for an app that has no engine yet."""
         requested = requested_without_engine(product)
-        if requested is not None:
+        if requested is not None and self.primary is None:
             self.without_engine = self._add(requested)
 
     def _add(self, requested: RequestedDatabase) -> Database:

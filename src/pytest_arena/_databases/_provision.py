@@ -160,8 +160,7 @@ class Provision:
             schema = ""
         given = ", ".join(filter(None, [schema, seed]))
         name = "in memory" if database.key.kind == "memory" else database.name
-        product = database.product.shown
-        self._ledger.filled[name, given, product, isolation.name] = None
+        self._ledger.filled[name, given, database.product.shown, isolation.name] = None
 
     def _check_isolation(self, product: Product) -> None:
         """Raise a ConfigError if a product does not have the configured isolation."""

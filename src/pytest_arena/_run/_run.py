@@ -163,10 +163,9 @@ class ArenaRun:
         tried = ""
         if not self._known.find_first():
             tried = self._start_app()
-            # Its name is not known, so a line with a name cannot be for it.
-            has_value = "" in (self.config.schema or {"": ""})
             products = self.databases.environment.products()
-            if self._known.primary is None and products and has_value:
+            # Its name is not known, so a line with a name cannot be for it.
+            if products and "" in (self.config.schema or {"": ""}):
                 self._known.add_first(products[0])
         return self._known.named(name, tried)
 

@@ -1,5 +1,7 @@
 """Each database to which a test connects has the tables of the value without a name."""
 
+import os
+
 import pytest
 from models import Order
 from sqlalchemy import StaticPool, create_engine, inspect, select
@@ -59,3 +61,16 @@ def test_a_database_with_a_value_of_its_own():
 
 def test_a_database_without_tables():
     assert tables(create_engine("sqlite:///empty.db")) == []
+
+
+def test_a_fork_does_not_look_for_the_server(db_session):
+    db_session.add(Order(item="vase"))
+    db_session.commit()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_the_run_goes_on(db_session):
+    assert "vase" not in db_session.scalars(select(Order.item)).all()
