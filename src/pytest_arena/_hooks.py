@@ -303,8 +303,11 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add sections to the report of a test. Fail the test if the app caught a refusal."""
-    report = yield
     run = RUNS[item.config]
+    test = run.current.test
+    if test is not None and call.excinfo is not None:
+        test.note_failed_tasks()
+    report = yield
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
@@ -321,7 +324,6 @@ def pytest_runtest_makereport(
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
         _report.show_story(report, call.excinfo, run)
-    test = run.current.test
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from asyncio import current_task
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
@@ -35,6 +34,7 @@ from pytest_arena._origin import (
     REQUEST,
     is_of_tests,
     request_here,
+    this_task,
     user_frame,
     user_line,
 )
@@ -337,7 +337,7 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
         # `__aexit__` has the error of its block.
         raised = args[1] if args else sys.exception() or _leaving.get()
         token = _leaving.set(raised)
-        caller_token = CALLER.set(current_task() if args else CALLER.get())
+        caller_token = CALLER.set(this_task() if args else CALLER.get())
         try:
             return await end(self, *args)
         finally:

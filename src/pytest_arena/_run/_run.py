@@ -138,6 +138,7 @@ class ArenaRun:
             self.levels.settle_test()
         finally:
             if test is not None:
+                test.note_failed_tasks()
                 if not test.failed:
                     _story.warn(self.ledger, test)
                 self.current.test = None
