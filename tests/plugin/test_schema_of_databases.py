@@ -121,3 +121,23 @@ def test_a_line_for_a_database_that_no_engine_has(tmp_path: Path, value: str) ->
     options = f"arena_schema =\n    models:Base\n    archiv = {value}\n"
     run = shop(tmp_path, options).run().expect(passed=2)
     run.says("name a database 'archiv', but no engine used it (the most similar: archive;")
+
+
+OF_TWO_FILES = """
+from sqlalchemy import create_engine, inspect
+from models import shop
+
+def test_each_has_the_value_of_its_line():
+    other = create_engine("sqlite:///shop.db")
+    assert inspect(other).get_table_names() == []
+    assert inspect(shop).get_table_names() == ["orders"]
+"""
+
+
+def test_the_longer_name_is_for_one_of_two_files(tmp_path: Path) -> None:
+    """The other file has the short name alone."""
+    options = "arena_schema =\n    shop = none\n    data/shop = models:Base\n"
+    shop(tmp_path, options).with_files(test_it=OF_TWO_FILES).run().expect(passed=1)
+    options = "arena_schema =\n    shop = none\n"
+    run = shop(tmp_path / "unclear", options).with_files(test_it=OF_TWO_FILES).run()
+    run.expect(1, failed=1).says("there are 2 databases 'shop'")

@@ -415,9 +415,8 @@ class Environment:
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
         self._names = config.env
-        self._database = config.database
+        self._config = config
         self._is_complete = False
-        self._place = config.place("env")
         self._originals: dict[str, str] = {}
 
     def redirect(self) -> None:
@@ -443,7 +442,7 @@ class Environment:
                     f"arena_env names {name}, whose value is no database URL",
                     why="pytest-arena redirects the app by changing the URL in the variable. "
                     "Without that, the app would use your database",
-                    cause=f"{self._place} names the variable\n"
+                    cause=f"{self._config.place('env')} names the variable\n"
                     "the environment has its value, such as a path",
                     fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
                     "or, if the value names no database: arena_env = another variable",
@@ -470,7 +469,7 @@ class Environment:
     def products(self) -> list[str]:
         """Return the products that ``arena_database`` and the variables name."""
         urls = [url for url in self.originals().values() if url]
-        values = [self._database, *(url.drivername for url in urls)]
+        values = [self._config.database, *(url.drivername for url in urls)]
         return [*filter(None, map(product_of, values))]
 
     def originals(self) -> dict[str, URL | None]:

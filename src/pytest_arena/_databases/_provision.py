@@ -266,8 +266,13 @@ class Provision:
 
     def _line(self, database: Database, option: str, lines: Mapping[str, str]) -> str:
         """Return the name in the option's line for a database, "" if no line names it."""
-        name = next((name for name in database.tails if name in lines), "")
-        if name:
+
+        def name_for(each: Database) -> str:
+            return next((name for name in each.tails if name in lines), "")
+
+        name = name_for(database)
+        known = [*map(name_for, self._known.by_key.values())]
+        if name and known.count(name) > 1:
             form = f"arena_{option}: {{}} = {lines[name] or 'none'}"
             self._known.only(name, form, self._config.place(option))
         return name

@@ -240,11 +240,9 @@ class Databases:
     def announce_server(self, product: str) -> None:
         """Write a line before the first use of a private server that no option names."""
         if product not in self.environment.products():
-            names = [
-                each for each in self.known.requested if product_of(each) == product
-            ]
+            urls = [url for url in self.known.requested if product_of(url) == product]
             self.write_line(
-                f"arena: a private server is started for the app's engine on {', '.join(names)}, "
+                f"arena: a private server is started for the app's engine on {', '.join(urls)}, "
                 "which no option and no variable of arena_env names"
             )
 

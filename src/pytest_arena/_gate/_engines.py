@@ -99,10 +99,9 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
 
 
 def requested_without_engine(product: str) -> RequestedDatabase | None:
-    """Return a database for an app whose engine does not exist yet. None without a driver.
+    """Return a database for an app without an engine, None without a driver.
 
-    An installed async driver is preferred, because sync tests can use it, too. The place in the
-    URL does not exist.
+    An async driver is preferred, because sync tests can use it, too.
     """
     place = URL.create(product, host=NOWHERE, database="app")
     if product in FILE_PRODUCTS:
