@@ -141,3 +141,26 @@ def test_the_longer_name_is_for_one_of_two_files(tmp_path: Path) -> None:
     options = "arena_schema =\n    shop = none\n"
     run = shop(tmp_path / "unclear", options).with_files(test_it=OF_TWO_FILES).run()
     run.expect(1, failed=1).says("there are 2 databases 'shop'")
+
+
+IN_MEMORY = """
+import pytest
+from models import Base, Order
+from sqlalchemy import StaticPool, create_engine
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_it(turn):
+    for engine in (create_engine("sqlite://", poolclass=StaticPool) for _ in range(2)):
+        Base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(Order.__table__.insert().values(id=1))
+"""
+
+
+def test_one_line_is_for_all_engines_in_memory(tmp_path: Path) -> None:
+    """Such as those of unit tests, beside tests on a server."""
+    project = shop(tmp_path, "arena_schema = models:create_partly\n").with_files(test_it=IN_MEMORY)
+    project.run().expect(1, failed=2).says("    memory = none")
+    lines = "models:create_partly\n    memory = none"
+    run = project.change("pytest.ini", "models:create_partly", f"\n    {lines}").run()
+    run.expect(passed=2).says("database memory on SQLite", "no template")

@@ -159,7 +159,7 @@ class Provision:
         if self._store(database).template_store.has_schema:
             schema = ""
         given = ", ".join(filter(None, [schema, seed]))
-        name = "in memory" if database.key.kind == "memory" else database.name
+        name = "memory" if database.key.kind == "memory" else database.name
         self._ledger.filled[name, given, database.product.shown, isolation.name] = None
 
     def _check_isolation(self, product: Product) -> None:
@@ -220,7 +220,7 @@ class Provision:
             if recipe.is_for_all and len(self._known.by_key) > 1:
                 error.add_fix(
                     f"or, if {database.name} has other tables or none, a line of arena_schema "
-                    f"below {recipe.schema}:\n    {database.name} = none   (or its value)"
+                    f"below {recipe.schema}:\n    {database.tails[-1]} = none   (or its value)"
                 )
             raise
         for schema, drift in store.drifts.items():
@@ -272,7 +272,7 @@ class Provision:
 
         name = name_for(database)
         known = [*map(name_for, self._known.by_key.values())]
-        if name and known.count(name) > 1:
+        if known.count(name) > 1 and name not in {"", "memory"}:
             form = f"arena_{option}: {{}} = {lines[name] or 'none'}"
             self._known.only(name, form, self._config.place(option))
         return name
