@@ -8,7 +8,6 @@ import inspect
 import os
 import re
 import sys
-import traceback
 import unittest
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +20,7 @@ from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import WideFixture, phase_of
-from pytest_arena._process import interrupted
+from pytest_arena._process import by_timeout, interrupted
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
@@ -538,9 +537,7 @@ def _own_function(item: object) -> tuple[object, str, Any]:
 def _is_interruption(error: BaseException) -> bool:
     """Return whether Ctrl-C or pytest-timeout interrupted a test."""
     if isinstance(error, pytest.fail.Exception):
-        frames = traceback.walk_tb(error.__traceback__)
-        functions = [frame.f_code.co_name for frame, _ in frames]
-        return "timeout_sigalrm" in functions
+        return by_timeout(error)
     return not isinstance(error, (Exception, pytest.skip.Exception))
 
 

@@ -359,6 +359,13 @@ def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
     return None, {}
 
 
+def values_of(path: Path) -> Mapping[str, object]:
+    """Return the values in pytest's section of a file that pytest has read."""
+    # `pytest -c` also reads files with other names.
+    other = "tool.pytest" if path.suffix == ".toml" else "pytest"
+    return _read(path, _FILES.get(path.name, other)) or {}
+
+
 def _read(path: Path, section: str) -> Mapping[str, object] | None:
     """Return the values in a file, None for a file without a section for pytest."""
     text = path.read_text(encoding="utf-8")

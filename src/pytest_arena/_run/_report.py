@@ -282,7 +282,7 @@ def _explanation(
             return hint
     if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
         return _bound_to_another_loop(error)
-    return _not_loaded(error)
+    return _awaited_session(error, run.current.test) or _not_loaded(error)
 
 
 _EMPTY = """\
@@ -305,6 +305,22 @@ def _bound_to_another_loop(error: RuntimeError) -> str:
     line = blame(error)
     where = line.short if line is not None else "a library"
     return _BOUND_TO_LOOP.format(primitive[1], where)
+
+
+def _awaited_session(error: BaseException, test: RunningTest | None) -> str:
+    """Explain that code awaits a sync session, or return ""."""
+    if test is None or not isinstance(error, TypeError):
+        return ""
+    words = " ".join(each for each in error.args if isinstance(each, str))
+    is_sync = any(not session.is_async for session in test.sessions.opened)
+    is_awaited = "await" in words or "async" in words
+    return _SYNC_SESSION if is_sync and is_awaited else ""
+
+
+_SYNC_SESSION = """\
+`db_session` is a Session in a `def` test, also in its async fixtures, and in each test of an
+app with a sync engine
+next: call it without `await` and `async`, or, if the engine is async, make the test `async def`"""
 
 
 def _empty_pool(held: Iterable[CodeLine | None]) -> str:
