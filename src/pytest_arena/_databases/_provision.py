@@ -156,8 +156,6 @@ class Provision:
     def _note_filled(self, database: Database, isolation: Isolation) -> None:
         """Note for the summary what a database was given."""
         schema, seed, _ = self.recipe(database)
-        if self._store(database).template_store.has_schema:
-            schema = ""
         given = ", ".join(filter(None, [schema, seed]))
         name = "memory" if database.key.kind == "memory" else database.name
         self._ledger.filled[name, given, database.product.shown, isolation.name] = None
@@ -240,11 +238,6 @@ class Provision:
             )
             self.stores[key] = store
         return store
-
-    def template_words(self) -> str:
-        """Return the words of the stores about templates for the summary, or ""."""
-        words = [store.template_store.words for store in self.stores.values()]
-        return "; ".join(filter(None, words))
 
     def recipe(self, database: Database) -> Recipe:
         """Decide what a database is given. No other function does.

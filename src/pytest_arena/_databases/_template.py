@@ -202,9 +202,8 @@ class Store(Generic[ContentT]):
         below = None
         if stage is Stage.SEEDED:
             below = self.ensure(recipe, Stage.SCHEMA, database)
-        has_schema = stage is Stage.SCHEMA and self.template_store.has_schema
         value = recipe.schema if stage is Stage.SCHEMA else recipe.seed
-        if stage is Stage.EMPTY or has_schema or not value:
+        if stage is Stage.EMPTY or not value:
             return below
         builder = (
             schema_builder(value, self.root)

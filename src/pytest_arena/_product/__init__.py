@@ -431,16 +431,6 @@ class TemplateStore(ABC, Generic[ContentT]):
     # Compiles DDL for fingerprints, the same for each driver.
     ddl_dialect: ClassVar[type[Dialect]]
 
-    @property
-    def has_schema(self) -> bool:
-        """Whether each new database has its tables, so that no schema is built."""
-        return False
-
-    @property
-    def words(self) -> str:
-        """The summary's text for a store without templates, else ""."""
-        return ""
-
     @abstractmethod
     def identity(self) -> str:
         """Return a text for the fingerprint: the product, its version and its settings."""

@@ -33,7 +33,6 @@ class Summary:
     kept_seconds: float = 0.0
     run_seconds: float = 0.0
     has_template: bool = True
-    template_words: str = ""  # in place of words about templates
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
@@ -75,8 +74,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     if used and summary.filled:
         yield _databases_line(summary)
         yield _cost_line(len(summary.tests), used)
-    has_template = summary.has_template or summary.template_words
-    if used and summary.suggestion and not has_template:
+    if used and summary.suggestion and not summary.has_template:
         yield (
             "set this, and delete create_all and drop_all in fixtures, so that each test "
             "starts with the tables:"
@@ -103,8 +101,6 @@ def _databases_line(summary: Summary) -> str:
 
 
 def _template_words(summary: Summary) -> str:
-    if summary.template_words:
-        return summary.template_words
     if not summary.has_template:
         return "no template: the database starts empty"
     seconds = summary.kept_seconds + summary.run_seconds
@@ -157,7 +153,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         known=tuple(database.name for database in of_engines),
         unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
-        template_words=databases.provision.template_words(),
         kept_seconds=sum(store.kept_seconds for store in stores),
         run_seconds=sum(store.run_seconds for store in stores),
     )
