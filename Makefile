@@ -94,6 +94,11 @@ clean:
 	@touch $@
 
 WANTED_sqlalchemy-2.0 := 'sqlalchemy<2.1'
+WANTED_main-of-pytest := git+https://github.com/pytest-dev/pytest
+WANTED_main-of-sqlalchemy := git+https://github.com/sqlalchemy/sqlalchemy
+WANTED_main-of-asyncpg := git+https://github.com/MagicStack/asyncpg
+WANTED_main-of-psycopg := 'git+https://github.com/psycopg/psycopg\#subdirectory=psycopg'
+WANTED_main-of-fastapi := git+https://github.com/fastapi/fastapi
 WANTED_oldest = $$(.venvs/oldest/bin/python -c '$(OLDEST)')
 EXTRAS_demo := sqlite,http,scenarios
 .venvs/%/.installed: pyproject.toml

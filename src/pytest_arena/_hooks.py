@@ -8,9 +8,7 @@ import inspect
 import os
 import re
 import sys
-import traceback
 import unittest
-import warnings
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import WideFixture, phase_of
-from pytest_arena._process import interrupted
+from pytest_arena._process import by_timeout, interrupted
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
@@ -67,10 +65,20 @@ def start(
             scenarios = _create_scenarios(config, options)
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
+        run.databases.write_line = partial(_write_line, config)
         RUNS[config] = run
         atexit.register(_write_late_refusals, run)
         atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
+
+
+def _write_line(config: pytest.Config, text: str) -> None:
+    """Write a line to the terminal at once, also while pytest captures the output of a test."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if reporter is not None and capture is not None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(text)
 
 
 @contextmanager
@@ -235,6 +243,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     if not test.has_level:
         _enter_test(item.config)
+    run.apps.choose()
     test.end_set_up()
     try:
         if not test.plan.is_async:
@@ -252,6 +261,9 @@ def _enter_test(config: pytest.Config) -> None:
     """Enter the level of the running test, if it has none."""
     run = RUNS[config]
     _prepare(config, run)
+    test = run.current.test
+    if test is not None and test.request:
+        test.request.node.addfinalizer(run.databases.environment.restorer())
     run.levels.enter_test()
 
 
@@ -266,13 +278,7 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     test = run.current.test
     if test is None or test.has_level or not test.plan.needs_database:
         return
-    unfilled = run.databases.unfilled()
-    if unfilled:
-        # Warnings of a build do not belong to this test.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for database in unfilled:
-                run.databases.provision.prepare(database)
+    run.databases.provision.prepare()
 
 
 @contextmanager
@@ -297,8 +303,11 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add sections to the report of a test. Fail the test if the app caught a refusal."""
-    report = yield
     run = RUNS[item.config]
+    test = run.current.test
+    if test is not None and call.excinfo is not None:
+        test.note_failed_tasks()
+    report = yield
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
@@ -315,7 +324,6 @@ def pytest_runtest_makereport(
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
         _report.show_story(report, call.excinfo, run)
-    test = run.current.test
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))
@@ -416,6 +424,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         partial(fixturedef.finish, request),
         request.getfixturevalue,
     )
+    fixturedef.addfinalizer(run.databases.environment.restorer())
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))
@@ -529,9 +538,7 @@ def _own_function(item: object) -> tuple[object, str, Any]:
 def _is_interruption(error: BaseException) -> bool:
     """Return whether Ctrl-C or pytest-timeout interrupted a test."""
     if isinstance(error, pytest.fail.Exception):
-        frames = traceback.walk_tb(error.__traceback__)
-        functions = [frame.f_code.co_name for frame, _ in frames]
-        return "timeout_sigalrm" in functions
+        return by_timeout(error)
     return not isinstance(error, (Exception, pytest.skip.Exception))
 
 

@@ -15,6 +15,7 @@ from types import (
     FrameType,
 )
 from typing import Any
+from weakref import ref
 
 import greenlet
 
@@ -157,7 +158,8 @@ def _frames_behind_step() -> list[FrameType]:
     the session of an ``async with`` in a task of its own.
     """
     loop = running_loop()
-    caller = CALLER.get()
+    reference = CALLER.get()
+    caller = reference() if reference is not None else None
     if loop is None or caller is None or caller is current_task(loop):
         return []
     return [*_awaited(caller.get_coro())]
@@ -207,8 +209,15 @@ def as_own() -> Iterator[None]:
         _opening.reset(token)
 
 
-# The task that waits for a call in the loop of connections.
-CALLER: ContextVar[AnyTask | None] = ContextVar("arena: the caller", default=None)
+# The task that waits for a call in the loop of connections. A connection keeps the context in which
+# it was opened. A strong reference there would keep the task alive.
+CALLER: ContextVar[ref[AnyTask] | None] = ContextVar("arena: the caller", default=None)
+
+
+def this_task() -> ref[AnyTask] | None:
+    """Return a reference to the running task, None outside of tasks."""
+    task = current_task()
+    return None if task is None else ref(task)
 
 
 # The request, or the lifespan, to which the running code belongs. In the tasks, threads and jobs

@@ -27,7 +27,7 @@ from itertools import count
 from threading import Thread
 from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._origin import (
     REQUEST,
@@ -36,7 +36,6 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._process import context_of, replace_attribute, running_loop
-from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +60,8 @@ class Owner:
         # Whether it is between its set-up and its tear-down, so that only its tasks, threads and
         # jobs run.
         self.is_idle: bool = False
+        # The tasks that its requests have begun and that still live.
+        self.request_tasks: WeakSet[AnyTask] = WeakSet()
 
     @property
     def is_test(self) -> bool:
@@ -77,7 +78,7 @@ class Owner:
         self.is_idle = False
         self.is_over = True
 
-    def note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: object) -> None:
         """Note an error of a request's work that no code retrieves."""
 
 
@@ -240,20 +241,27 @@ def _is_of_user(argument: object) -> bool:
 def watch_failures(undo: ExitStack) -> None:
     """Patch asyncio to note the errors of tasks and callbacks that no code retrieves.
 
-    asyncio only logs these errors. ``undo`` restores the class.
+    asyncio logs such an error when Python frees the task. Until then the owner knows the task.
+    ``undo`` restores the class.
     """
     loops: Any = asyncio.BaseEventLoop
-    original = loops.call_exception_handler
+    create = loops.create_task
+    handle = loops.call_exception_handler
 
-    def watched(loop: object, details: dict[str, object]) -> None:
-        error = details.get("exception")
+    def watched_create(loop: object, *args: Any, **kwargs: Any) -> AnyTask:
+        task: AnyTask = create(loop, *args, **kwargs)
+        owner = OWNER.get()
+        if owner is not None and REQUEST.get() is not None:
+            owner.request_tasks.add(task)
+        return task
+
+    def watched_handle(loop: object, details: dict[str, object]) -> None:
         source = details.get("task") or details.get("future") or details.get("handle")
-        # pytest-arena reports an ArenaError elsewhere.
-        if isinstance(error, Exception) and not isinstance(error, ArenaError):
-            context = context_of(source)
-            owner = context.get(OWNER)
-            if owner is not None and context.get(REQUEST) is not None:
-                owner.note_failure(error)
-        original(loop, details)
+        context = context_of(source)
+        owner = context.get(OWNER)
+        if owner is not None and context.get(REQUEST) is not None:
+            owner.note_failure(details.get("exception"))
+        handle(loop, details)
 
-    replace_attribute(undo, loops, "call_exception_handler", watched)
+    replace_attribute(undo, loops, "create_task", watched_create)
+    replace_attribute(undo, loops, "call_exception_handler", watched_handle)

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from asyncio import new_event_loop
 from contextlib import ExitStack, closing
 from contextvars import Context
@@ -119,6 +120,12 @@ def context_of(task: object) -> Context:
         if isinstance(referent, Context):
             return referent
     return Context()
+
+
+def by_timeout(error: BaseException) -> bool:
+    """Return whether pytest-timeout has raised an error, to interrupt a test."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return "timeout_sigalrm" in [frame.f_code.co_name for frame, _ in frames]
 
 
 def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:

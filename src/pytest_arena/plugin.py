@@ -143,8 +143,11 @@ def _names_in_file(config: pytest.Config) -> list[str]:
     """Return the names of our options in pytest's configuration file, also wrong names."""
     if config.inipath is None:
         return []
-    text = config.inipath.read_text(encoding="utf-8")
-    return re.findall(r"(?m)^[ \t]*(arena_\w+)[ \t]*[=:]", text)
+    if not re.search(r"(?m)^[ \t]*arena_", config.inipath.read_text(encoding="utf-8")):
+        return []
+    from pytest_arena._config._read import values_of  # noqa: PLC0415 - only files with options
+
+    return [name for name in values_of(config.inipath) if name.startswith("arena_")]
 
 
 class Waiting:

@@ -73,6 +73,41 @@ def test_a_level_that_nobody_used_costs_nothing(
         assert not world.isolation.leave()
 
 
+_BACK = "DROP TABLE notes"
+_AGAIN = "DROP TABLE unlogged; CREATE UNLOGGED TABLE unlogged (a int)"
+
+
+@only_undo
+@pytest.mark.parametrize(
+    "end, is_kept",
+    [
+        (_BACK, True),
+        (f"{_BACK}; CREATE TABLE other (a int)", False),
+        (f"{_BACK}; {_AGAIN}", False),
+        (f"{_BACK}; ALTER TABLE dancers ADD age int; ALTER TABLE dancers DROP age", False),
+        (f"{_BACK}; ALTER TABLE with_xml RENAME TO x; ALTER TABLE x RENAME TO with_xml", False),
+        (f"{_BACK}; SELECT lo_create(0)", False),
+        (f"{_BACK}; INSERT INTO with_xml VALUES ('<a/>')", False),
+    ],
+)
+def test_a_test_that_creates_tables_and_drops_them_keeps_its_database(
+    world: PostgreSQLWorld, end: str, *, is_kept: bool
+) -> None:
+    """The rows of other tables are undone. Any other change of the schema needs a copy."""
+    world.connect().run("CREATE TABLE with_xml (a xml); CREATE TABLE gone (a int); DROP TABLE gone")
+    for _ in range(2):
+        hand = world.connect()
+        before = hand.content()
+        world.isolation.enter()
+        live = world.isolation.address
+        hand.run("CREATE TABLE notes (id serial PRIMARY KEY, a int UNIQUE)")
+        hand.run("INSERT INTO notes (a) VALUES (1), (2); TRUNCATE notes; DELETE FROM dancers")
+        hand.run(f"INSERT INTO notes (a) VALUES (3); {end}")
+        assert world.isolation.leave()
+        assert world.connect().content() == before
+        assert (world.isolation.address == live) is is_kept
+
+
 @only_undo
 def test_the_journal_does_not_grow(world: PostgreSQLWorld) -> None:
     """pytest-arena vacuums it between two tests."""

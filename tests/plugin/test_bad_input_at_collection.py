@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import Example
+
 if TYPE_CHECKING:
-    from tests.example import Example, Run
+    from pathlib import Path
+
+    from tests.example import Run
 
 ONE = "def test_one():\n    pass\n"
 WORKERS = ("-p", "xdist.plugin", "-n", "2")
@@ -56,6 +60,30 @@ def test_a_misspelt_name_in_the_file_is_no_silence(example: Example) -> None:
     """The nearest option is named, and the file."""
     project = example.change("pytest.ini", "arena_seed", "arena_sead").with_files(test_one=ONE)
     expect_one_message(project.run(), "arena_sead is no option", "pytest.ini", "arena_seed = …")
+
+
+@pytest.mark.parametrize(
+    "file, section, other",
+    [
+        (
+            "pyproject.toml",
+            "tool.pytest.ini_options",
+            '[project.scripts]\narena_backend = "b:main"',
+        ),
+        ("tox.ini", "pytest", "[testenv]\narena_backend = yes"),
+        ("setup.cfg", "tool:pytest", "[options.entry_points]\narena_backend = b:main"),
+        ("arena.toml", "tool.pytest.ini_options", '[tool.backend]\narena_backend = "yes"'),
+    ],
+)
+def test_only_the_section_of_pytest_has_options(
+    tmp_path: Path, file: str, section: str, other: str
+) -> None:
+    """A project's own name may begin with arena_. A misspelt option is still an error."""
+    text = f"{other}\n[{section}]\nminversion = '8'\n".replace("'", '"' * ("toml" in file))
+    example = Example(tmp_path, {file: text, "test_one.py": ONE})
+    example.run("-c", file).expect(passed=1)
+    wrong = example.with_paths({file: f"{text}arena_sead = 'seed:seed'\n"}).run("-c", file)
+    expect_one_message(wrong, "arena_sead is no option", file)
 
 
 def test_a_login_that_is_missing_is_said_where_it_is_needed(example: Example) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,6 +183,30 @@ def test_a_file_that_code_changes_in_another_way_fails_the_run(
     if plugin:
         run.says(*(f"{example.folder / name} was changed during this run" for name in names))
         run.says(f"arena_allow = {example.folder / 'written.db'}")
+
+
+LOGGED = """
+import sqlite3
+from sqlalchemy import create_engine
+
+with sqlite3.connect("logged.db") as connection:
+    connection.execute("INSERT INTO dancers VALUES ('Grain')")
+connection.close()
+engine = create_engine("sqlite:///logged.db")
+
+def test_the_engine_names_the_file():
+    engine.dispose()
+"""
+
+
+def test_a_row_in_the_log_of_a_file_fails_the_run(tmp_path: Path) -> None:
+    """Another connection of the developer is open, so SQLite leaves the row in the log."""
+    example = small_example(tmp_path).with_paths({"pytest.ini": BARE, "test_logged.py": LOGGED})
+    with closing(sqlite3.connect(example.write() / "logged.db")) as developer:
+        developer.execute("PRAGMA journal_mode = WAL")
+        developer.execute("CREATE TABLE dancers (name)")
+        run = example.run("-q", "test_logged.py").expect(1, passed=1)
+    run.says("logged.db was changed during this run")
 
 
 MOMENTS = """

@@ -101,7 +101,7 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
     for text in (
         "Data: made for this test: rows of battles",
         "Request: POST /battles/1/start, answered 200, changed battles",
-        "Again: the app was made to give a wrong answer to POST /battles/{battle_id}/start, ",
+        "Again: Then the battle is ACTIVE: fails if POST /battles/{battle_id}/start is answered ",
     ):
         assert text in " ".join(proven.split())
     assert "The team has agreed to this gap until 2999-12-31: tried by hand" in page

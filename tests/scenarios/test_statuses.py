@@ -165,6 +165,17 @@ def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
     assert results.statuses["Nobody tests it"] == "UNMAPPED"
 
 
+@pytest.mark.parametrize("testpaths", [".", "./test*"])
+def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> None:
+    """P9. pytest reads testpaths as patterns, also the folder itself."""
+    example = project("outlines", tmp_path).change("pytest.ini", "= tests", f"= {testpaths}")
+    example.run("--scenarios=strict", "tests/test_paths.py").says(
+        "partial run: tests/test_paths.py"
+    )
+    whole = example.run("--scenarios=strict", ".").expect(0, passed=5)
+    assert "partial run" not in whole.output
+
+
 def test_shards_are_merged(tmp_path: Path) -> None:
     """P9. The tries of all shards are judged once, as those of one run."""
     example = battles(tmp_path)
@@ -179,6 +190,9 @@ def test_shards_are_merged(tmp_path: Path) -> None:
     proven = {name for name, status in merged.statuses.items() if status == "PROVEN"}
     assert proven == {"A wide fixture has the battle", "A pending battle is started"}
     assert merged.statuses["A battle is not started twice"] == "NOT-RUN"
+    example.run("--scenarios-out=json:report.json", *shards[0])
+    mixed = Results.of(example, "--scenarios-merge", "report.json", files[1])
+    assert not mixed.document["is_sabotaged"]
     other = example.change("specs/battles.md", "Then it says PENDING", "Then it says ACTIVE")
     refused = other.run("--scenarios-merge", *files)
     assert refused.status == 4

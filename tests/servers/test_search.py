@@ -76,7 +76,7 @@ def test_a_login_that_cannot_be_used_is_refused(
     """A role without CREATEDB gets the statement that it needs."""
     error = refused(config, untouched.url(login))
     assert reason in error.what
-    assert (error.fix == 'ALTER ROLE "humble" CREATEDB') == (login == "humble")
+    assert ('ALTER ROLE "humble" CREATEDB' in error.fix) == (login == "humble")
 
 
 def test_a_server_without_a_free_connection_is_named(config: Config, untouched: Crowded) -> None:

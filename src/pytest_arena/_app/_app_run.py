@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pytest_arena._app._apps import as_asgi
 from pytest_arena._app._entry import explained, hooks_now, is_observed, observed
@@ -196,6 +196,9 @@ class Lifespan:
     lifespan are attributed to ``request``.
     """
 
+    # Whether a start-up has succeeded in this process.
+    has_started: ClassVar[bool] = False
+
     def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
         self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
@@ -308,6 +311,7 @@ class Lifespan:
         match message["type"]:
             case "lifespan.startup.complete":
                 self._is_up = True
+                Lifespan.has_started = True
                 self._owner.is_idle = True
                 self._started.set_result(None)
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
@@ -334,10 +338,13 @@ class Lifespan:
                     self._message,
                 )
         elif has_failed and (self._took_startup or self._message is not None):
+            fix = "repair the start-up, or run these tests without it: arena_lifespan = off"
+            if Lifespan.has_started:
+                fix = f"arena_lifespan = session   if the app can start only once. Else {fix}"
             failure = _lifespan_error(
                 "the app's start-up failed",
                 "pytest-arena sends no request to an app that has not started",
-                "repair the start-up, or run these tests without it: arena_lifespan = off",
+                fix,
                 error,
                 self._message,
             )

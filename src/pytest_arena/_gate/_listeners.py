@@ -42,7 +42,7 @@ from pytest_arena._product import (
     loaded,
 )
 from pytest_arena._product._server_connections import driver_connection
-from pytest_arena._product._statements import classify
+from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import Child
 from pytest_arena.errors import (
     LateWorkError,
@@ -111,7 +111,7 @@ class Gate:
             event.listen(Engine, name, getattr(self.lost, name))
         for name in ("connect", "checkout", "checkin", "detach"):
             event.listen(Pool, name, getattr(self, name))
-        watch_sessions(self.lost.before_close)
+        watch_sessions(self.lost.before_end)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
         on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
@@ -221,7 +221,10 @@ class Gate:
         if pooled.handle is None:
             return
         pooled.handle.check(statement)
-        if classify(statement, pooled.handle.words).alters_session:
+        meaning = classify(statement, pooled.handle.words)
+        if request is not None:
+            request.has_written |= meaning.reach is not Reach.NOTHING
+        if meaning.alters_session:
             pooled.is_altered = True
             self.registry.close_after(self.core.serial(), pooled)
 

@@ -1,23 +1,29 @@
 """Finds writes that the app neither commits nor rolls back, by SQLAlchemy's events.
 
-A rollback loses writes unless a function ``rollback`` of SQLAlchemy has sent it, or an error is
-under way. The page of limits lists the writes that these events do not show.
+A rollback loses writes unless an error is under way, or a line of the app asks for the rollback
+that does not clean up. The page of limits lists the writes that these events do not show.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from asyncio import current_task
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    AsyncSessionTransaction,
+    AsyncTransaction,
+    async_sessionmaker,
+)
 from sqlalchemy.orm import Session
 
+from pytest_arena._config._load import is_library
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._gate._connections import (
     BEGUN,
@@ -35,6 +41,7 @@ from pytest_arena._origin import (
     REQUEST,
     is_of_tests,
     request_here,
+    this_task,
     user_frame,
     user_line,
 )
@@ -45,6 +52,7 @@ from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from sqlalchemy.engine import Connection, ExceptionContext
 
@@ -58,12 +66,12 @@ _NO_LINE = "a line that cannot be seen"
 
 
 def _is_closed_by_app() -> bool:
-    """Return whether a function of the app closes. A generator lends its session to a test."""
-    frame = user_frame()
-    if frame is None:
-        return False
-    code = frame.f_code
-    return not (is_of_tests(code.co_filename) or code.co_flags & _IS_GENERATOR)
+    """Return whether a function of the app closes. A generator or ``with`` may lend to a test."""
+    for frame in _frames_of_user():
+        code = frame.f_code
+        if code.co_name not in _EXITS and code.co_name != "rollback":
+            return not (is_of_tests(code.co_filename) or code.co_flags & _IS_GENERATOR)
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,9 @@ class LostWork:
 
     words: str  # such as ``wrote stock`` or ``added Order (2)``
     line: CodeLine | str  # the app's line of the first write or add, else of the close
-    # The request whose work closed the transaction or session.
+    # The request whose work closed the transaction or session. None is the test, or a fixture.
     request: Request | None = None
+    in_set_up: bool = False  # whether pytest had not called the test function
     # Whether the app committed after a failed statement, and the server rolled back.
     is_failed: bool = False
     is_unflushed: bool = False  # whether these are objects of a session
@@ -168,7 +177,14 @@ class LostWrites:
         pooled = pooled_of(connection)
         if pooled and pooled.pending_writes:
             writes = pooled.pending_writes
-            del writes.tables[writes.end_savepoint() :]
+            kept = writes.end_savepoint()
+            # A suite's isolation may roll its savepoint back after the request.
+            if REQUEST.get() is writes.request and not _is_intended(writes):
+                line = user_line() if kept else writes.line
+                self._lose_writes(
+                    replace(writes, tables=writes.tables[kept:], line=line)
+                )
+            del writes.tables[kept:]
             writes.has_failed = False
             if not writes.tables:
                 pooled.pending_writes = None
@@ -182,7 +198,7 @@ class LostWrites:
         is_in_build = pooled.target.key.kind == "building"
         dbapi_connection = connection.connection.dbapi_connection
         if writes.has_failed and pooled.handle.is_aborted(dbapi_connection):
-            self._lose_writes(pooled, is_failed=True)
+            self._lose_writes(writes, is_failed=True)
         elif self._core.serial() == 0 and not is_in_build:
             self._core.ledger.note(
                 f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
@@ -196,23 +212,22 @@ class LostWrites:
     def rollback(self, connection: Connection) -> None:
         """Look for lost writes before a rollback by the app or by SQLAlchemy.
 
-        SQLAlchemy calls this for ``close``, too. Then none of its functions ``rollback`` is on the
-        stack.
+        SQLAlchemy calls this for ``close``, too.
         """
         pooled = pooled_of(connection)
         if not (pooled and pooled.pending_writes):
             return
         is_open = pooled.handle is not None and pooled.handle.is_begun
-        if is_open and error_on_its_way() is None and not _is_intended():
-            self._lose_writes(pooled)
+        if is_open and not _is_intended(pooled.pending_writes):
+            self._lose_writes(pooled.pending_writes)
         pooled.pending_writes = None
 
     # Sessions
 
-    def before_close(self, session: Session) -> None:
-        """Look for objects that a session has not flushed, before it is closed."""
+    def before_end(self, session: Session, *, is_rollback: bool) -> None:
+        """Look for objects that a session has not flushed, before its rollback or its close."""
         is_clean = not (session.new or session.dirty or session.deleted)
-        if is_clean or error_on_its_way() is not None or _is_intended():
+        if is_clean or _is_intended(is_rollback=is_rollback):
             return
         words = unflushed_words(session)
         if words:
@@ -221,12 +236,9 @@ class LostWrites:
             lost = LostWork(words, line, REQUEST.get(), is_unflushed=True)
             self._lose(self._core.serial(), lost)
 
-    def _lose_writes(
-        self, pooled: PooledConnection, *, is_failed: bool = False
-    ) -> None:
-        writes = pooled.pending_writes
+    def _lose_writes(self, writes: PendingWrites, *, is_failed: bool = False) -> None:
         # A wide fixture may keep a transaction open during its tests.
-        if writes is None or writes.serial != self._core.serial() or not writes.tables:
+        if writes.serial != self._core.serial() or not writes.tables:
             return
         request = REQUEST.get() or writes.request
         line = writes.line or _NO_LINE
@@ -290,7 +302,22 @@ def _failure_words(error: BaseException) -> str:
     return redact(f"{type(error).__name__}: {first_line}{where}")
 
 
-def _is_intended() -> bool:
+def _is_intended(
+    writes: PendingWrites | None = None, *, is_rollback: bool = False
+) -> bool:
+    """Return whether the app, or a test, means to discard what it has written.
+
+    It does if it raises or handles an error, or if a line that does not clean up calls
+    ``rollback``. After a failed statement any line may call it.
+    """
+    if error_on_its_way() is not None:
+        return True
+    if not (is_rollback or _is_rolled_back_by_name()):
+        return False
+    return bool(writes and writes.has_failed) or not _is_clean_up()
+
+
+def _is_rolled_back_by_name() -> bool:
     """Return whether ``rollback`` of SQLAlchemy or pytest-arena led here, and no code of others.
 
     pytest-arena closes ``db_session`` at the end of a test.
@@ -309,8 +336,38 @@ def _is_intended() -> bool:
     return False
 
 
-# The error that closes an async session or connection. SQLAlchemy closes in a greenlet or in
-# another task, where `sys.exception()` does not return this error.
+# Functions that run at the end of work, whether it has failed or not. The last two are Flask's.
+_EXITS = frozenset(
+    {"__exit__", "__aexit__", "do_teardown_request", "do_teardown_appcontext"}
+)
+
+
+def _is_clean_up() -> bool:
+    """Return whether code of the app calls this that also runs when nothing is wrong."""
+    frames = _frames_of_user()
+    if not frames:
+        return False
+    # The suite's isolation may roll back what requests have written.
+    if REQUEST.get() is None and is_of_tests(frames[0].f_code.co_filename):
+        return False
+    outermost = frames[-1].f_code  # a library calls it
+    callers = [*frames, frames[-1].f_back]
+    names = {frame.f_code.co_name for frame in callers if frame is not None}
+    return bool(outermost.co_flags & _IS_GENERATOR) or not names.isdisjoint(_EXITS)
+
+
+def _frames_of_user() -> list[FrameType]:
+    """Return the frames of the user's code that led here without a library between them."""
+    frames = []
+    frame = user_frame()
+    while frame is not None and not is_library(frame.f_code.co_filename):
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+# The error that ends the work of an async session or connection. SQLAlchemy ends it in a greenlet
+# or in another task, where `sys.exception()` does not return this error.
 _leaving: ContextVar[BaseException | None] = ContextVar(
     "arena: an error that closes a session", default=None
 )
@@ -326,8 +383,10 @@ def error_on_its_way() -> BaseException | None:
 
 
 def _watch_async_ends() -> None:
-    for kind in (AsyncSession, AsyncConnection, type(async_sessionmaker().begin())):
-        for name in vars(kind).keys() & {"close", "__aexit__"}:
+    begun = type(async_sessionmaker().begin())
+    sessions = (AsyncSession, AsyncSessionTransaction, begun)
+    for kind in (*sessions, AsyncConnection, AsyncTransaction):
+        for name in vars(kind).keys() & {"close", "rollback", "__aexit__"}:
             setattr(kind, name, _noting_error(getattr(kind, name)))
 
 
@@ -337,7 +396,8 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
         # `__aexit__` has the error of its block.
         raised = args[1] if args else sys.exception() or _leaving.get()
         token = _leaving.set(raised)
-        caller_token = CALLER.set(current_task() if args else CALLER.get())
+        caller = CALLER.get() or (this_task() if args else None)
+        caller_token = CALLER.set(caller)
         try:
             return await end(self, *args)
         finally:
@@ -347,24 +407,27 @@ def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
     return noted
 
 
-def watch_sessions(before_close: Callable[[Session], None]) -> None:
+def watch_sessions(before_end: Callable[..., None]) -> None:
     """Listen to the sessions. SQLAlchemy has no event for their creation and their end."""
     _watch_async_ends()
     make = Session.__init__
-    close = Session.close
 
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         self.info[INFO] = SessionRecord(owner_here(), REQUEST.get())
 
-    @wraps(close)
-    def closing(self: Session) -> None:
-        before_close(self)
-        close(self)
+    def noting(end: Callable[[Session], None]) -> Callable[[Session], None]:
+        @wraps(end)
+        def ending(self: Session) -> None:
+            before_end(self, is_rollback=end.__name__ == "rollback")
+            end(self)
+
+        return ending
 
     Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
-    Session.close = closing  # type: ignore[method-assign] # no event
+    for name in ("close", "rollback"):
+        setattr(Session, name, noting(getattr(Session, name)))
     event.listen(Session, "after_transaction_create", _note_begun)
     event.listen(Session, "after_begin", _note_connected)
     event.listen(Session, "after_transaction_end", _note_ended)

@@ -87,11 +87,8 @@ class MySQLSearch(ServerSearch):
             )
         return Address("mysql", host, url.port or PORT, user, "", password)
 
-    def enter(
-        self, address: Address, where: str, *, seconds: int = 10, isolation: str = ""
-    ) -> Server:
+    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
-        del isolation
         try:
             return _entered(address, where, seconds)
         except MySQLFailure as error:

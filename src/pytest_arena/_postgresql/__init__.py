@@ -4,8 +4,6 @@ from pytest_arena._values import ProductFacts
 
 # In the order of preference if no engine shows the app's driver.
 DRIVERS = ("asyncpg", "psycopg", "psycopg2")
-# Each server has these.
-STANDARD_DATABASES = {"postgres", "template0", "template1"}
 FACTS = ProductFacts(
     name="postgresql",
     shown="PostgreSQL",

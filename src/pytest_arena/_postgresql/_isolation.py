@@ -131,7 +131,7 @@ class JournaledDatabase(LiveDatabase):
         if base.description is None:
             [state] = self._rows(
                 "SELECT pg_current_snapshot()::text, pg_arena.taken()::text, "
-                "pg_arena.numbers()::text"
+                "pg_arena.numbers()::text, pg_arena.catalog()"
             )
             base.description = State(*state)
         return Start(base, base.description)
@@ -146,7 +146,9 @@ class JournaledDatabase(LiveDatabase):
         if answer["marks"]:
             return NeedsCopy(answer["marks"])
         if answer["taken"] is not None:
-            state = State(answer["since"], answer["taken"], answer["numbers"])
+            state = State(
+                answer["since"], answer["taken"], answer["numbers"], state.catalog
+            )
         elif answer["has_rows"]:
             state = state._replace(snapshot=answer["since"])
         return Start(now.base, state)
@@ -208,10 +210,12 @@ class JournaledDatabase(LiveDatabase):
             "INSERT INTO pg_arena.j SELECT e.* "
             f"FROM json_populate_recordset(NULL::pg_arena.j, {literal(carried)}) e RETURNING 1"
         )
-        values = ", ".join(
-            map(literal, (start.base.description.snapshot, *start.state))
+        base: State = start.base.description
+        state: State = start.state
+        values = map(
+            literal, (base.snapshot, state.snapshot, state.taken, state.numbers)
         )
-        self._rows(f"SELECT pg_arena.redo({values})")
+        self._rows(f"SELECT pg_arena.redo({', '.join(values)})")
 
     def look(self, start: Start) -> Look:
         """Return what has changed since a start. Wait for no lock."""

@@ -55,7 +55,7 @@ _SETTINGS = {
 _ANSWER = "AS SELECT row_to_json(a)::text FROM"
 _PREPARED = (
     f"PREPARE enter(pg_snapshot, int8[]) {_ANSWER} pg_arena.enter($1, $2) a",
-    f"PREPARE leave(pg_snapshot, int8[], int8[]) {_ANSWER} pg_arena.leave($1, $2, $3) a",
+    f"PREPARE leave(pg_snapshot, int8[], int8[], text) {_ANSWER} pg_arena.leave($1, $2, $3, $4) a",
     f"PREPARE look(pg_snapshot, int8[]) {_ANSWER} pg_arena.look($1, $2) a",
 )
 
@@ -64,12 +64,13 @@ class State(NamedTuple):
     """The content at one time: a snapshot of transactions, and the state of all sequences.
 
     ``taken`` has the last number that was taken of each sequence. ``numbers`` has all values, also
-    of sequences of which no number was taken.
+    of sequences of which no number was taken. ``catalog`` is a fingerprint of the schema.
     """
 
     snapshot: str
     taken: str = "{}"
     numbers: str = "{}"
+    catalog: str = ""
 
 
 def open_journal(address: Address) -> Control:

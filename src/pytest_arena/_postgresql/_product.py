@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._isolation import ServerIsolation
 from pytest_arena._postgresql._journal import FIX_FOR_UNDO, why_no_undo
-from pytest_arena._postgresql._named import NamedServer, NamedTemplates
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._server_registry import ServerRegistry
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Core, Database, Isolation, Usage
-    from pytest_arena._product._server_search import Server
 
 
 class PostgreSQL(ServerProduct[ServerRegistry]):
@@ -37,30 +35,21 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
-        server = SEARCH.find(self._config)
+        announce = partial(self._core.announce_server, self.name)
+        server = SEARCH.find(self._config, announce)
         self._server = server
-        registry = self._open_registry(server)
-        self.users = Roles(self._core, registry, is_private=server.is_private)
-        return registry
-
-    def _open_registry(self, server: Server) -> ServerRegistry:
-        if server.is_named:
-            return NamedServer(server, self._config, self._core.ledger)
-        return ServerRegistry(
+        registry = ServerRegistry(
             server.address,
             project=self._project(),
             lock_timeout=self._config.lock_timeout,
         )
+        self.users = Roles(self._core, registry, is_private=server.is_private)
+        return registry
 
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """Return the templates on the server. The app's driver builds them."""
         if dialect.driver not in self._stores:
-            registry = self._registry()
-            store: DatabaseTemplates
-            if isinstance(registry, NamedServer):
-                store = NamedTemplates(registry, dialect())
-            else:
-                store = DatabaseTemplates(registry, dialect())
+            store = DatabaseTemplates(self._registry(), dialect())
             self._stores[dialect.driver] = store
             self.users.prepare()
         return self._stores[dialect.driver]
@@ -72,7 +61,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         owner_script = self.users.begin(database)
         if self._config.isolation == "rollback":
             template = derived(registry, content, owner_script(content))
-            return self._roll_back(database, template)
+            return self._roll_back(template)
         name = self._choose_isolation(registry)
         isolation = ServerIsolation(
             registry, content, name, owner_script=owner_script, uses=uses, note=note
@@ -104,8 +93,8 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         )
         return "clone"
 
-    def _roll_back(self, database: Database, template: str | None) -> Isolation:
-        """Return the isolation ``rollback``, in a copy or in the named database."""
+    def _roll_back(self, template: str | None) -> Isolation:
+        """Return the isolation ``rollback``, in a copy of a template."""
         if self._config.drivers != "refuse":
             raise ConfigError(
                 f"arena_drivers = {self._config.drivers} does not work with rollback",
@@ -115,9 +104,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
                 fix="arena_drivers = refuse\nor arena_isolation = undo",
             )
         registry = self._registry()
-        if isinstance(registry, NamedServer):
-            registry.take(database)
-            return registry.shared
         with registry.reporting("no database for the first test"):
             name = registry.create("live", template=template)
         return Rollback(

@@ -126,7 +126,7 @@ class Rollback:
         address: Address,
         ledger: Ledger,
         patience: float,
-        drop: Callable[[], object] = nothing,
+        drop: Callable[[], object],
     ) -> None:
         self.address = address
         self.ledger = ledger
@@ -475,7 +475,7 @@ class Rollback:
         return not self._levels[-1].is_written and self.writer is None
 
     def close(self) -> None:
-        """Roll back, and drop the database if pytest-arena has created it."""
+        """Roll back, and drop the database."""
         self.drop_connection()
         _databases.pop((self.address.server, self.address.database), None)
         self._drop()
@@ -541,9 +541,8 @@ class Rollback:
         return content
 
     def replace(self, content: object) -> None:
-        """Begin with a new build. Refuse other content in a level, which needs another database."""
-        if self.depth:
-            self.save(content)
+        """Refuse other content, which needs another database."""
+        self.save(content)
 
     def save(self, place: object) -> NoReturn:
         """Refuse a copy, because nothing is committed."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from pytest_arena._config._supported import FILE_PRODUCTS
-from pytest_arena._postgresql import FACTS, STANDARD_DATABASES
+from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _STANDARD_PORT = 5432
 # "" is the database of a URL without a database.
-NAMES_NO_TEST_DATABASE = {"", *STANDARD_DATABASES}
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 # One row: the server's product and version, and the role's rights.
 _LOGIN = """
@@ -107,13 +106,8 @@ class PostgreSQLSearch(ServerSearch):
             options["password"] or os.environ.get("PGPASSWORD", ""),
         )
 
-    def enter(
-        self, address: Address, where: str, *, seconds: int = 10, isolation: str = ""
-    ) -> Server:
-        """Log in and check the server, without changing it. ``where`` follows its version.
-
-        With ``rollback`` tests can use the named database itself.
-        """
+    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
+        """Log in and check the server, without changing it. ``where`` follows its version."""
         try:
             with closing(open_control(address, seconds=seconds)) as control:
                 rows = control.rows(_LOGIN)
@@ -126,21 +120,14 @@ class PostgreSQLSearch(ServerSearch):
                 f"{clusters.OLDEST} or newer",
                 fix="use a newer server, for example: docker run -p 5433:5432 postgres:17",
             )
-        version, _, _ = version.partition(" ")
-        server = Server(address, f"PostgreSQL {version}{where}")
-        if may_create:
-            return server
-        fix = f"ALTER ROLE {identifier(address.user)} CREATEDB"
-        if address.database not in NAMES_NO_TEST_DATABASE:
-            if isolation == "rollback":
-                return replace(server, is_named=True)
-            fix += (
-                "\nor arena_isolation = rollback   "
-                f"(tests use {address.database} itself, and never commit there)"
+        if not may_create:
+            raise Unavailable(
+                f"{address.user} on {address.server} may not create databases",
+                fix=f"ALTER ROLE {identifier(address.user)} CREATEDB\n"
+                "or arena_database = own   (a private server)",
             )
-        raise Unavailable(
-            f"{address.user} on {address.server} may not create databases", fix=fix
-        )
+        version, _, _ = version.partition(" ")
+        return Server(address, f"PostgreSQL {version}{where}")
 
     def private_server(self, config: Config) -> Server:
         """Return a private server of the first installed programs that work."""

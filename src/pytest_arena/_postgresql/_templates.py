@@ -21,7 +21,6 @@ from pytest_arena._values import digest, sqlstate
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._postgresql._control import Control
     from pytest_arena._values import Address
 
 
@@ -76,11 +75,6 @@ def _check_script(script: str) -> None:
         )
 
 
-def has_tables(control: Control) -> bool:
-    """Return whether a database has a table."""
-    return control.rows(_HAS_TABLES) == [(True,)]
-
-
 @dataclass(frozen=True, slots=True)
 class DatabaseTarget(ServerBuild[ServerRegistry]):
     """The database that a build fills with the app's drivers."""
@@ -104,7 +98,7 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
         with contextlib.closing(open_control(self.address)) as control:
-            return has_tables(control)
+            return control.rows(_HAS_TABLES) == [(True,)]
 
     def is_being_written(self) -> bool:
         """Return whether a transaction in the database has written."""

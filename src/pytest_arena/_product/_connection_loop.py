@@ -19,7 +19,7 @@ from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._origin import CALLER, as_own, user_line
+from pytest_arena._origin import CALLER, as_own, this_task, user_line
 from pytest_arena._process import running_loop, seconds
 from pytest_arena.errors import IsolationError
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
 __tracebackhide__ = True  # tracebacks end at the user's line
-
-_SHORT = 0.002  # seconds that a call may block the caller's loop
 
 # Whether the connection that is opened is for sync code of pytest-arena.
 _SYNC: ContextVar[bool] = ContextVar("arena: for sync code", default=False)
@@ -75,48 +73,53 @@ class ConnectionLoop:
             self._loop.call_soon_threadsafe(function)
 
     async def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine. A cancelled caller waits until the driver has finished."""
+        """Run a coroutine. A cancelled caller waits until the driver has finished.
+
+        Meanwhile the caller's loop runs other tasks, as it does during a call of the driver.
+        """
         if self.is_here:
             return await work
+        task, cancelled = await self._finished(work)
+        try:
+            if cancelled is None:
+                return task.result()
+            if not task.cancelled():
+                task.exception()  # the caller gets its own cancellation
+            raise cancelled
+        finally:
+            # Otherwise the error's traceback, which has this frame, would be in a reference cycle.
+            del task, cancelled
+
+    async def _finished(
+        self, work: Coroutine[Any, Any, Any]
+    ) -> tuple[asyncio.Task[Any], asyncio.CancelledError | None]:
+        """Run a coroutine. Return its task, and the last cancellation of the caller."""
         here = asyncio.get_running_loop()
-        answer: asyncio.Future[None] = here.create_future()
-        is_done = threading.Lock()
-        is_done.acquire()
-        tasks: list[asyncio.Task[Any]] = []
+        answer: asyncio.Future[asyncio.Task[Any]] = here.create_future()
+        task: asyncio.Task[Any]
 
         def start() -> None:
-            tasks.append(self._loop.create_task(work))
-            tasks[0].add_done_callback(finish)
+            nonlocal task
+            task = asyncio.Task(work, loop=self._loop)
+            task.add_done_callback(finish)
 
-        def finish(_: object) -> None:
-            is_done.release()
-            if is_waiting:
-                with suppress(RuntimeError):  # the caller's loop is closed
-                    here.call_soon_threadsafe(answer.set_result, None)
+        def finish(finished: asyncio.Task[Any]) -> None:
+            with suppress(RuntimeError):  # the caller's loop is closed
+                here.call_soon_threadsafe(answer.set_result, finished)
 
         def cancel() -> None:
-            tasks[0].cancel()
+            task.cancel()
 
-        is_waiting = False
-        token = CALLER.set(asyncio.current_task())
+        token = CALLER.set(this_task())
         self._loop.call_soon_threadsafe(start)
         CALLER.reset(token)
-        # Most calls are short. To wake this thread takes less time than to wake its loop.
-        if is_done.acquire(timeout=_SHORT):
-            return tasks[0].result()
-        is_waiting = True
         cancelled: asyncio.CancelledError | None = None
-        while not (tasks and tasks[0].done()):
+        while True:
             try:
-                await asyncio.shield(answer)
+                return await asyncio.shield(answer), cancelled
             except asyncio.CancelledError as error:
                 cancelled = error
                 self._loop.call_soon_threadsafe(cancel)
-        if cancelled is None:
-            return tasks[0].result()
-        with suppress(BaseException):  # the caller gets its own cancellation
-            tasks[0].result()
-        raise cancelled
 
 
 _loops: list[ConnectionLoop] = []

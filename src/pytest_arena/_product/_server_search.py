@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
+from pytest_arena._product import nothing
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy.engine import URL
 
@@ -31,13 +32,11 @@ _WHY = "pytest-arena makes a database for each test, on a server where it may cr
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers. Its login may create databases, unless ``is_named``."""
+    """A server that answers. Its login may create databases."""
 
     address: Address  # of a maintenance database
     shown: str  # its version and origin, for the run's summary
     is_private: bool = False  # whether pytest-arena has started it
-    # Whether tests use the database of the address, because the login may create none.
-    is_named: bool = False
 
     def close(self) -> None:
         """End this process' use of the server. Idempotent. It never raises."""
@@ -82,13 +81,11 @@ class ServerSearch(ABC):
         """Return the usual users of a local server, with "" for unknown ones."""
 
     @abstractmethod
-    def enter(
-        self, address: Address, where: str, *, seconds: int = 10, isolation: str = ""
-    ) -> Server:
+    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
 
-    def find(self, config: Config) -> Server:
-        """Return the server that ``arena_database`` names, or the first usable server."""
+    def find(self, config: Config, announce: Callable[[], object] = nothing) -> Server:
+        """Return the named server, else the first one. ``announce`` precedes a private one."""
         if config.server_url:
             return self._named(config)
         sources = {
@@ -97,6 +94,8 @@ class ServerSearch(ABC):
         }
         reasons = []
         for name, find in sources.items():
+            if find == self.private_server:
+                announce()
             try:
                 return find(config)
             except Unavailable as reason:
@@ -133,7 +132,7 @@ class ServerSearch(ABC):
         try:
             address = self.read_url(config.server_url)
             where = f" on {address.server}, from arena_database"
-            return self.enter(address, where, isolation=config.isolation)
+            return self.enter(address, where)
         except Unavailable as reason:
             raise ServerError(
                 f"the server for the tests cannot be used: {reason}",

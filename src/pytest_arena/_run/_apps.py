@@ -170,6 +170,7 @@ class Apps:
         """Commit pending work of the test's sync sessions."""
         test = self._current.on_top()
         if test and test.sessions.opened:
+            test.changed_rows |= test.sessions.changes()
             test.sessions.commit_sync_sessions()
 
     def live_server(self, port: int = 0, control: ASGIApp | None = None) -> LiveServer:
@@ -187,7 +188,14 @@ class Apps:
                 port=port,
                 control=control,
             )
+        self.choose()
         return self.live
+
+    def choose(self) -> None:
+        """Create the app of a test here: the live server's thread must set up no fixtures."""
+        test = self._current.on_top()
+        if self.live is not None and test is not None:
+            self.try_fixture(test, test.request)
 
     def _begin(self, app: ASGIApp) -> AppRun:
         # `as_asgi` takes time, and the named app is known to be an ASGI app.

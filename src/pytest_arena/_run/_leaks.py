@@ -46,7 +46,12 @@ from pytest_arena._process import (
     seconds,
 )
 from pytest_arena._product import raw_transactions
-from pytest_arena.errors import ConnectionLeak, IsolationError, LateWorkError
+from pytest_arena.errors import (
+    ArenaError,
+    ConnectionLeak,
+    IsolationError,
+    LateWorkError,
+)
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
@@ -97,9 +102,21 @@ class TestOwner(Hooks):
         # Whether a request may have begun work for which no one has waited.
         self.may_have_late_work = False
 
-    def note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: object) -> None:
         """Note an error that a task or a callback of this work has raised."""
-        self.failures[in_one_line(error)] = blame(error)
+        # pytest-arena reports an ArenaError elsewhere.
+        if isinstance(error, Exception) and not isinstance(error, ArenaError):
+            self.failures[in_one_line(error)] = blame(error)
+
+    def note_failed_tasks(self) -> None:
+        """Note the errors of tasks that have failed and that no code has awaited.
+
+        A reference of the app, or a cycle, may keep such a task alive. Otherwise a collection
+        would report it in a later test, or while pytest formats a traceback.
+        """
+        for task in alive(self.request_tasks):
+            if task.done() and task._log_traceback:  # noqa: SLF001 - no other name
+                self.note_failure(task.exception())
 
     def _jobs(self) -> list[Job]:
         """Return the unfinished threads and jobs of this test's requests."""
@@ -238,8 +255,10 @@ class Tasks:
                 if owner_of(task) is owner and is_users_task(task)
             ]
             for task in unfinished:
-                line = line_of_coroutine(task.get_coro())
-                lines.append(line or task.get_name())
+                coroutine = task.get_coro()
+                if type(coroutine).__name__ == "async_generator_athrow":
+                    continue  # by this task asyncio closes a generator that the test has dropped
+                lines.append(line_of_coroutine(coroutine) or task.get_name())
                 task.cancel()
             if unfinished:
                 loop.run_until_complete(

@@ -282,12 +282,25 @@ def _explanation(
             return hint
     if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
         return _bound_to_another_loop(error)
-    return _not_loaded(error)
+    awaited = _awaited_session(error, run.current.test)
+    return awaited or _no_file(error, run) or _not_loaded(error)
+
+
+def _no_file(error: BaseException, run: ArenaRun) -> str:
+    """Explain that the app's database file does not exist, or return ""."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return ""
+    is_of_app = run.databases.files.belongs_to_app(error.filename)
+    return _NO_FILE.format(error.filename, blame(error)) if is_of_app else ""
 
 
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
+_NO_FILE = """\
+pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
+cause: {1}
+next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
 _OTHER_LOOP = "is bound to a different event loop"
 _BOUND_TO_LOOP = """\
 an asyncio.{0} belongs to the event loop that used it first, most often an earlier test's
@@ -305,6 +318,22 @@ def _bound_to_another_loop(error: RuntimeError) -> str:
     line = blame(error)
     where = line.short if line is not None else "a library"
     return _BOUND_TO_LOOP.format(primitive[1], where)
+
+
+def _awaited_session(error: BaseException, test: RunningTest | None) -> str:
+    """Explain that code awaits a sync session, or return ""."""
+    if test is None or not isinstance(error, TypeError):
+        return ""
+    words = " ".join(each for each in error.args if isinstance(each, str))
+    is_sync = any(not session.is_async for session in test.sessions.opened)
+    is_awaited = "await" in words or "async" in words
+    return _SYNC_SESSION if is_sync and is_awaited else ""
+
+
+_SYNC_SESSION = """\
+`db_session` is a Session in a `def` test, also in its async fixtures, and in each test of an
+app with a sync engine
+next: call it without `await` and `async`, or, if the engine is async, make the test `async def`"""
 
 
 def _empty_pool(held: Iterable[CodeLine | None]) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._lost_writes import LostWork
     from pytest_arena._ledger import Ledger, Request
-    from pytest_arena._run._test import Loss, RunningTest, StoryMoment, Turn
+    from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
 
 
@@ -126,10 +126,9 @@ class _StoryReader:
             yield StoryPart(title, changes)
 
     def _lost_lines(self, turn: Turn) -> Iterator[str]:
-        for loss in self._test.losses:
-            if loss.request in turn.records:
-                words = _lost_words(loss.lost)
-                yield f"{words} ({loss.lost.line}) [{LostWriteWarning.__name__}]"
+        for lost in self._test.losses:
+            if lost.request in turn.records:
+                yield f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
 
     def _changes(
         self,
@@ -214,8 +213,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     if test.turns and not any(turn.checkouts for turn in test.turns):
         return lines  # the app uses the test's session
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
-    own = [loss for loss in test.losses if loss.request is None]
-    unseen += [_lost_by_test(each.lost) for each in own]
+    unseen += [_lost_by_test(lost) for lost in test.losses if lost.request is None]
     held = test.turns[-1].held if test.turns else set()
     unseen += _open_work(held | test.own_writes())
     if not unseen:
@@ -287,8 +285,10 @@ def _was_caught_by_user(error: BaseException) -> bool:
 
 def warn(ledger: Ledger, test: RunningTest) -> None:
     """Warn of what a test has lost. The report of a failed test already names it."""
-    for loss in test.losses:
-        _warn_of_loss(ledger, loss)
+    for lost in test.losses:
+        author = _author(lost)
+        if author:
+            warn_of_loss(ledger, author, lost)
     for request in test.records:
         if request.late_commits:
             _warn_of_late_commit(ledger, request)
@@ -301,17 +301,15 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         )
 
 
-def _warn_of_loss(ledger: Ledger, loss: Loss) -> None:
-    request = loss.request
+def _author(lost: LostWork) -> str:
+    """Return who has lost work, for a warning. "" is the test itself, in a session of its own."""
+    request = lost.request
     if request is not None:
         # The template of the path, so that pytest shows equal warnings once.
-        author = f"{request.method} {request.route or request.path} {request.status}"
-        warn_of_loss(ledger, author, loss.lost)
-    elif (
-        loss.is_of_fixture or loss.lost.is_of_app
-    ):  # else of a session of the test itself
-        author = "a fixture" if loss.is_of_fixture else "a call of the app"
-        warn_of_loss(ledger, author, loss.lost)
+        return f"{request.method} {request.route or request.path} {request.status}"
+    if lost.in_set_up:
+        return "a fixture"
+    return "a call of the app" if lost.is_of_app else ""
 
 
 def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:

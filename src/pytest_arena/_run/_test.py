@@ -6,7 +6,7 @@ import threading
 from asyncio import run_coroutine_threadsafe, wrap_future
 from asyncio import wait as wait_for_tasks
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_arena._app._clients import no_asyncio
@@ -76,15 +76,6 @@ class StoryMoment:
         return database not in self.times or self.times[database] is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Lost work, with the request that lost it. None is the test, or one of its fixtures."""
-
-    lost: LostWork
-    request: Request | None
-    is_of_fixture: bool  # whether pytest had not called the test function
-
-
 @dataclass(slots=True, eq=False)
 class Turn:
     """One request, or several requests that ran at the same time and have one set of changes."""
@@ -109,6 +100,13 @@ _SHARES_SESSION = (
     "the test's session, so this test cannot find a forgotten commit. next: remove the override "
     "that gives the app this session, or an object of it"
 )
+_CHANGED_BY_TEST = (
+    "{{test}}: it changed {0} in db_session, and {1} wrote nothing. The commit before the request "
+    "wrote the change, so this test cannot find a request that does nothing. next: send the new "
+    "value without changing the object. If the request needs the change: db_session.commit() first"
+)
+_READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "WEBSOCKET"})
+_REPEATED = (307, 308)  # redirects that repeat the request
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
 _KEPT = 40  # the number of last turns whose changes can be read
@@ -141,7 +139,7 @@ class RunningTest(TestOwner):
     )
     # Its requests, and the lifespan.
     records: list[Request] = field(default_factory=list)
-    losses: list[Loss] = field(default_factory=list)
+    losses: list[LostWork] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -156,6 +154,8 @@ class RunningTest(TestOwner):
     # Set when the test fails: lines of uncommitted work, and of late work.
     uncommitted: list[str] | None = None
     unfinished: list[CodeLine | str] | None = None
+    # The classes of existing rows that the commit before the next request changes.
+    changed_rows: set[str] = field(default_factory=set)
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
     thread: int = field(default_factory=threading.get_ident)  # of pytest
@@ -226,11 +226,13 @@ class RunningTest(TestOwner):
     async def aprepare_request(self) -> None:
         """Commit pending work before a request of an async client."""
         if self.sessions.opened:
+            self.changed_rows |= self.sessions.changes()
             await self.sessions.acommit()
 
     def prepare_request(self) -> None:
         """Commit pending work before a request of a sync client."""
         if self.sessions.opened:
+            self.changed_rows |= self.sessions.changes()
             self.sessions.commit()
 
     async def acommit_for_others(self) -> None:
@@ -247,6 +249,7 @@ class RunningTest(TestOwner):
             return
         if not self.sessions.opened:
             return
+        self.changed_rows |= self.sessions.changes()
         # The client has called the app in this process, and waits.
         if OWNER.get() is not None:
             self.sessions.commit_sync_sessions()
@@ -308,10 +311,22 @@ class RunningTest(TestOwner):
             self.sessions.pending() or has_written_in_foreign_session(request)
         ):
             self.ledger.note(_SHARES_SESSION)
+        self._note_changed_rows(request)
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
                 self._end_turn(self.turns[-1])
+
+    def _note_changed_rows(self, request: Request) -> None:
+        """Note a request that wrote nothing, after a commit of the test's changes of rows."""
+        if not self.changed_rows or request.is_login or request.status in _REPEATED:
+            return
+        names = ", ".join(sorted(self.changed_rows))
+        self.changed_rows.clear()
+        is_silent = not (request.has_written or self.gate.registry.has_raw)
+        if is_silent and not request.is_refused and request.method not in _READING:
+            route = f"{request.method} {request.route or request.path}"
+            self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
     def _end_turn(self, turn: Turn) -> None:
         registry = self.gate.registry
@@ -327,7 +342,8 @@ class RunningTest(TestOwner):
         for lost in self.gate.lost.take(self.serial):
             request = lost.request if lost.request in self.records else None
             if request is None or request.method == LIFESPAN or not request.is_refused:
-                self.losses.append(Loss(lost, request, not self.is_set_up))
+                in_set_up = not self.is_set_up
+                self.losses.append(replace(lost, request=request, in_set_up=in_set_up))
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""

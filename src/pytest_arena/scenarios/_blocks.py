@@ -23,6 +23,9 @@ class Scenario:
     Then, each Then needs a block with an assertion. Blocks are plain ``with`` blocks, also in async
     tests. Without ``arena_specs`` they have no effect.
 
+    In a run with a wrong answer, pytest-arena notes the error of a block, and the test goes on
+    after the block. The scenario is proven if an assertion has failed in a block of each Then.
+
     Example::
 
         @pytest.mark.scenario("Test can start a pre-existing battle")
@@ -40,6 +43,7 @@ class Scenario:
     # Any: the type of the recorder is not public.
     def __init__(self, recorder: Any) -> None:
         self._recorder: Recorder | None = recorder
+        self._record = self._recorder.record if self._recorder else None
 
     def given(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a Given step, or of an And after one.
@@ -71,7 +75,7 @@ class Scenario:
             NotWritten: always.
         """
         __tracebackhide__ = True
-        record = self._recorder.record if self._recorder else None
+        record = self._record
         places = [each.place for each in record.scenarios] if record else []
         raise NotWritten(
             "this test is not written yet" + (f": {text}" if text else ""),
@@ -84,10 +88,10 @@ class Scenario:
     def _block(self, kind: Kind, text: str) -> Iterator[None]:
         __tracebackhide__ = True
         recorder = self._recorder
-        if recorder is None or recorder.is_repeating:
+        if recorder is None:
             yield
             return
-        record = recorder.record
+        record = self._record
         if record is None:
             raise ScenarioError(
                 "the test has a block for a step, but names no scenario",
@@ -95,18 +99,32 @@ class Scenario:
                 cause=str(user_line() or "a step block"),
                 fix='@pytest.mark.scenario("the name of the scenario")',
             )
+        is_running = record.facts is None and recorder.record is record
+        if not is_running:
+            raise ScenarioError(
+                f"a block for a step of {record.item.nodeid} outside of this test",
+                why="the test has ended, so the block would prove no step",
+                cause=str(user_line() or "a step block"),
+                fix="use the fixture scenario in its own test, before the test returns",
+            )
         steps = _steps_of(record, kind, text)
         assertions = set(record.assertions)
+        failures = len(recorder.failures)
         try:
             yield
+        except BaseException as error:
+            if not recorder.goes_on_after(error):
+                raise
         finally:
             passed = len(record.assertions.keys() - assertions)
             for step in steps:
-                record.steps[step] += passed
+                record.steps[step]["assertions"] += passed
+            for failure in recorder.failures[failures:]:
+                failure.steps.update(steps)
 
 
 def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
-    """Return the steps with this text, each by its scenario's key and its number.
+    """Record the steps with this text. Return the scenario's key and the number of each.
 
     Raises:
         ScenarioError: no scenario of the test has such a step.
@@ -120,6 +138,9 @@ def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
             texts = {canonical(step.text), canonical(step.template)}
             if step.kind == kind and wanted in texts:
                 found.append((scenario.key, number))
+                facts = {"scenario": scenario.key, "step": number, "kind": kind}
+                facts |= {"text": str(step), "assertions": 0}
+                record.steps.setdefault(found[-1], facts)
             blocks.append(f"with scenario.{step.kind}({step.template!r}):")
     if not found:
         raise ScenarioError(

@@ -7,8 +7,6 @@ from typing import Any
 
 from pytest_arena._origin import REQUEST
 
-# In the order in which they are tried.
-KINDS = ("wrong", "empty", "500", "more")
 _FAILURE = {
     "type": "http.response.start",
     "status": 500,
@@ -24,11 +22,11 @@ _BODY_HEADERS = {
 
 
 def wrong(value: Any) -> Any:
-    """Return a JSON value of the same shape with other values."""
+    """Return a JSON value of the same shape with other values. An empty list gets an item."""
     if isinstance(value, dict):
         return {name: wrong(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [wrong(each) for each in value]
+        return [wrong(each) for each in value] or ["wrong"]
     if isinstance(value, bool):
         return not value
     if value is None or isinstance(value, str):
@@ -52,7 +50,14 @@ def more(value: Any) -> Any:
     return value
 
 
-_CHANGES = {"wrong": wrong, "empty": empty, "more": more}
+# The kinds of broken answers, each with its words and the function for a JSON value. They are tried
+# in this order: most tests notice one of the first two.
+KINDS: dict[str, tuple[str, Any]] = {
+    "wrong": ("other values", wrong),
+    "500": ("an error 500", lambda value: value),
+    "empty": ("an empty value", empty),
+    "more": ("each item of a list twice", more),
+}
 
 
 def broken_body(kind: str, body: bytes) -> bytes:
@@ -61,7 +66,8 @@ def broken_body(kind: str, body: bytes) -> bytes:
         value = json.loads(body)
     except ValueError:
         return b"" if kind == "wrong" else body
-    changed = _CHANGES[kind](value)
+    _, change = KINDS[kind]
+    changed = change(value)
     return body if changed == value else json.dumps(changed).encode()
 
 

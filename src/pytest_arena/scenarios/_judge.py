@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._values import counted
 from pytest_arena.scenarios._markers import NO_REQUEST, needs_seed
+from pytest_arena.scenarios._records import noticed_text
 from pytest_arena.scenarios._specs import plain
 
 if TYPE_CHECKING:
@@ -180,7 +181,10 @@ def _verdict(
     if lacking:
         return Status.HOLLOW, lacking
     if is_noticed:
-        return Status.PROVEN, ""
+        unproven = _unproven_steps(scenario, sabotage["steps"])
+        if unproven:
+            return Status.HOLLOW, f"no wrong answer fails a check of: {unproven}"
+        return Status.PROVEN, noticed_text(sabotage["kinds"])
     if sabotage.get("result") == "unnoticed":
         return Status.HOLLOW, sabotage["why"]
     if is_sabotaged:
@@ -189,6 +193,17 @@ def _verdict(
             why = "no answer was made wrong"  # such as by a process that died
         return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""
+
+
+def _unproven_steps(scenario: ScenarioSpec, steps: Sequence[Json]) -> str:
+    """Return the Then steps in whose blocks no assertion has failed, with their lines."""
+    texts = []
+    for each in steps:
+        if each["scenario"] == scenario.key and not each["by"]:
+            why = f", {each['why']} stops it" if each["why"] else ""
+            line = scenario.steps[each["step"]].line
+            texts.append(f"{each['text']} ({scenario.spec}:{line}{why})")
+    return "; ".join(texts)
 
 
 def what_is_lacking(

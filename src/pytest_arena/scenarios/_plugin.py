@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,7 @@ class Scenarios:
     @hook(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Record the assertions and the facts of a test."""
-        if id(item) not in self._scenarios or self.recorder.is_repeating:
+        if id(item) not in self._scenarios:
             return (yield)
         with self.recorder.calling():
             return (yield)
@@ -320,7 +321,8 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
         folders = [Path(here, arg).resolve() for arg in config.args if "::" not in arg]
         paths: list[Path] = []
         for pattern in config.getini("testpaths"):
-            paths += config.rootpath.glob(pattern)
+            found = glob(str(config.rootpath / pattern), recursive=True)  # noqa: PTH207 - also of "."
+            paths += [Path(each).resolve() for each in found]
         for path in paths or [config.rootpath]:
             if not any(path.is_relative_to(folder) for folder in folders):
                 shown = [os.path.relpath(Path(here, arg), here) for arg in config.args]
@@ -339,10 +341,11 @@ def _add_phase(attempt: Json, report: Any, root: Path) -> None:
     outcome = report.outcome
     reason = ""
     crash = getattr(report.longrepr, "reprcrash", None)
-    if hasattr(report, "wasxfail") and outcome == "skipped":
+    if hasattr(report, "wasxfail"):
+        passes = ", and passes" if outcome == "passed" else ""
         outcome = "failed"
         expected = report.wasxfail.removeprefix("reason: ")
-        reason = f"it is expected to fail: {expected}"
+        reason = f"it is expected to fail{passes}: {expected}"
     elif outcome == "skipped":
         longrepr = report.longrepr
         text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)

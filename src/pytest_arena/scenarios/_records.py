@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import linecache
 import re
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,8 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _pytest.assertion.rewrite as rewriting
+import pytest
 
+from pytest_arena._process import by_timeout
 from pytest_arena._values import Stage
+from pytest_arena.errors import causes
+from pytest_arena.scenarios._faults import KINDS
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
 if TYPE_CHECKING:
@@ -23,14 +26,13 @@ if TYPE_CHECKING:
 
     from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
+    from pytest_arena._run._test import StoryMoment
 
 Json = dict[str, Any]
 
 _LONGEST = 160  # characters of an assertion
 _MOST_ASSERTIONS = 40
-_WRITE = re.compile(
-    r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+[`\"]?([\w.]+)", re.IGNORECASE
-)
+_READ = re.compile(r"\s*(?:SELECT|SHOW)\b", re.IGNORECASE)
 
 
 def record_assertions(recorder: Recorder, early_config: Any) -> None:
@@ -73,6 +75,19 @@ def _text(frame: FrameType) -> str:
 
 
 @dataclass(slots=True)
+class Failure:
+    """How a repeated test has failed, or one of its blocks. Such a test goes on after a block."""
+
+    text: str
+    is_check: bool = False
+    """Whether an assertion of the test has failed, rather than one of the app."""
+    steps: set[tuple[str, int]] = field(default_factory=set)
+    """The steps in whose blocks it has failed, by the scenario's key and the number."""
+    answer: Json = field(default_factory=dict)
+    """The broken answer of the run."""
+
+
+@dataclass(slots=True)
 class Record:
     """The facts of a running test so far."""
 
@@ -82,8 +97,8 @@ class Record:
     requests: Callable[[], list[Request]]
     """Returns the requests of the test, without logins."""
     assertions: dict[tuple[str, int], Json] = field(default_factory=dict)
-    steps: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """The passed assertions in blocks, by the scenario's key and the number of the step."""
+    steps: dict[tuple[str, int], Json] = field(default_factory=dict)
+    """The steps with a block, by the scenario's key and the number."""
     is_in_call: bool = False
     facts: Json | None = None
 
@@ -117,8 +132,8 @@ class Recorder:
         self.record: Record | None = None
         self.is_repeating = False
         """Whether the running test is repeated and not reported."""
-        self.errors: list[Exception] = []
-        """The errors that repeated tests would have reported."""
+        self.failures: list[Failure] = []
+        """How the repeated test has failed so far."""
 
     # Called by the run.
 
@@ -133,15 +148,40 @@ class Recorder:
         """Return the errors to report for a settled test. A repeated test reports none."""
         if not self.is_repeating:
             return errors
-        self.errors += errors
+        for error in errors:
+            self.failures.append(Failure(str(error).partition("\n")[0]))
         return []
+
+    # Called by blocks and by the plugin of repeated tests.
+
+    def note_failure(self, error: BaseException, *, is_in_call: bool = True) -> None:
+        """Note how a repeated test has failed, or one of its blocks."""
+        is_check = is_in_call and isinstance(
+            error, AssertionError | pytest.fail.Exception
+        )
+        test = self.run.current.test
+        for _, app_error in test.app_errors if test else ():
+            is_check &= all(cause is not app_error for cause in causes(error))
+        text = pytest.ExceptionInfo.from_exception(error).exconly(tryshort=True)
+        self.failures.append(Failure(text.partition("\n")[0], is_check))
+
+    def goes_on_after(self, error: BaseException) -> bool:
+        """Note the error of a block, and return whether the test goes on after the block.
+
+        A repeated test does, so that each later Then step gets its verdict.
+        """
+        is_called = self.record is not None and self.record.is_in_call
+        is_failure = isinstance(error, Exception | pytest.fail.Exception)
+        if not (self.is_repeating and is_called and is_failure):
+            return False
+        self.note_failure(error)
+        return not by_timeout(error)
 
     # Called by the plugin.
 
     def begin(self, item: Any, scenarios: Sequence[ScenarioSpec]) -> None:
         """Begin to record a test at its set-up."""
-        if not self.is_repeating:
-            self.record = Record(item, scenarios, item.config.rootpath, self.requests)
+        self.record = Record(item, scenarios, item.config.rootpath, self.requests)
 
     def requests(self) -> list[Request]:
         """Return the requests of the running test, without logins."""
@@ -159,17 +199,17 @@ class Recorder:
             yield
         finally:
             record.is_in_call = False
-            self._end(record)
+            if self.is_repeating:
+                self.record = None
+            else:
+                self._end(record)
 
     def _end(self, record: Record) -> None:
         record.facts = {
             "seeded": self._seeded(record.item),
             "requests": [self._request(each) for each in self.requests()],
             "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
-            "steps": [
-                {"scenario": key, "step": number, "assertions": passed}
-                for (key, number), passed in record.steps.items()
-            ],
+            "steps": [*record.steps.values()],
         }
 
     def take(self) -> Json | None:
@@ -187,18 +227,18 @@ class Recorder:
             return []
         sources: list[Json] = []
         if self.run.config.seed and test.plan.stage is Stage.SEEDED:
-            functions = ", ".join(self.run.config.seed.values())
+            functions = ", ".join(filter(None, self.run.config.seed.values()))
             source = f"made for every test by {functions}"
             sources.append({"source": source, "tables": None})
         levels = tuple(self.run.databases.levels)
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if not level.is_test and name in item.fixturenames:
-                tables = self._tables(depth=len(levels) - number)
+                tables = self._tables(None, None, depth=len(levels) - number)
                 source = f"made for several tests by {name}"
                 sources.append({"source": source, "tables": tables})
         turns = [turn for turn in test.turns if _is_counted(turn)]
-        tables = self._tables(turns[0].before if turns else None)
+        tables = self._tables(None, turns[0].before if turns else None)
         sources.append({"source": "made for this test", "tables": tables})
         return [each for each in sources if each["tables"] != []]
 
@@ -209,33 +249,44 @@ class Recorder:
             "route": request.route,
             "status": request.status,
             "role": request.role or "",
-            "changed": _changed(request),
+            "changed": self._changed(request),
         }
 
-    def _tables(self, until: Any = None, *, depth: int = 0) -> list[str] | None:
-        """Return the tables that had changed at a moment. None if that is unknown."""
+    def _changed(self, request: Request) -> list[str] | None:
+        """Return the tables in which a request has committed changes. None if that is unknown."""
+        if all(map(_READ.match, request.statements)):
+            return []  # the query for its changes would take as long as a fast request
+        test = self.run.current.test
+        turn = test.turn_of(request) if test else None
+        # Requests at the same time have one set of changes.
+        if turn is None or turn.before is None or turn.is_at_once:
+            return None
+        return self._tables(turn.before, turn.after)
+
+    def _tables(
+        self, since: StoryMoment | None, until: StoryMoment | None, *, depth: int = 0
+    ) -> list[str] | None:
+        """Return the tables with committed changes between two moments. None if that is unknown.
+
+        Without moments these are the changes from the start of the level until now.
+        """
         found: set[str] = set()
         levels = tuple(self.run.databases.levels)
+        moments = [moment for moment in (since, until) if moment is not None]
         try:
             for database, isolation in self.run.databases.provisioned().items():
-                time = None
-                if until is not None:
-                    if database not in until.times:
-                        continue  # it did not exist
-                    if not until.knows(database) or until.levels != levels:
-                        return None
-                    time = until.times[database]
-                rows = isolation.rows_changed(None, time, depth=depth, limit=1)
+                if until is not None and database not in until.times:
+                    continue  # it did not exist
+                if any(each.levels != levels for each in moments):
+                    return None
+                if not all(each.knows(database) for each in moments):
+                    return None
+                times = [each and each.times.get(database) for each in (since, until)]
+                rows = isolation.rows_changed(*times, depth=depth, limit=1)
                 found.update(table.table for table in rows)
         except Exception:  # noqa: BLE001 - also of a database: the rows stay unknown
             return None
         return sorted(found)
-
-
-def _changed(request: Request) -> list[str]:
-    """Return the tables that the statements of a request wrote."""
-    matches = map(_WRITE.match, request.statements)
-    return sorted({match[1] for match in matches if match})
 
 
 def _is_counted(turn: Any) -> bool:
@@ -253,10 +304,10 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
     for request in facts["requests"]:
         yield "request", request_text(request)
     for check in facts["assertions"]:
-        yield "check", check_text(check)
-    sabotage = attempt.get("sabotage")
-    if sabotage:
-        yield "again", sabotage_text(sabotage)
+        yield "check", f"{check['text']} ({check['place']})"
+    if "sabotage" in attempt:
+        for text in sabotage_texts(attempt["sabotage"]):
+            yield "again", text
 
 
 def request_text(request: Json) -> str:
@@ -271,20 +322,22 @@ def request_text(request: Json) -> str:
     return text
 
 
-def check_text(check: Json) -> str:
-    """Return an assertion and its place."""
-    return f"{check['text']} ({check['place']})"
+def noticed_text(kinds: Json) -> str:
+    """Return which kinds of broken answers a test has noticed."""
+    words = [KINDS[kind][0] for kind, is_noticed in kinds.items() if is_noticed]
+    text = f"noticed {', '.join(words)}"
+    return text if kinds.get("wrong", True) else f"{text} only, not other values"
 
 
-def sabotage_text(sabotage: Json) -> str:
-    """Return in one line what a test did when answers were broken."""
+def sabotage_texts(sabotage: Json) -> Iterator[str]:
+    """Yield a line about the runs with broken answers, or a line for each Then with a block."""
     if sabotage["result"] != "noticed":
-        return str(sabotage["why"])
-    words = {
-        "wrong": "a wrong answer",
-        "empty": "an empty answer",
-        "500": "an error",
-        "more": "an answer with each item twice",
-    }
-    answer = f"{words[sabotage['kind']]} to {sabotage['what']}"
-    return f"the app was made to give {answer}, and the test failed: {sabotage['why']}"
+        yield str(sabotage["why"])
+        return
+    for step in sabotage["steps"] or [{"text": "the test", "by": sabotage}]:
+        broken = step["by"]
+        if broken is None:
+            yield f"{step['text']}: no wrong answer fails its checks"
+        else:
+            answer = f"{broken['what']} is answered with {KINDS[broken['kind']][0]}"
+            yield f"{step['text']}: fails if {answer}: {broken['why']}"

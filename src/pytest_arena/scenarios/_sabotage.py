@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import chain, product, zip_longest
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -12,11 +12,11 @@ import pluggy
 
 from pytest_arena import _process
 from pytest_arena._values import counted
-from pytest_arena.errors import causes
 from pytest_arena.scenarios._faults import KINDS, Fault
+from pytest_arena.scenarios._records import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     import pytest
 
@@ -60,8 +60,6 @@ class Sabotage:
         self._recorder = recorder
         self._tries = tries
         self._with_subtests: set[str] = set()
-        self._failures: list[str] = []  # of the phases of the current run
-        self._is_fault_noticed = False
         self._runs = 0
         self._took = 0.0
 
@@ -71,24 +69,14 @@ class Sabotage:
     ) -> Generator[None, Any, object]:
         """Record how a repeated test ended."""
         report = yield
-        if self._recorder.is_repeating and not report.passed:
-            reason = call.excinfo.exconly(tryshort=True) if call.excinfo else "skipped"
-            self._failures.append(reason.partition("\n")[0])
-            self._is_fault_noticed |= call.when == "call" and self._is_by_assertion(
-                call
-            )
+        recorder = self._recorder
+        is_failed = recorder.is_repeating and not report.passed
+        if is_failed and call.excinfo is not None:
+            error = call.excinfo.value
+            recorder.note_failure(error, is_in_call=call.when == "call")
+        elif is_failed:
+            recorder.failures.append(Failure(report.outcome))
         return report
-
-    def _is_by_assertion(self, call: pytest.CallInfo[object]) -> bool:
-        """Return whether an assertion of the test has failed, rather than one of the app."""
-        from pytest import fail  # noqa: PLC0415, PT013 - this package needs pytest's types only
-
-        error = call.excinfo.value if call.excinfo else None
-        if not isinstance(error, AssertionError | fail.Exception):
-            return False
-        test = self._recorder.run.current.test
-        app_errors = [each for _, each in test.app_errors] if test else []
-        return not any(cause is each for cause in causes(error) for each in app_errors)
 
     @hook
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -139,42 +127,41 @@ class Sabotage:
             )
         if item.nodeid in self._with_subtests:
             return _unknown("pytest would report its subtests again")
-        tried = self._first_noticed(item, facts["requests"])
+        tried = self._break(item, facts)
         self._run_again(item, following)
-        if self._failures:
-            return _unknown(f"its test fails when it runs again: {self._failures[0]}")
+        if self._recorder.failures:
+            why = self._recorder.failures[0].text
+            return _unknown(f"its test fails when it runs again: {why}")
         return tried
 
-    def _first_noticed(self, item: pytest.Item, requests: list[Json]) -> Json:
-        """Return the first fault that makes an assertion fail."""
-        errors: dict[str, None] = {}
-        applied = 0
+    def _break(self, item: pytest.Item, facts: Json) -> Json:
+        """Break answers until an assertion fails, and one in the blocks of each Then."""
+        thens = [each for each in facts["steps"] if each["kind"] == "then"]
+        keys = {(each["scenario"], each["step"]) for each in thens}
+        requests = facts["requests"]
+        tried: dict[str, None] = {}
+        failures: list[Failure] = []
         numbers = range(max(0, len(requests) - _MOST_REQUESTS), len(requests))
-        for number in reversed(numbers):
+        for number, kind in product(reversed(numbers), KINDS):
             request = requests[number]
-            for kind in KINDS:
-                if kind != "500" and request["status"] in _NO_BODY:
-                    continue
-                fault = Fault(kind, number)
-                with mock.patch.object(self._recorder.run, "faults", [fault.enter]):
-                    # With the parent as the next item, pytest keeps the wide fixtures.
-                    self._run_again(item, item.parent)
-                if not fault.is_applied:
-                    continue
-                applied += 1
-                if self._is_fault_noticed:
-                    what = f"{request['method']} {request['route'] or request['path']}"
-                    noticed = {"kind": kind, "request": number, "what": what}
-                    return {"result": "noticed", "why": self._failures[0], **noticed}
-                errors |= dict.fromkeys(self._failures)
-        if not applied:
-            return _unknown(
-                "no answer could be made wrong, such as that of a websocket"
-            )
-        why = "its test passes whatever the app answers"
-        if errors:
-            why = f"a wrong answer stops its test, but fails no check: {next(iter(errors))}"
-        return {"result": "unnoticed", "why": why}
+            if kind != "500" and request["status"] in _NO_BODY:
+                continue
+            fault = Fault(kind, number)
+            with mock.patch.object(self._recorder.run, "faults", [fault.enter]):
+                # With the parent as the next item, pytest keeps the wide fixtures.
+                self._run_again(item, item.parent)
+            if not fault.is_applied:
+                continue
+            tried[kind] = None
+            what = f"{request['method']} {request['route'] or request['path']}"
+            for failure in self._recorder.failures:
+                broken = {"kind": kind, "request": number, "what": what}
+                failure.answer = {**broken, "why": failure.text}
+                failures.append(failure)
+            checks = [failure for failure in failures if failure.is_check]
+            if checks and keys.issubset(chain(*(check.steps for check in checks))):
+                break
+        return _result(thens, tried, failures)
 
     def _run_again(
         self,
@@ -182,11 +169,9 @@ class Sabotage:
         following: pytest.Item | pytest.Collector | None,
     ) -> None:
         """Run a test once more."""
-        self._failures = []
-        self._is_fault_noticed = False
         self._runs += 1
         recorder = self._recorder
-        recorder.errors = []
+        recorder.failures = []
         with (
             mock.patch.object(recorder, "is_repeating", new=True),
             recorder.run.ledger.forgetting(),
@@ -195,7 +180,6 @@ class Sabotage:
             # Tear down the fixtures that the previous test has left, as pytest's runner does.
             self._runner.pytest_runtest_teardown(item, item)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-        self._failures += [str(error).partition("\n")[0] for error in recorder.errors]
 
     @hook(tryfirst=True)
     def pytest_runtest_protocol(
@@ -218,6 +202,33 @@ class Sabotage:
         if self._runs:
             line += f" {counted(self._runs, 'time')} in {self._took:.1f} s"
         return line
+
+
+def _result(
+    thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Failure]
+) -> Json:
+    """Return what a test has noticed of its broken answers, in all and by Then step."""
+    kinds = dict.fromkeys(tried, False)
+    if not kinds:
+        return _unknown("no answer could be made wrong, such as that of a websocket")
+    checks = [failure for failure in failures if failure.is_check]
+    errors = [failure for failure in failures if not failure.is_check]
+    if not checks:
+        why = "its test passes whatever the app answers"
+        if errors:
+            text = errors[-1].text
+            why = f"a wrong answer stops its test, but fails no check: {text}"
+        return {"result": "unnoticed", "why": why}
+    for check in checks:
+        kinds[check.answer["kind"]] = True
+    steps = []
+    for step in thens:
+        key = step["scenario"], step["step"]
+        by = [check.answer for check in checks if key in check.steps]
+        stops = [error.text for error in errors if key in error.steps]
+        noticed = {"by": by[0] if by else None, "why": stops[-1] if stops else ""}
+        steps.append({**step, **noticed})
+    return {"result": "noticed", **checks[0].answer, "kinds": kinds, "steps": steps}
 
 
 def _unknown(why: str) -> Json:

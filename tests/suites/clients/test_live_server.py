@@ -35,3 +35,29 @@ def test_a_request_that_does_not_end(live_server):
 
 def test_nothing_of_them_is_left(live_server):
     assert httpx2.get(f"{live_server.url}/orders").json() == []
+
+
+@pytest.fixture(scope="session")
+def base_url(arena):
+    return arena.live_server().url
+
+
+class TestAnAppOfAnAsyncFixture:
+    @pytest.fixture
+    def thread(self):
+        return threading.current_thread()
+
+    @pytest.fixture
+    async def arena_app(self, thread):
+        assert thread is threading.main_thread()
+        return fast
+
+    def test_of_a_def_test(self, base_url):
+        assert httpx2.get(f"{base_url}/orders").json() == []
+
+    async def test_of_an_async_test(self, base_url):
+        async with httpx2.AsyncClient() as client:
+            assert (await client.get(f"{base_url}/orders")).json() == []
+
+    def test_of_a_server_that_the_test_asks_for(self, arena):
+        assert httpx2.get(f"{arena.live_server().url}/orders").json() == []

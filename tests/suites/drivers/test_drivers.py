@@ -112,7 +112,7 @@ async def insert_order():
 async def test_a_cancelled_statement_leaves_a_pool_that_works(client, turn):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05), engine.connect() as connection:
-            await connection.execute(text("SELECT pg_sleep(10)"))
+            await connection.execute(text("SELECT pg_sleep(600)"))
     assert (await client.post("/orders/chair")).status_code == 201
     assert await count_orders() == 1
 

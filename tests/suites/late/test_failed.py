@@ -4,9 +4,11 @@ import asyncio
 
 import httpx2
 import pytest
+from async_app import maker
 from fastapi import BackgroundTasks
 from fastapi.testclient import TestClient
 from late_app import TASKS, app
+from models import Order
 
 fails = pytest.mark.expect("LateWorkWarning", at="raise LookupError")
 
@@ -23,6 +25,31 @@ async def begin_to_fail():
     task.add_done_callback(TASKS.discard)
 
 
+async def fail_in_the_database():
+    async with maker.begin() as session:
+        session.add(Order(item=None))
+
+
+@app.post("/database-fails", status_code=202)
+async def begin_to_fail_in_the_database():
+    asyncio.create_task(fail_in_the_database())  # noqa: RUF006 - the app forgets it
+
+
+async def fail_in_a_cycle():
+    task = asyncio.current_task()
+    raise LookupError(f"no such mail for {task.get_name()}")
+
+
+@app.post("/cycle-fails", status_code=202)
+async def begin_to_fail_in_a_cycle():
+    asyncio.create_task(fail_in_a_cycle())  # noqa: RUF006 - the app forgets it
+
+
+@app.post("/kept-fails", status_code=202)
+async def begin_to_fail_and_keep_the_task():
+    app.state.kept = asyncio.create_task(fail_later())
+
+
 @app.post("/background-fails", status_code=202)
 async def add_background_task(tasks: BackgroundTasks):
     tasks.add_task(fail_later)
@@ -36,6 +63,22 @@ async def retrieve():
 @fails
 async def test_a_task_of_an_async_test(client):
     await client.post("/fails")
+
+
+@pytest.mark.expect("LateWorkWarning", at="async with maker.begin() as session:")
+async def test_a_statement_of_a_task(client):
+    await client.post("/database-fails")
+
+
+@pytest.mark.expect("LateWorkWarning", at="async with maker.begin() as session:")
+def test_a_statement_of_a_task_of_a_sync_test(test_client):
+    test_client.post("/database-fails")
+
+
+@fails
+@pytest.mark.parametrize("path", ["/cycle-fails", "/kept-fails"])
+async def test_a_task_that_python_does_not_free(client, path):
+    await client.post(path)
 
 
 @fails

@@ -1,7 +1,9 @@
 """A test that leaves something open fails or warns, and the next test finds nothing of it."""
 
+import asyncio
 import gc
 import weakref
+from typing import ClassVar
 
 import pytest
 from async_app import engine, maker
@@ -97,3 +99,23 @@ async def test_a_client_is_kept_until_the_test_ends(client):
 def test_it_has_waited_for_no_garbage_collection():
     gc.enable()
     assert LEFT[0]() is None
+
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestOneLoop:
+    """asyncio closes a dropped generator in a task of its own, after the test's last line."""
+
+    CLOSED: ClassVar = []
+
+    async def numbers(self):
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            self.CLOSED.append(1)
+
+    async def test_a_dropped_generator(self):
+        assert await anext(self.numbers()) == 1
+
+    async def test_it_was_closed_with_its_test(self):
+        assert self.CLOSED == [1]

@@ -2,8 +2,9 @@
 
 from contextlib import asynccontextmanager
 
+import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 other = FastAPI()
 
@@ -82,6 +83,42 @@ class TestHalf:
     @pytest.mark.expect("A702", at="the broker is gone")
     def test_it_fails_a_sync_client(self, test_client):
         test_client.get("/")
+
+
+@asynccontextmanager
+async def with_state(app):
+    yield {"user": None}
+
+
+stateful = FastAPI(lifespan=with_state)
+
+
+@stateful.post("/login")
+async def login(request: Request):
+    request.state.user = "Sand"
+
+
+@stateful.get("/me")
+async def me(request: Request):
+    return request.state.user
+
+
+class TestState:
+    @pytest.fixture
+    def arena_app(self):
+        return stateful
+
+    async def test_each_request_has_a_copy(self, client):
+        await client.post("/login")
+        assert (await client.get("/me")).json() is None
+
+    def test_each_request_of_a_sync_client_has_a_copy(self, test_client):
+        test_client.post("/login")
+        assert test_client.get("/me").json() is None
+
+    def test_each_request_by_a_socket_has_a_copy(self, live_server):
+        httpx2.post(f"{live_server.url}/login")
+        assert httpx2.get(f"{live_server.url}/me").json() is None
 
 
 kept = []

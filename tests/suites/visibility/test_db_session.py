@@ -94,6 +94,19 @@ async def test_gathered_requests_see_what_is_pending(db_session, client):
     assert [answer.json() for answer in answers] == [["vase"]] * 5
 
 
+async def test_a_request_sees_what_is_pending_in_each_session(arena, db_session, client):
+    other = arena.session()
+    for session in (db_session, other):
+        session.add(Order(item="vase"))
+    assert (await client.get("/orders")).json() == ["vase", "vase"]
+
+
+async def test_a_transaction_that_has_only_read_ends_before_a_request(db_session, client):
+    assert await items(db_session) == []
+    await client.post("/orders/chair")
+    assert await items(db_session) == ["chair"]
+
+
 @pytest.mark.parametrize("way", ["add", "flush"])
 async def test_a_sync_request_cannot_commit_async_work(db_session, test_client, way):
     db_session.add(Order(item="vase"))

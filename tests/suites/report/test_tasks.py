@@ -1,0 +1,48 @@
+"""The error of a task that no code has awaited, in the report of a failed test."""
+
+import ast
+import asyncio
+import gc
+
+import pytest
+from async_app import app, maker
+from models import Order
+
+
+async def fail():
+    task = asyncio.current_task()  # in its own traceback: a cycle
+    async with maker.begin() as session:
+        session.add(Order(item=None))
+        await session.flush()
+    task.cancel()
+
+
+@app.post("/fails", status_code=202)
+async def begin_to_fail():
+    app.state.began = asyncio.create_task(fail())
+    app.state.began = None
+
+
+@pytest.fixture
+def collector_waits(monkeypatch):
+    """The collector runs while pytest parses the test's source. Python 3.11 allows that."""
+    thresholds = gc.get_threshold()
+    parse = ast.parse
+
+    def parse_and_collect(*args, **kwargs):
+        gc.set_threshold(gc.get_count()[0] + 20)
+        gc.enable()
+        return parse(*args, **kwargs)
+
+    monkeypatch.setattr(ast, "parse", parse_and_collect)
+    gc.disable()
+    yield
+    gc.enable()
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.expect("AssertionError", at="assert False")
+async def test_that_failed_after_the_answer(client, arena, collector_waits):
+    await client.post("/fails")
+    await arena.settled()
+    assert False
