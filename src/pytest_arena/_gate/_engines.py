@@ -316,10 +316,6 @@ class PoolQueue:
         """Return the number of idle connections."""
         return len(self._connections)
 
-    def empty(self) -> bool:
-        """Return whether there is no idle connection."""
-        return not self._connections
-
     def full(self) -> bool:
         """Return whether the pool closes the next connection that is returned."""
         return 0 < self._maxsize <= len(self._connections)
