@@ -78,7 +78,7 @@ class Login:
             if not self._is_needed():  # another request has logged in meanwhile
                 return
             if hooks is not None:
-                await hooks.aprepare_request()  # its error is not one of the login
+                await hooks.acommit()  # its error is not one of the login
             with self._attempt():
                 answer = self._function(client, self.role)
                 if inspect.isawaitable(answer):
@@ -89,7 +89,7 @@ class Login:
         if not self._is_needed():
             return
         if hooks is not None:
-            hooks.prepare_request()
+            hooks.commit()
         with self._attempt():
             self._function(client, self.role)
 
@@ -218,7 +218,7 @@ class TestClient(_SyncBase):
             add_login(self, request)
         hooks = hooks_now()
         if hooks is not None:
-            hooks.prepare_request()
+            hooks.commit()
         with _calling(login) as client_call:
             response = super().send(request, **options)
         client_call.attach(response)

@@ -58,7 +58,7 @@ class Transport:
             )
         hooks = hooks_now()
         if hooks is not None:
-            await hooks.aprepare_request()
+            await hooks.acommit()
         scope = self._scope(request)
         call = self.call_class(self._run, scope, request.stream, raises=self._raises)
         await call.in_loop(call.begin())

@@ -235,18 +235,13 @@ class Sessions:
         else:
             starter.start()
 
-    async def acommit(self) -> None:
-        """Commit pending work, so that a request sees it. Several tasks may call this at once."""
-        self.commit_sync_sessions()
-        await self.acommit_async_sessions()
-
     @property
     def has_async_work(self) -> bool:
         """Whether `acommit_async_sessions` has work to commit."""
         return bool(self._to_be_committed(is_async=True))
 
     async def acommit_async_sessions(self) -> None:
-        """Commit the pending work of async sessions."""
+        """Commit the pending work of async sessions. Several tasks may call this at once."""
         # Tasks of several loops may wait.
         while not self._async_lock.acquire(blocking=False):
             await async_rest(_STEP)
@@ -256,15 +251,6 @@ class Sessions:
                     await greenlet_spawn(_COMMIT, session)
         finally:
             self._async_lock.release()
-
-    def commit(self) -> None:
-        """Commit pending work before a sync request.
-
-        Raises:
-            PendingWorkError: the work is in an async session, which cannot be awaited here.
-        """
-        self.commit_sync_sessions()
-        self.refuse_pending()
 
     def refuse_pending(self, line: CodeLine | None = None) -> None:
         """Raise an error if an async session has pending work. ``line`` sends the request."""

@@ -221,35 +221,38 @@ class RunningTest(TestOwner):
         for app_run in self.app_runs:
             await app_run.aclose()
 
-    # Called by clients.
+    # The commit of pending work: before a request, a login or a block, and by `arena.settled()`.
+    # It runs where the client calls: there a failure names the line of the test.
 
-    async def aprepare_request(self) -> None:
-        """Commit pending work before a request of an async client."""
+    def commit(self, *, is_sync_only: bool = False) -> None:
+        """Commit pending work in this thread.
+
+        Raises:
+            PendingWorkError: an async session has pending work, which cannot be awaited here. Not
+                if ``is_sync_only``: a request by a socket commits it later.
+        """
         if self.sessions.opened:
             self.changed_rows |= self.sessions.changes()
-            await self.sessions.acommit()
+            self.sessions.commit_sync_sessions()
+            if not is_sync_only:
+                self.sessions.refuse_pending()
 
-    def prepare_request(self) -> None:
-        """Commit pending work before a request of a sync client."""
-        if self.sessions.opened:
-            self.changed_rows |= self.sessions.changes()
-            self.sessions.commit()
+    async def acommit(self) -> None:
+        """Commit pending work in this loop, if it runs in the test's thread.
 
-    async def acommit_for_others(self) -> None:
-        """Commit pending work before a request of a client that pytest-arena has not created.
-
-        The app may answer in another loop and thread. Async sessions are committed in the loop of
-        the test then, unless a sync client blocks this loop.
+        In another thread, commit async sessions in the loop of the test, unless a sync client
+        blocks this loop.
 
         Raises:
             PendingWorkError: the loop of the test is blocked.
         """
-        if threading.get_ident() == self.thread:
-            await self.aprepare_request()
-            return
         if not self.sessions.opened:
             return
         self.changed_rows |= self.sessions.changes()
+        if threading.get_ident() == self.thread:
+            self.sessions.commit_sync_sessions()
+            await self.sessions.acommit_async_sessions()
+            return
         # The client has called the app in this process, and waits.
         if OWNER.get() is not None:
             self.sessions.commit_sync_sessions()
