@@ -47,6 +47,8 @@ REFUSED = 403
 class Hooks(Owner, ABC):
     """A test, whose methods are called around the start-up of the app and each request."""
 
+    is_test = True
+
     # Functions that call the app for a request, and may break it.
     faults: list[Callable[..., Any]]
     # Errors that the app raised, with its requests.

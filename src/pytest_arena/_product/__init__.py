@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
+    from pytest_arena._owner import Owner
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError, TemplateError
@@ -176,8 +177,8 @@ class Core(Protocol):
     def is_inside(self, file: str) -> bool:
         """Return whether a file belongs to pytest-arena. Fill a test database first."""
 
-    def serial(self) -> int:
-        """Return the serial of the level in use, 0 without a level."""
+    def level_owner(self) -> Owner | None:
+        """Return the owner of the level in use, None without a level."""
 
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""
@@ -266,7 +267,7 @@ class Connections(Protocol):
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch connections without an engine until the process ends. Idempotent."""
 
-    def end_raw(self, serial: int | None) -> None:
+    def end_raw(self, level: Owner | None) -> None:
         """End a level's connections that no engine has opened."""
 
     def raw_transactions(self) -> list[str]:

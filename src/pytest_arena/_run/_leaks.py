@@ -86,12 +86,12 @@ class TestOwner(Hooks):
     These are tasks in the loops in which the app answers, the user's threads, and jobs of pools.
     """
 
-    def __init__(self, name: str, serial: int, patience: float, tasks: Tasks) -> None:
+    def __init__(self, name: str, patience: float, tasks: Tasks) -> None:
         advice = (
             "join the thread, await the job or the task, or wait for the queue (await "
             "queue.join()), before that test ends"
         )
-        super().__init__(name, advice, serial)
+        super().__init__(name, advice)
         # The lines of work that was cancelled, or still ran when the test stopped waiting.
         self.cut_off: list[CodeLine | str] = []
         # The errors of its tasks and callbacks that no code has retrieved, with their lines.
@@ -284,7 +284,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None
     leaks = _leaks_of(gate)
     own = [leak for leak in leaks if leak.owner is test]
     # This may also end a connection in the app's state, because that state is restored later.
-    gate.end_raw(test.serial)
+    gate.end_raw(test)
     transactions = [leak for leak in own if leak.in_transaction]
     error = _leak_error(transactions) if transactions else None
     for leak in own if error is None and not test.failed else ():
@@ -304,14 +304,14 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None
                 fix=late_work(leak.owner).fix,
             )
     _close(leaks)
-    _roll_back_others(gate, test.serial)
+    _roll_back_others(gate, test)
     if error is not None and not test.failed:  # its own error says more
         raise error
 
 
 def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
     """Close the connections that a wide fixture, which is over, has not returned or closed."""
-    gate.end_raw(fixture.serial)
+    gate.end_raw(fixture)
     _close(_leaks_of(gate))
 
 
@@ -364,12 +364,12 @@ def _unreturned(gate: Gate) -> list[PooledConnection]:
     return unreturned
 
 
-def _roll_back_others(gate: Gate, serial: int) -> None:
+def _roll_back_others(gate: Gate, test: Owner) -> None:
     """Roll back what a test has begun in sessions and connections of wide fixtures."""
     checkouts = []
     for checkout in gate.registry.checked_out():
-        is_writing = checkout.in_transaction and checkout.has_begun_in(serial)
-        if (is_writing or checkout.is_of(serial)) and not checkout.is_in_background:
+        is_writing = checkout.in_transaction and checkout.has_begun_in(test)
+        if (is_writing or checkout.owner is test) and not checkout.is_in_background:
             checkouts.append(checkout)
     sessions = sessions_on(checkouts)
     held = [pooled for _, pooled in held_by_sessions()]

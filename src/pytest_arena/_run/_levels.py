@@ -165,8 +165,8 @@ class Levels:
                     failures.append(error)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
-            self.gate.end_level(level.owner.serial)
-            self.gate.lost.take(level.owner.serial)
+            self.gate.end_level(level.owner)
+            self.gate.lost.take(level.owner)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
@@ -337,7 +337,7 @@ class Levels:
             try:
                 self.enter(level)
                 yield
-                for lost in self.gate.lost.by_level.get(owner.serial, ()):
+                for lost in self.gate.lost.by_level.get(owner, ()):
                     warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave_fixture(owner)

@@ -121,7 +121,6 @@ class RunningTest(TestOwner):
     """
 
     plan: Plan
-    serial: int
     patience: float  # seconds that its end waits for late work
     tasks: Tasks
     databases: Databases
@@ -164,7 +163,7 @@ class RunningTest(TestOwner):
 
     def __post_init__(self) -> None:
         # The base is no dataclass: an `Owner` has values that its makers do not give.
-        super().__init__(self.plan.name, self.serial, self.patience, self.tasks)
+        super().__init__(self.plan.name, self.patience, self.tasks)
         self.sessions = Sessions(starter=self)
 
     # Called around the test function.
@@ -342,7 +341,7 @@ class RunningTest(TestOwner):
 
     def take_lost(self) -> None:
         """Attribute new lost writes to requests, or to the test. A refused request loses none."""
-        for lost in self.gate.lost.take(self.serial):
+        for lost in self.gate.lost.take(self):
             request = lost.request if lost.request in self.records else None
             if request is None or request.method == LIFESPAN or not request.is_refused:
                 in_set_up = not self.is_set_up
