@@ -45,7 +45,10 @@ REFUSED = 403
 
 
 class Hooks(Owner, ABC):
-    """A test, whose methods are called around the start-up of the app and each request."""
+    """A test, whose methods are called around the start-up of the app and each request.
+
+    `RunningTest` implements it: a module of this package may not import a module of `_run`.
+    """
 
     is_test = True
 

@@ -156,7 +156,10 @@ class Files(Protocol):
 
 
 class Core(Protocol):
-    """Knows which databases pytest-arena replaces, and which connections it allows."""
+    """Knows which databases pytest-arena replaces, and which connections it allows.
+
+    `Databases` implements it, which this package may not import.
+    """
 
     ledger: Ledger  # records refusals and notes
     config: Config
@@ -466,7 +469,7 @@ class TemplateStore(ABC, Generic[ContentT]):
 
 
 class Usage(Protocol):
-    """The uses of one database."""
+    """The uses of one database. The gate implements it, which this package may not import."""
 
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used."""

@@ -251,7 +251,13 @@ class Levels:
             partial(self._cancel_tasks, test),
             test.end,
             partial(begin_phase, None),  # what follows is no work of the test
-            partial(_leaks.end_connections_of_test, self.gate, self._ledger, test),
+            partial(
+                _leaks.end_connections_of_test,
+                self.gate,
+                self._ledger,
+                test,
+                has_failed=test.failed,
+            ),
         ]
         # After the search for leaks: the restore frees a connection that only app.state holds.
         if test.app_state is not None:
