@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from asyncio import all_tasks
+from asyncio import all_tasks, current_task
 from asyncio import wait as wait_for_tasks
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,21 +20,9 @@ from pytest_arena._gate._connections import (
     sessions_on,
 )
 from pytest_arena._gate._listeners import late_work
-from pytest_arena._origin import (
-    OUR_TASK,
-    line_of_coroutine,
-)
-from pytest_arena._owner import (
-    Owner,
-    is_runner_of_anyio,
-    outlives_tests,
-    owner_of,
-)
-from pytest_arena._process import (
-    AnyTask,
-    alive,
-    running_loop,
-)
+from pytest_arena._origin import OUR_TASK, line_of_coroutine, line_of_task
+from pytest_arena._owner import Owner, is_runner_of_anyio, outlives_tests, owner_of
+from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena._product import raw_transactions
 from pytest_arena.errors import (
     ConnectionLeak,
@@ -81,7 +69,7 @@ def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
         )
 
 
-def is_users_task(task: AnyTask) -> bool:
+def _is_users_task(task: AnyTask) -> bool:
     """Return whether a task may run the user's code. False for tasks of pytest-arena."""
     if task.get_name() == OUR_TASK or is_runner_of_anyio(task):
         return False
@@ -129,20 +117,27 @@ class Tasks:
         here = threading.get_ident()
         return [loop for loop in self.loops() if self._threads.get(loop) == here]
 
+    def of(self, owner: Owner, loops: Iterable[AbstractEventLoop]) -> list[AnyTask]:
+        """Return the tasks of an owner that may run the user's code, without the present one."""
+        this_task = current_task() if running_loop() else None
+        return [
+            task
+            for loop in loops
+            for task in all_tasks(loop)
+            if task is not this_task
+            and owner_of(task) is owner
+            and _is_users_task(task)
+        ]
+
     def end(self, owner: Owner) -> list[CodeLine | str]:
         """Cancel the tasks of a test that still run in idle loops. Return a line for each."""
         lines: list[CodeLine | str] = []
         for loop in self._idle_loops():
-            unfinished = [
-                task
-                for task in all_tasks(loop)
-                if owner_of(task) is owner and is_users_task(task)
-            ]
+            unfinished = self.of(owner, [loop])
             for task in unfinished:
-                coroutine = task.get_coro()
-                if type(coroutine).__name__ == "async_generator_athrow":
+                if type(task.get_coro()).__name__ == "async_generator_athrow":
                     continue  # by this task asyncio closes a generator that the test has dropped
-                lines.append(line_of_coroutine(coroutine) or task.get_name())
+                lines.append(line_of_task(task))
                 task.cancel()
             if unfinished:
                 loop.run_until_complete(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from asyncio import all_tasks, current_task, run_coroutine_threadsafe, wrap_future
+from asyncio import run_coroutine_threadsafe, wrap_future
 from asyncio import wait as wait_for_tasks
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,9 @@ from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._connections import has_written_in_foreign_session
 from pytest_arena._ledger import Request
-from pytest_arena._origin import REQUEST, line_of_coroutine, line_of_thread
+from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
 from pytest_arena._owner import JOBS, OWNER, Job, Phase
 from pytest_arena._process import (
-    AnyTask,
     alive,
     async_rest,
     context_of,
@@ -29,7 +28,6 @@ from pytest_arena._process import (
     running_loop,
     seconds,
 )
-from pytest_arena._run._leaks import is_users_task
 from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
@@ -213,7 +211,7 @@ class RunningTest(Hooks):
     def _jobs(self) -> list[Job]:
         """Return the unfinished threads and jobs of this test's requests."""
         jobs = []
-        for job in alive(JOBS) if JOBS else ():
+        for job in alive(JOBS):
             if job.owner is self and job.request is not None:
                 jobs.append(job)
         return jobs
@@ -222,25 +220,15 @@ class RunningTest(Hooks):
         """Return the lines of the requests' tasks, threads and jobs that still run, each once."""
         # Look at jobs before and after the tasks, because a task may begin a job and end in
         # between.
-        jobs = self._jobs()
+        jobs = self._jobs() if JOBS else []
         lines: list[CodeLine | str] = []
-        this_task = current_task() if running_loop() else None
-        for loop in self.tasks.loops():
-            for task in all_tasks(loop):
-                if task is not this_task and self._is_of_request(task):
-                    lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
-        jobs += self._jobs()
+        for task in self.tasks.of(self, self.tasks.loops()):
+            request = context_of(task).get(REQUEST)
+            if request is not None and not request.is_open:
+                lines.append(line_of_task(task))
+        jobs += self._jobs() if JOBS else []
         lines += filter(None, map(JOBS.get, jobs))  # of the code that has begun them
         return list(dict.fromkeys(lines))
-
-    def _is_of_request(self, task: AnyTask) -> bool:
-        if not is_users_task(task):
-            return False
-        context = context_of(task)
-        request = context.get(REQUEST)
-        if request is None or request.is_open:
-            return False
-        return context.get(OWNER) is self
 
     def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
         """Note the lines of requests and tasks that were cancelled before they finished."""
