@@ -78,7 +78,7 @@ async def test_it(db_session):
 
 
 def test_the_session_of_a_variable_by_psycopg_is_async_in_an_async_test(example: Example) -> None:
-    """psycopg has a sync and an async dialect, and the app has no engine yet."""
+    """The driver has a sync and an async dialect, and the app has no engine yet."""
     project = example.with_files(test_it=ASYNC_SESSION).with_paths(
         {"pytest.ini": "[pytest]\nasyncio_mode = auto\narena_database = own\n"}
     )
