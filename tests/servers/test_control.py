@@ -20,7 +20,7 @@ from tests.servers.postgresql import address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql._control import Control
+    from pytest_arena._product._server_control import Control
     from tests.servers.crowded import Crowded
 
 
@@ -41,14 +41,17 @@ def test_statements_are_committed_and_rows_returned(control: Control) -> None:
     assert not is_own()
 
 
-def test_a_refused_statement_has_its_code_and_a_lost_connection_fails(control: Control) -> None:
+def test_a_refused_statement_has_its_code_and_a_lost_connection_fails(
+    control: Control,
+) -> None:
     """The connection stays usable after a refusal."""
     with pytest.raises(ControlFailure, match="nowhere") as failed:
         control.rows("SELECT * FROM nowhere")
     assert failed.value.sqlstate == "42P01"
     assert control.rows("SELECT 1") == [(1,)]
+    [(pid,)] = control.rows("SELECT pg_backend_pid()")
     with closing(open_control(address())) as other:
-        other.run(f"SELECT pg_terminate_backend({control.pid})")
+        other.run(f"SELECT pg_terminate_backend({pid})")
     with pytest.raises(ControlFailure):
         control.rows("SELECT 1")
     control.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pytest_arena._product import Held, held_by, nothing
-from pytest_arena._product._control_lines import ServerFailure
+from pytest_arena._product._server_control import ServerFailure
 from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ class FrozenDatabase:
 
     def __init__(
         self,
-        databases: DatabaseRegistry[Any],
+        databases: DatabaseRegistry,
         name: str | None,
         *,
         is_ours: bool = False,
