@@ -119,13 +119,11 @@ class JournaledDatabase(LiveDatabase):
         with registry.reporting("a copy cannot be connected to"):
             self._journal.open()  # before the app can use all connections of the server
 
-    def _ask(self, function: str, *arguments: str) -> dict[str, Any]:
-        with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return ask_journal(self._journal, function, *arguments)
-
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.registry.reporting(_JOURNAL_UNREACHABLE):
+        try:
             return self._journal.rows(sql)
+        except ControlFailure as error:
+            raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
 
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of a new copy, the same for each copy of a base."""
@@ -143,7 +141,7 @@ class JournaledDatabase(LiveDatabase):
         If nothing has changed since the base, its state is the start's. Cost: one round trip.
         """
         state: State = now.base.description
-        answer = self._ask("enter", state.snapshot, state.taken)
+        answer = ask_journal(self._rows, "enter", state.snapshot, state.taken)
         if answer["marks"]:
             return NeedsCopy(answer["marks"])
         if answer["taken"] is not None:
@@ -169,7 +167,7 @@ class JournaledDatabase(LiveDatabase):
             if at_work:
                 raise held_by(at_work, self.name)
         try:
-            answer = ask_journal(self._journal, "leave", *start.state)
+            answer = ask_journal(self._journal.rows, "leave", *start.state)
         except ControlFailure as error:
             if error.sqlstate in _LOCKED:
                 writers = self.look(start).writers or self.clients_inside()
@@ -220,7 +218,9 @@ class JournaledDatabase(LiveDatabase):
 
     def look(self, start: Start) -> Look:
         """Return what has changed since a start. Wait for no lock."""
-        answer = self._ask("look", start.state.snapshot, start.state.taken)
+        answer = ask_journal(
+            self._rows, "look", start.state.snapshot, start.state.taken
+        )
         return Look(answer["is_changed"], frozenset(answer["writers"]))
 
     def moment(self, first: Start, *, exact: bool) -> Start:

@@ -85,10 +85,10 @@ def journal_control(address: Address, on_lost: Callable[[], None]) -> Control:
     )
 
 
-def ask_journal(control: Control, name: str, *arguments: str) -> dict[str, Any]:
-    """Call a prepared function of the journal. Return its result by the names of its columns."""
+def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[str, Any]:
+    """Call a prepared function of the journal by ``rows``. Return its result by its columns."""
     values = ", ".join(map(literal, arguments))
-    [(answer,)] = control.rows(f"EXECUTE {name}({values})")
+    [(answer,)] = rows(f"EXECUTE {name}({values})")
     found: dict[str, Any] = loads(answer)
     return found
 

@@ -199,7 +199,7 @@ class LevelStack(ABC, Generic[UndoT]):
         """Open a level above the current state."""
         if self._unrestored is not None:
             self._finish(self._unrestored)
-        isolation = self._next_isolation or self.name
+        isolation = self._next_isolation or self._stack[-1].isolation
         self._next_isolation = ""
         count = self._count_uses()
         if count != self._count_now:
@@ -245,9 +245,8 @@ class LevelStack(ABC, Generic[UndoT]):
         """Restore the start of the top level. Return whether there was a change."""
         count = self._count_uses()
         if not level.needs_copy:
-            answer = self._restore_in_place(
-                level, is_in_use=self._count_uses() != count
-            )
+            is_in_use = self._count_uses() != count
+            answer = self._restore_in_place(level, is_in_use=is_in_use)
             if not isinstance(answer, NeedsCopy):
                 self._now = level.start
                 self._count_now = count
