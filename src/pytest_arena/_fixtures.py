@@ -38,8 +38,8 @@ __all__ = [
 
 BEGIN = pytest.StashKey[Any]()  # a function that begins the run
 
-# The fixtures that may connect to a database.
-DATABASE_FIXTURES = {*__all__} - {"RUNS", "client_options"}
+# Each of these fixtures that may connect requests one of the two. One of the suite does not.
+DATABASE_FIXTURES = {"arena", "arena_app"}
 
 
 def uses_client(names: set[str], *, is_async: bool) -> bool:
@@ -123,14 +123,15 @@ def client_options() -> dict[str, Any]:
 
 @pytest.fixture
 def db_session(
-    pytestconfig: pytest.Config, request: pytest.FixtureRequest
+    arena: Arena,  # noqa: ARG001 - one of DATABASE_FIXTURES
+    request: pytest.FixtureRequest,
 ) -> AsyncSession | Session:
     """A session on the test's database: an `AsyncSession` in async tests of async apps.
 
     pytest-arena commits pending work before each request of `client` and `test_client`. Each query
     reads from the database. The session has a separate engine.
     """
-    run = RUNS[pytestconfig]
+    run = RUNS[request.config]
     test = run.current.running()
     # The app may create the engines.
     if test.starts_app or not run.databases.known.find_first():

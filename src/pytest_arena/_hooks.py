@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import unittest
-import warnings
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -66,10 +65,20 @@ def start(
             scenarios = _create_scenarios(config, options)
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
+        run.databases.write_line = partial(_write_line, config)
         RUNS[config] = run
         atexit.register(_write_late_refusals, run)
         atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
+
+
+def _write_line(config: pytest.Config, text: str) -> None:
+    """Write a line to the terminal at once, also while pytest captures the output of a test."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if reporter is not None and capture is not None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(text)
 
 
 @contextmanager
@@ -252,6 +261,9 @@ def _enter_test(config: pytest.Config) -> None:
     """Enter the level of the running test, if it has none."""
     run = RUNS[config]
     _prepare(config, run)
+    test = run.current.test
+    if test is not None and test.request:
+        test.request.node.addfinalizer(run.databases.environment.restorer())
     run.levels.enter_test()
 
 
@@ -266,13 +278,7 @@ def _prepare(config: pytest.Config, run: ArenaRun) -> None:
     test = run.current.test
     if test is None or test.has_level or not test.plan.needs_database:
         return
-    unfilled = run.databases.unfilled()
-    if unfilled:
-        # Warnings of a build do not belong to this test.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for database in unfilled:
-                run.databases.provision.prepare(database)
+    run.databases.provision.prepare()
 
 
 @contextmanager
@@ -418,6 +424,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
         partial(fixturedef.finish, request),
         request.getfixturevalue,
     )
+    fixturedef.addfinalizer(run.databases.environment.restorer())
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))

@@ -105,8 +105,8 @@ class Ledger:
         default_factory=dict
     )
     kept: str = ""  # where the database of the last passed test was kept
-    # The products and isolations of the filled databases, as keys.
-    filled: dict[tuple[str, str], None] = field(default_factory=dict)
+    # The filled databases as keys: the name, what it was given, the product, the isolation.
+    filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 

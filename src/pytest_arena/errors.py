@@ -133,6 +133,11 @@ class ArenaError(Exception):
             [self.what, *lines, f"  [{self.code}] {_PAGE}#{self.code.lower()}"]
         )
 
+    def add_fix(self, text: str) -> None:
+        """Add a next step, unless the error has several."""
+        if "\n" not in self.fix:
+            self.fix = _short(f"{self.fix}\n{text}", "fix")
+
     def first_report(self, test: str) -> str:
         """Return the first test that reports the error. Its report shows the error in full."""
         self._first_report = self._first_report or test

@@ -113,3 +113,12 @@ def test_a_builder_that_keeps_a_connection(example: Example) -> None:
     for _ in range(2):
         run = project.with_files(keeping=KEEPING + open_still).run().expect(status=1, failed=2)
         run.says("keeping:init failed: it left a transaction open", "keeping.py:6 def init():")
+
+
+def test_a_factory_that_returns_no_app(example: Example) -> None:
+    """The error names the line of the factory, and not the missing app."""
+    factory = "\n\ndef create_app():\n    create = app\n"
+    project = example.change("pytest.ini", "app:app", "app:create_app")
+    project = project.change("app.py", "    return name\n", f"    return name\n{factory}")
+    run = project.with_files(test_it=TESTS).run("-k", "test_async")
+    run.expect(1, errors=1).says("what create_app() returns", "def create_app():")

@@ -40,6 +40,8 @@ SETTINGS = {
     "report": ("sqlite", "postgresql test_locks.py test_tasks.py test_uncommitted.py"),
     "drivers": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "rollback"),
     "engines": ("sqlite",),
+    "first_request": ("sqlite -oarena_database=sqlite", "postgresql", "clone", "mysql"),
+    "each_database": ("sqlite",),
     "memory": ("sqlite",),
     "mysql": ("mysql", "mysql -odriver=aiomysql"),
     "mysql_programs": ("mysql",),

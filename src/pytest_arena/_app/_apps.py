@@ -50,7 +50,7 @@ def check_app(app: object, path: str) -> bool:
     """
     if _is_factory(app):
         return True
-    _refuse_other(app, f"arena_app = {path}")
+    _refuse_other(app, f"arena_app = {path}", app)
     return False
 
 
@@ -65,17 +65,18 @@ def build_app(app: Any) -> ASGIApp:
         ConfigError: the object is no app, and returns none.
     """
     what = "the app"
+    definition = app
     if _is_factory(app):
         what = f"what {_described(app)} returns"
         app = app()
     if inspect.iscoroutine(app):
         app.close()  # otherwise Python warns that it was never awaited
-    _refuse_other(app, what)
+    _refuse_other(app, what, definition)
     return cast("ASGIApp", app)
 
 
-def _refuse_other(app: object, what: str) -> None:
-    """Refuse an object that is neither an ASGI app nor a WSGI app."""
+def _refuse_other(app: object, what: str, definition: object) -> None:
+    """Refuse an object that is neither an ASGI app nor a WSGI app. Name its definition."""
     if _is_asgi(app):
         return
     if not is_async(app) and is_wsgi(app):
@@ -87,7 +88,7 @@ def _refuse_other(app: object, what: str) -> None:
         f"({_described(app)})",
         why="pytest-arena's clients call the app in this process. It creates the app outside of an "
         "event loop",
-        cause=str(home_of(app) or _described(app)),
+        cause=str(home_of(definition) or _described(app)),
         fix="name an app, or a function that creates one:\n"
         "def create_test_app():\n"
         "    return create_app(settings)",

@@ -43,15 +43,15 @@ OPTIONS = (
     Option(
         "schema",
         "The source of the tables: package.module:Base, package.module:metadata, "
-        "package.module:function, alembic.ini or a *.sql file. For several databases, a line "
-        "'name = value' for each.",
+        "package.module:function, alembic.ini or a *.sql file. It is for each database. A line "
+        "'name = value' is for one, and 'name = none' gives it no tables.",
         form="schemas",
         example="app.models:Base",
     ),
     Option(
         "seed",
         "A function that writes the rows for all tests: package.module:function. It gets a "
-        "session. For several databases, a line 'name = value' for each.",
+        "session. It is for the first database. A line 'name = value' is for another one.",
         form="seeds",
         example="tests.seed:seed",
     ),

@@ -22,8 +22,8 @@ from pytest_arena.errors import ConfigError, redact_url
 class Config:
     """The options of a run.
 
-    ``schema`` and ``seed`` map a database's name to its value; the name ``""`` is the app's first
-    database.
+    ``schema`` and ``seed`` map a database's name to its value, which is ``""`` for ``none``. The
+    value of the name ``""`` has no name in the option.
     """
 
     app: str
@@ -162,7 +162,7 @@ def _by_database(text: str) -> dict[str, str]:
         name, value = match.groups() if match else ("", line)
         if name in values:
             raise ValueError("several values for one database, without `name = value`")
-        values[name] = value
+        values[name] = "" if name and value == "none" else value
     return values
 
 
@@ -178,7 +178,7 @@ def _seeds(text: str) -> dict[str, str]:
 
 def _checked(text: str, files: tuple[str, ...], form: str) -> dict[str, str]:
     values = _by_database(text)
-    for value in values.values():
+    for value in filter(None, values.values()):
         if not is_import_path(value) and not value.endswith(files):
             raise ValueError(f"not of the form {form}")
     return values

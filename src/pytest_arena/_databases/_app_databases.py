@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from fnmatch import fnmatch
+from functools import partial
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from pytest_arena._gate._engines import (
     known_engines,
     requested_by_engines,
     requested_by_url,
+    requested_without_engine,
 )
 from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._process import run_in_new_loop
@@ -49,6 +51,8 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError, ProductionDatabaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
     from pytest_arena._values import Child
@@ -184,10 +188,10 @@ def real(file: str) -> str:
 class KnownDatabases:
     """The databases of the app that pytest-arena replaces.
 
-    The app's first database is that of ``arena_env``, else of the oldest engine, else of the first
-    engine that connects. An engine requests the file in its URL, or the database of that name on a
-    server. Each memory engine has a separate database. An engine keeps its first database, also
-    after a change of the working folder.
+    The app's first database is that of ``arena_env``, else of the oldest engine, else one on the
+    product that an option names, which the app's first engine will use. An engine requests the file
+    in its URL, or the database of that name on a server. Each memory engine has a separate
+    database. An engine keeps its first database, also after a change of the working folder.
     """
 
     def __init__(
@@ -205,6 +209,9 @@ class KnownDatabases:
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
+        # The first database before it has an engine, and its key by that of its first engine.
+        self.without_engine: Database | None = None
+        self._same: dict[Key, Key] = {}
         self.exported: set[str] = set()  # the values of redirected variables
 
     def at_file(self, file: str) -> Database | None:
@@ -224,7 +231,7 @@ class KnownDatabases:
             if at_file is not None:
                 return at_file
         key, _ = self.products[requested.product].identify(requested)
-        return None if key is None else self.by_key.get(key)
+        return None if key is None else self.by_key.get(self._same.get(key, key))
 
     def register(self, requested: RequestedDatabase) -> Database:
         """Return the requested database, which is empty before its first connection."""
@@ -232,7 +239,6 @@ class KnownDatabases:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
             if known_engines.database_of(requested.dialect) is None:
-                database.is_only_named = False
                 database.login = database.login or requested.login
                 known = known_engines.of(requested.dialect)
                 known.database = database
@@ -242,24 +248,39 @@ class KnownDatabases:
 
     def prefer(self, requested: RequestedDatabase) -> Database:
         """Register a database that a variable names, as the first one if tests use no other."""
-        is_new = self.find(requested) is None
         database = self.register(requested)
-        if is_new:
-            database.is_only_named = True
         if self.primary is None or self.primary.isolation is None:
             self.primary = database
         return database
 
+    def add_first(self, product: str) -> None:
+        """Add the first database for an app that has no engine yet."""
+        requested = requested_without_engine(product)
+        if requested is not None and self.primary is None:
+            self.without_engine = self._add(requested)
+
     def _add(self, requested: RequestedDatabase) -> Database:
         product = self.products[requested.product]
         key, tails = product.identify(requested)
-        if key is None:
-            key = Key("memory", str(next(self._count)))
         tails = tails or ("memory",)
+        tails = (f"{requested.product}/{tails[-1]}", *tails)
         self.tails.update(tails)
-        used = {database.name for database in self.by_key.values()}
+        first = self.without_engine
+        used = {each.name for each in self.by_key.values() if each is not first}
         free = [name for name in reversed(tails) if name not in used]
         name = free[0] if free else f"{next(self._count)}-{tails[-1]}"
+        if requested.product not in FILE_PRODUCTS:
+            self.requested[requested.name] = None
+        elif requested.name:
+            self.files.add(requested.name)
+        if first is not None and key is not None and first.product is product:
+            self.without_engine = None
+            self._same[key] = first.key
+            first.name = name
+            first.tails = tails
+            return first
+        if key is None:
+            key = Key("memory", str(next(self._count)))
         files = [database.live for database in self.by_key.values() if database.live]
         live = product.new_file(
             Path(requested.name).name or "memory.db",
@@ -272,10 +293,6 @@ class KnownDatabases:
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)
         )
         self.by_key[key] = database
-        if requested.product not in FILE_PRODUCTS:
-            self.requested[requested.name] = None
-        elif requested.name:
-            self.files.add(requested.name)
         if self.primary is None:
             self.primary = database
         return database
@@ -341,18 +358,27 @@ class KnownDatabases:
                 raise _unknown_product(tried, ", ".join(dict.fromkeys(shown)))
             return self.primary
         self.register_engines()
+        return self.only(name, "arena.session(database={!r})", str(user_line() or ""))
+
+    def only(self, name: str, form: str, place: str) -> Database:
+        """Return the only database of this name. ``form`` and ``place`` use the name.
+
+        Raises:
+            ConfigError: no database has this name, or several have it.
+        """
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]
         if len(matching) == 1:
             return matching[0]
         known = sorted(database.name for database in databases)
-        similar = nearest(name, known) if known else "app"
+        longer = [each.name for each in matching if each.name != name]
+        similar = nearest(name, longer or known or ["app"])
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
-            "make it unique, or its name on the server",
-            cause=f"known databases: {', '.join(known) or 'none'}\n{user_line() or ''}".strip(),
-            fix=f"arena.session(database={similar!r})",
+            "make it unique, or its name on the server, after its product if necessary",
+            cause=f"known databases: {', '.join(known) or 'none'}\n{place}".strip(),
+            fix=form.format(similar),
         )
 
 
@@ -389,8 +415,8 @@ class Environment:
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
         self._names = config.env
+        self._config = config
         self._is_complete = False
-        self._place = config.place("env")
         self._originals: dict[str, str] = {}
 
     def redirect(self) -> None:
@@ -416,7 +442,7 @@ class Environment:
                     f"arena_env names {name}, whose value is no database URL",
                     why="pytest-arena redirects the app by changing the URL in the variable. "
                     "Without that, the app would use your database",
-                    cause=f"{self._place} names the variable\n"
+                    cause=f"{self._config.place('env')} names the variable\n"
                     "the environment has its value, such as a path",
                     fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
                     "or, if the value names no database: arena_env = another variable",
@@ -434,6 +460,17 @@ class Environment:
             return
         url = redirected_url(first, driver_of(first))
         self._put(self._names[0], str(url))
+
+    def restorer(self) -> Callable[[], None]:
+        """Return a function that restores them. A new one stays: an import may have set it."""
+        values = {name: os.environ[name] for name in self._names if name in os.environ}
+        return partial(os.environ.update, values)
+
+    def products(self) -> list[str]:
+        """Return the products that ``arena_database`` and the variables name."""
+        urls = [url for url in self.originals().values() if url]
+        values = [self._config.database, *(url.drivername for url in urls)]
+        return [*filter(None, map(product_of, values))]
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""
@@ -568,7 +605,7 @@ def _unknown_product(tried: str, engines: str) -> ConfigError:
         why=why,
         cause=tried,
         fix="import the module with the app's engine in conftest.py, or name the variable that has "
-        "its URL: arena_env = DATABASE_URL",
+        "its URL: arena_env = DATABASE_URL\nor its product: arena_database = postgresql",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,15 +108,21 @@ class Provision:
                 raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
 
-    def prepare(self, database: Database) -> None:
-        """Give a database with a template its content. The first connection raises an error."""
-        with database.lock:
-            is_empty = database.isolation is None and database.failure is None
-            if is_empty and not database.busy and any(self.recipe(database)):
-                mark = len(self._ledger.refusals)
-                self._fill(database)
-                # The error of a failed build contains the refusals.
-                self._ledger.mark_reported(*self._ledger.since(mark))
+    def prepare(self) -> None:
+        """Fill the first database and those of options. The first connection raises an error."""
+        self._known.find_first()
+        lines = {*self._config.schema, *self._config.seed}
+        for database in [*self._known.by_key.values()]:
+            is_named = not lines.isdisjoint(database.tails)
+            is_expected = is_named or (lines and database is self._known.primary)
+            # Warnings of a build do not belong to the test.
+            if is_expected and not (database.isolation or database.failure):
+                with database.lock, warnings.catch_warnings(action="ignore"):
+                    mark = len(self._ledger.refusals)
+                    if not (database.isolation or database.failure or database.busy):
+                        self._fill(database)
+                    # The error of a failed build contains the refusals.
+                    self._ledger.mark_reported(*self._ledger.since(mark))
 
     def _fill(self, database: Database) -> ArenaError | None:
         """Give a database the content of its template, and enter the present levels on it.
@@ -143,8 +150,15 @@ class Provision:
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             return None
-        self._ledger.filled[database.product.shown, isolation.name] = None
+        self._note_filled(database, isolation)
         return refusal
+
+    def _note_filled(self, database: Database, isolation: Isolation) -> None:
+        """Note for the summary what a database was given."""
+        schema, seed, _ = self.recipe(database)
+        given = ", ".join(filter(None, [schema, seed]))
+        name = "memory" if database.key.kind == "memory" else database.name
+        self._ledger.filled[name, given, database.product.shown, isolation.name] = None
 
     def _check_isolation(self, product: Product) -> None:
         """Raise a ConfigError if a product does not have the configured isolation."""
@@ -196,8 +210,17 @@ class Provision:
 
     def _template(self, database: Database, stage: Stage) -> object:
         """Return the content of a template, None if it is empty. Build it if necessary."""
+        recipe = self.recipe(database)
         store = self._store(database)
-        template = store.ensure(self.recipe(database), stage, database)
+        try:
+            template = store.ensure(recipe, stage, database)
+        except TemplateError as error:
+            if recipe.is_for_all and len(self._known.by_key) > 1:
+                error.add_fix(
+                    f"or, if {database.name} has other tables or none, a line of arena_schema "
+                    f"below {recipe.schema}:\n    {database.tails[-1]} = none   (or its value)"
+                )
+            raise
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
                 self._compared.add(schema)
@@ -216,20 +239,36 @@ class Provision:
             self.stores[key] = store
         return store
 
-    def template_words(self) -> str:
-        """Return the words of the stores about templates for the summary, or ""."""
-        words = [store.template_store.words for store in self.stores.values()]
-        return "; ".join(filter(None, words))
-
     def recipe(self, database: Database) -> Recipe:
-        """Return the values of ``arena_schema`` and ``arena_seed`` for a database."""
-        names = [*database.tails]
-        if database is self._known.primary:
-            names.append("")  # for values without a name
-        values = []
-        for option in (self._config.schema, self._config.seed):
-            values.append(next((option[each] for each in names if each in option), ""))
-        return Recipe(*values)
+        """Decide what a database is given. No other function does.
+
+        A value with a name is for the database of this name. A value without a name is for each
+        other database (``arena_schema``), or for the app's first one (``arena_seed``).
+
+        Raises:
+            ConfigError: several databases have the name.
+        """
+        schema = self._line(database, "schema", self._config.schema)
+        seed = self._line(database, "seed", self._config.seed)
+        has_seed = seed or database is self._known.primary
+        return Recipe(
+            self._config.schema.get(schema, ""),
+            self._config.seed.get(seed, "") if has_seed else "",
+            is_for_all=not schema,
+        )
+
+    def _line(self, database: Database, option: str, lines: Mapping[str, str]) -> str:
+        """Return the name in the option's line for a database, "" if no line names it."""
+
+        def name_for(each: Database) -> str:
+            return next((name for name in each.tails if name in lines), "")
+
+        name = name_for(database)
+        known = [*map(name_for, self._known.by_key.values())]
+        if known.count(name) > 1 and name not in {"", "memory"}:
+            form = f"arena_{option}: {{}} = {lines[name] or 'none'}"
+            self._known.only(name, form, self._config.place(option))
+        return name
 
 
 _SINCE = "ARENA_REBUILT_SINCE"

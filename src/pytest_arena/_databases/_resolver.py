@@ -28,6 +28,8 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
@@ -47,6 +49,7 @@ class Databases:
     """The databases of the app. Implements the core of the gate and of the products."""
 
     files: AllowedFiles
+    write_line: Callable[[str], object]  # to the terminal
 
     def __init__(
         self,
@@ -195,7 +198,10 @@ class Databases:
             if refusal is not None:
                 raise self.ledger.refused(refusal)
         databases = [*self.known.by_key.values()]
-        if not child.is_fork:
+        used = {database.product for database in self.provisioned()}
+        if child.is_fork:  # starts no server for an engine that no test uses
+            databases = [each for each in databases if each.product in used or not used]
+        else:
             exported = "\n".join(self.known.exported)
             databases = [
                 each for each in databases if each.file and each.file in exported
@@ -230,6 +236,15 @@ class Databases:
         logins += [database.login for database in self.known.by_key.values()]
         by_user = {login.user: login for login in logins if login is not None}
         return list(self.known.requested), by_user
+
+    def announce_server(self, product: str) -> None:
+        """Write a line before the first use of a private server that no option names."""
+        if product not in self.environment.products():
+            urls = [url for url in self.known.requested if product_of(url) == product]
+            self.write_line(
+                f"arena: a private server is started for the app's engine on {', '.join(urls)}, "
+                "which no option and no variable of arena_env names"
+            )
 
     def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
         """Return whether an engine of the app names this database of a server."""
@@ -282,12 +297,6 @@ class Databases:
             if database.isolation is not None:
                 provisioned[database] = database.isolation
         return provisioned
-
-    def unfilled(self) -> list[Database]:
-        """Return the known databases without content whose build has not failed."""
-        self.known.find_first()
-        known = [*self.known.by_key.values()]
-        return [each for each in known if not (each.isolation or each.failure)]
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

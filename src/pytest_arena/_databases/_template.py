@@ -57,6 +57,7 @@ class Recipe(NamedTuple):
 
     schema: str
     seed: str
+    is_for_all: bool = False  # whether the value of `arena_schema` is for each database
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +202,8 @@ class Store(Generic[ContentT]):
         below = None
         if stage is Stage.SEEDED:
             below = self.ensure(recipe, Stage.SCHEMA, database)
-        has_schema = stage is Stage.SCHEMA and self.template_store.has_schema
         value = recipe.schema if stage is Stage.SCHEMA else recipe.seed
-        if stage is Stage.EMPTY or has_schema or not value:
+        if stage is Stage.EMPTY or not value:
             return below
         builder = (
             schema_builder(value, self.root)
@@ -239,7 +239,8 @@ class Store(Generic[ContentT]):
             started = _process.seconds()
             target = self.template_store.begin(fingerprint, build.below)
             try:
-                with RunningBuild(database, target).around():
+                is_schema = build.stage is Stage.SCHEMA
+                with RunningBuild(database, target, is_schema).around():
                     manifest = Manifest(now, build.title, build.run(target))
                 content = self.template_store.finish(target, fingerprint, manifest)
             except BaseException:  # also Ctrl-C
@@ -336,6 +337,9 @@ class RunningBuild:
 
     database: Database
     target: BuildTarget
+    is_schema: bool  # of `arena_schema`, not of `arena_seed`
+    # The database whose engine the builder uses. One builder may build several databases.
+    of_engine: Database | None = None
     is_over: bool = False
 
     def target_of(self, other: Database | None) -> ConnectTarget:
@@ -344,15 +348,20 @@ class RunningBuild:
         Raises:
             TemplateError: the engine is on another database of the app.
         """
-        if other is None or other is self.database:
+        if other is None:
+            return self.target.connect_target
+        if self.of_engine is None:
+            is_like = self.is_schema and other.product is self.database.product
+            self.of_engine = other if is_like else self.database
+        if other is self.of_engine:
             return self.target.connect_target
         raise TemplateError(
-            f"the build of {self.database.name} connects to another database of the app: "
+            f"the build of {self.of_engine.name} connects to another database of the app: "
             f"{other.name}",
             why="each database of the app has a separate template with a separate build",
             cause=str(user_line() or "arena_schema or arena_seed"),
             fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
-            f"    {self.database.name} = module:its_function\n"
+            f"    {self.of_engine.name} = module:its_function\n"
             f"    {other.name} = module:its_function",
         )
 

@@ -7,10 +7,12 @@ pytest-arena creates engines like the app's.
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from _thread import start_new_thread
 from copy import copy
 from functools import wraps
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -26,7 +28,7 @@ from pytest_arena._config._supported import (
     product_of_dialect,
 )
 from pytest_arena._process import alive, running_loop
-from pytest_arena._product import RequestedDatabase, connections_of
+from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import (
     LoopConnection,
     connection_loop,
@@ -94,6 +96,25 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
     if url is None:
         return None
     return _requested(make_url(url))
+
+
+def requested_without_engine(product: str) -> RequestedDatabase | None:
+    """Return a database for an app without an engine, None without a driver.
+
+    An async driver is preferred, because sync tests can use it, too.
+    """
+    place = URL.create(product, host=NOWHERE, database="app")
+    if product in FILE_PRODUCTS:
+        place = URL.create(product, database=f"/{NOWHERE}/app.db")
+    facts = SUPPORTED[product]
+    dialects: list[Dialect] = []
+    for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):
+        url = place
+        if driver not in sys.stdlib_module_names:
+            url = place.set(drivername=f"{product}+{driver.lower()}")
+        dialects.append(url.get_dialect().get_async_dialect_cls(url)())
+    dialects.sort(key=lambda dialect: not dialect.is_async)
+    return _requested(place, dialects[0]) if dialects else None
 
 
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:

@@ -7,7 +7,6 @@ that does not clean up. The page of limits lists the writes that these events do
 from __future__ import annotations
 
 import inspect
-import linecache
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -351,8 +350,6 @@ def _is_clean_up() -> bool:
     # The suite's isolation may roll back what requests have written.
     if REQUEST.get() is None and is_of_tests(frames[0].f_code.co_filename):
         return False
-    if any(map(_is_in_finally, frames)):
-        return True
     outermost = frames[-1].f_code  # a library calls it
     callers = [*frames, frames[-1].f_back]
     names = {frame.f_code.co_name for frame in callers if frame is not None}
@@ -367,21 +364,6 @@ def _frames_of_user() -> list[FrameType]:
         frames.append(frame)
         frame = frame.f_back
     return frames
-
-
-def _is_in_finally(frame: FrameType) -> bool:
-    """Return whether a ``finally`` block has the present line, by the indents of its file."""
-    lines = linecache.getlines(frame.f_code.co_filename)[: frame.f_lineno]
-    smallest = sys.maxsize
-    for line in reversed(lines):
-        text = line.lstrip()
-        indent = len(line) - len(text)
-        if indent >= smallest or not text or text.startswith("#"):
-            continue
-        smallest = indent
-        if text.startswith("finally"):
-            return True
-    return False
 
 
 # The error that ends the work of an async session or connection. SQLAlchemy ends it in a greenlet

@@ -35,7 +35,8 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
-        server = SEARCH.find(self._config)
+        announce = partial(self._core.announce_server, self.name)
+        server = SEARCH.find(self._config, announce)
         self._server = server
         registry = ServerRegistry(
             server.address,

@@ -188,6 +188,9 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
 
+    def announce_server(self, product: str) -> None:
+        """Write a line before the first use of a private server that no option names."""
+
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that the app names, and the logins by user."""
 
@@ -286,7 +289,6 @@ class Database:
     failure: ArenaError | None = None
     busy: bool = False  # whether its content is being created
     login: ServerLogin | None = None  # the first login in an engine's URL
-    is_only_named: bool = False  # whether a variable names it, and no engine of the app
     tables: set[str] = field(default_factory=set)  # that it had at the last question
     incarnation: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -428,16 +430,6 @@ class TemplateStore(ABC, Generic[ContentT]):
 
     # Compiles DDL for fingerprints, the same for each driver.
     ddl_dialect: ClassVar[type[Dialect]]
-
-    @property
-    def has_schema(self) -> bool:
-        """Whether each new database has its tables, so that no schema is built."""
-        return False
-
-    @property
-    def words(self) -> str:
-        """The summary's text for a store without templates, else ""."""
-        return ""
 
     @abstractmethod
     def identity(self) -> str:

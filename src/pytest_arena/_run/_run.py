@@ -91,9 +91,9 @@ class ArenaRun:
             ConfigError: an option names an object that does not exist or has the wrong type.
         """
         self.apps.load()
-        for schema in self.config.schema.values():
+        for schema in filter(None, self.config.schema.values()):
             schema_builder(schema, self.config.root, source=self.config.place("schema"))
-        for seed in self.config.seed.values():
+        for seed in filter(None, self.config.seed.values()):
             seed_builder(seed, source=self.config.place("seed"))
         self._find_engines()
 
@@ -164,6 +164,10 @@ class ArenaRun:
         tried = ""
         if not self._known.find_first():
             tried = self._start_app()
+            products = self.databases.environment.products()
+            # Its name is not known, so a line with a name cannot be for it.
+            if products and "" in (self.config.schema or {"": ""}):
+                self._known.add_first(products[0])
         return self._known.named(name, tried)
 
     def _start_app(self) -> str:

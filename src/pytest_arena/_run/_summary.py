@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._config._load import nearest
 from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
@@ -24,16 +25,14 @@ class Summary:
     """The facts of one process for the summary. Times are seconds."""
 
     tests: tuple[TestFacts, ...] = ()
-    databases: tuple[str, ...] = ()
+    # Of filled databases: the name, what it was given ("" for nothing), the product, the isolation.
+    filled: tuple[tuple[str, str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
     noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
     # For building templates that later runs use, and templates that ended with the run.
     kept_seconds: float = 0.0
     run_seconds: float = 0.0
-    products: tuple[str, ...] = ()
-    isolations: tuple[str, ...] = ()
     has_template: bool = True
-    template_words: str = ""  # in place of words about templates
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
@@ -72,11 +71,10 @@ def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
 
 def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
-    if used and summary.products:
+    if used and summary.filled:
         yield _databases_line(summary)
         yield _cost_line(len(summary.tests), used)
-    has_template = summary.has_template or summary.template_words
-    if used and summary.suggestion and not has_template:
+    if used and summary.suggestion and not summary.has_template:
         yield (
             "set this, and delete create_all and drop_all in fixtures, so that each test "
             "starts with the tables:"
@@ -85,22 +83,24 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
         problem = f"the options name a database {name!r}, but no engine used it"
-        yield f"{problem} (engines used: {known})"
+        similar = nearest(name, summary.known or ["none"])
+        yield f"{problem} (the most similar: {similar}; engines used: {known})"
 
 
 def _databases_line(summary: Summary) -> str:
-    databases = "a database in memory"  # it has ended with its test
-    if summary.databases:
-        databases = f"database {', '.join(summary.databases)}"
-    products = " and ".join(summary.products)
-    isolations = " and ".join(summary.isolations)
-    template = _template_words(summary)
-    return f"{databases} on {products}, isolation {isolations}; {template}"
+    databases: dict[str, None] = {}
+    for name, given, _, _ in summary.filled:
+        shown = f"{name} ({given or 'empty'})" if summary.has_template else name
+        databases[shown] = None
+    products = dict.fromkeys(product for _, _, product, _ in summary.filled)
+    isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
+    return (
+        f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
+        f"{' and '.join(isolations)}; {_template_words(summary)}"
+    )
 
 
 def _template_words(summary: Summary) -> str:
-    if summary.template_words:
-        return summary.template_words
     if not summary.has_template:
         return "no template: the database starts empty"
     seconds = summary.kept_seconds + summary.run_seconds
@@ -138,7 +138,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     ledger.mark_reported(*refused)
     known = databases.known
     of_engines = [*known.by_key.values()]
-    used = databases.provisioned()
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
     suggestion = ""
@@ -146,19 +145,16 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion = schema_to_set(config)
     return Summary(
         tests=tuple(ledger.tests),
-        databases=tuple(database.name for database in used),
+        filled=tuple(ledger.filled),
+        has_template=any(given for _, given, _, _ in ledger.filled),
         notes=(*filter(None, [ledger.kept]), *_unread(databases), *_unused(databases)),
         noted=tuple(ledger.noted),
         failures=tuple(_failures(databases, refused)),
-        has_template=bool(named),
         known=tuple(database.name for database in of_engines),
         unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
-        template_words=databases.provision.template_words(),
         kept_seconds=sum(store.kept_seconds for store in stores),
         run_seconds=sum(store.run_seconds for store in stores),
-        products=tuple(dict.fromkeys(product for product, _ in ledger.filled)),
-        isolations=tuple(dict.fromkeys(isolation for _, isolation in ledger.filled)),
     )
 
 
@@ -187,17 +183,17 @@ def _unread(databases: Databases) -> Iterator[str]:
     known = databases.known
     first = known.primary
     used = databases.provisioned()
-    others = [database.name for database in used if not database.is_only_named]
-    if first is None or not first.is_only_named or not others:
+    others = [database.name for database in used if database.has_engine]
+    if first is None or first.has_engine or not others:
         return
-    if not (databases.config.schema or first.isolation):
+    if not (databases.config.seed or first.isolation):
         return  # no option and no connection uses that database
     for variable, url in databases.environment.originals().items():
         requested = requested_by_url(url)
         if requested is not None and known.find(requested) is first:
             yield (
                 f"{variable} names the database {first.name!r}, but the app's engines use "
-                f"{', '.join(others)}. arena_schema and db_session use the named database. "
+                f"{', '.join(others)}. arena_seed and db_session use the named database. "
                 f"Unset {variable}, or: arena_env = <the variable that the app reads>, {variable}"
             )
 
@@ -206,7 +202,9 @@ def _unused(databases: Databases) -> Iterator[str]:
     """Yield a line if ``arena_database`` names a product on which the app has no engine."""
     config = databases.config
     product = product_of(config.database)
-    used = databases.products.opened
+    first = databases.known.without_engine
+    opened = [*databases.products.opened]
+    used = [name for name in opened if first is None or first.product.name != name]
     if product and used and product not in used:
         yield (
             f"no test used {SUPPORTED[product].shown}, because the app has no engine for it: the "

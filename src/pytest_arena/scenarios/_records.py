@@ -227,7 +227,7 @@ class Recorder:
             return []
         sources: list[Json] = []
         if self.run.config.seed and test.plan.stage is Stage.SEEDED:
-            functions = ", ".join(self.run.config.seed.values())
+            functions = ", ".join(filter(None, self.run.config.seed.values()))
             source = f"made for every test by {functions}"
             sources.append({"source": source, "tables": None})
         levels = tuple(self.run.databases.levels)

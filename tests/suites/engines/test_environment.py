@@ -45,3 +45,30 @@ def test_an_app_that_reads_a_url_of_its_own(turn, made):
     with made("sqlite:///from_dotenv.db").begin() as connection:
         connection.exec_driver_sql("CREATE TABLE mine (a)")
     assert not Path("from_dotenv.db").exists()
+
+
+VALUE = os.environ["DATABASE_URL"]
+
+
+@pytest.fixture(scope="class")
+def other_variable():
+    os.environ["DATABASE_URL"] = "sqlite:///other.db"
+    yield
+    del os.environ["DATABASE_URL"]
+
+
+class TestAFixtureChangesTheVariable:
+    @turns
+    def test_inside(self, other_variable, turn):
+        assert os.environ["DATABASE_URL"] == "sqlite:///other.db"
+        del os.environ["DATABASE_URL"]
+
+
+def test_it_is_back_after_the_fixture():
+    assert os.environ["DATABASE_URL"] == VALUE
+    del os.environ["DATABASE_URL"]
+
+
+def test_it_is_back_after_the_test(monkeypatch):
+    assert os.environ["DATABASE_URL"] == VALUE
+    monkeypatch.delenv("DATABASE_URL")

@@ -7,9 +7,9 @@ WAYS = [
     *("by_a_unit", "by_a_context_manager", "by_finally", "by_a_transaction"),
     *("by_a_savepoint", "by_an_open_savepoint", "by_a_connection"),
 ]
-PATHS = [f"/work/{way}/executed" for way in WAYS]
-for name in ("flushed", "added"):
-    PATHS += [f"/work/by_a_unit/{name}", f"/work/by_finally/{name}", f"/dependency/{name}"]
+PATHS = [f"/work/{way}/executed" for way in ("by_a_context_manager", "by_an_open_savepoint")]
+for name in ("executed", "flushed", "added"):
+    PATHS += [f"/work/by_a_unit/{name}", f"/dependency/{name}"]
 
 
 @pytest.fixture

@@ -1,0 +1,166 @@
+"""Which database gets which schema, and what the run says about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.developer import small_example
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.example import Example
+
+MODELS = """
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+shop = create_engine("sqlite:///data/shop.db")
+archive = create_engine("sqlite:///archive.db")
+
+def seed(session):
+    session.add(Order(id=7))
+
+def create_partly(connection):
+    connection.execute(text("CREATE TABLE orders (id INTEGER REFERENCES)"))
+
+def create_all():
+    Base.metadata.create_all(shop)
+
+def create_both():
+    Base.metadata.create_all(shop)
+    Base.metadata.create_all(archive)
+"""
+
+TESTS = """
+from sqlalchemy import inspect
+from models import archive, shop
+
+def test_shop():
+    assert inspect(shop).get_table_names() == ["orders"]
+
+def test_archive():
+    assert inspect(archive).get_table_names() == TABLES
+"""
+
+
+def shop(folder: Path, options: str, *, tables: str = '["orders"]') -> Example:
+    """Return a project with two databases, and tests that expect these tables in the second."""
+    ini = f"[pytest]\npythonpath = .\naddopts = -p no:randomly\n{options}"
+    files = {"test_it": TESTS.replace("TABLES", tables), "models": MODELS}
+    return small_example(folder, **files).with_paths({"pytest.ini": ini})
+
+
+def test_the_summary_says_what_each_database_was_given(tmp_path: Path) -> None:
+    """A seed without a name is for the first one."""
+    options = "arena_schema = models:Base\narena_seed = models:seed\n"
+    run = shop(tmp_path, options).run().expect(passed=2)
+    run.says("database shop (models:Base, models:seed), archive (models:Base) on SQLite")
+
+
+def test_an_empty_database_has_no_template(tmp_path: Path) -> None:
+    """The option has a value, and no test used its database."""
+    options = "arena_schema =\n    models:Base\n    archive = none\n"
+    project = shop(tmp_path, options, tables="[]")
+    project.run("-k", "archive").expect(passed=1).says("no template").never_says("from the cache")
+    project.run().expect(passed=2).says("database shop (models:Base), archive (empty) on SQLite")
+
+
+def test_a_build_that_fails_names_the_line_for_another_schema(tmp_path: Path) -> None:
+    """With this line the test passes."""
+    project = shop(tmp_path, "arena_schema = models:create_partly\n", tables="[]")
+    run = project.run("-k", "archive").expect(1, failed=1)
+    run.says("a line of arena_schema below models:create_partly:", "archive = none", "models.py:")
+    lines = "arena_schema =\n    models:create_partly\n    archive = none\n"
+    shop(tmp_path, lines, tables="[]").run("-k", "archive").expect(passed=1)
+
+
+def test_a_builder_on_an_engine_of_the_app_builds_each_database(tmp_path: Path) -> None:
+    """Like `env.py` of Alembic, it knows one URL. With two engines it must be split."""
+    shop(tmp_path / "one", "arena_schema = models:create_all\n").run().expect(passed=2)
+    run = shop(tmp_path / "two", "arena_schema = models:create_both\n").run().expect(1, failed=2)
+    run.says("connects to another database of the app: archive", "archive = module:its_function")
+
+
+ON_TWO_PRODUCTS = """
+from sqlalchemy import create_engine
+here = create_engine("sqlite:///shop.db")
+there = create_engine("postgresql+psycopg://me@db.example.org/shop")
+
+def test_here():
+    here.connect().close()
+"""
+
+
+def test_a_line_for_databases_of_two_products_is_refused(tmp_path: Path) -> None:
+    """The product before the name makes it clear."""
+    project = shop(tmp_path, "arena_schema =\n    shop = models:Base\n")
+    project = project.with_files(test_it=ON_TWO_PRODUCTS)
+    project = project.change("models.py", "sqlite:///data/shop.db", "sqlite://")
+    project.run().expect(1, failed=1).says(
+        "there are 2 databases 'shop'",
+        "pytest.ini",
+        "arena_schema: postgresql/shop = models:Base",
+        "[A101]",
+    )
+    project.change("pytest.ini", "shop =", "sqlite/shop =").run().expect(passed=1)
+
+
+@pytest.mark.parametrize("value", ["none", "models:Base"])
+def test_a_line_for_a_database_that_no_engine_has(tmp_path: Path, value: str) -> None:
+    """A later engine may have the name, so that only the end of the run can tell."""
+    options = f"arena_schema =\n    models:Base\n    archiv = {value}\n"
+    run = shop(tmp_path, options).run().expect(passed=2)
+    run.says("name a database 'archiv', but no engine used it (the most similar: archive;")
+
+
+OF_TWO_FILES = """
+from sqlalchemy import create_engine, inspect
+from models import shop
+
+def test_each_has_the_value_of_its_line():
+    other = create_engine("sqlite:///shop.db")
+    assert inspect(other).get_table_names() == []
+    assert inspect(shop).get_table_names() == ["orders"]
+"""
+
+
+def test_the_longer_name_is_for_one_of_two_files(tmp_path: Path) -> None:
+    """The other file has the short name alone."""
+    options = "arena_schema =\n    shop = none\n    data/shop = models:Base\n"
+    shop(tmp_path, options).with_files(test_it=OF_TWO_FILES).run().expect(passed=1)
+    options = "arena_schema =\n    shop = none\n"
+    run = shop(tmp_path / "unclear", options).with_files(test_it=OF_TWO_FILES).run()
+    run.expect(1, failed=1).says("there are 2 databases 'shop'")
+
+
+IN_MEMORY = """
+import pytest
+from models import Base, Order
+from sqlalchemy import StaticPool, create_engine
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_it(turn):
+    for engine in (create_engine("sqlite://", poolclass=StaticPool) for _ in range(2)):
+        Base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(Order.__table__.insert().values(id=1))
+"""
+
+
+def test_one_line_is_for_all_engines_in_memory(tmp_path: Path) -> None:
+    """Such as those of unit tests, beside tests on a server."""
+    project = shop(tmp_path, "arena_schema = models:create_partly\n").with_files(test_it=IN_MEMORY)
+    project.run().expect(1, failed=2).says("    memory = none")
+    lines = "models:create_partly\n    memory = none"
+    run = project.change("pytest.ini", "models:create_partly", f"\n    {lines}").run()
+    run.expect(passed=2).says("database memory on SQLite", "no template")

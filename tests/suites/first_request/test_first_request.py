@@ -1,0 +1,58 @@
+"""The first tests use the database before the app has an engine."""
+
+import pytest
+from models import Order, Stock
+from sqlalchemy import func, make_url, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+async def test_a_session_before_the_first_request(db_session, client):
+    assert isinstance(db_session, AsyncSession)
+    assert await db_session.scalar(select(func.count(Stock.item))) == 2
+    db_session.add(Order(item="vase"))
+    assert (await client.get("/orders")).json() == ["vase"]
+    await client.post("/orders/lamp")
+    assert await db_session.scalar(select(func.count(Order.id))) == 2
+
+
+@turns
+async def test_a_request_alone(client, turn):
+    assert (await client.get("/stock")).json() == 2
+    await client.post("/orders/lamp")
+    assert (await client.get("/orders")).json() == ["lamp"]
+
+
+@turns
+def test_a_sync_session(db_session, test_client, turn):
+    assert isinstance(db_session, Session)
+    db_session.add(Order(item="vase"))
+    assert test_client.get("/orders").json() == ["vase"]
+
+
+@turns
+def test_the_changes_of_a_request(arena, test_client, turn):
+    test_client.post("/orders/lamp")
+    assert arena.changes()["orders"].inserted[0].after["item"] == "lamp"
+
+
+def test_the_name_of_the_engine_is_the_databases(arena):
+    with arena.session(database="shop") as session:
+        assert session.scalar(select(func.count(Stock.item))) == 2
+    assert make_url(arena.url).get_driver_name() in {"aiosqlite", "asyncpg", "asyncmy"}
+
+
+@pytest.fixture(scope="class")
+def order(arena):
+    with arena.session() as session:
+        session.add(Order(item="wide"))
+        session.commit()
+
+
+class TestWide:
+    @turns
+    def test_rows_of_a_wide_fixture(self, order, test_client, turn):
+        test_client.post("/orders/lamp")
+        assert test_client.get("/orders").json() == ["wide", "lamp"]

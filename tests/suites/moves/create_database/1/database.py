@@ -1,0 +1,1 @@
+URL = "postgresql+psycopg://shop@shop-db:5432/shop"

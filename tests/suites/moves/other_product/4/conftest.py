@@ -1,0 +1,15 @@
+import os
+
+import pytest
+
+os.environ["SHOP_URL"] = "sqlite:///test.db"
+
+
+@pytest.fixture
+def session(db_session):
+    return db_session
+
+
+@pytest.fixture
+def client(test_client):
+    return test_client
