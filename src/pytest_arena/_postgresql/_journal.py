@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -85,9 +85,12 @@ def journal_control(address: Address, on_lost: Callable[[], None]) -> Control:
     )
 
 
+_literal = lru_cache(maxsize=32)(literal)  # most tests begin with the same state
+
+
 def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[str, Any]:
     """Call a prepared function of the journal by ``rows``. Return its result by its columns."""
-    values = ", ".join(map(literal, arguments))
+    values = ", ".join(map(_literal, arguments))
     [(answer,)] = rows(f"EXECUTE {name}({values})")
     found: dict[str, Any] = loads(answer)
     return found
