@@ -473,6 +473,9 @@ class Usage(Protocol):
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
 
+    def is_in_transaction(self) -> bool:
+        """Return whether a connection that is checked out has an open transaction."""
+
 
 class Product(Protocol):
     """The databases of one product in a run."""
