@@ -129,7 +129,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if from_controller:  # this process is a worker of pytest-xdist
         files = RUNS[config].databases.files
         files.began = from_controller["began"]
-        files.removed.update(map(os.fsdecode, from_controller["removed"]))
+        for name, is_removed in from_controller["touched"].items():
+            files.touched[os.fsdecode(name)] = is_removed
+        files.has_child |= from_controller["has_child"]
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -479,12 +481,13 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker when the run began, and which databases it has removed since."""
+    """Send a worker when the run began, and which files it may have changed since."""
     files = RUNS[node.config].databases.files
     node.workerinput["arena"] = {
         "began": files.began,
         # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
-        "removed": list(map(os.fsencode, files.removed)),
+        "touched": {os.fsencode(name): value for name, value in files.touched.items()},
+        "has_child": files.has_child,
     }
 
 

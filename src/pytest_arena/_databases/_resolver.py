@@ -193,6 +193,8 @@ class Databases:
         the first connection raises its error.
         """
         self.environment.complete()
+        # Without a line of the user's code, xdist starts its workers, and Python `uname`.
+        self.files.has_child |= child.is_fork or user_line() is not None
         if not child.is_fork:
             refusal = refusal_of(child, self.known)
             if refusal is not None:

@@ -115,6 +115,7 @@ class Gate:
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
         on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
+        on_audit_events({"open": self._opened, "os.truncate": self._opened})
         on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
         before_spawn(self._before_spawn)
         for package, product in DRIVERS.items():
@@ -276,6 +277,11 @@ class Gate:
         self._check_file(old, folder, "renaming")
         self._check_file(new, new_folder, "replacing")
 
+    def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
+        """Note a file that is opened for writing, or truncated."""
+        if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
+            self.core.files.note_touched(os.fsdecode(name))
+
     def _check_file(self, name: Any, folder: int, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""
         if is_own():
@@ -288,6 +294,7 @@ class Gate:
         for suffix in FILE_FORMAT.logs:
             file = file.removesuffix(suffix)
         files = self.core.files
+        files.note_touched(file)
         if not files.is_of_earlier_run(file):
             return
         if files.belongs_to_app(file):
@@ -301,7 +308,7 @@ class Gate:
                     f"change this file:\narena_allow = {file}",
                 )
             )
-        files.note_removed(file)
+        files.note_touched(file, is_removed=True)
 
     # Called by levels.
 
@@ -348,6 +355,7 @@ class Gate:
 CHILD_EVENTS = {
     "subprocess.Popen",
     "os.fork",
+    "os.forkpty",
     "os.posix_spawn",
     "os.system",
     "os.spawn",
@@ -357,7 +365,7 @@ CHILD_EVENTS = {
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     """Return the child process of an audit event."""
     folder = None
-    if name == "os.fork":
+    if name in {"os.fork", "os.forkpty"}:
         return Child(is_fork=True)
     if name == "os.system":
         command = values[0]
