@@ -239,8 +239,10 @@ class Databases:
         by_user = {login.user: login for login in logins if login is not None}
         return list(self.known.requested), by_user
 
-    def announce_server(self, product: str) -> None:
+    def announce_server(self, product: str, crowded: str) -> None:
         """Write a line before the first use of a private server that no option names."""
+        if crowded:
+            self.ledger.note(f"the tests used a private server, because {crowded}")
         if product not in self.environment.products():
             urls = [url for url in self.known.requested if product_of(url) == product]
             self.write_line(
