@@ -321,6 +321,26 @@ def test_it():
 """
 
 
+ONCE = """
+import os, subprocess, sys
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        {code}
+"""
+
+
+@pytest.mark.parametrize(
+    "code", ["open('dev.db', 'ab').close()", "subprocess.run([sys.executable, '-c', ''])"]
+)
+def test_a_worker_knows_what_the_controller_did(tmp_path: Path, code: str) -> None:
+    """The process of pytest-xdist that starts the workers may have written the file."""
+    project = asking(tmp_path).with_files(conftest=ONCE.format(code=code))
+    with beside(project):
+        run = in_own_process(project, "-p", "xdist.plugin", "-n", "2").expect(1, passed=2)
+    run.says("dev.db was changed during this run")
+
+
 @pytest.mark.parametrize("config", [BARE, CONFIG])
 def test_a_development_server_that_a_conftest_starts_fails_the_run(
     tmp_path: Path, config: str

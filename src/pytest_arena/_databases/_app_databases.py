@@ -125,13 +125,13 @@ class AllowedFiles:
     def changed(self) -> dict[str, str]:
         """Return the app's changed files, each with the program that did it, "" for this run."""
         files = sorted(self.of_app - self._empty)
-        return {file: self._writer(file) for file in files if self._has_changed(file)}
-
-    def _writer(self, file: str) -> str:
-        names = {file, *(file + suffix for suffix in FILE_FORMAT.logs)}
-        if self.has_child or not names.isdisjoint(self.touched):
-            return ""
-        return _earlier_programs(names)
+        return {
+            file: ""
+            if self.has_child or file in self.touched
+            else _earlier_programs(file)
+            for file in files
+            if self._has_changed(file)
+        }
 
     def _has_changed(self, file: str) -> bool:
         log = f"{file}{FILE_FORMAT.logs[0]}"
@@ -195,15 +195,12 @@ def real(file: str) -> str:
         return file
 
 
-def _earlier_programs(files: set[str]) -> str:
-    """Return the processes that have one of the files open, "" if one began after this process.
-
-    Only Linux has this folder. It does not show the files of other users' processes.
-    """
+def _earlier_programs(file: str) -> str:
+    """Return the processes that have a file open, "" if one began later. Only Linux shows them."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # another user's process, or it has ended
-            if files.isdisjoint(map(os.path.realpath, (process / "fd").iterdir())):
+            if file not in map(os.path.realpath, (process / "fd").iterdir()):
                 continue
             if _start(process) >= _start(Path("/proc/self")):
                 return ""

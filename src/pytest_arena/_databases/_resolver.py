@@ -20,7 +20,6 @@ from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._gate._listeners import late_work, unknown_connection
 from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._owner import owner_here
-from pytest_arena._values import Child
 from pytest_arena.errors import (
     AfterSessionError,
     ArenaError,
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
         Key,
         RequestedDatabase,
     )
-    from pytest_arena._values import ServerLogin
+    from pytest_arena._values import Child, ServerLogin
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -217,11 +216,6 @@ class Databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
 
-    def before_spawn(self) -> None:
-        """Build the databases of all engines before multiprocessing spawns a process."""
-        if not self.finished:
-            self.before_child(Child(is_fork=True))
-
     def serial(self) -> int:
         """Return the serial of the level on top, to which writes belong. 0 without a level.
 
@@ -239,10 +233,8 @@ class Databases:
         by_user = {login.user: login for login in logins if login is not None}
         return list(self.known.requested), by_user
 
-    def announce_server(self, product: str, crowded: str) -> None:
+    def announce_server(self, product: str) -> None:
         """Write a line before the first use of a private server that no option names."""
-        if crowded:
-            self.ledger.note(f"the tests used a private server, because {crowded}")
         if product not in self.environment.products():
             urls = [url for url in self.known.requested if product_of(url) == product]
             self.write_line(

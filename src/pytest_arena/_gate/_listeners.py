@@ -73,9 +73,6 @@ class Resolver(Core, Protocol):
     def before_child(self, child: Child) -> None:
         """Prepare the databases that a child process may use."""
 
-    def before_spawn(self) -> None:
-        """Build the databases of all engines before multiprocessing spawns a process."""
-
 
 class Gate:
     """Redirects the connections of all engines of the process to the databases of the test.
@@ -117,7 +114,8 @@ class Gate:
         on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
         on_audit_events({"open": self._opened, "os.truncate": self._opened})
         on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
-        before_spawn(self._before_spawn)
+        # A process that multiprocessing spawns may use what a fork may use.
+        before_spawn(partial(self._on_child, "os.fork"))
         for package, product in DRIVERS.items():
             when_imported(package, partial(self._watch_driver, product))
 
@@ -262,9 +260,6 @@ class Gate:
     def _on_child(self, name: str, *values: object) -> None:
         if not is_own():
             self.core.before_child(child_of_event(name, values))
-
-    def _before_spawn(self) -> None:
-        self.core.before_spawn()
 
     # An audit hook is called before the system call, and can refuse it.
 

@@ -188,11 +188,8 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
 
-    def announce_server(self, product: str, crowded: str) -> None:
-        """Write a line before the first use of a private server that no option names.
-
-        ``crowded`` says why the local service has no free connection, "" if that is not the reason.
-        """
+    def announce_server(self, product: str) -> None:
+        """Write a line before the first use of a private server that no option names."""
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that the app names, and the logins by user."""
@@ -531,7 +528,7 @@ def held_by(pids: Iterable[int], database: str) -> Held:
     return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
 
-def nothing(*_: object) -> None:
+def nothing() -> None:
     """Do nothing. The default of a callback."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
@@ -51,9 +51,7 @@ class Unavailable(Exception):
     def __init__(self, reason: str, *, fix: str = "", is_crowded: bool = False) -> None:
         super().__init__(reason)
         self.fix = fix
-        self.is_crowded = (
-            is_crowded  # no connection was free, so another run may find it
-        )
+        self.is_crowded = is_crowded  # another run may find a free connection
 
 
 class ServerSearch(ABC):
@@ -87,13 +85,8 @@ class ServerSearch(ABC):
     def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
 
-    def find(
-        self, config: Config, announce: Callable[[str], object] = nothing
-    ) -> Server:
-        """Return the named server, else the first one.
-
-        ``announce`` precedes a private one. It gets why a local service is crowded, or "".
-        """
+    def find(self, config: Config, announce: Callable[[], object] = nothing) -> Server:
+        """Return the named server, else the first one. ``announce`` precedes a private one."""
         if config.server_url:
             return self._named(config)
         sources = {
@@ -104,13 +97,13 @@ class ServerSearch(ABC):
         crowded = ""
         for name, find in sources.items():
             if find == self.private_server:
-                announce(crowded)
+                announce()
             try:
-                return find(config)
+                server = find(config)
+                return replace(server, shown=server.shown + crowded)
             except Unavailable as reason:
-                text = " ".join(str(reason).split())
-                reasons.append(f"{name}: {text}")
-                crowded = text if reason.is_crowded else ""
+                reasons.append(f"{name}: {' '.join(str(reason).split())}")
+                crowded = f" (because {reason})" if reason.is_crowded else ""
         raise ServerError(
             f"there is no {self.shown} for the tests",
             why=_WHY,

@@ -164,10 +164,8 @@ def _failures(databases: Databases, refused: list[ArenaError]) -> Iterator[str]:
     yield from databases.provision.differences
     for file, program in databases.files.changed().items():
         if program:
-            databases.ledger.note(
-                f"{file} was changed during this run. An earlier program has it open ({program}), "
-                "so this alone fails no run"
-            )
+            line = f"{file} was changed during this run, and is open in {program}, which is older"
+            databases.ledger.note(line)
             continue
         yield (
             f"{file} was changed during this run: by a development server or another program, "
