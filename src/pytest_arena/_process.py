@@ -43,6 +43,14 @@ async_rest = asyncio.sleep
 running_loop = asyncio._get_running_loop  # noqa: SLF001 - see above
 
 
+def lock_here(
+    locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock],
+) -> asyncio.Lock:
+    """Return the running loop's lock. A lock belongs to the first loop in which a task waits."""
+    # `setdefault` is atomic.
+    return locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
 @cache
 def run_id() -> str:
     """Return an id of this run of pytest, which the workers of pytest-xdist share."""

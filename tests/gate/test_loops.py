@@ -1,4 +1,4 @@
-"""One engine in several event loops, one after the other.
+"""One engine in several event loops, one after the other and at the same time.
 
 Each attack also runs on SQLAlchemy alone, where it must fail.
 """
@@ -42,6 +42,32 @@ async def five():
 """
 ATTACKS = {
     "tasks that wait in two loops": "asyncio.run(five())\nasyncio.run(five())",
+    "tasks that wait in the loops of two threads": """
+async def both():
+    other = asyncio.create_task(asyncio.to_thread(asyncio.run, five()))
+    await five()
+    await other
+
+asyncio.run(both())
+""",
+    "a connection that another loop returns": """
+async def wait_in_another_loop():
+    held = await engine.connect()
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def wait():
+        asyncio.get_running_loop().call_soon(loop.call_soon_threadsafe, began.set)
+        await query()
+
+    other = asyncio.create_task(asyncio.to_thread(asyncio.run, wait()))
+    await began.wait()
+    await held.close()
+    await other
+
+for _ in range(20):
+    asyncio.run(wait_in_another_loop())
+""",
     "a task that waits when its loop ends": """
 async def wait():
     held = await engine.connect()

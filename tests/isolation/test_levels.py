@@ -63,6 +63,29 @@ def test_a_level_is_left_by_force(world: World) -> None:
     assert hand.rows("SELECT count(*) FROM plain") == [(3,)]
 
 
+def test_the_next_level_finishes_an_interrupted_restore(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C or a time-out interrupts the restore, and then the restore by force."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = world.content()
+    world.isolation.enter()
+    world.connect().execute("DELETE FROM plain")
+    with monkeypatch.context() as patch:
+        patch.setattr(world.isolation, "_restore", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            world.isolation.leave()
+        patch.setattr(world.isolation, "_open", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            world.isolation.leave_by_force()
+    world.isolation.enter()
+    assert world.content() == before
+    world.isolation.leave()
+
+
 def test_eight_connections_write_at_once(world: World) -> None:
     """The level is restored, whatever the order of their commits."""
     hands = [world.connect() for _ in range(8)]

@@ -29,6 +29,10 @@ class Usage:
         """No other process uses the database."""
         return False
 
+    def is_in_transaction(self) -> bool:
+        """No connection that outlives its level keeps a transaction open."""
+        return False
+
     def alone(self) -> AbstractContextManager[None]:
         """No other thread opens a connection."""
         return nullcontext()

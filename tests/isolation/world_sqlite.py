@@ -90,7 +90,7 @@ class SQLiteWorld(World):
                 f"PRAGMA auto_vacuum = {vacuum}; {SCHEMA}"
             )
         self.live.write_bytes(self.base.read_bytes())  # as an app makes it
-        self.isolation = make(self.live, self.base, note=self.lines.append)
+        self.isolation = make(self.live, self.base, self.usage, note=self.lines.append)
         self.connect().rows("SELECT 1")
 
     def open(self) -> sqlite3.Connection:

@@ -23,6 +23,12 @@ SETTINGS = {
     "visibility_sqlmodel": ("sqlite",),
     "changes": ("sqlite", "postgresql", "clone test_changes.py", "mysql test_changes.py"),
     "isolated": ("sqlite", "postgresql", "clone test_endings.py test_rows.py", "mysql"),
+    "factories": (
+        "postgresql",
+        "postgresql -odriver=psycopg",
+        "clone test_connections.py",
+        "mysql",
+    ),
     "late": ("sqlite", "postgresql", "mysql test_failed.py test_left.py test_leaks.py"),
     "lifespan": ("postgresql", "sqlite -oarena_lifespan=session"),
     "lost": ("sqlite", "postgresql", "mysql"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from asyncio import Lock
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from weakref import WeakKeyDictionary
 
 from pytest_arena._app._apps import Options, is_litestar, not_installed
 from pytest_arena._app._entry import (
@@ -19,10 +19,11 @@ from pytest_arena._app._entry import (
     explained,
     hooks_now,
 )
-from pytest_arena._process import running_loop
+from pytest_arena._process import lock_here, running_loop
 from pytest_arena.errors import ArenaError, ConfigError, LoginError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Lock
     from collections.abc import Callable, Generator, Iterator
 
     import httpx2 as httpx
@@ -62,7 +63,8 @@ class Login:
         self._path = path
         self.is_done: bool = False
         """Whether the client has logged in."""
-        self._lock = Lock()
+        # By event loop, because a wide client is used in several.
+        self._locks: WeakKeyDictionary[AbstractEventLoop, Lock] = WeakKeyDictionary()
 
     async def aonce(self, client: object, hooks: Hooks | None) -> None:
         """Commit pending work and log this client in, unless it is logged in.
@@ -72,7 +74,7 @@ class Login:
         """
         if not self._is_needed():
             return
-        async with self._lock:
+        async with lock_here(self._locks):
             if not self._is_needed():  # another request has logged in meanwhile
                 return
             if hooks is not None:

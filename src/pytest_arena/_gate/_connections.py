@@ -88,6 +88,7 @@ class PooledConnection:
     identify: Identify | None = None
     process: int = field(default_factory=os.getpid)
     is_stale: bool = False  # whether its pool drops it at the next checkout
+    is_altered: bool = False  # whether a statement has altered its session
     pending_writes: PendingWrites | None = None
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
@@ -132,13 +133,6 @@ class PooledConnection:
         reference = getattr(self.entry, "fairy_ref", None)
         return None if reference is None else reference()
 
-    @property
-    def key(self) -> Key | None:
-        """The key of its database on a server, None for a file."""
-        if self.target is None or self.handle is None or not self.target.address:
-            return None
-        return self.target.key
-
     def note_opened(self, live: OpenConnection) -> None:
         """Note the description of the open connection by its product."""
         self.target = live.target
@@ -168,11 +162,15 @@ class PooledConnection:
             return self.pending_writes.serial == serial
         return self.is_of(serial)
 
-    def retire(self) -> None:
-        """Roll back, which releases locks. The pool drops the connection at the next checkout."""
-        if not self.is_stale and self.handle is not None:
-            self.handle.roll_back()
+    def close(self) -> None:
+        """Close it. Its pool opens another one at the next checkout."""
+        if self.is_altered and not self.is_stale and self.handle is not None:
+            self.handle.roll_back()  # a server releases the locks of a closed session later
         self.is_stale = True
+        is_on_server = self.target is not None and self.target.address is not None
+        # A connection of SQLite may belong to the thread that opened it.
+        if self.entry and (is_on_server or self.thread == threading.get_ident()):
+            self.entry.invalidate()
 
 
 class Registry:
@@ -198,12 +196,25 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
-        # The connections whose sessions a statement has altered, by the serial of the level.
-        self.altered: dict[int, set[PooledConnection]] = {}
+        # The connections that end with a level, by its serial: of engines that were created in it,
+        # and those whose sessions a statement has altered.
+        self._until: dict[int, weakref.WeakSet[PooledConnection]] = {}
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has or opens."""
         self._connections[pooled] = None
+
+    def close_after(self, serial: int, pooled: PooledConnection) -> None:
+        """Close a connection at the end of a level."""
+        self._until.setdefault(serial, weakref.WeakSet()).add(pooled)
+
+    def end_level(self, serial: int) -> None:
+        """Close the connections that end with a level. One that is in use ends after its return."""
+        for pooled in [*self._until.pop(serial, ())]:
+            if pooled in self._checked_out:
+                pooled.is_stale = True
+            elif pooled.is_open and pooled.process == os.getpid():
+                pooled.close()
 
     # Checkouts.
 
@@ -351,6 +362,11 @@ class DatabaseUsage:
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
         return self._registry.has_others
+
+    def is_in_transaction(self) -> bool:
+        """Return whether a connection that is checked out has an open transaction."""
+        checkouts = self._registry.checked_out()
+        return any(each.in_transaction for each in checkouts if each.usage is self)
 
     # The registry calls these methods.
 

@@ -10,7 +10,8 @@ import asyncio
 import sys
 import weakref
 from _thread import start_new_thread
-from copy import copy
+from collections import deque
+from contextlib import suppress
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.util import memoized_property
 from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue
 
@@ -27,7 +29,7 @@ from pytest_arena._config._supported import (
     WITHOUT_LOOP,
     product_of_dialect,
 )
-from pytest_arena._process import alive, running_loop
+from pytest_arena._process import alive, lock_here
 from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import (
     LoopConnection,
@@ -99,10 +101,7 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
 
 
 def requested_without_engine(product: str) -> RequestedDatabase | None:
-    """Return a database for an app without an engine, None without a driver.
-
-    An async driver is preferred, because sync tests can use it, too.
-    """
+    """Return a database for an app without an engine, by an async driver if there is one."""
     place = URL.create(product, host=NOWHERE, database="app")
     if product in FILE_PRODUCTS:
         place = URL.create(product, database=f"/{NOWHERE}/app.db")
@@ -112,14 +111,19 @@ def requested_without_engine(product: str) -> RequestedDatabase | None:
         url = place
         if driver not in sys.stdlib_module_names:
             url = place.set(drivername=f"{product}+{driver.lower()}")
-        dialects.append(url.get_dialect().get_async_dialect_cls(url)())
+        dialects.append(_dialect_of(url))
     dialects.sort(key=lambda dialect: not dialect.is_async)
     return _requested(place, dialects[0]) if dialects else None
 
 
+def _dialect_of(url: URL) -> Dialect:
+    """Return the dialect of a URL. psycopg has two, and sync tests can use the async one, too."""
+    return url.get_dialect().get_async_dialect_cls(url)()
+
+
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
     try:
-        dialect = dialect or url.get_dialect()()
+        dialect = dialect or _dialect_of(url)
         return describe(dialect, *dialect.create_connect_args(url))
     # A third-party or unknown dialect, a driver that cannot be imported, or a URL that it refuses.
     # The gate decides when the engine connects.
@@ -243,11 +247,13 @@ class KnownEngines:
         """Redirect an engine of pytest-arena to a database, regardless of its URL."""
         self.of(engine.dialect).database = database
 
-    def note_connect(self, dialect: Dialect) -> None:
-        """Note that an engine is about to connect."""
+    def note_connect(self, dialect: Dialect) -> int:
+        """Note that an engine is about to connect. Return the level that created it, or 0."""
         known = self._by_dialect.get(dialect)
-        if known is not None:
-            known.is_disposed = False
+        if known is None:
+            return 0
+        known.is_disposed = False
+        return known.level
 
     def forget_databases(self) -> None:
         """Forget the databases, for another run in this process."""
@@ -279,47 +285,85 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
     Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
 
 
-# Engines that are used in several event loops, one after the other.
-#
-# A queue of asyncio binds to the first loop in which a task waits for it.
+# Engines that are used in several event loops.
 
 
 def unbind_pools() -> None:
-    """Renew the queues of async pools, and the locks of their engines' first connections."""
+    """Let several loops use the queues of async pools, and the locks of first connections."""
     queue: Any = AsyncAdaptedQueue
-    queue.get = _renewing(AsyncAdaptedQueue.get)
-    queue.put_nowait = _renewing(AsyncAdaptedQueue.put_nowait)
+    queue._queue = memoized_property(_queue)  # noqa: SLF001 - no public name
     lock: Any = AsyncAdaptedLock
     lock.mutex = property(_first_connect_mutex)
 
 
-def _renewing(method: Callable[..., Any]) -> Callable[..., Any]:
-    def called(queue: Any, *args: Any, **kwargs: Any) -> Any:
-        loop = running_loop()
-        before = getattr(queue, "arena_loop", None)
-        if loop is not before and not (before and before.is_running()):
-            queue.arena_loop = loop
-            _renew(queue)
-        return method(queue, *args, **kwargs)
-
-    return called
+def _queue(queue: AsyncAdaptedQueue[Any]) -> PoolQueue:
+    return PoolQueue(queue.maxsize, is_lifo=queue.use_lifo)
 
 
-def _renew(queue: Any) -> None:
-    """Move the connections of a pool to a queue that no loop has used."""
-    new: Any = AsyncAdaptedQueue(queue.maxsize, use_lifo=queue.use_lifo)
-    new.empty()  # creates the queue of asyncio
-    old = copy(queue)
-    vars(queue).update(vars(new))
-    while not old.empty():
-        queue.put_nowait(old.get_nowait())
+class PoolQueue:
+    """The idle connections of an async pool, for tasks of several event loops.
+
+    A queue of asyncio belongs to the first loop in which a task waits for it. Here a new connection
+    wakes all tasks that wait, because a loop may have ended or may not run.
+    """
+
+    def __init__(self, maxsize: int, *, is_lifo: bool) -> None:
+        self._maxsize = maxsize
+        self._connections: deque[Any] = deque()
+        self._is_lifo = is_lifo
+        # The tasks that wait, the first one first.
+        self._waiters: dict[object, asyncio.Future[None]] = {}
+
+    def qsize(self) -> int:
+        """Return the number of idle connections."""
+        return len(self._connections)
+
+    def full(self) -> bool:
+        """Return whether the pool closes the next connection that is returned."""
+        return 0 < self._maxsize <= len(self._connections)
+
+    def put_nowait(self, connection: object) -> None:
+        """Add a connection, from any thread."""
+        if self.full():
+            raise asyncio.QueueFull
+        self._connections.append(connection)
+        for waiter in [*self._waiters.values()]:
+            with suppress(RuntimeError):  # its loop is closed
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    def get_nowait(self) -> Any:
+        """Take a connection, if there is one."""
+        try:
+            if self._is_lifo:
+                return self._connections.pop()
+            return self._connections.popleft()
+        except IndexError:
+            raise asyncio.QueueEmpty from None
+
+    async def get(self) -> Any:
+        """Take a connection. Wait until there is one."""
+        task = object()
+        try:
+            while True:
+                waiter = asyncio.get_running_loop().create_future()
+                self._waiters[task] = waiter
+                # Another thread may have added a connection before it could see this waiter.
+                with suppress(asyncio.QueueEmpty):
+                    return self.get_nowait()
+                await waiter
+        finally:
+            del self._waiters[task]
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _first_connect_mutex(lock: AsyncAdaptedLock) -> asyncio.Lock:
-    # `setdefault` is atomic. A property has precedence over a Lock that was cached before.
+    # A property has precedence over a Lock that was cached before.
     mutexes = vars(lock).setdefault("_arena_mutexes", weakref.WeakKeyDictionary())
-    mutex: asyncio.Lock = mutexes.setdefault(running_loop(), asyncio.Lock())
-    return mutex
+    return lock_here(mutexes)
 
 
 def instrument_loops(dialect: Dialect) -> None:

@@ -136,7 +136,7 @@ class Gate:
         cparams: dict[str, object],
     ) -> None:
         """Redirect a connection before it is opened."""
-        known_engines.note_connect(dialect)
+        level = known_engines.note_connect(dialect)
         self.core.refuse_late()
         requested = describe(dialect, cargs, cparams)
         token = REQUEST.set(None)  # this may build a template, which is no part of it
@@ -153,6 +153,8 @@ class Gate:
             pooled.target = target
             pooled.identify = identify
             self.registry.add(pooled)
+            if level:
+                self.registry.close_after(level, pooled)
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
@@ -222,7 +224,8 @@ class Gate:
         if request is not None:
             request.has_written |= meaning.reach is not Reach.NOTHING
         if meaning.alters_session:
-            self.registry.altered.setdefault(self.core.serial(), set()).add(pooled)
+            pooled.is_altered = True
+            self.registry.close_after(self.core.serial(), pooled)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""
@@ -308,13 +311,13 @@ class Gate:
     # Called by levels.
 
     def invalidate_stale(self) -> None:
-        """Invalidate checked-out connections to replaced or dropped databases on servers.
+        """Invalidate checked-out connections to replaced or dropped databases.
 
         Otherwise a wide fixture would keep using the database of an earlier test.
         """
         here = (os.getpid(), get_ident())
         for pooled in self.registry.checked_out():
-            if pooled.key is None or not self._is_replaced(pooled):
+            if pooled.handle is None or not self._is_replaced(pooled):
                 continue
             # Another thread may use its connection now. The drop of the database ends it.
             if (pooled.process, pooled.thread) == here and self.registry.invalidate(
@@ -334,17 +337,13 @@ class Gate:
                 connections.end_raw(serial)
 
     def end_level(self, serial: int) -> None:
-        """Drop the connections whose sessions were altered in the level that was left.
+        """Close the connections that end with the level that was left.
 
         A temporary table of a test would hide a real table from the next test. A lock would block
-        the next test. A pool drops a connection that is in use after its return.
+        the next test. An app factory would add the connections of its engine to those of all tests.
         """
         self.invalidate_stale()
-        for pooled in self.registry.altered.pop(serial, ()):
-            if pooled in self.registry.checked_out():
-                pooled.is_stale = True
-            elif pooled.is_open and pooled.process == os.getpid():
-                pooled.retire()
+        self.registry.end_level(serial)
 
 
 CHILD_EVENTS = {

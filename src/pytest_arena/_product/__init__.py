@@ -473,6 +473,9 @@ class Usage(Protocol):
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
 
+    def is_in_transaction(self) -> bool:
+        """Return whether a connection that is checked out has an open transaction."""
+
 
 class Product(Protocol):
     """The databases of one product in a run."""
@@ -528,7 +531,7 @@ def held_by(pids: Iterable[int], database: str) -> Held:
     return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
 
-def nothing() -> None:
+def nothing(*_: object) -> None:
     """Do nothing. The default of a callback."""
 
 

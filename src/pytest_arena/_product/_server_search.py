@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product._control_lines import ServerFailure
+    from pytest_arena._product._server_control import ServerFailure
     from pytest_arena._values import Address
 
 

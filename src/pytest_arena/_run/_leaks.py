@@ -309,8 +309,9 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None
         raise error
 
 
-def end_connections_of_fixture(gate: Gate) -> None:
-    """Close the connections that a wide fixture, which is over, has not returned."""
+def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
+    """Close the connections that a wide fixture, which is over, has not returned or closed."""
+    gate.end_raw(fixture.serial)
     _close(_leaks_of(gate))
 
 

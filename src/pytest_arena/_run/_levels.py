@@ -397,7 +397,7 @@ class Levels:
         owner.end()
         test = self._current.test
         begin_phase(None if test is None or test.settled else test)
-        _leaks.end_connections_of_fixture(self.gate)
+        _leaks.end_connections_of_fixture(self.gate, owner)
         level = self.find(owner)
         if level is None:
             return
@@ -422,4 +422,4 @@ class Levels:
                 self.leave_fixture(fixture)
 
 
-_UNKNOWN = "a connection that pytest-arena does not know"
+_UNKNOWN = "an unread result, or a connection that pytest-arena does not know"

@@ -25,6 +25,8 @@ from pytest_arena.errors import IsolationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_arena._product import Usage
+
 _PATIENCE = 0.2  # seconds, longer than a commit takes
 # Reading a file of this size takes 0.3 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
@@ -41,13 +43,13 @@ class Content:
 class LiveFile(Undo):
     """A file that tests use. It has the content of ``_now`` at the data version ``_version``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, usage: Usage) -> None:
         self.path = path
         self.name = path.name
+        self._usage = usage
         with isolation_errors(path):
             self._control = sql.open_own(path)
-            if self._control.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-                sql.be_as_in_memory(self._control)
+            sql.be_as_in_memory(self._control)
             self._inode = os.stat(path).st_ino  # noqa: PTH116 - see `_data_version`
 
     def begin_copy(self, base: Content) -> Start:
@@ -93,10 +95,13 @@ class LiveFile(Undo):
         with isolation_errors(self.path):
             # The lock proves that no transaction of any process has uncommitted writes. Such writes
             # do not change the version, and would be committed into the next test.
-            with sql.writing(self._control):
+            has_readers = self._usage.is_in_transaction()
+            with sql.writing(self._control, excludes_readers=not has_readers):
                 version = self._data_version()
-                if self._now is start and self._version == version:
-                    return False
+            if not has_readers and sql.has_old_reader(self._control):
+                raise Held("a statement that was not read to its end")
+            if self._now is start and self._version == version:
+                return False
             self._version = _UNKNOWN  # until the restore has ended
             try:
                 self._write(start.base.data)
@@ -198,9 +203,15 @@ class Copy(LevelStack[LiveFile]):
     """
 
     def __init__(
-        self, path: Path, template: Path | None, *, note: Callable[[str], None]
+        self,
+        path: Path,
+        template: Path | None,
+        usage: Usage,
+        *,
+        note: Callable[[str], None],
     ) -> None:
         self.path = path
+        self._usage = usage
         # Raw connections and other processes may write at any time, so each step asks the file.
         uses = count().__next__
         super().__init__(self._template(template), "copy", uses=uses, note=note)
@@ -218,7 +229,7 @@ class Copy(LevelStack[LiveFile]):
                 self.live.release()
             sql.remove_file(path)
             new.replace(path)
-        return LiveFile(path)
+        return LiveFile(path, self._usage)
 
     def _freeze(self) -> Any:
         return self._now.base

@@ -386,10 +386,9 @@ class SQLite:
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, which is always ``copy``."""
-        del uses
         if self._config.isolation == "rollback":
             self._core.ledger.note(_ROLLBACK_IS_COPY)
-        return Copy(Path(database.file), content, note=self._core.ledger.note)
+        return Copy(Path(database.file), content, uses, note=self._core.ledger.note)
 
     def target(self, database: Database) -> ConnectTarget:
         """Return the live file of a database."""

@@ -106,12 +106,15 @@ def reading(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def writing(connection: sqlite3.Connection) -> Iterator[None]:
+def writing(
+    connection: sqlite3.Connection, *, excludes_readers: bool = False
+) -> Iterator[None]:
     """Hold the write lock, so that no other connection has an open write transaction.
 
     The block ends with COMMIT, because ROLLBACK drops the page cache.
     """
-    connection.execute("BEGIN IMMEDIATE")
+    kind = "EXCLUSIVE" if excludes_readers else "IMMEDIATE"
+    connection.execute(f"BEGIN {kind}")
     try:
         yield
     finally:
@@ -121,6 +124,19 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
             # With a rollback journal, even an empty commit waits for readers.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+
+def has_old_reader(connection: sqlite3.Connection) -> bool:
+    """Return whether a connection reads an older state of a file with a write-ahead log.
+
+    It has no lock. It could not write any more, and prevents the end of a checkpoint.
+    """
+    if not has_log(connection):
+        return False
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")  # a frame for the checkpoint
+    is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    return bool(is_busy)
 
 
 def read_content(connection: sqlite3.Connection) -> bytes:
@@ -135,8 +151,18 @@ def read_content(connection: sqlite3.Connection) -> bytes:
 
 
 def be_as_in_memory(connection: sqlite3.Connection) -> None:
-    """Keep a connection's journal in memory, as in a memory database. Halves a commit's cost."""
-    connection.execute("PRAGMA journal_mode = MEMORY").close()
+    """Keep a connection's journal in memory, as in a memory database. Halves a commit's cost.
+
+    A write-ahead log stays, because SQLite would need a lock to remove it.
+    """
+    if not has_log(connection):
+        connection.execute("PRAGMA journal_mode = MEMORY").close()
+
+
+def has_log(connection: sqlite3.Connection) -> bool:
+    """Return whether the file of a connection has a write-ahead log."""
+    mode = connection.execute("PRAGMA journal_mode").fetchone()
+    return bool(mode == ("wal",))
 
 
 def finish_file(source: Path, target: Path) -> None:

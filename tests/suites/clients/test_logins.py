@@ -49,3 +49,15 @@ async def test_a_login_that_fails(client_as):
 @pytest.mark.expect("A703", at='test_client_as("ada").get')
 def test_a_sync_client_cannot_await_the_login(test_client_as):
     test_client_as("ada").get("/me")
+
+
+@pytest.fixture(scope="module")
+def wide_ada(arena):
+    return arena.client_as("ada")
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+async def test_a_wide_client_logs_in_once_in_each_test(wide_ada, turn):
+    ATTEMPTS.clear()
+    assert await asyncio.gather(me(wide_ada), me(wide_ada)) == [of("ada")] * 2
+    assert ATTEMPTS == ["ada"]

@@ -36,3 +36,17 @@ def same_content(arena, request):
 @pytest.fixture
 def dialect():
     return engine.dialect.name
+
+
+INTERRUPTIONS = []
+
+
+@pytest.fixture
+def interruptions():
+    return INTERRUPTIONS
+
+
+def pytest_arena_leave(level):
+    """Interrupt the restore, as a time-out does."""
+    if INTERRUPTIONS and level.is_test:
+        raise INTERRUPTIONS.pop()

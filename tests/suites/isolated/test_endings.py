@@ -31,6 +31,12 @@ class Exit(BaseException):
     pass
 
 
+@pytest.mark.expect("Failed", at="INTERRUPTIONS.pop()")
+def test_whose_restore_is_interrupted(test_client, interruptions):
+    test_client.post("/orders/chair")
+    interruptions.append(pytest.fail.Exception("a time-out", pytrace=True))
+
+
 @pytest.fixture
 async def tear_down_fails(client):
     yield

@@ -60,3 +60,25 @@ async def test_an_engine_with_a_creator(arena, client, turn):
         await connection.execute(text(ADD))
     assert (await client.get("/orders")).json() == ["vase"]
     await other.dispose()
+
+
+COUNT = "SELECT count(*) FROM information_schema.processlist WHERE id = :number"
+forgotten = []
+
+
+@pytest.fixture(scope="class")
+def forgotten_number(arena):
+    connection = pymysql.connect(**arguments(arena.url))
+    forgotten.append(connection)
+    return connection.thread_id()
+
+
+class TestOfClass:
+    async def test_the_connection_is_open(self, forgotten_number, db_session):
+        assert await db_session.scalar(text(COUNT), {"number": forgotten_number}) == 1
+
+
+class TestAfterClass:
+    async def test_the_connection_has_ended(self, db_session):
+        number = forgotten[0].thread_id()
+        assert await db_session.scalar(text(COUNT), {"number": number}) == 0

@@ -1,0 +1,38 @@
+"""A pool has fewer connections than there are requests at once, in several event loops."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+URL = os.environ["DATABASE_URL"]
+engine = create_async_engine(URL, pool_size=1, max_overflow=0)
+app = FastAPI()
+
+
+@app.get("/count")
+async def count():
+    async with engine.connect() as connection:
+        await asyncio.sleep(0)
+        return await connection.scalar(text("SELECT count(*) FROM orders"))
+
+
+@pytest.fixture
+def arena_app():
+    return app
+
+
+def test_sync_requests_at_once(test_client):
+    with ThreadPoolExecutor(3) as pool:
+        answers = pool.map(lambda _: test_client.get("/count").json(), range(9))
+        assert [*answers] == [0] * 9
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_async_requests_at_once(client, turn):
+    answers = await asyncio.gather(*(client.get("/count") for _ in range(9)))
+    assert [answer.json() for answer in answers] == [0] * 9
