@@ -164,8 +164,8 @@ def _failures(databases: Databases, refused: list[ArenaError]) -> Iterator[str]:
     yield from databases.provision.differences
     for file, program in databases.files.changed().items():
         if program:
-            line = f"{file} was changed during this run, and is open in {program}, which is older"
-            databases.ledger.note(line)
+            why = f"by {program}, which began before the run and has the file open"
+            databases.ledger.note(f"{file} was changed during this run, probably {why}")
             continue
         yield (
             f"{file} was changed during this run: by a development server or another program, "
