@@ -150,8 +150,8 @@ class Files(Protocol):
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is an SQLite database that has not changed in this run."""
 
-    def note_removed(self, file: str) -> None:
-        """Note the removal of a database that an engine may name later."""
+    def note_touched(self, file: str, *, is_removed: bool = False) -> None:
+        """Note that code may change a file. Or it removes a database that an engine names later."""
 
 
 class Core(Protocol):
