@@ -20,7 +20,6 @@ from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._gate._listeners import late_work, unknown_connection
 from pytest_arena._origin import cause_of_connection, user_line
 from pytest_arena._owner import owner_here
-from pytest_arena._values import Child
 from pytest_arena.errors import (
     AfterSessionError,
     ArenaError,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
         Key,
         RequestedDatabase,
     )
-    from pytest_arena._values import ServerLogin
+    from pytest_arena._values import Child, ServerLogin
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -194,6 +193,8 @@ class Databases:
         the first connection raises its error.
         """
         self.environment.complete()
+        # Without a line of the user's code, xdist starts its workers, and Python `uname`.
+        self.files.has_child |= child.is_fork or user_line() is not None
         if not child.is_fork:
             refusal = refusal_of(child, self.known)
             if refusal is not None:
@@ -215,11 +216,6 @@ class Databases:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
-
-    def before_spawn(self) -> None:
-        """Build the databases of all engines before multiprocessing spawns a process."""
-        if not self.finished:
-            self.before_child(Child(is_fork=True))
 
     def level_owner(self) -> Owner | None:
         """Return the owner of the level on top, to which writes belong. None without a level.

@@ -73,9 +73,6 @@ class Resolver(Core, Protocol):
     def before_child(self, child: Child) -> None:
         """Prepare the databases that a child process may use."""
 
-    def before_spawn(self) -> None:
-        """Build the databases of all engines before multiprocessing spawns a process."""
-
 
 class Gate:
     """Redirects the connections of all engines of the process to the databases of the test.
@@ -115,8 +112,10 @@ class Gate:
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
         on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
+        on_audit_events({"open": self._opened, "os.truncate": self._opened})
         on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
-        before_spawn(self._before_spawn)
+        # A process that multiprocessing spawns may use what a fork may use.
+        before_spawn(partial(self._on_child, "os.fork"))
         for package, product in DRIVERS.items():
             when_imported(package, partial(self._watch_driver, product))
 
@@ -265,9 +264,6 @@ class Gate:
         if not is_own():
             self.core.before_child(child_of_event(name, values))
 
-    def _before_spawn(self) -> None:
-        self.core.before_spawn()
-
     # An audit hook is called before the system call, and can refuse it.
 
     def _removed(self, name: Any, folder: int = -1) -> None:
@@ -278,6 +274,11 @@ class Gate:
     ) -> None:
         self._check_file(old, folder, "renaming")
         self._check_file(new, new_folder, "replacing")
+
+    def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
+        """Note a file that is opened for writing, or truncated."""
+        if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
+            self.core.files.note_touched(os.fsdecode(name))
 
     def _check_file(self, name: Any, folder: int, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""
@@ -291,6 +292,7 @@ class Gate:
         for suffix in FILE_FORMAT.logs:
             file = file.removesuffix(suffix)
         files = self.core.files
+        files.note_touched(file)
         if not files.is_of_earlier_run(file):
             return
         if files.belongs_to_app(file):
@@ -304,7 +306,7 @@ class Gate:
                     f"change this file:\narena_allow = {file}",
                 )
             )
-        files.note_removed(file)
+        files.note_touched(file, is_removed=True)
 
     # Called by levels.
 
@@ -347,6 +349,7 @@ class Gate:
 CHILD_EVENTS = {
     "subprocess.Popen",
     "os.fork",
+    "os.forkpty",
     "os.posix_spawn",
     "os.system",
     "os.spawn",
@@ -356,7 +359,7 @@ CHILD_EVENTS = {
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     """Return the child process of an audit event."""
     folder = None
-    if name == "os.fork":
+    if name in {"os.fork", "os.forkpty"}:
         return Child(is_fork=True)
     if name == "os.system":
         command = values[0]

@@ -151,8 +151,8 @@ class Files(Protocol):
     def is_of_earlier_run(self, file: str) -> bool:
         """Return whether this is an SQLite database that has not changed in this run."""
 
-    def note_removed(self, file: str) -> None:
-        """Note the removal of a database that an engine may name later."""
+    def note_touched(self, file: str, *, is_removed: bool = False) -> None:
+        """Note that code may change a file. Or it removes a database that an engine names later."""
 
 
 class Core(Protocol):
@@ -535,7 +535,7 @@ def held_by(pids: Iterable[int], database: str) -> Held:
     return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
 
-def nothing() -> None:
+def nothing(*_: object) -> None:
     """Do nothing. The default of a callback."""
 
 

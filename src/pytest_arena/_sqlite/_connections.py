@@ -266,6 +266,8 @@ def _admit(core: CurrentCore, database: object, *_: object) -> None:
         now.refuse_late()
     elif now.files.belongs_to_app(file):
         raise now.ledger.refused(production_file(file))
+    else:
+        now.files.note_touched(file)
 
 
 def is_outside(core: Core, file: str) -> bool:
