@@ -403,11 +403,11 @@ class Levels:
         owner.end()
         test = self._current.test
         begin_phase(None if test is None or test.settled else test)
-        _leaks.end_connections_of_fixture(self.gate, owner)
         level = self.find(owner)
-        if level is None:
-            return
         try:
+            _leaks.end_connections_of_fixture(self.gate, owner)
+            if level is None:
+                return
             self.finish_above(level)
             self.end_processes(owner)
             self._apps.close_of(owner)
@@ -415,7 +415,7 @@ class Levels:
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.
-            if self.find(owner) is level:
+            if level is not None and self.find(owner) is level:
                 self._leave_all(level)
 
     def finish_above(self, level: Level) -> None:
