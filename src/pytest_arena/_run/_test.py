@@ -405,6 +405,7 @@ class RunningTest(Hooks):
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
+        self.gate.openings.end(request)
         if not request.is_refused and (
             # The test's sessions had no pending work when the request began.
             self.sessions.pending() or has_written_in_foreign_session(request)

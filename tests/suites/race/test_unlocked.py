@@ -13,6 +13,12 @@ async def test_each_request_of_one_loop_begins_before_the_first_one_has_an_answe
     assert turns == [["begin"] * BUYERS] * TURNS
 
 
+@pytest.mark.parametrize("sold", [gather], indirect=True)
+async def test_the_first_request_waits_until_the_others_have_a_connection(sold):
+    counts = await sold("/unlocked", with_one_connection=True)
+    assert sum(count > 1 for count in counts) > TURNS / 2
+
+
 @pytest.mark.parametrize("sold", [to_server], indirect=True)
 async def test_requests_to_a_server(sold):
     assert max(await sold("/unlocked")) > 1
