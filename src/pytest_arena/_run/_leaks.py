@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import async_session
 
 from pytest_arena._app._entry import Hooks, in_one_line
 from pytest_arena._config._load import blame
+from pytest_arena._databases._refusals import late_work
 from pytest_arena._gate._connections import (
     held_by_sessions,
     record_of,
     sessions_in_use,
     sessions_on,
 )
-from pytest_arena._gate._listeners import late_work
 from pytest_arena._origin import (
     OUR_TASK,
     REQUEST,
