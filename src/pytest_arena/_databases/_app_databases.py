@@ -160,10 +160,8 @@ class AllowedFiles:
             return Whose.FREE
         engines = requested_by_engines(known_engines.find())
         if is_file:
-            of_engines = [
-                each.name for each in engines if each.product in FILE_PRODUCTS
-            ]
-            is_the_apps = path in {*self.of_app, *map(real, filter(None, of_engines))}
+            files = [each.name for each in engines if each.product in FILE_PRODUCTS]
+            is_the_apps = path in {*self.of_app, *map(real, filter(None, files))}
         else:  # a server has many names
             is_the_apps = any(
                 name.startswith(f"{each.product}://")

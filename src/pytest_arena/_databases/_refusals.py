@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._config._supported import SHOWN
+from pytest_arena._databases._app_databases import Whose
 from pytest_arena._origin import REQUEST, cause_of_connection
 from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import (
@@ -29,9 +30,11 @@ class Refusal(NamedTuple):
     fix: str
     is_to_allow: bool = False  # whether `arena_allow` is another next step
 
-    def of_app(self) -> Refusal:
-        """Return the same refusal for a database of the app."""
-        return self._replace(kind=ProductionDatabaseError)
+    def of(self, whose: Whose) -> Refusal:
+        """Return it with the class of errors for a database of the app, if it is one."""
+        return (
+            self._replace(kind=ProductionDatabaseError) if whose is Whose.APP else self
+        )
 
     def error(self, name: str, **values: str) -> ArenaError:
         """Return the error for a database of this name, and for the line that connects."""
@@ -177,18 +180,9 @@ REMOVED_FILE = Refusal(
     is_to_allow=True,
 )
 
-# Work that continues after its owner is over.
 
-LATE_WORK = Refusal(
-    LateWorkError,
-    "refused: a connection for {name}",
-    why="that test is over. The write would be in the next test's database",
-    fix="{instead}",
-)
-
-
-def late_work(owner: Owner) -> ArenaError:
-    """Return the error for work of an owner that is over."""
+def late_work(owner: Owner) -> LateWorkError:
+    """Return the error for work that continues after its owner is over."""
     if not owner.is_test:
         work = f"a task, a thread or a timer that {owner.name} had started"
         fix = f"cancel it, or stop and join it, in {owner.advice}"
@@ -203,4 +197,9 @@ def late_work(owner: Owner) -> ArenaError:
             f"{owner.advice}\nor begin it in the lifespan or in a session fixture, if it is a "
             "worker of all tests"
         )
-    return LATE_WORK.error(work, instead=fix)
+    return LateWorkError(
+        f"refused: a connection for {work}",
+        why="that test is over. The write would be in the next test's database",
+        cause=cause_of_connection(),
+        fix=fix,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, product_of
 from pytest_arena._databases import _refusals as refusals
@@ -98,7 +98,7 @@ class Databases:
         if opener is Opener.CREATOR and whose in {Whose.APP, Whose.UNKNOWN}:
             if "://" in name:
                 raise self._refused(refusals.UNKNOWN_DATABASE, name)
-            raise self._refused(refusals.OPENED_FILE, name, whose)
+            raise self._refused(refusals.OPENED_FILE.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
         if opener is Opener.SQLITE3 and whose is not Whose.UNKNOWN:
@@ -114,20 +114,18 @@ class Databases:
         if drivers == "off":
             return None
         self.refuse_late()
-        for database in self.provisioned():
-            product: Any = database.product  # a `ServerProduct`
-            if product.name == requested.product:
-                live: Database | None = product.live_at(requested)
-                if live is not None and live.is_shared:
-                    raise self._refused(refusals.PAST_TRANSACTION, requested.name)
-                if live is not None:
-                    return live.target
+        product: Any = self.products.opened.get(requested.product)  # a `ServerProduct`
+        live: Database | None = product and product.live_at(requested)
+        if live is not None and live.isolation is not None:
+            if live.is_shared:
+                raise self._refused(refusals.PAST_TRANSACTION, requested.name)
+            return live.target
         if whose is Whose.FREE:
             return None
         if drivers == "refuse":
             driver = requested.dialect.driver
-            refusal = refusals.WITHOUT_ENGINE
-            raise self._refused(refusal, requested.name, whose, driver=driver)
+            refusal = refusals.WITHOUT_ENGINE.of(whose)
+            raise self._refused(refusal, requested.name, driver=driver)
         return self._admit_engine(requested)
 
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
@@ -189,32 +187,20 @@ class Databases:
         """Return the error for a database whose product or driver is not replaced."""
         option = self.config.database
         facts = SUPPORTED.get(product_of(requested.product))
-        refusal = refusals.UNKNOWN_DATABASE
         if option in FILE_PRODUCTS and requested.product in SUPPORTED:
             refusal = refusals.LEFT_OUT_PRODUCT
-        elif facts is not None:
-            refusal = refusals.UNKNOWN_DRIVER
-        return self._refused(
-            refusal,
-            requested.name,
-            option=option,
-            driver=requested.dialect.driver,
-            drivers=", ".join(facts.drivers if facts is not None else ()),
-        )
+            return self._refused(refusal, requested.name, option=option)
+        if facts is None:
+            return self._refused(refusals.UNKNOWN_DATABASE, requested.name)
+        driver, drivers = requested.dialect.driver, ", ".join(facts.drivers)
+        refusal = refusals.UNKNOWN_DRIVER
+        return self._refused(refusal, requested.name, driver=driver, drivers=drivers)
 
-    def _refused(
-        self,
-        refusal: Refusal,
-        name: str,
-        whose: Whose = Whose.UNKNOWN,
-        **values: str,
-    ) -> ArenaError:
+    def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
-        if whose is Whose.APP:
-            refusal = refusal.of_app()
         return self.ledger.refused(refusal.error(name, **values))
 
-    def refuse_statement(self, beyond: str, instead: str) -> NoReturn:
+    def refuse_statement(self, beyond: str, instead: str) -> None:
         """Refuse a statement that would change another database or the server."""
         if not instead:
             is_of_fixture = beyond.endswith(("DATABASE", "SCHEMA"))

@@ -244,7 +244,8 @@ class Gate:
         except RefusedError:
             # The pool does not have the connection yet. `terminate` closes it without awaiting.
             close = getattr(dbapi_connection, "terminate", dbapi_connection.close)
-            close()
+            with suppress(Exception):  # it is bound to another thread
+                close()
             raise
         return live or OpenConnection()
 

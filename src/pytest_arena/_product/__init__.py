@@ -16,16 +16,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Generic,
-    NamedTuple,
-    NoReturn,
-    Protocol,
-    TypeVar,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pytest_arena._config._supported import SUPPORTED, package_of
 
@@ -170,7 +161,7 @@ class Core(Protocol):
     def serial(self) -> int:
         """Return the serial of the level in use, 0 without a level."""
 
-    def refuse_statement(self, beyond: str, instead: str) -> NoReturn:
+    def refuse_statement(self, beyond: str, instead: str) -> None:
         """Refuse a statement that reaches beyond the database."""
 
     def opened_raw(self, key: Key) -> None:

@@ -161,7 +161,10 @@ class SQLiteConnections:
             return None
         file = sql.main_file(dbapi_connection)
         if not file:
-            core.ledger.note(note_of_memory_file())
+            core.ledger.note(
+                "a creator= opens a memory database, which pytest-arena cannot restore after a "
+                f"test. Give the engine a URL instead: {cause_of_connection()}"
+            )
         target = core.admit(Opener.CREATOR, file)
         return OpenConnection(target, SQLiteHandle.to(raw))
 
@@ -263,11 +266,3 @@ class WeakConnection(sqlite3.Connection):
         with suppress(sqlite3.Error):
             self.rollback()
         super().close()
-
-
-def note_of_memory_file() -> str:
-    """Return the note about a memory database that an engine's creator opens."""
-    return (
-        "a creator= opens a memory database, which pytest-arena cannot restore after a test. "
-        f"Give the engine a URL instead: {cause_of_connection()}"
-    )
