@@ -31,7 +31,7 @@ LEAVES = [kind for kind in TREE if not set(kind.__subclasses__()) & set(TREE)]
 # One password, in each way that a message may come to hold it.
 SECRETS = [
     "postgresql://me:s3cret@db/shop",
-    "postgresql+asyncpg://me:s3c@ret@db:5432/shop",
+    "postgresql+asyncpg://me:s3cret@s3cret@db:5432/shop",
     "postgresql://db/shop?user=me&password=s3cret&sslmode=require",
     "host=db password=s3cret dbname=shop",
     "host=db password='s3 cret' dbname=shop",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -56,6 +57,42 @@ def test_the_page_lists_the_private_names_of_other_libraries() -> None:
     page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"`(_\w+)`", page.partition("## Private names")[2]))
     assert quoted | accessed | {*others} == listed | {"_current_frames", "_thread"}
+
+
+_STATE = {"WeakSet", "WeakKeyDictionary", "count", "Event", "RLock", "Lock"}
+# Classes whose objects do not change.
+_CONSTANT = {"MySQLSearch", "PostgreSQLSearch", "CopyPlan", "ReadTable", "ProductFacts", "Words"}
+_CONSTANT |= {f"{product}Connections" for product in ("MySQL", "PostgreSQL", "SQLite")}
+
+
+def test_the_page_lists_the_state_of_the_process() -> None:
+    """Context variables, and module variables whose value can change."""
+    trees = [ast.parse(file.read_bytes()) for file in ROOT.glob("src/**/*.py")]
+    classes = {node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    makers = (classes | _STATE) - _CONSTANT
+    contexts: set[str] = set()
+    variables: set[str] = set()
+    for node in (node for tree in trees for node in tree.body):
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+        value = ast.unparse(node.value)
+        maker = value.partition("(")[0].rpartition(".")[2]
+        if maker == "ContextVar":
+            contexts.add(name)
+        elif value in {"[]", "{}", "set()"} or ("(" in value and maker in makers):
+            variables.add(name)
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    section = page.partition("## State of the process")[2].partition("\n## ")[0]
+    of_contexts, of_variables = section.split("| global variable")
+    assert contexts == _listed(of_contexts)
+    assert variables == _listed(of_variables)
+
+
+def _listed(table: str) -> set[str]:
+    """Return the names in the first column of a table."""
+    rows = re.findall(r"(?m)^\| (`.*?) \|", table)
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
 def test_extras_name_what_the_messages_tell_users_to_install() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._product import Held
-from pytest_arena._product._control_lines import ControlLine
+from pytest_arena._product._server_control import Control
 from tests.isolation.world_postgresql import PostgreSQLWorld, filled
 from tests.servers.postgresql import connect, rows, run
 
@@ -65,7 +65,7 @@ def test_a_level_that_nobody_used_costs_nothing(
 ) -> None:
     """Not even a round trip."""
     world.isolation.enter()
-    monkeypatch.setattr(ControlLine, "call", lambda *_: pytest.fail("the server was asked"))
+    monkeypatch.setattr(Control, "rows", lambda *_: pytest.fail("the server was asked"))
     for _ in range(2):
         world.isolation.enter()
         assert world.isolation.is_clean()

@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from tests.example import Example
+from tests.example import Example, Run
 from tests.plugin.attacks import moments
 from tests.plugin.attacks.changes import CHANGES
-from tests.plugin.developer import change_of, small_example
+from tests.plugin.developer import CONFIG, change_of, small_example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,6 +207,150 @@ def test_a_row_in_the_log_of_a_file_fails_the_run(tmp_path: Path) -> None:
         developer.execute("CREATE TABLE dancers (name)")
         run = example.run("-q", "test_logged.py").expect(1, passed=1)
     run.says("logged.db was changed during this run")
+
+
+# It writes a row when somebody opens its pipe to write.
+BESIDE = """
+import sqlite3
+connection = sqlite3.connect("dev.db", isolation_level=None)
+connection.execute("SELECT * FROM dancers").fetchall()
+print("ready", flush=True)
+while True:
+    open("ask").close()
+    connection.execute("INSERT INTO dancers VALUES (random())")
+    open("answer", "w").close()
+"""
+ASKING = """
+import os, sqlite3, subprocess, sys
+from pathlib import Path
+
+def ask():
+    open("ask", "w").close()
+    open("answer").close()
+
+{before}
+from app import add, engine, names
+
+def test_it():
+    add(engine, "Grain")
+    {started}
+    ask()
+    {spoiled}
+
+def test_another():
+    assert names(engine) == []
+"""
+CHILD = "subprocess.Popen([sys.executable, 'beside.py'], stdout=subprocess.DEVNULL)"
+WRITING = [
+    "before: raw = sqlite3.connect('dev.db'); raw.execute('PRAGMA user_version = 7'); raw.close()",
+    "started: subprocess.run([sys.executable, '-c', 'pass'], check=True)",
+    "started: os.waitpid(os.fork() or os._exit(0), 0)",
+    "spoiled: Path('dev.db').write_bytes(b'')",
+    "spoiled: os.truncate('dev.db', 0)",
+    "spoiled: os.replace('new', 'dev.db')",
+]
+
+
+@contextmanager
+def beside(project: Example) -> Iterator[None]:
+    """Run the development server: it has the file open before the run, and writes meanwhile."""
+    with change_of(project, {"dev.db": False}) as changed:
+        process = project.start_python("beside.py")
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+            process.communicate()
+    assert changed == ["dev.db"]
+
+
+def asking(folder: Path, place: str = "", code: str = "") -> Example:
+    """Return a project whose first test waits for a row of the server, and also does something."""
+    places = dict.fromkeys(["before", "started", "spoiled"], "") | {place: code}
+    test = ASKING.format_map(places)
+    project = small_example(folder, test_it=test, beside=BESIDE)
+    project = project.with_paths({"new": "new"})
+    for pipe in ("ask", "answer"):
+        os.mkfifo(project.write() / pipe)
+    return project
+
+
+def in_own_process(project: Example, *options: str) -> Run:
+    """Run pytest without a script of the tests, which has not imported SQLAlchemy."""
+    process = project.start(*options)
+    output, _ = process.communicate()
+    return Run(process.returncode, output, project.folder)
+
+
+@pytest.mark.parametrize("options", [(), ("-p", "xdist.plugin", "-n", "2")])
+def test_a_development_server_that_writes_fails_no_run(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """It has the developer's file open since before the run. The summary has a note."""
+    project = asking(tmp_path)
+    with beside(project):
+        run = in_own_process(project, *options).expect(passed=2)
+    run.says("dev.db was changed during this run")
+
+
+@pytest.mark.parametrize("what", WRITING)
+def test_a_run_that_may_have_written_too_fails(tmp_path: Path, what: str) -> None:
+    """The run itself has changed the file beside the server, or has started a process."""
+    place, _, code = what.partition(": ")
+    project = asking(tmp_path, place, code)
+    with beside(project):
+        project.run().expect(1, passed=2).says("dev.db was changed during this run")
+
+
+CONFTEST = f"""
+import subprocess, sys
+child = {CHILD}
+
+def pytest_unconfigure():
+    child.kill()
+    child.wait()
+"""
+EARLY = """
+def test_it():
+    from app import engine
+    engine.connect().close()
+    open("ask", "w").close()
+    open("answer").close()
+"""
+
+
+ONCE = """
+import os, subprocess, sys
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        {code}
+"""
+
+
+@pytest.mark.parametrize(
+    "code", ["open('dev.db', 'ab').close()", "subprocess.run([sys.executable, '-c', ''])"]
+)
+def test_a_worker_knows_what_the_controller_did(tmp_path: Path, code: str) -> None:
+    """The process of pytest-xdist that starts the workers may have written the file."""
+    project = asking(tmp_path).with_files(conftest=ONCE.format(code=code))
+    with beside(project):
+        run = in_own_process(project, "-p", "xdist.plugin", "-n", "2").expect(1, passed=2)
+    run.says("dev.db was changed during this run")
+
+
+@pytest.mark.parametrize("config", [BARE, CONFIG])
+def test_a_development_server_that_a_conftest_starts_fails_the_run(
+    tmp_path: Path, config: str
+) -> None:
+    """The same program as before. Without an option the run begins later, with the import."""
+    project = asking(tmp_path).with_paths({"pytest.ini": config})
+    project = project.with_files(conftest=CONFTEST, test_it=EARLY)
+    with change_of(project, {"dev.db": False}) as changed:
+        in_own_process(project).expect(1, passed=1).says("dev.db was changed during this run")
+    assert changed == ["dev.db"]
 
 
 MOMENTS = """

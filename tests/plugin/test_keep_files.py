@@ -31,6 +31,14 @@ async def test_marked(client):
 async def test_never(client):
     assert False
 
+@pytest.fixture
+async def broken(client):
+    await client.post("/dancers/early")
+    assert False
+
+def test_with_a_broken_fixture(broken):
+    pass
+
 def test_without_database():
     assert False
 
@@ -55,15 +63,16 @@ def test_keep_failed_tests(example: Example) -> None:
     """P8: the file holds what the test wrote, and the report says how to open it."""
     project = example.with_files(test_it=KEEP)
     run = project.run("--arena-keep=failed")
-    run.expect(1, passed=2, failed=5)
+    run.expect(1, passed=2, failed=5, errors=1)
     kept = {file.name: names_in(file) for file in kept_files(run)}
     assert kept["test_it.py_test_failed-" + _digest(kept, "test_failed") + "dev.db"] == [
         "Sand",
         "written",
     ]
-    assert len(kept) == 5
-    assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 5
-    assert len(kept_files(project.run("--arena-keep=failed"))) == 5
+    assert ["Sand", "early"] in kept.values()
+    assert len(kept) == 6
+    assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 6
+    assert len(kept_files(project.run("--arena-keep=failed"))) == 6
 
 
 def _digest(kept: dict[str, list[str]], test: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql import _clusters as clusters
-from tests.plugin.private_server import on_postgresql
+from tests.plugin.private_server import on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 
 if TYPE_CHECKING:
@@ -114,6 +114,23 @@ def test_a_server_with_few_free_connections(example: Example, crowded: Crowded, 
             control.close()
     assert run.status == pytest.ExitCode.TESTS_FAILED, run.output
     four_parts(run.says("max_connections"))
+    check_left(crowded)
+
+
+def test_a_local_service_without_a_free_connection_is_named(
+    example: Example, crowded: Crowded
+) -> None:
+    """The run uses a private server. The summary says why."""
+    host = {"PGHOST": "127.0.0.1", "PGPORT": str(crowded.port), "PGUSER": "boss"}
+    taken = crowded.fill()
+    try:
+        with private_server() as private:
+            env = {**private.env, **host, "ARENA_DATABASE": "postgresql"}
+            run = on_postgresql(example, test_it=TESTS).run(env=env)
+    finally:
+        for control in taken:
+            control.close()
+    run.expect(passed=2).says(f"127.0.0.1:{crowded.port} has no free connection")
     check_left(crowded)
 
 

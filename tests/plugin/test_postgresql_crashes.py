@@ -20,7 +20,7 @@ import os
 import re
 import signal
 import threading
-from pytest_arena._postgresql._control import Control
+from pytest_arena._postgresql._control import PostgreSQLControl
 
 PLACES = os.environ.get("PLACES", "").split()
 STATEMENT = os.environ.get("STATEMENT", "")
@@ -31,7 +31,7 @@ def strike(place):
         os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
 
-def execute(self, sql, *, fetch, say=Control._execute):
+def execute(self, sql, *, fetch, say=PostgreSQLControl._execute):
     if STATEMENT and re.match(STATEMENT, sql):
         threading.Thread(target=say, args=(self, sql), kwargs={"fetch": fetch}).start()
         self.sent.wait(0.003)
@@ -39,8 +39,8 @@ def execute(self, sql, *, fetch, say=Control._execute):
     return say(self, sql, fetch=fetch)
 
 
-Control.sent = threading.Event()  # never set: the statement needs a moment to arrive
-Control._execute = execute
+PostgreSQLControl.sent = threading.Event()  # never set: the statement needs a moment to arrive
+PostgreSQLControl._execute = execute
 """
 
 TESTS = """

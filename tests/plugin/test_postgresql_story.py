@@ -67,3 +67,20 @@ def test_a_private_server_that_no_option_names_is_announced(example: Example) ->
         assert "a private server is started for the app's engine on postgresql://db" in before
         asked = project.run("-q", env={**env, "DATABASE_URL": PRODUCTION})
         asked.expect(passed=1).never_says("a private server is started")
+
+
+ASYNC_SESSION = """
+from sqlalchemy.ext.asyncio import AsyncSession
+
+async def test_it(db_session):
+    assert isinstance(db_session, AsyncSession)
+"""
+
+
+def test_the_session_of_a_variable_by_psycopg_is_async_in_an_async_test(example: Example) -> None:
+    """The driver has a sync and an async dialect, and the app has no engine yet."""
+    project = example.with_files(test_it=ASYNC_SESSION).with_paths(
+        {"pytest.ini": "[pytest]\nasyncio_mode = auto\narena_database = own\n"}
+    )
+    env = {"DATABASE_URL": PRODUCTION.replace("asyncpg", "psycopg")}
+    project.run(env=env).expect(passed=1)

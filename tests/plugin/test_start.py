@@ -84,10 +84,14 @@ def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
         project.run().expect(1, failed=1).says("[A201]", 'sqlite3.connect("dev.db")')
 
 
-def test_a_conftest_that_removes_the_apps_file_fails_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("-p", "xdist.plugin", "-n", "2")])
+def test_a_conftest_that_removes_the_apps_file_fails_the_run(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     """P4: it does so before it imports SQLAlchemy. The file is compared at the end."""
-    conftest = "from pathlib import Path\nPath('dev.db').unlink()\n"
+    conftest = "from pathlib import Path\nPath('dev.db').unlink(missing_ok=True)\n"
     test = "def test_it():\n    import app\n    app.engine.connect().close()\n"
     project = _project(tmp_path, conftest=conftest, test_it=test)
     with change_of(project, {"dev.db": False}):
-        project.run().expect(1, passed=1).says("dev.db was changed during this run")
+        run = project.run(*options).expect(1, passed=1)
+    run.says("dev.db was changed during this run")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pytest_arena._postgresql._clusters import Programs
-    from pytest_arena._postgresql._control import Control
+    from pytest_arena._postgresql._control import PostgreSQLControl
 
 PASSWORD = "sEcret-4711"  # noqa: S105 - of a server that lives for some seconds
 CONNECTIONS = 5
@@ -169,7 +169,7 @@ class Crowded(RealServer):
         """A URL by TCP."""
         return f"postgresql+asyncpg://{login}@127.0.0.1:{self.port}/{database}"
 
-    def fill(self) -> list[Control]:
+    def fill(self) -> list[PostgreSQLControl]:
         """Take all connections."""
         boss = replace(self.address, user="boss", password="")
         return [open_control(boss) for _ in range(self._connections)]
@@ -185,9 +185,9 @@ class Crowded(RealServer):
             databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
 
-    def _opened(self) -> Control:
+    def _opened(self) -> PostgreSQLControl:
         """A connection of the superuser. Closed connections may still end on the server."""
-        opened: list[Control] = []
+        opened: list[PostgreSQLControl] = []
 
         def connect() -> bool:
             with suppress(ControlFailure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from pytest_arena._origin import is_own
 from pytest_arena._postgresql._control import (
     ControlFailure,
+    PostgreSQLControl,
+    connect,
     identifier,
     literal,
     open_control,
@@ -20,8 +23,10 @@ from tests.servers.postgresql import address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._postgresql._control import Control
+    from pytest_arena._product._server_control import Control
     from tests.servers.crowded import Crowded
+
+_PID = "SELECT pg_backend_pid()"
 
 
 @pytest.fixture
@@ -41,17 +46,49 @@ def test_statements_are_committed_and_rows_returned(control: Control) -> None:
     assert not is_own()
 
 
-def test_a_refused_statement_has_its_code_and_a_lost_connection_fails(control: Control) -> None:
+def test_a_refused_statement_has_its_code_and_a_lost_connection_fails(
+    control: Control,
+) -> None:
     """The connection stays usable after a refusal."""
     with pytest.raises(ControlFailure, match="nowhere") as failed:
         control.rows("SELECT * FROM nowhere")
     assert failed.value.sqlstate == "42P01"
     assert control.rows("SELECT 1") == [(1,)]
+    [(pid,)] = control.rows(_PID)
     with closing(open_control(address())) as other:
-        other.run(f"SELECT pg_terminate_backend({control.pid})")
+        other.run(f"SELECT pg_terminate_backend({pid})")
     with pytest.raises(ControlFailure):
         control.rows("SELECT 1")
     control.close()
+
+
+def test_a_loss_repeats_a_statement_or_a_whole_function() -> None:
+    """No function has half of its statements on a new connection."""
+    pids: list[tuple[object, ...]] = []
+    losses: list[int] = []
+
+    def end(pid: object) -> None:
+        with closing(open_control(address())) as other:
+            other.run(f"SELECT pg_terminate_backend({pid})")
+
+    def ask_twice(control: Control) -> tuple[object, ...]:
+        [first] = control.rows(_PID)
+        if not pids:
+            end(*first)
+        pids.append(first)
+        [second] = control.rows(_PID)
+        pids.append(second)
+        return second
+
+    connecting = partial(connect, address())
+    reconnecting = PostgreSQLControl(connecting, on_lost=lambda: losses.append(len(pids)))
+    with closing(reconnecting) as control:
+        assert control.call(ask_twice) == pids[-1]
+        assert losses == [1]
+        assert pids[0] != pids[1] == pids[2]
+        end(*pids[-1])
+        assert control.rows(_PID) != [pids[-1]]
+        assert losses == [1, 3]
 
 
 def test_a_wrong_password_is_in_no_message(crowded: Crowded) -> None:

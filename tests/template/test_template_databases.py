@@ -78,10 +78,10 @@ def test_a_server_that_is_gone_is_named(
 ) -> None:
     """It is no fault of the builder's."""
 
-    def gone(_: object) -> str:
+    def gone(*_: object, **__: object) -> str:
         raise ControlFailure("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(on_server.own.control, "rows", gone)
+    monkeypatch.setattr(on_server.own.control, "_execute", gone)
     with pytest.raises(ServerError, match="has stopped or is restarting") as caught:
         on_server.ensure()
     assert on_server.own.address_of("").server in caught.value.what

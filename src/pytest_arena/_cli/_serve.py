@@ -57,7 +57,7 @@ class Command:
         self.reply.set_result((status, text))
 
 
-class Control:
+class Commands:
     """Receives commands below `/__arena__` of the live server. A client needs the token."""
 
     def __init__(self, token: str) -> None:
@@ -142,7 +142,7 @@ def serve(options: argparse.Namespace) -> int:
         )
     sys.path.insert(0, "")  # as `python -m pytest` has it
     os.environ["PYTEST_TIMEOUT"] = "0"  # a level has no time limit
-    levels = LevelServer(Control(token), port=options.port, seeds=options.seeds)
+    levels = LevelServer(Commands(token), port=options.port, seeds=options.seeds)
     # stdout has only the line with the URLs.
     with redirect_stdout(sys.stderr):
         status = pytest.main([*_OPTIONS, *options.others], plugins=[levels])
@@ -155,7 +155,7 @@ class LevelServer:
     Options, hooks, autouse fixtures and checks therefore work as in tests in Python.
     """
 
-    def __init__(self, control: Control, *, port: int, seeds: str) -> None:
+    def __init__(self, control: Commands, *, port: int, seeds: str) -> None:
         self._control = control
         self._port = port
         self._seeds = seeds

@@ -23,7 +23,6 @@ from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import owner_here
 from pytest_arena._product import Opener
-from pytest_arena._values import Child
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
         Key,
         RequestedDatabase,
     )
-    from pytest_arena._values import ServerLogin
+    from pytest_arena._values import Child, ServerLogin
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -62,6 +61,7 @@ class Databases:
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
+        self.note_touched = self.files.note_touched
         self.known = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.levels: list[Level] = []
@@ -101,7 +101,9 @@ class Databases:
             raise self._refused(refusals.OPENED_FILE.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
-        if opener is Opener.SQLITE3 and whose is not Whose.UNKNOWN:
+        if whose is Whose.UNKNOWN:
+            self.note_touched(name)
+        elif opener is Opener.SQLITE3:
             self.refuse_late()
         return None if database is None else database.target
 
@@ -209,13 +211,14 @@ class Databases:
 
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""
+        self.note_touched(file)
         if not self.files.is_older_than_run(file):
             return
         whose = self.files.whose(file)
         if whose in {Whose.APP, Whose.UNKNOWN} and is_database(file):
             if whose is Whose.APP:
                 raise self._refused(refusals.REMOVED_FILE, file, action=action)
-            self.files.note_removed(file)
+            self.note_touched(file, is_removed=True)
 
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
@@ -239,6 +242,8 @@ class Databases:
         the first connection raises its error.
         """
         self.environment.complete()
+        # Without a line of the user's code, xdist starts its workers, and Python `uname`.
+        self.files.has_child |= child.is_fork or user_line() is not None
         if not child.is_fork:
             name = named_by(child, self.known)
             if name:
@@ -260,11 +265,6 @@ class Databases:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
-
-    def before_spawn(self) -> None:
-        """Build the databases of all engines before multiprocessing spawns a process."""
-        if not self.finished:
-            self.before_child(Child(is_fork=True))
 
     def serial(self) -> int:
         """Return the serial of the level on top, to which writes belong. 0 without a level.

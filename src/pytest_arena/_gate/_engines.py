@@ -101,10 +101,7 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
 
 
 def requested_without_engine(product: str) -> RequestedDatabase | None:
-    """Return a database for an app without an engine, None without a driver.
-
-    An async driver is preferred, because sync tests can use it, too.
-    """
+    """Return a database for an app without an engine, by an async driver if there is one."""
     place = URL.create(product, host=NOWHERE, database="app")
     if product in FILE_PRODUCTS:
         place = URL.create(product, database=f"/{NOWHERE}/app.db")
@@ -114,14 +111,19 @@ def requested_without_engine(product: str) -> RequestedDatabase | None:
         url = place
         if driver not in sys.stdlib_module_names:
             url = place.set(drivername=f"{product}+{driver.lower()}")
-        dialects.append(url.get_dialect().get_async_dialect_cls(url)())
+        dialects.append(_dialect_of(url))
     dialects.sort(key=lambda dialect: not dialect.is_async)
     return _requested(place, dialects[0]) if dialects else None
 
 
+def _dialect_of(url: URL) -> Dialect:
+    """Return the dialect of a URL. psycopg has two, and sync tests can use the async one, too."""
+    return url.get_dialect().get_async_dialect_cls(url)()
+
+
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
     try:
-        dialect = dialect or url.get_dialect()()
+        dialect = dialect or _dialect_of(url)
         return describe(dialect, *dialect.create_connect_args(url))
     # A third-party or unknown dialect, a driver that cannot be imported, or a URL that it refuses.
     # The gate decides when the engine connects.

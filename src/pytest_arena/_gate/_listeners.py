@@ -67,14 +67,14 @@ class Resolver(Core, Protocol):
     def before_child(self, child: Child) -> None:
         """Prepare the databases that a child process may use."""
 
-    def before_spawn(self) -> None:
-        """Build the databases of all engines before multiprocessing spawns a process."""
-
     def refuse_late(self) -> None:
         """Refuse a connection of code that works for an owner that is over."""
 
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""
+
+    def note_touched(self, file: str) -> None:
+        """Note that code may change a file."""
 
 
 class Gate:
@@ -115,8 +115,10 @@ class Gate:
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
         on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
+        on_audit_events({"open": self._opened, "os.truncate": self._opened})
         on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
-        before_spawn(self._before_spawn)
+        # A process that multiprocessing spawns may use what a fork may use.
+        before_spawn(partial(self._on_child, "os.fork"))
         for package, product in DRIVERS.items():
             when_imported(package, partial(self._watch_driver, product))
 
@@ -262,9 +264,6 @@ class Gate:
         if not is_own():
             self.core.before_child(child_of_event(name, values))
 
-    def _before_spawn(self) -> None:
-        self.core.before_spawn()
-
     # An audit hook is called before the system call, and can refuse it.
 
     def _removed(self, name: Any, folder: int = -1) -> None:
@@ -275,6 +274,11 @@ class Gate:
     ) -> None:
         self._check_file(old, folder, "renaming")
         self._check_file(new, new_folder, "replacing")
+
+    def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
+        """Note a file that is opened for writing, or truncated."""
+        if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
+            self.core.note_touched(os.fsdecode(name))
 
     def _check_file(self, name: Any, folder: int, action: str) -> None:
         """Ask whether the file of a database may be removed or replaced."""
@@ -330,6 +334,7 @@ class Gate:
 CHILD_EVENTS = {
     "subprocess.Popen",
     "os.fork",
+    "os.forkpty",
     "os.posix_spawn",
     "os.system",
     "os.spawn",
@@ -339,7 +344,7 @@ CHILD_EVENTS = {
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     """Return the child process of an audit event."""
     folder = None
-    if name == "os.fork":
+    if name in {"os.fork", "os.forkpty"}:
         return Child(is_fork=True)
     if name == "os.system":
         command = values[0]

@@ -16,8 +16,8 @@ from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
-    from pytest_arena._mysql._control import MySQLControl
     from pytest_arena._product import Database
+    from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
 
 _PREFIX = "arena_app_"  # of the user's name
@@ -48,7 +48,7 @@ class AppUser:
         return self.login
 
 
-def app_login(control: MySQLControl, address: Address) -> ServerLogin:
+def app_login(control: Control, address: Address) -> ServerLogin:
     """Return the login of the app's connections. Create it if it does not exist.
 
     It stays on the server, because programs of a template belong to it. If pytest-arena's login
@@ -89,7 +89,7 @@ def app_login(control: MySQLControl, address: Address) -> ServerLogin:
     return login
 
 
-def _reaches_beyond(control: MySQLControl) -> bool:
+def _reaches_beyond(control: Control) -> bool:
     """Return whether the login of a connection has rights outside of pytest-arena's databases."""
     return not all(_HARMLESS.match(line) for (line,) in control.rows("SHOW GRANTS"))
 
@@ -120,7 +120,7 @@ def _is_usable(address: Address) -> bool:
         return any(_PLACE in line for (line,) in control.rows("SHOW GRANTS"))
 
 
-def _check_rights(control: MySQLControl) -> None:
+def _check_rights(control: Control) -> None:
     """Check the rights to see and to end the sessions of another user."""
     rows = control.rows(
         "SELECT privilege_type FROM information_schema.user_privileges "

@@ -23,7 +23,7 @@ from pytest_arena.errors import TemplateError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_arena._mysql._control import MySQLControl
+    from pytest_arena._product._server_control import Control
 
 # The table of a template that has its label. It is no part of the content.
 LABEL = "arena_manifest"
@@ -106,7 +106,7 @@ def _text(value: str, kind: str) -> str:
     return f"COALESCE(CONCAT('v', {text}, ','), 'NULL,')"
 
 
-def read_tables(control: MySQLControl, database: str) -> dict[str, Table]:
+def read_tables(control: Control, database: str) -> dict[str, Table]:
     """Return the tables of a database by their names, without views.
 
     Raises:
@@ -142,7 +142,7 @@ def read_tables(control: MySQLControl, database: str) -> dict[str, Table]:
     return tables
 
 
-def read_cascades(control: MySQLControl, database: str) -> dict[str, frozenset[str]]:
+def read_cascades(control: Control, database: str) -> dict[str, frozenset[str]]:
     """Return, for each table, the tables whose rows foreign keys change with its rows."""
     children = defaultdict(set)
     for child, parent in control.rows(
@@ -174,7 +174,7 @@ def with_cascades(
     return reached
 
 
-def reason_against_undo(control: MySQLControl, database: str) -> str:
+def reason_against_undo(control: Control, database: str) -> str:
     """Return the first reason why undo cannot restore the rows of a database, or ""."""
     schema = literal(database)
     reasons = control.rows(f"""
@@ -219,7 +219,7 @@ class CopyPlan:
         """Whether a SELECT may call a function that writes."""
         return any(kind == "FUNCTION" for kind, _ in self.programs)
 
-    def run(self, control: MySQLControl, copy: str) -> None:
+    def run(self, control: Control, copy: str) -> None:
         """Create the copy. If a part of it exists already, drop that first.
 
         Raises:
@@ -243,7 +243,7 @@ class CopyPlan:
         if self.programs:
             control.run(f"SET SESSION sql_mode = '{SQL_MODE}'")
 
-    def _create_views(self, control: MySQLControl, copy: str) -> None:
+    def _create_views(self, control: Control, copy: str) -> None:
         waiting = [view.replace(self.source, copy) for view in self.views.values()]
         attempts = len(waiting) ** 2
         while waiting:
@@ -261,7 +261,7 @@ class CopyPlan:
 EMPTY_PLAN = CopyPlan("", "")
 
 
-def read_plan(control: MySQLControl, source: str) -> CopyPlan:
+def read_plan(control: Control, source: str) -> CopyPlan:
     """Read the plan of a database that does not change during the reading.
 
     Raises:
@@ -298,7 +298,7 @@ def read_plan(control: MySQLControl, source: str) -> CopyPlan:
     )
 
 
-def _options_of(control: MySQLControl, database: str) -> str:
+def _options_of(control: Control, database: str) -> str:
     """Return the options of a database: its default character set and collation."""
     [(charset, collation)] = control.rows(
         "SELECT default_character_set_name, default_collation_name "
@@ -309,12 +309,12 @@ def _options_of(control: MySQLControl, database: str) -> str:
     return f" CHARACTER SET {charset} COLLATE {collation}"
 
 
-def _shown(control: MySQLControl, kind: str, source: str, name: str) -> tuple[Any, ...]:
+def _shown(control: Control, kind: str, source: str, name: str) -> tuple[Any, ...]:
     place = f"{identifier(source)}.{identifier(name)}"
     return control.rows(f"SHOW CREATE {kind} {place}")[0]
 
 
-def _programs(control: MySQLControl, source: str) -> Iterator[tuple[str, str]]:
+def _programs(control: Control, source: str) -> Iterator[tuple[str, str]]:
     """Yield kinds and statements of routines and triggers, each with its SQL mode."""
     schema = literal(source)
     programs = control.rows(
@@ -341,7 +341,7 @@ _ROWS_OF = "table "
 _COUNTED = "next number of "
 
 
-def read_content(control: MySQLControl, database: str) -> dict[str, str]:
+def read_content(control: Control, database: str) -> dict[str, str]:
     """Return a digest of each object in a database.
 
     Equal digests mean equal content. The content of a table is the multiset of its rows, its next

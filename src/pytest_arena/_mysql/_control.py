@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._arguments import redirect
-from pytest_arena._origin import as_own
-from pytest_arena._product._control_lines import ServerFailure, import_driver
+from pytest_arena._product._server_control import (
+    Control,
+    ServerFailure,
+    import_driver,
+)
 
 if TYPE_CHECKING:
     from pytest_arena._values import Address
@@ -17,6 +20,7 @@ _CONNECT_SECONDS = 10
 _PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
 # The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
+_TLS = 2048  # CLIENT_SSL, of the server's capabilities
 NO_PLUGIN = 2061  # the client's number if it cannot send the password
 # MariaDB reports 1045 for a login that needs TLS.
 _MAY_NEED_TLS = (1045, 3159, NO_PLUGIN)
@@ -60,65 +64,56 @@ class MySQLFailure(ServerFailure):
         return self.code in _CROWDED
 
 
-class MySQLControl:
-    """A connection in autocommit mode.
+class MySQLControl(Control):
+    """A connection by PyMySQL."""
 
-    Raises:
-        MySQLFailure: no server answers, or it refuses the login.
-        ConfigError: PyMySQL cannot be imported.
-    """
+    @property
+    def offers_tls(self) -> bool:
+        """Whether the server can encrypt."""
+        return bool(self._connection.server_capabilities & _TLS)
 
-    def __init__(self, address: Address, *, timeout: float = _CONNECT_SECONDS) -> None:
-        pymysql = import_driver("pymysql", "PyMySQL", "MySQL and MariaDB", "mysql")
-        self._error: type[Exception] = pymysql.err.Error
-        flags: Any = pymysql.constants.CLIENT
-        arguments: dict[str, Any] = {
-            "charset": "utf8mb4",
-            "autocommit": True,
-            "client_flag": flags.MULTI_STATEMENTS,
-            "connect_timeout": math.ceil(timeout),
-            "init_command": _SESSION,
-            "program_name": _PROGRAM_NAME,
-        }
-        redirect("pymysql", address, (), arguments)
-        try:
-            self._connection: Any = pymysql.Connection(**arguments)
-        except (self._error, OSError) as error:
-            raise _failure(error) from error
-        except RuntimeError as error:
-            # PyMySQL needs the package cryptography to encrypt the password without TLS.
-            raise MySQLFailure(str(error), NO_PLUGIN) from error
-        self.pid: int = self._connection.thread_id()
-        offered = self._connection.server_capabilities
-        self.offers_tls = bool(offered & flags.SSL)
-
-    def run(self, sql: str) -> None:
-        """Execute one statement, or several.
-
-        Raises:
-            MySQLFailure: the server refused it, or the connection is lost.
-        """
-        self.rows(sql)
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute one statement, or several. Return the rows of the last statement.
-
-        Raises as ``run`` does.
-        """
+    def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
+        """Execute one statement, or several. Return the rows of the last one."""
+        del fetch  # PyMySQL has read them
         with self._connection.cursor() as cursor:
             try:
                 cursor.execute(sql)
                 rows = list(cursor.fetchall())
                 while cursor.nextset():
                     rows = list(cursor.fetchall())
-            except (self._error, OSError, UnicodeError) as error:
+            except (_pymysql().err.Error, OSError, UnicodeError) as error:
                 raise _failure(error) from error
             return rows
 
-    def close(self) -> None:
-        """Close the connection. Idempotent, and never raises."""
-        with suppress(Exception):
-            self._connection.close()
+
+def connect(address: Address, *, seconds: float = _CONNECT_SECONDS) -> Any:
+    """Connect by PyMySQL.
+
+    Raises:
+        MySQLFailure: no server answers, or it refuses the login.
+        ConfigError: PyMySQL cannot be imported.
+    """
+    pymysql = _pymysql()
+    arguments: dict[str, Any] = {
+        "charset": "utf8mb4",
+        "autocommit": True,
+        "client_flag": pymysql.constants.CLIENT.MULTI_STATEMENTS,
+        "connect_timeout": math.ceil(seconds),
+        "init_command": _SESSION,
+        "program_name": _PROGRAM_NAME,
+    }
+    redirect("pymysql", address, (), arguments)
+    try:
+        return pymysql.Connection(**arguments)
+    except (pymysql.err.Error, OSError) as error:
+        raise _failure(error) from error
+    except RuntimeError as error:
+        # PyMySQL needs the package cryptography to encrypt the password without TLS.
+        raise MySQLFailure(str(error), NO_PLUGIN) from error
+
+
+def _pymysql() -> Any:
+    return import_driver("pymysql", "PyMySQL", "MySQL and MariaDB", "mysql")
 
 
 def _failure(error: Exception) -> MySQLFailure:
@@ -130,17 +125,10 @@ def _failure(error: Exception) -> MySQLFailure:
     return MySQLFailure(text.strip() or type(error).__name__, number)
 
 
-def open_control(
-    address: Address, *, timeout: float = _CONNECT_SECONDS
-) -> MySQLControl:
-    """Connect by PyMySQL.
-
-    Raises:
-        MySQLFailure: no server answers, or it refuses the login.
-        ConfigError: PyMySQL cannot be imported.
-    """
-    with as_own():
-        return MySQLControl(address, timeout=timeout)
+def open_control(address: Address, **options: Any) -> MySQLControl:
+    """Open a connection that does not reconnect. The parameters are those of ``connect``."""
+    connecting = partial(connect, address, **options)
+    return MySQLControl(connecting, reconnects=False).open()
 
 
 def literal(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_arena._changes import limited
@@ -13,7 +14,7 @@ from pytest_arena._mysql._clone import (
     read_tables,
     with_cascades,
 )
-from pytest_arena._mysql._control import MySQLControl, MySQLFailure, open_control
+from pytest_arena._mysql._control import MySQLControl, MySQLFailure, connect
 from pytest_arena._mysql._driver_guard import sessions_in, writers_in
 from pytest_arena._mysql._refill import (
     SESSION,
@@ -24,7 +25,6 @@ from pytest_arena._mysql._refill import (
 )
 from pytest_arena._origin import user_line
 from pytest_arena._product import Held, held_by
-from pytest_arena._product._control_lines import ControlLine
 from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
 from pytest_arena.errors import IsolationError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_arena._mysql._clone import CopyPlan
     from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._product import Usage
+    from pytest_arena._product._server_control import Control
     from pytest_arena._product._statements import Statement
     from pytest_arena._values import Address, ServerLogin, TableRows
 
@@ -65,14 +66,14 @@ class LiveDatabase(Undo):
         registry: MySQLRegistry,
         name: str,
         *,
-        line: ControlLine[MySQLControl],
+        restoring: Control,
         writes: WriteLog,
         login: ServerLogin,
         uses: Usage,
     ) -> None:
         self.name = name
         self._registry = registry
-        self._line = line  # restores and compares rows
+        self._restoring = restoring  # restores and compares rows
         self._writes = writes
         self._login = login
         self._uses = uses
@@ -146,7 +147,7 @@ class LiveDatabase(Undo):
         names = with_cascades(written.names_in({*content.tables}), content.cascades)
         tables = {name: content.tables[name] for name in sorted(names)}
         try:
-            self._line.call(refill, content.source, self.name, tables)
+            self._restoring.call(refill, content.source, self.name, tables)
         except Held:
             # A transaction that has only read prevents the ALTER TABLE that restores a counter.
             if not self.clients_inside():
@@ -239,14 +240,14 @@ class LiveDatabase(Undo):
             last_name = self.name
             last_tables = first.tables
             if self._writes.since(position).has_new_schema:
-                last_tables = self._line.call(read_tables, self.name)
+                last_tables = self._restoring.call(read_tables, self.name)
         else:
             last_name = time.base.description.source
             last_tables = time.base.description.tables
             position = min(position, time.state)
         written = self._writes.since(position)
         names = written.names_in({*first.tables, *last_tables})
-        return self._line.call(
+        return self._restoring.call(
             read_difference,
             (first.source, first.tables),
             (last_name, last_tables),
@@ -309,16 +310,12 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         self._login = login
         self._usage = uses
         self._writes = WriteLog()
-        self._line = ControlLine(self._connect)
+        self._restoring = MySQLControl(
+            partial(connect, registry.address_of()),
+            lambda control: control.run(SESSION),
+        )
         self._templates: dict[str | None, FrozenDatabase] = {}
         super().__init__(self._template(template), isolation, uses=uses, note=note)
-
-    def _connect(self) -> MySQLControl:
-        """Connect to restore rows."""
-        address = self._registry.address_of()
-        control = open_control(address)
-        control.run(SESSION)
-        return control
 
     def _template(self, content: str | None) -> FrozenDatabase:
         frozen = FrozenDatabase(self._registry, content)
@@ -333,7 +330,7 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         return LiveDatabase(
             self._registry,
             base.take(),
-            line=self._line,
+            restoring=self._restoring,
             writes=self._writes,
             login=self._login,
             uses=self._usage,
@@ -360,7 +357,7 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
     def close(self) -> None:
         """Drop the databases of this isolation, in the background."""
         super().close()
-        self._line.close()
+        self._restoring.close()
 
     def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""

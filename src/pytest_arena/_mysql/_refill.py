@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._control import MySQLControl, MySQLFailure, identifier, literal
+from pytest_arena._mysql._control import MySQLFailure, identifier, literal
 from pytest_arena._product import Held
 from pytest_arena._product._snapshots import ReadTable
 from pytest_arena._product._statements import Reach
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_arena._mysql._clone import Table
+    from pytest_arena._product._server_control import Control
     from pytest_arena._product._statements import Statement
 
 
@@ -100,7 +101,7 @@ TableDifference = tuple[ReadTable, ReadTable]
 
 
 def refill(
-    control: MySQLControl, frozen: str, live: str, tables: Mapping[str, Table]
+    control: Control, frozen: str, live: str, tables: Mapping[str, Table]
 ) -> None:
     """Give tables the rows and the next AUTO_INCREMENT values that they have in a frozen database.
 
@@ -145,9 +146,7 @@ def _restoring(table: Table, frozen: str, live: str) -> Iterator[str]:
     yield f"{insert} LEFT JOIN {row} r ON {joined} WHERE r.{first} IS NULL"
 
 
-def _restore_counters(
-    control: MySQLControl, live: str, tables: Mapping[str, Table]
-) -> None:
+def _restore_counters(control: Control, live: str, tables: Mapping[str, Table]) -> None:
     """Restore the next AUTO_INCREMENT values. Rolled back inserts move them, too."""
     counters = dict(
         control.rows(
@@ -163,7 +162,7 @@ def _restore_counters(
 
 
 def read_difference(
-    control: MySQLControl,
+    control: Control,
     before: tuple[str, Mapping[str, Table]],
     after: tuple[str, Mapping[str, Table]],
     names: Iterable[str],
@@ -188,7 +187,7 @@ def read_difference(
 
 
 def _read(
-    control: MySQLControl, table: Table | None, database: str, unlike: str
+    control: Control, table: Table | None, database: str, unlike: str
 ) -> ReadTable:
     """Read the rows of a table, only those that another database lacks if it is named."""
     if table is None:

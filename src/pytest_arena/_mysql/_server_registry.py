@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.engine import URL
@@ -13,20 +14,20 @@ from pytest_arena._mysql._clone import EMPTY_PLAN, LABEL, read_plan
 from pytest_arena._mysql._control import (
     MySQLControl,
     MySQLFailure,
+    connect,
     identifier,
     literal,
-    open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product import read_manifest
+from pytest_arena._product import nothing, read_manifest
 from pytest_arena._product._own_databases import OwnDatabase
 from pytest_arena._product._server_registry import DatabaseRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pytest_arena._mysql._clone import CopyPlan
-    from pytest_arena._product._control_lines import ControlLine
+    from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
 
 # A statement that a user can paste.
@@ -36,7 +37,7 @@ _SLOTS = 64  # processes that hold a lock at the same time
 _AT_ONCE = 100  # locks in one statement
 
 
-class MySQLRegistry(DatabaseRegistry[MySQLControl]):
+class MySQLRegistry(DatabaseRegistry):
     """The databases of a process on a MySQL or MariaDB server.
 
     A table of a template or a kept database has its label.
@@ -55,23 +56,23 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     # Connect and lock
 
-    def _connect(self) -> MySQLControl:
-        return open_control(self.address_of())
+    def _control(self, set_up: Callable[[Control], object] = nothing) -> Control:
+        return MySQLControl(partial(connect, self._address), set_up)
 
-    def _hold(self, control: Any, name: str) -> None:
+    def _hold(self, control: Control, name: str) -> None:
         for number in range(_SLOTS):
             lock = literal(_slot(name, number))
             if control.rows(f"SELECT GET_LOCK({lock}, 0)") == [(1,)]:
                 return
 
-    def _release(self, control: Any) -> None:
+    def _release(self, control: Control) -> None:
         control.run("DO RELEASE_ALL_LOCKS()")
 
-    def _acquire(self, control: Any, name: str, seconds: float) -> bool:
+    def _acquire(self, control: Control, name: str, seconds: float) -> bool:
         lock = literal(f"arena.{name}"[:64])
         return bool(control.rows(f"SELECT GET_LOCK({lock}, {seconds})") == [(1,)])
 
-    def _held(self, control: Any, names: Iterable[str]) -> set[str]:
+    def _held(self, control: Control, names: Iterable[str]) -> set[str]:
         locks = sorted(names)
         held: set[str] = set()
         for start in range(0, len(locks), _AT_ONCE):
@@ -103,7 +104,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             return url.set(host="localhost", query={"unix_socket": address.host})
         return url.set(host=address.host, port=address.port)
 
-    def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
         names = [name for (name,) in control.rows("SHOW DATABASES LIKE 'arena\\_%'")]
         sizes = {}
         if with_sizes:
@@ -128,7 +129,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             for name in names
         ]
 
-    def _text_of(self, control: Any, name: str) -> str | None:
+    def _text_of(self, control: Control, name: str) -> str | None:
         try:
             rows = control.rows(f"SELECT label FROM {identifier(name)}.{LABEL}")
         except MySQLFailure as error:
@@ -137,7 +138,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
             return None  # it does not exist, or is not finished
         return rows[0][0] if rows else None
 
-    def _write_text(self, control: Any, name: str, text: str) -> None:
+    def _write_text(self, control: Control, name: str, text: str) -> None:
         place = f"{identifier(name)}.{LABEL}"
         control.run(
             f"CREATE TABLE IF NOT EXISTS {place} (id INT PRIMARY KEY, label LONGTEXT) "
@@ -147,12 +148,10 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     # Copy
 
-    def _copy(
-        self, control: ControlLine[MySQLControl], source: str | None, name: str
-    ) -> None:
+    def _copy(self, control: Control, source: str | None, name: str) -> None:
         plan = self.plan_of(source)
 
-        def copy(control: MySQLControl) -> None:
+        def copy(control: Control) -> None:
             try:
                 plan.run(control, name)
             finally:
@@ -199,14 +198,12 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
 
     # Drop
 
-    def _drop_now(self, control: ControlLine[MySQLControl], name: str) -> None:
+    def _drop_now(self, control: Control, name: str) -> None:
         self._plans.pop(name, None)
         self.end_sessions(name, control)
         control.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
 
-    def end_sessions(
-        self, name: str, control: ControlLine[MySQLControl] | None = None
-    ) -> None:
+    def end_sessions(self, name: str, control: Control | None = None) -> None:
         """End all sessions whose database this is. An open transaction would block a drop.
 
         Raises:
@@ -219,7 +216,7 @@ class MySQLRegistry(DatabaseRegistry[MySQLControl]):
         with self.reporting("a connection cannot be ended"):
             self._end_sessions(f"id = {pid} AND db = {literal(name)}", self.control)
 
-    def _end_sessions(self, where: str, control: ControlLine[MySQLControl]) -> None:
+    def _end_sessions(self, where: str, control: Control) -> None:
         question = (
             f"SELECT id FROM information_schema.processlist WHERE {where} "
             "AND id <> CONNECTION_ID()"

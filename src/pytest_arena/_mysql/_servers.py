@@ -104,7 +104,7 @@ place_kinds = SEARCH.place_kinds
 
 
 def _entered(address: Address, where: str, seconds: int) -> Server:
-    control = open_control(address, timeout=seconds)
+    control = open_control(address, seconds=seconds)
     with closing(control):
         shown = f"{_checked(control, address)}{where}"
         if control.offers_tls and not is_here(address.host):

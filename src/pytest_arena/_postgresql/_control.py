@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._origin import as_own
-from pytest_arena._product._control_lines import ServerFailure, import_driver
+from pytest_arena._product._server_control import (
+    Control,
+    ServerFailure,
+    import_driver,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,74 +70,24 @@ class ControlFailure(ServerFailure):
         return self.sqlstate[:2] in _ELSEWHERE
 
 
-class Control:
-    """A connection in autocommit mode. Several threads may use it, one after the other.
-
-    Raises:
-        ControlFailure: no server answers, or it refuses the login or a setting.
-        ConfigError: psycopg cannot be imported.
-    """
-
-    def __init__(
-        self, address: Address, settings: Mapping[str, str], *, seconds: int
-    ) -> None:
-        psycopg: Any = import_driver("psycopg", "psycopg", "PostgreSQL", "postgresql")
-        self._lock = threading.RLock()
-        self._error: type[Exception] = psycopg.Error
-        try:
-            self._connection: Connection = psycopg.connect(
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                password=address.password or None,
-                dbname=address.database,
-                sslmode="disable" if address.is_socket else "prefer",
-                connect_timeout=seconds,
-                application_name=APPLICATION_NAME,
-                options=_options(settings),
-                autocommit=True,
-                prepare_threshold=None,
-            )
-        except psycopg.Error as error:
-            sqlstate = error.sqlstate or ""
-            if TOO_MANY_CLIENTS.search(str(error)):
-                sqlstate = TOO_MANY_CONNECTIONS
-            raise ControlFailure(str(error).strip(), sqlstate) from error
-        self.pid: int = self._connection.info.backend_pid
-        self.server_version = self._connection.info.server_version
-
-    def run(self, sql: str) -> None:
-        """Execute one statement, or several without parameters.
-
-        Raises:
-            ControlFailure: the server refused it, or the connection is lost.
-        """
-        self._execute(sql, fetch=False)
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows. Raises as ``run`` does."""
-        return self._execute(sql, fetch=True)
-
-    def close(self) -> None:
-        """Close the connection. Idempotent, and never raises."""
-        self._connection.close()
+class PostgreSQLControl(Control):
+    """A connection by psycopg."""
 
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                cursor = self._connection.execute(sql)
-                return cursor.fetchall() if fetch else []
-            except (self._error, UnicodeError) as error:
-                sqlstate = getattr(error, "sqlstate", None) or ""
-                raise ControlFailure(str(error).strip(), sqlstate) from error
+        try:
+            cursor = self._connection.execute(sql)
+            return cursor.fetchall() if fetch else []
+        except (_psycopg().Error, UnicodeError) as error:
+            sqlstate = getattr(error, "sqlstate", None) or ""
+            raise ControlFailure(str(error).strip(), sqlstate) from error
 
 
-def open_control(
+def connect(
     address: Address,
     settings: Mapping[str, str] | None = None,
     *,
     seconds: int = _CONNECT_SECONDS,
-) -> Control:
+) -> Connection:
     """Connect to PostgreSQL by psycopg.
 
     ``settings`` are settings of the session, such as ``lock_timeout``, from the login on. libpq's
@@ -145,8 +98,37 @@ def open_control(
         ControlFailure: no server answers, or it refuses the login or a setting.
         ConfigError: psycopg cannot be imported.
     """
-    with as_own():
-        return Control(address, settings or {}, seconds=seconds)
+    psycopg = _psycopg()
+    try:
+        connection: Connection = psycopg.connect(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password or None,
+            dbname=address.database,
+            sslmode="disable" if address.is_socket else "prefer",
+            connect_timeout=seconds,
+            application_name=APPLICATION_NAME,
+            options=_options(settings or {}),
+            autocommit=True,
+            prepare_threshold=None,
+        )
+    except psycopg.Error as error:
+        sqlstate = error.sqlstate or ""
+        if TOO_MANY_CLIENTS.search(str(error)):
+            sqlstate = TOO_MANY_CONNECTIONS
+        raise ControlFailure(str(error).strip(), sqlstate) from error
+    return connection
+
+
+def _psycopg() -> Any:
+    return import_driver("psycopg", "psycopg", "PostgreSQL", "postgresql")
+
+
+def open_control(address: Address, *args: Any, **options: Any) -> PostgreSQLControl:
+    """Open a connection that does not reconnect. The parameters are those of ``connect``."""
+    connecting = partial(connect, address, *args, **options)
+    return PostgreSQLControl(connecting, reconnects=False).open()
 
 
 def literal(text: str) -> str:

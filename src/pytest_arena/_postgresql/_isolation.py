@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import (
-    Control,
     ControlFailure,
+    PostgreSQLControl,
+    connect,
     literal,
     open_control,
 )
@@ -17,7 +19,7 @@ from pytest_arena._postgresql._journal import (
     INSTALLATION,
     State,
     ask_journal,
-    open_journal,
+    journal_control,
     rows_changed,
     why_no_undo,
 )
@@ -27,7 +29,6 @@ from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import until
 from pytest_arena._product import held_by
-from pytest_arena._product._control_lines import ControlLine
 from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadContent
 from pytest_arena.errors import ArenaError
@@ -76,8 +77,8 @@ class LiveDatabase(Undo):
         self.registry = registry
         self.name = name
         # Kept open to read content: a new connection takes three times as long.
-        self.reader = ControlLine(
-            lambda: open_control(self.address, _READ_SETTINGS), on_lost
+        self.reader = PostgreSQLControl(
+            partial(connect, self.address, _READ_SETTINGS), on_lost=on_lost
         )
 
     @property
@@ -114,17 +115,15 @@ class JournaledDatabase(LiveDatabase):
         self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]
     ) -> None:
         super().__init__(registry, name, on_lost)
-        self._line = ControlLine(lambda: open_journal(self.address), on_lost)
+        self._journal = journal_control(self.address, on_lost)
         with registry.reporting("a copy cannot be connected to"):
-            self._line.opened()  # before the app can use all connections of the server
-
-    def _ask(self, function: str, *arguments: str) -> dict[str, Any]:
-        with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return self._line.call(ask_journal, function, *arguments)
+            self._journal.open()  # before the app can use all connections of the server
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return self._line.call(Control.rows, sql)
+        try:
+            return self._journal.rows(sql)
+        except ControlFailure as error:
+            raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
 
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of a new copy, the same for each copy of a base."""
@@ -142,7 +141,7 @@ class JournaledDatabase(LiveDatabase):
         If nothing has changed since the base, its state is the start's. Cost: one round trip.
         """
         state: State = now.base.description
-        answer = self._ask("enter", state.snapshot, state.taken)
+        answer = ask_journal(self._rows, "enter", state.snapshot, state.taken)
         if answer["marks"]:
             return NeedsCopy(answer["marks"])
         if answer["taken"] is not None:
@@ -168,7 +167,7 @@ class JournaledDatabase(LiveDatabase):
             if at_work:
                 raise held_by(at_work, self.name)
         try:
-            answer = self._line.call(ask_journal, "leave", *start.state)
+            answer = ask_journal(self._journal.rows, "leave", *start.state)
         except ControlFailure as error:
             if error.sqlstate in _LOCKED:
                 writers = self.look(start).writers or self.clients_inside()
@@ -180,7 +179,7 @@ class JournaledDatabase(LiveDatabase):
             return NeedsCopy(", ".join(answer["marks"].split(", ")[:_MOST_MARKS_SHOWN]))
         if answer["size"] > _BYTES:
             with suppress(ControlFailure):  # the level was left
-                self._line.call(Control.run, "VACUUM pg_arena.j")
+                self._journal.run("VACUUM pg_arena.j")
         return bool(answer["was_changed"])
 
     def prepare_to_freeze(self) -> None:
@@ -219,7 +218,9 @@ class JournaledDatabase(LiveDatabase):
 
     def look(self, start: Start) -> Look:
         """Return what has changed since a start. Wait for no lock."""
-        answer = self._ask("look", start.state.snapshot, start.state.taken)
+        answer = ask_journal(
+            self._rows, "look", start.state.snapshot, start.state.taken
+        )
         return Look(answer["is_changed"], frozenset(answer["writers"]))
 
     def moment(self, first: Start, *, exact: bool) -> Start:
@@ -234,12 +235,12 @@ class JournaledDatabase(LiveDatabase):
         """Return the committed changes, from the journal."""
         until = last.state.snapshot if last else ""
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return self._line.call(rows_changed, first.state.snapshot, until, limit)
+            return self._journal.call(rows_changed, first.state.snapshot, until, limit)
 
     def release(self) -> None:
         """Close the connections, including the journal's connection."""
         super().release()
-        self._line.close()
+        self._journal.close()
 
 
 class ClonedDatabase(LiveDatabase):

@@ -5,23 +5,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache, partial
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
-    Control,
     ControlFailure,
+    PostgreSQLControl,
+    connect,
     identifier,
     literal,
-    open_control,
 )
 from pytest_arena._postgresql._rows import COLUMNS, KEY, NAME
 from pytest_arena._values import SCHEMA, TableRows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._postgresql._server_registry import ServerRegistry
+    from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
 
 
@@ -73,25 +76,22 @@ class State(NamedTuple):
     catalog: str = ""
 
 
-def open_journal(address: Address) -> Control:
-    """Connect to a database with a journal.
-
-    Raises:
-        ControlFailure: the server does not answer, or refuses the login or its settings.
-    """
-    control = open_control(address, _SETTINGS)
-    try:
-        control.run("; ".join(_PREPARED))
-    except BaseException:
-        control.close()
-        raise
-    return control
+def journal_control(address: Address, on_lost: Callable[[], None]) -> Control:
+    """Return a connection to a database with a journal, for ``ask_journal``."""
+    return PostgreSQLControl(
+        partial(connect, address, _SETTINGS),
+        lambda control: control.run("; ".join(_PREPARED)),
+        on_lost,
+    )
 
 
-def ask_journal(control: Control, name: str, *arguments: str) -> dict[str, Any]:
-    """Call a prepared function of the journal. Return its result by the names of its columns."""
-    values = ", ".join(map(literal, arguments))
-    [(answer,)] = control.rows(f"EXECUTE {name}({values})")
+_literal = lru_cache(maxsize=32)(literal)  # most tests begin with the same state
+
+
+def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[str, Any]:
+    """Call a prepared function of the journal by ``rows``. Return its result by its columns."""
+    values = ", ".join(map(_literal, arguments))
+    [(answer,)] = rows(f"EXECUTE {name}({values})")
     found: dict[str, Any] = loads(answer)
     return found
 

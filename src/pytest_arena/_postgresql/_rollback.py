@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 
 from pytest_arena._origin import user_line
-from pytest_arena._postgresql._control import Control, ControlFailure, open_control
+from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._rows import compare, in_batches, read_content, read_rows
 from pytest_arena._process import async_rest, rest, seconds
@@ -36,6 +36,7 @@ from pytest_arena._product._connection_loop import (
     connection_loop,
     has_sync_caller,
 )
+from pytest_arena._product._server_control import Control
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena.errors import IsolationError, impossible
 
@@ -569,10 +570,10 @@ class _Busy(Exception):
 
 
 class _Reader(Control):
-    """The shared connection, with the methods of `Control`."""
+    """The shared connection, as one of pytest-arena's."""
 
-    def __init__(self, shared: Rollback) -> None:  # no connection is opened
-        self._shared = shared
+    def __init__(self, shared: Rollback) -> None:
+        super().__init__(lambda: shared, reconnects=False)
 
     def run(self, sql: str) -> None:
         """Execute statements. A transaction for reading is a savepoint."""
@@ -581,10 +582,10 @@ class _Reader(Control):
         for statement in re.sub(r"BEGIN ISOLATION[\w ]+", _READING, sql).split(";"):
             self.rows(statement)
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute a statement, and return its rows."""
+    def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
+        del fetch
         try:
-            return [tuple(row) for row in self._shared.send(sql)]
+            return [tuple(row) for row in self._connection.send(sql)]
         except Exception as error:
             raise ControlFailure(str(error), _sqlstate(error)) from error
 

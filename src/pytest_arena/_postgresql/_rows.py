@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
-    Control,
     ControlFailure,
     identifier,
     literal,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_arena._changes import Row
+    from pytest_arena._product._server_control import Control
     from pytest_arena._values import TableRows
 
 # With these settings equal values have equal texts. Settings of the login, of the database and of

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql._control import (
-    Control,
     ControlFailure,
+    PostgreSQLControl,
+    connect,
     identifier,
     literal,
-    open_control,
 )
 from pytest_arena._process import until
-from pytest_arena._product import read_manifest
+from pytest_arena._product import nothing, read_manifest
 from pytest_arena._product._own_databases import OwnDatabase
 from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from pytest_arena._product._control_lines import ControlLine
+    from psycopg import Connection
+
+    from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
 
 
@@ -38,7 +40,6 @@ TURNS = 7_264_002  # builds, and the creation of roles
 _HOME = "postgres"  # the database in which all processes take their locks
 _LEAVE_SECONDS = 5.0
 _OF_PROCESS = re.compile(r"([0-9a-f]{8})(?:_([0-9a-f]{8}))?")
-_WITH_STRATEGY = 150000  # a server version
 # FILE_COPY is faster: 147 ms for 227 MB on tmpfs, and WAL_LOG takes 1,416 ms. But with fsync
 # FILE_COPY costs a checkpoint, so WAL_LOG is faster for small databases.
 
@@ -61,7 +62,7 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 """
 
 
-class ServerRegistry(DatabaseRegistry[Control]):
+class ServerRegistry(DatabaseRegistry):
     """The databases of a process on a PostgreSQL server."""
 
     no_rights: ClassVar = {"42501"}
@@ -80,28 +81,29 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     # Connect and lock
 
-    def _connect(self) -> Control:
+    def _control(self, set_up: Callable[[Control], object] = nothing) -> Control:
+        def begin(control: Control) -> None:
+            control.run(_SESSION)
+            set_up(control)
+
+        return PostgreSQLControl(self._connect, begin)
+
+    def _connect(self) -> Connection:
         try:
-            control = open_control(replace(self._address, database=_HOME))
+            return connect(replace(self._address, database=_HOME))
         except ControlFailure as error:
             if error.is_down or error.is_crowded:
                 raise
             # Some servers have no such database, or do not let the role in.
-            control = open_control(self._address)
-        try:
-            control.run(_SESSION)
-        except BaseException:
-            control.close()
-            raise
-        return control
+            return connect(self._address)
 
-    def _hold(self, control: Any, name: str) -> None:
+    def _hold(self, control: Control, name: str) -> None:
         control.run(f"SELECT pg_advisory_lock_shared{_lock(*_numbers(name))}")
 
-    def _release(self, control: Any) -> None:
+    def _release(self, control: Control) -> None:
         control.run("SELECT pg_advisory_unlock_all()")
 
-    def _acquire(self, control: Any, name: str, seconds: float) -> bool:
+    def _acquire(self, control: Control, name: str, seconds: float) -> bool:
         patience = max(1, round(seconds * 1000))
         try:
             control.run(f"SET lock_timeout = {patience}; SET statement_timeout = 0")
@@ -112,7 +114,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
             return False
         return True
 
-    def _held(self, control: Any, names: Iterable[str]) -> set[str]:
+    def _held(self, control: Control, names: Iterable[str]) -> set[str]:
         locks = set(control.rows(_LOCKS))
         return {name for name in names if _numbers(name) in locks}
 
@@ -132,34 +134,28 @@ class ServerRegistry(DatabaseRegistry[Control]):
             return url.set(query={"host": address.host})
         return url.set(host=address.host)
 
-    def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
         return [
             OwnDatabase(name=name, manifest=read_manifest(label), role=role, bytes=size)
             for name, label, role, size in control.rows(_LISTED.format(with_sizes))
         ]
 
-    def _text_of(self, control: Any, name: str) -> str | None:
+    def _text_of(self, control: Control, name: str) -> str | None:
         rows = control.rows(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database "
             f"WHERE datname = {literal(name)} AND datistemplate AND NOT datallowconn"
         )
         return rows[0][0] if rows else None
 
-    def _write_text(self, control: Any, name: str, text: str) -> None:
+    def _write_text(self, control: Control, name: str, text: str) -> None:
         control.run(_comment(name, text))
 
     # Copy
 
-    def _copy(
-        self, control: ControlLine[Control], template: str | None, name: str
-    ) -> None:
+    def _copy(self, control: Control, template: str | None, name: str) -> None:
         source = template or "template0"
         if source not in self._copy_plans:
-            [(is_synced, settings)] = control.rows(_source_question(source))
-            strategy = ""
-            if control.opened().server_version >= _WITH_STRATEGY:
-                strategy = "STRATEGY WAL_LOG" if is_synced else "STRATEGY FILE_COPY"
-            self._copy_plans[source] = strategy, settings
+            [self._copy_plans[source]] = control.rows(_source_question(source))
         strategy, settings = self._copy_plans[source]
         statement = f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(source)} {strategy}"
         if template is None:
@@ -224,7 +220,7 @@ class ServerRegistry(DatabaseRegistry[Control]):
 
     # Drop
 
-    def _drop_now(self, control: ControlLine[Control], name: str) -> None:
+    def _drop_now(self, control: Control, name: str) -> None:
         rows = control.rows(
             "SELECT datistemplate, pg_get_userbyid(datdba) = current_user FROM pg_database "
             f"WHERE datname = {literal(name)}"
@@ -253,7 +249,7 @@ COPY = identifier(_COPY)  # the copy's name in the statements of `source`
 
 
 def _source_question(name: str) -> str:
-    """Write the query for fsync, and for the statements that adapt a copy.
+    """Write the query for the strategy of a copy, and for the statements that adapt it.
 
     PostgreSQL does not copy the rights and the settings of a database. The statements set them in
     the copy. They also switch off ``synchronous_commit``, so that no
@@ -288,7 +284,8 @@ statements (turn, statement) AS (
                 quote_literal(coalesce(replace(part[1], '""', '"'), part[2])), ', '), '''''')
             FROM regexp_matches(value, '"((?:[^"]|"")*)"|([^,\\s]+)', 'g') part)
         ELSE quote_literal(value) END) FROM pairs)
-SELECT current_setting('fsync') = 'on',
+SELECT CASE WHEN current_setting('server_version_num')::int < 150000 THEN ''
+    WHEN current_setting('fsync') = 'on' THEN 'STRATEGY WAL_LOG' ELSE 'STRATEGY FILE_COPY' END,
     (SELECT string_agg(statement, '; ' ORDER BY turn) FROM statements)
 """
 

@@ -510,7 +510,7 @@ def held_by(pids: Iterable[int], database: str) -> Held:
     return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
 
-def nothing() -> None:
+def nothing(*_: object) -> None:
     """Do nothing. The default of a callback."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pytest_arena._product import Held, held_by, nothing
-from pytest_arena._product._control_lines import ServerFailure
+from pytest_arena._product._server_control import ServerFailure
 from pytest_arena.errors import ArenaError, IsolationError, impossible
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class LevelStack(ABC, Generic[UndoT]):
         """Open a level above the current state."""
         if self._unrestored is not None:
             self._finish(self._unrestored)
-        isolation = self._next_isolation or self.name
+        isolation = self._next_isolation or self._stack[-1].isolation
         self._next_isolation = ""
         count = self._count_uses()
         if count != self._count_now:
@@ -229,25 +229,25 @@ class LevelStack(ABC, Generic[UndoT]):
         """Restore the state of the matching ``enter``. Return whether it had changed."""
         if not self.depth:
             raise impossible("a level was left that had not been entered")
-        was_changed = not self._is_unused() and self._restore(self._stack[-1])
+        count = self._count_uses()
+        was_changed = not self._is_unused(count) and self._restore(count)
         self.check()
         self._stack.pop()
         self._tidy()
         return was_changed
 
-    def _is_unused(self) -> bool:
+    def _is_unused(self, count: int) -> bool:
         """Whether no connection has used the database since the start of the top level."""
         level = self._stack[-1]
         is_at_start = self._now is level.start and not level.needs_copy
-        return is_at_start and self._count_uses() == self._count_now
+        return is_at_start and count == self._count_now
 
-    def _restore(self, level: DatabaseLevel) -> bool:
+    def _restore(self, count: int) -> bool:
         """Restore the start of the top level. Return whether there was a change."""
-        count = self._count_uses()
+        level = self._stack[-1]
         if not level.needs_copy:
-            answer = self._restore_in_place(
-                level, is_in_use=self._count_uses() != count
-            )
+            is_in_use = self._count_uses() != count
+            answer = self._restore_in_place(level, is_in_use=is_in_use)
             if not isinstance(answer, NeedsCopy):
                 self._now = level.start
                 self._count_now = count
@@ -365,12 +365,12 @@ class LevelStack(ABC, Generic[UndoT]):
         return self._look().is_clean
 
     def _look(self) -> Look:
-        if self._is_unused():
+        count = self._count_uses()
+        if self._is_unused(count):
             return Look()
         level = self._stack[-1]
         if level.needs_copy:
             return Look(is_changed=True)
-        count = self._count_uses()
         try:
             look = self.live.look(level.start)
         except (Held, ArenaError):

@@ -14,11 +14,16 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from queue import Queue
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pytest_arena._process import interrupted, until
-from pytest_arena._product import FEWER_CONNECTIONS, OF_RUN, Manifest, read_manifest
-from pytest_arena._product._control_lines import ControlLine, ControlT, ServerFailure
+from pytest_arena._product import (
+    FEWER_CONNECTIONS,
+    OF_RUN,
+    Manifest,
+    nothing,
+    read_manifest,
+)
 from pytest_arena._product._databases_command import SweepResult
 from pytest_arena._product._own_databases import (
     Names,
@@ -28,6 +33,7 @@ from pytest_arena._product._own_databases import (
     owner_of,
     unused,
 )
+from pytest_arena._product._server_control import Control, ServerFailure
 from pytest_arena.errors import ArenaError, ServerError, TemplateError
 
 if TYPE_CHECKING:
@@ -110,7 +116,7 @@ class Background:
         self._at_end()
 
 
-class DatabaseRegistry(ABC, Generic[ControlT]):
+class DatabaseRegistry(ABC):
     """The databases on a server that pytest-arena has created and may drop.
 
     Their names say to whom they belong (``_own_databases``). A process is alive while its control
@@ -142,8 +148,8 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._used: set[str] = set()
         self._is_closed = False
         self._sweeps = sweeps
-        self.control = ControlLine(self._connect_as_process)
-        self._other_control = ControlLine(self._connect)
+        self.control = self._control(self._take_locks)
+        self._other_control = self._control()
         self._thread = Background(at_end=self._other_control.close)
         if not sweeps:
             return
@@ -157,27 +163,27 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     # The statements of a product
 
     @abstractmethod
-    def _connect(self) -> ControlT:
-        """Connect to the server, with the settings of a session."""
+    def _control(self, set_up: Callable[[Control], object] = nothing) -> Control:
+        """Return a connection to the server, with the settings of a session."""
 
     @abstractmethod
-    def _hold(self, control: Any, name: str) -> None:
+    def _hold(self, control: Control, name: str) -> None:
         """Take a lock until the connection ends. Other processes may hold it at the same time."""
 
     @abstractmethod
-    def _release(self, control: Any) -> None:
+    def _release(self, control: Control) -> None:
         """Release all locks of the connection."""
 
     @abstractmethod
-    def _acquire(self, control: Any, name: str, seconds: float) -> bool:
+    def _acquire(self, control: Control, name: str, seconds: float) -> bool:
         """Take a lock that excludes others. Return whether it was free in time."""
 
     @abstractmethod
-    def _held(self, control: Any, names: Iterable[str]) -> set[str]:
+    def _held(self, control: Control, names: Iterable[str]) -> set[str]:
         """Return which locks are held."""
 
     @abstractmethod
-    def _describe(self, control: Any, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
         """Return the databases whose names begin with ``arena_``."""
 
     @staticmethod
@@ -186,15 +192,15 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         """Return the URL of a database for a driver."""
 
     @abstractmethod
-    def _text_of(self, control: Any, name: str) -> str | None:
+    def _text_of(self, control: Control, name: str) -> str | None:
         """Return the manifest of a finished template, None if there is none."""
 
     @abstractmethod
-    def _write_text(self, control: Any, name: str, text: str) -> None:
+    def _write_text(self, control: Control, name: str, text: str) -> None:
         """Write a manifest."""
 
     @abstractmethod
-    def _copy(self, control: Any, source: str | None, name: str) -> None:
+    def _copy(self, control: Control, source: str | None, name: str) -> None:
         """Create a copy of a database, or an empty database."""
 
     @abstractmethod
@@ -202,7 +208,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         """Make a database the template of this name. Write the manifest last."""
 
     @abstractmethod
-    def _drop_now(self, control: Any, name: str) -> None:
+    def _drop_now(self, control: Control, name: str) -> None:
         """Drop a database, and end its connections."""
 
     # Connect
@@ -211,18 +217,11 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         """Return the address of a database, without a name the one that the option names."""
         return replace(self._address, database=name or self._address.database)
 
-    def _connect_as_process(self) -> ControlT:
-        """Connect, and take the locks of this process, also again after a lost connection."""
-        control = self._connect()
-        if self._process != os.getpid():
-            return control  # a forked child only reads
-        try:
+    def _take_locks(self, control: Control) -> None:
+        """Take the locks of this process, also again after a lost connection."""
+        if self._process == os.getpid():  # a forked child only reads
             for name in (*self.names.locks, *self._used):
                 self._hold(control, name)
-        except BaseException:
-            control.close()
-            raise
-        return control
 
     @contextmanager
     def reporting(self, what: str) -> Iterator[None]:
@@ -267,7 +266,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         with self.reporting("the databases cannot be listed"):
             return self._list(self.control, with_sizes=with_sizes)
 
-    def _list(self, control: Any, *, with_sizes: bool = False) -> list[OwnDatabase]:
+    def _list(self, control: Control, *, with_sizes: bool = False) -> list[OwnDatabase]:
         rows = self._describe(control, with_sizes=with_sizes)
         rows = [row for row in rows if owner_of(row.name) is not None]
         locks = {row.name: locks_of(row.name) for row in rows}
@@ -288,9 +287,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         job = partial(self._create, kind, template, self._other_control)
         return self._thread.do(job)
 
-    def _create(
-        self, kind: str, template: str | None, control: ControlLine[ControlT]
-    ) -> str:
+    def _create(self, kind: str, template: str | None, control: Control) -> str:
         if self._is_closed:
             raise CancelledError
         name = self.names.new(kind)
@@ -298,7 +295,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self.databases.add(name)
         try:
             with self.reporting(what):
-                self.control.opened()  # the process holds its lock
+                self.control.open()  # the process holds its lock
                 self._copy(control, template, name)
         except BaseException:
             self.drop_later(name)
@@ -359,11 +356,9 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
     def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
         """Hold the lock of a fingerprint, which excludes all threads, processes and machines."""
         # A separate connection, so that waiting blocks no other statement.
-        with self.reporting("no connection for a lock"):
-            control = self._connect()
-        with closing(control):
+        with closing(self._control()) as control:
             with self.reporting("a lock cannot be acquired"):
-                is_ours = self._acquire(control, fingerprint, seconds)
+                is_ours = control.call(self._acquire, fingerprint, seconds)
             if not is_ours:
                 raise TemplateError(
                     f"another process has been building a template for {seconds:g} s",
@@ -387,7 +382,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         self._thread.do(partial(self._drop, name, self._other_control))
         self._thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
 
-    def _drop(self, name: str, control: ControlLine[ControlT]) -> str:
+    def _drop(self, name: str, control: Control) -> str:
         """Drop a database of this login. Return why it was not dropped, or ""."""
         try:
             if owner_of(name) is not None:
@@ -413,9 +408,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
             if everything or database.name in reasons
         ]
 
-    def _sweep(
-        self, control: ControlLine[ControlT], *, everything: bool = False
-    ) -> dict[str, str]:
+    def _sweep(self, control: Control, *, everything: bool = False) -> dict[str, str]:
         """Sweep. Return the reasons of databases that were not dropped, "" for dropped ones."""
         old = unused(self._list(control), everything=everything)
         return {database.name: self._drop(database.name, control) for database in old}
@@ -448,7 +441,7 @@ class DatabaseRegistry(ABC, Generic[ControlT]):
         return len(self.databases)
 
 
-RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry[Any])
+RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry)
 
 
 def _base_of(fingerprint: str) -> str:

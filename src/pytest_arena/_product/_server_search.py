@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product._control_lines import ServerFailure
+    from pytest_arena._product._server_control import ServerFailure
     from pytest_arena._values import Address
 
 
@@ -48,9 +48,10 @@ class Server:
 class Unavailable(Exception):
     """No usable server was found. The text is the reason, ``fix`` the next step or ""."""
 
-    def __init__(self, reason: str, *, fix: str = "") -> None:
+    def __init__(self, reason: str, *, fix: str = "", is_crowded: bool = False) -> None:
         super().__init__(reason)
         self.fix = fix
+        self.is_crowded = is_crowded  # another run may find a free connection
 
 
 class ServerSearch(ABC):
@@ -93,13 +94,16 @@ class ServerSearch(ABC):
             "a private server": self.private_server,
         }
         reasons = []
+        crowded = ""
         for name, find in sources.items():
             if find == self.private_server:
                 announce()
             try:
-                return find(config)
+                server = find(config)
+                return replace(server, shown=server.shown + crowded)
             except Unavailable as reason:
                 reasons.append(f"{name}: {' '.join(str(reason).split())}")
+                crowded = f" (because {reason})" if reason.is_crowded else ""
         raise ServerError(
             f"there is no {self.shown} for the tests",
             why=_WHY,
@@ -111,7 +115,7 @@ class ServerSearch(ABC):
         """Return the first server of this machine that lets a usual login create databases."""
         if config.database == "own":
             raise Unavailable("not asked for, a private server is")
-        reasons = []
+        reasons = {}
         for place, port in self.local_places():
             for user in dict.fromkeys(filter(None, self.users())):
                 address = self.login(place, port, user)
@@ -120,8 +124,8 @@ class ServerSearch(ABC):
                     # A local server answers within a millisecond.
                     return self.enter(address, where, seconds=2)
                 except Unavailable as reason:
-                    reasons.append(str(reason))
-        raise Unavailable("; ".join(dict.fromkeys(reasons)))
+                    reasons[str(reason)] = reason.is_crowded
+        raise Unavailable("; ".join(reasons), is_crowded=any(reasons.values()))
 
     def private_server(self, config: Config) -> Server:
         """Find or start a private server."""
@@ -173,7 +177,8 @@ def refused(address: Address, error: ServerFailure) -> Unavailable:
     text = redact(lines[-1].strip() if lines else "no reason")
     if error.is_crowded:
         return Unavailable(
-            f"the server on {address.server} has no free connection: {text}"
+            f"the server on {address.server} has no free connection: {text}",
+            is_crowded=True,
         )
     if error.is_down:
         return Unavailable(f"nothing answers on {address.server} ({text})")

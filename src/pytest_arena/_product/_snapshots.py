@@ -86,11 +86,7 @@ class FrozenDatabase:
     """
 
     def __init__(
-        self,
-        databases: DatabaseRegistry[Any],
-        name: str | None,
-        *,
-        is_ours: bool = False,
+        self, databases: DatabaseRegistry, name: str | None, *, is_ours: bool = False
     ) -> None:
         self._databases = databases
         self.name = name

@@ -83,7 +83,7 @@ class Process:
             return self._output
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for_work(self, seconds: float = 10.0) -> int:
+    def wait(self, seconds: float = 10.0) -> int:
         """Wait until the program ends by itself. Return its exit status.
 
         Raises:

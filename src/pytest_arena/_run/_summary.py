@@ -140,6 +140,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     of_engines = [*known.by_key.values()]
     stores = databases.provision.stores.values()
     named = dict.fromkeys([*config.schema, *config.seed])
+    failures = tuple(_failures(databases, refused))
     suggestion = ""
     if ledger.filled:
         suggestion = schema_to_set(config)
@@ -149,7 +150,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         has_template=any(given for _, given, _, _ in ledger.filled),
         notes=(*filter(None, [ledger.kept]), *_unread(databases), *_unused(databases)),
         noted=tuple(ledger.noted),
-        failures=tuple(_failures(databases, refused)),
+        failures=failures,
         known=tuple(database.name for database in of_engines),
         unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
@@ -161,7 +162,11 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
 def _failures(databases: Databases, refused: list[ArenaError]) -> Iterator[str]:
     """Yield the lines that fail the run: about data, changed files, refusals outside of tests."""
     yield from databases.provision.differences
-    for file in databases.files.changed():
+    for file, program in databases.files.changed().items():
+        if program:
+            why = f"by {program}, which began before the run and has the file open"
+            databases.ledger.note(f"{file} was changed during this run, probably {why}")
+            continue
         yield (
             f"{file} was changed during this run: by a development server or another program, "
             "which a test may have started, or before the app had an engine for the file. Next: "

@@ -36,6 +36,11 @@ def test_a_worker_of_a_module(wide_worker, turn):
     assert wide_worker.status is None
 
 
+def test_a_program_that_ends_by_itself(arena):
+    job = arena.process([sys.executable, "-c", "raise SystemExit(3)"])
+    assert job.wait() == 3
+
+
 @pytest.mark.expect("A101")
 def test_a_program_that_ends_before_it_is_ready(arena):
     arena.process([sys.executable, "-c", "raise SystemExit('no broker')"], ready="ready")
