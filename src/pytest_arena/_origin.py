@@ -73,6 +73,11 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
     return line_of(innermost)
 
 
+def line_of_task(task: AnyTask) -> CodeLine | str:
+    """Return the innermost line of the user's code at which a task waits, else its name."""
+    return line_of_coroutine(task.get_coro()) or task.get_name()
+
+
 def line_of_thread(thread: int) -> CodeLine | None:
     """Return the innermost line of the user's code in a thread."""
     frame = innermost_frames().get(thread)

@@ -23,7 +23,6 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from itertools import count
 from threading import Thread
 from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -47,31 +46,20 @@ if TYPE_CHECKING:
 
 
 class Owner:
-    """A test, a wide fixture, or a lifespan of the app.
+    """A test, a wide fixture, or a lifespan of the app."""
 
-    ``serial`` is positive for a test, negative for a wide fixture, and 0 for a lifespan.
-    """
+    is_test = False
+    is_wide = False  # whether it is a wide fixture
 
-    def __init__(self, name: str, advice: str, serial: int = 0) -> None:
+    def __init__(self, name: str, advice: str) -> None:
         self.name = name
         self.advice = advice  # the code that must end its tasks, threads and jobs
-        self.serial = serial
         self.is_over: bool = False
         # Whether it is between its set-up and its tear-down, so that only its tasks, threads and
         # jobs run.
         self.is_idle: bool = False
         # The tasks that its requests have begun and that still live.
         self.request_tasks: WeakSet[AnyTask] = WeakSet()
-
-    @property
-    def is_test(self) -> bool:
-        """Whether it is a test."""
-        return self.serial > 0
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether it is a wide fixture that has not ended."""
-        return self.serial < 0 and not self.is_over
 
     def end(self) -> None:
         """Note its end. Its tasks, threads and jobs get no connection from now on."""
@@ -86,8 +74,10 @@ class WideFixture(Owner):
     """A fixture that outlives the test: of a class, a module, a package or the session.
 
     ``finish`` makes pytest tear down the fixture and the fixtures that use it. pytest sets it up
-    again at its next use.
+    again at its next use. If its first level was dropped as clean, its tear-down gets another one.
     """
+
+    is_wide = True
 
     def __init__(
         self,
@@ -95,14 +85,9 @@ class WideFixture(Owner):
         finish: Callable[[], object],
         getfixturevalue: Callable[[str], Any],
     ) -> None:
-        # The serial identifies the fixture's levels. If its first level was dropped as clean, its
-        # tear-down gets another level.
-        super().__init__(name, "the fixture's tear-down", next(_serials))
+        super().__init__(name, "the fixture's tear-down")
         self.finish = finish
         self.getfixturevalue = getfixturevalue
-
-
-_serials = count(-1, -1)
 
 
 def outlives_tests(owner: Owner | None) -> bool:

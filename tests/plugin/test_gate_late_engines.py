@@ -132,3 +132,4 @@ def test_the_order_of_tests_decides_nothing(example: Example, url: str) -> None:
     tests = [f"test_it.py::{name}" for name in ORDERS[url]]
     run = project.run("-p", "no:randomly", *tests, env=server()).expect(passed=len(tests))
     run.says("on SQLite" if "sqlite" in url else "on PostgreSQL").never_says("was not used")
+    run.never_says("outside of tests")  # what the start that found the engine wrote is undone

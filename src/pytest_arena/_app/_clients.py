@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._entry import Hooks
 
     _AsyncBase = httpx.AsyncClient
     _SyncBase = httpx.Client
@@ -66,8 +65,8 @@ class Login:
         # By event loop, because a wide client is used in several.
         self._locks: WeakKeyDictionary[AbstractEventLoop, Lock] = WeakKeyDictionary()
 
-    async def aonce(self, client: object, hooks: Hooks | None) -> None:
-        """Commit pending work and log this client in, unless it is logged in.
+    async def aonce(self, client: object) -> None:
+        """Log this client in, unless it is logged in.
 
         Raises:
             LoginError: from the exception of the login function.
@@ -77,19 +76,15 @@ class Login:
         async with lock_here(self._locks):
             if not self._is_needed():  # another request has logged in meanwhile
                 return
-            if hooks is not None:
-                await hooks.aprepare_request()  # its error is not one of the login
             with self._attempt():
                 answer = self._function(client, self.role)
                 if inspect.isawaitable(answer):
                     await answer
 
-    def once(self, client: object, hooks: Hooks | None) -> None:
+    def once(self, client: object) -> None:
         """Log this client in, unless it is logged in."""
         if not self._is_needed():
             return
-        if hooks is not None:
-            hooks.prepare_request()
         with self._attempt():
             self._function(client, self.role)
 
@@ -149,7 +144,7 @@ class AsyncClient(_AsyncBase):
     async def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
-        """Send a request after the app's start, the login, and the commit of pending work."""
+        """Send a request after the app's start, the commit of pending work, and the login."""
         login = self.arena_login
         is_first = login is not None and not login.is_done
         await self._arena_ready()
@@ -175,8 +170,11 @@ class AsyncClient(_AsyncBase):
         if running_loop() is None:
             raise no_asyncio()
         await self.arena_run.ajoin()
+        hooks = hooks_now()
+        if hooks is not None:
+            await hooks.acommit()  # its error is not one of the login
         if self.arena_login is not None:
-            await self.arena_login.aonce(self, hooks_now())
+            await self.arena_login.aonce(self)
         return self
 
 
@@ -210,15 +208,12 @@ class TestClient(_SyncBase):
             """Return a websocket, which ``with`` opens."""
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request after the app's start, the login, and the commit of pending work."""
+        """Send a request after the app's start, the commit of pending work, and the login."""
         login = self.arena_login
         is_first = login is not None and not login.is_done
         self._arena_ready()
         if is_first:
             add_login(self, request)
-        hooks = hooks_now()
-        if hooks is not None:
-            hooks.prepare_request()
         with _calling(login) as client_call:
             response = super().send(request, **options)
         client_call.attach(response)
@@ -245,8 +240,11 @@ class TestClient(_SyncBase):
 
     def _arena_ready(self) -> None:
         self.arena_start()
+        hooks = hooks_now()
+        if hooks is not None:
+            hooks.commit()
         if self.arena_login is not None:
-            self.arena_login.once(self, hooks_now())
+            self.arena_login.once(self)
 
 
 class ClientAs(Protocol[C_co]):

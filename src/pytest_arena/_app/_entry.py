@@ -45,7 +45,12 @@ REFUSED = 403
 
 
 class Hooks(Owner, ABC):
-    """A test, whose methods are called around the start-up of the app and each request."""
+    """A test, whose methods are called around the start-up of the app and each request.
+
+    `RunningTest` implements it: a module of this package may not import a module of `_run`.
+    """
+
+    is_test = True
 
     # Functions that call the app for a request, and may break it.
     faults: list[Callable[..., Any]]
@@ -59,16 +64,12 @@ class Hooks(Owner, ABC):
         """Return the record of a lifespan that begins."""
 
     @abstractmethod
-    async def aprepare_request(self) -> None:
-        """Commit pending work before a request of an async client. Called in the client's loop."""
+    async def acommit(self) -> None:
+        """Commit pending work before a request, in the loop of the test."""
 
     @abstractmethod
-    def prepare_request(self) -> None:
-        """Commit pending work before a request of a sync client. Called in the client's thread."""
-
-    @abstractmethod
-    async def acommit_for_others(self) -> None:
-        """Commit pending work before a request of a client that pytest-arena has not created."""
+    def commit(self) -> None:
+        """Commit pending work before a request of a sync client, in this thread."""
 
     @abstractmethod
     def begin_request(self, request: Request) -> None:
@@ -140,7 +141,7 @@ def observed(call: Any) -> Any:
             return
         client_call = CLIENT_CALL.get()
         if client_call is None:  # a client of the user, or a browser
-            await hooks.acommit_for_others()
+            await hooks.acommit()
             client_call = ClientCall()
         request = Request(
             method=scope.get("method", "WEBSOCKET"),
@@ -183,7 +184,7 @@ def _observed_wsgi(call: Any) -> Any:
         if hooks is None:
             body = call(app, environ, start_response)
             return body
-        hooks.prepare_request()
+        hooks.commit()
         method = environ["REQUEST_METHOD"]
         path = environ.get("PATH_INFO", "")
         request = Request(method=method, path=path, began=now())

@@ -13,7 +13,7 @@ from asyncio import (
 )
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._app._entry import hooks_now, is_disconnect
+from pytest_arena._app._entry import is_disconnect
 from pytest_arena._origin import user_line
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
@@ -47,7 +47,7 @@ class Transport:
         self._raises = raises
 
     async def handle_async_request(self, request: httpx.Request) -> Any:
-        """Commit pending work, call the app, and return its answer when the answer begins."""
+        """Call the app, and return its answer when the answer begins."""
         if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
             raise ConfigError(
                 "a websocket by the async client, which has none",
@@ -56,9 +56,6 @@ class Transport:
                 fix='with test_client.websocket_connect("/chat") as websocket:\n'
                 "or any library's client, with the URL `live_server.url`",
             )
-        hooks = hooks_now()
-        if hooks is not None:
-            await hooks.aprepare_request()
         scope = self._scope(request)
         call = self.call_class(self._run, scope, request.stream, raises=self._raises)
         await call.in_loop(call.begin())

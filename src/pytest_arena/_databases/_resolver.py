@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._refusals import Refusal
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
+    from pytest_arena._owner import Owner
     from pytest_arena._product import (
         ConnectTarget,
         Database,
@@ -266,14 +267,14 @@ class Databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
 
-    def serial(self) -> int:
-        """Return the serial of the level on top, to which writes belong. 0 without a level.
+    def level_owner(self) -> Owner | None:
+        """Return the owner of the level on top, to which writes belong. None without a level.
 
-        It is 0 in a build, so that a connection of a builder is no leak of the test.
+        It is None in a build, so that a connection of a builder is no leak of the test.
         """
         if not self.levels or running_build() is not None:
-            return 0
-        return self.levels[-1].owner.serial
+            return None
+        return self.levels[-1].owner
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the requested databases on servers, and the logins that engines name, by user."""
@@ -311,7 +312,7 @@ class Databases:
         if database.key.kind != "memory":
             return False
         engines = known_engines.on(database)
-        if any(engine.level != level.owner.serial for engine in engines):
+        if any(engine.level() is not level.owner for engine in engines):
             return False
         for engine in engines:
             engine.is_disposed = True  # a cache may keep what no later test uses

@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import (
     Delete,
@@ -23,8 +23,7 @@ from sqlalchemy.orm import (
     object_mapper,
 )
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
-from sqlalchemy.util import await_only, greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util import greenlet_spawn
 
 from pytest_arena._databases._app_databases import driver_of, redirected_url
 from pytest_arena._databases._builders import session_classes
@@ -36,11 +35,12 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._origin import user_line
 from pytest_arena._process import async_rest, run_in_new_loop
+from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, PendingWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import URL, Engine, Result
     from sqlalchemy.orm import ORMExecuteState, SessionTransaction
@@ -181,26 +181,12 @@ def _fresh_class(session_class: type[Session]) -> type[FreshSession]:
     return type("FreshSQLModelSession", (FreshSession, session_class), {})
 
 
-class Starter(Protocol):
-    """Starts the app of a test."""
-
-    @property
-    def starts_app(self) -> bool:
-        """Whether to start the app before the next use of a connection."""
-
-    def start(self) -> None:
-        """Start the app of a sync test."""
-
-    async def astart(self) -> None:
-        """Start the app in the running loop."""
-
-
 @dataclass(slots=True, eq=False)
 class Sessions:
     """The sessions of one test. They are committed before each request, and closed at the end."""
 
-    # Starts the app before the first use of a connection.
-    starter: Starter | None = None
+    # Starts the app of the test. Called before each use of a connection.
+    start_app: Callable[[], object] = nothing
     # Errors of commits before requests.
     failures: list[Exception] = field(default_factory=list)
     opened: list[FreshSession] = field(default_factory=list)
@@ -225,28 +211,13 @@ class Sessions:
         self.opened.append(fresh)
         return session
 
-    def start_app(self) -> None:
-        """Start the app before the first row of the test, like in production."""
-        starter = self.starter
-        if starter is None or not starter.starts_app:
-            return
-        if in_greenlet():
-            await_only(starter.astart())
-        else:
-            starter.start()
-
-    async def acommit(self) -> None:
-        """Commit pending work, so that a request sees it. Several tasks may call this at once."""
-        self.commit_sync_sessions()
-        await self.acommit_async_sessions()
-
     @property
     def has_async_work(self) -> bool:
         """Whether `acommit_async_sessions` has work to commit."""
         return bool(self._to_be_committed(is_async=True))
 
     async def acommit_async_sessions(self) -> None:
-        """Commit the pending work of async sessions."""
+        """Commit the pending work of async sessions. Several tasks may call this at once."""
         # Tasks of several loops may wait.
         while not self._async_lock.acquire(blocking=False):
             await async_rest(_STEP)
@@ -256,15 +227,6 @@ class Sessions:
                     await greenlet_spawn(_COMMIT, session)
         finally:
             self._async_lock.release()
-
-    def commit(self) -> None:
-        """Commit pending work before a sync request.
-
-        Raises:
-            PendingWorkError: the work is in an async session, which cannot be awaited here.
-        """
-        self.commit_sync_sessions()
-        self.refuse_pending()
 
     def refuse_pending(self, line: CodeLine | None = None) -> None:
         """Raise an error if an async session has pending work. ``line`` sends the request."""

@@ -42,7 +42,7 @@ class PendingWrites:
     """
 
     line: CodeLine | None  # of the first write
-    serial: int  # of the level of the first write
+    level: Owner | None  # the owner of the level of the first write
     request: Request | None  # that wrote first
     tables: list[str] = field(default_factory=list)  # one for each write
     # Whether a statement has failed since the last rollback to a savepoint.
@@ -152,15 +152,11 @@ class PooledConnection:
         """Whether it has an open transaction with writes."""
         return self.handle is not None and self.handle.in_transaction
 
-    def is_of(self, serial: int) -> bool:
-        """Return whether the owner of a level has checked it out."""
-        return self.owner is not None and self.owner.serial == serial
-
-    def has_begun_in(self, serial: int) -> bool:
-        """Return whether its open transaction has its first write in a level."""
+    def has_begun_in(self, level: Owner) -> bool:
+        """Return whether its open transaction has its first write in the level of this owner."""
         if self.pending_writes is not None:
-            return self.pending_writes.serial == serial
-        return self.is_of(serial)
+            return self.pending_writes.level is level
+        return self.owner is level
 
     def close(self) -> None:
         """Close it. Its pool opens another one at the next checkout."""
@@ -196,21 +192,21 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
-        # The connections that end with a level, by its serial: of engines that were created in it,
+        # The connections that end with a level, by its owner: of engines that were created in it,
         # and those whose sessions a statement has altered.
-        self._until: dict[int, weakref.WeakSet[PooledConnection]] = {}
+        self._until: dict[Owner | None, weakref.WeakSet[PooledConnection]] = {}
 
     def add(self, pooled: PooledConnection) -> None:
         """Add a connection that a pool has or opens."""
         self._connections[pooled] = None
 
-    def close_after(self, serial: int, pooled: PooledConnection) -> None:
-        """Close a connection at the end of a level."""
-        self._until.setdefault(serial, weakref.WeakSet()).add(pooled)
+    def close_after(self, level: Owner | None, pooled: PooledConnection) -> None:
+        """Close a connection at the end of the level of this owner."""
+        self._until.setdefault(level, weakref.WeakSet()).add(pooled)
 
-    def end_level(self, serial: int) -> None:
+    def end_level(self, level: Owner) -> None:
         """Close the connections that end with a level. One that is in use ends after its return."""
-        for pooled in [*self._until.pop(serial, ())]:
+        for pooled in [*self._until.pop(level, ())]:
             if pooled in self._checked_out:
                 pooled.is_stale = True
             elif pooled.is_open and pooled.process == os.getpid():

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from pytest_arena._owner import Owner
     from pytest_arena._product import Database
 
     OneConnection = Callable[[Any], Any]
@@ -184,7 +185,8 @@ class KnownEngine:
 
     def __init__(self) -> None:
         self.database: Database | None = None  # the target of its connections
-        self.level = 0  # the serial of the level that created the first engine, or 0
+        # Returns the owner of the level that created the first engine, None without one.
+        self.level: Callable[[], Owner | None] = lambda: None
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
         self.had_engine = False  # False for a dialect of a driver or a URL
@@ -233,13 +235,14 @@ class KnownEngines:
         engines = self.find()
         return [engine for engine in engines if not self.of(engine.dialect).is_disposed]
 
-    def add(self, engine: Engine, level: int) -> bool:
+    def add(self, engine: Engine, level: Owner | None) -> bool:
         """Note a new engine. Return whether it is the first with its dialect object."""
         known = self.of(engine.dialect)
         is_first = not known.had_engine
         if is_first:
             known.had_engine = True
-            known.level = level
+            if level is not None:
+                known.level = weakref.ref(level)
         self._engines[engine] = None
         return is_first
 
@@ -247,13 +250,13 @@ class KnownEngines:
         """Redirect an engine of pytest-arena to a database, regardless of its URL."""
         self.of(engine.dialect).database = database
 
-    def note_connect(self, dialect: Dialect) -> int:
-        """Note that an engine is about to connect. Return the level that created it, or 0."""
+    def note_connect(self, dialect: Dialect) -> Owner | None:
+        """Note that an engine is about to connect. Return the owner of its level, if it lives."""
         known = self._by_dialect.get(dialect)
         if known is None:
-            return 0
+            return None
         known.is_disposed = False
-        return known.level
+        return known.level()
 
     def forget_databases(self) -> None:
         """Forget the databases, for another run in this process."""

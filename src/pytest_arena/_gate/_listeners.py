@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
 
     from pytest_arena._gate._connections import Registry
+    from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Key
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -126,7 +127,7 @@ class Gate:
         connections_of(product).watch(lambda: self.core)
 
     def _remember(self, engine: Engine) -> None:
-        if known_engines.add(engine, self.core.serial()):
+        if known_engines.add(engine, self.core.level_owner()):
             instrument_loops(engine.dialect)
 
     # SQLAlchemy's events.
@@ -151,7 +152,7 @@ class Gate:
             pooled.target = target
             pooled.identify = identify
             self.registry.add(pooled)
-            if level:
+            if level is not None:
                 self.registry.close_after(level, pooled)
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
@@ -223,7 +224,7 @@ class Gate:
             request.has_written |= meaning.reach is not Reach.NOTHING
         if meaning.alters_session:
             pooled.is_altered = True
-            self.registry.close_after(self.core.serial(), pooled)
+            self.registry.close_after(self.core.level_owner(), pooled)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""
@@ -315,20 +316,20 @@ class Gate:
                 )
         self.end_raw(None)
 
-    def end_raw(self, serial: int | None) -> None:
+    def end_raw(self, level: Owner | None) -> None:
         """End the connections that drivers have opened without an engine in a level."""
         if self.registry.has_raw:
             for connections in [*loaded.values()]:
-                connections.end_raw(serial)
+                connections.end_raw(level)
 
-    def end_level(self, serial: int) -> None:
+    def end_level(self, level: Owner) -> None:
         """Close the connections that end with the level that was left.
 
         A temporary table of a test would hide a real table from the next test. A lock would block
         the next test. An app factory would add the connections of its engine to those of all tests.
         """
         self.invalidate_stale()
-        self.registry.end_level(serial)
+        self.registry.end_level(level)
 
 
 CHILD_EVENTS = {

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Request
+    from pytest_arena._owner import Owner
     from pytest_arena._product import Core
     from pytest_arena._values import CodeLine
 
@@ -95,8 +96,7 @@ class LostWrites:
 
     _core: Core
     _registry: Registry
-    # By the serial of the level. A wide fixture's serial is negative.
-    by_level: dict[int, list[LostWork]]
+    by_level: dict[Owner, list[LostWork]]  # by the owner of the level
 
     def begin(self, core: Core, registry: Registry) -> None:
         """Begin a run."""
@@ -104,15 +104,15 @@ class LostWrites:
         self._registry = registry
         self.by_level = {}
 
-    def take(self, serial: int) -> list[LostWork]:
+    def take(self, level: Owner) -> list[LostWork]:
         """Return the lost work of a level since the last call."""
-        return self.by_level.pop(serial, [])
+        return self.by_level.pop(level, [])
 
     def of_fixtures(self) -> list[LostWork]:
         """Return the lost work of all existing wide fixtures."""
         lost = []
-        for serial, works in self.by_level.items():
-            if serial < 0:
+        for level, works in self.by_level.items():
+            if level.is_wide:
                 lost += works
         return lost
 
@@ -138,7 +138,8 @@ class LostWrites:
         if meaning.table and cursor.rowcount:
             writes = pooled.pending_writes
             if writes is None:
-                writes = PendingWrites(user_line(), self._core.serial(), REQUEST.get())
+                level = self._core.level_owner()
+                writes = PendingWrites(user_line(), level, REQUEST.get())
                 pooled.pending_writes = writes
             writes.tables.append(meaning.table)
         elif meaning.ends_transaction:
@@ -199,7 +200,7 @@ class LostWrites:
         dbapi_connection = connection.connection.dbapi_connection
         if writes.has_failed and pooled.handle.is_aborted(dbapi_connection):
             self._lose_writes(writes, is_failed=True)
-        elif self._core.serial() == 0 and not is_in_build:
+        elif self._core.level_owner() is None and not is_in_build:
             self._core.ledger.note(
                 f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
                 "whole run. Next: write them in a fixture or in arena_seed"
@@ -234,20 +235,20 @@ class LostWrites:
             first = record_of(session).uncommitted
             line = (first and first.line) or user_line() or _NO_LINE
             lost = LostWork(words, line, REQUEST.get(), is_unflushed=True)
-            self._lose(self._core.serial(), lost)
+            self._lose(self._core.level_owner(), lost)
 
     def _lose_writes(self, writes: PendingWrites, *, is_failed: bool = False) -> None:
         # A wide fixture may keep a transaction open during its tests.
-        if writes.serial != self._core.serial() or not writes.tables:
+        if writes.level is not self._core.level_owner() or not writes.tables:
             return
         request = REQUEST.get() or writes.request
         line = writes.line or _NO_LINE
         lost = LostWork(writes.words, line, request, is_failed=is_failed)
-        self._lose(writes.serial, lost)
+        self._lose(writes.level, lost)
 
-    def _lose(self, serial: int, lost: LostWork) -> None:
-        if serial:
-            self.by_level.setdefault(serial, []).append(lost)
+    def _lose(self, level: Owner | None, lost: LostWork) -> None:
+        if level is not None:
+            self.by_level.setdefault(level, []).append(lost)
 
 
 def _explain_lock(

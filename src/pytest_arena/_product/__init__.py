@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
+    from pytest_arena._owner import Owner
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError, TemplateError
@@ -145,7 +146,10 @@ class Opener(Enum):
 
 
 class Core(Protocol):
-    """Knows which databases pytest-arena replaces, and which connections it allows."""
+    """Knows which databases pytest-arena replaces, and which connections it allows.
+
+    `Databases` implements it, which this package may not import.
+    """
 
     ledger: Ledger  # records refusals and notes
     config: Config
@@ -158,8 +162,8 @@ class Core(Protocol):
         An engine and a driver request a database, which may become one of the tests.
         """
 
-    def serial(self) -> int:
-        """Return the serial of the level in use, 0 without a level."""
+    def level_owner(self) -> Owner | None:
+        """Return the owner of the level in use, None without a level."""
 
     def refuse_statement(self, beyond: str, instead: str) -> None:
         """Refuse a statement that reaches beyond the database."""
@@ -245,7 +249,7 @@ class Connections(Protocol):
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch connections without an engine until the process ends. Idempotent."""
 
-    def end_raw(self, serial: int | None) -> None:
+    def end_raw(self, level: Owner | None) -> None:
         """End a level's connections that no engine has opened."""
 
     def raw_transactions(self) -> list[str]:
@@ -444,7 +448,7 @@ class TemplateStore(ABC, Generic[ContentT]):
 
 
 class Usage(Protocol):
-    """The uses of one database."""
+    """The uses of one database. The gate implements it, which this package may not import."""
 
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._values import Address, ProductFacts, ServerLogin
 
@@ -107,7 +108,7 @@ class Admission:
     """
 
     target: ConnectTarget | None = None
-    serial: int = 0  # of the level to which the connection belongs
+    level: Owner | None = None  # the owner of the level to which it belongs
 
 
 def change_module(
@@ -131,7 +132,7 @@ class RawConnection:
     """An open connection that no engine has opened."""
 
     target: ConnectTarget | None  # None for a database of `arena_allow`
-    serial: int  # of the level to which it belongs
+    level: Owner | None  # the owner of the level to which it belongs
     reference: weakref.ref[Any]
     pid: int  # of its session on the server
     line: str  # that opened it
@@ -157,12 +158,10 @@ class RawConnections:
         A pool's worker, which runs while its fixture or lifespan is idle, opens it for these.
         """
         owner = OWNER.get()
-        serial = admission.serial
-        if owner is not None and owner.is_idle:
-            serial = owner.serial
+        is_idle = owner is not None and owner.is_idle
         raw = RawConnection(
             admission.target,
-            serial,
+            owner if is_idle else admission.level,
             weakref.ref(connection),
             self._pid_of(connection),
             str(user_line() or "a pool of a driver"),
@@ -188,10 +187,10 @@ class RawConnections:
             if raw.target is not None and self._is_in_transaction(raw.reference())
         ]
 
-    def end(self, serial: int | None) -> None:
+    def end(self, level: Owner | None) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
         for number, raw in [*self._open.items()]:
-            if raw.target is not None and raw.serial == serial:
+            if level is not None and raw.level is level and raw.target is not None:
                 del self._open[number]
                 end_session(raw.target, raw.pid)
             elif raw.reference() is None:
@@ -231,7 +230,7 @@ class RawGuard:
             return None if core.config.drivers == "off" else Admission()
         address = address_for(target, server.login)
         self._arguments.redirect(driver, address, args, kwargs)
-        return Admission(target, core.serial())
+        return Admission(target, core.level_owner())
 
     def note_named(
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object

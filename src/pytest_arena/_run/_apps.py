@@ -169,9 +169,8 @@ class Apps:
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""
         test = self._current.on_top()
-        if test and test.sessions.opened:
-            test.changed_rows |= test.sessions.changes()
-            test.sessions.commit_sync_sessions()
+        if test is not None:
+            test.commit(is_sync_only=True)
 
     def live_server(self, port: int = 0, control: ASGIApp | None = None) -> LiveServer:
         """Return the live server. The first call creates it, on a free port if ``port`` is 0.

@@ -281,14 +281,16 @@ def commit(run: Any) -> None:
     """Commit pending work, like before a request of a sync client."""
     test = run.current.on_top()
     if test is not None:
-        test.sessions.commit()
+        test.commit()
+        test.changed_rows.clear()  # the test compares them itself
 
 
 async def acommit(run: Any) -> None:
     """Commit pending work, like before a request of an async client."""
     test = run.current.on_top()
     if test is not None:
-        await test.sessions.acommit()
+        await test.acommit()
+        test.changed_rows.clear()
 
 
 def _note_assertion(run: Any, text: str) -> None:

@@ -233,7 +233,7 @@ class Arena(Generic[S]):
         test = self._run.current.running()
         if running_loop() is not None:
             return _asettled(test, patience)
-        test.sessions.commit_sync_sessions()
+        test.commit(is_sync_only=True)
         refuse_unfinished(test.wait_for_work(patience), patience)
         return _Settled()
 
@@ -468,7 +468,7 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
 
 
 async def _asettled(test: RunningTest, patience: float) -> None:
-    await test.sessions.acommit()
+    await test.acommit()
     refuse_unfinished(await test.await_work(patience), patience)
 
 

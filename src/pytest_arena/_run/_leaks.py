@@ -13,8 +13,6 @@ from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy.ext.asyncio import async_session
 
-from pytest_arena._app._entry import Hooks, in_one_line
-from pytest_arena._config._load import blame
 from pytest_arena._databases._refusals import late_work
 from pytest_arena._gate._connections import (
     held_by_sessions,
@@ -22,32 +20,11 @@ from pytest_arena._gate._connections import (
     sessions_in_use,
     sessions_on,
 )
-from pytest_arena._origin import (
-    OUR_TASK,
-    REQUEST,
-    line_of_coroutine,
-)
-from pytest_arena._owner import (
-    JOBS,
-    OWNER,
-    Job,
-    Owner,
-    is_runner_of_anyio,
-    outlives_tests,
-    owner_of,
-)
-from pytest_arena._process import (
-    AnyTask,
-    alive,
-    async_rest,
-    context_of,
-    rest,
-    running_loop,
-    seconds,
-)
+from pytest_arena._origin import OUR_TASK, line_of_coroutine, line_of_task
+from pytest_arena._owner import Owner, is_runner_of_anyio, outlives_tests, owner_of
+from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena._product import raw_transactions
 from pytest_arena.errors import (
-    ArenaError,
     ConnectionLeak,
     IsolationError,
     LateWorkError,
@@ -67,117 +44,12 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
-
-# Work of requests that runs after their answers.
-
-_STEP = 0.0002  # seconds between two looks
-
 _MOST_LINES = 4
 
 
 def lines_of_error(lines: Iterable[object]) -> str:
     """Return the first lines for an error, sorted and each once."""
     return "\n".join(sorted(set(map(str, lines)))[:_MOST_LINES])
-
-
-class TestOwner(Hooks):
-    """A test, with the work that its requests begin and that runs after their answers.
-
-    These are tasks in the loops in which the app answers, the user's threads, and jobs of pools.
-    """
-
-    def __init__(self, name: str, serial: int, patience: float, tasks: Tasks) -> None:
-        advice = (
-            "join the thread, await the job or the task, or wait for the queue (await "
-            "queue.join()), before that test ends"
-        )
-        super().__init__(name, advice, serial)
-        # The lines of work that was cancelled, or still ran when the test stopped waiting.
-        self.cut_off: list[CodeLine | str] = []
-        # The errors of its tasks and callbacks that no code has retrieved, with their lines.
-        self.failures: dict[str, CodeLine | None] = {}
-        self.patience = patience  # seconds
-        self.failed = False
-        self._tasks = tasks
-        # Whether a request may have begun work for which no one has waited.
-        self.may_have_late_work = False
-
-    def note_failure(self, error: object) -> None:
-        """Note an error that a task or a callback of this work has raised."""
-        # pytest-arena reports an ArenaError elsewhere.
-        if isinstance(error, Exception) and not isinstance(error, ArenaError):
-            self.failures[in_one_line(error)] = blame(error)
-
-    def note_failed_tasks(self) -> None:
-        """Note the errors of tasks that have failed and that no code has awaited.
-
-        A reference of the app, or a cycle, may keep such a task alive. Otherwise a collection
-        would report it in a later test, or while pytest formats a traceback.
-        """
-        for task in alive(self.request_tasks):
-            if task.done() and task._log_traceback:  # noqa: SLF001 - no other name
-                self.note_failure(task.exception())
-
-    def _jobs(self) -> list[Job]:
-        """Return the unfinished threads and jobs of this test's requests."""
-        jobs = []
-        for job in alive(JOBS) if JOBS else ():
-            if job.owner is self and job.request is not None:
-                jobs.append(job)
-        return jobs
-
-    def unfinished_work(self) -> list[CodeLine | str]:
-        """Return the lines of the requests' tasks, threads and jobs that still run, each once."""
-        # Look at jobs before and after the tasks, because a task may begin a job and end in
-        # between.
-        jobs = self._jobs()
-        lines: list[CodeLine | str] = []
-        this_task = current_task() if running_loop() else None
-        for loop in self._tasks.loops():
-            for task in all_tasks(loop):
-                if task is not this_task and self._is_of_request(task):
-                    lines.append(line_of_coroutine(task.get_coro()) or task.get_name())
-        jobs += self._jobs()
-        lines += filter(None, map(JOBS.get, jobs))  # of the code that has begun them
-        return list(dict.fromkeys(lines))
-
-    def _is_of_request(self, task: AnyTask) -> bool:
-        if not is_users_task(task):
-            return False
-        context = context_of(task)
-        request = context.get(REQUEST)
-        if request is None or request.is_open:
-            return False
-        return context.get(OWNER) is self
-
-    def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
-        """Note the lines of requests and tasks that were cancelled before they finished."""
-        for line in lines:
-            if line not in self.cut_off:
-                self.cut_off.append(line)
-
-    # Waits. Each returns the lines of the work that still runs after its time.
-
-    def wait_for_work(self, patience: float | None = None) -> list[CodeLine | str]:
-        """Wait until no work runs, by default for at most ``arena_settle`` seconds."""
-        end = seconds() + (self.patience if patience is None else patience)
-        while True:
-            lines = self.unfinished_work()
-            if not lines or seconds() >= end:
-                return lines
-            self._tasks.run_idle_loops()
-            rest(_STEP)
-
-    async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:
-        """Wait in a loop like `wait_for_work`."""
-        end = seconds() + (self.patience if patience is None else patience)
-        while self.may_have_late_work:
-            await async_rest(0)
-            lines = self.unfinished_work()
-            if not lines or seconds() >= end:
-                return lines
-            rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
-        return []
 
 
 def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
@@ -197,7 +69,7 @@ def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
         )
 
 
-def is_users_task(task: AnyTask) -> bool:
+def _is_users_task(task: AnyTask) -> bool:
     """Return whether a task may run the user's code. False for tasks of pytest-arena."""
     if task.get_name() == OUR_TASK or is_runner_of_anyio(task):
         return False
@@ -245,20 +117,27 @@ class Tasks:
         here = threading.get_ident()
         return [loop for loop in self.loops() if self._threads.get(loop) == here]
 
+    def of(self, owner: Owner, loops: Iterable[AbstractEventLoop]) -> list[AnyTask]:
+        """Return the tasks of an owner that may run the user's code, without the present one."""
+        this_task = current_task() if running_loop() else None
+        return [
+            task
+            for loop in loops
+            for task in all_tasks(loop)
+            if task is not this_task
+            and owner_of(task) is owner
+            and _is_users_task(task)
+        ]
+
     def end(self, owner: Owner) -> list[CodeLine | str]:
         """Cancel the tasks of a test that still run in idle loops. Return a line for each."""
         lines: list[CodeLine | str] = []
         for loop in self._idle_loops():
-            unfinished = [
-                task
-                for task in all_tasks(loop)
-                if owner_of(task) is owner and is_users_task(task)
-            ]
+            unfinished = self.of(owner, [loop])
             for task in unfinished:
-                coroutine = task.get_coro()
-                if type(coroutine).__name__ == "async_generator_athrow":
+                if type(task.get_coro()).__name__ == "async_generator_athrow":
                     continue  # by this task asyncio closes a generator that the test has dropped
-                lines.append(line_of_coroutine(coroutine) or task.get_name())
+                lines.append(line_of_task(task))
                 task.cancel()
             if unfinished:
                 loop.run_until_complete(
@@ -270,7 +149,9 @@ class Tasks:
 # Connections, transactions and sessions.
 
 
-def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None:
+def end_connections_of_test(
+    gate: Gate, ledger: Ledger, test: Owner, *, has_failed: bool
+) -> None:
     """Roll back what a test has begun, and close the connections that it has not returned.
 
     An idle connection is a warning, unless the test has failed. A transaction that the test has
@@ -284,10 +165,10 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None
     leaks = _leaks_of(gate)
     own = [leak for leak in leaks if leak.owner is test]
     # This may also end a connection in the app's state, because that state is restored later.
-    gate.end_raw(test.serial)
+    gate.end_raw(test)
     transactions = [leak for leak in own if leak.in_transaction]
     error = _leak_error(transactions) if transactions else None
-    for leak in own if error is None and not test.failed else ():
+    for leak in own if error is None and not has_failed else ():
         ledger.warn(
             LeakWarning,
             "the test ended with a connection that was not returned to its pool, and "
@@ -304,14 +185,14 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: TestOwner) -> None
                 fix=late_work(leak.owner).fix,
             )
     _close(leaks)
-    _roll_back_others(gate, test.serial)
-    if error is not None and not test.failed:  # its own error says more
+    _roll_back_others(gate, test)
+    if error is not None and not has_failed:  # its own error says more
         raise error
 
 
 def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
     """Close the connections that a wide fixture, which is over, has not returned or closed."""
-    gate.end_raw(fixture.serial)
+    gate.end_raw(fixture)
     _close(_leaks_of(gate))
 
 
@@ -364,12 +245,12 @@ def _unreturned(gate: Gate) -> list[PooledConnection]:
     return unreturned
 
 
-def _roll_back_others(gate: Gate, serial: int) -> None:
+def _roll_back_others(gate: Gate, test: Owner) -> None:
     """Roll back what a test has begun in sessions and connections of wide fixtures."""
     checkouts = []
     for checkout in gate.registry.checked_out():
-        is_writing = checkout.in_transaction and checkout.has_begun_in(serial)
-        if (is_writing or checkout.is_of(serial)) and not checkout.is_in_background:
+        is_writing = checkout.in_transaction and checkout.has_begun_in(test)
+        if (is_writing or checkout.owner is test) and not checkout.is_in_background:
             checkouts.append(checkout)
     sessions = sessions_on(checkouts)
     held = [pooled for _, pooled in held_by_sessions()]

@@ -165,8 +165,8 @@ class Levels:
                     failures.append(error)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
-            self.gate.end_level(level.owner.serial)
-            self.gate.lost.take(level.owner.serial)
+            self.gate.end_level(level.owner)
+            self.gate.lost.take(level.owner)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
@@ -251,7 +251,13 @@ class Levels:
             partial(self._cancel_tasks, test),
             test.end,
             partial(begin_phase, None),  # what follows is no work of the test
-            partial(_leaks.end_connections_of_test, self.gate, self._ledger, test),
+            partial(
+                _leaks.end_connections_of_test,
+                self.gate,
+                self._ledger,
+                test,
+                has_failed=test.failed,
+            ),
         ]
         # After the search for leaks: the restore frees a connection that only app.state holds.
         if test.app_state is not None:
@@ -337,7 +343,7 @@ class Levels:
             try:
                 self.enter(level)
                 yield
-                for lost in self.gate.lost.by_level.get(owner.serial, ()):
+                for lost in self.gate.lost.by_level.get(owner, ()):
                     warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave_fixture(owner)
@@ -397,11 +403,11 @@ class Levels:
         owner.end()
         test = self._current.test
         begin_phase(None if test is None or test.settled else test)
-        _leaks.end_connections_of_fixture(self.gate, owner)
         level = self.find(owner)
-        if level is None:
-            return
         try:
+            _leaks.end_connections_of_fixture(self.gate, owner)
+            if level is None:
+                return
             self.finish_above(level)
             self.end_processes(owner)
             self._apps.close_of(owner)
@@ -409,7 +415,7 @@ class Levels:
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.
-            if self.find(owner) is level:
+            if level is not None and self.find(owner) is level:
                 self._leave_all(level)
 
     def finish_above(self, level: Level) -> None:

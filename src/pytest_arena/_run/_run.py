@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from contextlib import ExitStack, suppress
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import session_lifespan
@@ -78,7 +77,6 @@ class ArenaRun:
             apps=self.apps,
             tasks=self.tasks,
         )
-        self.serials = count(1)
         self.faults: list[Callable[..., Any]] = []
         self._process = os.getpid()
 
@@ -112,7 +110,6 @@ class ArenaRun:
         self.connections.forget_uses()
         test = RunningTest(
             plan,
-            next(self.serials),
             self.config.settle,
             self.tasks,
             self.databases,

@@ -9,19 +9,30 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
 from pytest_arena._app._clients import no_asyncio
+from pytest_arena._app._entry import Hooks, in_one_line
+from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._connections import has_written_in_foreign_session
 from pytest_arena._ledger import Request
-from pytest_arena._origin import line_of_thread
-from pytest_arena._owner import OWNER, Phase
-from pytest_arena._process import running_loop
-from pytest_arena._run._leaks import TestOwner
-from pytest_arena.errors import PendingWorkError, impossible
+from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
+from pytest_arena._owner import JOBS, OWNER, Job, Phase
+from pytest_arena._process import (
+    alive,
+    async_rest,
+    context_of,
+    rest,
+    running_loop,
+    seconds,
+)
+from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
@@ -107,13 +118,18 @@ _CHANGED_BY_TEST = (
 )
 _READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "WEBSOCKET"})
 _REPEATED = (307, 308)  # redirects that repeat the request
+_ADVICE = (
+    "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
+    "before that test ends"
+)
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
+_STEP = 0.0002  # seconds between two looks for work
 _KEPT = 40  # the number of last turns whose changes can be read
 
 
 @dataclass(eq=False)
-class RunningTest(TestOwner):
+class RunningTest(Hooks):
     """A test that runs, with its clients, its sessions and its requests.
 
     A request costs at most one query to each database before it and one after it. A database
@@ -121,7 +137,6 @@ class RunningTest(TestOwner):
     """
 
     plan: Plan
-    serial: int
     patience: float  # seconds that its end waits for late work
     tasks: Tasks
     databases: Databases
@@ -154,6 +169,13 @@ class RunningTest(TestOwner):
     # Set when the test fails: lines of uncommitted work, and of late work.
     uncommitted: list[str] | None = None
     unfinished: list[CodeLine | str] | None = None
+    # Whether a request may have begun work for which no one has waited.
+    may_have_late_work: bool = False
+    # The lines of work that was cancelled, or still ran when the test stopped waiting.
+    cut_off: list[CodeLine | str] = field(default_factory=list)
+    # The errors of its tasks and callbacks that no code has retrieved, with their lines.
+    failures: dict[str, CodeLine | None] = field(default_factory=dict)
+    failed: bool = False
     # The classes of existing rows that the commit before the next request changes.
     changed_rows: set[str] = field(default_factory=set)
     # The number of checkouts when the last request ended, -1 if a connection was in use.
@@ -164,8 +186,78 @@ class RunningTest(TestOwner):
 
     def __post_init__(self) -> None:
         # The base is no dataclass: an `Owner` has values that its makers do not give.
-        super().__init__(self.plan.name, self.serial, self.patience, self.tasks)
-        self.sessions = Sessions(starter=self)
+        super().__init__(self.plan.name, _ADVICE)
+        self.sessions = Sessions(self.start_app)
+
+    # Work of requests that runs after their answers: tasks in the loops in which the app answers,
+    # the user's threads, and jobs of pools.
+
+    def note_failure(self, error: object) -> None:
+        """Note an error that a task or a callback of this work has raised."""
+        # pytest-arena reports an ArenaError elsewhere.
+        if isinstance(error, Exception) and not isinstance(error, ArenaError):
+            self.failures[in_one_line(error)] = blame(error)
+
+    def note_failed_tasks(self) -> None:
+        """Note the errors of tasks that have failed and that no code has awaited.
+
+        A reference of the app, or a cycle, may keep such a task alive. Otherwise a collection
+        would report it in a later test, or while pytest formats a traceback.
+        """
+        for task in alive(self.request_tasks):
+            if task.done() and task._log_traceback:  # noqa: SLF001 - no other name
+                self.note_failure(task.exception())
+
+    def _jobs(self) -> list[Job]:
+        """Return the unfinished threads and jobs of this test's requests."""
+        jobs = []
+        for job in alive(JOBS):
+            if job.owner is self and job.request is not None:
+                jobs.append(job)
+        return jobs
+
+    def unfinished_work(self) -> list[CodeLine | str]:
+        """Return the lines of the requests' tasks, threads and jobs that still run, each once."""
+        # Look at jobs before and after the tasks, because a task may begin a job and end in
+        # between.
+        jobs = self._jobs() if JOBS else []
+        lines: list[CodeLine | str] = []
+        for task in self.tasks.of(self, self.tasks.loops()):
+            request = context_of(task).get(REQUEST)
+            if request is not None and not request.is_open:
+                lines.append(line_of_task(task))
+        jobs += self._jobs() if JOBS else []
+        lines += filter(None, map(JOBS.get, jobs))  # of the code that has begun them
+        return list(dict.fromkeys(lines))
+
+    def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
+        """Note the lines of requests and tasks that were cancelled before they finished."""
+        for line in lines:
+            if line not in self.cut_off:
+                self.cut_off.append(line)
+
+    # Waits. Each returns the lines of the work that still runs after its time.
+
+    def wait_for_work(self, patience: float | None = None) -> list[CodeLine | str]:
+        """Wait until no work runs, by default for at most ``arena_settle`` seconds."""
+        end = seconds() + (self.patience if patience is None else patience)
+        while True:
+            lines = self.unfinished_work()
+            if not lines or seconds() >= end:
+                return lines
+            self.tasks.run_idle_loops()
+            rest(_STEP)
+
+    async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:
+        """Wait in a loop like `wait_for_work`."""
+        end = seconds() + (self.patience if patience is None else patience)
+        while self.may_have_late_work:
+            await async_rest(0)
+            lines = self.unfinished_work()
+            if not lines or seconds() >= end:
+                return lines
+            rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
+        return []
 
     # Called around the test function.
 
@@ -195,9 +287,13 @@ class RunningTest(TestOwner):
         is_started = bool(self.app_runs) and self.app_runs[-1].is_started
         return self.plan.starts_app and not is_started
 
-    def start(self) -> None:
-        """Start the app of a sync test. An async test starts it in its loop."""
-        if self.plan.starts_app and self.app_runs and not self.plan.is_async:
+    def start_app(self) -> None:
+        """Start the app before the first row of `db_session`, like in production."""
+        if not self.starts_app:
+            return
+        if in_greenlet():
+            await_only(self.astart())
+        elif self.app_runs and not self.plan.is_async:  # that one starts it in its loop
             self.app_runs[-1].join()
 
     async def astart(self) -> None:
@@ -221,35 +317,38 @@ class RunningTest(TestOwner):
         for app_run in self.app_runs:
             await app_run.aclose()
 
-    # Called by clients.
+    # The commit of pending work: before a request, a login or a block, and by `arena.settled()`.
+    # It runs where the client calls: there a failure names the line of the test.
 
-    async def aprepare_request(self) -> None:
-        """Commit pending work before a request of an async client."""
+    def commit(self, *, is_sync_only: bool = False) -> None:
+        """Commit pending work in this thread.
+
+        Raises:
+            PendingWorkError: an async session has pending work, which cannot be awaited here. Not
+                if ``is_sync_only``: a request by a socket commits it later.
+        """
         if self.sessions.opened:
             self.changed_rows |= self.sessions.changes()
-            await self.sessions.acommit()
+            self.sessions.commit_sync_sessions()
+            if not is_sync_only:
+                self.sessions.refuse_pending()
 
-    def prepare_request(self) -> None:
-        """Commit pending work before a request of a sync client."""
-        if self.sessions.opened:
-            self.changed_rows |= self.sessions.changes()
-            self.sessions.commit()
+    async def acommit(self) -> None:
+        """Commit pending work in this loop, if it runs in the test's thread.
 
-    async def acommit_for_others(self) -> None:
-        """Commit pending work before a request of a client that pytest-arena has not created.
-
-        The app may answer in another loop and thread. Async sessions are committed in the loop of
-        the test then, unless a sync client blocks this loop.
+        In another thread, commit async sessions in the loop of the test, unless a sync client
+        blocks this loop.
 
         Raises:
             PendingWorkError: the loop of the test is blocked.
         """
-        if threading.get_ident() == self.thread:
-            await self.aprepare_request()
-            return
         if not self.sessions.opened:
             return
         self.changed_rows |= self.sessions.changes()
+        if threading.get_ident() == self.thread:
+            self.sessions.commit_sync_sessions()
+            await self.sessions.acommit_async_sessions()
+            return
         # The client has called the app in this process, and waits.
         if OWNER.get() is not None:
             self.sessions.commit_sync_sessions()
@@ -339,7 +438,7 @@ class RunningTest(TestOwner):
 
     def take_lost(self) -> None:
         """Attribute new lost writes to requests, or to the test. A refused request loses none."""
-        for lost in self.gate.lost.take(self.serial):
+        for lost in self.gate.lost.take(self):
             request = lost.request if lost.request in self.records else None
             if request is None or request.method == LIFESPAN or not request.is_refused:
                 in_set_up = not self.is_set_up

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._owner import Owner
+
     CurrentCore = Callable[[], Core | None]
 
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
@@ -173,7 +175,7 @@ class SQLiteConnections:
         watch_connections(core)
         when_imported("aiosqlite.core", _stop_only_once)
 
-    def end_raw(self, serial: int | None) -> None:
+    def end_raw(self, level: Owner | None) -> None:
         """Do nothing: raw connections can stay open while the file is restored."""
 
     def raw_transactions(self) -> list[str]:

@@ -176,6 +176,12 @@ async def test_a_sync_client_in_a_thread(arena, vase):
     assert seen(arena) == [ORDERS]
 
 
+async def test_our_client_in_the_loop_of_a_thread(arena, client, vase):
+    response = await asyncio.to_thread(asyncio.run, client.get("/orders"))
+    assert response.json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
 class TestStreams:
     """An answer without end."""
 
