@@ -62,7 +62,9 @@ def test_the_page_lists_the_private_names_of_other_libraries() -> None:
 _STATE = {"WeakSet", "WeakKeyDictionary", "count", "Event", "RLock", "Lock"}
 # Classes whose objects do not change.
 _CONSTANT = {"MySQLSearch", "PostgreSQLSearch", "CopyPlan", "ReadTable", "ProductFacts", "Words"}
-_CONSTANT |= {f"{product}Connections" for product in ("MySQL", "PostgreSQL", "SQLite")}
+_CONSTANT |= {"Refusal"} | {
+    f"{product}Connections" for product in ("MySQL", "PostgreSQL", "SQLite")
+}
 
 
 def test_the_page_lists_the_state_of_the_process() -> None:

@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from contextlib import suppress
+from enum import Enum
 from fnmatch import fnmatch
 from functools import partial
 from json import dumps, loads
@@ -37,7 +38,7 @@ from pytest_arena._gate._engines import (
     requested_by_url,
     requested_without_engine,
 )
-from pytest_arena._origin import cause_of_connection, user_line
+from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
     NOWHERE,
@@ -48,7 +49,7 @@ from pytest_arena._product import (
     RequestedDatabase,
     open_product,
 )
-from pytest_arena.errors import ConfigError, ProductionDatabaseError
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
     from pytest_arena._values import Child
-    from pytest_arena.errors import RefusedError
 
 
 class Products:
@@ -80,11 +80,17 @@ class Products:
             return self.opened[name]
 
 
-class AllowedFiles:
-    """Decides whether a file belongs to the app, to pytest-arena or to a test.
+class Whose(Enum):
+    """To whom a database belongs, which decides whether a connection may open it."""
 
-    The file's folder, ``arena_allow`` and the URLs of the app's engines decide.
-    """
+    OURS = "pytest-arena's"
+    FREE = "nobody's: tests may open it"  # in pytest's folder, or by `arena_allow`
+    APP = "the app's: an engine names it, which need not have connected"
+    UNKNOWN = "unknown: it may be a real one"
+
+
+class AllowedFiles:
+    """Knows the files of the app and of pytest-arena, and what tests may open."""
 
     def __init__(self, config: Config) -> None:
         below_root = [str(config.root / pattern) for pattern in config.allow]
@@ -144,47 +150,53 @@ class AllowedFiles:
                     return True
         return self.touched.get(file, False)
 
-    def is_ours(self, file: str) -> bool:
-        """Return whether the file is in a folder of pytest-arena."""
-        return not self._folders.isdisjoint(Path(real(file)).parents)
+    def whose(self, name: str) -> Whose:
+        """Return to whom a file belongs, or a database on a server in the form of ``arena_allow``.
 
-    def is_free(self, file: str) -> bool:
-        """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
-        if self.temporary and Path(real(file)).is_relative_to(self.temporary):
-            return True
-        names = {file, real(file)}
-        names.update(f"{FILES.name}:///{name}" for name in [*names])
-        return any(map(self.is_allowed, names))
+        A relative path in ``arena_allow`` starts at the root.
+        """
+        if not name:  # in memory
+            return Whose.FREE
+        is_file = "://" not in name
+        path = real(name) if is_file else name
+        names = {name, path}
+        if is_file:
+            if not self._folders.isdisjoint(Path(path).parents):
+                return Whose.OURS
+            if self.temporary and Path(path).is_relative_to(self.temporary):
+                return Whose.FREE
+            names.update(f"{FILES.name}:///{each}" for each in [*names])
+        if any(map(self._is_allowed, names)):
+            return Whose.FREE
+        engines = requested_by_engines(known_engines.find())
+        if is_file:
+            files = [each.name for each in engines if each.product in FILE_PRODUCTS]
+            is_the_apps = path in {*self.of_app, *map(real, filter(None, files))}
+        else:  # a server has many names
+            is_the_apps = any(
+                name.startswith(f"{each.product}://")
+                and name.endswith(f"/{each.database}")
+                for each in engines
+            )
+        return Whose.APP if is_the_apps else Whose.UNKNOWN
 
-    def is_allowed(self, name: str) -> bool:
-        """Return whether ``arena_allow`` allows a database. A relative path starts at the root."""
+    def _is_allowed(self, name: str) -> bool:
         return any(fnmatch(name, each) or name == each for each in self.allowed)
 
-    def belongs_to_app(self, file: str) -> bool:
-        """Return whether an engine names this file, so that pytest-arena replaces its database.
-
-        The engine need not have connected.
-        """
-        if self.is_free(file):
-            return False
-        path = real(file)
-        if path in self.of_app:
-            return True
-        requested = requested_by_engines(known_engines.find())
-        of_engines = [each.name for each in requested if each.product in FILE_PRODUCTS]
-        return path in map(real, filter(None, of_engines))
-
-    def is_of_earlier_run(self, file: str) -> bool:
-        """Return whether this is a database file that has not changed since the run began."""
+    def is_older_than_run(self, file: str) -> bool:
+        """Return whether this file has not changed since the run began."""
         with suppress(OSError, ValueError):
             status = os.lstat(file)
             # The time of the inode counts, because a copy may keep the times of its original.
-            is_old = status.st_ctime <= self.began
-            if is_old and stat.S_ISREG(status.st_mode) and not self.is_free(file):
-                with Path(file).open("rb") as opened:
-                    header = opened.read(len(FILE_FORMAT.header))
-                return header == FILE_FORMAT.header and not self.is_ours(file)
+            return status.st_ctime <= self.began and stat.S_ISREG(status.st_mode)
         return False
+
+
+def is_database(file: str) -> bool:
+    """Return whether a file has the format of a database."""
+    with suppress(OSError, ValueError), Path(file).open("rb") as opened:
+        return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
+    return False
 
 
 def real(file: str) -> str:
@@ -356,17 +368,16 @@ class KnownDatabases:
         """Register the databases of existing engines, and memory databases last."""
         requested = requested_by_engines(known_engines.find_in_use())
         for database in sorted(requested, key=lambda database: not database.name):
-            if database.product in self.products and self.is_the_apps(database):
+            if database.product in self.products and self.replaces(database):
                 self.register(database)
 
-    def is_the_apps(self, requested: RequestedDatabase) -> bool:
-        """Return whether pytest-arena replaces this database: it is the app's, not a test's."""
+    def replaces(self, requested: RequestedDatabase) -> bool:
+        """Return whether pytest-arena replaces this database by one of the tests."""
         name = requested.name
-        if requested.product not in FILE_PRODUCTS:
-            return not self.files.is_allowed(name)
-        if not name or self.at_file(name) is not None:
+        is_file = requested.product in FILE_PRODUCTS
+        if is_file and (not name or self.at_file(name) is not None):
             return True
-        return not self.files.is_ours(name) and not self.files.is_free(name)
+        return self.files.whose(name) in {Whose.APP, Whose.UNKNOWN}
 
     def named(self, name: str, tried: str) -> Database:
         """Return a database by the name that an engine has given it, "" for the first one.
@@ -524,7 +535,7 @@ class Environment:
         files = self._known.files
         if url.get_backend_name() in FILE_PRODUCTS:
             # A memory URL stays, so that the pool class stays. A free file stays.
-            if requested is None or not requested.name or files.is_free(requested.name):
+            if requested is None or files.whose(requested.name) is Whose.FREE:
                 return url
             file = self._known.prefer(requested).file
             if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
@@ -533,7 +544,7 @@ class Environment:
         # The new URL has a host that does not exist. The gate redirects engines with this host. A
         # raw driver or another process fails to connect.
         shown = requested.name if requested else described_url(url)
-        if files.is_allowed(shown):
+        if files.whose(shown) is Whose.FREE:
             return url
         is_named = names_database(url)
         if is_named and requested and requested.product in self._known.products:
@@ -582,8 +593,8 @@ _SECRET = {"passfile", "password", "sslpassword", "user"}
 _WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
 
 
-def refusal_of(child: Child, known: KnownDatabases) -> RefusedError | None:
-    """Return the error for a child whose arguments name a database of the app."""
+def named_by(child: Child, known: KnownDatabases) -> str:
+    """Return the database of the app that a child's arguments name, or ""."""
     of_engines = requested_by_engines(known_engines.find())
     names = {*known.requested, *known.files.of_app}
     names.update(requested.name for requested in of_engines)
@@ -592,14 +603,16 @@ def refusal_of(child: Child, known: KnownDatabases) -> RefusedError | None:
     for name in filter(None, names):
         names_it = _names_server if "://" in name else _names_file
         if any(names_it(word, name, child, known) for word in words):
-            return _naming(name)
-    return None
+            return name
+    return ""
 
 
 def _names_server(word: str, name: str, child: Child, known: KnownDatabases) -> bool:
     """Return whether a word is the URL of a database, on any host, which has many names."""
     del child
-    if "://" not in word or NOWHERE in word or known.files.is_allowed(name):
+    if "://" not in word or NOWHERE in word:
+        return False
+    if known.files.whose(name) is Whose.FREE:
         return False
     product, _, place = name.partition("://")
     database = place.partition("/")[2]
@@ -610,7 +623,7 @@ def _names_file(word: str, name: str, child: Child, known: KnownDatabases) -> bo
     """Return whether a word is the path of a file, or its URL."""
     if not word.endswith(Path(name).name):
         return False
-    if known.at_file(name) is not None or not known.files.belongs_to_app(name):
+    if known.files.whose(name) is not Whose.APP:
         return False
     path = Path(child.folder, word.removeprefix("file:").rpartition(":///")[2])
     return real(str(path)) == real(name)
@@ -634,15 +647,4 @@ def _unknown_product(tried: str, engines: str) -> ConfigError:
         cause=tried,
         fix="import the module with the app's engine in conftest.py, or name the variable that has "
         "its URL: arena_env = DATABASE_URL\nor its product: arena_database = postgresql",
-    )
-
-
-def _naming(name: str) -> ProductionDatabaseError:
-    return ProductionDatabaseError(
-        f"refused: a process whose arguments name {name}, a database of the app",
-        why="the process would open that database itself. Its writes would stay there, and this "
-        "test would not see them",
-        cause=cause_of_connection(),
-        fix="give it the test's database, by its arguments or its environment: arena.url\n"
-        f"or, if tests may reach this one:\narena_allow = {name}",
     )

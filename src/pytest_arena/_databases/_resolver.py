@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, product_of
+from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
     Environment,
     KnownDatabases,
     Products,
-    refusal_of,
+    Whose,
+    is_database,
+    named_by,
 )
 from pytest_arena._databases._provision import Level, Provision
 from pytest_arena._databases._template import running_build
 from pytest_arena._gate._engines import known_engines, requested_by_engines
-from pytest_arena._gate._listeners import late_work, unknown_connection
-from pytest_arena._origin import cause_of_connection, user_line
+from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import owner_here
-from pytest_arena.errors import (
-    AfterSessionError,
-    ArenaError,
-    UnknownDatabaseError,
-)
+from pytest_arena._product import Opener
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._config._read import Config
+    from pytest_arena._databases._refusals import Refusal
     from pytest_arena._gate._connections import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
@@ -62,6 +62,7 @@ class Databases:
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
+        self.note_touched = self.files.note_touched
         self.known = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.levels: list[Level] = []
@@ -73,19 +74,79 @@ class Databases:
 
     # For the gate and the products.
 
-    def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
-        """Return the target of an engine's connections, None if they are not redirected."""
+    def admit(
+        self, opener: Opener, name: str, requested: RequestedDatabase | None = None
+    ) -> ConnectTarget | None:
+        """Return the target of a connection, None if it stays as it is. Or refuse it.
+
+        This method and those that it calls decide. ``_refusals.py`` has the texts.
+        """
+        if opener is Opener.LISTENER:
+            raise self._refused(refusals.CHANGED_BY_APP, name)
+        if requested is None:
+            return self._admit_open(opener, name)
+        if opener is Opener.DRIVER:
+            return self._admit_driver(requested)
+        return self._admit_engine(requested)
+
+    def _admit_open(self, opener: Opener, name: str) -> ConnectTarget | None:
+        """Decide on a connection that cannot be redirected. It is open, or it is of sqlite3."""
+        database = self.known.at_file(name) if name else None
+        # A builder that opens the file would wait for its own build.
+        if database is not None and not self.finished and running_build() is None:
+            self.ensure_content(database)
+        whose = self.files.whose(name) if database is None else Whose.OURS
+        if opener is Opener.CREATOR and whose in {Whose.APP, Whose.UNKNOWN}:
+            if "://" in name:
+                raise self._refused(refusals.UNKNOWN_DATABASE, name)
+            raise self._refused(refusals.OPENED_FILE.of(whose), name)
+        if opener is Opener.SQLITE3 and whose is Whose.APP:
+            raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
+        if whose is Whose.UNKNOWN:
+            self.note_touched(name)
+        elif opener is Opener.SQLITE3:
+            self.refuse_late()
+        return None if database is None else database.target
+
+    def _admit_driver(self, requested: RequestedDatabase) -> ConnectTarget | None:
+        """Decide on a connection to a server that no engine opens."""
+        whose = self.files.whose(requested.name)
+        drivers = self.config.drivers
+        if drivers != "redirect" and whose is not Whose.FREE:
+            self._refuse_other_product(requested)
+        if drivers == "off":
+            return None
+        self.refuse_late()
+        product: Any = self.products.opened.get(requested.product)  # a `ServerProduct`
+        live: Database | None = product and product.live_at(requested)
+        if live is not None and live.isolation is not None:
+            if live.is_shared:
+                raise self._refused(refusals.PAST_TRANSACTION, requested.name)
+            return live.target
+        if whose is Whose.FREE:
+            return None
+        if drivers == "refuse":
+            driver = requested.dialect.driver
+            refusal = refusals.WITHOUT_ENGINE.of(whose)
+            raise self._refused(refusal, requested.name, driver=driver)
+        return self._admit_engine(requested)
+
+    def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
+        """Decide on a connection that pytest-arena can redirect."""
+        self.refuse_late()
         self._refuse_after_end(requested.name)
         is_known = known_engines.database_of(requested.dialect) is not None
-        is_the_apps = is_known or self.known.is_the_apps(requested)
-        if requested.product not in self.products or not is_the_apps:
-            self._check_not_redirected(requested)
+        is_replaced = is_known or self.known.replaces(requested)
+        if requested.product not in self.products or not is_replaced:
+            if self.files.whose(requested.name) in {Whose.APP, Whose.UNKNOWN}:
+                self._refuse_other_product(requested)
+                raise self._not_replaced(requested)
             return None
         build = running_build()
         if build is not None:
             database = self.known.find(requested)
             if database is None:
-                self.refuse_in_build(requested)
+                self._refuse_other_product(requested)
             return build.target_of(database)
         try:
             # The oldest engine has the app's first database, also if another one connects first.
@@ -99,62 +160,66 @@ class Databases:
             self.environment.complete()
         return database.target
 
+    def refuse_late(self) -> None:
+        """Refuse a connection of code that works for an owner that is over."""
+        owner = owner_here()
+        if owner is None or not owner.is_over:
+            return
+        if not user_line():
+            return  # a library's task that a request has started may serve later requests
+        error = refusals.late_work(owner)
+        words = f"{error.what}: {error.cause}; next: {error.fix}".split()
+        self.ledger.note(" ".join(words))
+        raise error
+
     def _refuse_after_end(self, name: str) -> None:
         if self.finished:
-            error = AfterSessionError(
-                f"refused: a connection to {name or 'a memory database'} after the test session",
-                why="pytest-arena has closed the tests' databases. The connection would have "
-                "reached the app's database",
-                cause=cause_of_connection(),
-                fix="delete it if it drops tables, because the test databases are gone. Else do it "
-                "in a session fixture's tear-down",
-            )
-            raise self.ledger.refused(error)
+            raise self._refused(refusals.AFTER_SESSION, name or "a memory database")
 
-    def _check_not_redirected(self, requested: RequestedDatabase) -> None:
-        """Refuse a connection to a server that ``arena_allow`` does not name.
-
-        Raises:
-            UnknownDatabaseError: the server is not allowed.
-        """
-        if requested.product in FILE_PRODUCTS or self.files.is_allowed(requested.name):
-            return
-        self.refuse_in_build(requested)
-        option = ""
-        value = self.config.database
-        if value in FILE_PRODUCTS and requested.product in SUPPORTED:
-            option = f"arena_database = {value}"
-        facts = SUPPORTED.get(product_of(requested.product))
-        refusal = unknown_connection(
-            requested.name,
-            driver=requested.dialect.driver,
-            drivers=", ".join(facts.drivers) if facts is not None else "",
-            left_out_by=option,
-        )
-        raise self.ledger.refused(refusal)
-
-    def refuse_in_build(self, requested: RequestedDatabase) -> None:
-        """Refuse a connection whose product differs from the database that the caller builds.
-
-        Raises:
-            UnknownDatabaseError: the products differ.
-        """
+    def _refuse_other_product(self, requested: RequestedDatabase) -> None:
+        """Refuse a connection whose product differs from the database that the caller builds."""
         build = running_build()
         if build is None or not requested.name:  # the name is "" in memory
             return
         product = build.database.product
         if requested.product != product.name:
-            refusal = UnknownDatabaseError(
-                f"refused: a connection to {requested.name}, because the tests' database is on "
-                f"{product.shown}",
-                why="the tables would be created in that database, which may be a real one, and "
-                "not in the tests' database",
-                cause=cause_of_connection(),
-                fix="use the app's engine there. For migrations, a function that runs them on it:\n"
-                "arena_schema = <module>:<function>   (with <function>.arena_files = "
-                '["migrations"])',
-            )
-            raise self.ledger.refused(refusal)
+            refusal = refusals.OTHER_PRODUCT_IN_BUILD
+            raise self._refused(refusal, requested.name, product=product.shown)
+
+    def _not_replaced(self, requested: RequestedDatabase) -> ArenaError:
+        """Return the error for a database whose product or driver is not replaced."""
+        option = self.config.database
+        facts = SUPPORTED.get(product_of(requested.product))
+        if option in FILE_PRODUCTS and requested.product in SUPPORTED:
+            refusal = refusals.LEFT_OUT_PRODUCT
+            return self._refused(refusal, requested.name, option=option)
+        if facts is None:
+            return self._refused(refusals.UNKNOWN_DATABASE, requested.name)
+        driver, drivers = requested.dialect.driver, ", ".join(facts.drivers)
+        refusal = refusals.UNKNOWN_DRIVER
+        return self._refused(refusal, requested.name, driver=driver, drivers=drivers)
+
+    def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
+        """Record and return the error: an ``except Exception`` of the app may swallow it."""
+        return self.ledger.refused(refusal.error(name, **values))
+
+    def refuse_statement(self, beyond: str, instead: str) -> None:
+        """Refuse a statement that would change another database or the server."""
+        if not instead:
+            is_of_fixture = beyond.endswith(("DATABASE", "SCHEMA"))
+            instead = refusals.FILL if is_of_fixture else refusals.LEAVE_OUT
+        raise self._refused(refusals.BEYOND_DATABASE, beyond, instead=instead)
+
+    def before_removal(self, file: str, action: str) -> None:
+        """Refuse to change a database of the app that is older than the run."""
+        self.note_touched(file)
+        if not self.files.is_older_than_run(file):
+            return
+        whose = self.files.whose(file)
+        if whose in {Whose.APP, Whose.UNKNOWN} and is_database(file):
+            if whose is Whose.APP:
+                raise self._refused(refusals.REMOVED_FILE, file, action=action)
+            self.note_touched(file, is_removed=True)
 
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
@@ -170,21 +235,6 @@ class Databases:
             return None
         return database.product.target(database)
 
-    def target_at(self, file: str) -> ConnectTarget | None:
-        """Return the target of a connection that has opened this file, or None."""
-        database = self.known.at_file(file)
-        return None if database is None else database.target
-
-    def is_inside(self, file: str) -> bool:
-        """Return whether a file belongs to pytest-arena. Fill it first if it is a test database."""
-        database = self.known.at_file(file)
-        if database is None:
-            return self.files.is_ours(file)
-        # A builder that opens the file would wait for its own build.
-        if not self.finished and running_build() is None:
-            self.ensure_content(database)
-        return True
-
     def before_child(self, child: Child) -> None:
         """Build the databases that a child process may use.
 
@@ -196,9 +246,9 @@ class Databases:
         # Without a line of the user's code, xdist starts its workers, and Python `uname`.
         self.files.has_child |= child.is_fork or user_line() is not None
         if not child.is_fork:
-            refusal = refusal_of(child, self.known)
-            if refusal is not None:
-                raise self.ledger.refused(refusal)
+            name = named_by(child, self.known)
+            if name:
+                raise self._refused(refusals.NAMED_BY_CHILD, name)
         databases = [*self.known.by_key.values()]
         used = {database.product for database in self.provisioned()}
         if child.is_fork:  # starts no server for an engine that no test uses
@@ -243,27 +293,9 @@ class Databases:
                 "which no option and no variable of arena_env names"
             )
 
-    def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
-        """Return whether an engine of the app names this database of a server."""
-        name = (requested.product, requested.database)
-        of_engines = requested_by_engines(known_engines.find())
-        return name in [(other.product, other.database) for other in of_engines]
-
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
         self._connections.opened_raw(key)
-
-    def refuse_late(self) -> None:
-        """Raise a LateWorkError if the caller works for an owner that is over."""
-        owner = owner_here()
-        if owner is None or not owner.is_over:
-            return
-        if not user_line():
-            return  # a library's task that a request has started may serve later requests
-        error = late_work(owner)
-        words = f"{error.what}: {error.cause}; next: {error.fix}".split()
-        self.ledger.note(" ".join(words))
-        raise error
 
     def note_published(self, key: Key) -> None:
         """Note that a test has the address of a database, so that any program may use it."""
@@ -308,12 +340,9 @@ class Databases:
         if isolation is not None:
             return isolation
         if self.process != os.getpid():
-            error = UnknownDatabaseError(
-                f"refused: a connection to {database.name} in a process that was forked before it "
-                "existed",
-                why="the fork would fill a separate database, which no test sees or restores",
-                cause=cause_of_connection(),
-                fix="start the workers in a fixture or a test, and not when a file is imported",
-            )
-            raise self.ledger.refused(error)
-        return self.provision.ensure_content(database)
+            raise self._refused(refusals.IN_FORK, database.name)
+        token = REQUEST.set(None)  # a build is no part of a request
+        try:
+            return self.provision.ensure_content(database)
+        finally:
+            REQUEST.reset(token)

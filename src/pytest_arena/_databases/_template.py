@@ -27,7 +27,7 @@ from pytest_arena._databases._builders import (
     seed_builder,
     suggested_schema,
 )
-from pytest_arena._origin import user_line
+from pytest_arena._databases._refusals import OTHER_DATABASE_IN_BUILD
 from pytest_arena._product import (
     FEWER_CONNECTIONS,
     OF_RUN,
@@ -355,15 +355,7 @@ class RunningBuild:
             self.of_engine = other if is_like else self.database
         if other is self.of_engine:
             return self.target.connect_target
-        raise TemplateError(
-            f"the build of {self.of_engine.name} connects to another database of the app: "
-            f"{other.name}",
-            why="each database of the app has a separate template with a separate build",
-            cause=str(user_line() or "arena_schema or arena_seed"),
-            fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
-            f"    {self.of_engine.name} = module:its_function\n"
-            f"    {other.name} = module:its_function",
-        )
+        raise OTHER_DATABASE_IN_BUILD.error(other.name, built=self.of_engine.name)
 
     @contextmanager
     def around(self) -> Iterator[None]:

@@ -17,7 +17,6 @@ from sqlalchemy.pool import Pool
 from pytest_arena._config._supported import (
     DRIVERS,
     FILE_FORMAT,
-    SHOWN,
     SUPPORTED,
 )
 from pytest_arena._gate._connections import PooledConnection
@@ -31,25 +30,21 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
 from pytest_arena._gate._openings import Openings
 from pytest_arena._interpreter import on_audit_events, when_imported
-from pytest_arena._origin import REQUEST, cause_of_connection, is_own, request_here
+from pytest_arena._origin import is_own, request_here
 from pytest_arena._owner import owner_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
-    NOWHERE,
     UNNAMED,
     Core,
     OpenConnection,
+    Opener,
     connections_of,
     loaded,
 )
 from pytest_arena._product._server_connections import driver_connection
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import Child
-from pytest_arena.errors import (
-    LateWorkError,
-    ProductionDatabaseError,
-    UnknownDatabaseError,
-)
+from pytest_arena.errors import RefusedError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
@@ -73,6 +68,15 @@ class Resolver(Core, Protocol):
 
     def before_child(self, child: Child) -> None:
         """Prepare the databases that a child process may use."""
+
+    def refuse_late(self) -> None:
+        """Refuse a connection of code that works for an owner that is over."""
+
+    def before_removal(self, file: str, action: str) -> None:
+        """Refuse to change a database of the app that is older than the run."""
+
+    def note_touched(self, file: str) -> None:
+        """Note that code may change a file."""
 
 
 class Gate:
@@ -144,13 +148,8 @@ class Gate:
     ) -> None:
         """Redirect a connection before it is opened."""
         level = known_engines.note_connect(dialect)
-        self.core.refuse_late()
         requested = describe(dialect, cargs, cparams)
-        token = REQUEST.set(None)  # this may build a template, which is no part of it
-        try:
-            target = self.core.ensure_target(requested)
-        finally:
-            REQUEST.reset(token)
+        target = self.core.admit(Opener.ENGINE, requested.name, requested)
         identify = None
         if requested.product in SUPPORTED:
             connections = connections_of(requested.product)
@@ -251,18 +250,20 @@ class Gate:
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:
         """Describe a connection that pytest-arena has not redirected."""
         live = None
-        for connections in [*loaded.values()]:
-            live = live or connections.recognize(self.core, dbapi_connection)
-        if live is None:
-            connection = driver_connection(dbapi_connection)
-            driver, _, _ = type(connection).__module__.partition(".")
-            live = OpenConnection(outside=f"{driver}://{UNNAMED}")
-        if live.outside and not self.core.files.is_allowed(live.outside):
+        try:
+            for connections in [*loaded.values()]:
+                live = live or connections.recognize(self.core, dbapi_connection)
+            if live is None:
+                connection = driver_connection(dbapi_connection)
+                driver, _, _ = type(connection).__module__.partition(".")
+                self.core.admit(Opener.CREATOR, f"{driver}://{UNNAMED}")
+        except RefusedError:
             # The pool does not have the connection yet. `terminate` closes it without awaiting.
             close = getattr(dbapi_connection, "terminate", dbapi_connection.close)
-            close()
-            raise self.core.ledger.refused(unknown_connection(live.outside))
-        return live
+            with suppress(Exception):  # it is bound to another thread
+                close()
+            raise
+        return live or OpenConnection()
 
     def _is_replaced(self, pooled: PooledConnection) -> bool:
         if pooled.target is None:
@@ -291,10 +292,10 @@ class Gate:
     def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
         """Note a file that is opened for writing, or truncated."""
         if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
-            self.core.files.note_touched(os.fsdecode(name))
+            self.core.note_touched(os.fsdecode(name))
 
     def _check_file(self, name: Any, folder: int, action: str) -> None:
-        """Refuse to change a database of the app that is older than the run."""
+        """Ask whether the file of a database may be removed or replaced."""
         if is_own():
             return
         path = Path(os.fsdecode(name))
@@ -304,22 +305,7 @@ class Gate:
         file = str(path)
         for suffix in FILE_FORMAT.logs:
             file = file.removesuffix(suffix)
-        files = self.core.files
-        files.note_touched(file)
-        if not files.is_of_earlier_run(file):
-            return
-        if files.belongs_to_app(file):
-            raise self.core.ledger.refused(
-                ProductionDatabaseError(
-                    f"refused: {action} {file}, a database file of the app that is older than the "
-                    "run",
-                    why="the test's database is in another file. This file has the app's data",
-                    cause=cause_of_connection(),
-                    fix="delete the line: each test starts with a fresh database. If tests may "
-                    f"change this file:\narena_allow = {file}",
-                )
-            )
-        files.note_touched(file, is_removed=True)
+        self.core.before_removal(file, action)
 
     # Called by levels.
 
@@ -387,60 +373,3 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
 
 
 gate = Gate()
-
-
-# What the gate says when it refuses a connection.
-
-
-def unknown_connection(
-    description: str, *, driver: str = "", drivers: str = "", left_out_by: str = ""
-) -> UnknownDatabaseError:
-    """Return the error for a database that pytest-arena does not replace."""
-    if left_out_by:
-        why = (
-            f"with {left_out_by}, pytest-arena does not replace databases of this product. It may "
-            "be a real database"
-        )
-        fix = "remove that option: pytest-arena can isolate this product"
-    elif drivers:
-        description += f" by {driver}"
-        why = "pytest-arena does not know this driver. It may be a real database"
-        fix = f"use an engine with one of these drivers: {drivers}"
-    else:
-        why = (
-            "it is no test database, and pytest-arena cannot redirect this product or driver. The "
-            "test's changes would stay in a database that may be a real one"
-        )
-        fix = (
-            f"use an engine with a URL of {' or '.join(SHOWN)}, which pytest-arena redirects to "
-            "the test's database"
-        )
-        # A name without its real server would allow another database.
-        if not (UNNAMED in description or NOWHERE in description):
-            fix += f". Or, if tests may reach this one:\narena_allow = {description}"
-    what = f"refused: a connection to {description}"
-    return UnknownDatabaseError(what, why=why, cause=cause_of_connection(), fix=fix)
-
-
-def late_work(owner: Owner) -> LateWorkError:
-    """Return the error for work that continues after its owner is over."""
-    if not owner.is_test:
-        work = f"a task, a thread or a timer that {owner.name} had started"
-        fix = f"cancel it, or stop and join it, in {owner.advice}"
-    elif REQUEST.get() is not None:
-        work = "work that a request of an earlier test had begun"
-        fix = (
-            "arena.settled()   in that test, before it ends (or a longer arena_settle)"
-        )
-    else:
-        work = "a thread, a job or a task that an earlier test had begun"
-        fix = (
-            f"{owner.advice}\nor begin it in the lifespan or in a session fixture, if it is a "
-            "worker of all tests"
-        )
-    return LateWorkError(
-        f"refused: a connection for {work}",
-        why="that test is over. The write would be in the next test's database",
-        cause=cause_of_connection(),
-        fix=fix,
-    )

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pytest_arena._config._supported import SUPPORTED, package_of
@@ -127,32 +128,21 @@ class OpenConnection:
     """The description of an open connection by its product.
 
     ``target`` is None if pytest-arena did not redirect the connection. ``handle`` is None if the
-    product does not know the driver. ``outside`` is the name of a database that pytest-arena does
-    not replace.
+    product does not know the driver.
     """
 
     target: ConnectTarget | None = None
     handle: Handle | None = None
-    outside: str = ""
 
 
-class Files(Protocol):
-    """Decides whether a file belongs to the app, and whether tests may open it."""
+class Opener(Enum):
+    """Who opens a connection, which decides what pytest-arena can do about it."""
 
-    def is_free(self, file: str) -> bool:
-        """Return whether tests may open this file: in pytest's folder or by ``arena_allow``."""
-
-    def is_allowed(self, name: str) -> bool:
-        """Return whether ``arena_allow`` allows this database."""
-
-    def belongs_to_app(self, file: str) -> bool:
-        """Return whether this is a database file of the app."""
-
-    def is_of_earlier_run(self, file: str) -> bool:
-        """Return whether this is an SQLite database that has not changed in this run."""
-
-    def note_touched(self, file: str, *, is_removed: bool = False) -> None:
-        """Note that code may change a file. Or it removes a database that an engine names later."""
+    ENGINE = "an engine"
+    DRIVER = "a server's driver, without an engine"
+    SQLITE3 = "sqlite3, for an engine or without one"
+    LISTENER = "an engine, with a target that code of the app has changed"
+    CREATOR = "code of the app, which has opened it for an engine"
 
 
 class Core(Protocol):
@@ -164,30 +154,19 @@ class Core(Protocol):
     ledger: Ledger  # records refusals and notes
     config: Config
 
-    @property
-    def files(self) -> Files:
-        """Decides whether a file belongs to the app."""
+    def admit(
+        self, opener: Opener, name: str, requested: RequestedDatabase | None = None
+    ) -> ConnectTarget | None:
+        """Return the target of a connection, None if it stays as it is. Or refuse it.
 
-    def ensure_target(self, requested: RequestedDatabase) -> ConnectTarget | None:
-        """Return the target of an engine's connection, None without a redirection."""
-
-    def refuse_in_build(self, requested: RequestedDatabase) -> None:
-        """Refuse a connection whose product differs from the database that the caller builds."""
-
-    def target_at(self, file: str) -> ConnectTarget | None:
-        """Return the target of a connection that has opened this file, or None."""
-
-    def is_inside(self, file: str) -> bool:
-        """Return whether a file belongs to pytest-arena. Fill a test database first."""
+        An engine and a driver request a database, which may become one of the tests.
+        """
 
     def level_owner(self) -> Owner | None:
         """Return the owner of the level in use, None without a level."""
 
-    def is_named_by_engine(self, requested: RequestedDatabase) -> bool:
-        """Return whether an engine of the app names this database of a server."""
-
-    def refuse_late(self) -> None:
-        """Raise a LateWorkError if the caller works for a test or a fixture that has ended."""
+    def refuse_statement(self, beyond: str, instead: str) -> None:
+        """Refuse a statement that reaches beyond the database."""
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""

@@ -17,25 +17,20 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
-from pytest_arena._origin import cause_of_connection, is_own, user_line
+from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
-from pytest_arena._product import NOWHERE, Handle, OpenConnection, RequestedDatabase
+from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase
 from pytest_arena._product._statements import classify
-from pytest_arena.errors import (
-    ArenaError,
-    ProductionDatabaseError,
-    RefusedError,
-    UnknownDatabaseError,
-)
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import ModuleType
 
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._owner import Owner
-    from pytest_arena._product import ConnectTarget, Core, Database
+    from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._values import Address, ProductFacts, ServerLogin
 
     FindCore: TypeAlias = Callable[[], Core | None]
@@ -132,67 +127,6 @@ def change_module(
             )
 
 
-_FILL = (
-    "delete the fixture that creates a test database, and name the source of its tables:\n"
-    "arena_schema = <module>:<Base>"
-)
-_LEAVE_OUT = "send it by hand before the tests, and not while tests run"
-
-
-def _raw_connection(target: ServerTarget, driver: str, *, of_app: bool) -> RefusedError:
-    """Return the error for a driver's connection to a database that is not a test's."""
-    kind = ProductionDatabaseError if of_app else UnknownDatabaseError
-    return kind(
-        f"refused: a connection to {target.name} by {driver}, and not by the app's engine",
-        why="pytest-arena redirects only engines to the test's database. The writes of this "
-        "connection would stay in a database that may be a real one",
-        cause=cause_of_connection(),
-        fix="arena_drivers = redirect   (the driver opens the test's database)\n"
-        f"or use the app's engine, db_session or arena.url{_allowing(target)}",
-    )
-
-
-def _past_transaction(target: ServerTarget) -> UnknownDatabaseError:
-    return UnknownDatabaseError(
-        f"refused: a connection to {target.name} that no engine opens, with rollback",
-        why="it would not see the tests' one transaction, which is never committed",
-        cause=cause_of_connection(),
-        fix="use the app's engine, db_session or arena.session()\nor arena_isolation = undo",
-    )
-
-
-def changed_by_app(target: ServerTarget) -> UnknownDatabaseError:
-    """Return the error for a redirected connection whose target the app has changed."""
-    return UnknownDatabaseError(
-        f"refused: a connection to {target.name}, which is no test database",
-        why="a do_connect listener or a connection_factory of the app changed the target after "
-        "pytest-arena had redirected the connection to the test's database. The test's writes "
-        "would stay there",
-        cause=cause_of_connection(),
-        fix="change only the session's settings in the listener or the factory"
-        f"{_allowing(target)}",
-    )
-
-
-def reaches_beyond(beyond: str, instead: Mapping[str, str]) -> ProductionDatabaseError:
-    """Return the error for a statement that would change another database or the server."""
-    is_of_fixture = beyond.endswith(("DATABASE", "SCHEMA"))
-    return ProductionDatabaseError(
-        f"refused: {beyond}, which reaches beyond the test's database",
-        why="the server may have databases of yours. pytest-arena does not undo changes to them "
-        "or to the server",
-        cause=cause_of_connection(),
-        fix=instead.get(beyond) or (_FILL if is_of_fixture else _LEAVE_OUT),
-    )
-
-
-def _allowing(target: ServerTarget) -> str:
-    # pytest-arena has put this host into the environment, so a pattern for it is useless.
-    if NOWHERE in target.name:
-        return ""
-    return f". Or, if tests may reach it:\narena_allow = {target.name}"
-
-
 @dataclass(frozen=True, slots=True)
 class RawConnection:
     """An open connection that no engine has opened."""
@@ -284,44 +218,19 @@ class RawGuard:
         if self._arguments.is_redirected(driver, args, kwargs):
             return None
         server = self._arguments.target(driver, args, kwargs)
+        opener = Opener.DRIVER
         if isinstance(kwargs.get("host"), RedirectedHost):
-            raise core.ledger.refused(changed_by_app(server))
-        target = self._target_of(core, dialect, server)
+            opener = Opener.LISTENER
+        from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
+
+        of_driver = make_url(f"{server.product}+{dialect}://").get_dialect()
+        requested = server.requested(of_driver())
+        target = core.admit(opener, server.name, requested)
         if target is None or target.address is None:
             return None if core.config.drivers == "off" else Admission()
         address = address_for(target, server.login)
         self._arguments.redirect(driver, address, args, kwargs)
         return Admission(target, core.level_owner())
-
-    def _target_of(
-        self, core: Core, dialect: str, server: ServerTarget
-    ) -> ConnectTarget | None:
-        """Return the target of a connection, None if it stays as it is. Or refuse it."""
-        from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
-
-        dialect_class = make_url(f"{server.product}+{dialect}://").get_dialect()
-        requested = server.requested(dialect_class())
-        is_allowed = core.files.is_allowed(server.name)
-        if core.config.drivers != "redirect" and not is_allowed:
-            core.refuse_in_build(requested)
-        if core.config.drivers == "off":
-            return None
-        core.refuse_late()
-        for database in core.provisioned():
-            product: Any = database.product  # a `ServerProduct`
-            if product.name == requested.product:
-                live: Database | None = product.live_at(requested)
-                if live is not None and live.is_shared:
-                    raise core.ledger.refused(_past_transaction(server))
-                if live is not None:
-                    return live.target
-        if is_allowed:
-            return None
-        if core.config.drivers == "refuse":
-            driver = requested.dialect.driver
-            of_app = core.is_named_by_engine(requested)
-            raise core.ledger.refused(_raw_connection(server, driver, of_app=of_app))
-        return core.ensure_target(requested)
 
     def note_named(
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
@@ -417,8 +326,8 @@ class EngineConnection(Handle):
         __tracebackhide__ = True
         beyond = classify(statement, self.words).beyond
         if beyond:
-            error = reaches_beyond(beyond, self.words.instead)
-            raise self._core.ledger.refused(error)
+            instead = self.words.instead.get(beyond, "")
+            self._core.refuse_statement(beyond, instead)
 
 
 def driver_connection(dbapi_connection: object) -> Any:
@@ -511,7 +420,8 @@ class ServerConnections(ABC):
                 self._raw.give_to_pool(connection)
                 handle = self.handle(core, target, dbapi_connection)
                 return OpenConnection(target, handle)
-        return OpenConnection(outside=opened.name)
+        core.admit(Opener.CREATOR, opened.name)
+        return OpenConnection()
 
     def opened(self, connection: Any) -> ServerTarget | None:
         """Return the server and the database of a driver's open connection, None if unknown."""

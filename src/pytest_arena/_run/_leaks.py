@@ -13,13 +13,13 @@ from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy.ext.asyncio import async_session
 
+from pytest_arena._databases._refusals import late_work
 from pytest_arena._gate._connections import (
     held_by_sessions,
     record_of,
     sessions_in_use,
     sessions_on,
 )
-from pytest_arena._gate._listeners import late_work
 from pytest_arena._origin import OUR_TASK, line_of_coroutine, line_of_task
 from pytest_arena._owner import Owner, is_runner_of_anyio, outlives_tests, owner_of
 from pytest_arena._process import AnyTask, alive, running_loop

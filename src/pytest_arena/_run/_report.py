@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstanceState, Mapper
 from pytest_arena._changes import without_values
 from pytest_arena._config._load import blame, is_library
 from pytest_arena._config._supported import kind_of_error
+from pytest_arena._databases._app_databases import Whose
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
@@ -290,8 +291,8 @@ def _no_file(error: BaseException, run: ArenaRun) -> str:
     """Explain that the app's database file does not exist, or return ""."""
     if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
         return ""
-    is_of_app = run.databases.files.belongs_to_app(error.filename)
-    return _NO_FILE.format(error.filename, blame(error)) if is_of_app else ""
+    whose = run.databases.files.whose(error.filename)
+    return _NO_FILE.format(error.filename, blame(error)) if whose is Whose.APP else ""
 
 
 _EMPTY = """\

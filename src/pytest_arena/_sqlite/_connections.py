@@ -21,15 +21,11 @@ from pytest_arena._product import (
     Core,
     Handle,
     OpenConnection,
+    Opener,
     RequestedDatabase,
 )
 from pytest_arena._product._statements import Words
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena.errors import (
-    ProductionDatabaseError,
-    RefusedError,
-    UnknownDatabaseError,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,14 +162,13 @@ class SQLiteConnections:
         if raw is None:
             return None
         file = sql.main_file(dbapi_connection)
-        if is_outside(core, file):
-            of_app = core.files.belongs_to_app(file)
-            raise core.ledger.refused(unknown_file(file, of_app=of_app))
         if not file:
-            core.ledger.note(note_of_memory_file())
-        return OpenConnection(
-            core.target_at(file) if file else None, SQLiteHandle.to(raw)
-        )
+            core.ledger.note(
+                "a creator= opens a memory database, which pytest-arena cannot restore after a "
+                f"test. Give the engine a URL instead: {cause_of_connection()}"
+            )
+        target = core.admit(Opener.CREATOR, file)
+        return OpenConnection(target, SQLiteHandle.to(raw))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch each connection, and the calls to aiosqlite's threads."""
@@ -262,17 +257,7 @@ def _admit(core: CurrentCore, database: object, *_: object) -> None:
         return  # SQLite raises its own error for another type
     name = os.fsdecode(database)
     file = sql.requested(name, uri=name.startswith("file:")).file
-    if not is_outside(now, file):
-        now.refuse_late()
-    elif now.files.belongs_to_app(file):
-        raise now.ledger.refused(production_file(file))
-    else:
-        now.files.note_touched(file)
-
-
-def is_outside(core: Core, file: str) -> bool:
-    """Return whether a file is neither a test's database nor another file that tests may open."""
-    return bool(file) and not core.is_inside(file) and not core.files.is_free(file)
+    now.admit(Opener.SQLITE3, file)
 
 
 class WeakConnection(sqlite3.Connection):
@@ -283,40 +268,3 @@ class WeakConnection(sqlite3.Connection):
         with suppress(sqlite3.Error):
             self.rollback()
         super().close()
-
-
-def production_file(file: str) -> RefusedError:
-    """Return the error for a raw connection to a file of the app."""
-    return _refused(
-        f"a connection to {file}, a database file of the app",
-        "it does not use the app's engine, so pytest-arena cannot redirect it to the test's "
-        "database. Its changes would stay in the app's data",
-        "use the app's engine, db_session or arena.url. If tests may reach this file:\n"
-        f"arena_allow = {file}",
-    )
-
-
-def unknown_file(file: str, *, of_app: bool = False) -> RefusedError:
-    """Return the error for an engine whose creator or listener opens another file."""
-    return _refused(
-        f"an engine's connection to {file}, which is no test database",
-        "the engine's creator=, async_creator=, pool= or do_connect listener opened it, or the "
-        "engine connected before pytest began. The test's changes would stay in that file",
-        "give the engine a URL, or open arena.url in the creator; or engine.dispose() before "
-        f"pytest begins. If tests may reach this file:\narena_allow = {file}",
-        kind=ProductionDatabaseError if of_app else UnknownDatabaseError,
-    )
-
-
-def note_of_memory_file() -> str:
-    """Return the note about a memory database that an engine's creator opens."""
-    return (
-        "a creator= opens a memory database, which pytest-arena cannot restore after a test. "
-        f"Give the engine a URL instead: {cause_of_connection()}"
-    )
-
-
-def _refused(
-    what: str, why: str, fix: str, *, kind: type[RefusedError] = ProductionDatabaseError
-) -> RefusedError:
-    return kind(f"refused: {what}", why=why, cause=cause_of_connection(), fix=fix)

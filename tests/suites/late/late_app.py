@@ -23,7 +23,16 @@ def add():
         connection.execute(insert(Order).values(item="late", status="new"))
 
 
-def add_after_the_gate():
+def add_without_an_engine():
+    dialect = sync_engine.dialect
+    args, kwargs = dialect.create_connect_args(sync_engine.url)
+    connection = dialect.import_dbapi().connect(*args, **kwargs)
+    connection.cursor().execute("INSERT INTO orders (item, status) VALUES ('late', 'new')")
+    connection.commit()
+    connection.close()
+
+
+def add_after_the_gate(add=add):
     GATE.wait(30)
     try:
         add()

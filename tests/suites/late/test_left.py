@@ -10,7 +10,13 @@ import late_app
 import pytest
 from anyio import create_task_group, to_thread
 from fastapi import FastAPI
-from late_app import add_after_the_gate, in_a_pool, in_a_thread, sync_engine
+from late_app import (
+    add_after_the_gate,
+    add_without_an_engine,
+    in_a_pool,
+    in_a_thread,
+    sync_engine,
+)
 from models import Order
 from sqlalchemy import insert, select
 
@@ -64,6 +70,15 @@ class TestThreadOfTheTest:
 
     def test_next(self, opened_gate, db_session):
         check_refused(opened_gate, db_session)
+
+
+class TestThreadWithoutAnEngine:
+    def test_leaves(self, arena):
+        in_a_thread(partial(add_after_the_gate, add_without_an_engine))
+
+    def test_next(self, opened_gate, db_session):
+        assert opened_gate == ["LateWorkError"]
+        assert db_session.scalars(select(Order)).all() == []
 
 
 class TestPoolOfTheTest:

@@ -1,0 +1,205 @@
+"""What the guard says when it refuses. The class of an error has its code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_arena._config._supported import SHOWN
+from pytest_arena._databases._app_databases import Whose
+from pytest_arena._origin import REQUEST, cause_of_connection
+from pytest_arena._product import NOWHERE, UNNAMED
+from pytest_arena.errors import (
+    AfterSessionError,
+    ArenaError,
+    LateWorkError,
+    ProductionDatabaseError,
+    TemplateError,
+    UnknownDatabaseError,
+)
+
+if TYPE_CHECKING:
+    from pytest_arena._owner import Owner
+
+
+class Refusal(NamedTuple):
+    """The class of an error and its text, with values in braces."""
+
+    kind: type[ArenaError]
+    what: str
+    why: str
+    fix: str
+    is_to_allow: bool = False  # whether `arena_allow` is another next step
+
+    def of(self, whose: Whose) -> Refusal:
+        """Return it with the class of errors for a database of the app, if it is one."""
+        return (
+            self._replace(kind=ProductionDatabaseError) if whose is Whose.APP else self
+        )
+
+    def error(self, name: str, **values: str) -> ArenaError:
+        """Return the error for a database of this name, and for the line that connects."""
+        values["name"] = name
+        fix = self.fix.format_map(values)
+        # A name without its real server would allow another database.
+        if self.is_to_allow and UNNAMED not in name and NOWHERE not in name:
+            fix += f". Or, if tests may reach it:\narena_allow = {name}"
+        return self.kind(
+            self.what.format_map(values),
+            why=self.why.format_map(values),
+            cause=cause_of_connection(),
+            fix=fix,
+        )
+
+
+# A connection that is to be opened.
+
+AFTER_SESSION = Refusal(
+    AfterSessionError,
+    "refused: a connection to {name} after the test session",
+    why="pytest-arena has closed the tests' databases. The connection would have reached the "
+    "app's database",
+    fix="delete it if it drops tables, because the test databases are gone. Else do it in a "
+    "session fixture's tear-down",
+)
+OTHER_PRODUCT_IN_BUILD = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name}, because the tests' database is on {product}",
+    why="the tables would be created in that database, which may be a real one, and not in the "
+    "tests' database",
+    fix="use the app's engine there. For migrations, a function that runs them on it:\n"
+    'arena_schema = <module>:<function>   (with <function>.arena_files = ["migrations"])',
+)
+OTHER_DATABASE_IN_BUILD = Refusal(
+    TemplateError,
+    "the build of {built} connects to another database of the app: {name}",
+    why="each database of the app has a separate template with a separate build",
+    fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
+    "    {built} = module:its_function\n"
+    "    {name} = module:its_function",
+)
+IN_FORK = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name} in a process that was forked before it existed",
+    why="the fork would fill a separate database, which no test sees or restores",
+    fix="start the workers in a fixture or a test, and not when a file is imported",
+)
+LEFT_OUT_PRODUCT = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name}",
+    why="with arena_database = {option}, pytest-arena does not replace databases of this product. "
+    "It may be a real database",
+    fix="remove that option: pytest-arena can isolate this product",
+)
+UNKNOWN_DRIVER = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name} by {driver}",
+    why="pytest-arena does not know this driver. It may be a real database",
+    fix="use an engine with one of these drivers: {drivers}",
+)
+UNKNOWN_DATABASE = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name}",
+    why="it is no test database, and pytest-arena cannot redirect this product or driver. The "
+    "test's changes would stay in a database that may be a real one",
+    fix=f"use an engine with a URL of {' or '.join(SHOWN)}, which pytest-arena redirects to the "
+    "test's database",
+    is_to_allow=True,
+)
+WITHOUT_ENGINE = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name} by {driver}, and not by the app's engine",
+    why="pytest-arena redirects only engines to the test's database. The writes of this "
+    "connection would stay in a database that may be a real one",
+    fix="arena_drivers = redirect   (the driver opens the test's database)\n"
+    "or use the app's engine, db_session or arena.url",
+    is_to_allow=True,
+)
+FILE_WITHOUT_ENGINE = Refusal(
+    ProductionDatabaseError,
+    "refused: a connection to {name}, a database file of the app",
+    why="it does not use the app's engine, so pytest-arena cannot redirect it to the test's "
+    "database. Its changes would stay in the app's data",
+    fix="use the app's engine, db_session or arena.url",
+    is_to_allow=True,
+)
+PAST_TRANSACTION = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name} that no engine opens, with rollback",
+    why="it would not see the tests' one transaction, which is never committed",
+    fix="use the app's engine, db_session or arena.session()\nor arena_isolation = undo",
+)
+CHANGED_BY_APP = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name}, which is no test database",
+    why="a do_connect listener or a connection_factory of the app changed the target after "
+    "pytest-arena had redirected the connection to the test's database. The test's writes would "
+    "stay there",
+    fix="change only the session's settings in the listener or the factory",
+    is_to_allow=True,
+)
+
+# A connection that is open.
+
+OPENED_FILE = Refusal(
+    UnknownDatabaseError,
+    "refused: an engine's connection to {name}, which is no test database",
+    why="the engine's creator=, async_creator=, pool= or do_connect listener opened it, or the "
+    "engine connected before pytest began. The test's changes would stay in that file",
+    fix="give the engine a URL, or open arena.url in the creator; or engine.dispose() before "
+    "pytest begins",
+    is_to_allow=True,
+)
+BEYOND_DATABASE = Refusal(
+    ProductionDatabaseError,
+    "refused: {name}, which reaches beyond the test's database",
+    why="the server may have databases of yours. pytest-arena does not undo changes to them or to "
+    "the server",
+    fix="{instead}",
+)
+FILL = (
+    "delete the fixture that creates a test database, and name the source of its tables:\n"
+    "arena_schema = <module>:<Base>"
+)
+LEAVE_OUT = "send it by hand before the tests, and not while tests run"
+
+# Another program, or the file system.
+
+NAMED_BY_CHILD = Refusal(
+    ProductionDatabaseError,
+    "refused: a process whose arguments name {name}, a database of the app",
+    why="the process would open that database itself. Its writes would stay there, and this test "
+    "would not see them",
+    fix="give it the test's database, by its arguments or its environment: arena.url",
+    is_to_allow=True,
+)
+REMOVED_FILE = Refusal(
+    ProductionDatabaseError,
+    "refused: {action} {name}, a database file of the app that is older than the run",
+    why="the test's database is in another file. This file has the app's data",
+    fix="delete the line: each test starts with a fresh database",
+    is_to_allow=True,
+)
+
+
+def late_work(owner: Owner) -> LateWorkError:
+    """Return the error for work that continues after its owner is over."""
+    if not owner.is_test:
+        work = f"a task, a thread or a timer that {owner.name} had started"
+        fix = f"cancel it, or stop and join it, in {owner.advice}"
+    elif REQUEST.get() is not None:
+        work = "work that a request of an earlier test had begun"
+        fix = (
+            "arena.settled()   in that test, before it ends (or a longer arena_settle)"
+        )
+    else:
+        work = "a thread, a job or a task that an earlier test had begun"
+        fix = (
+            f"{owner.advice}\nor begin it in the lifespan or in a session fixture, if it is a "
+            "worker of all tests"
+        )
+    return LateWorkError(
+        f"refused: a connection for {work}",
+        why="that test is over. The write would be in the next test's database",
+        cause=cause_of_connection(),
+        fix=fix,
+    )
