@@ -52,7 +52,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
@@ -252,6 +252,7 @@ class KnownDatabases:
         # The first database before it has an engine, and its key by that of its first engine.
         self.without_engine: Database | None = None
         self._same: dict[Key, Key] = {}
+        self._lines: set[str] = set()  # the names of databases in arena_schema
         self.exported: set[str] = set()  # the values of redirected variables
 
     def at_file(self, file: str) -> Database | None:
@@ -293,9 +294,17 @@ class KnownDatabases:
             self.primary = database
         return database
 
-    def add_first(self, product: str) -> None:
-        """Add the first database for an app that has no engine yet."""
-        requested = requested_without_engine(product)
+    def add_first(self, product: str, schemas: Mapping[str, str]) -> None:
+        """Add the first database for an app that has no engine yet.
+
+        It has the name of the only line of ``arena_schema``, or a value without a name.
+        """
+        self._lines = set(schemas) - {""}
+        named = [name for name in self._lines if schemas[name]]
+        if self._lines and "" not in schemas and len(named) != 1:
+            return
+        name = "app" if "" in schemas or not named else named[0].rpartition("/")[2]
+        requested = requested_without_engine(product, name)
         if requested is not None and self.primary is None:
             self.without_engine = self._add(requested)
 
@@ -313,7 +322,7 @@ class KnownDatabases:
             self.requested[requested.name] = None
         elif requested.name:
             self.files.add(requested.name)
-        if first is not None and key is not None and first.product is product:
+        if first is not None and key is not None and self._is_first(product, tails):
             self.without_engine = None
             self._same[key] = first.key
             first.name = name
@@ -336,6 +345,14 @@ class KnownDatabases:
         if self.primary is None:
             self.primary = database
         return database
+
+    def _is_first(self, product: Product, tails: tuple[str, ...]) -> bool:
+        """Return whether an engine's database is the one that was added without an engine."""
+        first = self.without_engine
+        if first is None or first.product is not product:
+            return False
+        # Another line of the option may be for this database.
+        return self._lines.intersection(tails) == self._lines.intersection(first.tails)
 
     def drop(self, database: Database) -> None:
         """Drop a database that the app no longer uses. Its engines get another one later."""

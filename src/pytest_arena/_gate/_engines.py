@@ -101,11 +101,11 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
     return _requested(make_url(url))
 
 
-def requested_without_engine(product: str) -> RequestedDatabase | None:
+def requested_without_engine(product: str, name: str) -> RequestedDatabase | None:
     """Return a database for an app without an engine, by an async driver if there is one."""
-    place = URL.create(product, host=NOWHERE, database="app")
+    place = URL.create(product, host=NOWHERE, database=name)
     if product in FILE_PRODUCTS:
-        place = URL.create(product, database=f"/{NOWHERE}/app.db")
+        place = URL.create(product, database=f"/{NOWHERE}/{name}")
     facts = SUPPORTED[product]
     dialects: list[Dialect] = []
     for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):

@@ -162,9 +162,8 @@ class ArenaRun:
         if not self._known.find_first():
             tried = self._start_app()
             products = self.databases.environment.products()
-            # Its name is not known, so a line with a name cannot be for it.
-            if products and "" in (self.config.schema or {"": ""}):
-                self._known.add_first(products[0])
+            if products:
+                self._known.add_first(products[0], self.config.schema)
         return self._known.named(name, tried)
 
     def _start_app(self) -> str:

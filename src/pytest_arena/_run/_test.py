@@ -117,6 +117,7 @@ _CHANGED_BY_TEST = (
     "value without changing the object. If the request needs the change: db_session.commit() first"
 )
 _READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "WEBSOCKET"})
+_UPDATING = frozenset({"PUT", "PATCH"})
 _REPEATED = (307, 308)  # redirects that repeat the request
 _ADVICE = (
     "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
@@ -419,12 +420,13 @@ class RunningTest(Hooks):
 
     def _note_changed_rows(self, request: Request) -> None:
         """Note a request that wrote nothing, after a commit of the test's changes of rows."""
-        if not self.changed_rows or request.is_login or request.status in _REPEATED:
+        is_skipped = request.is_login or request.method in _READING
+        if not self.changed_rows or is_skipped or request.status in _REPEATED:
             return
         names = ", ".join(sorted(self.changed_rows))
         self.changed_rows.clear()
         is_silent = not (request.has_written or self.gate.registry.has_raw)
-        if is_silent and not request.is_refused and request.method not in _READING:
+        if is_silent and not request.is_refused and request.method in _UPDATING:
             route = f"{request.method} {request.route or request.path}"
             self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
