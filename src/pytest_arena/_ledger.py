@@ -23,6 +23,7 @@ _PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 _TEST = "{test}"
 REFUSAL = 400  # the lowest status of an app that does not do what a request asks for
 FAILURE = 500  # the lowest status of an app that failed
+LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import IllegalStateChangeError
 
+from pytest_arena._gate._openings import Openings
 from pytest_arena._origin import user_line
 from pytest_arena._owner import Owner, outlives_tests, owner_here
 from pytest_arena._process import alive
@@ -181,6 +182,7 @@ class Registry:
         self.has_raw = False
         self.has_others = False  # whether another process may use the databases
         self.lock = threading.RLock()
+        self.openings = Openings()
         # A dictionary, for its order.
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
             weakref.WeakKeyDictionary()

@@ -28,7 +28,6 @@ from pytest_arena._gate._engines import (
     watch_engines,
 )
 from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
-from pytest_arena._gate._openings import Openings
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import is_own, request_here
 from pytest_arena._owner import owner_here
@@ -91,7 +90,6 @@ class Gate:
 
     def __init__(self) -> None:
         self.lost = LostWrites()
-        self.openings = Openings()
         self._is_installed = False
 
     def install(self, core: Resolver, registry: Registry) -> None:
@@ -108,12 +106,7 @@ class Gate:
     def _listen(self) -> None:
         unbind_pools()
         watch_engines(self._remember)
-        for name in (
-            "do_connect",
-            "engine_connect",
-            "before_cursor_execute",
-            "after_cursor_execute",
-        ):
+        for name in ("do_connect", "engine_connect", "before_cursor_execute"):
             event.listen(Engine, name, getattr(self, name))
         for name in EVENTS:
             event.listen(Engine, name, getattr(self.lost, name))
@@ -161,7 +154,7 @@ class Gate:
             self.registry.add(pooled)
             if level is not None:
                 self.registry.close_after(level, pooled)
-        self.openings.begin(request_here())
+        self.registry.openings.begin(request_here())
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
@@ -219,7 +212,8 @@ class Gate:
         request = request_here()
         if request is not None:
             request.statements.append(statement)
-            self.openings.wait(request)
+            if self.registry.openings.requests:
+                self.registry.openings.wait(request)
         proxied = connection.connection
         pooled = PooledConnection.find(proxied)
         if pooled is None:  # it is in use since before pytest-arena was installed
@@ -234,10 +228,6 @@ class Gate:
         if meaning.alters_session:
             pooled.is_altered = True
             self.registry.close_after(self.core.level_owner(), pooled)
-
-    def after_cursor_execute(self, *_: object) -> None:
-        """Note that the first statement on a new connection has ended."""
-        self.openings.end(request_here())
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""

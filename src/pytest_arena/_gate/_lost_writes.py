@@ -127,7 +127,9 @@ class LostWrites:
         context: Any,
         *_: object,
     ) -> None:
-        """Note a statement that has run and may have written."""
+        """Note a statement that has run, and what it may have written."""
+        if self._registry.openings.requests:
+            self._registry.openings.end(REQUEST.get())
         is_write = context.isinsert or context.isupdate or context.isdelete
         if not (is_write or context.is_text or statement.startswith("WITH")):
             return

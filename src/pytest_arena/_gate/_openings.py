@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._ledger import LIFESPAN
 from pytest_arena._process import running_loop
 
 if TYPE_CHECKING:
@@ -29,23 +30,23 @@ class Openings:
     """The requests that open a connection, until their first statement has ended."""
 
     def __init__(self) -> None:
-        self._futures: dict[Request, Future[None]] = {}
+        self.requests: dict[Request, Future[None]] = {}
 
     def begin(self, request: Request | None) -> None:
         """Note that a request is about to open a connection."""
-        if request is not None:
-            self._futures.setdefault(request, Future())
+        if request is not None and request.method != LIFESPAN:
+            self.requests.setdefault(request, Future())
 
     def end(self, request: Request | None) -> None:
-        """Note that a statement of a request has ended, or the request itself."""
-        future = self._futures.pop(request, None) if request is not None else None
+        """Let the others go on: a statement of a request, or the request itself, has ended."""
+        future = self.requests.pop(request, None) if request is not None else None
         if future is not None:
             future.set_result(None)
 
     def wait(self, request: Request) -> None:
         """Wait before a statement of a request until no other request opens a connection."""
-        others = [*self._futures.values()]
-        if not others or request in self._futures:
+        others = [*self.requests.values()]
+        if not others or request in self.requests:
             return
         if in_greenlet():
             waiters = [asyncio.wrap_future(future) for future in others]

@@ -95,17 +95,23 @@ class ConnectionLoop:
     ) -> tuple[asyncio.Task[Any], asyncio.CancelledError | None]:
         """Run a coroutine. Return its task, and the last cancellation of the caller."""
         here = asyncio.get_running_loop()
-        answer: asyncio.Future[asyncio.Task[Any]] = here.create_future()
         task: asyncio.Task[Any]
+        finished: asyncio.Task[Any] | None = None
 
         def start() -> None:
             nonlocal task
             task = asyncio.Task(work, loop=self._loop)
             task.add_done_callback(finish)
 
-        def finish(finished: asyncio.Task[Any]) -> None:
+        def finish(done: asyncio.Task[Any]) -> None:
             with suppress(RuntimeError):  # the caller's loop is closed
-                here.call_soon_threadsafe(answer.set_result, finished)
+                here.call_soon_threadsafe(deliver, done)
+
+        def deliver(done: asyncio.Task[Any]) -> None:
+            nonlocal finished
+            finished = done
+            if not answer.done():  # else it was cancelled
+                answer.set_result(None)
 
         def cancel() -> None:
             task.cancel()
@@ -114,12 +120,14 @@ class ConnectionLoop:
         self._loop.call_soon_threadsafe(start)
         CALLER.reset(token)
         cancelled: asyncio.CancelledError | None = None
-        while True:
+        while finished is None:
+            answer: asyncio.Future[None] = here.create_future()
             try:
-                return await asyncio.shield(answer), cancelled
+                await answer
             except asyncio.CancelledError as error:
                 cancelled = error
                 self._loop.call_soon_threadsafe(cancel)
+        return finished, cancelled
 
 
 _loops: list[ConnectionLoop] = []

@@ -17,7 +17,7 @@ from pytest_arena._app._entry import Hooks, in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._connections import has_written_in_foreign_session
-from pytest_arena._ledger import Request
+from pytest_arena._ledger import LIFESPAN, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
 from pytest_arena._owner import JOBS, OWNER, Job, Phase
 from pytest_arena._process import (
@@ -123,7 +123,6 @@ _ADVICE = (
     "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
     "before that test ends"
 )
-LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 _PATIENCE = 1.0  # seconds
 _STEP = 0.0002  # seconds between two looks for work
 _KEPT = 40  # the number of last turns whose changes can be read
@@ -406,7 +405,7 @@ class RunningTest(Hooks):
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        self.gate.openings.end(request)
+        self.gate.registry.openings.end(request)
         if not request.is_refused and (
             # The test's sessions had no pending work when the request began.
             self.sessions.pending() or has_written_in_foreign_session(request)
