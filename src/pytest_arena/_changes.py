@@ -69,9 +69,7 @@ def shown_in(column: str, value: object) -> str:
 
 
 # The statement and the parameters in the text of SQLAlchemy's errors.
-_PARAMETERS = re.compile(
-    r"(?s)(?P<head>\[SQL: (?P<statement>.*?)\]\n)\[parameters: .*?\](?=\n|\Z)"
-)
+_PARAMETERS = re.compile(r"(?s)(?P<head>\[SQL: (?P<statement>.*?)\]\n)\[parameters: .*?\](?=\n|\Z)")
 # Values in the details of PostgreSQL's errors.
 _KEY = re.compile(r"(?<=Key )\((?P<columns>[^()]*)\)=\(.*\)")
 _FAILING_ROW = re.compile(r"(?s)(?<=Failing row contains )\(.*?\)(?=\.?(?:\n|\Z))")
@@ -123,9 +121,7 @@ class Change:
         """The columns that an update has changed. () for the other kinds."""
         if self.kind != "updated":
             return ()
-        changed = [
-            name for name, new in self.after.items() if _differ(self.before[name], new)
-        ]
+        changed = [name for name, new in self.after.items() if _differ(self.before[name], new)]
         return tuple(changed)
 
     @property

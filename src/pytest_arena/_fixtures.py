@@ -136,9 +136,7 @@ def db_session(
     # The app may create the engines.
     if test.starts_app or not run.databases.known.find_first():
         run.apps.try_fixture(test, request)
-    return run.engines.open_session(
-        test.sessions, run.database(), wants_async=test.plan.is_async
-    )
+    return run.engines.open_session(test.sessions, run.database(), wants_async=test.plan.is_async)
 
 
 @pytest.fixture

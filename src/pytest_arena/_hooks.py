@@ -104,9 +104,7 @@ def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
 def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
     arguments = vars(config.known_args_namespace).items()
     flags = {
-        name.removeprefix("arena_"): value
-        for name, value in arguments
-        if name.startswith("arena_")
+        name.removeprefix("arena_"): value for name, value in arguments if name.startswith("arena_")
     }
     return load_config(
         flags=flags,
@@ -156,9 +154,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(
-    items: list[pytest.Item], config: pytest.Config
-) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     """Import and check the objects that options name. Read the markers of each test."""
     run = RUNS[config]
     try:
@@ -180,9 +176,7 @@ def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
     marked = [item for item in items if item.get_closest_marker("scenario")]
     if marked:
         tests = counted(len(marked), "test")
-        run.ledger.note(
-            f"arena_specs is not set, so the marker scenario proves nothing: {tests}"
-        )
+        run.ledger.note(f"arena_specs is not set, so the marker scenario proves nothing: {tests}")
 
 
 def _line_of(item: pytest.Item) -> CodeLine:
@@ -372,9 +366,7 @@ def _raise(errors: list[Exception]) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_fixture_setup(
-    fixturedef: Any, request: Any
-) -> Generator[None, object, object]:
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
     run = RUNS[request.config]
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
@@ -554,6 +546,5 @@ def _refuse_fork(item: Any) -> None:
             f"pytest-forked would run {item.nodeid} in a fork of this process",
             why="both processes would use the same connections to the test's database",
             cause="the option --forked, or @pytest.mark.forked",
-            fix="remove it, or use pytest-xdist, which replaces a worker that crashes: "
-            "pytest -n 2",
+            fix="remove it, or use pytest-xdist, which replaces a worker that crashes: pytest -n 2",
         )

@@ -102,9 +102,7 @@ class Ledger:
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
     # The warnings of the running test, by their texts, each with the line where it is shown.
-    _warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(
-        default_factory=dict
-    )
+    _warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(default_factory=dict)
     kept: str = ""  # where the database of the last passed test was kept
     # The filled databases as keys: the name, what it was given, the product, the isolation.
     filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
@@ -186,9 +184,7 @@ class Ledger:
         for warning, line in recorded:
             place = line or test
             try:
-                warnings.warn_explicit(
-                    warning, type(warning), place.shown_file, place.number
-                )
+                warnings.warn_explicit(warning, type(warning), place.shown_file, place.number)
             except ArenaWarning:
                 errors.append(warning)
         return errors

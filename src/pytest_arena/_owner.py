@@ -139,9 +139,7 @@ def owner_here() -> Owner | None:
         return owner
     task = current_task() if running_loop() is not None else None
     if task is not None and is_runner_of_anyio(task):
-        return (
-            Phase.owner
-        )  # the task runs several tests in the context of the first one
+        return Phase.owner  # the task runs several tests in the context of the first one
     return owner
 
 

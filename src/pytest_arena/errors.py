@@ -125,13 +125,8 @@ class ArenaError(Exception):
     def __str__(self) -> str:
         parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
         indented = "\n         "
-        lines = [
-            f"  {name + ':':<6} {indented.join(text.splitlines())}"
-            for name, text in parts
-        ]
-        return "\n".join(
-            [self.what, *lines, f"  [{self.code}] {_PAGE}#{self.code.lower()}"]
-        )
+        lines = [f"  {name + ':':<6} {indented.join(text.splitlines())}" for name, text in parts]
+        return "\n".join([self.what, *lines, f"  [{self.code}] {_PAGE}#{self.code.lower()}"])
 
     def add_fix(self, text: str) -> None:
         """Add a next step, unless the error has several."""

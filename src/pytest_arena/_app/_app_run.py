@@ -204,9 +204,7 @@ class Lifespan:
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
         self.request = request
-        self._owner = Owner(
-            "the lifespan of an earlier test", "the lifespan's shutdown"
-        )
+        self._owner = Owner("the lifespan of an earlier test", "the lifespan's shutdown")
         self.loop = get_running_loop()
         # Done when the app is up, or has no lifespan. Has the error of the start-up. A "running"
         # future cannot be cancelled, so a cancelled waiter does not cancel it for the others.
@@ -386,9 +384,7 @@ def _lifespan_error(
     if isinstance(error, ArenaError):
         return error  # it says what is wrong with the database
     reason, line, next_step = explained(error, message)
-    failure = LifespanError(
-        f"{what}: {reason}", why=why, cause=line, fix=next_step or fix
-    )
+    failure = LifespanError(f"{what}: {reason}", why=why, cause=line, fix=next_step or fix)
     failure.__cause__ = error
     return failure
 

@@ -54,9 +54,7 @@ class Login:
     Concurrent requests wait for the login. After a failure the next request tries again.
     """
 
-    def __init__(
-        self, function: Callable[[object, str], object], *, role: str, path: str
-    ) -> None:
+    def __init__(self, function: Callable[[object, str], object], *, role: str, path: str) -> None:
         self.role = role
         self._function = function
         self._path = path

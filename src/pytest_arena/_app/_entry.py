@@ -102,9 +102,7 @@ class ClientCall:
 
 
 # What our client sends now.
-CLIENT_CALL: ContextVar[ClientCall | None] = ContextVar(
-    "arena: a client's call", default=None
-)
+CLIENT_CALL: ContextVar[ClientCall | None] = ContextVar("arena: a client's call", default=None)
 
 
 def watch_requests(undo: ExitStack) -> None:
@@ -351,9 +349,7 @@ def in_words(error: BaseException) -> str:
         return name
 
 
-def explained(
-    error: BaseException | None, message: str | None = None
-) -> tuple[str, str, str]:
+def explained(error: BaseException | None, message: str | None = None) -> tuple[str, str, str]:
     """Return the reason, the line and the next step of an app's error, for an error about it.
 
     The next step is "" if pytest-arena did not raise the error.

@@ -111,9 +111,7 @@ class LiveServer:
         with owned_by(None):  # it outlives the test that starts it
             serve = self._server.serve(sockets=[self._socket])
             self._served = run_coroutine_threadsafe(serve, self.loop)
-        until(
-            lambda: self._server.started or self._served.done(), within=_START_SECONDS
-        )
+        until(lambda: self._server.started or self._served.done(), within=_START_SECONDS)
 
     @property
     def url(self) -> str:
@@ -167,9 +165,7 @@ class LiveServer:
         self._socket.close()
 
 
-async def _call_app(
-    app_run: AppRun, scope: Scope, receive: Receive, send: Send
-) -> None:
+async def _call_app(app_run: AppRun, scope: Scope, receive: Receive, send: Send) -> None:
     """Send one request to the app, which ends before the client has the whole answer."""
     await app_run.ajoin()
     scope["state"] = dict(app_run.state)

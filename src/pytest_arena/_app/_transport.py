@@ -60,9 +60,7 @@ class Transport:
         call = self.call_class(self._run, scope, request.stream, raises=self._raises)
         await call.in_loop(call.begin())
         headers = call.opening.get("headers", ())
-        return self.library.Response(
-            call.opening["status"], headers=headers, stream=call
-        )
+        return self.library.Response(call.opening["status"], headers=headers, stream=call)
 
     def _scope(self, request: httpx.Request) -> Scope:
         url = request.url

@@ -51,14 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="arena")
-    parser.add_argument(
-        "--version", action="version", version=f"arena {version('pytest-arena')}"
-    )
+    parser.add_argument("--version", action="version", version=f"arena {version('pytest-arena')}")
     add = parser.add_subparsers(metavar="COMMAND", required=True).add_parser
     databases = add("databases", help=_DATABASES)
-    _add_databases(
-        databases.add_subparsers(metavar="COMMAND", required=True).add_parser
-    )
+    _add_databases(databases.add_subparsers(metavar="COMMAND", required=True).add_parser)
 
     serve = _add(add, "serve", _do_serve, _SERVE)
     serve.set_defaults(takes_others=True)

@@ -83,9 +83,7 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
         _say(*as_lines(places, now=datetime.now(UTC)))
 
 
-def _sweep(
-    kinds: list[PlaceKind], failures: list[ArenaError], *, everything: bool
-) -> None:
+def _sweep(kinds: list[PlaceKind], failures: list[ArenaError], *, everything: bool) -> None:
     sizes = []
     for kind in kinds:
         with _kept(failures):

@@ -93,9 +93,7 @@ def init(*, writes: bool) -> int:
     if present:
         sys.stdout.write(f"nothing to write: {ini.name} has {present[0]}\n")
         return 0
-    options, text = _with_options(
-        ini, _options(folder, modules, apps, models, settings)
-    )
+    options, text = _with_options(ini, _options(folder, modules, apps, models, settings))
     test = folder / "tests" / "test_arena.py"
     test_text = _first_test(apps, models)
     lines = [f"{ini.name}:", indent(options, "    ")]

@@ -69,9 +69,7 @@ class Commands:
         """Answer a request when the main thread has executed its command."""
         status, text = await self._reply(scope, receive)
         headers = [(b"content-type", b"application/json")]
-        await send(
-            {"type": "http.response.start", "status": status, "headers": headers}
-        )
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": f"{text}\n".encode()})
 
     async def _reply(self, scope: Scope, receive: Receive) -> tuple[int, str]:
@@ -175,9 +173,7 @@ class LevelServer:
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collect no test, so that pytest imports no test module."""
         config = session.config
-        config.hook.pytest_collection_modifyitems(
-            session=session, config=config, items=[]
-        )
+        config.hook.pytest_collection_modifyitems(session=session, config=config, items=[])
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -305,9 +301,7 @@ class LevelServer:
             session.commit()
         return result
 
-    async def _async_seed(
-        self, function: Any, arguments: Mapping[str, object]
-    ) -> object:
+    async def _async_seed(self, function: Any, arguments: Mapping[str, object]) -> object:
         session: Any = self._arena.session()
         async with session:
             result: object = await function(session, **arguments)
@@ -320,8 +314,7 @@ def _as_json(change: Change) -> dict[str, object]:
     fields: dict[str, object] = {"table": change.table, "kind": change.kind}
     for name, row in (("before", change.before), ("after", change.after)):
         fields[name] = {
-            column: "***" if is_secret(column) else value
-            for column, value in row.items()
+            column: "***" if is_secret(column) else value for column, value in row.items()
         }
     return fields
 

@@ -90,9 +90,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
     return similar[0] if similar else names[0]
 
 
-def load_function(
-    path: str, *arguments: str, option: str, source: str
-) -> Callable[..., object]:
+def load_function(path: str, *arguments: str, option: str, source: str) -> Callable[..., object]:
     """Import an object that takes these arguments by position.
 
     Raises:
@@ -103,9 +101,7 @@ def load_function(
     return cast("Callable[..., object]", function)
 
 
-def check_function(
-    function: object, *arguments: str, setting: str, source: str
-) -> None:
+def check_function(function: object, *arguments: str, setting: str, source: str) -> None:
     """Check that an object takes these arguments by position.
 
     Raises:
@@ -187,9 +183,7 @@ def blame(error: BaseException) -> CodeLine | None:
 
 _ARENA = str(Path(__file__).parent.parent) + os.sep
 # The folder of scripts has the command `pytest`.
-_PYTHON = [
-    sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "scripts")
-]
+_PYTHON = [sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "scripts")]
 _LIBRARIES = ("<", "lib/sqlalchemy/", _ARENA, *_PYTHON)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 

@@ -167,9 +167,7 @@ def _by_database(text: str) -> dict[str, str]:
 
 
 def _schemas(text: str) -> dict[str, str]:
-    return _checked(
-        text, (".ini", ".sql"), "package.module:name, alembic.ini or a *.sql"
-    )
+    return _checked(text, (".ini", ".sql"), "package.module:name, alembic.ini or a *.sql")
 
 
 def _seeds(text: str) -> dict[str, str]:
@@ -289,9 +287,7 @@ def marker_values(
     """
     for name, value in [*(("", value) for value in args), *kwargs.items()]:
         if value not in _MARKER.get(name, ()):
-            right = [
-                f"{each}: {', '.join(map(str, _MARKER[each]))}" for each in _MARKER
-            ]
+            right = [f"{each}: {', '.join(map(str, _MARKER[each]))}" for each in _MARKER]
             raise ConfigError(
                 f"@pytest.mark.arena({name}={value!r}) is wrong",
                 why="the test would not run as it says",

@@ -36,9 +36,7 @@ SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 
 _OTHER_DIALECTS = {
-    dialect: facts.name
-    for facts in SUPPORTED.values()
-    for dialect in facts.other_dialects
+    dialect: facts.name for facts in SUPPORTED.values() for dialect in facts.other_dialects
 }
 NAMES = (*SUPPORTED, *_OTHER_DIALECTS)  # of products in `arena_database`
 

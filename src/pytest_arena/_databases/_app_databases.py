@@ -132,9 +132,7 @@ class AllowedFiles:
         """Return the app's changed files, each with the program that did it, "" for this run."""
         files = sorted(self.of_app - self._empty)
         return {
-            file: ""
-            if self.has_child or file in self.touched
-            else _earlier_programs(file)
+            file: "" if self.has_child or file in self.touched else _earlier_programs(file)
             for file in files
             if self._has_changed(file)
         }
@@ -174,8 +172,7 @@ class AllowedFiles:
             is_the_apps = path in {*self.of_app, *map(real, filter(None, files))}
         else:  # a server has many names
             is_the_apps = any(
-                name.startswith(f"{each.product}://")
-                and name.endswith(f"/{each.database}")
+                name.startswith(f"{each.product}://") and name.endswith(f"/{each.database}")
                 for each in engines
             )
         return Whose.APP if is_the_apps else Whose.UNKNOWN
@@ -567,9 +564,7 @@ class Environment:
         if is_named and requested and requested.product in self._known.products:
             self._known.prefer(requested)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
-        return URL.create(
-            url.drivername, url.username, None, NOWHERE, None, url.database, query
-        )
+        return URL.create(url.drivername, url.username, None, NOWHERE, None, url.database, query)
 
 
 def _inherited() -> dict[str, str]:

@@ -266,9 +266,7 @@ class AlembicBuilder:
             return ""  # without models there is nothing to compare
         ini = str(self.ini)
         # `env.py` may read the command line. Alembic's recipes read `autogenerate`.
-        options = Namespace(
-            config=ini, x=None, name=None, raiseerr=False, autogenerate=False
-        )
+        options = Namespace(config=ini, x=None, name=None, raiseerr=False, autogenerate=False)
         try:
             # The suite may turn SQLAlchemy's warnings about the reflection into errors.
             with (

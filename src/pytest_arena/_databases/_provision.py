@@ -189,9 +189,7 @@ class Provision:
             content = None
             # A database in memory does not exist at the end.
             if database.key.kind != "memory":
-                content = _read_or_note(
-                    isolation, database.name + _NOT_COMPARED, self._ledger
-                )
+                content = _read_or_note(isolation, database.name + _NOT_COMPARED, self._ledger)
             self.first_contents[database] = content
         isolation.enter()
         if reason:
@@ -341,9 +339,7 @@ class Verified:
         return _read_or_note(self._isolation, missing, self._ledger)
 
 
-_NOT_COMPARED = (
-    ": the states before the first and after the last test were not compared"
-)
+_NOT_COMPARED = ": the states before the first and after the last test were not compared"
 
 
 def _read_or_note(isolation: Isolation, missing: str, ledger: Ledger) -> Content | None:

@@ -32,9 +32,7 @@ class Refusal(NamedTuple):
 
     def of(self, whose: Whose) -> Refusal:
         """Return it with the class of errors for a database of the app, if it is one."""
-        return (
-            self._replace(kind=ProductionDatabaseError) if whose is Whose.APP else self
-        )
+        return self._replace(kind=ProductionDatabaseError) if whose is Whose.APP else self
 
     def error(self, name: str, **values: str) -> ArenaError:
         """Return the error for a database of this name, and for the line that connects."""
@@ -188,9 +186,7 @@ def late_work(owner: Owner) -> LateWorkError:
         fix = f"cancel it, or stop and join it, in {owner.advice}"
     elif REQUEST.get() is not None:
         work = "work that a request of an earlier test had begun"
-        fix = (
-            "arena.settled()   in that test, before it ends (or a longer arena_settle)"
-        )
+        fix = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
     else:
         work = "a thread, a job or a task that an earlier test had begun"
         fix = (

@@ -66,9 +66,7 @@ class Databases:
         self.known = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.levels: list[Level] = []
-        self.provision = Provision(
-            config, ledger, self.known, connections, levels=self.levels
-        )
+        self.provision = Provision(config, ledger, self.known, connections, levels=self.levels)
         self.process = os.getpid()  # the process that runs tests
         self.finished = False  # every connection is refused from then on
 
@@ -255,9 +253,7 @@ class Databases:
             databases = [each for each in databases if each.product in used or not used]
         else:
             exported = "\n".join(self.known.exported)
-            databases = [
-                each for each in databases if each.file and each.file in exported
-            ]
+            databases = [each for each in databases if each.file and each.file in exported]
         # A child can use a test database if it is a fork, if a variable names one, or if one has
         # content. None of this holds for `uname`, which xdist's workers start.
         if child.is_fork or databases or self.provisioned():

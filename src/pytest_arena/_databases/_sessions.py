@@ -168,9 +168,7 @@ def _number_of_load(instance: object) -> int:
     return instance_state(instance).runid or 0
 
 
-event.listen(
-    FreshSession, "do_orm_execute", lambda state: state.session.read_again(state)
-)
+event.listen(FreshSession, "do_orm_execute", lambda state: state.session.read_again(state))
 event.listen(FreshSession, "after_transaction_end", FreshSession.note_end)
 
 
@@ -200,9 +198,7 @@ class Sessions:
         fresh_class = _fresh_class(sync_class)  # type: ignore[arg-type]  # a class has a hash
         session: FreshSession | AsyncSession
         if isinstance(engine, AsyncEngine):
-            session = async_class(
-                engine, sync_session_class=fresh_class, expire_on_commit=False
-            )
+            session = async_class(engine, sync_session_class=fresh_class, expire_on_commit=False)
             fresh = cast("FreshSession", session.sync_session)
             fresh.is_async = True
         else:

@@ -191,9 +191,7 @@ class Store(Generic[ContentT]):
     # How migrations differ from the models, by the value of arena_schema.
     drifts: dict[str, str] = field(default_factory=dict)
 
-    def ensure(
-        self, recipe: Recipe, stage: Stage, database: Database
-    ) -> Template[ContentT] | None:
+    def ensure(self, recipe: Recipe, stage: Stage, database: Database) -> Template[ContentT] | None:
         """Return a template for a database, or None for an empty one. Build it if necessary.
 
         Raises:
@@ -205,27 +203,19 @@ class Store(Generic[ContentT]):
         value = recipe.schema if stage is Stage.SCHEMA else recipe.seed
         if stage is Stage.EMPTY or not value:
             return below
-        builder = (
-            schema_builder(value, self.root)
-            if stage is Stage.SCHEMA
-            else seed_builder(value)
-        )
+        builder = schema_builder(value, self.root) if stage is Stage.SCHEMA else seed_builder(value)
         build = StageBuild(value, stage, builder, below, self.root, self.template_store)
         try:
             template = self._find_or_build(build, database)
         except ArenaError:
             raise
         except Exception as error:
-            raise (
-                self.template_store.not_stored(error) or build.failed(error)
-            ) from error
+            raise (self.template_store.not_stored(error) or build.failed(error)) from error
         if stage is Stage.SCHEMA:
             self.drifts[value] = template.manifest.drift
         return template
 
-    def _find_or_build(
-        self, build: StageBuild[ContentT], database: Database
-    ) -> Template[ContentT]:
+    def _find_or_build(self, build: StageBuild[ContentT], database: Database) -> Template[ContentT]:
         fingerprint = build.fingerprint()
         find = partial(self.template_store.find, fingerprint, self.newer_than)
         template = find()

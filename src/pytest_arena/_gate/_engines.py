@@ -200,9 +200,7 @@ class KnownEngines:
             weakref.WeakKeyDictionary()
         )
         # The oldest first.
-        self._engines: weakref.WeakKeyDictionary[Engine, None] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._engines: weakref.WeakKeyDictionary[Engine, None] = weakref.WeakKeyDictionary()
 
     def of(self, dialect: Dialect) -> KnownEngine:
         """Return the record of a dialect object. Create it at the first call."""

@@ -173,13 +173,9 @@ class Gate:
         if pooled.process != os.getpid():
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
-            raise DisconnectionError(
-                "this connection belongs to the process that forked this one"
-            )
+            raise DisconnectionError("this connection belongs to the process that forked this one")
         if pooled.is_stale or self._is_replaced(pooled):
-            raise DisconnectionError(
-                "the database of this connection is no longer the test's"
-            )
+            raise DisconnectionError("the database of this connection is no longer the test's")
         pooled.pending_writes = None
         if pooled.handle is not None:
             pooled.handle.note_checkout()
@@ -273,9 +269,7 @@ class Gate:
     def _removed(self, name: Any, folder: int = -1) -> None:
         self._check_file(name, folder, "removing")
 
-    def _renamed(
-        self, old: Any, new: Any, folder: int = -1, new_folder: int = -1
-    ) -> None:
+    def _renamed(self, old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
         self._check_file(old, folder, "renaming")
         self._check_file(new, new_folder, "replacing")
 
@@ -309,9 +303,7 @@ class Gate:
             if pooled.handle is None or not self._is_replaced(pooled):
                 continue
             # Another thread may use its connection now. The drop of the database ends it.
-            if (pooled.process, pooled.thread) == here and self.registry.invalidate(
-                pooled
-            ):
+            if (pooled.process, pooled.thread) == here and self.registry.invalidate(pooled):
                 self.core.ledger.note(
                     f"a fixture keeps a transaction open during its tests ({pooled.line}). After a "
                     "test that wrote, the fixture must roll back before it can use the connection "

@@ -184,9 +184,7 @@ class LostWrites:
             # A suite's isolation may roll its savepoint back after the request.
             if REQUEST.get() is writes.request and not _is_intended(writes):
                 line = user_line() if kept else writes.line
-                self._lose_writes(
-                    replace(writes, tables=writes.tables[kept:], line=line)
-                )
+                self._lose_writes(replace(writes, tables=writes.tables[kept:], line=line))
             del writes.tables[kept:]
             writes.has_failed = False
             if not writes.tables:
@@ -253,9 +251,7 @@ class LostWrites:
             self.by_level.setdefault(level, []).append(lost)
 
 
-def _explain_lock(
-    registry: Registry, error: BaseException, own: PooledConnection | None
-) -> None:
+def _explain_lock(registry: Registry, error: BaseException, own: PooledConnection | None) -> None:
     """Add a note to the error of a lock timeout: the transactions that may hold the lock."""
     if kind_of_error(error) != "lock timeout":
         return
@@ -305,9 +301,7 @@ def _failure_words(error: BaseException) -> str:
     return redact(f"{type(error).__name__}: {first_line}{where}")
 
 
-def _is_intended(
-    writes: PendingWrites | None = None, *, is_rollback: bool = False
-) -> bool:
+def _is_intended(writes: PendingWrites | None = None, *, is_rollback: bool = False) -> bool:
     """Return whether the app, or a test, means to discard what it has written.
 
     It does if it raises or handles an error, or if a line that does not clean up calls
@@ -340,9 +334,7 @@ def _is_rolled_back_by_name() -> bool:
 
 
 # Functions that run at the end of work, whether it has failed or not. The last two are Flask's.
-_EXITS = frozenset(
-    {"__exit__", "__aexit__", "do_teardown_request", "do_teardown_appcontext"}
-)
+_EXITS = frozenset({"__exit__", "__aexit__", "do_teardown_request", "do_teardown_appcontext"})
 
 
 def _is_clean_up() -> bool:

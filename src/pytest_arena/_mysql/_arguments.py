@@ -50,9 +50,7 @@ def target(_driver: str, _args: object, kwargs: dict[str, Any]) -> ServerTarget:
         login = ServerLogin(named["user"], named.get("password", ""))
     host = named.get("host") or named.get("read_default_file", "localhost")
     port = named.get("port", str(PORT))
-    return ServerTarget(
-        FACTS.name, f"{host}:{port}", named.get("database", _NO_NAME), login
-    )
+    return ServerTarget(FACTS.name, f"{host}:{port}", named.get("database", _NO_NAME), login)
 
 
 # The arguments that describe the app's server.
@@ -63,9 +61,7 @@ _OF_SERVER = {
 }
 
 
-def redirect(
-    driver: str, address: Address, _args: object, kwargs: dict[str, Any]
-) -> None:
+def redirect(driver: str, address: Address, _args: object, kwargs: dict[str, Any]) -> None:
     """Replace server, database and login with those of an address. Keep settings of the session."""
     for key in [*kwargs]:
         if key in _OF_SERVER or key.startswith("ssl"):

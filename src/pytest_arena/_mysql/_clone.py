@@ -67,8 +67,7 @@ class Table:
     def is_joined(self, one: str, other: str) -> str:
         """Write the condition that two rows have the same key."""
         return " AND ".join(
-            f"{one}.{identifier(name)} = {other}.{identifier(name)}"
-            for name in self.key
+            f"{one}.{identifier(name)} = {other}.{identifier(name)}" for name in self.key
         )
 
     def is_equal(self, one: str, other: str) -> str:
@@ -80,9 +79,7 @@ class Table:
 
     def image(self, alias: str) -> str:
         """Write the expression for a row's text. Equal texts mean equal rows."""
-        texts = [
-            _text(f"{alias}.{identifier(name)}", kind) for name, kind in self.columns
-        ]
+        texts = [_text(f"{alias}.{identifier(name)}", kind) for name, kind in self.columns]
         return f"CONCAT('', {', '.join(texts)})" if texts else "''"
 
 
@@ -133,9 +130,7 @@ def read_tables(control: Control, database: str) -> dict[str, Table]:
         keys[name].append(column)
     tables = {}
     for name, counter, rows in listed:
-        table = Table(
-            name, tuple(columns[name]), tuple(keys[name]), counter, int(rows or 0)
-        )
+        table = Table(name, tuple(columns[name]), tuple(keys[name]), counter, int(rows or 0))
         if not {*table.key} <= {*table.names}:  # a column that the server computes
             table = replace(table, key=())
         tables[name] = table
@@ -164,9 +159,7 @@ def read_cascades(control: Control, database: str) -> dict[str, frozenset[str]]:
     return reached
 
 
-def with_cascades(
-    names: Iterable[str], cascades: Mapping[str, frozenset[str]]
-) -> set[str]:
+def with_cascades(names: Iterable[str], cascades: Mapping[str, frozenset[str]]) -> set[str]:
     """Return tables, and the tables that a cascade may have reached from them."""
     reached = set(names)
     for name in [*reached]:

@@ -33,9 +33,7 @@ class MySQLHandle(EngineConnection):
     words = WORDS
     pid_of = staticmethod(pid_of)
 
-    def __init__(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> None:
+    def __init__(self, core: Core, target: ConnectTarget, dbapi_connection: object) -> None:
         super().__init__(core, target, dbapi_connection)
         self._session = begin_session(driver_connection(dbapi_connection), target)
 
@@ -58,9 +56,7 @@ class MySQLHandle(EngineConnection):
 class MySQLConnections(ServerConnections):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
-    def handle(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> MySQLHandle:
+    def handle(self, core: Core, target: ConnectTarget, dbapi_connection: object) -> MySQLHandle:
         """Return the handle of a connection."""
         return MySQLHandle(core, target, dbapi_connection)
 
@@ -73,6 +69,4 @@ class MySQLConnections(ServerConnections):
         dialect.default_schema_name = address.database
 
 
-connections = MySQLConnections(
-    FACTS, arguments.DRIVERS, arguments, CONNECTIONS, watch_drivers
-)
+connections = MySQLConnections(FACTS, arguments.DRIVERS, arguments, CONNECTIONS, watch_drivers)

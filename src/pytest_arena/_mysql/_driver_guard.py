@@ -170,13 +170,9 @@ class _DriverGuard(RawGuard):
     def __init__(self, find_core: FindCore) -> None:
         super().__init__(find_core, arguments, CONNECTIONS)
         # The admissions of connections that no engine opens, until their first statement.
-        self._admissions: weakref.WeakKeyDictionary[object, Admission] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._admissions: weakref.WeakKeyDictionary[object, Admission] = weakref.WeakKeyDictionary()
 
-    def constructor(
-        self, driver: str, original: Callable[..., Any]
-    ) -> Callable[..., None]:
+    def constructor(self, driver: str, original: Callable[..., Any]) -> Callable[..., None]:
         """Return a constructor that first decides on the connection."""
 
         def __init__(connection: object, *args: object, **kwargs: Any) -> None:  # noqa: N807 - replaces it
@@ -193,9 +189,7 @@ class _DriverGuard(RawGuard):
     def watched_query(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Return a method that notes each statement and the number of rows that it changes."""
 
-        def send(
-            connection: object, sql: object, *args: object, **options: object
-        ) -> Any:
+        def send(connection: object, sql: object, *args: object, **options: object) -> Any:
             statement = self._note_before(connection, sql)
             answer = original(connection, sql, *args, **options)
             return _then(answer, partial(_note_rows, connection, statement))
@@ -317,9 +311,7 @@ WORDS = Words(
         r"| LOCK\s+TABLES?\b | CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b | EXECUTE\s+IMMEDIATE\b )"
         r"| := | \bGET_LOCK\s*\( | \bINTO\s+@"
     ),
-    beyond=re.compile(
-        r"(?i)(?:\A|;)\s*(?P<verb>(?:CREATE|DROP)\s+(?:DATABASE|SCHEMA))\b"
-    ),
+    beyond=re.compile(r"(?i)(?:\A|;)\s*(?P<verb>(?:CREATE|DROP)\s+(?:DATABASE|SCHEMA))\b"),
     # A comment with `!` has statements that the server executes. The search is fast because each
     # alternative begins with a fixed character.
     parts=re.compile(

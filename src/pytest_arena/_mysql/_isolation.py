@@ -152,9 +152,7 @@ class LiveDatabase(Undo):
             # A transaction that has only read prevents the ALTER TABLE that restores a counter.
             if not self.clients_inside():
                 raise
-            return NeedsCopy(
-                "an open transaction has read a table whose AUTO_INCREMENT has moved"
-            )
+            return NeedsCopy("an open transaction has read a table whose AUTO_INCREMENT has moved")
         except MySQLFailure as error:
             return NeedsCopy(f"its rows cannot be restored: {error}")
         self._writes.forget(start.state, position)
@@ -225,9 +223,7 @@ class LiveDatabase(Undo):
                 changed.append(limited(rows, limit))
         return changed
 
-    def _since(
-        self, start: Start, time: Start | Moment | None
-    ) -> Mapping[str, TableDifference]:
+    def _since(self, start: Start, time: Start | Moment | None) -> Mapping[str, TableDifference]:
         """Return the differences of a time, None for now, from a start."""
         if time is start:
             return {}
@@ -258,9 +254,7 @@ class LiveDatabase(Undo):
 _NO_ROWS = (ReadTable(), ReadTable())
 
 
-def _between(
-    name: str, since: TableDifference | None, until: TableDifference | None
-) -> TableRows:
+def _between(name: str, since: TableDifference | None, until: TableDifference | None) -> TableRows:
     """Return the changes of a table between two differences from the same earlier rows.
 
     Raises:

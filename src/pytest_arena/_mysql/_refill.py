@@ -100,9 +100,7 @@ _LOCKED = (1205, 1213, 3572)  # a lock's timeout, a deadlock, NOWAIT
 TableDifference = tuple[ReadTable, ReadTable]
 
 
-def refill(
-    control: Control, frozen: str, live: str, tables: Mapping[str, Table]
-) -> None:
+def refill(control: Control, frozen: str, live: str, tables: Mapping[str, Table]) -> None:
     """Give tables the rows and the next AUTO_INCREMENT values that they have in a frozen database.
 
     Cost: the server compares all rows of these tables, and writes those that differ.
@@ -186,9 +184,7 @@ def read_difference(
     return differences
 
 
-def _read(
-    control: Control, table: Table | None, database: str, unlike: str
-) -> ReadTable:
+def _read(control: Control, table: Table | None, database: str, unlike: str) -> ReadTable:
     """Read the rows of a table, only those that another database lacks if it is named."""
     if table is None:
         return ReadTable()

@@ -79,12 +79,9 @@ class MySQLRegistry(DatabaseRegistry):
             questions = []
             for name in locks[start : start + _AT_ONCE]:
                 users = [
-                    f"IS_USED_LOCK({literal(_slot(name, number))})"
-                    for number in range(_SLOTS)
+                    f"IS_USED_LOCK({literal(_slot(name, number))})" for number in range(_SLOTS)
                 ]
-                questions.append(
-                    f"SELECT {literal(name)}, COALESCE({', '.join(users)})"
-                )
+                questions.append(f"SELECT {literal(name)}, COALESCE({', '.join(users)})")
             rows = control.rows(" UNION ALL ".join(questions))
             held |= {name for name, session in rows if session is not None}
         return held
@@ -218,8 +215,7 @@ class MySQLRegistry(DatabaseRegistry):
 
     def _end_sessions(self, where: str, control: Control) -> None:
         question = (
-            f"SELECT id FROM information_schema.processlist WHERE {where} "
-            "AND id <> CONNECTION_ID()"
+            f"SELECT id FROM information_schema.processlist WHERE {where} AND id <> CONNECTION_ID()"
         )
         for (pid,) in control.rows(question):
             with suppress(MySQLFailure):  # the session has ended

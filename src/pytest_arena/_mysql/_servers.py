@@ -108,9 +108,7 @@ def _entered(address: Address, where: str, seconds: int) -> Server:
     with closing(control):
         shown = f"{_checked(control, address)}{where}"
         if control.offers_tls and not is_here(address.host):
-            address = replace(
-                address, is_encrypted=True
-            )  # the drivers of the app encrypt, too
+            address = replace(address, is_encrypted=True)  # the drivers of the app encrypt, too
         server = Server(address, shown)
         if control.rows(_MAY_CREATE) == [(0,)]:
             raise Unavailable(

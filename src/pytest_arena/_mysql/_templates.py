@@ -30,9 +30,7 @@ _DELIMITED = re.compile(
 
 
 def _without_delimiters(script: str) -> str:
-    return _DELIMITED.sub(
-        lambda found: found["text"].replace(found["mark"], ";"), script
-    )
+    return _DELIMITED.sub(lambda found: found["text"].replace(found["mark"], ";"), script)
 
 
 _DESCRIBED = (

@@ -47,9 +47,7 @@ def target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget
     return _libpq_target(_settings(driver, args, kwargs))
 
 
-def redirect(
-    driver: str, address: Address, args: list[object], kwargs: dict[str, object]
-) -> None:
+def redirect(driver: str, address: Address, args: list[object], kwargs: dict[str, object]) -> None:
     """Replace server, database and user with those of an address. Keep settings of the session.
 
     Variables of the environment that name a server have no effect. Those that name a password have
@@ -80,9 +78,7 @@ def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:
     host = kwargs.get("host")
     if not isinstance(host, RedirectedHost):
         return False
-    redirected = ServerTarget(
-        FACTS.name, f"{host}:{host.address.port}", host.address.database
-    )
+    redirected = ServerTarget(FACTS.name, f"{host}:{host.address.port}", host.address.database)
     return target(driver, args, kwargs) == redirected
 
 
@@ -125,13 +121,9 @@ def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, obje
     return settings
 
 
-def _redirect_asyncpg(
-    address: Address, args: list[object], kwargs: dict[str, Any]
-) -> None:
+def _redirect_asyncpg(address: Address, args: list[object], kwargs: dict[str, Any]) -> None:
     dsn = _dsn(args, kwargs)
-    of_dsn = {
-        key: value for key, value in parse_qsl(dsn.query) if not _is_of_server(key)
-    }
+    of_dsn = {key: value for key, value in parse_qsl(dsn.query) if not _is_of_server(key)}
     kwargs["server_settings"] = of_dsn | (kwargs.get("server_settings") or {})
     _remove_server(kwargs)
     if args:
@@ -239,9 +231,7 @@ def _redirect_libpq(
         kwargs["password"] = address.password
 
 
-def _libpq_session(
-    driver: str, args: object, kwargs: dict[str, object]
-) -> dict[str, object]:
+def _libpq_session(driver: str, args: object, kwargs: dict[str, object]) -> dict[str, object]:
     """Return the settings of the session."""
     settings = _settings(driver, args, kwargs)
     return {key: settings[key] for key in _LIBPQ_SESSION if key in settings}

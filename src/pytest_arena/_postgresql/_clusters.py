@@ -153,9 +153,7 @@ def account() -> Account:
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
             return Account(entry.pw_uid, entry.pw_gid, is_other=True)
-    raise Unavailable(
-        "PostgreSQL refuses root, and this system has no user postgres or nobody"
-    )
+    raise Unavailable("PostgreSQL refuses root, and this system has no user postgres or nobody")
 
 
 def environment() -> dict[str, str]:
@@ -269,9 +267,7 @@ def exclusive(path: Path) -> Iterator[int]:
     file = _open(path)
     try:
         if not until(lambda: _try_lock(file), within=_LOCK_SECONDS):
-            raise Unavailable(
-                f"another process has held {path} for {_LOCK_SECONDS} seconds"
-            )
+            raise Unavailable(f"another process has held {path} for {_LOCK_SECONDS} seconds")
         yield file
     finally:
         os.close(file)
@@ -359,9 +355,7 @@ class PrivateServer(Server):
 def find(programs: Programs, *, cache: Path) -> PrivateServer:
     """Return the running server of these programs. Start it if it does not run."""
     places = parents(cache)
-    known = [
-        place / programs.key for place in places if (place / programs.key).exists()
-    ]
+    known = [place / programs.key for place in places if (place / programs.key).exists()]
     folder = folder_at((known or [places[0] / programs.key])[0])
     folder.ensure()
     # Only one of several processes starts the server.

@@ -86,9 +86,7 @@ class SharedHandle(PostgreSQLHandle):
 
     __slots__ = ("_facade",)
 
-    def __init__(
-        self, core: Core, target: ConnectTarget, facade: SharedTransaction
-    ) -> None:
+    def __init__(self, core: Core, target: ConnectTarget, facade: SharedTransaction) -> None:
         super().__init__(core, target, facade)
         self._facade = facade
 

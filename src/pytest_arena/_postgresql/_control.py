@@ -22,15 +22,11 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 10
 APPLICATION_NAME = "pytest-arena"  # in pg_stat_activity
 # For a refused login libpq reports the server's text, without the SQLSTATE.
-TOO_MANY_CLIENTS = re.compile(
-    "too many (clients|connections)|connection slots are reserved"
-)
+TOO_MANY_CLIENTS = re.compile("too many (clients|connections)|connection slots are reserved")
 
 # SQLSTATEs of a server that shuts down, has crashed, or starts.
 _SHUTDOWN = ("57P01", "57P02", "57P03")
-_STARTS_OR_STOPS = re.compile(
-    "is (shutting down|starting up|not yet accepting|in recovery)"
-)
+_STARTS_OR_STOPS = re.compile("is (shutting down|starting up|not yet accepting|in recovery)")
 TOO_MANY_CONNECTIONS = "53300"
 # Classes of SQLSTATE: no answer, connection, resources, operator, system.
 _ELSEWHERE = ("", "08", "53", "57", "58")
@@ -55,9 +51,7 @@ class ControlFailure(ServerFailure):
         if self.sqlstate:
             return self.is_lost
         # A server that refuses a login answers. libpq reports no code for that.
-        return (
-            "FATAL:" not in str(self) or _STARTS_OR_STOPS.search(str(self)) is not None
-        )
+        return "FATAL:" not in str(self) or _STARTS_OR_STOPS.search(str(self)) is not None
 
     @property
     def is_crowded(self) -> bool:

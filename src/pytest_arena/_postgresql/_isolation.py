@@ -71,9 +71,7 @@ class LiveDatabase(Undo):
     If a test ends pytest-arena's connections, pytest-arena opens them again.
     """
 
-    def __init__(
-        self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
         self.registry = registry
         self.name = name
         # Kept open to read content: a new connection takes three times as long.
@@ -111,9 +109,7 @@ class JournaledDatabase(LiveDatabase):
     journal finds open transactions that have written by their locks on it.
     """
 
-    def __init__(
-        self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
         super().__init__(registry, name, on_lost)
         self._journal = journal_control(self.address, on_lost)
         with registry.reporting("a copy cannot be connected to"):
@@ -145,9 +141,7 @@ class JournaledDatabase(LiveDatabase):
         if answer["marks"]:
             return NeedsCopy(answer["marks"])
         if answer["taken"] is not None:
-            state = State(
-                answer["since"], answer["taken"], answer["numbers"], state.catalog
-            )
+            state = State(answer["since"], answer["taken"], answer["numbers"], state.catalog)
         elif answer["has_rows"]:
             state = state._replace(snapshot=answer["since"])
         return Start(now.base, state)
@@ -211,16 +205,12 @@ class JournaledDatabase(LiveDatabase):
         )
         base: State = start.base.description
         state: State = start.state
-        values = map(
-            literal, (base.snapshot, state.snapshot, state.taken, state.numbers)
-        )
+        values = map(literal, (base.snapshot, state.snapshot, state.taken, state.numbers))
         self._rows(f"SELECT pg_arena.redo({', '.join(values)})")
 
     def look(self, start: Start) -> Look:
         """Return what has changed since a start. Wait for no lock."""
-        answer = ask_journal(
-            self._rows, "look", start.state.snapshot, start.state.taken
-        )
+        answer = ask_journal(self._rows, "look", start.state.snapshot, start.state.taken)
         return Look(answer["is_changed"], frozenset(answer["writers"]))
 
     def moment(self, first: Start, *, exact: bool) -> Start:
@@ -229,9 +219,7 @@ class JournaledDatabase(LiveDatabase):
         [(snapshot,)] = self._rows("SELECT pg_current_snapshot()::text")
         return Start(first.base, State(snapshot))
 
-    def rows_changed(
-        self, first: Start, last: Start | None, limit: int | None
-    ) -> list[TableRows]:
+    def rows_changed(self, first: Start, last: Start | None, limit: int | None) -> list[TableRows]:
         """Return the committed changes, from the journal."""
         until = last.state.snapshot if last else ""
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
@@ -296,9 +284,7 @@ class ClonedDatabase(LiveDatabase):
             return lambda _: time
         name = time.base.take()
         stack.callback(self.registry.drop_later, name)
-        control = stack.enter_context(
-            closing(open_control(self.registry.address_of(name)))
-        )
+        control = stack.enter_context(closing(open_control(self.registry.address_of(name))))
         return lambda question: question(control)
 
 
@@ -427,9 +413,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
 
     def _keep(self, database: str, name: str, title: str) -> str:
         control = open_control(self._registry.address_of(database))
-        with suppress(
-            ControlFailure
-        ):  # a database with a journal can be inspected, too
+        with suppress(ControlFailure):  # a database with a journal can be inspected, too
             control.run(_REMOVE_JOURNAL)
         control.close()
         return self._registry.keep(database, title, called=name)
@@ -454,9 +438,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
             is_ended = bool(control.rows(f"SELECT {function}(pid) {backend}"))
             if is_ended and not cancel:
                 # A backend keeps its advisory locks until it has exited.
-                until(
-                    lambda: not control.rows(f"SELECT {backend}"), within=_END_SECONDS
-                )
+                until(lambda: not control.rows(f"SELECT {backend}"), within=_END_SECONDS)
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""

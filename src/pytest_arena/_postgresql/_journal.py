@@ -134,9 +134,7 @@ class _ChangedTable(NamedTuple):
     added: list[str]
 
 
-def rows_changed(
-    control: Control, first: str, last: str, limit: int | None
-) -> list[TableRows]:
+def rows_changed(control: Control, first: str, last: str, limit: int | None) -> list[TableRows]:
     """Return the net changes of each table between two snapshots, in the order of their names.
 
     Without a ``last`` snapshot, these are all later changes.
@@ -157,9 +155,7 @@ def rows_changed(
     if last:
         entries += f" AND pg_visible_in_snapshot(m.x, {literal(last)})"
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
-    question = _CHANGED.format(
-        entries=entries, cut=cut, name=NAME, columns=COLUMNS, key=KEY
-    )
+    question = _CHANGED.format(entries=entries, cut=cut, name=NAME, columns=COLUMNS, key=KEY)
     changed: dict[str, TableRows] = {}
     for row in control.rows(question):
         rows = _rows_of(control, _ChangedTable(*row))
@@ -174,8 +170,7 @@ def rows_changed(
         changed[rows.table] = rows
     tables = list(changed.values())
     marks = control.rows(
-        f"SELECT m.r FROM {entries} AND m.op = 0 "
-        "GROUP BY m.r ORDER BY min(m.x::text::int8), m.r"
+        f"SELECT m.r FROM {entries} AND m.op = 0 GROUP BY m.r ORDER BY min(m.x::text::int8), m.r"
     )
     if marks:
         shown = tuple(marks[:limit])

@@ -37,9 +37,7 @@ class Roles:
     be a member only for SET ROLE.
     """
 
-    def __init__(
-        self, core: Core, registry: ServerRegistry, *, is_private: bool
-    ) -> None:
+    def __init__(self, core: Core, registry: ServerRegistry, *, is_private: bool) -> None:
         self._core = core
         self._registry = registry
         self._is_private = is_private
@@ -74,9 +72,7 @@ class Roles:
 
     def _ensure_role(self, name: str, attribute: str = "LOGIN") -> None:
         """Create a role on a private server. On another server, check that it exists."""
-        exists = (
-            f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)})"
-        )
+        exists = f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)})"
         if self._is_private:
             role = f"ROLE {identifier(name)} {attribute}"
             body = (
@@ -106,9 +102,7 @@ class Roles:
         if self._is_private:
             return ServerLogin(login.user)
         if self._registry.control.rows("SHOW is_superuser") != [("on",)]:
-            raise ControlFailure(
-                f"{self._address.user} is no superuser, and cannot give it rights"
-            )
+            raise ControlFailure(f"{self._address.user} is no superuser, and cannot give it rights")
         with closing(open_control(self._address.as_(login))):
             return login
 
@@ -153,9 +147,7 @@ class Roles:
             self._others[key] = self._login_of_other(login, first, live)
         return self._others[key]
 
-    def _login_of_other(
-        self, login: ServerLogin, first: _Login, live: Address
-    ) -> _Login:
+    def _login_of_other(self, login: ServerLogin, first: _Login, live: Address) -> _Login:
         usable = self._usable(login)
         if usable is None:
             self.note_inactive_rights(login, live)
@@ -180,8 +172,7 @@ class Roles:
         if inactive:
             tables = ", ".join(name for name, _ in inactive)
             notes.append(
-                f"policies do not act on {tables}: the app works as {user}, which "
-                f"{inactive[0][1]}"
+                f"policies do not act on {tables}: the app works as {user}, which {inactive[0][1]}"
             )
         if login and reason and self._has_rights(login.user, live.database, _ITSELF):
             notes.append(

@@ -62,12 +62,8 @@ _BEGINS = (
 )
 _SAVEPOINTS = {"SAVEPOINT", "RELEASE", "ROLLBACK"}
 # A setting would outlive the app's transaction.
-_SETS = re.compile(
-    r"(?i)\s*(?:SET(?!\s+CONSTRAINTS)|RESET)\b|.*\bset_config\b", re.DOTALL
-)
-_READ_ONLY = (
-    "25006"  # the SQLSTATE of a statement that writes in a read-only transaction
-)
+_SETS = re.compile(r"(?i)\s*(?:SET(?!\s+CONSTRAINTS)|RESET)\b|.*\bset_config\b", re.DOTALL)
+_READ_ONLY = "25006"  # the SQLSTATE of a statement that writes in a read-only transaction
 # Checks deferred constraints as a COMMIT does. Its own rollback defers them again.
 _CHECK_CONSTRAINTS = """
 DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; RAISE SQLSTATE 'ARENA';
@@ -240,9 +236,7 @@ class Rollback:
             self.commit(facade)
         return answer
 
-    def _begin(
-        self, facade: SharedTransaction, statement: Statement, text: str
-    ) -> None:
+    def _begin(self, facade: SharedTransaction, statement: Statement, text: str) -> None:
         if facade.is_connecting:
             self._has_connect_settings |= _SETS.match(text) is not None
             return
@@ -272,9 +266,7 @@ class Rollback:
             self._note_write()
             return self._in_savepoint(lambda: await_only(function(*args, **kw)))
 
-    def _in_savepoint(
-        self, call: Callable[[], Any], *, is_read_only: bool = False
-    ) -> Any:
+    def _in_savepoint(self, call: Callable[[], Any], *, is_read_only: bool = False) -> Any:
         self._open_levels()
         self.send("SAVEPOINT arena_statement")
         try:
@@ -655,9 +647,7 @@ class SharedTransaction(LoopConnection):
 
     def run_async(self, fn: Callable[[Any], Any]) -> Any:
         """Call a coroutine function with the driver's connection, where it lives."""
-        return self.call_shared(
-            self.shared.execute_raw, fn, self.real.driver_connection
-        )
+        return self.call_shared(self.shared.execute_raw, fn, self.real.driver_connection)
 
     def set_isolation_level(self, level: object) -> None:
         """Set AUTOCOMMIT. All other levels act as READ COMMITTED."""

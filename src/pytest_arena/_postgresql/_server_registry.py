@@ -67,13 +67,9 @@ class ServerRegistry(DatabaseRegistry):
 
     no_rights: ClassVar = {"42501"}
     give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
-    another = (
-        "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
-    )
+    another = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 
-    def __init__(
-        self, address: Address, *, lock_timeout: float = 0.0, **options: Any
-    ) -> None:
+    def __init__(self, address: Address, *, lock_timeout: float = 0.0, **options: Any) -> None:
         self.lock_timeout = lock_timeout  # seconds, of the app's statements
         # For each source, the strategy of a copy, and the statement for the copy's settings.
         self._copy_plans: dict[str, tuple[str, str | None]] = {}
@@ -313,9 +309,7 @@ def _numbers(name: str) -> tuple[int, int]:
 
 def _lock(first: int, second: int) -> str:
     """Write two numbers of an advisory lock. They are signed there, and not in ``pg_locks``."""
-    signed = [
-        number - 2**32 if number >= 2**31 else number for number in (first, second)
-    ]
+    signed = [number - 2**32 if number >= 2**31 else number for number in (first, second)]
     return f"({signed[0]}, {signed[1]})"
 
 

@@ -185,9 +185,7 @@ class PrivatePlaces:
         with suppress(Unavailable):  # no account can run a server
             for parent in dict.fromkeys(clusters.parents(self.cache)):
                 if parent.is_dir() and clusters.is_own(parent, {os.getuid()}):
-                    folders = [
-                        path for path in sorted(parent.iterdir()) if path.is_dir()
-                    ]
+                    folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
                     yield from map(clusters.folder_at, folders)
 
     def _databases(self, folder: ServerFolder) -> DatabasesOnServer:

@@ -128,9 +128,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
         return _next_step(error)
 
 
-def derived(
-    registry: ServerRegistry, template: str | None, *scripts: str
-) -> str | None:
+def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> str | None:
     """Return the template that scripts make of a copy of a template or of an empty database.
 
     pytest-arena builds it once for all runs and workers on a server. The build costs a copy of the
@@ -187,10 +185,7 @@ def drivers_of(dialect: Dialect | None) -> tuple[str, str]:
 
 
 _OWN = "arena_database = own   (a private server, on which a schema may do anything)"
-_BYPASS = (
-    "ALTER ROLE … BYPASSRLS;   -- as a superuser, for the login of arena_database\n"
-    f"or {_OWN}"
-)
+_BYPASS = f"ALTER ROLE … BYPASSRLS;   -- as a superuser, for the login of arena_database\nor {_OWN}"
 _INSTALL = "apt-get install postgresql-contrib   (or the package of the extension, on the server)"
 # The next step by the SQLSTATE, and what must be in the message. A code has several meanings.
 _STEPS = {

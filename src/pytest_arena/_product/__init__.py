@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
 # The next step if a server has no free connection.
-FEWER_CONNECTIONS = (
-    "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections"
-)
+FEWER_CONNECTIONS = "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections"
 UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 
 
@@ -431,9 +429,7 @@ class TemplateStore(ABC, Generic[ContentT]):
         """Return a new target with the content of the template below."""
 
     @abstractmethod
-    def finish(
-        self, target: BuildTarget, fingerprint: str, manifest: Manifest
-    ) -> ContentT:
+    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> ContentT:
         """Turn the built database into a template. Mark it as finished last."""
 
     def advice(self, error: BaseException) -> str:
@@ -471,9 +467,7 @@ class Product(Protocol):
     def shown(self) -> str:
         """The product, its version and its place, in the summary's words."""
 
-    def identify(
-        self, requested: RequestedDatabase
-    ) -> tuple[Key | None, tuple[str, ...]]:
+    def identify(self, requested: RequestedDatabase) -> tuple[Key | None, tuple[str, ...]]:
         """Return the key of a database, None if each engine has its own, and its names."""
 
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:

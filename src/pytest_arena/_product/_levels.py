@@ -253,17 +253,13 @@ class LevelStack(ABC, Generic[UndoT]):
                 self._count_now = count
                 return answer
             if answer.reason:
-                self._note(
-                    f"undo: {{test}}: its database was replaced: {answer.reason}"
-                )
+                self._note(f"undo: {{test}}: its database was replaced: {answer.reason}")
         else:
             self._refuse(self.writers())
         self._restore_copy(level)
         return True
 
-    def _restore_in_place(
-        self, level: DatabaseLevel, *, is_in_use: bool
-    ) -> bool | NeedsCopy:
+    def _restore_in_place(self, level: DatabaseLevel, *, is_in_use: bool) -> bool | NeedsCopy:
         if level.isolation != "clone":
             return self.live.restore(level.start, is_in_use=is_in_use)
         look = self.live.look(level.start)
@@ -420,7 +416,6 @@ def _rows_lost(error: Exception) -> IsolationError:
     return IsolationError(
         "rows that wide fixtures wrote are lost: the change journal cannot be read",
         why="the test's database had to be replaced, and only its journal had these rows",
-        cause=f"{str(error).partition(chr(10))[0]}\n"
-        "(for example, a test dropped its database)",
+        cause=f"{str(error).partition(chr(10))[0]}\n(for example, a test dropped its database)",
         fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
     )

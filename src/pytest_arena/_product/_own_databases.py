@@ -148,9 +148,7 @@ def _time(seconds: float) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
-def unused(
-    databases: Sequence[OwnDatabase], *, everything: bool = False
-) -> list[OwnDatabase]:
+def unused(databases: Sequence[OwnDatabase], *, everything: bool = False) -> list[OwnDatabase]:
     """Return the databases that a sweep drops: of dead processes, and old ones."""
     own = [database for database in databases if not database.role]
     stay = {database.name for database in own if _stays(database, own)}
@@ -168,8 +166,6 @@ def _stays(database: OwnDatabase, others: Sequence[OwnDatabase]) -> bool:
     newer = [
         other
         for other in others
-        if other.kind == database.kind
-        and other.manifest
-        and other.manifest.used > manifest.used
+        if other.kind == database.kind and other.manifest and other.manifest.used > manifest.used
     ]
     return len(newer) < STAY[database.kind]

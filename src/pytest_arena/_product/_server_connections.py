@@ -148,9 +148,7 @@ class RawConnections:
         self._is_in_transaction = is_in_transaction
         self._open: dict[int, RawConnection] = {}
         # The databases that the arguments of all open connections name, also of engines.
-        self.named: weakref.WeakKeyDictionary[Any, ServerTarget] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.named: weakref.WeakKeyDictionary[Any, ServerTarget] = weakref.WeakKeyDictionary()
 
     def add(self, core: Core, admission: Admission, connection: object) -> None:
         """Record an admitted connection.
@@ -207,9 +205,7 @@ class RawGuard:
         self._arguments = arguments
         self._connections = connections
 
-    def admit(
-        self, dialect: str, args: list[object], kwargs: dict[str, Any]
-    ) -> Admission | None:
+    def admit(self, dialect: str, args: list[object], kwargs: dict[str, Any]) -> Admission | None:
         """Refuse, redirect or admit a connection. Return None for one of an engine."""
         core = self._find_core()
         if core is None or is_own():
@@ -240,9 +236,7 @@ class RawGuard:
         target = self._arguments.target(driver, args, kwargs)
         self._connections.named[connection] = target
 
-    def wrap(
-        self, owner: Any, name: str, dialect: str, *, has_class: bool = False
-    ) -> None:
+    def wrap(self, owner: Any, name: str, dialect: str, *, has_class: bool = False) -> None:
         """Replace a driver's function that connects, once."""
         original = vars(owner)[name]
         is_classmethod = isinstance(original, classmethod)
@@ -297,9 +291,7 @@ class EngineConnection(Handle):
 
     __slots__ = ("_core", "_pid", "_reference", "_target")
 
-    def __init__(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> None:
+    def __init__(self, core: Core, target: ConnectTarget, dbapi_connection: object) -> None:
         driver = driver_connection(dbapi_connection)
         self._core = core
         self._target = target
@@ -363,9 +355,7 @@ class ServerConnections(ABC):
         self.raw_transactions = raw.transactions
         self._factories = factories
 
-    def describe(
-        self, dialect: Dialect, cargs: object, cparams: Any
-    ) -> RequestedDatabase | None:
+    def describe(self, dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase | None:
         """Return the database that a driver's arguments name."""
         if dialect.driver not in self._drivers:
             return None

@@ -122,9 +122,7 @@ class Control(ABC):
         """Execute one statement, or several without parameters. Raises as ``rows`` does."""
         self.rows(sql, fetch=False)
 
-    def call(
-        self, function: Callable[..., _ResultT], *args: object, **options: object
-    ) -> _ResultT:
+    def call(self, function: Callable[..., _ResultT], *args: object, **options: object) -> _ResultT:
         """Call a function with this control. All its statements are sent to one connection."""
         with self._lock:
             try:
@@ -133,9 +131,7 @@ class Control(ABC):
                 self._reconnect(error)
             return self._whole(function, *args, **options)
 
-    def _whole(
-        self, function: Callable[..., _ResultT], *args: Any, **kw: Any
-    ) -> _ResultT:
+    def _whole(self, function: Callable[..., _ResultT], *args: Any, **kw: Any) -> _ResultT:
         """Call a function. No single statement of it is repeated after a loss."""
         reconnects = self._reconnects
         self._reconnects = False

@@ -44,9 +44,7 @@ class ServerProduct(Generic[RegistryT]):
     name: str
     usual_driver: str
     shares_connections = False
-    forced = (
-        "pytest-arena replaced the database and ended all connections to the old one"
-    )
+    forced = "pytest-arena replaced the database and ended all connections to the old one"
 
     def __init__(self, core: Core, config: Config) -> None:
         self._core = core
@@ -83,9 +81,7 @@ class ServerProduct(Generic[RegistryT]):
         root = self._config.root
         return f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
 
-    def identify(
-        self, requested: RequestedDatabase
-    ) -> tuple[Key | None, tuple[str, ...]]:
+    def identify(self, requested: RequestedDatabase) -> tuple[Key | None, tuple[str, ...]]:
         """Return the database's key without a host, so that a primary and its replicas share it."""
         known = self.live_at(requested)
         key = known.key if known else Key("server", f"{self.name}/{requested.database}")
@@ -103,22 +99,14 @@ class ServerProduct(Generic[RegistryT]):
         """Return the live database. Its name may change after a test with writes."""
         isolation: Any = database.isolation  # with the address of the live database
         if isolation is None:
-            return ConnectTarget(
-                database.key, "", (database.incarnation, 0), database=database
-            )
+            return ConnectTarget(database.key, "", (database.incarnation, 0), database=database)
         # Read it before the address: an older generation only makes the next call read again.
         generation = (database.incarnation, isolation.generation)
         target = self._targets.get(database)
-        if (
-            target is None
-            or target.generation != generation
-            or target.key != database.key
-        ):
+        if target is None or target.generation != generation or target.key != database.key:
             address = isolation.address
             self._databases_by_name.setdefault(address.database, database)
-            target = ConnectTarget(
-                database.key, "", generation, address, database=database
-            )
+            target = ConnectTarget(database.key, "", generation, address, database=database)
             self._targets[database] = target
         return target
 
@@ -152,9 +140,7 @@ class ServerProduct(Generic[RegistryT]):
         database.close()
         self._targets.pop(database, None)
         self._databases_by_name = {
-            name: known
-            for name, known in self._databases_by_name.items()
-            if known is not database
+            name: known for name, known in self._databases_by_name.items() if known is not database
         }
 
     def close(self) -> str:

@@ -84,10 +84,7 @@ class Background:
     def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
         """Wait until at most ``most`` jobs are left. Return False if the time is over before."""
         return until(
-            lambda: (
-                self._jobs.unfinished_tasks <= most
-                or (most > 0 and interrupted.is_set())
-            ),
+            lambda: self._jobs.unfinished_tasks <= most or (most > 0 and interrupted.is_set()),
             within=seconds,
         )
 
@@ -136,9 +133,7 @@ class DatabaseRegistry(ABC):
     another: ClassVar[str]
     """How a run names another server."""
 
-    def __init__(
-        self, address: Address, *, project: str = "", sweeps: bool = True
-    ) -> None:
+    def __init__(self, address: Address, *, project: str = "", sweeps: bool = True) -> None:
         self._address = address
         self._project = project
         self._process = os.getpid()
@@ -272,9 +267,7 @@ class DatabaseRegistry(ABC):
         locks = {row.name: locks_of(row.name) for row in rows}
         wanted = {lock for names in locks.values() for lock in names}
         held = self._held(control, wanted)
-        return [
-            replace(row, is_in_use=not held.isdisjoint(locks[row.name])) for row in rows
-        ]
+        return [replace(row, is_in_use=not held.isdisjoint(locks[row.name])) for row in rows]
 
     # Create
 
@@ -304,9 +297,7 @@ class DatabaseRegistry(ABC):
 
     # Templates
 
-    def finish_template(
-        self, name: str, *, fingerprint: str, manifest: Manifest
-    ) -> str:
+    def finish_template(self, name: str, *, fingerprint: str, manifest: Manifest) -> str:
         """Make a database a template, which no later run changes. Return its new name."""
         final = self._template(fingerprint)
         manifest = replace(manifest, project=self._project, used=now())

@@ -64,9 +64,7 @@ def changed_rows(name: str, before: ReadTable, after: ReadTable) -> TableRows:
         removed, added = net(before.rows, after.rows)
     else:
         removed, added = net(_as(columns, before), _as(columns, after))
-    return TableRows(
-        name, columns, newest.key, removed=tuple(removed), added=tuple(added)
-    )
+    return TableRows(name, columns, newest.key, removed=tuple(removed), added=tuple(added))
 
 
 def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:

@@ -57,9 +57,7 @@ class Statement(NamedTuple):
 
 
 _NAME = r'(?:"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|[\w$]+)'
-_OPTIONS = (
-    r"(?:(?:LOW_PRIORITY|HIGH_PRIORITY|DELAYED|QUICK|IGNORE|ONLY|OR\s+\w+)\b\s*)*+"
-)
+_OPTIONS = r"(?:(?:LOW_PRIORITY|HIGH_PRIORITY|DELAYED|QUICK|IGNORE|ONLY|OR\s+\w+)\b\s*)*+"
 _WRITES = (
     rf"(?P<verb>(?:INSERT|REPLACE)\b\s*{_OPTIONS}(?:INTO\b\s*)?+|MERGE\s+INTO\b\s*"
     rf"|DELETE\b\s*{_OPTIONS}FROM\b\s*(?:ONLY\b\s*)?+|UPDATE\b\s*{_OPTIONS}"

@@ -161,9 +161,7 @@ def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[st
     missing = []
     for part in sorted(expected.parts, key=spare):
         found = list(filter(part.matches, unexpected))[: part.number]
-        unexpected = [
-            row for row in unexpected if not any(row is each for each in found)
-        ]
+        unexpected = [row for row in unexpected if not any(row is each for each in found)]
         if len(found) < part.number:
             why = _why_missing(part, list(changes), len(found))
             missing.append(f"  missing:    {name}: {part.text()}{why}")
@@ -300,9 +298,7 @@ def _note_assertion(run: Any, text: str) -> None:
         run.watcher.asserted(f"{line.file}:{line.number}" if line else "", text)
 
 
-def changes_between(
-    run: Any, database: Database, since: object, until: object
-) -> Changes:
+def changes_between(run: Any, database: Database, since: object, until: object) -> Changes:
     """Return what has changed in a database between two moments of its isolation.
 
     Raises:
@@ -390,7 +386,5 @@ def _too_many(sent: list[str], count: int) -> str:
         text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
         lines.append(f"  {counted(times, 'time')}: {text}")
     if most_frequent[0][1] > 1:
-        lines.append(
-            "next: load rows that belong together at once: selectinload(…) or a join"
-        )
+        lines.append("next: load rows that belong together at once: selectinload(…) or a join")
     return "\n".join(lines)

@@ -124,9 +124,7 @@ class Tasks:
             task
             for loop in loops
             for task in all_tasks(loop)
-            if task is not this_task
-            and owner_of(task) is owner
-            and _is_users_task(task)
+            if task is not this_task and owner_of(task) is owner and _is_users_task(task)
         ]
 
     def end(self, owner: Owner) -> list[CodeLine | str]:
@@ -140,18 +138,14 @@ class Tasks:
                 lines.append(line_of_task(task))
                 task.cancel()
             if unfinished:
-                loop.run_until_complete(
-                    wait_for_tasks(unfinished, timeout=_CANCEL_PATIENCE)
-                )
+                loop.run_until_complete(wait_for_tasks(unfinished, timeout=_CANCEL_PATIENCE))
         return lines
 
 
 # Connections, transactions and sessions.
 
 
-def end_connections_of_test(
-    gate: Gate, ledger: Ledger, test: Owner, *, has_failed: bool
-) -> None:
+def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_failed: bool) -> None:
     """Roll back what a test has begun, and close the connections that it has not returned.
 
     An idle connection is a warning, unless the test has failed. A transaction that the test has

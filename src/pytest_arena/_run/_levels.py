@@ -188,9 +188,7 @@ class Levels:
             self._leave_by_force(database, isolation, error.what)
         return True
 
-    def _leave_by_force(
-        self, database: Database, isolation: Isolation, reason: str
-    ) -> None:
+    def _leave_by_force(self, database: Database, isolation: Isolation, reason: str) -> None:
         isolation.leave_by_force()
         self._ledger.note(f"{reason}; {database.product.forced}")
 
@@ -365,9 +363,7 @@ class Levels:
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         level = self.find(test)
         is_below = (
-            level is not None
-            and test.plan.stage is Stage.SEEDED
-            and self.drop_if_clean(level)
+            level is not None and test.plan.stage is Stage.SEEDED and self.drop_if_clean(level)
         )
         try:
             yield

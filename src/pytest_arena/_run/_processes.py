@@ -40,9 +40,7 @@ class Process:
 
     __module__ = "pytest_arena"
 
-    def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path
-    ) -> None:
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         self.command: str = shlex.join(command)
         self._status_before: int | None = None  # the exit status before `stop`
         self.was_killed: bool = False
@@ -107,9 +105,7 @@ class Process:
         self._output = self.output
         self._log.unlink(missing_ok=True)
 
-    def until_ready(
-        self, ready: str | Callable[[], object], *, patience: float
-    ) -> None:
+    def until_ready(self, ready: str | Callable[[], object], *, patience: float) -> None:
         """Wait until the output has the text ``ready``, or the function ``ready`` returns True.
 
         Raises:
@@ -134,8 +130,7 @@ class Process:
         raise ConfigError(
             f"{self.command} {what}",
             why="the test would run without the program",
-            cause="\n".join(self.shown.splitlines()[-3:])
-            or "the program has written nothing",
+            cause="\n".join(self.shown.splitlines()[-3:]) or "the program has written nothing",
             fix=f"{self.command}   in a shell, with the database's URL in its environment",
         )
 
@@ -148,9 +143,7 @@ class Process:
     def complaint(self) -> str:
         """Words for the summary about a program that failed or was killed, else ""."""
         if self.was_killed:
-            return (
-                f"did not end within {_END_SECONDS:g} s after SIGTERM, and was killed"
-            )
+            return f"did not end within {_END_SECONDS:g} s after SIGTERM, and was killed"
         if self._status_before:
             return f"had ended with status {self._status_before}"
         return ""

@@ -133,9 +133,7 @@ def show_causes(report: Any, raised: BaseException | None, run: ArenaRun) -> Non
     report.sections += run.outputs()
 
 
-def app_error_sections(
-    test: RunningTest, raised: BaseException | None
-) -> list[tuple[str, str]]:
+def app_error_sections(test: RunningTest, raised: BaseException | None) -> list[tuple[str, str]]:
     """Return sections with the errors of the app that became a 500.
 
     The app raised such an error, or sent an answer for it. Errors that the test's report already
@@ -262,9 +260,7 @@ def _stale_columns(state: State, fresh: Session) -> list[str]:
 # Explanations of errors of SQLAlchemy and of drivers
 
 
-def _explanation(
-    error: BaseException, held: Iterable[CodeLine | None], run: ArenaRun
-) -> str:
+def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: ArenaRun) -> str:
     """Return an explanation of an error, "" without one.
 
     ``held`` are the lines that hold a connection.
@@ -340,9 +336,7 @@ next: call it without `await` and `async`, or, if the engine is async, make the 
 def _empty_pool(held: Iterable[CodeLine | None]) -> str:
     """Name the lines that hold the connections of an exhausted pool."""
     numbers = Counter(line.short for line in held if line is not None)
-    shown = [
-        f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)
-    ]
+    shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
     return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
 
 

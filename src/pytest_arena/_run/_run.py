@@ -230,16 +230,12 @@ class ArenaRun:
         self.databases.ensure_content(database)
         return database.product.keep(database, self.ledger.test or "outside")
 
-    def begin_process(
-        self, command: Sequence[str], env: Mapping[str, str], cwd: Path
-    ) -> Process:
+    def begin_process(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Process:
         """Begin another program on the database. It ends with the test or the wide fixture."""
         from pytest_arena._run._processes import Process, variables  # noqa: PLC0415 - few tests need it
 
         self.database()
-        names = variables(
-            self.databases.environment, self._known, self.engines.given_url
-        )
+        names = variables(self.databases.environment, self._known, self.engines.given_url)
         process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
         self.levels.processes.setdefault(Phase.owner, []).append(process)
         return process

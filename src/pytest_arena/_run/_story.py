@@ -150,9 +150,7 @@ class _StoryReader:
             if not has_existed or (start is not None and start == end):
                 continue
             try:
-                tables = isolation.rows_changed(
-                    start, end, depth=depth, limit=_MOST_ROWS
-                )
+                tables = isolation.rows_changed(start, end, depth=depth, limit=_MOST_ROWS)
             except Exception as error:  # noqa: BLE001 - the report shows it
                 text = str(error).partition("\n")[0] or type(error).__name__
                 self._failure = redact(f"{database.name}: {text}")

@@ -40,10 +40,7 @@ class Summary:
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
-        both = {
-            name: _added(getattr(self, name), getattr(other, name))
-            for name in self.__slots__
-        }
+        both = {name: _added(getattr(self, name), getattr(other, name)) for name in self.__slots__}
         # Equal tests, and equal times, are different facts, but `_added` would drop one of them.
         both["tests"] = self.tests + other.tests
         both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))

@@ -68,9 +68,7 @@ class StoryMoment:
     """A point in time between two requests, in each database that existed."""
 
     levels: tuple[Level, ...]
-    times: Mapping[
-        Database, object
-    ]  # None if reading the time failed or costs too much
+    times: Mapping[Database, object]  # None if reading the time failed or costs too much
 
     @classmethod
     def now(cls, databases: Databases) -> StoryMoment:
@@ -149,9 +147,7 @@ class RunningTest(Hooks):
     # Errors that the app has raised, with its requests.
     app_errors: list[tuple[Request, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
-    handled_traces: list[tuple[Request, TracebackException]] = field(
-        default_factory=list
-    )
+    handled_traces: list[tuple[Request, TracebackException]] = field(default_factory=list)
     # Its requests, and the lifespan.
     records: list[Request] = field(default_factory=list)
     losses: list[LostWork] = field(default_factory=list)
@@ -354,9 +350,7 @@ class RunningTest(Hooks):
             self.sessions.commit_sync_sessions()
         loop = self.loop
         if loop is not None and loop.is_running() and self.sessions.has_async_work:
-            commit = run_coroutine_threadsafe(
-                self.sessions.acommit_async_sessions(), loop
-            )
+            commit = run_coroutine_threadsafe(self.sessions.acommit_async_sessions(), loop)
             done, _ = await wait_for_tasks({wrap_future(commit)}, timeout=_PATIENCE)
             for future in done:
                 future.result()

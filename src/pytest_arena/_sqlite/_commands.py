@@ -75,9 +75,7 @@ class SQLiteFiles:
         runs = [*_runs()]
         for home in homes():
             things = tuple(thing for thing, folder in runs if folder.parent == home)
-            yield Place(
-                shown="SQLite files of test runs", where=str(home), things=things
-            )
+            yield Place(shown="SQLite files of test runs", where=str(home), things=things)
         yield Place(
             shown="Templates of SQLite databases",
             where=str(self._templates),

@@ -114,9 +114,7 @@ def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
 class SQLiteConnections:
     """Connections of ``sqlite3`` and of aiosqlite."""
 
-    def describe(
-        self, dialect: Dialect, cargs: object, cparams: object
-    ) -> RequestedDatabase:
+    def describe(self, dialect: Dialect, cargs: object, cparams: object) -> RequestedDatabase:
         """Return the file, or the memory database, of a connect call."""
         database, uri = _database(cargs, cparams)
         found = sql.requested(database, uri=uri)
@@ -238,9 +236,7 @@ def watch_connections(core: CurrentCore) -> None:
             kwargs.setdefault("factory", WeakConnection)
         connection = connect(*args, **kwargs)
         frame: Any = inspect.currentframe()
-        is_of_coverage = str(frame.f_back.f_globals.get("__name__")).startswith(
-            "coverage."
-        )
+        is_of_coverage = str(frame.f_back.f_globals.get("__name__")).startswith("coverage.")
         # Coverage attaches its own files.
         if isinstance(connection, sqlite3.Connection) and not is_of_coverage:
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)

@@ -155,9 +155,7 @@ class LiveFile(Undo):
                 return None
             return self._content(version)
 
-    def rows_changed(
-        self, first: Start, last: Start | None, limit: int | None
-    ) -> list[TableRows]:
+    def rows_changed(self, first: Start, last: Start | None, limit: int | None) -> list[TableRows]:
         """Return the changes between two contents."""
         last = last or self._read(first)
         if first is last:
@@ -344,9 +342,7 @@ def _definitions(connection: sqlite3.Connection) -> dict[str, str | None]:
     return dict(rows.fetchall())
 
 
-def _schema_changes(
-    first: sqlite3.Connection, last: sqlite3.Connection
-) -> Iterator[str]:
+def _schema_changes(first: sqlite3.Connection, last: sqlite3.Connection) -> Iterator[str]:
     """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
     old = _definitions(first)
     new = _definitions(last)
@@ -370,9 +366,7 @@ def _tables(connection: sqlite3.Connection) -> dict[str, ReadTable]:
     names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     tables = {}
     for (name,) in names.fetchall():
-        with suppress(
-            sqlite3.OperationalError
-        ):  # the module of a virtual table is not loaded here
+        with suppress(sqlite3.OperationalError):  # the module of a virtual table is not loaded here
             info = connection.execute(f"PRAGMA table_info({_quoted(name)})").fetchall()
             columns = tuple(row[1] for row in info)
             key = sorted((row[5], row[1]) for row in info if row[5])

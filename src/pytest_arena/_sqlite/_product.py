@@ -358,9 +358,7 @@ class SQLite:
         """The product and its version."""
         return f"SQLite {sqlite3.sqlite_version}"
 
-    def identify(
-        self, requested: RequestedDatabase
-    ) -> tuple[Key | None, tuple[str, ...]]:
+    def identify(self, requested: RequestedDatabase) -> tuple[Key | None, tuple[str, ...]]:
         """Return the key of a requested database, and the names by which an option may name it."""
         if requested.memory:
             return Key("shared memory", requested.memory), ()

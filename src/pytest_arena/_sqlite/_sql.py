@@ -11,9 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: two connections have opened a log at the same time.
-_LOCKS = frozenset(
-    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
-)
+_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 # A file's header, with the journal mode: https://sqlite.org/fileformat.html#the_database_header
 _HEADER = b"SQLite format 3\0"
 _MODE = slice(18, 20)
@@ -81,9 +79,7 @@ def open_own(path: Path | str = MEMORY) -> sqlite3.Connection:
     connection does not wait for locks, because a lock after a test is a leak. It does not sync,
     because no test database has to survive a power cut.
     """
-    connection = sqlite3.Connection(
-        path, isolation_level=None, timeout=0, check_same_thread=False
-    )
+    connection = sqlite3.Connection(path, isolation_level=None, timeout=0, check_same_thread=False)
     if path != MEMORY:
         connection.execute("PRAGMA synchronous = OFF")
     return connection
@@ -106,9 +102,7 @@ def reading(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def writing(
-    connection: sqlite3.Connection, *, excludes_readers: bool = False
-) -> Iterator[None]:
+def writing(connection: sqlite3.Connection, *, excludes_readers: bool = False) -> Iterator[None]:
     """Hold the write lock, so that no other connection has an open write transaction.
 
     The block ends with COMMIT, because ROLLBACK drops the page cache.

@@ -89,9 +89,7 @@ class Results:
         best = Status.PROVEN if self.is_sabotaged else Status.ASSERTED
         best_count = counts.pop(best)
         words = [f"{best_count} of {len(self.scenarios)} {best.lower()}"]
-        words += [
-            f"{number} {status.lower()}" for status, number in counts.items() if number
-        ]
+        words += [f"{number} {status.lower()}" for status, number in counts.items() if number]
         return ", ".join(words)
 
 
@@ -133,9 +131,7 @@ def judge(
             is_over = locked.until < today
             gap = "" if is_over else locked.gap
             if is_over:
-                reason = f"{reason}; the agreed gap ended on {locked.until}".lstrip(
-                    "; "
-                )
+                reason = f"{reason}; the agreed gap ended on {locked.until}".lstrip("; ")
         is_unknown = bool(partial) and status in _UNKNOWN_IN_PART
         is_open = not (is_proven or gap or is_unknown)
         judged.append(Judged(scenario, status, reason, done, gap, is_open))
@@ -171,9 +167,7 @@ def _status(
     return max(verdicts, key=lambda verdict: order.index(verdict[0]))
 
 
-def _verdict(
-    scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool
-) -> tuple[Status, str]:
+def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tuple[Status, str]:
     """Return what one passed test shows about a scenario."""
     sabotage = attempt.get("sabotage") or {}
     is_noticed = sabotage.get("result") == "noticed"
@@ -206,9 +200,7 @@ def _unproven_steps(scenario: ScenarioSpec, steps: Sequence[Json]) -> str:
     return "; ".join(texts)
 
 
-def what_is_lacking(
-    scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = False
-) -> str:
+def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = False) -> str:
     """Return what a test lacks to prove a scenario, "" if it lacks nothing.
 
     Args:
@@ -244,9 +236,7 @@ def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool)
         for number in thens:
             if not steps.get(number):
                 step = scenario.steps[number]
-                return (
-                    f"its test checks nothing for: {step} ({scenario.spec}:{step.line})"
-                )
+                return f"its test checks nothing for: {step} ({scenario.spec}:{step.line})"
         return ""
     has_request = bool(facts["requests"])
     after = [each for each in facts["assertions"] if each["after"] or not has_request]
@@ -254,8 +244,7 @@ def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool)
     is_seen = bool(facts["assertions"]) or not is_noticed
     if len(after) < max(len(thens), 1) and is_seen:
         return (
-            f"{counted(len(thens), 'Then step')}, "
-            f"{counted(len(after), 'check')} after the answer"
+            f"{counted(len(thens), 'Then step')}, {counted(len(after), 'check')} after the answer"
         )
     return ""
 

@@ -117,9 +117,7 @@ def quoted(text: str) -> str:
 # The rows of outlines.
 
 
-def _of_row(
-    named: list[ScenarioSpec], item: pytest.Item, place: str
-) -> list[ScenarioSpec]:
+def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[ScenarioSpec]:
     """Return the scenarios with the values of the test's parameters."""
     if len(named) == 1:
         return named
@@ -191,9 +189,7 @@ def write_stubs(
         names = _names(old)
         texts = []
         # The rows of an outline have one test.
-        for _, rows in groupby(
-            group, lambda scenario: (scenario.template, scenario.spec)
-        ):
+        for _, rows in groupby(group, lambda scenario: (scenario.template, scenario.spec)):
             texts.append("\n".join(_test([*rows], specification, names, config)))
         head = ""
         if not old:
@@ -254,9 +250,7 @@ def _test(
 
 def _runner(config: Any) -> str:
     """Return the marker that async tests need: ``auto`` for none, "" for plain tests."""
-    plugins = {
-        name.partition(".")[0] for name, _ in config.pluginmanager.list_name_plugin()
-    }
+    plugins = {name.partition(".")[0] for name, _ in config.pluginmanager.list_name_plugin()}
     if plugins & {"asyncio", "pytest_asyncio"}:
         is_auto = str(config.getini("asyncio_mode")) == "auto"
         return "auto" if is_auto else "asyncio"

@@ -46,18 +46,14 @@ small { display: block } small, .facts { font-size: .85rem } .facts { padding-le
 """
 
 
-def lines(
-    results: Results, *, verbosity: int = 0, is_strict: bool = False
-) -> list[str]:
+def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> list[str]:
     """Return a line for each scenario that is not proven, the totals and the next step.
 
     ``-qq`` shows the totals only. ``-v`` adds the other scenarios, with what their tests did.
     """
     best = Status.PROVEN if results.is_sabotaged else Status.ASSERTED
     is_detailed = verbosity > 0
-    shown = [
-        each for each in results.scenarios if is_detailed or each.status is not best
-    ]
+    shown = [each for each in results.scenarios if is_detailed or each.status is not best]
     text = []
     if verbosity >= _QUIETER:
         text = [*_scenario_lines(shown, is_detailed=is_detailed)]
@@ -130,9 +126,7 @@ def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:
     return found
 
 
-def write(
-    wanted: Iterable[tuple[str, Path]], results: Results, root: Path
-) -> list[str]:
+def write(wanted: Iterable[tuple[str, Path]], results: Results, root: Path) -> list[str]:
     """Write the files, and the summary of a job on GitHub. Return a line for each file.
 
     Raises:
@@ -232,9 +226,7 @@ def _header(results: Results, root: Path) -> Iterator[str]:
 
 
 def _badge(status: Status, text: str = "") -> str:
-    return (
-        f'<span class="badge {status.lower()}">{escape(text or WORDS[status])}</span>'
-    )
+    return f'<span class="badge {status.lower()}">{escape(text or WORDS[status])}</span>'
 
 
 def _anchor(scenario: ScenarioSpec) -> str:

@@ -191,9 +191,7 @@ class Scenarios:
             return (yield)
 
     @hook(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, Any, object]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, object]:
         """Add the try to the report of the tear-down."""
         report = yield
         if id(item) not in self._scenarios or self.recorder.is_repeating:
@@ -241,9 +239,7 @@ class Scenarios:
             session.exitstatus = 0
         if output is not None:
             sabotage = {
-                each["test"]: each["sabotage"]
-                for each in self._tries
-                if "sabotage" in each
+                each["test"]: each["sabotage"] for each in self._tries if "sabotage" in each
             }
             sent = {
                 "tests": self._tests,
@@ -289,9 +285,7 @@ class Scenarios:
         verbosity = config.get_verbosity()
         if verbosity >= 0:
             terminalreporter.write_sep("=", "scenarios")
-        shown = outputs.lines(
-            self.results, verbosity=verbosity, is_strict=self._is_strict
-        )
+        shown = outputs.lines(self.results, verbosity=verbosity, is_strict=self._is_strict)
         if self._sabotage is not None:
             shown.append(self._sabotage.line())
         for line in [*shown, *self._lines]:

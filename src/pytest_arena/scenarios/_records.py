@@ -156,9 +156,7 @@ class Recorder:
 
     def note_failure(self, error: BaseException, *, is_in_call: bool = True) -> None:
         """Note how a repeated test has failed, or one of its blocks."""
-        is_check = is_in_call and isinstance(
-            error, AssertionError | pytest.fail.Exception
-        )
+        is_check = is_in_call and isinstance(error, AssertionError | pytest.fail.Exception)
         test = self.run.current.test
         for _, app_error in test.app_errors if test else ():
             is_check &= all(cause is not app_error for cause in causes(error))

@@ -49,9 +49,7 @@ class Sabotage:
     Cost: a test that notices its first fault runs two more times.
     """
 
-    def __init__(
-        self, config: pytest.Config, recorder: Recorder, tries: list[Json]
-    ) -> None:
+    def __init__(self, config: pytest.Config, recorder: Recorder, tries: list[Json]) -> None:
         self.why_not = ""
         """Why this run repeats no test, "" if it does."""
         self._config = config
@@ -87,9 +85,7 @@ class Sabotage:
     # The runs with a broken answer.
 
     @hook(wrapper=True)
-    def pytest_runtestloop(
-        self, session: pytest.Session
-    ) -> Generator[None, object, object]:
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Repeat tests after the last test. A stopped run (-x, Ctrl-C) raises before that."""
         result = yield
         self.why_not = _why_not(session)
@@ -106,25 +102,17 @@ class Sabotage:
         items = []
         for item in session.items:
             attempt = last.get(item.nodeid)
-            if (
-                attempt
-                and attempt["outcome"] == "passed"
-                and attempt["facts"]["requests"]
-            ):
+            if attempt and attempt["outcome"] == "passed" and attempt["facts"]["requests"]:
                 items.append(item)
         for item, following in zip_longest(items, items[1:]):
             attempt = last[item.nodeid]
             attempt["sabotage"] = self._sabotage(item, attempt["facts"], following)
 
-    def _sabotage(
-        self, item: pytest.Item, facts: Json, following: pytest.Item | None
-    ) -> Json:
+    def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
         """Break one answer after the other until the test notices it, and then none."""
         function = getattr(item, "obj", None)
         if getattr(function, "is_hypothesis_test", False):
-            return _unknown(
-                "a test of Hypothesis sends its requests once for each example"
-            )
+            return _unknown("a test of Hypothesis sends its requests once for each example")
         if item.nodeid in self._with_subtests:
             return _unknown("pytest would report its subtests again")
         tried = self._break(item, facts)
@@ -182,9 +170,7 @@ class Sabotage:
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
     @hook(tryfirst=True)
-    def pytest_runtest_protocol(
-        self, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> object:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Run a test without reports, before a plugin can rerun a failed test."""
         if not self._recorder.is_repeating:
             return None
@@ -204,9 +190,7 @@ class Sabotage:
         return line
 
 
-def _result(
-    thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Failure]
-) -> Json:
+def _result(thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Failure]) -> Json:
     """Return what a test has noticed of its broken answers, in all and by Then step."""
     kinds = dict.fromkeys(tried, False)
     if not kinds:

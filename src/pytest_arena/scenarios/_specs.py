@@ -231,9 +231,7 @@ def _blocks(text: str, spec: str) -> Iterator[Block]:
             if token.type == "heading_open":
                 heading = following.content
             # A paragraph names a rule only if it begins with bold text.
-            if found and (
-                token.type == "heading_open" or following.content[:2] == "**"
-            ):
+            if found and (token.type == "heading_open" or following.content[:2] == "**"):
                 rule = found[0]
 
 
@@ -267,9 +265,7 @@ def _compiled(block: Block, spec: str) -> Iterator[ScenarioSpec]:
     nodes = _Nodes(spec, dialect)
     nodes.add(feature)
     if not nodes.scenarios:
-        raise nodes.error(
-            feature, "the feature has no scenario", "add one, or remove it"
-        )
+        raise nodes.error(feature, "the feature has no scenario", "add one, or remove it")
     document["uri"] = spec
     for pickle in Compiler().compile(document):
         yield nodes.scenario(pickle, str(feature["name"]), block.rule)
@@ -428,7 +424,6 @@ def plain(scenario: ScenarioSpec) -> dict[str, Any]:
         "row": dict(scenario.row),
         "revision": scenario.revision,
         "steps": [
-            {"kind": step.kind, "text": step.text, "line": step.line}
-            for step in scenario.steps
+            {"kind": step.kind, "text": step.text, "line": step.line} for step in scenario.steps
         ],
     }
