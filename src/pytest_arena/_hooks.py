@@ -19,6 +19,7 @@ from pytest_arena import _fixtures
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._ledger import Ledger
+from pytest_arena._origin import line_of_function
 from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import by_timeout, interrupted
 from pytest_arena._run import _report
@@ -256,9 +257,6 @@ def _enter_test(config: pytest.Config) -> None:
     """Enter the level of the running test, if it has none."""
     run = RUNS[config]
     _prepare(config, run)
-    test = run.current.test
-    if test is not None and test.request:
-        test.request.node.addfinalizer(run.databases.environment.restorer())
     run.levels.enter_test()
 
 
@@ -322,6 +320,7 @@ def pytest_runtest_makereport(
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))
+    _report.show_with_traceback(report)
     return report
 
 
@@ -398,13 +397,19 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
     return result
 
 
-def _name_of_fixture(fixturedef: Any, request: Any) -> str:
-    """Return the name of a wide fixture, or of the set-up function of a module or a class."""
+def _new_owner(fixturedef: Any, request: Any) -> WideFixture:
+    """Return the owner for a wide fixture, or for the set-up function of a module or a class."""
     # pytest turns such a function into a fixture.
     match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
+    name = f"{request.scope} fixture {fixturedef.argname}"
     if match:
-        return f"{match[1]} of {request.node.nodeid}"
-    return f"{request.scope} fixture {fixturedef.argname}"
+        name = f"{match[1]} of {request.node.nodeid}"
+    return WideFixture(
+        name,
+        partial(fixturedef.finish, request),
+        request.getfixturevalue,
+        is_of_user=match is not None or line_of_function(fixturedef.func) is not None,
+    )
 
 
 @contextmanager
@@ -412,12 +417,7 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
         _prepare(request.config, run)
-    owner = WideFixture(
-        _name_of_fixture(fixturedef, request),
-        partial(fixturedef.finish, request),
-        request.getfixturevalue,
-    )
-    fixturedef.addfinalizer(run.databases.environment.restorer())
+    owner = _new_owner(fixturedef, request)
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))

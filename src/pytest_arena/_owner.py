@@ -50,6 +50,7 @@ class Owner:
 
     is_test = False
     is_wide = False  # whether it is a wide fixture
+    is_of_user = True  # whether it is no fixture of a plugin
 
     def __init__(self, name: str, advice: str) -> None:
         self.name = name
@@ -84,8 +85,11 @@ class WideFixture(Owner):
         name: str,
         finish: Callable[[], object],
         getfixturevalue: Callable[[str], Any],
+        *,
+        is_of_user: bool,
     ) -> None:
         super().__init__(name, "the fixture's tear-down")
+        self.is_of_user = is_of_user
         self.finish = finish
         self.getfixturevalue = getfixturevalue
 

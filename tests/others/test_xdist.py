@@ -157,3 +157,21 @@ def test_what_workers_find_reaches_the_controller(example: Example) -> None:
     run.says("ConnectionLeak: the test ended with an open transaction", "test_it.py:10")
     run.says("arena: outside of any test: refused: a connection to", "conftest.py:6")
     assert run.output.count("outside of any test") == 1
+
+
+FAILING = """
+async def test_that_fails(client):
+    await client.post("/dancers/Dune")
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_the_story_of_a_failed_test_is_in_the_xml_of_junit(example: Example) -> None:
+    """GitLab, Jenkins and GitHub show this file."""
+    project = example.with_files(test_it=FAILING)
+    for workers in ((), ("-n1",)):
+        run = project.run(*PLUGINS, *workers, "--junitxml=junit.xml").expect(status=1, failed=1)
+        text = (run.folder / "junit.xml").read_text(encoding="utf-8")
+        failure = text.partition("<failure")[2].partition("</failure>")[0]
+        assert "POST /dancers/Dune" in failure
+        assert "dancers +1" in failure

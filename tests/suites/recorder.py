@@ -88,9 +88,10 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 def _sections(report: pytest.TestReport) -> list[str]:
     """Return what pytest-arena adds to a report. Of a traceback, this is the title."""
+    of_traceback = getattr(report.longrepr, "sections", [])
     return [
         title if "traceback" in title else text
-        for title, text in report.sections
+        for title, text, *_ in [*of_traceback, *report.sections]
         if title.startswith("arena")
     ]
 

@@ -11,7 +11,6 @@ import time
 from contextlib import suppress
 from enum import Enum
 from fnmatch import fnmatch
-from functools import partial
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +37,7 @@ from pytest_arena._gate._engines import (
     requested_by_url,
     requested_without_engine,
 )
-from pytest_arena._origin import user_line
+from pytest_arena._origin import as_own, user_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
     NOWHERE,
@@ -52,7 +51,7 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._gate._connections import Registry
@@ -514,11 +513,6 @@ class Environment:
         url = redirected_url(first, driver_of(first))
         self._put(self._names[0], str(url))
 
-    def restorer(self) -> Callable[[], None]:
-        """Return a function that restores them. A new one stays: an import may have set it."""
-        values = {name: os.environ[name] for name in self._names if name in os.environ}
-        return partial(os.environ.update, values)
-
     def products(self) -> list[str]:
         """Return the products that ``arena_database`` and the variables name."""
         urls = [url for url in self.originals().values() if url]
@@ -531,10 +525,11 @@ class Environment:
         return {name: parse_url(originals.get(name, "")) for name in self._names}
 
     def _put(self, name: str, url: str) -> None:
-        os.environ[name] = url
         self._known.exported.add(url)
         originals = {**_inherited(), url: self._originals.get(name, "")}
-        os.environ[_ORIGINALS] = dumps(originals)
+        with as_own():  # no level puts them back
+            os.environ[name] = url
+            os.environ[_ORIGINALS] = dumps(originals)
 
     def _inside(self, text: str, url: URL) -> str:
         new = self._new_url(url)

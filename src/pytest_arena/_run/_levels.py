@@ -13,6 +13,7 @@ from pytest_arena._owner import WideFixture, begin_phase
 from pytest_arena._product import Held
 from pytest_arena._run import _leaks
 from pytest_arena._run._story import warn_of_loss
+from pytest_arena._run._variables import Variables
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
@@ -44,7 +45,9 @@ class Levels:
     """Enters and leaves levels on all databases at once, last in, first out.
 
     A database that is first used inside some levels joins all of them with the content of its
-    template. The hooks `pytest_arena_enter` and `pytest_arena_leave` are called with each level.
+    template. A test, and a wide fixture of the user, also has its state beside the databases: that
+    of the hooks `pytest_arena_enter` and `pytest_arena_leave`, and the environment's variables. It
+    begins and ends once, whatever happens to the level.
     """
 
     def __init__(
@@ -63,6 +66,9 @@ class Levels:
         self.gate = gate
         self._ledger = ledger
         self._hooks = hooks
+        # The owners for whom `pytest_arena_enter` was called, with what it was called with.
+        self._hooked: dict[Owner, Level] = {}
+        self._variables = Variables()
         self._current = current
         self._apps = apps
         self._tasks = tasks
@@ -108,7 +114,6 @@ class Levels:
             self.gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
-        self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], _Answer]) -> _Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
@@ -136,13 +141,30 @@ class Levels:
         is_top = self._stack[-1] is level
         if not is_top or not all(isolation.is_clean() for isolation in isolations):
             return False
-        try:
-            self._hooks.pytest_arena_leave(level=level)
-        finally:
-            self._stack.pop()
-            for isolation in isolations:
-                isolation.forget()
+        self._stack.pop()
+        for isolation in isolations:
+            isolation.forget()
         return True
+
+    def _begin_beside(self, level: Level) -> None:
+        """Begin the state beside the databases."""
+        owner = level.owner
+        self._variables.begin(owner)
+        if owner.is_of_user:
+            self._hooked[owner] = level
+            self._hooks.pytest_arena_enter(level=level)
+
+    def _end_beside(self, owner: Owner) -> None:
+        """End the state beside the databases, if it has begun."""
+        try:
+            self._call_leave(owner)
+        finally:
+            self._variables.end(owner)
+
+    def _call_leave(self, owner: Owner) -> None:
+        level = self._hooked.pop(owner, None)
+        if level is not None:
+            self._hooks.pytest_arena_leave(level=level)
 
     def leave(self, level: Level) -> bool:
         """Restore the databases as before the top level. Return whether one was changed.
@@ -155,7 +177,7 @@ class Levels:
         is_changed = False
         try:
             try:
-                self._hooks.pytest_arena_leave(level=level)
+                self._end_beside(level.owner)
             except Exception as error:  # noqa: BLE001 - raised after the databases are restored
                 failures.append(error)
             for database, isolation in self._databases.provisioned().items():
@@ -214,7 +236,9 @@ class Levels:
         if test is None or test.settled or test.has_level:
             return
         plan = test.plan
-        self.enter(Level(test, plan.stage, plan.isolation))
+        level = Level(test, plan.stage, plan.isolation)
+        self.enter(level)
+        self._begin_beside(level)
         # Record the app's state after the set-up of the wide fixtures, so that the end of the test
         # keeps their overrides.
         test.has_level = True
@@ -340,6 +364,7 @@ class Levels:
         with self._below_level_of_test():
             try:
                 self.enter(level)
+                self._begin_beside(level)
                 yield
                 for lost in self.gate.lost.by_level.get(owner, ()):
                     warn_of_loss(self._ledger, owner.name, lost)
@@ -365,11 +390,14 @@ class Levels:
         is_below = (
             level is not None and test.plan.stage is Stage.SEEDED and self.drop_if_clean(level)
         )
+        if is_below:
+            self._call_leave(test)
         try:
             yield
         finally:
             if level is not None and is_below:
                 self.enter(level)
+                self._begin_beside(level)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
                 test.app_state = self._apps.state()
@@ -413,6 +441,7 @@ class Levels:
             # level.
             if level is not None and self.find(owner) is level:
                 self._leave_all(level)
+            self._end_beside(owner)  # if the fixture had no level
 
     def finish_above(self, level: Level) -> None:
         """Tear down the fixtures whose levels are above ``level``. pytest sets them up again."""

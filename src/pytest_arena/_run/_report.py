@@ -122,6 +122,17 @@ def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
         report.sections.append(("arena: refused", text))
 
 
+def show_with_traceback(report: Any) -> None:
+    """Move pytest-arena's sections to the traceback, which JUnit's XML has, too."""
+    sections = [each for each in report.sections if each[0].startswith("arena")]
+    add = getattr(report.longrepr, "addsection", None)
+    if not sections or add is None:
+        return
+    report.sections = [each for each in report.sections if each not in sections]
+    for title, text in sections:
+        add(title, text)
+
+
 # The report of a failed test.
 
 

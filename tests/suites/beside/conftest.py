@@ -1,0 +1,28 @@
+"""A cache that the two hooks put back, and a record of their calls."""
+
+import pytest
+
+CACHE = {}
+COPIES = {}
+CALLS = []
+
+
+def pytest_arena_enter(level):
+    CALLS.append(("enter", level.name))
+    COPIES[level] = dict(CACHE)
+
+
+def pytest_arena_leave(level):
+    CALLS.append(("leave", level.name))
+    CACHE.clear()
+    CACHE.update(COPIES.pop(level))
+
+
+@pytest.fixture(scope="session")
+def cache():
+    return CACHE
+
+
+@pytest.fixture(scope="session")
+def calls():
+    return CALLS

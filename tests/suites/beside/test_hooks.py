@@ -1,0 +1,55 @@
+"""Each test and each wide fixture of the user calls both hooks once, whatever it writes."""
+
+import pytest
+from models import Order
+
+READS = "module fixture greeting"
+WRITES = "module fixture order"
+
+
+@pytest.fixture(scope="module")
+def greeting(arena, cache):
+    cache["greeting"] = "hello"
+
+
+@pytest.fixture(scope="module")
+def order(arena):
+    with arena.session() as session:
+        session.add(Order(item="chair"))
+        session.commit()
+
+
+@pytest.fixture(scope="class")
+def late(cache):
+    cache["late"] = "yes"
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+async def test_a_fixture_without_rows_keeps_its_state(time, greeting, client, cache):
+    assert cache == {"greeting": "hello"}
+    cache["greeting"] = time
+
+
+async def test_a_fixture_with_rows(order, client, cache, calls):
+    assert cache == {"greeting": "hello"}
+    of_fixtures = [(call, name) for call, name in calls if name in {READS, WRITES}]
+    assert of_fixtures == [("enter", READS), ("enter", WRITES)]
+
+
+class TestOfLibraries:
+    def test_fixtures_of_libraries_call_no_hook(self, pytestconfig, arena, calls, request):
+        names = {name for _, name in calls}
+        assert {READS, WRITES} <= names
+        assert not [name for name in names if "pytestconfig" in name or "event_loop" in name]
+
+    def test_each_test_enters_once_and_leaves_once(self, calls, request):
+        earlier = (
+            request.node.nodeid.rpartition("::")[0] + "::test_fixtures_of_libraries_call_no_hook"
+        )
+        assert [call for call, name in calls if name == earlier] == ["enter", "leave"]
+
+    def test_a_fixture_that_a_test_requests_late(self, request, cache, calls):
+        cache["time"] = "before"
+        request.getfixturevalue("late")
+        assert cache == {"greeting": "hello", "late": "yes"}
+        assert calls[-2:] == [("enter", "class fixture late"), ("enter", request.node.nodeid)]
