@@ -288,10 +288,9 @@ def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: Are
     for package, hint in _WIDER.items():
         if "ScopeMismatch" in text and package in text:
             return hint
-    if isinstance(error, RuntimeError) and _OTHER_LOOP in str(error):
-        return _bound_to_another_loop(error)
     awaited = _awaited_session(error, run.current.test)
-    return awaited or _no_file(error, run) or _not_loaded(error)
+    bound = _bound_to_another_loop(error)
+    return awaited or bound or _no_file(error, run) or _not_loaded(error)
 
 
 def _no_file(error: BaseException, run: ArenaRun) -> str:
@@ -309,23 +308,28 @@ _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
 next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
-_OTHER_LOOP = "is bound to a different event loop"
+# The message of asyncio's locks, of a task, and of a closed loop.
+_OTHER_LOOPS = (
+    "is bound to a different event loop",
+    "attached to a different loop",
+    "Event loop is closed",
+)
 _BOUND_TO_LOOP = """\
-an asyncio.{0} belongs to the event loop that used it first, most often an earlier test's
-{1} uses it in another loop
-next: make it in the app's lifespan: app.state.name = asyncio.{0}()
-or run all tests in one loop, in pytest's configuration (pytest-asyncio):
-asyncio_default_test_loop_scope = session and asyncio_default_fixture_loop_scope = session"""
+a lock, a queue or a client belongs to the event loop that used it first, most often an earlier
+test's. {0} uses it in another loop
+next: make it in the app's lifespan: app.state.name = ...
+or run the app in one loop for all tests: arena_lifespan = session   in pytest's configuration"""
 
 
-def _bound_to_another_loop(error: RuntimeError) -> str:
-    """Explain an error of a lock, an event or a queue that another event loop has used."""
-    primitive = re.match(r"<(?:\w+\.)*(\w+)", str(error))
-    if primitive is None:
+def _bound_to_another_loop(error: BaseException) -> str:
+    """Explain an error of an object that another event loop has used, or return ""."""
+    if not isinstance(error, RuntimeError):
+        return ""
+    text = str(error)
+    if not any(each in text for each in _OTHER_LOOPS):
         return ""
     line = blame(error)
-    where = line.short if line is not None else "a library"
-    return _BOUND_TO_LOOP.format(primitive[1], where)
+    return _BOUND_TO_LOOP.format(line.short if line is not None else "A library")
 
 
 def _awaited_session(error: BaseException, test: RunningTest | None) -> str:
