@@ -24,6 +24,7 @@ NAVIGATION = {
             "how-to/settings-and-apps",
             "how-to/logins",
             "how-to/factories",
+            "how-to/beside",
             "how-to/wide-fixtures",
             "how-to/alembic",
             "how-to/postgresql",

@@ -55,6 +55,8 @@ def test_each_option_has_its_default_and_comes_from_the_file_alone(option: Optio
     other = "OTHER" if option.name == "env" else "a.b:c"
     if option.form == "seconds":
         other = "0.5"
+    elif option.form == "network":
+        other = "refuse"
     elif option.choices:
         other = next(choice for choice in option.choices if choice != option.default)
     file = {"arena_specs": ["docs"], option.ini: [other] if option.many else other}
@@ -123,6 +125,7 @@ def test_the_cache_is_absolute() -> None:
         ("schema", "app:Base\napp:Other", "name = value"),
         ("seed", "seed.py", "tests.seed:seed"),
         ("env", "sqlite:///x.db", "DATABASE_URL"),
+        ("network", "api.example.org", "refuse"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option_and_its_file(

@@ -391,7 +391,10 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
         raise
     # pytest-asyncio has created the event loop of a scope, which has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
-        run.tasks.record_loop(result.get_loop())
+        loop = result.get_loop()
+        run.tasks.record_loop(loop)
+        if type(loop).__module__.startswith("uvloop") and run.config.network[0] != "any":
+            run.ledger.note("arena_network does not see the calls of uvloop to other machines")
     if isinstance(result, pytest.TempPathFactory):
         run.databases.files.temporary = result.getbasetemp().resolve()
     return result

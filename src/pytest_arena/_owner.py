@@ -23,7 +23,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from threading import Thread
+from threading import Thread, get_ident
 from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -163,11 +163,13 @@ class Job:
     def __init__(self, function: Callable[..., object], line: CodeLine | None) -> None:
         self.owner = OWNER.get()
         self.request = REQUEST.get()
+        self.thread = 0  # in which it runs
         self._function = function
         JOBS[self] = line
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Do the work. Further work that it starts has the same owner."""
+        self.thread = get_ident()
         token = OWNER.set(self.owner)
         request_token = REQUEST.set(self.request)
         try:
@@ -181,6 +183,14 @@ class Job:
 
 # The jobs that wait or run. The value is the user's line that began the job.
 JOBS: WeakKeyDictionary[Job, CodeLine | None] = WeakKeyDictionary()
+
+
+def line_of_job() -> CodeLine | None:
+    """Return the user's line that began the job of this thread, None without a job."""
+    for job, line in [*JOBS.items()]:
+        if job.thread == get_ident():
+            return line
+    return None
 
 
 def watch_background_work(undo: ExitStack) -> None:

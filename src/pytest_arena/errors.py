@@ -7,7 +7,8 @@
     ├─ RefusedError                          the guard refused and touched nothing
     │   ├─ ProductionDatabaseError     A201  the app's own database
     │   ├─ UnknownDatabaseError        A202  a connection to no test database
-    │   └─ AfterSessionError           A203  a connection after the test session
+    │   ├─ AfterSessionError           A203  a connection after the test session
+    │   └─ NetworkError                A204  a call to another machine
     ├─ ServerError                     A301  there is no place for the databases
     ├─ TemplateError                   A401  the schema or the seed could not be built
     ├─ IsolationError                  A501  a database cannot be given or restored
@@ -43,6 +44,7 @@ __all__ = [
     "LeakError",
     "LifespanError",
     "LoginError",
+    "NetworkError",
     "PendingWorkError",
     "ProductionDatabaseError",
     "RefusedError",
@@ -187,6 +189,12 @@ class AfterSessionError(RefusedError):
     """An engine opened a connection after the test session had finished."""
 
     code = "A203"
+
+
+class NetworkError(RefusedError, OSError):
+    """A test reached another machine. HTTP clients raise it as an error of the connection."""
+
+    code = "A204"
 
 
 class ServerError(ArenaError):

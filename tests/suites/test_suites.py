@@ -48,6 +48,7 @@ SETTINGS = {
     "drivers": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "rollback"),
     "engines": ("sqlite",),
     "first_request": ("sqlite -oarena_database=sqlite", "postgresql", "clone", "mysql"),
+    "network": ("sqlite",),
     "each_database": ("sqlite",),
     "memory": ("sqlite",),
     "mysql": ("mysql", "mysql -odriver=aiomysql"),

@@ -34,6 +34,7 @@ class Option:
 
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
+NETWORK = ("report", "refuse", "any")
 
 OPTIONS = (
     Option(
@@ -106,6 +107,14 @@ OPTIONS = (
         "allow",
         "Patterns of further databases that tests may reach: files, or dialect://host:port/name.",
         form="list",
+    ),
+    Option(
+        "network",
+        "What happens when a test reaches another machine: report, refuse or any. Further words "
+        "are hosts and networks that tests may reach.",
+        "report",
+        form="network",
+        example="refuse api.example.org 10.0.0.0/8",
     ),
     Option(
         "roles",

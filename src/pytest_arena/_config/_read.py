@@ -13,7 +13,7 @@ import iniconfig
 import platformdirs
 
 from pytest_arena._config._load import is_import_path, nearest
-from pytest_arena._config._options import ISOLATIONS, KEEPS, OPTIONS, Option
+from pytest_arena._config._options import ISOLATIONS, KEEPS, NETWORK, OPTIONS, Option
 from pytest_arena._config._supported import FILE_PRODUCTS, FILES, product_of
 from pytest_arena.errors import ConfigError, redact_url
 
@@ -39,6 +39,7 @@ class Config:
     keep: str
     env: tuple[str, ...]
     allow: tuple[str, ...]
+    network: tuple[str, ...]
     roles: tuple[str, ...]
     specs: tuple[str, ...]
     scenarios: str
@@ -151,6 +152,13 @@ def _variables(text: str) -> tuple[str, ...]:
     return names
 
 
+def _network(text: str) -> tuple[str, ...]:
+    words = tuple(text.replace(",", " ").split())
+    if words[0] not in NETWORK:
+        raise ValueError(f"the first word is none of: {', '.join(NETWORK)}")
+    return words
+
+
 _NAME_AND_VALUE = re.compile(r"^([\w./-]+)\s*=\s*(.+)$")
 
 
@@ -204,6 +212,7 @@ def _server(text: str) -> str:
 _FORMS: dict[str, Callable[[str], Any]] = {
     "text": str,
     "list": _listed,
+    "network": _network,
     "schemas": _schemas,
     "seconds": _seconds,
     "seeds": _seeds,

@@ -17,6 +17,7 @@ from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate._connections import Registry
 from pytest_arena._gate._listeners import gate
+from pytest_arena._gate._network import watch_network
 from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
@@ -62,6 +63,7 @@ class ArenaRun:
         self.current = Current()
         self.gate = gate
         gate.install(self.databases, self.connections)
+        watch_network(config, ledger)
         self.tasks = Tasks()
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current)

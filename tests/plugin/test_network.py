@@ -1,0 +1,68 @@
+"""Calls that leave the machine: in which runs and when they are refused, reported or allowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+# A name that no server knows, so that no test of ours calls another machine either.
+CALLS = """
+import socket
+
+def call():
+    try:
+        socket.getaddrinfo("api.example.invalid", 443)
+    except OSError:
+        pass
+"""
+TESTS = """
+import calls
+import pytest
+
+@pytest.mark.parametrize("time", range(3))
+def test_that_calls(time, test_client):
+    calls.call()
+
+def test_that_does_not(test_client):
+    pass
+"""
+REFUSED = "refused: a call to api.example.invalid"
+
+
+def test_a_report_names_the_machine_and_the_first_test(example: Example) -> None:
+    """The default."""
+    project = example.with_files(calls=CALLS, test_it=TESTS)
+    run = project.run().expect(passed=4)
+    run.says("test_it.py::test_that_calls[0]: reached another machine: api.example.invalid")
+    run.says("(also in 2 more)")
+
+
+@pytest.mark.parametrize(
+    "value", ["any", "report api.example.invalid", "refuse api.example.invalid"]
+)
+def test_an_allowed_machine_is_not_named(example: Example, value: str) -> None:
+    """By its name, or as any."""
+    project = example.with_files(calls=CALLS, test_it=TESTS)
+    run = project.run("-o", f"arena_network={value}").expect(passed=4)
+    run.never_says("api.example.invalid")
+
+
+@pytest.mark.parametrize(
+    "conftest",
+    [
+        "import calls\ncalls.call()",
+        "import atexit, calls\natexit.register(calls.call)",
+        "import calls\ndef pytest_unconfigure(): calls.call()",
+    ],
+)
+def test_a_call_outside_of_tests_is_refused(example: Example, conftest: str) -> None:
+    """At the import of a conftest, after the session, and at the end of the process."""
+    project = example.with_files(
+        calls=CALLS, test_it=TESTS[TESTS.index("def test_that_does_not") :], conftest=conftest
+    )
+    run = project.run("-o", "arena_network=refuse")
+    run.says(REFUSED, "calls.py:6", "[A204]")

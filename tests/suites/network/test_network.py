@@ -1,0 +1,82 @@
+"""No call of a test leaves the machine, and a refused call fails the test."""
+
+import socket
+import urllib.request
+from contextlib import suppress
+
+import pytest
+from network_app import WAYS, by_streams, machine
+
+NAME = "api.example.invalid"
+needs_network = pytest.mark.skipif(not machine.address, reason="this machine has only a loopback")
+
+
+@pytest.fixture(autouse=True)
+def nothing_arrives():
+    before = machine.calls
+    yield
+    assert machine.calls == before
+
+
+@pytest.mark.expect("A204")
+@pytest.mark.parametrize("way", WAYS)
+@needs_network
+async def test_an_address(client, way):
+    await client.post(f"/payments/{way}", params={"host": machine.address})
+
+
+@pytest.mark.expect("A204")
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "by_datagram"])
+async def test_a_name(client, way):
+    await client.post(f"/payments/{way}", params={"host": NAME})
+
+
+@pytest.mark.expect("A204", at="await asyncio.to_thread(smtplib.SMTP")
+async def test_a_name_that_a_thread_looks_up(client):
+    await client.post("/payments/in_thread", params={"host": NAME})
+
+
+@pytest.mark.expect("A204", at="await asyncio.open_connection(host")
+async def test_late_work(client):
+    await client.post("/mails", params={"host": NAME})
+
+
+@pytest.fixture
+async def calls_in_set_up():
+    with suppress(OSError):
+        await by_streams(NAME)
+
+
+@pytest.mark.expect("A204", at="open_connection")
+async def test_a_fixture(calls_in_set_up):
+    pass
+
+
+@pytest.mark.expect("A204", at="urlopen")
+def test_a_call_of_the_test():
+    urllib.request.urlopen(f"http://{NAME}")
+
+
+def test_this_machine_may_be_reached():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for host in ("localhost", "127.0.0.1", "::ffff:127.0.0.1"):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.socket(family) as caller:
+                caller.settimeout(0)
+                caller.connect_ex((host, server.getsockname()[1]))
+    ours, theirs = socket.socketpair()
+    ours.close()
+    theirs.close()
+
+
+def test_allowed_names_and_networks_may_be_reached():
+    with socket.socket() as caller:
+        caller.settimeout(0)
+        caller.connect_ex(("198.51.100.7", 9))
+    with pytest.raises(socket.gaierror):
+        socket.getaddrinfo("allowed.invalid", 80)
+
+
+async def test_an_expected_refusal(client, arena):
+    with arena.expect_refusal():
+        await client.post("/payments/by_streams", params={"host": NAME})
