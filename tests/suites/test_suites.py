@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NAMED = "-oarena_app=async_app:app -oarena_schema=models:Base"
 SETTINGS = {
     "as_they_are": ("sqlite", f"sqlite {NAMED}"),
+    "aged": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "mysql"),
     "beside": ("sqlite",),
     "clients": ("sqlite",),
     "visibility": ("sqlite", "postgresql", "rollback", "mysql"),

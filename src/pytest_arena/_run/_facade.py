@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from pytest_arena._changes import Changes
+from pytest_arena._databases._age import age
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._origin import user_line
 from pytest_arena._process import running_loop
@@ -235,6 +237,37 @@ class Arena(Generic[S]):
             return _asettled(test, patience)
         test.commit(is_sync_only=True)
         refuse_unfinished(test.wait_for_work(patience), patience)
+        return _Settled()
+
+    def age(self, *, also: Collection[str] = (), **time: float) -> Awaitable[None]:
+        """Make all rows of the app's first database older, as if this time had passed.
+
+        Every date and timestamp moves to the past. The clocks stay, so the app, the database and
+        the tokens of logins agree. The call first commits pending work of ``db_session``. Await it
+        in an async test. It reads and writes each row that has a time, and costs some milliseconds
+        for a hundred rows. The end of the test restores the rows.
+
+        Example::
+
+            async def test_a_link_expires(arena, client):
+                token = (await client.post("/password-resets")).json()
+                await arena.age(hours=25)
+                assert (await client.post(f"/password-resets/{token}")).status_code == 410
+
+        Args:
+            also: columns with seconds as numbers: ``["events.at"]``.
+            time: the arguments of a `datetime.timedelta`: ``days``, ``hours``, ….
+
+        Raises:
+            IsolationError: the database does not accept the values, or a trigger sets others. A
+                table with times has no primary key.
+        """
+        test = self._run.current.running()
+        delta = timedelta(**time)
+        if running_loop() is not None:
+            return _age_later(self._run, test, delta, also)
+        test.commit()
+        _age(self._run, test, delta, also)
         return _Settled()
 
     def process(
@@ -465,6 +498,22 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
         return Changes.of([], partial(check_table, run, database))
     until = after.times.get(database) if after is not None else None
     return changes_between(run, database, before.times.get(database), until)
+
+
+async def _age_later(
+    run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]
+) -> None:
+    await test.acommit()
+    _age(run, test, delta, also)
+
+
+def _age(run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]) -> None:
+    session = run.engines.open_session(
+        Sessions(), run.database(), wants_async=False, past_policies=True
+    )
+    with test.step(f"arena.age({delta})"), cast("Session", session) as opened:
+        age(opened.connection(), delta, also)
+        opened.commit()
 
 
 async def _asettled(test: RunningTest, patience: float) -> None:

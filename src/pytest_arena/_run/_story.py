@@ -106,7 +106,7 @@ class _StoryReader:
             yield from self._outside(title, since, turn.before)
             notes = (*self._lost_lines(turn), *_hints(turn))
             changes = self._changes(turn.before, turn.after)
-            yield StoryPart(_requests(turn), changes, notes)
+            yield StoryPart(turn.step or _requests(turn), changes, notes, has_rows=not turn.step)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:

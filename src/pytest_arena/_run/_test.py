@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from asyncio import run_coroutine_threadsafe, wrap_future
 from asyncio import wait as wait_for_tasks
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,7 +32,7 @@ from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
@@ -97,6 +97,8 @@ class Turn:
     checkouts: int = 0
     # The test's uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
+    # A call of pytest-arena that has changed rows, "" for requests.
+    step: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -396,6 +398,17 @@ class RunningTest(Hooks):
             # The moments may hold the content of a database.
             self.turns[-_KEPT - 1].before = None
             self.turns[-_KEPT - 1].after = None
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Show what the block changes as one line of the story."""
+        self._begin_turn()
+        turn = self.turns[-1]
+        turn.step = title
+        try:
+            yield
+        finally:
+            self._end_turn(turn)
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""

@@ -1,0 +1,97 @@
+"""Makes the rows of a database older, which is what a test sees of a later time."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Date, DateTime, MetaData, Table, bindparam, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from pytest_arena._origin import user_line
+from pytest_arena.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from datetime import timedelta
+
+    from sqlalchemy import Column, Connection
+
+    Rows = list[tuple[Any, ...]]
+
+
+def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None:
+    """Make each date, each timestamp, and the numbers ``also`` of all rows older by ``delta``.
+
+    It reads and writes each such row. The caller commits.
+
+    Raises:
+        IsolationError: the database does not accept the values, or a trigger sets others. A table
+            with such values has no primary key.
+    """
+    if connection.dialect.name == "postgresql":
+        # A trigger often sets `updated_at`. Only a superuser can switch triggers off for itself.
+        with suppress(DBAPIError), connection.begin_nested():
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+    for table in _tables(connection):
+        columns = [each for each in table.columns if _is_time(each) or str(each) in also]
+        try:
+            problem = _age_table(connection, table, columns, delta) if columns else ""
+        except (SQLAlchemyError, ValueError, OverflowError) as error:
+            problem = str(getattr(error, "orig", error))
+        if problem:
+            raise IsolationError(
+                f"arena.age: the rows of {table} cannot be made older: {problem}",
+                why="a part of the rows would be older than the others",
+                cause=str(user_line() or "arena.age()"),
+                fix="write the older rows in the test",
+            )
+
+
+def _tables(connection: Connection) -> Iterator[Table]:
+    inspector = inspect(connection)
+    schemas: list[str | None] = [None]
+    if connection.dialect.name == "postgresql":
+        ours = {"information_schema", "pg_arena", inspector.default_schema_name}
+        schemas += [each for each in inspector.get_schema_names() if each not in ours]
+    for schema in schemas:
+        for name in inspector.get_table_names(schema):
+            yield Table(name, MetaData(schema), autoload_with=connection, resolve_fks=False)
+
+
+def _is_time(column: Column[Any]) -> bool:
+    return isinstance(column.type, (Date, DateTime)) and column.computed is None
+
+
+def _age_table(
+    connection: Connection, table: Table, columns: list[Column[Any]], delta: timedelta
+) -> str:
+    """Make the rows of a table older. Return why that is impossible, "" if they are."""
+    keys = [*table.primary_key]
+    # The oldest first: no row gets a unique value that another one still has.
+    rows = connection.execute(select(*keys, *columns).order_by(*columns)).all()
+    if not rows:
+        return ""
+    if not keys:
+        return "it has no primary key"
+    older = [tuple(_older(value, delta) for value in row[len(keys) :]) for row in rows]
+    is_row = [key == bindparam(f"key_{number}") for number, key in enumerate(keys)]
+    values = {str(each.name): bindparam(f"value_{number}") for number, each in enumerate(columns)}
+    bound = []
+    for row, new in zip(rows, older, strict=True):
+        names = {f"key_{number}": value for number, value in enumerate(row[: len(keys)])}
+        names |= {f"value_{number}": value for number, value in enumerate(new)}
+        bound.append(names)
+    connection.execute(update(table).where(*is_row).values(values), bound)
+    written = connection.execute(select(*columns).order_by(*columns)).all()
+    is_same = sorted(map(repr, written)) == sorted(map(repr, older))
+    return "" if is_same else "a trigger sets other values"
+
+
+def _older(value: Any, delta: timedelta) -> Any:
+    """Return an older value. A number is in seconds."""
+    if value is None:
+        return None
+    if isinstance(value, (int, float)):
+        return type(value)(value - delta.total_seconds())
+    return value - delta
