@@ -76,7 +76,9 @@ def _age_table(
         return "it has no primary key"
     older = [tuple(_older(value, delta) for value in row[len(keys) :]) for row in rows]
     is_row = [key == bindparam(f"key_{number}") for number, key in enumerate(keys)]
-    values = {str(each.name): bindparam(f"value_{number}") for number, each in enumerate(columns)}
+    values: dict[Any, Any] = {
+        each: bindparam(f"value_{number}") for number, each in enumerate(columns)
+    }
     bound = []
     for row, new in zip(rows, older, strict=True):
         names = {f"key_{number}": value for number, value in enumerate(row[: len(keys)])}

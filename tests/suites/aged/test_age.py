@@ -67,11 +67,11 @@ SET_CHANGED = """CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN new.changed = now(); RETURN new; END $$"""
 ON_SQLITE = """CREATE TRIGGER changes AFTER UPDATE ON resets BEGIN
 UPDATE resets SET changed = CURRENT_TIMESTAMP WHERE id = new.id; END"""
-ON_ROWS = "CREATE TRIGGER changes BEFORE UPDATE ON resets FOR EACH ROW"
+BEFORE = "CREATE TRIGGER changes BEFORE {} ON resets FOR EACH ROW {}"
 TRIGGERS = {
     "sqlite": [ON_SQLITE],
-    "mysql": [f"{ON_ROWS} SET new.changed = now()"],
-    "postgresql": [SET_CHANGED, f"{ON_ROWS} EXECUTE FUNCTION change()"],
+    "mysql": [BEFORE.format("UPDATE", "SET new.changed = now()")],
+    "postgresql": [SET_CHANGED, BEFORE.format("INSERT OR UPDATE", "EXECUTE FUNCTION change()")],
 }
 
 
