@@ -44,6 +44,7 @@ SETTINGS = {
         "mysql -odriver=aiomysql",
         "sqlite test_unlocked.py",
     ),
+    "redis": ("sqlite", "postgresql"),
     "redirected": ("postgresql",),
     "report": ("sqlite", "postgresql test_locks.py test_tasks.py test_uncommitted.py"),
     "drivers": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "rollback"),

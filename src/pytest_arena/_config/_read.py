@@ -145,7 +145,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _variables(text: str) -> tuple[str, ...]:
-    names = _listed(text)
+    names = tuple(text.replace(",", " ").split())
     for name in names:
         if not name.isidentifier():
             raise ValueError("not the name of an environment variable")

@@ -32,6 +32,7 @@ for _facts in SUPPORTED.values():
 [OWN] = [facts for facts in SUPPORTED.values() if facts.is_default_of_own]
 FILE_PRODUCTS = {FILES.name}
 FILE_FORMAT = cast("FileFormat", FILES.file_format)
+REDIS = {"redis", "rediss"}  # the schemes of its URLs
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 

@@ -26,6 +26,7 @@ from pytest_arena._config._supported import (
     FILE_FORMAT,
     FILE_PRODUCTS,
     FILES,
+    REDIS,
     SHOWN,
     SUPPORTED,
     product_of,
@@ -559,7 +560,9 @@ class Environment:
         if is_named and requested and requested.product in self._known.products:
             self._known.prefer(requested)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
-        return URL.create(url.drivername, url.username, None, NOWHERE, None, url.database, query)
+        # The private server has no certificate.
+        drivername = "redis" if url.drivername in REDIS else url.drivername
+        return URL.create(drivername, url.username, None, NOWHERE, None, url.database, query)
 
 
 def _inherited() -> dict[str, str]:

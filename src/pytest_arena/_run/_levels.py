@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytest_arena import _process
 from pytest_arena._databases._provision import Level
@@ -41,6 +41,16 @@ _PATIENCE = 1.0
 _STEP = 0.002
 
 
+class Beside(Protocol):
+    """State beside the databases: the variables of the environment, Redis."""
+
+    def begin(self, owner: Owner) -> None:
+        """Note the state that a test or a wide fixture finds. Called again after a late fixture."""
+
+    def end(self, owner: Owner) -> None:
+        """Restore the state that it has found."""
+
+
 class Levels:
     """Enters and leaves levels on all databases at once, last in, first out.
 
@@ -68,7 +78,8 @@ class Levels:
         self._hooks = hooks
         # The owners for whom `pytest_arena_enter` was called, with what it was called with.
         self._hooked: dict[Owner, Level] = {}
-        self._variables = Variables()
+        # The state beside the databases that comes back by itself.
+        self.beside: list[Beside] = [Variables()]
         self._current = current
         self._apps = apps
         self._tasks = tasks
@@ -149,7 +160,8 @@ class Levels:
     def _begin_beside(self, level: Level) -> None:
         """Begin the state beside the databases."""
         owner = level.owner
-        self._variables.begin(owner)
+        for state in self.beside:
+            state.begin(owner)
         if owner.is_of_user:
             self._hooked[owner] = level
             self._hooks.pytest_arena_enter(level=level)
@@ -159,7 +171,8 @@ class Levels:
         try:
             self._call_leave(owner)
         finally:
-            self._variables.end(owner)
+            for state in self.beside:
+                state.end(owner)
 
     def _call_leave(self, owner: Owner) -> None:
         level = self._hooked.pop(owner, None)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pytest_arena._config._supported import REDIS
 from pytest_arena._databases._app_databases import names_database
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._process import until
@@ -156,7 +157,10 @@ class Process:
 
 
 def variables(
-    environment: Environment, known: KnownDatabases, url_of: Callable[[Database], URL]
+    environment: Environment,
+    known: KnownDatabases,
+    url_of: Callable[[Database], URL],
+    redis_url: Callable[[str | None], str],
 ) -> dict[str, str]:
     """Return the variables of ``arena_env`` with the URLs of the test's databases.
 
@@ -165,6 +169,9 @@ def variables(
     """
     urls: dict[str, str] = {}
     for name, original in environment.originals().items():
+        if original is not None and original.drivername in REDIS:
+            urls[name] = redis_url(original.database)
+            continue
         requested = requested_by_url(original)
         is_named = original is not None and names_database(original)
         if requested is not None and original is not None and is_named:

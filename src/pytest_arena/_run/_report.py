@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
+KEYS = "arena: the keys in Redis (+ set, ~ changed, - deleted)"
+
 
 def explain_error(report: Any, excinfo: Any, run: ArenaRun, option: Any) -> None:
     """Show the user's lines of an error, and an explanation of it."""
@@ -196,6 +198,7 @@ def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
         with suppress(Exception):  # an object of the test may raise any error
             _show(report, "arena", _stale_lines(excinfo, run, test))
     _show(report, STORY, story_lines(parts))
+    _show(report, KEYS, run.redis.lines(test))
 
 
 def _show(report: Any, title: str, lines: list[str]) -> None:

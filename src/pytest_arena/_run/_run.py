@@ -19,6 +19,7 @@ from pytest_arena._gate._connections import Registry
 from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._network import watch_network
 from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
+from pytest_arena._redis._redis import Redis
 from pytest_arena._run import _story
 from pytest_arena._run._apps import Apps
 from pytest_arena._run._expect import unentered
@@ -79,6 +80,8 @@ class ArenaRun:
             apps=self.apps,
             tasks=self.tasks,
         )
+        self.redis = Redis(ledger, config.allow, self.databases.refuse_late, self.levels.beside)
+        self.redis.watch_clients()
         self.faults: list[Callable[..., Any]] = []
         self._process = os.getpid()
 
@@ -119,6 +122,7 @@ class ArenaRun:
             self.ledger,
             faults=self.faults,
             request=request,
+            aclose_redis=self.redis.aclose,
         )
         self.current.test = test
         begin_phase(test)
@@ -237,7 +241,12 @@ class ArenaRun:
         from pytest_arena._run._processes import Process, variables  # noqa: PLC0415 - few tests need it
 
         self.database()
-        names = variables(self.databases.environment, self._known, self.engines.given_url)
+        names = variables(
+            self.databases.environment,
+            self._known,
+            self.engines.given_url,
+            self.redis.url,
+        )
         process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
         self.levels.processes.setdefault(Phase.owner, []).append(process)
         return process
@@ -280,6 +289,7 @@ class ArenaRun:
         for isolation in self.databases.provisioned().values():
             isolation.close()
         self.databases.finished = True
+        self.redis.close()
         products = self.databases.products.opened.values()
         left = [product.close() for product in products]
         return [line for line in left if line]

@@ -32,7 +32,7 @@ from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
@@ -142,6 +142,7 @@ class RunningTest(Hooks):
     databases: Databases
     gate: Gate
     ledger: Ledger
+    aclose_redis: Callable[[], Awaitable[None]]
     faults: list[Callable[..., Any]] = field(default_factory=list)
     request: Any = None  # pytest's request of the test's fixtures
     app_state: AppState | None = None  # when the test's level was entered
@@ -314,6 +315,7 @@ class RunningTest(Hooks):
             await self.sessions.aclose()
         for app_run in self.app_runs:
             await app_run.aclose()
+        await self.aclose_redis()
 
     # The commit of pending work: before a request, a login or a block, and by `arena.settled()`.
     # It runs where the client calls: there a failure names the line of the test.

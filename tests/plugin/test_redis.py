@@ -1,0 +1,98 @@
+"""The private Redis server: which program it is, and what happens when something kills it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+TESTS = """
+import os
+import pathlib
+import pytest
+import redis
+
+@pytest.mark.parametrize("time", range(3))
+def test_a_counter(time):
+    client = redis.Redis(port=1)  # the developer's, which no test reaches
+    assert client.incr("visits") == 1
+    pathlib.Path(f"folder-{os.getpid()}").write_text(client.config_get("dir")["dir"])
+"""
+ENDING = """
+import redis
+
+def test_that_ends_the_server():
+    redis.Redis().set("key", "value")
+    redis.Redis().shutdown(nosave=True)
+
+def test_after_it():
+    assert redis.Redis().keys() == []
+"""
+WITHOUT_FAKE = "import sys\nsys.modules['fakeredis'] = None\n"
+needs_program = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="redis-server is not installed"
+)
+
+
+def folders(project: Path) -> list[Path]:
+    """The folders of the servers that the tests of a run have used."""
+    return [Path(file.read_text()) for file in project.glob("folder-*")]
+
+
+@needs_program
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist.plugin", "-n2")])
+def test_each_process_has_a_server_that_ends_with_it(
+    example: Example, workers: tuple[str, ...]
+) -> None:
+    """And its folder."""
+    run = example.with_files(test_it=TESTS).run(*workers).expect(passed=3)
+    assert len(folders(run.folder)) == max(len(workers) - 1, 1)
+    assert not any(folder.exists() for folder in folders(run.folder))
+
+
+@needs_program
+def test_the_server_ends_with_a_killed_process(example: Example) -> None:
+    """At once, without a later run."""
+    killed = TESTS + "    os.kill(os.getpid(), 9)\n"
+    run = example.with_files(test_it=killed).run()
+    [folder] = folders(run.folder)
+    deadline = time.monotonic() + 60
+    while folder.exists():
+        assert time.monotonic() < deadline
+
+
+@needs_program
+def test_a_server_that_ends_in_a_test_fails_the_test(example: Example) -> None:
+    """The next test has another one."""
+    run = example.with_files(test_it=ENDING).run()
+    run.expect(status=1, passed=2, errors=1)
+    run.says("the tests' Redis server has ended", "[A301]")
+
+
+def test_fakeredis_serves_a_machine_without_a_program(example: Example) -> None:
+    """Its keys come back, too."""
+    pytest.importorskip("fakeredis")
+    tests = TESTS.partition("    pathlib")[0]
+    project = example.with_files(test_it=tests)
+    run = project.run(env={"PATH": ""}).expect(passed=3)
+    run.never_says("Redis")
+
+
+def test_a_machine_without_a_server_gets_one_error(example: Example) -> None:
+    """It names all that was tried, and never falls back to the developer's server."""
+    project = example.with_files(test_it=TESTS, conftest=WITHOUT_FAKE)
+    run = project.run(env={"PATH": ""}).expect(status=1, failed=3)
+    run.says("redis-server: not in PATH", "fakeredis: not installed", "[A301]")
+
+
+def test_an_allowed_server_is_reached(example: Example) -> None:
+    """Nothing listens at this port, so that the connection fails."""
+    project = example.with_files(test_it=TESTS)
+    run = project.run("-o", "arena_allow=redis://localhost:1/*").expect(status=1, failed=3)
+    run.says("Error 111 connecting to localhost:1")

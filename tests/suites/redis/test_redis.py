@@ -1,0 +1,130 @@
+"""Each test has the Redis of its level, in each loop, and none reaches the developer's."""
+
+import asyncio
+import os
+import sys
+import threading
+
+import pytest
+import redis
+import redis.asyncio
+from carts_app import cache, sync_cache
+from conftest import CALLS
+
+
+@pytest.fixture(scope="module")
+def shared():
+    sync_cache.set("shared", "yes", ex=600)
+    sync_cache.set("deleted", "no")
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+async def test_no_test_sees_the_keys_of_another(client, turn):
+    assert (await client.get("/carts")).json() == []
+    assert (await client.post("/carts/dune")).json() == 1
+    assert (await client.post("/visits")).json() == 1
+    assert (await client.get("/carts")).json() == ["cart:dune", "visits"]
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+def test_a_sync_client_has_a_loop_for_each_request(test_client, turn):
+    assert test_client.post("/carts/dune").json() == 1
+    assert test_client.post("/carts/dune").json() == 2
+    assert test_client.post("/visits").json() == 1
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+async def test_a_wide_fixture_keeps_its_keys(shared, client, turn):
+    assert (await client.get("/carts")).json() == ["deleted", "shared"]
+    assert 0 < await cache.ttl("shared") <= 600
+    await cache.delete("deleted")
+    await cache.set("shared", turn)
+
+
+async def test_several_numbers(client):
+    other = redis.asyncio.Redis(db=7)
+    await other.set("seven", "7")
+    await cache.set("three", "3")
+    assert sync_cache.connection_pool.connection_kwargs["db"] == 3
+    await other.aclose()
+
+
+async def test_they_are_empty_again(shared):
+    other = redis.Redis(db=7)
+    assert other.keys() == []
+    assert sorted(sync_cache.keys()) == ["deleted", "shared"]
+    other.close()
+
+
+async def test_requests_at_once(client):
+    answers = await asyncio.gather(*(client.post("/carts/dune") for _ in range(8)))
+    assert sorted(answer.json() for answer in answers) == list(range(1, 9))
+
+
+def listen(found):
+    subscriber = redis.Redis().pubsub()
+    subscriber.subscribe("news")
+    try:
+        for message in subscriber.listen():
+            found.append(message)
+    except Exception:
+        found.append("ended")
+
+
+FOUND = []
+THREADS = []
+
+
+def test_a_subscription_that_a_test_leaves():
+    thread = threading.Thread(target=listen, args=[FOUND], daemon=True)
+    THREADS.append(thread)
+    thread.start()
+    while not FOUND:
+        pass
+    redis.Redis().publish("news", "first")
+
+
+def test_it_has_ended():
+    THREADS[0].join(10)
+    assert FOUND[-1] == "ended"
+
+
+def test_another_program_uses_the_same_server(arena):
+    code = "import os, redis; redis.from_url(os.environ['REDIS_URL']).set('by', 'program'); print('done')"
+    with arena.process([sys.executable, "-c", code], ready="done"):
+        assert sync_cache.get("by") == "program"
+
+
+@pytest.mark.expect("AssertionError")
+async def test_the_story_names_the_keys(shared, client):
+    await client.post("/carts/dune")
+    await cache.delete("deleted")
+    await cache.set("shared", "changed")
+    assert False
+
+
+@pytest.mark.expect("A202", at="secure.ping()")
+def test_a_connection_by_tls():
+    secure = redis.Redis(ssl=True)
+    secure.ping()
+
+
+@pytest.mark.expect("A202", at="local.ping()")
+def test_a_unix_socket():
+    local = redis.Redis(unix_socket_path="/run/redis.sock")
+    local.ping()
+
+
+@pytest.mark.expect("A202", at="redis.RedisCluster")
+def test_a_cluster():
+    redis.RedisCluster(host="localhost")
+
+
+@pytest.mark.expect("A202", at="Sentinel")
+def test_a_sentinel():
+    redis.Sentinel([("localhost", 26379)])
+
+
+def test_nobody_has_reached_the_developers_server():
+    assert CALLS == []
+    assert "arena.invalid" in os.environ["REDIS_URL"]
