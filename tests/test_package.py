@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 from pytest_arena._postgresql._clusters import OLDEST
@@ -13,6 +14,8 @@ from pytest_arena.errors import ArenaError
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT)["project"]
+SOURCE = ROOT / "src"
+PRODUCTS = {"_sqlite", "_postgresql", "_mysql"}
 EXTRAS = PROJECT["optional-dependencies"]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("skills/**/*.md")]
 
@@ -43,6 +46,17 @@ def test_the_page_of_support_says_what_the_metadata_say() -> None:
         assert f"| {shown} {lowest[name]} and later" in page
     for name in ("aiosqlite", "psycopg"):
         assert f"{name} {lowest[name]}," in page
+
+
+def test_a_name_has_one_meaning() -> None:
+    """Of a class, and of a file: the packages of the products have equal files on purpose."""
+    files = set(SOURCE.rglob("*.py"))
+    roles = {("product" if path.parent.name in PRODUCTS else path.parent, path) for path in files}
+    names = [name for _, name in {(role, path.name) for role, path in roles}]
+    assert [name for name, times in Counter(names).items() if times > 1] == ["__init__.py"]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_bytes()))]
+    classes = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, times in classes.items() if times > 1] == []
 
 
 def test_the_page_lists_the_private_names_of_other_libraries() -> None:

@@ -284,7 +284,7 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         yield  # pytest-arena cannot enter the event loop of unittest's async test
         return
     owner, attribute, function = _own_function(item)
-    test = run.current.running()
+    test = run.current.required_test()
     replacement = conducted(function, test, is_example=owner is not item)
     setattr(owner, attribute, replacement)
     try:

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from pytest_arena._config._load import is_library
 from pytest_arena._config._supported import kind_of_error
-from pytest_arena._gate._connections import (
+from pytest_arena._gate._registry import (
     BEGUN,
     INFO,
     PendingWrites,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, ExceptionContext
 
-    from pytest_arena._gate._connections import Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Request
     from pytest_arena._owner import Owner
     from pytest_arena._product import Core

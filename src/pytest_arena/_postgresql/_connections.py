@@ -51,7 +51,7 @@ class PostgreSQLHandle(EngineConnection):
     pid_of = staticmethod(pid_of)
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether an open transaction has written.
 
         Drivers begin a transaction at the first SELECT. Only the server knows whether it has
@@ -91,7 +91,7 @@ class SharedHandle(PostgreSQLHandle):
         self._facade = facade
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether the open transaction has written."""
         return self._facade.shared.writer is self._facade
 

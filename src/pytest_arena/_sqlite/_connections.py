@@ -67,11 +67,11 @@ class SQLiteHandle(Handle):
             return cls(lambda: raw)
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether a transaction has begun to write. A SELECT begins no transaction."""
         return self._call(_in_transaction, otherwise=False)
 
-    is_begun = in_transaction
+    is_begun = has_uncommitted_writes
 
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""
