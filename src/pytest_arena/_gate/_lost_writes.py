@@ -36,6 +36,7 @@ from pytest_arena._gate._registry import (
     record_of,
     unflushed_words,
 )
+from pytest_arena._interpreter import patch
 from pytest_arena._origin import (
     CALLER,
     REQUEST,
@@ -382,7 +383,7 @@ def _watch_async_ends() -> None:
     sessions = (AsyncSession, AsyncSessionTransaction, begun)
     for kind in (*sessions, AsyncConnection, AsyncTransaction):
         for name in vars(kind).keys() & {"close", "rollback", "__aexit__"}:
-            setattr(kind, name, _noting_error(getattr(kind, name)))
+            patch(kind, name, _noting_error(getattr(kind, name)))
 
 
 def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
@@ -420,9 +421,9 @@ def watch_sessions(before_end: Callable[..., None]) -> None:
 
         return ending
 
-    Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
+    patch(Session, "__init__", making)
     for name in ("close", "rollback"):
-        setattr(Session, name, noting(getattr(Session, name)))
+        patch(Session, name, noting(getattr(Session, name)))
     event.listen(Session, "after_transaction_create", _note_begun)
     event.listen(Session, "after_begin", _note_connected)
     event.listen(Session, "after_transaction_end", _note_ended)

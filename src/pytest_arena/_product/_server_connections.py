@@ -17,6 +17,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
+from pytest_arena._interpreter import patch
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
 from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase
@@ -236,14 +237,14 @@ class RawGuard:
         target = self._arguments.target(driver, args, kwargs)
         self._connections.named[connection] = target
 
-    def wrap(self, owner: Any, name: str, dialect: str, *, has_class: bool = False) -> None:
-        """Replace a driver's function that connects, once."""
-        original = vars(owner)[name]
+    def wrap(self, owner: Any, dialect: str) -> None:
+        """Replace the function `connect` of a driver's module or class, once."""
+        original = vars(owner)["connect"]
         is_classmethod = isinstance(original, classmethod)
         function = original.__func__ if is_classmethod else original
         if hasattr(function, "arena_guards"):
             return
-        first = int(has_class)
+        first = int(is_classmethod)
 
         def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             positional = list(args[first:])
@@ -270,7 +271,7 @@ class RawGuard:
 
         guarded: Any = aconnect if iscoroutinefunction(function) else connect
         guarded.arena_guards = True
-        setattr(owner, name, classmethod(guarded) if is_classmethod else guarded)
+        patch(owner, "connect", classmethod(guarded) if is_classmethod else guarded)
 
 
 def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:
