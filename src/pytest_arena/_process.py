@@ -119,7 +119,7 @@ def context_of(task: object) -> Context:
 def by_timeout(error: BaseException) -> bool:
     """Return whether pytest-timeout has raised an error, to interrupt a test."""
     frames = traceback.walk_tb(error.__traceback__)
-    return "timeout_sigalrm" in [frame.f_code.co_name for frame, _ in frames]
+    return "pytest_timeout" in [frame.f_globals.get("__name__") for frame, _ in frames]
 
 
 def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
