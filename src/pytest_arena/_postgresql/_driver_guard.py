@@ -70,7 +70,7 @@ _CONNECTING = (
 
 def _guard_module(guard: RawGuard, kind: str, dialect: str, module: ModuleType) -> None:
     owner = getattr(module, kind) if kind else module
-    guard.wrap(owner, dialect)
+    patch(owner, "connect", guard.wrap(vars(owner)["connect"], dialect))
     # The package has copied the function if it was imported before.
     package: Any = sys.modules.get(module.__name__.partition(".")[0])
     if dialect != "psycopg_async" and hasattr(package, "connect"):

@@ -17,7 +17,6 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
-from pytest_arena._interpreter import patch
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
 from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase
@@ -237,13 +236,12 @@ class RawGuard:
         target = self._arguments.target(driver, args, kwargs)
         self._connections.named[connection] = target
 
-    def wrap(self, owner: Any, dialect: str) -> None:
-        """Replace the function `connect` of a driver's module or class, once."""
-        original = vars(owner)["connect"]
+    def wrap(self, original: Any, dialect: str) -> Any:
+        """Return a guarded function in place of a driver's function that connects."""
         is_classmethod = isinstance(original, classmethod)
         function = original.__func__ if is_classmethod else original
         if hasattr(function, "arena_guards"):
-            return
+            return original
         first = int(is_classmethod)
 
         def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -271,7 +269,7 @@ class RawGuard:
 
         guarded: Any = aconnect if iscoroutinefunction(function) else connect
         guarded.arena_guards = True
-        patch(owner, "connect", classmethod(guarded) if is_classmethod else guarded)
+        return classmethod(guarded) if is_classmethod else guarded
 
 
 def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:
