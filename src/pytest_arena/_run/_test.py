@@ -16,7 +16,7 @@ from pytest_arena._app._clients import no_asyncio
 from pytest_arena._app._entry import Hooks, in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._gate._connections import has_written_in_foreign_session
+from pytest_arena._gate._registry import has_written_in_foreign_session
 from pytest_arena._ledger import LIFESPAN, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
 from pytest_arena._owner import JOBS, OWNER, Job, Phase
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from pytest_arena._app._apps import AppState
     from pytest_arena._databases._provision import Level
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._lost_writes import LostWork
+    from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
     from pytest_arena._run._expect import Block
@@ -488,7 +488,7 @@ class Current:
         self.test: RunningTest | None = None
         self.in_teardown = False  # whether pytest tears fixtures down
 
-    def running(self) -> RunningTest:
+    def required_test(self) -> RunningTest:
         """Return the running test. pytest sets up fixtures only during a test."""
         if self.test is None:
             raise impossible("no test runs: a fixture was set up outside of any")
