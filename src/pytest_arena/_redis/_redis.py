@@ -29,6 +29,7 @@ __tracebackhide__ = True  # the traceback of a refusal ends at the user's line
 Key = tuple[int, bytes]  # the number of the database, and the name
 Content = dict[Key, tuple[int, bytes]]  # the milliseconds to live, 0 for ever; the dumped value
 
+_NUMBERS = 16  # of databases
 _MOST_KEYS = 10  # in the report of a failed test
 
 
@@ -134,6 +135,8 @@ class Redis:
         if later:
             self._found[later[0]] = found
             return
+        if self._server is None:
+            return
         self._end_clients(owner)
         if self.content() != found:
             self._restore(found)
@@ -148,17 +151,23 @@ class Redis:
 
     def content(self) -> Content:
         """Return all keys with their values."""
+        if self._server is None:
+            return {}
         with self._asked():
-            writes = self._control().info("persistence").get("rdb_changes_since_last_save", -1)
+            writes = -1
+            if not self._server.is_fake:
+                writes = self._control().info("persistence")["rdb_changes_since_last_save"]
             if writes == -1 or writes != self._writes:
-                self._content = self._read()
+                self._content = self._read(has_info=not self._server.is_fake)
                 self._writes = writes
         return self._content
 
-    def _read(self) -> Content:
+    def _read(self, *, has_info: bool) -> Content:
         content: Content = {}
-        for name in self._control().info("keyspace"):
-            number = int(name.removeprefix("db"))
+        numbers = [*range(_NUMBERS)]
+        if has_info:
+            numbers = [int(name.removeprefix("db")) for name in self._control().info("keyspace")]
+        for number in numbers:
             control = self._control(number)
             keys = control.keys("*")
             pipeline = control.pipeline(transaction=False)

@@ -36,6 +36,7 @@ class Server:
 
     def __init__(self) -> None:
         self.port = 0
+        self.is_fake = False  # of fakeredis, which has no INFO
         self._shell: subprocess.Popen[bytes] | None = None
         with as_own():
             self._start()
@@ -62,6 +63,8 @@ class Server:
             tried.append("fakeredis: not installed")
         else:
             server = TcpFakeServer((_HOST, 0))
+            server.daemon_threads = True
+            self.is_fake = True
             Thread(target=server.serve_forever, daemon=True).start()
             self.port = server.server_address[1]
             return

@@ -90,7 +90,8 @@ def test_it_has_ended():
 
 
 def test_another_program_uses_the_same_server(arena):
-    code = "import os, redis; redis.from_url(os.environ['REDIS_URL']).set('by', 'program'); print('done')"
+    client = "redis.from_url(os.environ['REDIS_URL'])"
+    code = f"import os, redis; {client}.set('by', 'program'); print('done')"
     with arena.process([sys.executable, "-c", code], ready="done"):
         assert sync_cache.get("by") == "program"
 
