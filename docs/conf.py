@@ -25,6 +25,7 @@ NAVIGATION = {
             "how-to/logins",
             "how-to/factories",
             "how-to/beside",
+            "how-to/redis",
             "how-to/wide-fixtures",
             "how-to/alembic",
             "how-to/postgresql",

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pytest_arena._interpreter import when_imported
+from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, cause_of_connection, is_own
 from pytest_arena._owner import OWNER
-from pytest_arena._redis._server import Server
+from pytest_arena._redis._server import RedisServer
 from pytest_arena.errors import AfterSessionError, ArenaError, ServerError, UnknownDatabaseError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Redis:
     refuse_late: Callable[[], None]  # raises an error in work whose test or fixture is over
     # The state of which each level calls `begin` and `end`: of this one from its start on.
     beside: list[Any]
-    _server: Server | None = None
+    _server: RedisServer | None = None
     _is_over: bool = False
     _controls: dict[int, Any] = field(default_factory=dict)
     # What each living test and wide fixture has found. Without an entry, it found no server.
@@ -66,7 +66,7 @@ class Redis:
             ServerError: there is no program.
         """
         if self._server is None:
-            self._server = Server()
+            self._server = RedisServer()
             if self not in self.beside:
                 self.beside.append(self)
         return self._server.port
@@ -242,7 +242,7 @@ class Redis:
             await ensure(connection)
 
         self._replace_connect(module, redirected)
-        module.AbstractConnection.connect = connected_here
+        patch(module.AbstractConnection, "connect", connected_here)
 
     async def aclose(self) -> None:
         """Disconnect the connections of the running loop, before it is closed."""
@@ -285,8 +285,8 @@ class Redis:
                     connection.path, "it uses a Unix socket", "a redis:// URL in the tests"
                 )
 
-        module.Connection._connect = redirected  # noqa: SLF001 - no other name
-        module.UnixDomainSocketConnection._connect = refused  # noqa: SLF001 - as above
+        patch(module.Connection, "_connect", redirected)
+        patch(module.UnixDomainSocketConnection, "_connect", refused)
 
     def _refuse_class(self, name: str, module: Any) -> None:
         def refused(*_: object, **__: object) -> None:
@@ -296,7 +296,7 @@ class Redis:
                 "redis.Redis in the tests",
             )
 
-        getattr(module, name).__init__ = refused
+        patch(getattr(module, name), "__init__", refused)
 
     def _refuse(self, what: str, reason: str, fix: str) -> None:
         raise self.ledger.refused(

@@ -28,7 +28,7 @@ rm -rf "$0"
 """
 
 
-class Server:
+class RedisServer:
     """A server on a free port of the loopback. It keeps its content in memory only.
 
     The folder has the log. Nobody else may enter it.
