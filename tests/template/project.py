@@ -93,7 +93,8 @@ class Project:
         recipe = Recipe(self.schema, self.seed)
         template = store.ensure(recipe, stage, cast("Database", None))  # no gate needs it
         assert template is not None
-        return template.content
+        content: Path = template.content
+        return content
 
     def load(self, *modules: str) -> None:
         """Import modules, as the app does before anything is built."""

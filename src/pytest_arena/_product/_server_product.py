@@ -201,7 +201,7 @@ class ServerBuild(Generic[RegistryT]):
 
 
 @dataclass(frozen=True)
-class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
+class ServerTemplates(TemplateStore, Generic[RegistryT]):
     """The templates of a server, with their manifests in the registry.
 
     ``question`` is the query for properties of the server that each new database has.
@@ -221,7 +221,7 @@ class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
             [values] = self.registry.control.rows(self.question)
         return " ".join(map(str, (self.product, *values)))
 
-    def find(self, fingerprint: str, newer_than: float) -> Template[str] | None:
+    def find(self, fingerprint: str, newer_than: float) -> Template | None:
         """Return the template, and hold it."""
         found = self.registry.find(fingerprint)
         if found is None or found[1].built < newer_than:
@@ -229,7 +229,7 @@ class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
         name, manifest = found
         return Template(name, fingerprint, manifest)
 
-    def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
+    def begin(self, fingerprint: str, below: Template | None) -> BuildTarget:
         """Create the database that a build fills: a copy of ``below``, or an empty one."""
         del fingerprint  # `finish` registers it
         template = below.content if below else None

@@ -236,7 +236,7 @@ class FileTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class FileTemplates(TemplateStore[Path]):
+class FileTemplates(TemplateStore):
     """Templates are files with the name of their fingerprint, each with a manifest.
 
     The manifest is written last, with a rename, so that an interrupted build is no template. A
@@ -254,7 +254,7 @@ class FileTemplates(TemplateStore[Path]):
     def _file(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.sqlite"
 
-    def find(self, fingerprint: str, newer_than: float) -> Template[Path] | None:
+    def find(self, fingerprint: str, newer_than: float) -> Template | None:
         """Return the template. Note the use by the manifest's modification time."""
         content = self._file(fingerprint)
         file = content.with_suffix(".json")
@@ -291,7 +291,7 @@ class FileTemplates(TemplateStore[Path]):
                 with suppress(OSError):  # Windows removes no open file
                     manifest.with_suffix(ending).unlink()
 
-    def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
+    def begin(self, fingerprint: str, below: Template | None) -> FileTarget:
         """Return an unused file for a build, with the content of the template ``below``."""
         self._clear(fingerprint)
         target = FileTarget(self.home.path / f"building-{uuid.uuid4().hex}.sqlite")
