@@ -56,7 +56,7 @@ ON_SERVER = """
 import json, sys
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._values import Address
-own = ServerRegistry(Address(*json.loads(sys.argv[1])), project="shop")
+own = ServerRegistry(Address(*json.loads(sys.argv[1])))
 print(own.create("live"), flush=True)
 input()
 own.close()
@@ -294,7 +294,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay(
         dead_name: ("dead", 5000),
         alive_name: ("alive", 5000),
     }
-    assert datetime.fromisoformat(found[alive_name]["created"]).tzinfo is UTC
+    assert datetime.fromisoformat(found[alive_name]["used"]).tzinfo is UTC
     told = arena("sweep", "--database", "own")
     assert told == f"removed  live {dead_name}, 5 kB\n1 removed, 5 kB.\n"
     told = arena("sweep", "--all", "--database", "own")

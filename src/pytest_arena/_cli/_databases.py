@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
 
 _FAILED = 1
-_COLUMNS = ("name", "what", "project", "whose", "age", "used", "size")
+_COLUMNS = ("name", "what", "whose", "used", "size")
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -133,12 +133,11 @@ def as_lines(places: Iterable[Place], *, now: datetime) -> Iterator[str]:
 
 def _table(things: Iterable[Thing], *, now: datetime) -> Iterator[str]:
     """Yield a line of titles and a line for each thing, with the test of a kept database."""
-    things = sorted(things, key=lambda thing: (thing.project, thing.what, thing.name))
+    things = sorted(things, key=lambda thing: (thing.what, thing.title, thing.name))
     rows = [_COLUMNS]
     for thing in things:
-        ages = (_age(thing.created, now), _age(thing.used, now))
         size = "" if thing.bytes is None else _size(thing.bytes)
-        rows.append((thing.name, thing.what, thing.project, thing.state, *ages, size))
+        rows.append((thing.name, thing.what, thing.state, _age(thing.used, now), size))
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     tests = ["", *(thing.title for thing in things)]
     for row, test in zip(rows, tests, strict=True):

@@ -40,7 +40,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self._server = server
         registry = ServerRegistry(
             server.address,
-            project=self._project(),
             lock_timeout=self._config.lock_timeout,
         )
         self.users = Roles(self._core, registry, is_private=server.is_private)

@@ -203,7 +203,6 @@ class PrivatePlaces:
         server = replace(
             _thing(folder),
             state=state,
-            created=time_of(folder.beside("made")),
             used=time_of(folder.beside("used")),
         )
         return Place(

@@ -373,9 +373,7 @@ class Manifest:
     built: float  # the time of the build
     title: str = ""  # a name for the user
     drift: str = ""  # how the migrations that built it differ from the models
-    # On a server: the project that built it, and the time of its last use.
-    project: str = ""
-    used: float = 0.0
+    used: float = 0.0  # on a server: the time of its last use
 
     def text(self) -> str:
         """Return the manifest as JSON."""

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from pytest_arena._config._supported import SUPPORTED
@@ -76,10 +75,6 @@ class ServerProduct(Generic[RegistryT]):
                     self._core.ledger.reason_to_stop = f"no test can use {self.shown}"
                     raise
             return self._started_registry
-
-    def _project(self) -> str:
-        root = self._config.root
-        return f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
 
     def identify(self, requested: RequestedDatabase) -> tuple[Key | None, tuple[str, ...]]:
         """Return the database's key without a host, so that a primary and its replicas share it."""

@@ -133,9 +133,8 @@ class DatabaseRegistry(ABC):
     another: ClassVar[str]
     """How a run names another server."""
 
-    def __init__(self, address: Address, *, project: str = "", sweeps: bool = True) -> None:
+    def __init__(self, address: Address, *, sweeps: bool = True) -> None:
         self._address = address
-        self._project = project
         self._process = os.getpid()
         self.names = Names()
         self.databases: set[str] = set()  # of this process
@@ -300,7 +299,7 @@ class DatabaseRegistry(ABC):
     def finish_template(self, name: str, *, fingerprint: str, manifest: Manifest) -> str:
         """Make a database a template, which no later run changes. Return its new name."""
         final = self._template(fingerprint)
-        manifest = replace(manifest, project=self._project, used=now())
+        manifest = replace(manifest, used=now())
         self._hold_template(final)  # before it exists, so that no sweep drops it
         with self.reporting(f"{name} cannot be made a template"):
             self._finish(name, final, manifest.text())
@@ -310,7 +309,7 @@ class DatabaseRegistry(ABC):
     def _kept(self, title: str) -> str:
         """Return the manifest of a kept database."""
         moment = now()
-        return Manifest(moment, title, project=self._project, used=moment).text()
+        return Manifest(moment, title, used=moment).text()
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:
