@@ -63,6 +63,9 @@ class Databases:
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
         self.note_touched = self.files.note_touched
+        self.opened_raw = connections.opened_raw
+        # Called when a test gets the address of a database, so that any program may use it.
+        self.note_published = connections.may_be_used
         self.known = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.levels: list[Level] = []
@@ -288,14 +291,6 @@ class Databases:
                 f"arena: a private server is started for the app's engine on {', '.join(urls)}, "
                 "which no option and no variable of arena_env names"
             )
-
-    def opened_raw(self, key: Key) -> None:
-        """Note a connection that no engine has opened."""
-        self._connections.opened_raw(key)
-
-    def note_published(self, key: Key) -> None:
-        """Note that a test has the address of a database, so that any program may use it."""
-        self._connections.may_be_used(key)
 
     # For the run.
 
