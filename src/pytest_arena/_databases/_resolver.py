@@ -27,7 +27,6 @@ from pytest_arena._product import Opener
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
@@ -50,7 +49,6 @@ class Databases:
     """The databases of the app. Implements the core of the gate and of the products."""
 
     files: AllowedFiles
-    write_line: Callable[[str], object]  # to the terminal
 
     def __init__(
         self,
@@ -277,15 +275,6 @@ class Databases:
         logins += [database.login for database in self.known.by_key.values()]
         by_user = {login.user: login for login in logins if login is not None}
         return list(self.known.requested), by_user
-
-    def announce_server(self, product: str) -> None:
-        """Write a line before the first use of a private server that no option names."""
-        if product not in self.environment.products():
-            urls = [url for url in self.known.requested if product_of(url) == product]
-            self.write_line(
-                f"arena: a private server is started for the app's engine on {', '.join(urls)}, "
-                "which no option and no variable of arena_env names"
-            )
 
     # For the run.
 

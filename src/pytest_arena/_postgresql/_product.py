@@ -35,8 +35,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
-        announce = partial(self._core.announce_server, self.name)
-        server = SEARCH.find(self._config, announce)
+        server = SEARCH.find(self._config)
         self._server = server
         registry = ServerRegistry(
             server.address,

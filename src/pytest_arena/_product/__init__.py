@@ -165,9 +165,6 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
 
-    def announce_server(self, product: str) -> None:
-        """Write a line before the first use of a private server that no option names."""
-
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that the app names, and the logins by user."""
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
-from pytest_arena._product import nothing
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL
 
@@ -85,8 +84,8 @@ class ServerSearch(ABC):
     def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
 
-    def find(self, config: Config, announce: Callable[[], object] = nothing) -> Server:
-        """Return the named server, else the first one. ``announce`` precedes a private one."""
+    def find(self, config: Config) -> Server:
+        """Return the named server, else the first one."""
         if config.server_url:
             return self._named(config)
         sources = {
@@ -96,8 +95,6 @@ class ServerSearch(ABC):
         reasons = []
         crowded = ""
         for name, find in sources.items():
-            if find == self.private_server:
-                announce()
             try:
                 server = find(config)
                 return replace(server, shown=server.shown + crowded)
