@@ -440,10 +440,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         summary = summarize(run.config, run.databases, run.ledger)
     except Exception as error:  # noqa: BLE001 - pytest would print no report of a failed test
         summary = Summary(failures=(f"no summary could be written: {error!r}",))
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    for line in run.finish():
-        if reporter is not None:
-            reporter.write_line(f"arena: {line}")
+    run.finish()
     interrupted.clear()
     facts.end(summary)
     session.exitstatus = _exit_status(facts, session.exitstatus)

@@ -27,7 +27,6 @@ from pytest_arena._product import Opener
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
     from pytest_arena._gate._connections import Registry

@@ -485,8 +485,8 @@ class Product(Protocol):
     def remove(self, database: Database) -> None:
         """Close the isolation of a database, and drop the database and its snapshots."""
 
-    def close(self) -> str:
-        """Close the product at the end of a run. Return a message about leftovers, or ""."""
+    def close(self) -> None:
+        """Close the product at the end of a run."""
 
 
 class Held(Exception):

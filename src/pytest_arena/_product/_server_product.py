@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._origin import as_own
-from pytest_arena._process import interrupted
 from pytest_arena._product import (
     NOWHERE,
     ConnectTarget,
@@ -23,7 +22,6 @@ from pytest_arena._product import (
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_connections import address_for
 from pytest_arena._product._server_registry import RegistryT
-from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
@@ -138,22 +136,12 @@ class ServerProduct(Generic[RegistryT]):
             name: known for name, known in self._databases_by_name.items() if known is not database
         }
 
-    def close(self) -> str:
-        """Drop the databases of this run. The last run stops a private server.
-
-        Return how many databases are left after Ctrl-C, as a sentence, or "".
-        """
-        not_dropped = 0
+    def close(self) -> None:
+        """Drop the databases of this run. The last run stops a private server."""
         if self._started_registry is not None:
-            not_dropped = self._started_registry.close()
-        place = ""
+            self._started_registry.close()
         if self._server is not None:
-            place = self._server.address.server
             self._server.close()
-        if not (interrupted.is_set() and not_dropped):
-            return ""
-        databases = counted(not_dropped, "database")
-        return f"left {databases} of this run on {place}. The next run drops them"
 
 
 # Longer than a build takes. The lock of a dead process ends at once.

@@ -405,14 +405,14 @@ class DatabaseRegistry(ABC):
 
     # End
 
-    def close(self) -> int:
+    def close(self) -> None:
         """Drop this process's databases. The last process of a run also drops its templates.
 
         After Ctrl-C this takes at most three seconds. A server with fsync takes seconds for each
-        database. Return the number of databases that are left. The next run drops them.
+        database. The next run drops databases that are left.
         """
         if self._is_closed or self._process != os.getpid():
-            return 0
+            return
         patience = _END_SECONDS
         if interrupted.is_set():
             patience = _HURRIED_SECONDS
@@ -428,7 +428,6 @@ class DatabaseRegistry(ABC):
                 self._release(self.control)
                 self._sweep(self.control)
         self.control.close()
-        return len(self.databases)
 
 
 RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry)

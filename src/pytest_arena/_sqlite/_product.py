@@ -423,10 +423,9 @@ class SQLite:
             database.isolation.close()
             sql.remove_file(Path(database.file))
 
-    def close(self) -> str:
-        """Remove the folder. Return "", because that takes no time."""
+    def close(self) -> None:
+        """Remove the folder."""
         self._home.close()
-        return ""
 
 
 open_product = SQLite
