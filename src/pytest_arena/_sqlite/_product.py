@@ -36,7 +36,7 @@ from pytest_arena._product import (
 )
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena.errors import IsolationError, ServerError, TemplateError
+from pytest_arena.errors import ServerError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -344,8 +344,6 @@ class SQLite:
     )
 
     def __init__(self, core: Core, config: Config) -> None:
-        if not hasattr(sqlite3.Connection, "serialize"):
-            raise _too_old(sqlite3.sqlite_version)
         self._core = core
         self._config = config
         self._home = Home()
@@ -429,14 +427,3 @@ class SQLite:
 
 
 open_product = SQLite
-
-
-def _too_old(version: str) -> IsolationError:
-    """Return the error for an SQLite library that cannot copy a database into memory."""
-    return IsolationError(
-        f"SQLite {version} of this Python cannot copy a database into memory",
-        why="pytest-arena keeps the content that it restores after a test in memory",
-        cause="an SQLite before 3.36, or one that was built without sqlite3_serialize",
-        fix="a Python with SQLite 3.36 or later:\n"
-        'python -c "import sqlite3; print(sqlite3.sqlite_version)"',
-    )
