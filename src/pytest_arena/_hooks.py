@@ -116,8 +116,9 @@ def pytest_configure(config: pytest.Config) -> None:
     from_controller = getattr(config, "workerinput", {}).get("arena")
     if from_controller:  # this process is a worker of pytest-xdist
         files = RUNS[config].databases.files
-        files.began, removed = from_controller
-        files.removed.update(map(os.fsdecode, removed))
+        files.began, has_child, touched = from_controller
+        files.has_child |= has_child
+        files.touched.update((os.fsdecode(name), touched[name]) for name in touched)
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -458,11 +459,11 @@ def _exit_status(facts: FactsOfProcesses, status: int) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker when the run began, and which databases it has removed since."""
+    """Send a worker when the run began, and which files it may have changed since."""
     files = RUNS[node.config].databases.files
     # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
-    removed = [os.fsencode(name) for name in files.removed]
-    node.workerinput["arena"] = (files.began, removed)
+    touched = {os.fsencode(name): files.touched[name] for name in files.touched}
+    node.workerinput["arena"] = (files.began, files.has_child, touched)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -221,20 +221,34 @@ while True:
     open("answer", "w").close()
 """
 ASKING = """
+import os, sqlite3, subprocess, sys
+from pathlib import Path
+
 def ask():
     open("ask", "w").close()
     open("answer").close()
 
+{before}
 from app import add, engine, names
 
 def test_it():
     add(engine, "Grain")
+    {started}
     ask()
+    {spoiled}
 
 def test_another():
     assert names(engine) == []
 """
 CHILD = "subprocess.Popen([sys.executable, 'beside.py'], stdout=subprocess.DEVNULL)"
+WRITING = [
+    "before: raw = sqlite3.connect('dev.db'); raw.execute('PRAGMA user_version = 7'); raw.close()",
+    "started: subprocess.run([sys.executable, '-c', 'pass'], check=True)",
+    "started: os.waitpid(os.fork() or os._exit(0), 0)",
+    "spoiled: Path('dev.db').write_bytes(b'')",
+    "spoiled: os.truncate('dev.db', 0)",
+    "spoiled: os.replace('new', 'dev.db')",
+]
 
 
 @contextmanager
@@ -252,9 +266,12 @@ def beside(project: Example) -> Iterator[None]:
     assert changed == ["dev.db"]
 
 
-def asking(folder: Path) -> Example:
-    """Return a project whose first test waits for a row of the server."""
-    project = small_example(folder, test_it=ASKING, beside=BESIDE)
+def asking(folder: Path, place: str = "", code: str = "") -> Example:
+    """Return a project whose first test waits for a row of the server, and also does something."""
+    places = dict.fromkeys(["before", "started", "spoiled"], "") | {place: code}
+    test = ASKING.format_map(places)
+    project = small_example(folder, test_it=test, beside=BESIDE)
+    project = project.with_paths({"new": "new"})
     for pipe in ("ask", "answer"):
         os.mkfifo(project.write() / pipe)
     return project
@@ -268,14 +285,23 @@ def in_own_process(project: Example, *options: str) -> Run:
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "xdist.plugin", "-n", "2")])
-def test_a_development_server_that_writes_fails_the_run(
+def test_a_development_server_that_writes_fails_no_run(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """pytest-arena does not know who has written. The message says how to go on."""
+    """It has the developer's file open since before the run. The summary has a note."""
     project = asking(tmp_path)
     with beside(project):
-        run = in_own_process(project, *options).expect(1, passed=2)
-    run.says("dev.db was changed during this run: by a development server")
+        run = in_own_process(project, *options).expect(passed=2)
+    run.says("dev.db was changed during this run")
+
+
+@pytest.mark.parametrize("what", WRITING)
+def test_a_run_that_may_have_written_too_fails(tmp_path: Path, what: str) -> None:
+    """The run itself has changed the file beside the server, or has started a process."""
+    place, _, code = what.partition(": ")
+    project = asking(tmp_path, place, code)
+    with beside(project):
+        project.run().expect(1, passed=2).says("dev.db was changed during this run")
 
 
 CONFTEST = f"""
@@ -293,6 +319,26 @@ def test_it():
     open("ask", "w").close()
     open("answer").close()
 """
+
+
+ONCE = """
+import os, subprocess, sys
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        {code}
+"""
+
+
+@pytest.mark.parametrize(
+    "code", ["open('dev.db', 'ab').close()", "subprocess.run([sys.executable, '-c', ''])"]
+)
+def test_a_worker_knows_what_the_controller_did(tmp_path: Path, code: str) -> None:
+    """The process of pytest-xdist that starts the workers may have written the file."""
+    project = asking(tmp_path).with_files(conftest=ONCE.format(code=code))
+    with beside(project):
+        run = in_own_process(project, "-p", "xdist.plugin", "-n", "2").expect(1, passed=2)
+    run.says("dev.db was changed during this run")
 
 
 @pytest.mark.parametrize("config", [BARE, CONFIG])

@@ -102,8 +102,9 @@ class AllowedFiles:
         self.of_app: set[str] = set()
         self._empty: set[str] = set()
         # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
-        # Databases without an engine that this run has removed.
-        self.removed: set[str] = set()
+        # Files that this run may have changed. True for a database, without an engine, it removed.
+        self.touched: dict[str, bool] = {}
+        self.has_child = False  # whether the user's code has started a process
         self.began = time.time()
         # The folder in which pytest creates `tmp_path`.
         self.temporary: Path | None = None
@@ -121,9 +122,20 @@ class AllowedFiles:
                 self._empty.add(path)
         self.of_app.add(path)
 
-    def changed(self) -> list[str]:
-        """Return the app's files that have changed since the run began."""
-        return sorted(filter(self._has_changed, self.of_app - self._empty))
+    def note_touched(self, file: str, *, is_removed: bool = False) -> None:
+        """Note that code may change a file. Or it removes a database that an engine names later."""
+        if os.access(file, os.F_OK):
+            path = real(file)
+            self.touched[path] = is_removed or self.touched.get(path, False)
+
+    def changed(self) -> dict[str, str]:
+        """Return the app's changed files, each with the program that did it, "" for this run."""
+        files = sorted(self.of_app - self._empty)
+        return {
+            file: "" if self.has_child or file in self.touched else _earlier_programs(file)
+            for file in files
+            if self._has_changed(file)
+        }
 
     def _has_changed(self, file: str) -> bool:
         log = f"{file}{FILE_FORMAT.logs[0]}"
@@ -134,7 +146,7 @@ class AllowedFiles:
                 has_content = path == file or status.st_size > 0
                 if has_content and status.st_ctime > self.began:
                     return True
-        return file in self.removed
+        return self.touched.get(file, False)
 
     def whose(self, name: str) -> Whose:
         """Return to whom a file belongs, or a database on a server in the form of ``arena_allow``.
@@ -190,6 +202,24 @@ def real(file: str) -> str:
         return os.path.realpath(file)
     except ValueError:  # a NUL, or half a surrogate pair
         return file
+
+
+def _earlier_programs(file: str) -> str:
+    """Return the processes that have a file open, "" if one began later. Only Linux shows them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another user's process, or it has ended
+            if file not in map(os.path.realpath, (process / "fd").iterdir()):
+                continue
+            if _start(process) >= _start(Path("/proc/self")):
+                return ""
+            found.append(f"process {process.name}")
+    return ", ".join(found)
+
+
+def _start(process: Path) -> int:
+    """Return when a process began. Its name, in parentheses, may have spaces."""
+    return int((process / "stat").read_text().rpartition(")")[2].split()[19])
 
 
 class KnownDatabases:

@@ -16,7 +16,6 @@ from pytest_arena._databases._app_databases import (
     Whose,
     is_database,
     named_by,
-    real,
 )
 from pytest_arena._databases._provision import Level, Provision
 from pytest_arena._databases._template import running_build
@@ -60,6 +59,7 @@ class Databases:
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
+        self.note_touched = self.files.note_touched
         self.opened_raw = connections.opened_raw
         # Called when a test gets the address of a database, so that any program may use it.
         self.note_published = connections.may_be_used
@@ -100,7 +100,9 @@ class Databases:
             raise self._refused(refusals.OPENED_FILE.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
-        if whose is not Whose.UNKNOWN and opener is Opener.SQLITE3:
+        if whose is Whose.UNKNOWN:
+            self.note_touched(name)
+        elif opener is Opener.SQLITE3:
             self.refuse_late()
         return None if database is None else database.target
 
@@ -208,13 +210,14 @@ class Databases:
 
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""
+        self.note_touched(file)
         if not self.files.is_older_than_run(file):
             return
         whose = self.files.whose(file)
         if whose in {Whose.APP, Whose.UNKNOWN} and is_database(file):
             if whose is Whose.APP:
                 raise self._refused(refusals.REMOVED_FILE, file, action=action)
-            self.files.removed.add(real(file))  # an engine may name it later
+            self.note_touched(file, is_removed=True)
 
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
@@ -238,6 +241,8 @@ class Databases:
         the first connection raises its error.
         """
         self.environment.complete()
+        # Without a line of the user's code, xdist starts its workers, and Python `uname`.
+        self.files.has_child |= child.is_fork or user_line() is not None
         if not child.is_fork:
             name = named_by(child, self.known)
             if name:

@@ -74,6 +74,9 @@ class Resolver(Core, Protocol):
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""
 
+    def note_touched(self, file: str) -> None:
+        """Note that code may change a file."""
+
 
 class Gate:
     """Redirects the connections of all engines of the process to the databases of the test.
@@ -113,6 +116,7 @@ class Gate:
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
         on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
+        on_audit_events({"open": self._opened, "os.truncate": self._opened})
         on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
         # A process that multiprocessing spawns may use what a fork may use.
         before_spawn(partial(self._on_child, "os.fork"))
@@ -266,6 +270,11 @@ class Gate:
     def _renamed(self, old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
         self._check_file(old, folder, "renaming")
         self._check_file(new, new_folder, "replacing")
+
+    def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
+        """Note a file that is opened for writing, or truncated."""
+        if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
+            self.core.note_touched(os.fsdecode(name))
 
     def _check_file(self, name: Any, folder: int, action: str) -> None:
         """Ask whether the file of a database may be removed or replaced."""
