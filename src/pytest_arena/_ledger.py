@@ -50,6 +50,8 @@ class Request:
     last until they are closed."""
     statements: list[str] = field(default_factory=list, repr=False)
     """The statements that the app's engines sent in this request, in order."""
+    # Whether one of the statements may have written.
+    has_written: bool = field(default=False, repr=False)
     began: float = field(default=0.0, repr=False)
     # An exception that the app raised, with the app's line.
     raised: str = field(default="", repr=False)

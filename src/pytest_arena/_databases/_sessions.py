@@ -72,11 +72,23 @@ class FreshSession(Session):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
         super().__init__(*args, **kwargs)
+        # In this transaction: instances that a flush has inserted, and classes of changed rows.
+        self.created: set[object] = set()
+        self.changed: set[str] = set()
 
     @property
     def has_pending_work(self) -> bool:
         """Whether a commit would change what other connections see."""
         return bool(self.wrote or self.new or self.dirty or self.deleted)
+
+    def changes(self) -> set[str]:
+        """Return the classes whose rows a commit changes that existed before the transaction."""
+        names = set(self.changed)
+        for instance in self.dirty:
+            is_changed = self.is_modified(instance, include_collections=False)
+            if is_changed and instance_state(instance) not in self.created:
+                names.add(type(instance).__name__)
+        return names
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """Call ``Session.get``, and read from the database."""
@@ -102,6 +114,8 @@ class FreshSession(Session):
     def flush(self, objects: Any = None) -> None:
         """Call ``Session.flush``."""
         self.wrote = self.has_pending_work
+        self.changed = self.changes()
+        self.created.update(map(instance_state, self.new))
         was_flushing = self.is_flushing
         self.is_flushing = True
         try:
@@ -145,6 +159,8 @@ class FreshSession(Session):
         """Note the end of a transaction."""
         if transaction.parent is None:
             self.wrote = False
+            self.created.clear()
+            self.changed.clear()
 
 
 def _number_of_load(instance: object) -> int:
@@ -252,6 +268,10 @@ class Sessions:
                 "Or db_session.rollback() after a flush that failed"
             )
             raise
+
+    def changes(self) -> set[str]:
+        """Return the classes whose existing rows the next commit before a request changes."""
+        return set().union(*(session.changes() for session in self.opened))
 
     def pending(self) -> int:
         """Return the number of instances that the next commit before a request writes."""

@@ -41,7 +41,7 @@ from pytest_arena._product import (
     loaded,
 )
 from pytest_arena._product._server_connections import driver_connection
-from pytest_arena._product._statements import classify
+from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import Child
 from pytest_arena.errors import RefusedError
 
@@ -219,6 +219,8 @@ class Gate:
             return
         pooled.handle.check(statement)
         meaning = classify(statement, pooled.handle.words)
+        if request is not None:
+            request.has_written |= meaning.reach is not Reach.NOTHING
         if meaning.alters_session:
             pooled.is_altered = True
             self.registry.close_after(self.core.level_owner(), pooled)

@@ -109,6 +109,14 @@ _SHARES_SESSION = (
     "the test's session, so this test cannot find a forgotten commit. next: remove the override "
     "that gives the app this session, or an object of it"
 )
+_CHANGED_BY_TEST = (
+    "{{test}}: it changed {0} in db_session, and {1} wrote nothing. The commit before the request "
+    "wrote the change, so this test cannot find a request that does nothing. next: send the new "
+    "value without changing the object. If the request needs the change: db_session.commit() first"
+)
+_READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "WEBSOCKET"})
+_UPDATING = frozenset({"PUT", "PATCH"})
+_REPEATED = (307, 308)  # redirects that repeat the request
 _ADVICE = (
     "join the thread, await the job or the task, or wait for the queue (await queue.join()), "
     "before that test ends"
@@ -164,6 +172,8 @@ class RunningTest(Hooks):
     # The errors of its tasks and callbacks that no code has retrieved, with their lines.
     failures: dict[str, CodeLine | None] = field(default_factory=dict)
     failed: bool = False
+    # The classes of existing rows that the commit before the next request changes.
+    changed_rows: set[str] = field(default_factory=set)
     # The number of checkouts when the last request ended, -1 if a connection was in use.
     _checkouts_at_end: int = -1
     thread: int = field(default_factory=threading.get_ident)  # of pytest
@@ -314,6 +324,7 @@ class RunningTest(Hooks):
                 if ``is_sync_only``: a request by a socket commits it later.
         """
         if self.sessions.opened:
+            self.changed_rows |= self.sessions.changes()
             self.sessions.commit_sync_sessions()
             if not is_sync_only:
                 self.sessions.refuse_pending()
@@ -329,6 +340,7 @@ class RunningTest(Hooks):
         """
         if not self.sessions.opened:
             return
+        self.changed_rows |= self.sessions.changes()
         if threading.get_ident() == self.thread:
             self.sessions.commit_sync_sessions()
             await self.sessions.acommit_async_sessions()
@@ -393,10 +405,23 @@ class RunningTest(Hooks):
             self.sessions.pending() or has_written_in_foreign_session(request)
         ):
             self.ledger.note(_SHARES_SESSION)
+        self._note_changed_rows(request)
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
                 self._end_turn(self.turns[-1])
+
+    def _note_changed_rows(self, request: Request) -> None:
+        """Note a request that wrote nothing, after a commit of the test's changes of rows."""
+        is_skipped = request.is_login or request.method in _READING
+        if not self.changed_rows or is_skipped or request.status in _REPEATED:
+            return
+        names = ", ".join(sorted(self.changed_rows))
+        self.changed_rows.clear()
+        is_silent = not (request.has_written or self.gate.registry.has_raw)
+        if is_silent and not request.is_refused and request.method in _UPDATING:
+            route = f"{request.method} {request.route or request.path}"
+            self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
     def _end_turn(self, turn: Turn) -> None:
         registry = self.gate.registry

@@ -1,0 +1,186 @@
+"""A test changes a row in db_session, and sends a request that writes nothing: it is named."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.suites.harness import ROOT, Suite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.example import Example
+
+APP = """
+import os
+
+from fastapi import Body, FastAPI, HTTPException
+from fastapi.responses import RedirectResponse
+from models import Order, Stock, Visit
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+engine = create_async_engine(os.environ["DATABASE_URL"])
+maker = async_sessionmaker(engine)
+app = FastAPI()
+
+
+@app.get("/stock")
+async def stock() -> dict[str, int]:
+    async with maker() as db:
+        return {each.item: each.amount for each in await db.scalars(select(Stock))}
+
+
+@app.api_route("/nothing/{item}", methods=["PUT", "PATCH", "POST", "DELETE", "GET"])
+async def nothing(item: str) -> None:
+    async with maker() as db:
+        await db.get(Stock, item)
+
+
+@app.put("/old/{item}")
+async def old(item: str) -> None:
+    return RedirectResponse(f"/nothing/{item}", 307)
+
+
+@app.put("/refused/{item}")
+async def refused(item: str) -> None:
+    async with maker() as db:
+        await db.get(Stock, item)
+    raise HTTPException(409)
+
+
+@app.put("/written/{item}")
+async def written(item: str) -> None:
+    async with maker.begin() as db:
+        db.add(Visit(path=item))
+"""
+TEST = """
+import httpx2
+import pytest
+from app import app
+from models import Order, Stock
+from sqlalchemy import select, update
+
+
+@pytest.fixture
+async def chair(db_session):
+    return await db_session.get(Stock, "chair")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_named_a_loaded_object(client, db_session, chair, method):
+    chair.amount = 3
+    await client.request(method, "/nothing/chair")
+    await db_session.refresh(chair)
+    assert chair.amount == 3
+
+
+async def test_named_an_object_that_the_test_has_committed(client, db_session):
+    order = Order(item="vase")
+    db_session.add(order)
+    await db_session.commit()
+    order.item = "cup"
+    await client.put("/nothing/chair")
+
+
+async def test_named_a_flushed_object(client, db_session, chair):
+    chair.amount = 3
+    await db_session.flush()
+    await client.put("/nothing/chair")
+    assert (await client.get("/stock")).json()["chair"] == 3
+
+
+async def test_named_after_a_read(client, chair):
+    chair.amount = 3
+    await client.get("/stock")
+    await client.put("/nothing/chair")
+
+
+async def test_named_a_redirect(client_options, arena, db_session, chair):
+    chair.amount = 3
+    await arena.client(follow_redirects=True).put("/old/chair")
+
+
+def test_named_a_sync_test(test_client, db_session):
+    db_session.get(Stock, "chair").amount = 3
+    test_client.put("/nothing/chair")
+
+
+def test_named_the_live_server(live_server, db_session):
+    db_session.get(Stock, "chair").amount = 3
+    httpx2.put(f"{live_server.url}/nothing/chair")
+
+
+async def test_quiet_refused(client, chair):
+    chair.amount = 3
+    assert (await client.put("/refused/chair")).status_code == 409
+
+
+async def test_quiet_written(client, chair):
+    chair.amount = 3
+    await client.put("/written/chair")
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_quiet_a_method_that_updates_nothing(client, chair, method):
+    chair.amount = 3
+    await client.request(method, "/nothing/chair")
+
+
+async def test_quiet_read(client, chair):
+    chair.amount = 3
+    await client.get("/nothing/chair")
+
+
+async def test_quiet_committed(client, db_session, chair):
+    chair.amount = 3
+    await db_session.commit()
+    await client.put("/nothing/chair")
+
+
+async def test_quiet_made_by_the_test(client, db_session):
+    order = Order(item="vase")
+    db_session.add(order)
+    await db_session.flush()
+    order.item = "cup"
+    await client.post("/nothing/chair")
+
+
+async def test_quiet_the_same_value(client, chair):
+    chair.amount = 5
+    await client.put("/nothing/chair")
+
+
+async def test_quiet_rolled_back(client, db_session, chair):
+    chair.amount = 3
+    await db_session.rollback()
+    await client.put("/nothing/chair")
+
+
+async def test_quiet_statement(client, db_session):
+    await db_session.execute(update(Stock).values(amount=3))
+    await client.post("/nothing/chair")
+"""
+NAMED = 8
+
+
+@pytest.mark.parametrize("setting", ["sqlite", "postgresql", "clone", "rollback", "mysql"])
+def test_a_request_that_wrote_nothing_after_a_change_by_the_test_is_named(
+    example: Example, setting: str, tmp_path: Path
+) -> None:
+    """A refused request, one that writes, and a change that the test has committed are not."""
+    environment = Suite(ROOT / "visibility", setting)._environment(tmp_path)
+    names = ("DATABASE_URL", "ARENA_DATABASE", "PYTEST_ADDOPTS")
+    env = {name: environment[name] for name in names if name in environment}
+    models = (ROOT / "apps" / "models.py").read_text()
+    project = example.with_files(app=APP, test_it=TEST, models=models)
+    project = project.change("pytest.ini", "seed:seed", "models:seed")
+    project = project.change("pytest.ini", "app:Base", "models:Base")
+    project.run("-q", "-k", "quiet", env=env).expect(passed=10).never_says("wrote nothing")
+    run = project.run("-q", "-k", "named", env=env).expect(passed=NAMED)
+    lines = [line for line in run.output.splitlines() if "wrote nothing" in line]
+    more = [int(number) for line in lines for number in re.findall(r"also in (\d+) more", line)]
+    assert len(lines) + sum(more) == NAMED, run.output
