@@ -348,22 +348,14 @@ def in_words(error: BaseException) -> str:
         return name
 
 
-def explained(error: BaseException | None, message: str | None = None) -> tuple[str, str, str]:
+def explained(error: BaseException) -> tuple[str, str, str]:
     """Return the reason, the line and the next step of an app's error, for an error about it.
 
     The next step is "" if pytest-arena did not raise the error.
-
-    Args:
-        error: the app's error. None if a framework sent only a message.
-        message: that message.
     """
     for cause in causes(error):
         if isinstance(cause, ArenaError):
             return f"{type(cause).__name__}: {cause.what}", cause.cause, cause.fix
-    if error is None:
-        # Frameworks send a whole traceback. Its last line is the exception.
-        lines = (message or "the app gave no reason").strip().splitlines()
-        return lines[-1], "the app reported a failure without an error", ""
     first, *rest = in_words(error).splitlines()
     line = blame(error) or "no line of your code: see the error above"
     return f"{first} …" if rest else first, str(line), ""

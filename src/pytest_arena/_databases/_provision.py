@@ -88,7 +88,7 @@ class Provision:
         # The values of arena_schema whose migrations were compared with the models.
         self._compared: set[str] = set()
         # By product and driver.
-        self.stores: dict[tuple[str, str], Store[object]] = {}
+        self.stores: dict[tuple[str, str], Store] = {}
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.
@@ -225,7 +225,7 @@ class Provision:
                 warn_of_drift(self._config.root, self._ledger, schema, drift)
         return template.content if template is not None else None
 
-    def _store(self, database: Database) -> Store[object]:
+    def _store(self, database: Database) -> Store:
         key = (database.product.name, database.dialect.driver)
         store = self.stores.get(key)
         if store is None:

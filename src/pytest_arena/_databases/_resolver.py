@@ -26,8 +26,6 @@ from pytest_arena._product import Opener
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
     from pytest_arena._gate._registry import Registry
@@ -49,7 +47,6 @@ class Databases:
     """The databases of the app. Implements the core of the gate and of the products."""
 
     files: AllowedFiles
-    write_line: Callable[[str], object]  # to the terminal
 
     def __init__(
         self,
@@ -63,6 +60,9 @@ class Databases:
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
         self.note_touched = self.files.note_touched
+        self.opened_raw = connections.opened_raw
+        # Called when a test gets the address of a database, so that any program may use it.
+        self.note_published = connections.may_be_used
         self.known = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
         self.levels: list[Level] = []
@@ -279,23 +279,6 @@ class Databases:
         logins += [database.login for database in self.known.by_key.values()]
         by_user = {login.user: login for login in logins if login is not None}
         return list(self.known.requested), by_user
-
-    def announce_server(self, product: str) -> None:
-        """Write a line before the first use of a private server that no option names."""
-        if product not in self.environment.products():
-            urls = [url for url in self.known.requested if product_of(url) == product]
-            self.write_line(
-                f"arena: a private server is started for the app's engine on {', '.join(urls)}, "
-                "which no option and no variable of arena_env names"
-            )
-
-    def opened_raw(self, key: Key) -> None:
-        """Note a connection that no engine has opened."""
-        self._connections.opened_raw(key)
-
-    def note_published(self, key: Key) -> None:
-        """Note that a test has the address of a database, so that any program may use it."""
-        self._connections.may_be_used(key)
 
     # For the run.
 

@@ -11,7 +11,6 @@ import re
 import weakref
 from contextlib import suppress
 from functools import cache, partial, wraps
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import patch, when_imported
@@ -21,6 +20,7 @@ from pytest_arena._product._server_connections import (
     RawConnections,
     RawGuard,
     change_module,
+    then,
 )
 from pytest_arena._product._statements import Reach, Words, bare, classify
 
@@ -192,7 +192,7 @@ class _DriverGuard(RawGuard):
         def send(connection: object, sql: object, *args: object, **options: object) -> Any:
             statement = self._note_before(connection, sql)
             answer = original(connection, sql, *args, **options)
-            return _then(answer, partial(_note_rows, connection, statement))
+            return then(answer, partial(_note_rows, connection, statement))
 
         return send
 
@@ -238,7 +238,7 @@ def _ending(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method that ends a transaction, and notes that."""
 
     def end(connection: object) -> Any:
-        return _then(original(connection), partial(_note_end, connection))
+        return then(original(connection), partial(_note_end, connection))
 
     return end
 
@@ -247,20 +247,6 @@ def _note_end(connection: object, _answer: object) -> None:
     session = known_session(connection)
     if session is not None:
         session.end_transaction()
-
-
-def _then(answer: Any, note: Callable[[Any], None]) -> Any:
-    """Call a function with a driver's answer, also after an async driver's. Return the answer."""
-
-    async def wait() -> Any:
-        result = await answer
-        note(result)
-        return result
-
-    if isawaitable(answer):
-        return wait()
-    note(answer)
-    return answer
 
 
 def _replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import patch
@@ -22,26 +23,22 @@ from pytest_arena._product._server_connections import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._values import Address
 
 
-class _Connect:
-    """The ``connect`` of a dialect. It returns a facade for a shared database."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._connect = dialect.connect
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        address = getattr(kwargs.get("host"), "address", None)
-        shared = shared_at(address) if address is not None else None
-        if shared is None:
-            return self._connect(*args, **kwargs)
-        return shared.facade(self._dialect, self._connect, args, kwargs)
+def _connect(dialect: Dialect, connect: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Connect as the dialect does. Return a facade for a shared database."""
+    __tracebackhide__ = True
+    address = getattr(kwargs.get("host"), "address", None)
+    shared = shared_at(address) if address is not None else None
+    if shared is None:
+        return connect(*args, **kwargs)
+    return shared.facade(dialect, connect, args, kwargs)
 
 
 class PostgreSQLHandle(EngineConnection):
@@ -141,8 +138,9 @@ class PostgreSQLConnections(ServerConnections):
         """Let the dialect connect to a shared database."""
         del address
         is_shared = core.config.isolation == "rollback"
-        if is_shared and not isinstance(dialect.connect, _Connect):
-            patch(dialect, "connect", _Connect(dialect))
+        if is_shared and not isinstance(dialect.connect, partial):
+            connect = partial(_connect, dialect, dialect.connect)
+            patch(dialect, "connect", connect)
 
 
 connections = PostgreSQLConnections(

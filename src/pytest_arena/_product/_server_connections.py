@@ -12,8 +12,8 @@ import weakref
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import wraps
-from inspect import iscoroutinefunction
+from functools import partial, wraps
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
@@ -244,32 +244,44 @@ class RawGuard:
             return original
         first = int(is_classmethod)
 
-        def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            positional = list(args[first:])
-            admission = self.admit(dialect, positional, kwargs)
-
-            def record(connection: Any) -> Any:
-                core = self._find_core()
-                self.note_named(dialect, positional, kwargs, connection)
-                if admission is not None and core is not None:
-                    self._connections.add(core, admission, connection)
-                return connection
-
-            return record, (*args[:first], *positional)
-
         @wraps(function)
         def connect(*args: Any, **kwargs: Any) -> Any:
-            record, to_send = prepare(args, kwargs)
-            return record(function(*to_send, **kwargs))
+            positional = list(args[first:])
+            admission = self.admit(dialect, positional, kwargs)
+            answer = function(*args[:first], *positional, **kwargs)
+            return then(answer, partial(self._note, dialect, positional, kwargs, admission))
 
-        @wraps(function)
-        async def aconnect(*args: Any, **kwargs: Any) -> Any:
-            record, to_send = prepare(args, kwargs)
-            return record(await function(*to_send, **kwargs))
-
-        guarded: Any = aconnect if iscoroutinefunction(function) else connect
+        guarded: Any = connect
         guarded.arena_guards = True
         return classmethod(guarded) if is_classmethod else guarded
+
+    def _note(
+        self,
+        dialect: str,
+        args: object,
+        kwargs: dict[str, Any],
+        admission: Admission | None,
+        connection: object,
+    ) -> None:
+        """Note an open connection."""
+        self.note_named(dialect, args, kwargs, connection)
+        core = self._find_core()
+        if admission is not None and core is not None:
+            self._connections.add(core, admission, connection)
+
+
+def then(answer: Any, note: Callable[[Any], None]) -> Any:
+    """Call a function with a driver's answer, also after an async driver's. Return the answer."""
+
+    async def wait() -> Any:
+        result = await answer
+        note(result)
+        return result
+
+    if isawaitable(answer):
+        return wait()
+    note(answer)
+    return answer
 
 
 def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:

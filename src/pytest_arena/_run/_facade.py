@@ -445,19 +445,14 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             "arena.changes(-1)"
         )
     before, after = first.before, last.after
-    moments = list(filter(None, (before, after)))
+    moments = filter(None, (before, after))
     levels = tuple(run.databases.levels)
-    why = ""
-    if before is None:
-        why = "pytest-arena keeps only the changes of the last forty requests"
-    elif any(moment.levels != levels for moment in moments):
-        why = "the request belongs to a wide fixture"
-    elif not all(moment.knows(database) for moment in moments):
-        why = "its isolation would have to read the whole database at each request"
-    if before is None or why:
+    is_known = all(each.levels == levels and each.knows(database) for each in moments)
+    if before is None or not is_known:
         raise IsolationError(
             f"{records[0].shown}: the changes of this request in {database.name} are not known",
-            why=why,
+            why="they are known of the last forty requests of a test, none of a wide fixture, and "
+            "only if the isolation need not read the whole database at each request",
             cause=str(user_line() or "arena.changes(request)"),
             fix="with arena.expect_changes(...):   around the request",
         )

@@ -259,14 +259,11 @@ class ArenaRun:
             for product in FILE_PRODUCTS:
                 self.databases.products[product]
 
-    def finish(self) -> list[str]:
-        """Leave all levels after the session. The gate refuses every later connection.
-
-        Return messages about files and databases that this run leaves behind.
-        """
+    def finish(self) -> None:
+        """Leave all levels after the session. The gate refuses every later connection."""
         is_fork = os.getpid() != self._process
         if self.databases.finished or is_fork:
-            return []
+            return
         self.settle()
         self._undo.close()
         self.apps.close()
@@ -278,9 +275,8 @@ class ArenaRun:
         for isolation in self.databases.provisioned().values():
             isolation.close()
         self.databases.finished = True
-        products = self.databases.products.opened.values()
-        left = [product.close() for product in products]
-        return [line for line in left if line]
+        for product in self.databases.products.opened.values():
+            product.close()
 
 
 def conducted(

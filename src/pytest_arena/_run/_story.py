@@ -45,7 +45,7 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
     another error it may be what the error has left.
     """
     test.take_lost()
-    reader = _StoryReader(test)
+    reader = StoryReader(test)
     parts = [*reader.below(), *reader.own()]
     is_explained = isinstance(raised, AssertionError | None)
     notes = {
@@ -65,11 +65,15 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
 _MOST_ROWS = 200  # of a table, at each reading. Further rows are only counted
 
 
-class _StoryReader:
-    """Reads the changes of a test once, for its report."""
+class StoryReader:
+    """Reads the changes of a test, for its report or for a scenario.
 
-    def __init__(self, test: RunningTest) -> None:
+    Of a table with more than ``most_rows`` changed rows it knows only the number.
+    """
+
+    def __init__(self, test: RunningTest, *, most_rows: int = _MOST_ROWS) -> None:
         self._test = test
+        self._most_rows = most_rows
         self._used = test.databases.provisioned()
         self._levels = tuple(test.databases.levels)
         # The last turns of the present levels. Of other turns the report has only the sum.
@@ -88,7 +92,7 @@ class _StoryReader:
     def below(self) -> Iterator[StoryPart]:
         """Yield the changes of the levels below, the lowest first."""
         for depth in range(len(self._levels) - 1, 0, -1):
-            changes = self._changes(depth=depth)
+            changes = self.changes(depth=depth)
             if changes:
                 level = self._levels[-1 - depth]
                 yield StoryPart(level.name, changes, has_rows=False)
@@ -105,14 +109,14 @@ class _StoryReader:
         for turn in self._turns:
             yield from self._outside(title, since, turn.before)
             notes = (*self._lost_lines(turn), *_hints(turn))
-            changes = self._changes(turn.before, turn.after)
+            changes = self.changes(turn.before, turn.after)
             yield StoryPart(_requests(turn), changes, notes)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:
             names = ", ".join({isolation.name for isolation in self._used.values()})
             title = f"in all (with {names} it is not known which request changed what)"
-            yield StoryPart(title, self._changes())
+            yield StoryPart(title, self.changes())
         elif since is not None or not self._turns:
             yield from self._outside(title, since, None)
         if self._failure:
@@ -121,7 +125,7 @@ class _StoryReader:
     def _outside(
         self, title: str, since: StoryMoment | None, until: StoryMoment | None
     ) -> Iterator[StoryPart]:
-        changes = self._changes(since, until)
+        changes = self.changes(since, until)
         if changes or not (self._turns or self._failure):
             yield StoryPart(title, changes)
 
@@ -130,7 +134,7 @@ class _StoryReader:
             if lost.request in turn.records:
                 yield f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
 
-    def _changes(
+    def changes(
         self,
         since: StoryMoment | None = None,
         until: StoryMoment | None = None,
@@ -138,8 +142,12 @@ class _StoryReader:
         depth: int = 0,
     ) -> Changes | None:
         """Return the changes in all databases, None if they are not known."""
+        moments = [moment for moment in (since, until) if moment is not None]
+        is_known = self._knows_turns or not moments
         # After a failure, do not retry on a lost connection.
-        if self._failure or ((since or until) and not self._knows_turns):
+        if self._failure or not is_known:
+            return None
+        if any(moment.levels != self._levels for moment in moments):
             return None
         rows: list[TableRows] = []
         for database, isolation in self._used.items():
@@ -150,7 +158,7 @@ class _StoryReader:
             if not has_existed or (start is not None and start == end):
                 continue
             try:
-                tables = isolation.rows_changed(start, end, depth=depth, limit=_MOST_ROWS)
+                tables = isolation.rows_changed(start, end, depth=depth, limit=self._most_rows)
             except Exception as error:  # noqa: BLE001 - the report shows it
                 text = str(error).partition("\n")[0] or type(error).__name__
                 self._failure = redact(f"{database.name}: {text}")

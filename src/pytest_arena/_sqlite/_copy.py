@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena import _process
 from pytest_arena._changes import limited
-from pytest_arena._product import Held, _snapshots
+from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import ReadTable
+from pytest_arena._product._snapshots import ReadContent, ReadTable, compared
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._values import SCHEMA, TableRows
 from pytest_arena.errors import IsolationError
@@ -275,8 +275,6 @@ def _file_error(live: Path, error: Exception) -> IsolationError:
 
 # The content of a file
 
-_MISSING = ReadTable()
-
 
 def digests(file: Path) -> dict[str, str]:
     """Return a digest of each object in a database, read by a new connection."""
@@ -300,21 +298,18 @@ def _digest(*texts: str | None) -> str:
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
-        changed = []
-        old_tables = _tables(first)
-        new_tables = _tables(last)
-        for name in sorted({*old_tables, *new_tables} - _internal(first, last)):
-            old = old_tables.get(name, _MISSING)
-            new = new_tables.get(name, _MISSING)
-            if old != new:
-                rows = _snapshots.changed_rows(name, old, new)
-                if rows.removed or rows.added:
-                    changed.append(limited(rows, limit))
+        contents = [_content_of(each, without=_internal(first, last)) for each in (first, last)]
+        changed = compared(*contents, limit=limit)
         marks = tuple((mark,) for mark in _schema_changes(first, last))
     if marks:
         rows = TableRows(SCHEMA, ("changed",), (), (), marks)
         changed.append(limited(rows, limit))
     return changed
+
+
+def _content_of(connection: sqlite3.Connection, *, without: set[str]) -> ReadContent:
+    tables = {name: each for name, each in _tables(connection).items() if name not in without}
+    return ReadContent(tables, tables)
 
 
 def _in_memory(content: bytes) -> sqlite3.Connection:
