@@ -106,15 +106,6 @@ class PooledConnection:
         entry.info[INFO] = pooled
         return pooled
 
-    @staticmethod
-    def find(owner: Any) -> PooledConnection | None:
-        """Return the record of a pool's entry, or of the connection that it hands out."""
-        try:
-            pooled: PooledConnection | None = owner.info.get(INFO)
-        except (AttributeError, NotImplementedError):
-            return None  # the first connection of an engine has no pool
-        return pooled
-
     @property
     def entry(self) -> ConnectionPoolEntry | None:
         """The entry of its pool, None if the entry has connected again since."""
@@ -213,6 +204,13 @@ class Registry:
                 pooled.is_stale = True
             elif pooled.is_open and pooled.process == os.getpid():
                 pooled.close()
+
+    def before_sending(self, connection: Connection) -> PooledConnection | None:
+        """Return the record of a connection that is about to send.
+
+        Each statement, each commit and each rollback of SQLAlchemy passes here.
+        """
+        return pooled_of(connection)
 
     # Checkouts.
 
@@ -378,7 +376,11 @@ def pooled_of(connection: Connection) -> PooledConnection | None:
     """Return the record of the pooled connection that a Core connection has checked out."""
     if connection.closed or connection.invalidated:
         return None  # the property would open another connection
-    return PooledConnection.find(connection.connection)
+    try:
+        pooled: PooledConnection | None = connection.info.get(INFO)
+    except (AttributeError, NotImplementedError):
+        return None  # the first connection of an engine has no pool
+    return pooled
 
 
 def _end_transaction(session: Session, *, has_written: bool) -> None:

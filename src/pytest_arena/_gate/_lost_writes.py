@@ -47,7 +47,6 @@ from pytest_arena._origin import (
 )
 from pytest_arena._owner import OWNER, owner_here
 from pytest_arena._product import raw_transactions
-from pytest_arena._product._statements import classify
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -116,36 +115,16 @@ class LostWrites:
                 lost += works
         return lost
 
-    # SQLAlchemy's events.
+    def note_write(self, pooled: PooledConnection, table: str) -> None:
+        """Note that a statement has written to a table."""
+        writes = pooled.pending_writes
+        if writes is None:
+            level = self._core.level_owner()
+            writes = PendingWrites(user_line(), level, REQUEST.get())
+            pooled.pending_writes = writes
+        writes.tables.append(table)
 
-    def after_cursor_execute(
-        self,
-        connection: Connection,
-        cursor: Any,
-        statement: str,
-        _parameters: object,
-        context: Any,
-        *_: object,
-    ) -> None:
-        """Note a statement that has run, and what it may have written."""
-        if self._registry.openings.requests:
-            self._registry.openings.end(REQUEST.get())
-        is_write = context.isinsert or context.isupdate or context.isdelete
-        if not (is_write or context.is_text or statement.startswith("WITH")):
-            return
-        pooled = pooled_of(connection)
-        if pooled is None or pooled.target is None or pooled.handle is None:
-            return
-        meaning = classify(statement, pooled.handle.words)
-        if meaning.table and cursor.rowcount:
-            writes = pooled.pending_writes
-            if writes is None:
-                level = self._core.level_owner()
-                writes = PendingWrites(user_line(), level, REQUEST.get())
-                pooled.pending_writes = writes
-            writes.tables.append(meaning.table)
-        elif meaning.ends_transaction:
-            pooled.pending_writes = None
+    # SQLAlchemy's events.
 
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
@@ -192,7 +171,7 @@ class LostWrites:
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
-        pooled = pooled_of(connection)
+        pooled = self._registry.before_sending(connection)
         if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
             return
         writes = pooled.pending_writes
@@ -215,7 +194,7 @@ class LostWrites:
 
         SQLAlchemy calls this for ``close``, too.
         """
-        pooled = pooled_of(connection)
+        pooled = self._registry.before_sending(connection)
         if not (pooled and pooled.pending_writes):
             return
         is_open = pooled.handle is not None and pooled.handle.is_begun
@@ -274,7 +253,6 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
 
 # The events of `Engine` for which `LostWrites` has a method.
 EVENTS = (
-    "after_cursor_execute",
     "handle_error",
     "savepoint",
     "release_savepoint",

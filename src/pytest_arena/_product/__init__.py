@@ -215,10 +215,6 @@ class Handle(ABC):
         """Note a checkout from the pool."""
         return
 
-    def check(self, statement: str) -> None:
-        """Check a statement that SQLAlchemy is about to execute."""
-        del statement
-
 
 class Connections(Protocol):
     """The connections of one product, for the gate."""

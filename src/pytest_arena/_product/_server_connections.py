@@ -20,7 +20,6 @@ from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER
 from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase
-from pytest_arena._product._statements import classify
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -289,11 +288,10 @@ class EngineConnection(Handle):
     server about it, and ends its session, by the control connection.
     """
 
-    __slots__ = ("_core", "_pid", "_reference", "_target")
+    __slots__ = ("_pid", "_reference", "_target")
 
-    def __init__(self, core: Core, target: ConnectTarget, dbapi_connection: object) -> None:
+    def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         driver = driver_connection(dbapi_connection)
-        self._core = core
         self._target = target
         self._reference = weakref.ref(driver)
         self._pid = self.pid_of(driver)
@@ -312,14 +310,6 @@ class EngineConnection(Handle):
         """End the session, which ends the transaction and releases its locks."""
         if self._reference() is not None:
             end_session(self._target, self._pid)
-
-    def check(self, statement: str) -> None:
-        """Refuse a statement that reaches beyond the database."""
-        __tracebackhide__ = True
-        beyond = classify(statement, self.words).beyond
-        if beyond:
-            instead = self.words.instead.get(beyond, "")
-            self._core.refuse_statement(beyond, instead)
 
 
 def driver_connection(dbapi_connection: object) -> Any:
@@ -389,7 +379,7 @@ class ServerConnections(ABC):
                 return None
             if target is None:
                 return OpenConnection()
-            return OpenConnection(target, self.handle(core, target, dbapi_connection))
+            return OpenConnection(target, self.handle(target, dbapi_connection))
 
         return opened
 
@@ -408,7 +398,7 @@ class ServerConnections(ABC):
             target = database.target
             if target.address and target.address.database == opened.database:
                 self._raw.give_to_pool(connection)
-                handle = self.handle(core, target, dbapi_connection)
+                handle = self.handle(target, dbapi_connection)
                 return OpenConnection(target, handle)
         core.admit(Opener.CREATOR, opened.name)
         return OpenConnection()
@@ -418,9 +408,7 @@ class ServerConnections(ABC):
         return self._raw.named.get(connection)
 
     @abstractmethod
-    def handle(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> EngineConnection:
+    def handle(self, target: ConnectTarget, dbapi_connection: object) -> EngineConnection:
         """Return the handle of an open connection."""
 
     @abstractmethod
