@@ -24,6 +24,8 @@ from pytest_arena._ledger import Request
 from pytest_arena._process import AnyTask, innermost_frames, running_loop
 from pytest_arena._values import CodeLine
 
+NO_LINE = "a line that cannot be seen"
+
 
 def user_line() -> CodeLine | None:
     """Return the innermost line of the user's code that led to this call, or None.

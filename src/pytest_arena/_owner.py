@@ -22,6 +22,7 @@ from asyncio import current_task
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
 from threading import Thread
 from types import CoroutineType, FunctionType, MethodType
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._origin import (
+    NO_LINE,
     REQUEST,
     line_of_coroutine,
     line_of_function,
@@ -90,9 +92,27 @@ class WideFixture(Owner):
         self.getfixturevalue = getfixturevalue
 
 
-def outlives_tests(owner: Owner | None) -> bool:
-    """Return whether an owner is a wide fixture or a lifespan that goes on, or an import."""
-    return owner is None or not (owner.is_test or owner.is_over)
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Owned:
+    """A connection or a session: to whom it belongs, and the line that uses it."""
+
+    owner: Owner | None = None  # None for an import
+    line: CodeLine | None = None
+
+    @property
+    def place(self) -> CodeLine | str:
+        """The line to blame."""
+        return self.line or NO_LINE
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its owner is over."""
+        return self.owner is not None and self.owner.is_over
+
+    @property
+    def outlives_tests(self) -> bool:
+        """Whether its owner is a wide fixture or a lifespan that goes on, or an import."""
+        return self.owner is None or not (self.owner.is_test or self.owner.is_over)
 
 
 # The owner of the running code. In a task it stays set after the owner's end.

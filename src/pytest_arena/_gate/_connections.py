@@ -8,13 +8,13 @@ import weakref
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import IllegalStateChangeError
 
 from pytest_arena._gate._openings import Openings
-from pytest_arena._origin import user_line
-from pytest_arena._owner import Owner, outlives_tests, owner_here
+from pytest_arena._origin import NO_LINE, user_line
+from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._ledger import Request
+    from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
     from pytest_arena._values import CodeLine
 
@@ -62,7 +63,7 @@ class PendingWrites:
     @property
     def place(self) -> str:
         """The line of the first write."""
-        return str(self.line or "a line that cannot be seen")
+        return str(self.line or NO_LINE)
 
     @property
     def _tables(self) -> str:
@@ -73,14 +74,15 @@ class PendingWrites:
         return self.savepoints.pop() if self.savepoints else 0
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class PooledConnection:
+@dataclass(slots=True, eq=False)
+class PooledConnection(Owned):
     """The record of a connection in a pool, created before the connection is opened.
 
-    An entry of the pool gets a new record each time that it connects.
+    An entry of the pool gets a new record each time that it connects. Its owner and its line are
+    those of the last checkout.
     """
 
-    _entry: weakref.ref[ConnectionPoolEntry]
+    _entry: weakref.ref[ConnectionPoolEntry] = field(kw_only=True)
     # The database that it reaches. None for a database that pytest-arena does not replace.
     target: ConnectTarget | None = None
     # The product's view of the connection. None for an unknown driver.
@@ -93,16 +95,13 @@ class PooledConnection:
     pending_writes: PendingWrites | None = None
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
-    # The last checkout.
-    line: CodeLine | None = None
-    owner: Owner | None = None
-    thread: int = 0
+    thread: int = 0  # of the last checkout
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
         """Create the record of a connecting entry, and attach it to the entry."""
-        pooled = cls(weakref.ref(entry))
+        pooled = cls(_entry=weakref.ref(entry))
         entry.info[INFO] = pooled
         return pooled
 
@@ -130,6 +129,13 @@ class PooledConnection:
         self.target = live.target
         self.handle = live.handle
         self.identify = None
+
+    @property
+    def place(self) -> CodeLine | str:
+        """The line of the first write in the open transaction, else of the checkout."""
+        writes = self.pending_writes
+        # Prefer the write: the checkout may be of an earlier test, if a session outlives its test.
+        return (writes and writes.line) or self.line or NO_LINE
 
     @property
     def is_in_background(self) -> bool:
@@ -180,8 +186,9 @@ class Registry:
         )
         # A record keeps no connection alive.
         self._checked_out: dict[PooledConnection, None] = {}
-        # The Core connections, with the owner of the code that created them.
-        self.core_connections: weakref.WeakKeyDictionary[Connection, Owner | None] = (
+        # The Core connections, with the records of their first connections, which have the owners
+        # of the code that created them.
+        self.core_connections: weakref.WeakKeyDictionary[Connection, PooledConnection] = (
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
@@ -275,10 +282,10 @@ class Registry:
         """
         held: list[PooledConnection | None] = []
         for session, pooled in held_by_sessions():
-            if outlives_tests(record_of(session).owner):
+            if record_of(session).outlives_tests:
                 held.append(pooled)
-        for connection, owner in [*self.core_connections.items()]:
-            if outlives_tests(owner):
+        for connection, first in [*self.core_connections.items()]:
+            if first.outlives_tests:
                 held.append(pooled_of(connection))
         return held
 
@@ -405,27 +412,22 @@ def _end_transaction(session: Session, *, has_written: bool) -> None:
 BEGUN: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-class Uncommitted(NamedTuple):
-    """The first object that a session has added or flushed since its last commit."""
-
-    line: CodeLine | None
-    request: Request | None  # that added it
-
-
 @dataclass(slots=True, eq=False)
-class SessionRecord:
-    """What is known of one session."""
+class SessionRecord(Owned):
+    """What is known of one session. Its owner has created it.
 
-    # The owner and the request of the code that created it. None for an import.
-    owner: Owner | None = None
-    request: Request | None = None
+    Its line added or flushed the first object since the last commit.
+    """
+
+    request: Request | None = None  # of the code that created it
+    is_changed: bool = False  # whether an object was added or flushed since the last commit
+    changed_by: Request | None = None  # the request that did so first
     # Whether a task of a wide fixture has begun the last transaction.
     is_used_by_wide_fixture: bool = False
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
     # The connections of the transaction.
     connections: set[Connection] = field(default_factory=set)
-    uncommitted: Uncommitted | None = None
 
 
 def record_of(session: Session) -> SessionRecord:
@@ -490,21 +492,19 @@ def unflushed_by_tests() -> list[str]:
     """Return a line for each session whose unflushed objects a test or a fixture has added."""
     lines = []
     for session in sessions_in_use():
-        uncommitted = record_of(session).uncommitted
-        if uncommitted is None or uncommitted.request or is_of_arena(session):
+        record = record_of(session)
+        if not record.is_changed or record.changed_by or is_of_arena(session):
             continue
         with suppress(RuntimeError):  # another thread uses the session
             words = unflushed_words(session)
             if words:
-                lines.append(f"{words} and did not commit it: {uncommitted.line}")
+                lines.append(f"{words} and did not commit it: {record.place}")
     return lines
 
 
 def has_written_in_foreign_session(request: Request) -> bool:
     """Return whether a request has changed a session of the test and has not committed it."""
     for record in map(record_of, sessions_in_use()):
-        is_foreign = record.request is not request
-        uncommitted = record.uncommitted
-        if is_foreign and uncommitted is not None and uncommitted.request is request:
+        if record.request is not request and record.changed_by is request:
             return True
     return False

@@ -19,7 +19,7 @@ from pytest_arena._config._supported import (
     FILE_FORMAT,
     SUPPORTED,
 )
-from pytest_arena._gate._connections import INFO, PooledConnection
+from pytest_arena._gate._connections import INFO, PooledConnection, pooled_of
 from pytest_arena._gate._engines import (
     describe,
     instrument_loops,
@@ -30,7 +30,6 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
-from pytest_arena._owner import owner_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
     UNNAMED,
@@ -182,8 +181,9 @@ class Gate:
         if pooled.handle is not None:
             pooled.handle.note_checkout()
         self.registry.check_out(pooled)
-        # Called last: a test that ends from now on sees this checkout.
-        self.core.refuse_late()
+        # Read last: a test that ends from now on sees this checkout.
+        if pooled.is_left:
+            self.core.refuse_late()
 
     def checkin(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
@@ -201,7 +201,9 @@ class Gate:
 
     def engine_connect(self, connection: Connection) -> None:
         """Note a Core connection that the app or a session creates."""
-        self.registry.core_connections[connection] = owner_here()
+        pooled = pooled_of(connection)
+        if pooled is not None:
+            self.registry.core_connections[connection] = pooled
 
     def before_cursor_execute(
         self,

@@ -31,13 +31,13 @@ from pytest_arena._gate._connections import (
     PendingWrites,
     PooledConnection,
     SessionRecord,
-    Uncommitted,
     pooled_of,
     record_of,
     unflushed_words,
 )
 from pytest_arena._origin import (
     CALLER,
+    NO_LINE,
     REQUEST,
     is_of_tests,
     request_here,
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 _IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_NO_LINE = "a line that cannot be seen"
 
 
 def _is_closed_by_app() -> bool:
@@ -211,8 +210,7 @@ class LostWrites:
             return
         words = unflushed_words(session)
         if words:
-            first = record_of(session).uncommitted
-            line = (first and first.line) or user_line() or _NO_LINE
+            line = record_of(session).line or user_line() or NO_LINE
             lost = LostWork(words, line, REQUEST.get(), is_unflushed=True)
             self._lose(self._core.level_owner(), lost)
 
@@ -221,7 +219,7 @@ class LostWrites:
         if writes.level is not self._core.level_owner() or not writes.tables:
             return
         request = REQUEST.get() or writes.request
-        line = writes.line or _NO_LINE
+        line = writes.line or NO_LINE
         lost = LostWork(writes.words, line, request, is_failed=is_failed)
         self._lose(writes.level, lost)
 
@@ -242,8 +240,8 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
         if pooled.pending_writes is not None:
             holds = str(pooled.pending_writes)
         lines.append(f"another connection has {holds}")
-    for line in raw_transactions():
-        lines.append(f"a connection without an engine is in a transaction: {line}")
+    for raw in raw_transactions():
+        lines.append(f"a connection without an engine is in a transaction: {raw.place}")
     lines.append(
         "next: commit it first: session.commit(), with await if it is async   "
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"
@@ -388,7 +386,7 @@ def watch_sessions(before_end: Callable[..., None]) -> None:
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        self.info[INFO] = SessionRecord(owner_here(), REQUEST.get())
+        self.info[INFO] = SessionRecord(owner_here(), request=REQUEST.get())
 
     def noting(end: Callable[[Session], None]) -> Callable[[Session], None]:
         @wraps(end)
@@ -434,10 +432,14 @@ def _note_ended(session: Session, transaction: Any) -> None:
     if transaction.parent is None:
         record = record_of(session)
         record.connections.clear()
-        record.uncommitted = None
+        record.line = None
+        record.is_changed = False
+        record.changed_by = None
 
 
 def _note_changed(session: Session, *_: object) -> None:
     record = record_of(session)
-    if record.uncommitted is None:
-        record.uncommitted = Uncommitted(user_line(), REQUEST.get())
+    if not record.is_changed:
+        record.is_changed = True
+        record.line = user_line()
+        record.changed_by = REQUEST.get()

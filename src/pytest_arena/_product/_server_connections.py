@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._owner import OWNER
+from pytest_arena._owner import OWNER, Owned
 from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase
 from pytest_arena.errors import ArenaError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Core
-    from pytest_arena._values import Address, ProductFacts, ServerLogin
+    from pytest_arena._values import Address, CodeLine, ProductFacts, ServerLogin
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
@@ -126,15 +126,18 @@ def change_module(
             )
 
 
-@dataclass(frozen=True, slots=True)
-class RawConnection:
-    """An open connection that no engine has opened."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class RawConnection(Owned):
+    """An open connection that no engine has opened. It ends with its owner's level."""
 
     target: ConnectTarget | None  # None for a database of `arena_allow`
-    level: Owner | None  # the owner of the level to which it belongs
     reference: weakref.ref[Any]
     pid: int  # of its session on the server
-    line: str  # that opened it
+
+    @property
+    def place(self) -> CodeLine | str:
+        """The line that opened it."""
+        return self.line or "a pool of a driver"
 
 
 class RawConnections:
@@ -157,11 +160,11 @@ class RawConnections:
         owner = OWNER.get()
         is_idle = owner is not None and owner.is_idle
         raw = RawConnection(
-            admission.target,
             owner if is_idle else admission.level,
-            weakref.ref(connection),
-            self._pid_of(connection),
-            str(user_line() or "a pool of a driver"),
+            user_line(),
+            target=admission.target,
+            reference=weakref.ref(connection),
+            pid=self._pid_of(connection),
         )
         self._open[id(connection)] = raw
         if admission.target is not None:
@@ -176,10 +179,10 @@ class RawConnections:
         """Forget a connection that an engine's pool has."""
         self._open.pop(id(connection), None)
 
-    def transactions(self) -> list[str]:
-        """Return the lines that opened connections which are inside a transaction."""
+    def transactions(self) -> list[RawConnection]:
+        """Return the connections that are inside a transaction."""
         return [
-            raw.line
+            raw
             for raw in [*self._open.values()]
             if raw.target is not None and self._is_in_transaction(raw.reference())
         ]
@@ -187,7 +190,7 @@ class RawConnections:
     def end(self, level: Owner | None) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
         for number, raw in [*self._open.items()]:
-            if level is not None and raw.level is level and raw.target is not None:
+            if level is not None and raw.owner is level and raw.target is not None:
                 del self._open[number]
                 end_session(raw.target, raw.pid)
             elif raw.reference() is None:
