@@ -166,7 +166,7 @@ class Levels:
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
             self.gate.end_level(level.owner)
-            self.gate.lost.take(level.owner)
+            self.gate.lost.by_level.pop(level.owner, None)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
@@ -341,7 +341,7 @@ class Levels:
             try:
                 self.enter(level)
                 yield
-                for lost in self.gate.lost.by_level.get(owner, ()):
+                for lost in self.gate.lost.of_fixture(owner):
                     warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave_fixture(owner)

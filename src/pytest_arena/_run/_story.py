@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._gate._connections import PendingWrites
-    from pytest_arena._gate._lost_writes import LostWork
+    from pytest_arena._gate._lost_writes import Uncommitted
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
@@ -230,7 +230,7 @@ def _open_work(writes: set[PendingWrites]) -> Iterator[str]:
         yield f"{_TEST} {words}"
 
 
-def _lost_by_test(lost: LostWork) -> str:
+def _lost_by_test(lost: Uncommitted) -> str:
     how = "closed the session without a commit"
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"
@@ -299,7 +299,7 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         )
 
 
-def _author(lost: LostWork) -> str:
+def _author(lost: Uncommitted) -> str:
     """Return who has lost work, for a warning. "" is the test itself, in a session of its own."""
     request = lost.request
     if request is not None:
@@ -310,7 +310,7 @@ def _author(lost: LostWork) -> str:
     return "a call of the app" if lost.is_of_app else ""
 
 
-def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:
+def warn_of_loss(ledger: Ledger, author: str, lost: Uncommitted) -> None:
     """Warn of lost writes."""
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
@@ -322,7 +322,7 @@ def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:
     ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix)
 
 
-def _lost_words(lost: LostWork) -> str:
+def _lost_words(lost: Uncommitted) -> str:
     """Return words as ``wrote stock and never committed it: lost``."""
     how = " and never committed it: lost"
     if lost.is_unflushed:

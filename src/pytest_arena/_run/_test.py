@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._lost_writes import LostWork
+    from pytest_arena._gate._lost_writes import Uncommitted
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
     from pytest_arena._run._expect import Block
@@ -150,7 +150,7 @@ class RunningTest(Hooks):
     handled_traces: list[tuple[Request, TracebackException]] = field(default_factory=list)
     # Its requests, and the lifespan.
     records: list[Request] = field(default_factory=list)
-    losses: list[LostWork] = field(default_factory=list)
+    losses: list[Uncommitted] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -433,12 +433,12 @@ class RunningTest(Hooks):
         turn.checkouts = registry.checkouts - turn.checkouts
 
     def take_lost(self) -> None:
-        """Attribute new lost writes to requests, or to the test. A refused request loses none."""
-        for lost in self.gate.lost.take(self):
-            request = lost.request if lost.request in self.records else None
-            if request is None or request.method == LIFESPAN or not request.is_refused:
+        """Attribute new lost writes to requests, or to the test."""
+        for work in self.gate.lost.by_level.pop(self, ()):
+            request = work.request if work.request in self.records else None
+            if work.is_lost(request):
                 in_set_up = not self.is_set_up
-                self.losses.append(replace(lost, request=request, in_set_up=in_set_up))
+                self.losses.append(replace(work, request=request, in_set_up=in_set_up))
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""
