@@ -37,6 +37,7 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._process import context_of, replace_attribute, running_loop
+from pytest_arena._values import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,10 +49,16 @@ if TYPE_CHECKING:
 
 
 class Owner:
-    """A test, a wide fixture, or a lifespan of the app."""
+    """A test, a wide fixture, or a lifespan of the app.
+
+    A test or a wide fixture is also a level of the databases: its end restores them.
+    """
 
     is_test = False
     is_wide = False  # whether it is a wide fixture
+    # The content and the isolation of its level. The markers of a test may name others.
+    stage = Stage.SEEDED
+    isolation = "auto"
 
     def __init__(self, name: str, advice: str) -> None:
         self.name = name

@@ -17,7 +17,7 @@ from pytest_arena._databases._app_databases import (
     is_database,
     named_by,
 )
-from pytest_arena._databases._provision import Level, Provision
+from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._template import running_build
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import REQUEST, user_line
@@ -65,7 +65,7 @@ class Databases:
         self.note_touched = self.files.note_touched
         self.known = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
-        self.levels: list[Level] = []
+        self.levels: list[Owner] = []  # the top one last
         self.provision = Provision(config, ledger, self.known, connections, levels=self.levels)
         self.process = os.getpid()  # the process that runs tests
         self.finished = False  # every connection is refused from then on
@@ -270,7 +270,7 @@ class Databases:
         """
         if not self.levels or running_build() is not None:
             return None
-        return self.levels[-1].owner
+        return self.levels[-1]
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the requested databases on servers, and the logins that engines name, by user."""
@@ -299,7 +299,7 @@ class Databases:
 
     # For the run.
 
-    def drop_with_level(self, database: Database, level: Level) -> bool:
+    def drop_with_level(self, database: Database, level: Owner) -> bool:
         """Drop a database in memory with the level in which its engines were created.
 
         A surviving engine, such as one in a cache, gets a new database at its next connect. Return
@@ -308,7 +308,7 @@ class Databases:
         if database.key.kind != "memory":
             return False
         engines = known_engines.on(database)
-        if any(engine.level() is not level.owner for engine in engines):
+        if any(engine.level() is not level for engine in engines):
             return False
         for engine in engines:
             engine.is_disposed = True  # a cache may keep what no later test uses

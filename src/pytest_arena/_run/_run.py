@@ -12,7 +12,6 @@ from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder
-from pytest_arena._databases._provision import Level
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate._connections import Registry
@@ -181,7 +180,7 @@ class ArenaRun:
         if self._known.find_first() or self.config.lifespan == "off":
             return "the app was imported, and not started, as arena_lifespan = off"
         owner = Owner("the start of the app", "")
-        self.levels.enter(Level(owner))
+        self.levels.enter(owner)
         try:
             with session_lifespan(app, self.apps.loop):
                 self._known.find_first()

@@ -19,7 +19,7 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._connections import has_written_in_foreign_session
 from pytest_arena._ledger import LIFESPAN, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
-from pytest_arena._owner import JOBS, OWNER, Job, Phase
+from pytest_arena._owner import JOBS, OWNER, Job, Owner, Phase
 from pytest_arena._process import (
     alive,
     async_rest,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import AppState
-    from pytest_arena._databases._provision import Level
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._listeners import Gate
@@ -67,7 +66,7 @@ class Watcher(Protocol):
 class StoryMoment:
     """A point in time between two requests, in each database that existed."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[Owner, ...]
     times: Mapping[Database, object]  # None if reading the time failed or costs too much
 
     @classmethod
@@ -183,6 +182,8 @@ class RunningTest(Hooks):
     def __post_init__(self) -> None:
         # The base is no dataclass: an `Owner` has values that its makers do not give.
         super().__init__(self.plan.name, _ADVICE)
+        self.stage = self.plan.stage
+        self.isolation = self.plan.isolation
         self.sessions = Sessions(self.start_app)
 
     # Work of requests that runs after their answers: tasks in the loops in which the app answers,
