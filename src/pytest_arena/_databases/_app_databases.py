@@ -44,6 +44,7 @@ from pytest_arena._product import (
     NOWHERE,
     Core,
     Database,
+    Isolation,
     Key,
     Product,
     RequestedDatabase,
@@ -241,6 +242,8 @@ class KnownDatabases:
         self.files = files
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # with or without a connection
+        # Those that have content, because a connection was opened.
+        self.provisioned: dict[Database, Isolation] = {}
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.tails: set[str] = set()  # the names in options, also of dropped databases
@@ -366,6 +369,12 @@ class KnownDatabases:
                 own.dispose()
         self._connections.forget(database.key)
         database.product.remove(database)
+        self.note_provisioned()
+
+    def note_provisioned(self) -> None:
+        """Note which databases have content now, in the order of their engines."""
+        isolations = {database: database.isolation for database in [*self.by_key.values()]}
+        self.provisioned = {each: found for each, found in isolations.items() if found is not None}
 
     # The app's first database.
 

@@ -132,7 +132,8 @@ class Databases:
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Decide on a connection that pytest-arena can redirect."""
         self.refuse_late()
-        self._refuse_after_end(requested.name)
+        if self.finished:
+            raise self._refused(refusals.AFTER_SESSION, requested.name or "a memory database")
         is_known = known_engines.database_of(requested.dialect) is not None
         is_replaced = is_known or self.known.replaces(requested)
         if requested.product not in self.products or not is_replaced:
@@ -169,10 +170,6 @@ class Databases:
         words = f"{error.what}: {error.cause}; next: {error.fix}".split()
         self.ledger.note(" ".join(words))
         raise error
-
-    def _refuse_after_end(self, name: str) -> None:
-        if self.finished:
-            raise self._refused(refusals.AFTER_SESSION, name or "a memory database")
 
     def _refuse_other_product(self, requested: RequestedDatabase) -> None:
         """Refuse a connection whose product differs from the database that the caller builds."""
@@ -222,7 +219,8 @@ class Databases:
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
         database = self.known.by_key.get(key)
-        self._refuse_after_end(key.name)
+        if self.finished:
+            raise self._refused(refusals.AFTER_SESSION, key.name)
         build = running_build()
         if build is not None:
             # A pool may have a connection to the live database, which a builder must not get.
@@ -248,7 +246,7 @@ class Databases:
             if name:
                 raise self._refused(refusals.NAMED_BY_CHILD, name)
         databases = [*self.known.by_key.values()]
-        used = {database.product for database in self.provisioned()}
+        used = {database.product for database in self.provisioned}
         if child.is_fork:  # starts no server for an engine that no test uses
             databases = [each for each in databases if each.product in used or not used]
         else:
@@ -256,7 +254,7 @@ class Databases:
             databases = [each for each in databases if each.file and each.file in exported]
         # A child can use a test database if it is a fork, if a variable names one, or if one has
         # content. None of this holds for `uname`, which xdist's workers start.
-        if child.is_fork or databases or self.provisioned():
+        if child.is_fork or databases or self.provisioned:
             self._connections.has_others = True
         if self.levels and running_build() is None and not self.finished:
             for database in databases:
@@ -315,13 +313,10 @@ class Databases:
         self.known.drop(database)
         return True
 
+    @property
     def provisioned(self) -> dict[Database, Isolation]:
-        """Return the databases that have content, because a connection was opened."""
-        provisioned = {}
-        for database in [*self.known.by_key.values()]:
-            if database.isolation is not None:
-                provisioned[database] = database.isolation
-        return provisioned
+        """The databases that have content."""
+        return self.known.provisioned
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

@@ -167,6 +167,17 @@ class PooledConnection(Owned):
             self.entry.invalidate()
 
 
+def pooled_of(connection: Connection) -> PooledConnection | None:
+    """Return the record of the pooled connection that a Core connection has checked out."""
+    if connection.closed or connection.invalidated:
+        return None  # the property would open another connection
+    try:
+        pooled: PooledConnection | None = connection.info.get(INFO)
+    except (AttributeError, NotImplementedError):
+        return None  # the first connection of an engine has no pool
+    return pooled
+
+
 class Registry:
     """All pooled connections of the process, their checkouts, and the uses of databases.
 
@@ -205,19 +216,19 @@ class Registry:
         self._until.setdefault(level, weakref.WeakSet()).add(pooled)
 
     def end_level(self, level: Owner) -> None:
-        """Close the connections that end with a level. One that is in use ends after its return."""
+        """Close the connections that end with a level. One that is in use ends after its return.
+
+        A temporary table of a test would hide a real table from the next test. A lock would block
+        the next test. An app factory would add the connections of its engine to those of all tests.
+        """
         for pooled in [*self._until.pop(level, ())]:
             if pooled in self._checked_out:
                 pooled.is_stale = True
             elif pooled.is_open and pooled.process == os.getpid():
                 pooled.close()
 
-    def before_sending(self, connection: Connection) -> PooledConnection | None:
-        """Return the record of a connection that is about to send.
-
-        Each statement, each commit and each rollback of SQLAlchemy passes here.
-        """
-        return pooled_of(connection)
+    # Each statement, each commit and each rollback of SQLAlchemy passes here before it is sent.
+    before_sending = staticmethod(pooled_of)
 
     # Checkouts.
 
@@ -325,11 +336,6 @@ class Registry:
         """Whether any database was used since `forget_uses`."""
         return any(usage.was_used for usage in [*self._usages.values()])
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no connection is in use, and none can be used without a checkout."""
-        return not (self._checked_out or self.has_raw or self.has_others)
-
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""
         self.has_raw = True
@@ -377,17 +383,6 @@ class DatabaseUsage:
         """Note that the database may be used without a checkout from now on."""
         self.was_used = True
         self._is_unwatched = True
-
-
-def pooled_of(connection: Connection) -> PooledConnection | None:
-    """Return the record of the pooled connection that a Core connection has checked out."""
-    if connection.closed or connection.invalidated:
-        return None  # the property would open another connection
-    try:
-        pooled: PooledConnection | None = connection.info.get(INFO)
-    except (AttributeError, NotImplementedError):
-        return None  # the first connection of an engine has no pool
-    return pooled
 
 
 def _end_transaction(session: Session, *, has_written: bool) -> None:
@@ -500,11 +495,3 @@ def unflushed_by_tests() -> list[str]:
             if words:
                 lines.append(f"{words} and did not commit it: {record.place}")
     return lines
-
-
-def has_written_in_foreign_session(request: Request) -> bool:
-    """Return whether a request has changed a session of the test and has not committed it."""
-    for record in map(record_of, sessions_in_use()):
-        if record.request is not request and record.changed_by is request:
-            return True
-    return False

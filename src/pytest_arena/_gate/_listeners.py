@@ -27,7 +27,7 @@ from pytest_arena._gate._engines import (
     unbind_pools,
     watch_engines,
 )
-from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
+from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._process import before_spawn
@@ -105,12 +105,9 @@ class Gate:
     def _listen(self) -> None:
         unbind_pools()
         watch_engines(self._remember)
-        for name in ("do_connect", "engine_connect"):
-            event.listen(Engine, name, getattr(self, name))
-        for name in ("before_cursor_execute", "after_cursor_execute"):
-            event.listen(Engine, name, getattr(self, name))
         for name in EVENTS:
-            event.listen(Engine, name, getattr(self.lost, name))
+            listener = getattr(self, name, None) or getattr(self.lost, name)
+            event.listen(Engine, name, listener)
         for name in ("connect", "checkout", "checkin", "detach"):
             event.listen(Pool, name, getattr(self, name))
         watch_sessions(self.lost.before_end)
@@ -343,24 +340,27 @@ class Gate:
                     "test that wrote, the fixture must roll back before it can use the connection "
                     "again. Commit or roll back before the fixture's `yield`"
                 )
-        self.end_raw(None)
 
-    def end_raw(self, level: Owner | None) -> None:
+    def end_raw(self, level: Owner) -> None:
         """End the connections that drivers have opened without an engine in a level."""
         if self.registry.has_raw:
             for connections in [*loaded.values()]:
                 connections.end_raw(level)
 
-    def end_level(self, level: Owner) -> None:
-        """Close the connections that end with the level that was left.
 
-        A temporary table of a test would hide a real table from the next test. A lock would block
-        the next test. An app factory would add the connections of its engine to those of all tests.
-        """
-        self.invalidate_stale()
-        self.registry.end_level(level)
-
-
+# The events of `Engine` for which `Gate` or `LostWrites` has a method.
+EVENTS = (
+    "do_connect",
+    "engine_connect",
+    "before_cursor_execute",
+    "after_cursor_execute",
+    "handle_error",
+    "savepoint",
+    "release_savepoint",
+    "rollback_savepoint",
+    "commit",
+    "rollback",
+)
 CHILD_EVENTS = {
     "subprocess.Popen",
     "os.fork",

@@ -254,17 +254,6 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
     error.add_note("\n".join(lines))
 
 
-# The events of `Engine` for which `LostWrites` has a method.
-EVENTS = (
-    "handle_error",
-    "savepoint",
-    "release_savepoint",
-    "rollback_savepoint",
-    "commit",
-    "rollback",
-)
-
-
 # A commit after the answer: FastAPI runs the code behind the ``yield`` of a dependency then, and
 # so may a middleware.
 
@@ -448,4 +437,7 @@ def _note_changed(session: Session, *_: object) -> None:
     if not record.is_changed:
         record.is_changed = True
         record.line = user_line()
-        record.changed_by = REQUEST.get()
+        request = REQUEST.get()
+        record.changed_by = request
+        if request is not None and record.request is not request:
+            request.foreign_sessions.append(record)

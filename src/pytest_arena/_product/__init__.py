@@ -175,8 +175,9 @@ class Core(Protocol):
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that the app names, and the logins by user."""
 
+    @property
     def provisioned(self) -> Mapping[Database, Isolation]:
-        """Return the databases that have content, because a connection was opened."""
+        """The databases that have content, because a connection was opened."""
 
 
 class Handle(ABC):
@@ -243,7 +244,7 @@ class Connections(Protocol):
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch connections without an engine until the process ends. Idempotent."""
 
-    def end_raw(self, level: Owner | None) -> None:
+    def end_raw(self, level: Owner) -> None:
         """End a level's connections that no engine has opened."""
 
     def raw_transactions(self) -> Sequence[Owned]:

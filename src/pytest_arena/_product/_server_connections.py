@@ -187,10 +187,10 @@ class RawConnections:
             if raw.target is not None and self._is_in_transaction(raw.reference())
         ]
 
-    def end(self, level: Owner | None) -> None:
+    def end(self, level: Owner) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
         for number, raw in [*self._open.items()]:
-            if level is not None and raw.owner is level and raw.target is not None:
+            if raw.owner is level and raw.target is not None:
                 del self._open[number]
                 end_session(raw.target, raw.pid)
             elif raw.reference() is None:
@@ -397,7 +397,7 @@ class ServerConnections(ABC):
         opened = self.opened(connection)
         if opened is None:
             return None
-        for database in core.provisioned():
+        for database in core.provisioned:
             target = database.target
             if target.address and target.address.database == opened.database:
                 self._raw.give_to_pool(connection)

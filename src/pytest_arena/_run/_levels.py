@@ -78,7 +78,7 @@ class Levels:
         """
         started = _process.seconds()
         depth = len(self._stack)
-        databases = self._databases.provisioned()
+        databases = self._databases.known.provisioned
         try:
             for database, isolation in databases.items():
                 enter = self._databases.provision.enter
@@ -119,7 +119,7 @@ class Levels:
 
     def drop_if_clean(self, level: Owner) -> bool:
         """Drop a level if it is the top one and has no writes. Return whether it was dropped."""
-        isolations = self._databases.provisioned().values()
+        isolations = self._databases.known.provisioned.values()
         is_top = self._stack[-1] is level
         if not is_top or not all(isolation.is_clean() for isolation in isolations):
             return False
@@ -154,14 +154,15 @@ class Levels:
                 self._hooks.pytest_arena_leave(level=level)
             except Exception as error:  # noqa: BLE001 - raised after the databases are restored
                 failures.append(error)
-            for database, isolation in self._databases.provisioned().items():
+            for database, isolation in self._databases.known.provisioned.items():
                 try:
                     is_changed |= self._restore(database, isolation, level)
                 except ArenaError as error:
                     failures.append(error)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
-            self.gate.end_level(level)
+            self.gate.invalidate_stale()
+            self.gate.registry.end_level(level)
             self.gate.lost.by_level.pop(level, None)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
@@ -193,7 +194,7 @@ class Levels:
 
         The database may be half restored, so that only a copy has the right content.
         """
-        for database, isolation in self._databases.provisioned().items():
+        for database, isolation in self._databases.known.provisioned.items():
             while isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
                 try:
@@ -283,7 +284,7 @@ class Levels:
             return
         if test.may_have_late_work:
             cancelled += test.wait_for_work()
-        test.note_cancelled(cancelled)
+        test.cut_off |= dict.fromkeys(cancelled)
 
     def _cancel_tasks(self, test: RunningTest) -> None:
         # Called after the clients are closed: an open request may need its database to finish.

@@ -215,7 +215,7 @@ class ArenaRun:
         return texts
 
     def _keep_used(self) -> Iterator[str]:
-        used = self.databases.provisioned()
+        used = self.databases.known.provisioned
         for database in used:
             name = f"({database.name})  " if len(used) > 1 else ""
             try:
@@ -274,7 +274,7 @@ class ArenaRun:
         while self.databases.levels:
             with suppress(ArenaError):  # no report follows
                 self.levels.leave(self.databases.levels[-1])
-        for isolation in self.databases.provisioned().values():
+        for isolation in self.databases.known.provisioned.values():
             isolation.close()
         self.databases.finished = True
         products = self.databases.products.opened.values()

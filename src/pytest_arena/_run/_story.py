@@ -70,7 +70,7 @@ class _StoryReader:
 
     def __init__(self, test: RunningTest) -> None:
         self._test = test
-        self._used = test.databases.provisioned()
+        self._used = test.databases.known.provisioned
         self._levels = tuple(test.databases.levels)
         # The last turns of the present levels. Of other turns the report has only the sum.
         self._turns: list[Turn] = []

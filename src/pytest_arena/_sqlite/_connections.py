@@ -173,7 +173,7 @@ class SQLiteConnections:
         watch_connections(core)
         when_imported("aiosqlite.core", _stop_only_once)
 
-    def end_raw(self, level: Owner | None) -> None:
+    def end_raw(self, level: Owner) -> None:
         """Do nothing: raw connections can stay open while the file is restored."""
 
     def raw_transactions(self) -> list[Owned]:

@@ -272,7 +272,7 @@ class Recorder:
         levels = tuple(self.run.databases.levels)
         moments = [moment for moment in (since, until) if moment is not None]
         try:
-            for database, isolation in self.run.databases.provisioned().items():
+            for database, isolation in self.run.databases.known.provisioned.items():
                 if until is not None and database not in until.times:
                     continue  # it did not exist
                 if any(each.levels != levels for each in moments):
