@@ -33,7 +33,8 @@ def user_line() -> CodeLine | None:
     In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that waits
     for the greenlet. The search takes some microseconds.
     """
-    return line_of(user_frame())
+    frame = user_frame()
+    return None if frame is None else CodeLine(frame.f_code.co_filename, frame.f_lineno)
 
 
 @cache

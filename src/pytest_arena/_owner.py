@@ -130,11 +130,14 @@ class Phase:
     """The owner whose code pytest calls now."""
 
     owner: Owner | None = None
+    # The owner if it is a test: a `RunningTest`, whose module this one may not import.
+    test: Any = None
 
 
 def begin_phase(owner: Owner | None) -> None:
     """Note that pytest calls code of this owner from now on."""
     Phase.owner = owner
+    Phase.test = owner if owner is not None and owner.is_test else None
     OWNER.set(owner)
 
 

@@ -262,6 +262,14 @@ class Registry:
         # The pool may have connected an entry again, without a report of its return.
         return [pooled for pooled in [*self._checked_out] if pooled.entry is not None]
 
+    def pending_writes(self) -> set[PendingWrites]:
+        """Return the uncommitted writes of all connections."""
+        writes = set()
+        for pooled in [*self._checked_out]:
+            if pooled.pending_writes is not None:
+                writes.add(pooled.pending_writes)
+        return writes
+
     def invalidate(self, pooled: PooledConnection) -> bool:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 

@@ -213,7 +213,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
     unseen += [_lost_by_test(lost) for lost in test.losses if lost.request is None]
     held = test.turns[-1].held if test.turns else set()
-    unseen += _open_work(held | test.own_writes())
+    unseen += _open_work(held | test.gate.registry.pending_writes())
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"

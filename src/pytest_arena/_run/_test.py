@@ -18,7 +18,7 @@ from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._ledger import LIFESPAN, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
-from pytest_arena._owner import JOBS, OWNER, Job, Owner, Phase
+from pytest_arena._owner import JOBS, OWNER, Job, Owner
 from pytest_arena._process import (
     alive,
     async_rest,
@@ -93,7 +93,7 @@ class Turn:
     is_at_once: bool = False
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
-    # The test's uncommitted writes when the turn began.
+    # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
 
     @property
@@ -376,8 +376,9 @@ class RunningTest(Hooks):
 
     def _begin_turn(self) -> None:
         before = StoryMoment.now(self.databases)
-        checkouts = self.gate.registry.checkouts
-        self.turns.append(Turn(before, checkouts=checkouts, held=self.own_writes()))
+        registry = self.gate.registry
+        held = registry.pending_writes()
+        self.turns.append(Turn(before, checkouts=registry.checkouts, held=held))
         if len(self.turns) > _KEPT:
             # The moments may hold the content of a database.
             self.turns[-_KEPT - 1].before = None
@@ -434,15 +435,6 @@ class RunningTest(Hooks):
 
     # Called by levels, fixtures and reports.
 
-    def own_writes(self) -> set[PendingWrites]:
-        """Return the uncommitted writes."""
-        writes = set()
-        for checkout in self.gate.registry.checked_out():
-            pending = checkout.pending_writes
-            if pending:
-                writes.add(pending)
-        return writes
-
     def forget(self) -> None:
         """Break the reference cycles with the test, so that Python frees it at once."""
         self.turns.clear()
@@ -463,8 +455,3 @@ class Current:
         if self.test is None:
             raise impossible("no test runs: a fixture was set up outside of any")
         return self.test
-
-    def on_top(self) -> RunningTest | None:
-        """Return the running test if pytest calls its code now, else None."""
-        test = self.test
-        return test if test is not None and Phase.owner is test else None
