@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import OWNER, Owned
-from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase
+from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase, nothing
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -98,18 +98,6 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
     return address.as_(user) if user is not None else address
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The decision to admit a connection that no engine opens.
-
-    ``target`` is None for a database of ``arena_allow``. A connection to a target belongs to the
-    level that opened it or its pool. The end of that level ends it.
-    """
-
-    target: ConnectTarget | None = None
-    level: Owner | None = None  # the owner of the level to which it belongs
-
-
 def change_module(
     find_core: FindCore, change: Callable[[ModuleType], None], module: ModuleType
 ) -> None:
@@ -128,11 +116,16 @@ def change_module(
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class RawConnection(Owned):
-    """An open connection that no engine has opened. It ends with its owner's level."""
+    """A connection that pytest-arena has admitted, and that no engine opens.
 
-    target: ConnectTarget | None  # None for a database of `arena_allow`
-    reference: weakref.ref[Any]
-    pid: int  # of its session on the server
+    It ends with the level of its owner. A pool's worker, which runs while its fixture or lifespan
+    is idle, opens it for these.
+    """
+
+    target: ConnectTarget | None = None  # None for a database of `arena_allow`
+    # Once it is open: the driver's connection, and the id of its session on the server.
+    reference: Callable[[], Any] = nothing
+    pid: int = 0
 
     @property
     def place(self) -> CodeLine | str:
@@ -152,23 +145,13 @@ class RawConnections:
         # The databases that the arguments of all open connections name, also of engines.
         self.named: weakref.WeakKeyDictionary[Any, ServerTarget] = weakref.WeakKeyDictionary()
 
-    def add(self, core: Core, admission: Admission, connection: object) -> None:
-        """Record an admitted connection.
-
-        A pool's worker, which runs while its fixture or lifespan is idle, opens it for these.
-        """
-        owner = OWNER.get()
-        is_idle = owner is not None and owner.is_idle
-        raw = RawConnection(
-            owner if is_idle else admission.level,
-            user_line(),
-            target=admission.target,
-            reference=weakref.ref(connection),
-            pid=self._pid_of(connection),
-        )
+    def add(self, core: Core, raw: RawConnection, connection: object) -> None:
+        """Note that an admitted connection is open."""
+        raw.reference = weakref.ref(connection)
+        raw.pid = self._pid_of(connection)
         self._open[id(connection)] = raw
-        if admission.target is not None:
-            core.opened_raw(admission.target.key)
+        if raw.target is not None:
+            core.opened_raw(raw.target.key)
 
     def find(self, connection: object) -> RawConnection | None:
         """Return the record of a connection, None if an engine has opened it."""
@@ -207,7 +190,9 @@ class RawGuard:
         self._arguments = arguments
         self._connections = connections
 
-    def admit(self, dialect: str, args: list[object], kwargs: dict[str, Any]) -> Admission | None:
+    def admit(
+        self, dialect: str, args: list[object], kwargs: dict[str, Any]
+    ) -> RawConnection | None:
         """Refuse, redirect or admit a connection. Return None for one of an engine."""
         core = self._find_core()
         if core is None or is_own():
@@ -225,10 +210,13 @@ class RawGuard:
         requested = server.requested(of_driver())
         target = core.admit(opener, server.name, requested)
         if target is None or target.address is None:
-            return None if core.config.drivers == "off" else Admission()
+            return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)
         self._arguments.redirect(driver, address, args, kwargs)
-        return Admission(target, core.level_owner())
+        owner = OWNER.get()
+        if owner is None or not owner.is_idle:
+            owner = core.level_owner()
+        return RawConnection(owner, user_line(), target=target)
 
     def note_named(
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
@@ -249,13 +237,13 @@ class RawGuard:
 
         def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             positional = list(args[first:])
-            admission = self.admit(dialect, positional, kwargs)
+            raw = self.admit(dialect, positional, kwargs)
 
             def record(connection: Any) -> Any:
                 core = self._find_core()
                 self.note_named(dialect, positional, kwargs, connection)
-                if admission is not None and core is not None:
-                    self._connections.add(core, admission, connection)
+                if raw is not None and core is not None:
+                    self._connections.add(core, raw, connection)
                 return connection
 
             return record, (*args[:first], *positional)
