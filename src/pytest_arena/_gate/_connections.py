@@ -197,9 +197,8 @@ class Registry:
         )
         # A record keeps no connection alive.
         self._checked_out: dict[PooledConnection, None] = {}
-        # The Core connections, with the records of their first connections, which have the owners
-        # of the code that created them.
-        self.core_connections: weakref.WeakKeyDictionary[Connection, PooledConnection] = (
+        # The Core connections. Their owners have created them.
+        self.core_connections: weakref.WeakKeyDictionary[Connection, Owned] = (
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
@@ -265,7 +264,7 @@ class Registry:
     def pending_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of all connections."""
         writes = set()
-        for pooled in [*self._checked_out]:
+        for pooled in self.checked_out():
             if pooled.pending_writes is not None:
                 writes.add(pooled.pending_writes)
         return writes
@@ -303,8 +302,8 @@ class Registry:
         for session, pooled in held_by_sessions():
             if record_of(session).outlives_tests:
                 held.append(pooled)
-        for connection, first in [*self.core_connections.items()]:
-            if first.outlives_tests:
+        for connection, core in [*self.core_connections.items()]:
+            if core.outlives_tests:
                 held.append(pooled_of(connection))
         return held
 

@@ -19,7 +19,7 @@ from pytest_arena._config._supported import (
     FILE_FORMAT,
     SUPPORTED,
 )
-from pytest_arena._gate._connections import INFO, PooledConnection, pooled_of
+from pytest_arena._gate._connections import INFO, PooledConnection
 from pytest_arena._gate._engines import (
     describe,
     instrument_loops,
@@ -30,6 +30,7 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
+from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
     UNNAMED,
@@ -198,9 +199,7 @@ class Gate:
 
     def engine_connect(self, connection: Connection) -> None:
         """Note a Core connection that the app or a session creates."""
-        pooled = pooled_of(connection)
-        if pooled is not None:
-            self.registry.core_connections[connection] = pooled
+        self.registry.core_connections[connection] = Owned(owner_here())
 
     def before_cursor_execute(
         self,
