@@ -264,7 +264,7 @@ class KnownDatabases:
 
     def find(self, requested: RequestedDatabase) -> Database | None:
         """Return the requested database, if it is known."""
-        known = known_engines.database_of(requested.dialect)
+        known = known_engines.of(requested.dialect).database
         if known is not None:
             return known
         if requested.product in FILE_PRODUCTS and requested.name:
@@ -279,7 +279,7 @@ class KnownDatabases:
         with self._registering:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
-            if known_engines.database_of(requested.dialect) is None:
+            if known_engines.of(requested.dialect).database is None:
                 database.login = database.login or requested.login
                 known = known_engines.of(requested.dialect)
                 known.database = database

@@ -134,7 +134,7 @@ class Databases:
         self.refuse_late()
         if self.finished:
             raise self._refused(refusals.AFTER_SESSION, requested.name or "a memory database")
-        is_known = known_engines.database_of(requested.dialect) is not None
+        is_known = known_engines.of(requested.dialect).database is not None
         is_replaced = is_known or self.known.replaces(requested)
         if requested.product not in self.products or not is_replaced:
             if self.files.whose(requested.name) in {Whose.APP, Whose.UNKNOWN}:

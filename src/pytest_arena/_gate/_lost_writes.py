@@ -145,8 +145,8 @@ class LostWrites:
         request = request_here()
         if request is not None:
             request.failure = _failure_words(error)
-            if pooled is not None and pooled.begun_by is request:
-                _note_late_commit(request)
+            if request.is_answered and pooled is not None and pooled.begun_by is request:
+                request.late_commits.append(user_line())
 
     def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
@@ -192,9 +192,12 @@ class LostWrites:
                 f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
                 "whole run. Next: write them in a fixture or in arena_seed"
             )
-        # With autocommit no transaction is open.
-        if pooled.begun_by is not None and pooled.handle.is_begun:
-            _note_late_commit(pooled.begun_by)
+        # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
+        # middleware. With autocommit no transaction is open.
+        request = pooled.begun_by
+        is_late = request is not None and request.is_answered and not request.is_over
+        if request is not None and is_late and pooled.handle.is_begun:
+            request.late_commits.append(user_line())
         pooled.pending_writes = None
 
     def rollback(self, connection: Connection) -> None:
@@ -252,16 +255,6 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"
     )
     error.add_note("\n".join(lines))
-
-
-# A commit after the answer: FastAPI runs the code behind the ``yield`` of a dependency then, and
-# so may a middleware.
-
-
-def _note_late_commit(request: Request) -> None:
-    """Note a commit, or a failed statement, of what a request began before its answer."""
-    if request.is_answered and not request.is_over:
-        request.late_commits.append(user_line())
 
 
 def _failure_words(error: BaseException) -> str:
