@@ -18,7 +18,7 @@ from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
@@ -186,6 +186,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.checkouts = 0  # the number of checkouts so far
+        self.has_used = False  # whether a database was used since `forget_uses`
         # Whether a driver ever opened a connection without an engine.
         self.has_raw = False
         self.has_others = False  # whether another process may use the databases
@@ -242,7 +243,7 @@ class Registry:
             self._checked_out[pooled] = None
             self.checkouts += 1
             if pooled.usage is not None:
-                pooled.usage.was_used = True
+                self.has_used = True
                 pooled.usage.number += 1
                 pooled.usage.checked_out += 1
 
@@ -309,20 +310,14 @@ class Registry:
 
     # Connections that are in their pools.
 
-    def idle(self) -> Iterator[PooledConnection]:
-        """Yield the open connections that are in their pools."""
-        for pooled in alive(self._connections):
-            is_idle = pooled.is_open and pooled not in self._checked_out
-            if is_idle and pooled.handle is not None:
-                yield pooled
-
     def forget(self, key: Key) -> None:
         """Close the idle connections to a dropped database.
 
         Otherwise each of them would keep a file open as long as the app keeps its engine.
         """
-        for pooled in self.idle():
-            if pooled.target and pooled.target.key == key and pooled.handle:
+        for pooled in alive(self._connections):
+            is_idle = pooled.is_open and pooled not in self._checked_out
+            if is_idle and pooled.target and pooled.target.key == key and pooled.handle:
                 self._connections.pop(pooled, None)
                 pooled.handle.end()
 
@@ -334,14 +329,8 @@ class Registry:
             return self._usages.setdefault(key, DatabaseUsage(self))
 
     def forget_uses(self) -> None:
-        """Forget which databases were used until now."""
-        for usage in [*self._usages.values()]:
-            usage.was_used = False
-
-    @property
-    def has_used(self) -> bool:
-        """Whether any database was used since `forget_uses`."""
-        return any(usage.was_used for usage in [*self._usages.values()])
+        """Forget the uses until now."""
+        self.has_used = False
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""
@@ -362,7 +351,6 @@ class DatabaseUsage:
     """
 
     def __init__(self, registry: Registry) -> None:
-        self.was_used = False  # since `Registry.forget_uses`
         self._registry = registry
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
@@ -388,7 +376,7 @@ class DatabaseUsage:
 
     def unwatch(self) -> None:
         """Note that the database may be used without a checkout from now on."""
-        self.was_used = True
+        self._registry.has_used = True
         self._is_unwatched = True
 
 
