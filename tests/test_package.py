@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 from pytest_arena._postgresql._clusters import OLDEST
@@ -13,6 +14,10 @@ from pytest_arena.errors import ArenaError
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT)["project"]
+SOURCE = ROOT / "src/pytest_arena"
+TREES = {path: ast.parse(path.read_bytes()) for path in SOURCE.rglob("*.py")}
+MAP = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+PRODUCTS = {"_sqlite", "_postgresql", "_mysql"}
 EXTRAS = PROJECT["optional-dependencies"]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("skills/**/*.md")]
 
@@ -45,36 +50,101 @@ def test_the_page_of_support_says_what_the_metadata_say() -> None:
         assert f"{name} {lowest[name]}," in page
 
 
+def test_a_name_has_one_meaning() -> None:
+    """Of a class, and of a file: the packages of the products have equal files on purpose."""
+    names = [path.name for path in TREES if path.parent.name not in PRODUCTS]
+    names += {path.name for path in TREES if path.parent.name in PRODUCTS}
+    assert [name for name, times in Counter(names).items() if times > 1] == ["__init__.py"]
+    nodes = [node for tree in TREES.values() for node in ast.walk(tree)]
+    classes = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, times in classes.items() if times > 1] == []
+
+
+def test_the_page_names_each_package_and_each_module_of_150_lines() -> None:
+    """A module of a product may be named without its folder."""
+    named = set(re.findall(r"[\w/]+\.py", MAP))
+    large = {path for path in TREES if path.read_bytes().count(b"\n") > 150}
+    of_products = {path for path in large if path.parent.name in PRODUCTS and path.name in named}
+    assert {str(path.relative_to(SOURCE)) for path in large - of_products} <= named
+    assert {path.parent.name for path in TREES} - {SOURCE.name} <= set(re.findall(r"\w+", MAP))
+
+
+def test_the_page_lists_each_patch() -> None:
+    """The names of the attributes, by module. A loop may have them."""
+    patched: dict[str, set[str]] = {}
+    for path, tree in TREES.items():
+        nodes = [*ast.walk(tree)]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        names = [call.args[1] for call in calls if ast.unparse(call.func) in {"patch", "_replace"}]
+        if names:
+            loops = [node for node in nodes if isinstance(node, ast.For)]
+            names += [each.iter for each in loops if "patch(" in ast.unparse(each.body[0])]
+            found = [node for each in names for node in ast.walk(each)]
+            values = {str(node.value) for node in found if isinstance(node, ast.Constant)}
+            patched[str(path.relative_to(SOURCE))] = values
+    rows = re.findall(r"(?m)^\| (.*) \| .* \| `([\w/]+\.py)` \|$", _section("Patches"))
+    assert patched == {module: {*re.findall(r"(\w+)`", names)} for names, module in rows}
+
+
+def test_only_patch_replaces_functions_of_libraries() -> None:
+    """Each other assignment to an attribute of a library sets data."""
+    own: set[str] = set()
+    others: set[str] = set()
+    for node in (node for tree in TREES.values() for node in ast.walk(tree)):
+        if isinstance(node, ast.AnnAssign):
+            own.add(ast.unparse(node.target))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr":
+            others.add(f"setattr({ast.unparse(node.args[0])})")
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            holder = ast.unparse(node.value)
+            names = own if holder in {"self", "cls"} else others
+            names.add(ast.unparse(node) if holder[0].isupper() else node.attr)
+    assert others - own == {*_DATA.split()}
+
+
 def test_the_page_lists_the_private_names_of_other_libraries() -> None:
     """A new one needs its reason on the page. Python's library reference has two of them."""
-    files = [*ROOT.glob("src/**/*.py")]
-    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    own = {*re.findall(r"(?m)(?:def|class|self\.|cls\.|^) *(_\w+)", text), *(f.stem for f in files)}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in TREES)
+    own = {*re.findall(r"(?m)(?:def|class|self\.|cls\.|^) *(_\w+)", text), *(f.stem for f in TREES)}
     quoted = set(re.findall(r'"(_(?!arena)[A-Za-z]\w+)"', text)) - own
-    lines = "\n".join(re.findall(r".*noqa: SLF001.*", text))
-    accessed = set(re.findall(r"(?<!self)\.(_[a-z]\w+)", lines))
+    accessed = set(re.findall(r"(?<!self)\.(_[a-z]\w+)(?=.*noqa: SLF001)", text))
     others = re.findall(r'(?m)(?:^ *(?:import|from) |getattr\([^"()]+")(_[a-z]\w+)', text)
-    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"`(_\w+)`", page.partition("## Private names")[2]))
+    others += re.findall(rf"[.\"]({'|'.join(_PRIVATE.split())})\b", text)
+    others += re.findall(r"f_locals\.get\(\"(\w+)", text)
+    imports = re.findall(r"(?m)^from sqlalchemy\.util\S* import ([\w, ]+)", text)
+    others += re.findall(r"\w+", ",".join(imports))
+    listed = set(re.findall(r"`(\w+)`", _section("Private names")))
     assert quoted | accessed | {*others} == listed | {"_current_frames", "_thread"}
 
 
+def _section(title: str) -> str:
+    """Return the text of a section of the page."""
+    return MAP.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+# What users of a library may set, and what pytest-arena sets on its own objects.
+_DATA = """arena_guards blocking_portal cached_result check_hostname cookies dbapi_connection
+default_schema_name dependency_overrides disabled executor exitstatus extraline headers lineno
+loader longrepr obj others outcome portal propagate sections should_exit shouldfail testscollected
+text_factory verify_mode __cause__ Lifespan.has_started Phase.owner
+setattr(owner) setattr(self) setattr(real) setattr(self._real) setattr(report)"""
+# Names that no library documents. Some must not come back.
+_PRIVATE = """cached_result committed_state dispatch extraline fairy_ref reprcrash reprentries
+reprfileloc reprtraceback runtestprotocol timeout_sigalrm TestRunner"""
 _STATE = {"WeakSet", "WeakKeyDictionary", "count", "Event", "RLock", "Lock"}
 # Classes whose objects do not change.
 _CONSTANT = {"MySQLSearch", "PostgreSQLSearch", "CopyPlan", "ReadTable", "ProductFacts", "Words"}
-_CONSTANT |= {"Refusal"} | {
-    f"{product}Connections" for product in ("MySQL", "PostgreSQL", "SQLite")
-}
+_CONSTANT |= {"Refusal", "MySQLConnections", "PostgreSQLConnections", "SQLiteConnections"}
 
 
 def test_the_page_lists_the_state_of_the_process() -> None:
     """Context variables, and module variables whose value can change."""
-    trees = [ast.parse(file.read_bytes()) for file in ROOT.glob("src/**/*.py")]
-    classes = {node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    nodes = [node for tree in TREES.values() for node in tree.body]
+    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
     makers = (classes | _STATE) - _CONSTANT
     contexts: set[str] = set()
     variables: set[str] = set()
-    for node in (node for tree in trees for node in tree.body):
+    for node in nodes:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
         name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
@@ -84,9 +154,7 @@ def test_the_page_lists_the_state_of_the_process() -> None:
             contexts.add(name)
         elif value in {"[]", "{}", "set()"} or ("(" in value and maker in makers):
             variables.add(name)
-    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
-    section = page.partition("## State of the process")[2].partition("\n## ")[0]
-    of_contexts, of_variables = section.split("| global variable")
+    of_contexts, of_variables = _section("State of the process").split("| global variable")
     assert contexts == _listed(of_contexts)
     assert variables == _listed(of_variables)
 

@@ -104,7 +104,7 @@ def arena_lifespan(
             yield
         return
     app_run = _use_app(request, arena_app)
-    if not run.current.running().plan.is_async:
+    if not run.current.required_test().plan.is_async:
         app_run.join()
     yield
 
@@ -112,7 +112,7 @@ def arena_lifespan(
 def _use_app(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     """Return the app's run in this test. A fixture would take 330 calls in pytest."""
     run = RUNS[request.config]
-    return run.apps.use(arena_app, run.current.running())
+    return run.apps.use(arena_app, run.current.required_test())
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def db_session(
     reads from the database. The session has a separate engine.
     """
     run = RUNS[request.config]
-    test = run.current.running()
+    test = run.current.required_test()
     # The app may create the engines.
     if test.starts_app or not run.databases.known.find_first():
         run.apps.try_fixture(test, request)
@@ -201,7 +201,7 @@ def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> Live
 
 def _is_async(request: pytest.FixtureRequest) -> bool:
     """Return whether the test is a coroutine function, which runs in a loop."""
-    return RUNS[request.config].current.running().plan.is_async
+    return RUNS[request.config].current.required_test().plan.is_async
 
 
 def _check_awaited(request: pytest.FixtureRequest) -> None:

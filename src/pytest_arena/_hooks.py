@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import unittest
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import pytest
 from pytest_arena import _fixtures
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
+from pytest_arena._interpreter import patch
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import by_timeout, interrupted
@@ -284,13 +285,11 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         yield  # pytest-arena cannot enter the event loop of unittest's async test
         return
     owner, attribute, function = _own_function(item)
-    test = run.current.running()
+    test = run.current.required_test()
     replacement = conducted(function, test, is_example=owner is not item)
-    setattr(owner, attribute, replacement)
-    try:
+    with ExitStack() as undo:
+        patch(owner, attribute, replacement, undo)
         yield
-    finally:
-        setattr(owner, attribute, function)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""Hooks of the interpreter: audit events, and the imports of modules."""
+"""How pytest-arena gets into other code: audit events, the imports of modules, and patches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import ExitStack
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
     Change = Callable[[ModuleType], None]
     Listener = Callable[..., object]  # gets the arguments of an audit event
+
+
+def patch(owner: object, name: str, value: object, undo: ExitStack | None = None) -> None:
+    """Replace an attribute of another library. ``undo`` restores it, otherwise it stays.
+
+    Each call is in a table of docs/explanation/architecture.md, and a test compares both.
+    """
+    if undo is not None:
+        undo.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
 
 
 _listeners: dict[str, list[Listener]] = {}
@@ -115,7 +126,7 @@ def _calling(loader: Any, changes: list[Change]) -> Any:
         for change in tuple(changes):
             change(module)
 
-    loader.exec_module = exec_module
+    patch(loader, "exec_module", exec_module)
     return loader
 
 

@@ -29,6 +29,7 @@ from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from pytest_arena._interpreter import patch
 from pytest_arena._origin import (
     NO_LINE,
     REQUEST,
@@ -36,7 +37,7 @@ from pytest_arena._origin import (
     line_of_function,
     user_line,
 )
-from pytest_arena._process import context_of, replace_attribute, running_loop
+from pytest_arena._process import context_of, running_loop
 from pytest_arena._values import Stage
 
 if TYPE_CHECKING:
@@ -231,7 +232,8 @@ def watch_background_work(undo: ExitStack) -> None:
             return
         target = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
         if any(map(_is_of_user, (target, *thread._args))):  # noqa: SLF001 - as above
-            thread.run = Job(thread.run, user_line() or line_of_function(target))
+            job = Job(thread.run, user_line() or line_of_function(target))
+            patch(thread, "run", job)
             start(thread)
             return
         # A library's thread serves all tests. Free-threaded Python copies the starter's context.
@@ -239,8 +241,8 @@ def watch_background_work(undo: ExitStack) -> None:
         context.run(OWNER.set, None)
         context.run(start, thread)
 
-    replace_attribute(undo, ThreadPoolExecutor, "submit", watched_submit)
-    replace_attribute(undo, Thread, "start", watched_start)
+    patch(ThreadPoolExecutor, "submit", watched_submit, undo)
+    patch(Thread, "start", watched_start, undo)
 
 
 def _is_of_user(argument: object) -> bool:
@@ -276,5 +278,5 @@ def watch_failures(undo: ExitStack) -> None:
             owner.note_failure(details.get("exception"))
         handle(loop, details)
 
-    replace_attribute(undo, loops, "create_task", watched_create)
-    replace_attribute(undo, loops, "call_exception_handler", watched_handle)
+    patch(loops, "create_task", watched_create, undo)
+    patch(loops, "call_exception_handler", watched_handle, undo)

@@ -10,12 +10,12 @@ import threading
 import time
 import traceback
 from asyncio import new_event_loop
-from contextlib import ExitStack, closing
+from contextlib import closing
 from contextvars import Context
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._interpreter import when_imported
+from pytest_arena._interpreter import patch, when_imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -92,12 +92,6 @@ def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> 
         step = min(step * 2, _LONGEST_STEP)
 
 
-def replace_attribute(undo: ExitStack, owner: object, name: str, value: object) -> None:
-    """Replace an attribute of a class or a module. ``undo`` restores it."""
-    undo.callback(setattr, owner, name, getattr(owner, name))
-    setattr(owner, name, value)
-
-
 def alive(known: WeakKeyDictionary[_Key, Any] | WeakSet[_Key]) -> list[_Key]:
     """Return the keys of a weak collection, while other threads add and remove keys.
 
@@ -125,7 +119,7 @@ def context_of(task: object) -> Context:
 def by_timeout(error: BaseException) -> bool:
     """Return whether pytest-timeout has raised an error, to interrupt a test."""
     frames = traceback.walk_tb(error.__traceback__)
-    return "timeout_sigalrm" in [frame.f_code.co_name for frame, _ in frames]
+    return "pytest_timeout" in [frame.f_globals.get("__name__") for frame, _ in frames]
 
 
 def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
@@ -149,6 +143,6 @@ def before_spawn(call: Callable[[], None]) -> None:
             data: dict[str, Any] = prepare(name)
             return data
 
-        module.get_preparation_data = get_preparation_data
+        patch(module, "get_preparation_data", get_preparation_data)
 
     when_imported("multiprocessing.spawn", change)

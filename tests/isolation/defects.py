@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._refill import _restoring
 from pytest_arena._postgresql._isolation import ClonedDatabase, JournaledDatabase
-from pytest_arena._product._levels import Look
+from pytest_arena._product._level_stack import Look
 from pytest_arena._product._statements import Reach, _written, classify
 from pytest_arena._sqlite._copy import Copy
 from tests.servers.postgresql import connect

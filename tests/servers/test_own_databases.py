@@ -18,7 +18,7 @@ from pytest_arena._postgresql import _control as postgresql_control
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import Manifest, _own_databases
-from pytest_arena._product._own_databases import STAY, OwnDatabase, owner_of, unused
+from pytest_arena._product._own_databases import STAY, OwnDatabase, parts_of, unused
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, TemplateError
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
@@ -36,7 +36,7 @@ from tests.servers.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._product._server_registry import DatabaseRegistry
+    from pytest_arena._product._database_registry import DatabaseRegistry
     from tests.servers.crowded import Crowded
 
 MANIFEST = Manifest(1.0, "schema", "a column")
@@ -273,12 +273,12 @@ def test_the_newest_kept_databases_stay(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_names_say_to_whom_a_database_belongs() -> None:
     """A beginning like ours is not enough, even if only the end is the user's."""
-    owner = owner_of("arena_live_0123abcd_89ef4567_3")
-    assert owner == ("live", "0123abcd", "89ef4567")
-    assert owner_of("arena_seeded_0123abcd_0123456789abcdef") == ("seeded", "0123abcd", "")
+    parts = parts_of("arena_live_0123abcd_89ef4567_3")
+    assert parts == ("live", "0123abcd", "89ef4567")
+    assert parts_of("arena_seeded_0123abcd_0123456789abcdef") == ("seeded", "0123abcd", "")
     others = ("arena_live_shop", "arena_tests", "shop", "arena_live_0123abcg")
     for name in (*others, "arena_live_0123abcd_89ef4567_3_mine"):
-        assert owner_of(name) is None
+        assert parts_of(name) is None
 
 
 def labelled(letter: str, used: float) -> OwnDatabase:

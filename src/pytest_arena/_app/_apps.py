@@ -12,9 +12,9 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from pytest_arena._config._load import home_of, problem_of_call, signature
-from pytest_arena._interpreter import when_imported
+from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._owner import Owned, owner_here
-from pytest_arena._process import alive, replace_attribute
+from pytest_arena._process import alive
 from pytest_arena.errors import ConfigError
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -200,7 +200,7 @@ def _watch(
     for name in names:
         watched = getattr(module, name)
         init = _noting(known, watched.__init__)
-        replace_attribute(undo, watched, "__init__", init)
+        patch(watched, "__init__", init, undo)
 
 
 def _noting(known: WeakSet[Any], original: Callable[..., None]) -> Callable[..., None]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._apps import FRAMEWORKS
 from pytest_arena._config._load import blame
-from pytest_arena._interpreter import when_imported
+from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._ledger import FAILURE, REFUSAL, Request
 from pytest_arena._origin import REQUEST
 from pytest_arena._owner import (
@@ -27,7 +27,6 @@ from pytest_arena._owner import (
     watch_background_work,
     watch_failures,
 )
-from pytest_arena._process import replace_attribute
 from pytest_arena._process import seconds as now
 from pytest_arena.errors import ArenaError, causes, redact
 
@@ -111,7 +110,7 @@ def watch_requests(undo: ExitStack) -> None:
     def watch(name: str, module: object) -> None:
         kind = getattr(module, name)
         wrap = _observed_wsgi if name == "Flask" else observed
-        replace_attribute(undo, kind, "__call__", wrap(kind.__call__))
+        patch(kind, "__call__", wrap(kind.__call__), undo)
         _OBSERVED.append(kind)
 
     for module, name in FRAMEWORKS.items():

@@ -52,7 +52,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
     if needs_yes or not options.sweeps:
         for kind in kinds:
             with _kept(failures):
-                places += kind.look()
+                places += kind.places()
     if not options.sweeps:
         _show(places, options)
     elif needs_yes and any(place.things for place in places):

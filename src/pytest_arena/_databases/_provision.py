@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
-    from pytest_arena._gate._connections import Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
     from pytest_arena._product import Database, Product

@@ -18,7 +18,7 @@ from pytest_arena._databases._app_databases import (
     named_by,
 )
 from pytest_arena._databases._provision import Provision
-from pytest_arena._databases._template import running_build
+from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._owner import owner_here
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
-    from pytest_arena._gate._connections import Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
     from pytest_arena._product import (
@@ -91,7 +91,7 @@ class Databases:
         """Decide on a connection that cannot be redirected. It is open, or it is of sqlite3."""
         database = self.known.at_file(name) if name else None
         # A builder that opens the file would wait for its own build.
-        if database is not None and not self.finished and running_build() is None:
+        if database is not None and not self.finished and build_here() is None:
             self.ensure_content(database)
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose in {Whose.APP, Whose.UNKNOWN}:
@@ -141,7 +141,7 @@ class Databases:
                 self._refuse_other_product(requested)
                 raise self._not_replaced(requested)
             return None
-        build = running_build()
+        build = build_here()
         if build is not None:
             database = self.known.find(requested)
             if database is None:
@@ -173,7 +173,7 @@ class Databases:
 
     def _refuse_other_product(self, requested: RequestedDatabase) -> None:
         """Refuse a connection whose product differs from the database that the caller builds."""
-        build = running_build()
+        build = build_here()
         if build is None or not requested.name:  # the name is "" in memory
             return
         product = build.database.product
@@ -221,7 +221,7 @@ class Databases:
         database = self.known.by_key.get(key)
         if self.finished:
             raise self._refused(refusals.AFTER_SESSION, key.name)
-        build = running_build()
+        build = build_here()
         if build is not None:
             # A pool may have a connection to the live database, which a builder must not get.
             if build.target.connect_target.key == key:
@@ -256,7 +256,7 @@ class Databases:
         # content. None of this holds for `uname`, which xdist's workers start.
         if child.is_fork or databases or self.provisioned:
             self._connections.has_others = True
-        if self.levels and running_build() is None and not self.finished:
+        if self.levels and build_here() is None and not self.finished:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
@@ -266,7 +266,7 @@ class Databases:
 
         It is None in a build, so that a connection of a builder is no leak of the test.
         """
-        if not self.levels or running_build() is not None:
+        if not self.levels or build_here() is not None:
             return None
         return self.levels[-1]
 

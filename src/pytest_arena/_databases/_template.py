@@ -361,7 +361,7 @@ class RunningBuild:
 _RUNNING: ContextVar[RunningBuild | None] = ContextVar("arena_build", default=None)
 
 
-def running_build() -> RunningBuild | None:
+def build_here() -> RunningBuild | None:
     """Return the build of the running code, None outside of builds."""
     build = _RUNNING.get()
     return None if build is None or build.is_over else build

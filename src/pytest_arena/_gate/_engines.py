@@ -29,6 +29,7 @@ from pytest_arena._config._supported import (
     WITHOUT_LOOP,
     product_of_dialect,
 )
+from pytest_arena._interpreter import patch
 from pytest_arena._process import alive, lock_here
 from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import (
@@ -276,7 +277,7 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
         note(engine)
         created(cls, engine)
 
-    Dialect.engine_created = classmethod(engine_created)  # type: ignore[assignment,method-assign]  # SQLAlchemy has no event for it
+    patch(Dialect, "engine_created", classmethod(engine_created))
 
 
 # Engines that are used in several event loops.
@@ -284,10 +285,8 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
 
 def unbind_pools() -> None:
     """Let several loops use the queues of async pools, and the locks of first connections."""
-    queue: Any = AsyncAdaptedQueue
-    queue._queue = memoized_property(_queue)  # noqa: SLF001 - no public name
-    lock: Any = AsyncAdaptedLock
-    lock.mutex = property(_first_connect_mutex)
+    patch(AsyncAdaptedQueue, "_queue", memoized_property(_queue))
+    patch(AsyncAdaptedLock, "mutex", property(_first_connect_mutex))
 
 
 def _queue(queue: AsyncAdaptedQueue[Any]) -> PoolQueue:
@@ -368,9 +367,8 @@ def instrument_loops(dialect: Dialect) -> None:
     keep_in_loop(dialect, is_bound=is_bound)
     if is_bound:
         return
-    instance: Any = dialect
     for name in ("do_terminate", "do_close"):
-        setattr(instance, name, _close_without_awaiting(getattr(dialect, name)))
+        patch(dialect, name, _close_without_awaiting(getattr(dialect, name)))
 
 
 def _close_without_awaiting(close: OneConnection) -> OneConnection:

@@ -19,7 +19,6 @@ from pytest_arena._config._supported import (
     FILE_FORMAT,
     SUPPORTED,
 )
-from pytest_arena._gate._connections import INFO, PooledConnection
 from pytest_arena._gate._engines import (
     describe,
     instrument_loops,
@@ -28,6 +27,7 @@ from pytest_arena._gate._engines import (
     watch_engines,
 )
 from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
+from pytest_arena._gate._registry import INFO, PooledConnection
 from pytest_arena._interpreter import on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._owner import Owned, owner_here
@@ -48,7 +48,7 @@ from pytest_arena.errors import RefusedError
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
 
-    from pytest_arena._gate._connections import Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Key
 

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from pytest_arena._config._load import is_library
 from pytest_arena._config._supported import kind_of_error
-from pytest_arena._gate._connections import (
+from pytest_arena._gate._registry import (
     BEGUN,
     INFO,
     PendingWrites,
@@ -35,6 +35,7 @@ from pytest_arena._gate._connections import (
     record_of,
     unflushed_words,
 )
+from pytest_arena._interpreter import patch
 from pytest_arena._ledger import LIFESPAN
 from pytest_arena._origin import (
     CALLER,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, ExceptionContext
 
-    from pytest_arena._gate._connections import Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Request
     from pytest_arena._owner import Owner
     from pytest_arena._product import Core
@@ -345,7 +346,7 @@ def _watch_async_ends() -> None:
     sessions = (AsyncSession, AsyncSessionTransaction, begun)
     for kind in (*sessions, AsyncConnection, AsyncTransaction):
         for name in vars(kind).keys() & {"close", "rollback", "__aexit__"}:
-            setattr(kind, name, _noting_error(getattr(kind, name)))
+            patch(kind, name, _noting_error(getattr(kind, name)))
 
 
 def _noting_error(end: Callable[..., Any]) -> Callable[..., object]:
@@ -384,9 +385,9 @@ def watch_sessions(before_end: Callable[..., None]) -> None:
 
         return ending
 
-    Session.__init__ = making  # type: ignore[method-assign] # SQLAlchemy has no event
+    patch(Session, "__init__", making)
     for name in ("close", "rollback"):
-        setattr(Session, name, noting(getattr(Session, name)))
+        patch(Session, name, noting(getattr(Session, name)))
     event.listen(Session, "after_transaction_create", _note_begun)
     event.listen(Session, "after_begin", _note_connected)
     event.listen(Session, "after_transaction_end", _note_ended)

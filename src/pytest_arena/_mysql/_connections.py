@@ -38,7 +38,7 @@ class MySQLHandle(EngineConnection):
         self._session = begin_session(driver_connection(dbapi_connection), target)
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether an open transaction has changed rows."""
         return self._session.has_written
 

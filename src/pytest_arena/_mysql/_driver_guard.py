@@ -14,7 +14,7 @@ from functools import cache, partial, wraps
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._interpreter import when_imported
+from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._product._server_connections import (
     RawConnection,
@@ -277,7 +277,7 @@ def _replace(
     if not hasattr(original, "arena_guards"):
         guarded: Any = wraps(original)(make(original))
         guarded.arena_guards = True
-        setattr(kind, name, guarded)
+        patch(kind, name, guarded)
 
 
 def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:

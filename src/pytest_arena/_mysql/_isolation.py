@@ -25,7 +25,7 @@ from pytest_arena._mysql._refill import (
 )
 from pytest_arena._origin import user_line
 from pytest_arena._product import Held, held_by
-from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
+from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
 from pytest_arena.errors import IsolationError
 
@@ -52,7 +52,7 @@ class Moment:
     tables: Mapping[str, TableDifference]
 
 
-class LiveDatabase(Undo):
+class MySQLDatabase(Undo):
     """A database that tests use. The statements show which tables they may have written.
 
     To restore a start, the server compares these tables with the frozen database of the start, and
@@ -282,7 +282,7 @@ def _between(name: str, since: TableDifference | None, until: TableDifference | 
     )
 
 
-class MySQLIsolation(LevelStack[LiveDatabase]):
+class MySQLIsolation(LevelStack[MySQLDatabase]):
     """The isolation for databases on MySQL and MariaDB: ``undo`` or ``clone``.
 
     Cost of enter and leave: nothing if no statement may have written. ``undo``: some round trips,
@@ -320,8 +320,8 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         """The address of the live database."""
         return self.live.address
 
-    def _open(self, base: FrozenDatabase) -> LiveDatabase:
-        return LiveDatabase(
+    def _open(self, base: FrozenDatabase) -> MySQLDatabase:
+        return MySQLDatabase(
             self._registry,
             base.take(),
             restoring=self._restoring,
@@ -334,7 +334,7 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
         name = self._registry.copy_now("live", self.live.name)
         return FrozenDatabase(self._registry, name, is_ours=True)
 
-    def _discard(self, live: LiveDatabase) -> None:
+    def _discard(self, live: MySQLDatabase) -> None:
         self._registry.drop_later(live.name)
 
     def note_statement(self, statement: Statement, generation: int) -> None:

@@ -20,8 +20,8 @@ from pytest_arena._mysql._control import (
 )
 from pytest_arena._process import until
 from pytest_arena._product import nothing, read_manifest
+from pytest_arena._product._database_registry import DatabaseRegistry
 from pytest_arena._product._own_databases import OwnDatabase
-from pytest_arena._product._server_registry import DatabaseRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_arena._interpreter import patch
 from pytest_arena._postgresql import DRIVERS, FACTS
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._postgresql._driver_guard import (
@@ -51,7 +52,7 @@ class PostgreSQLHandle(EngineConnection):
     pid_of = staticmethod(pid_of)
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether an open transaction has written.
 
         Drivers begin a transaction at the first SELECT. Only the server knows whether it has
@@ -91,7 +92,7 @@ class SharedHandle(PostgreSQLHandle):
         self._facade = facade
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether the open transaction has written."""
         return self._facade.shared.writer is self._facade
 
@@ -139,8 +140,7 @@ class PostgreSQLConnections(ServerConnections):
         del address
         is_shared = core.config.isolation == "rollback"
         if is_shared and not isinstance(dialect.connect, _Connect):
-            connect = _Connect(dialect)
-            dialect.connect = connect  # type: ignore[method-assign]  # of this instance
+            patch(dialect, "connect", _Connect(dialect))
 
 
 connections = PostgreSQLConnections(

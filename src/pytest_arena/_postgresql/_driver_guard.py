@@ -7,7 +7,7 @@ import sys
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._interpreter import when_imported
+from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._product._server_connections import (
     RawConnections,
@@ -54,29 +54,27 @@ CONNECTIONS = RawConnections(pid_of, is_in_transaction)
 def watch_drivers(find_core: FindCore) -> None:
     """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
     guard = RawGuard(find_core, arguments, CONNECTIONS)
-    for module, kind, function, dialect in _CONNECTING:
-        change = partial(_guard_module, guard, kind, function, dialect)
+    for module, kind, dialect in _CONNECTING:
+        change = partial(_guard_module, guard, kind, dialect)
         when_imported(module, partial(change_module, find_core, change))
 
 
-# The functions that open each connection, also those of pools: module, class, function, dialect.
+# The module and the class whose `connect` opens each connection, also those of pools; the dialect.
 _CONNECTING = (
-    ("asyncpg.connection", "", "connect", "asyncpg"),
-    ("psycopg.connection", "Connection", "connect", "psycopg"),
-    ("psycopg.connection_async", "AsyncConnection", "connect", "psycopg_async"),
-    ("psycopg2", "", "connect", "psycopg2"),
+    ("asyncpg.connection", "", "asyncpg"),
+    ("psycopg.connection", "Connection", "psycopg"),
+    ("psycopg.connection_async", "AsyncConnection", "psycopg_async"),
+    ("psycopg2", "", "psycopg2"),
 )
 
 
-def _guard_module(
-    guard: RawGuard, kind: str, function: str, dialect: str, module: ModuleType
-) -> None:
+def _guard_module(guard: RawGuard, kind: str, dialect: str, module: ModuleType) -> None:
     owner = getattr(module, kind) if kind else module
-    guard.wrap(owner, function, dialect, has_class=bool(kind))
+    patch(owner, "connect", guard.wrap(vars(owner)["connect"], dialect))
     # The package has copied the function if it was imported before.
     package: Any = sys.modules.get(module.__name__.partition(".")[0])
     if dialect != "psycopg_async" and hasattr(package, "connect"):
-        package.connect = owner.connect
+        patch(package, "connect", owner.connect)
 
 
 WORDS = Words(

@@ -29,7 +29,7 @@ from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import until
 from pytest_arena._product import held_by
-from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
+from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadContent
 from pytest_arena.errors import ArenaError
 
@@ -65,7 +65,7 @@ AND pid <> pg_backend_pid()
 """
 
 
-class LiveDatabase(Undo):
+class PostgreSQLDatabase(Undo):
     """A database that tests use. Any thread may use this object.
 
     If a test ends pytest-arena's connections, pytest-arena opens them again.
@@ -101,7 +101,7 @@ class LiveDatabase(Undo):
         self.reader.close()
 
 
-class JournaledDatabase(LiveDatabase):
+class JournaledDatabase(PostgreSQLDatabase):
     """A database in which triggers write each inserted and deleted row into a journal.
 
     An entry belongs to a level if the snapshot of the level's start does not show its transaction.
@@ -231,7 +231,7 @@ class JournaledDatabase(LiveDatabase):
         self._journal.close()
 
 
-class ClonedDatabase(LiveDatabase):
+class ClonedDatabase(PostgreSQLDatabase):
     """A database without a journal: a copy replaces it after each level that has used it."""
 
     def begin_copy(self, base: FrozenDatabase) -> Start:
@@ -292,7 +292,7 @@ _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it ex
 _REMOVE_JOURNAL = "SET arena.undo = 1; DROP SCHEMA IF EXISTS pg_arena CASCADE"
 
 
-class ServerIsolation(LevelStack[LiveDatabase]):
+class ServerIsolation(LevelStack[PostgreSQLDatabase]):
     """The isolation for databases on PostgreSQL: ``undo`` or ``clone``.
 
     ``undo`` has a change journal in each database. ``clone`` replaces each used database by a copy.
@@ -345,7 +345,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         """The address of the live database."""
         return self.live.address
 
-    def _open(self, base: FrozenDatabase) -> LiveDatabase:
+    def _open(self, base: FrozenDatabase) -> PostgreSQLDatabase:
         name = base.take()
         kind = JournaledDatabase if self.has_journal else ClonedDatabase
         try:
@@ -372,7 +372,7 @@ class ServerIsolation(LevelStack[LiveDatabase]):
         self.on_new_schema(live.address)
         return base
 
-    def _discard(self, live: LiveDatabase) -> None:
+    def _discard(self, live: PostgreSQLDatabase) -> None:
         live.release()
         kept = self._kept
         self._kept = None

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._interpreter import patch
 from pytest_arena._origin import user_line
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
@@ -164,8 +165,7 @@ class Rollback:
             self._dialects.append(dialect)
             if not dialect.is_async:
                 # psycopg looks for the connection behind the facade.
-                instance: Any = dialect
-                instance.get_driver_connection = lambda facade: facade.real
+                patch(dialect, "get_driver_connection", lambda facade: facade.real)
         is_sync = has_sync_caller() or not dialect.is_async
         return SharedTransaction(self, has_sync_caller=is_sync)
 

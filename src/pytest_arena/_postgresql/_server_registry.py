@@ -19,8 +19,8 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._process import until
 from pytest_arena._product import nothing, read_manifest
+from pytest_arena._product._database_registry import DatabaseRegistry
 from pytest_arena._product._own_databases import OwnDatabase
-from pytest_arena._product._server_registry import DatabaseRegistry
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:

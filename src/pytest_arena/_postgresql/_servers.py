@@ -161,7 +161,7 @@ class PrivatePlaces:
 
     cache: Path
 
-    def look(self) -> Iterator[Place]:
+    def places(self) -> Iterator[Place]:
         """Yield each server with its state and its databases."""
         for folder in self._folders():
             yield self._place(folder)
@@ -198,7 +198,7 @@ class PrivatePlaces:
             state = "in use" if clusters.is_in_use(folder) else "idle"
             # The server may start, stop, or have no free connection.
             with suppress(ArenaError):
-                [databases] = self._databases(folder).look()
+                [databases] = self._databases(folder).places()
                 inside = databases.things
         server = replace(
             _thing(folder),

@@ -187,7 +187,7 @@ class Handle(ABC):
 
     @property
     @abstractmethod
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether an open transaction has written."""
 
     @property
@@ -318,7 +318,7 @@ class Database:
         if isolation is not None:
             isolation.close()
 
-    def look(self, where: str) -> str:
+    def command_to_open(self, where: str) -> str:
         """Return the command that opens the database or its copy, a file or a URL."""
         return shlex.join(self.product.shell(where))
 

@@ -19,6 +19,7 @@ from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._interpreter import patch
 from pytest_arena._origin import CALLER, as_own, this_task, user_line
 from pytest_arena._process import running_loop, seconds
 from pytest_arena.errors import IsolationError
@@ -155,7 +156,7 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
                 return LoopConnection(loop, loop.call(connect, *args, **kwargs))
         return connect(*args, **kwargs)
 
-    dbapi.connect = connect_in_loop
+    patch(dbapi, "connect", connect_in_loop)
 
 
 class LoopConnection(AdaptedConnection):

@@ -61,7 +61,7 @@ class SweepResult:
 class PlaceKind(Protocol):
     """A kind of place."""
 
-    def look(self) -> Iterator[Place]:
+    def places(self) -> Iterator[Place]:
         """Yield the places, without creating, starting or changing anything."""
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
@@ -94,7 +94,7 @@ class DatabasesOnServer:
     address: Address | None = None
     note: str = ""
 
-    def look(self) -> Iterator[Place]:
+    def places(self) -> Iterator[Place]:
         """Yield the server with its databases."""
         things: tuple[Thing, ...] = ()
         where = "a local service"

@@ -39,7 +39,7 @@ _NAME = re.compile(
 )
 
 
-class Owner(NamedTuple):
+class NameParts(NamedTuple):
     """What a name says. ``session`` and ``process`` are "" where any may use the database."""
 
     kind: str
@@ -53,10 +53,10 @@ def now() -> float:
         return os.fstat(file.fileno()).st_mtime
 
 
-def owner_of(name: str) -> Owner | None:
+def parts_of(name: str) -> NameParts | None:
     """Return what the name of a database says, None for a database of somebody else.
 
-    >>> owner_of("arena_live_0123abcd_89ef4567_3").process, owner_of("arena_live_shop")
+    >>> parts_of("arena_live_0123abcd_89ef4567_3").process, parts_of("arena_live_shop")
     ('89ef4567', None)
     """
     match = _NAME.fullmatch(name)
@@ -64,17 +64,17 @@ def owner_of(name: str) -> Owner | None:
         return None
     kind = match["kind"] or name.split("_")[1]
     session = match["session"] or match["run"] or ""
-    return Owner(kind, session, match["process"] or "")
+    return NameParts(kind, session, match["process"] or "")
 
 
 def locks_of(name: str) -> tuple[str, ...]:
     """Return the names of the locks of which one protects a database."""
-    owner = owner_of(name)
-    if owner is None or owner.kind == "kept":
+    parts = parts_of(name)
+    if parts is None or parts.kind == "kept":
         return ()
-    if owner.process:
-        return (f"{owner.session}_{owner.process}",)
-    return tuple(filter(None, (name, owner.session)))
+    if parts.process:
+        return (f"{parts.session}_{parts.process}",)
+    return tuple(filter(None, (name, parts.session)))
 
 
 class Names:
@@ -113,8 +113,8 @@ class OwnDatabase:
     @property
     def kind(self) -> str:
         """The kind in its name."""
-        owner = owner_of(self.name)
-        return owner.kind if owner is not None else ""
+        parts = parts_of(self.name)
+        return parts.kind if parts is not None else ""
 
     @property
     def has_end(self) -> bool:

@@ -226,14 +226,13 @@ class RawGuard:
         target = self._arguments.target(driver, args, kwargs)
         self._connections.named[connection] = target
 
-    def wrap(self, owner: Any, name: str, dialect: str, *, has_class: bool = False) -> None:
-        """Replace a driver's function that connects, once."""
-        original = vars(owner)[name]
+    def wrap(self, original: Any, dialect: str) -> Any:
+        """Return a guarded function in place of a driver's function that connects."""
         is_classmethod = isinstance(original, classmethod)
         function = original.__func__ if is_classmethod else original
         if hasattr(function, "arena_guards"):
-            return
-        first = int(has_class)
+            return original
+        first = int(is_classmethod)
 
         def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             positional = list(args[first:])
@@ -260,7 +259,7 @@ class RawGuard:
 
         guarded: Any = aconnect if iscoroutinefunction(function) else connect
         guarded.arena_guards = True
-        setattr(owner, name, classmethod(guarded) if is_classmethod else guarded)
+        return classmethod(guarded) if is_classmethod else guarded
 
 
 def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:

@@ -21,9 +21,9 @@ from pytest_arena._product import (
     Template,
     TemplateStore,
 )
+from pytest_arena._product._database_registry import RegistryT
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_connections import address_for
-from pytest_arena._product._server_registry import RegistryT
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, impossible
 

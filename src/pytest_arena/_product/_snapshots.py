@@ -14,7 +14,7 @@ from pytest_arena.errors import ArenaError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_arena._product._server_registry import DatabaseRegistry
+    from pytest_arena._product._database_registry import DatabaseRegistry
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,7 @@ class Arena(Generic[S]):
         Raises:
             LateWorkError: work still runs after this time. It continues.
         """
-        test = self._run.current.running()
+        test = self._run.current.required_test()
         if running_loop() is not None:
             return _asettled(test, patience)
         test.commit(is_sync_only=True)
@@ -437,7 +437,7 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             request,
         ]  # with the redirects before it
         records = [getattr(each, "extensions", {}).get("arena") for each in answers]
-    test = run.current.running()
+    test = run.current.required_test()
     first = test.turn_of(records[0])
     last = test.turn_of(records[-1])
     if first is None or last is None:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy.ext.asyncio import async_session
 
 from pytest_arena._databases._refusals import late_work
-from pytest_arena._gate._connections import (
+from pytest_arena._gate._registry import (
     held_by_sessions,
     record_of,
     sessions_in_use,
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from pytest_arena._gate._connections import PooledConnection
     from pytest_arena._gate._listeners import Gate
+    from pytest_arena._gate._registry import PooledConnection
     from pytest_arena._ledger import Ledger
     from pytest_arena._values import CodeLine
 
@@ -160,7 +160,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
     own = [leak for leak in leaks if leak.owner is test]
     # This may also end a connection in the app's state, because that state is restored later.
     gate.end_raw(test)
-    transactions = [leak for leak in own if leak.in_transaction]
+    transactions = [leak for leak in own if leak.has_uncommitted_writes]
     error = _leak_error(transactions) if transactions else None
     for leak in own if error is None and not has_failed else ():
         ledger.warn(
@@ -202,7 +202,7 @@ def _close(leaks: list[PooledConnection]) -> None:
 def _leaks_of(gate: Gate) -> list[PooledConnection]:
     """Return the connections that owners that are over have not returned."""
     leaks = _unreturned(gate)
-    if leaks and not any(leak.in_transaction for leak in leaks):
+    if leaks and not any(leak.has_uncommitted_writes for leak in leaks):
         _remove_session_of_flask()
     if leaks:
         # A connection in a reference cycle is no leak: the collector returns it to its pool.
@@ -233,7 +233,7 @@ def _unreturned(gate: Gate) -> list[PooledConnection]:
     unreturned = []
     for checkout in gate.registry.checked_out():
         # An idle connection that reaches no database of the tests blocks no test.
-        is_in_way = checkout.in_transaction or checkout.usage
+        is_in_way = checkout.has_uncommitted_writes or checkout.usage
         if checkout.is_left and is_in_way:
             unreturned.append(checkout)
     return unreturned
@@ -243,7 +243,7 @@ def _roll_back_others(gate: Gate, test: Owner) -> None:
     """Roll back what a test has begun in sessions and connections of wide fixtures."""
     checkouts = []
     for checkout in gate.registry.checked_out():
-        is_writing = checkout.in_transaction and checkout.has_begun_in(test)
+        is_writing = checkout.has_uncommitted_writes and checkout.has_begun_in(test)
         if (is_writing or checkout.owner is test) and not checkout.is_in_background:
             checkouts.append(checkout)
     sessions = sessions_on(checkouts)
@@ -342,7 +342,7 @@ _CLOSE_IT = (
 def lines_of_holders(gate: Gate) -> list[str]:
     """Return the lines that have begun the open transactions."""
     checkouts = gate.registry.checked_out()
-    holders = [checkout for checkout in checkouts if checkout.in_transaction]
+    holders = [checkout for checkout in checkouts if checkout.has_uncommitted_writes]
     return [str(holder.place) for holder in (*holders, *raw_transactions())]
 
 

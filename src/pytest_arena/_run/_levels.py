@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
     from pytest_arena._product import Database, Isolation
-    from pytest_arena._run._apps import Apps
     from pytest_arena._run._leaks import Tasks
     from pytest_arena._run._processes import Process
     from pytest_arena._run._test import Current, RunningTest
+    from pytest_arena._run._test_apps import Apps
     from pytest_arena._values import CodeLine
 
 _Answer = TypeVar("_Answer")

@@ -251,7 +251,7 @@ def _stale_columns(state: State, fresh: Session) -> list[str]:
     columns = []
     for attribute in state.mapper.column_attrs:
         key = attribute.key
-        is_loaded = key in state.dict and key not in state.committed_state
+        is_loaded = key in state.dict and key in state.unmodified
         if is_loaded and state.dict[key] != getattr(present, key):
             columns.append(attribute.columns[0].name or key)
     return columns

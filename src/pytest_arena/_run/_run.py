@@ -14,15 +14,15 @@ from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
-from pytest_arena._gate._connections import Registry
 from pytest_arena._gate._listeners import gate
+from pytest_arena._gate._registry import Registry
 from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
 from pytest_arena._run import _story
-from pytest_arena._run._apps import Apps
 from pytest_arena._run._expect import unentered
 from pytest_arena._run._leaks import Tasks
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
+from pytest_arena._run._test_apps import Apps
 from pytest_arena.errors import (
     ArenaError,
     LifespanError,
@@ -219,7 +219,7 @@ class ArenaRun:
         for database in used:
             name = f"({database.name})  " if len(used) > 1 else ""
             try:
-                command = database.look(self.keep(database))
+                command = database.command_to_open(self.keep(database))
                 yield f"the test's database was kept: {name}{command}"
             except Exception as error:  # noqa: BLE001 - a full disk, a lock: the report continues
                 self.ledger.note(f"{self.ledger.test}: not kept: {error}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library
-from pytest_arena._gate._connections import unflushed_by_tests
+from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import redact
@@ -21,8 +21,8 @@ from pytest_arena.warnings import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._lost_writes import Uncommitted
+    from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import AppState
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._connections import PendingWrites
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._lost_writes import Uncommitted
+    from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
     from pytest_arena._run._expect import Block
@@ -450,7 +450,7 @@ class Current:
         self.test: RunningTest | None = None
         self.in_teardown = False  # whether pytest tears fixtures down
 
-    def running(self) -> RunningTest:
+    def required_test(self) -> RunningTest:
         """Return the running test. pytest sets up fixtures only during a test."""
         if self.test is None:
             raise impossible("no test runs: a fixture was set up outside of any")

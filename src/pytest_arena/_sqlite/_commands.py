@@ -70,7 +70,7 @@ class SQLiteFiles:
         self._templates = cache / "templates"
         self._kept = cache / "kept"
 
-    def look(self) -> Iterator[Place]:
+    def places(self) -> Iterator[Place]:
         """Yield the folders of the user's runs, of templates, and of kept databases."""
         runs = [*_runs()]
         for home in homes():

@@ -14,7 +14,7 @@ from functools import cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_arena._interpreter import on_audit_events, when_imported
+from pytest_arena._interpreter import on_audit_events, patch, when_imported
 from pytest_arena._origin import cause_of_connection
 from pytest_arena._product import (
     ConnectTarget,
@@ -67,11 +67,11 @@ class SQLiteHandle(Handle):
             return cls(lambda: raw)
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether a transaction has begun to write. A SELECT begins no transaction."""
         return self._call(_in_transaction, otherwise=False)
 
-    is_begun = in_transaction
+    is_begun = has_uncommitted_writes
 
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""
@@ -208,7 +208,7 @@ def _stop_only_once(module: Any) -> None:
             self.arena_stopped = original(self)
         return self.arena_stopped
 
-    module.Connection.stop = stop
+    patch(module.Connection, "stop", stop)
 
 
 connections = SQLiteConnections()
@@ -243,7 +243,7 @@ def watch_connections(core: CurrentCore) -> None:
         return connection
 
     for module in (sqlite3, sqlite3.dbapi2):
-        vars(module)["connect"] = guarded
+        patch(module, "connect", guarded)
 
 
 def _admit(core: CurrentCore, database: object, *_: object) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pytest_arena import _process
 from pytest_arena._changes import limited
 from pytest_arena._product import Held, _snapshots
-from pytest_arena._product._levels import LevelStack, Look, NeedsCopy, Start, Undo
+from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import ReadTable
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._values import SCHEMA, TableRows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import _pytest.assertion.rewrite as rewriting
 import pytest
 
+from pytest_arena._interpreter import patch
 from pytest_arena._process import by_timeout
 from pytest_arena._values import Stage
 from pytest_arena.errors import causes
@@ -55,13 +56,11 @@ def record_assertions(recorder: Recorder, early_config: Any) -> None:
             record.passed(f"{path}:{frame.f_lineno}", _text(frame), caller)
         return has_hook()
 
-    def replace(tail: str, function: Callable[[], bool]) -> None:
-        rewriting.PYC_TAIL = tail
-        rewriting._check_if_assertion_pass_impl = function  # noqa: SLF001 - as above
-
     early_config._inicache["enable_assertion_pass_hook"] = True  # noqa: SLF001 - no public way at this time
-    replace(f"{tail.removesuffix('.pyc')}-asserts.pyc", passed)
-    early_config.add_cleanup(lambda: replace(tail, has_hook))
+    undo = ExitStack()
+    patch(rewriting, "PYC_TAIL", f"{tail.removesuffix('.pyc')}-asserts.pyc", undo)
+    patch(rewriting, "_check_if_assertion_pass_impl", passed, undo)
+    early_config.add_cleanup(undo.close)
 
 
 def _text(frame: FrameType) -> str:

@@ -205,7 +205,7 @@ def _text(path: Path, spec: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SpecBlock:
     """A fence of Gherkin in Markdown, or a whole .feature file."""
 
     text: str
@@ -215,9 +215,9 @@ class Block:
     rule: str = ""
 
 
-def _blocks(text: str, spec: str) -> Iterator[Block]:
+def _blocks(text: str, spec: str) -> Iterator[SpecBlock]:
     if spec.endswith(".feature"):
-        yield Block(text, 0)
+        yield SpecBlock(text, 0)
         return
     heading = ""
     rule = ""
@@ -225,7 +225,7 @@ def _blocks(text: str, spec: str) -> Iterator[Block]:
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
         if is_gherkin(token):
             first, _ = token.map or (0, 0)
-            yield Block(token.content, first + 1, heading, rule)
+            yield SpecBlock(token.content, first + 1, heading, rule)
         elif following is not None and token.type in {"heading_open", "paragraph_open"}:
             found = _RULE.search(following.content)
             if token.type == "heading_open":
@@ -248,7 +248,7 @@ def _scenarios(text: str, spec: str) -> Iterator[ScenarioSpec]:
         yield from _compiled(block, spec)
 
 
-def _compiled(block: Block, spec: str) -> Iterator[ScenarioSpec]:
+def _compiled(block: SpecBlock, spec: str) -> Iterator[ScenarioSpec]:
     named = _LANGUAGE.search(block.text)
     # The parser reports an unknown language.
     language = named[1] if named and Dialect.for_name(named[1]) else "en"

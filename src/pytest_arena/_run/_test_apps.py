@@ -77,7 +77,7 @@ class Apps:
                 source=self._config.place("login"),
             )
 
-    def running(self) -> AppRun:
+    def run_here(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
         test: RunningTest | None = Phase.test
         if test is not None:
@@ -147,14 +147,14 @@ class Apps:
 
     def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
         """Return a client."""
-        return open_async_client(self.running(), role, options)
+        return open_async_client(self.run_here(), role, options)
 
     def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
         """Return a sync client.
 
         A client of a wide fixture starts the app now. The app then runs as long as the fixture.
         """
-        client = open_test_client(self.running(), role, options)
+        client = open_test_client(self.run_here(), role, options)
         if Phase.test is None:
             client.arena_start()
         return client
@@ -164,7 +164,7 @@ class Apps:
         test = self._current.test
         if test is None or test.settled:
             return None
-        return self.wide_runs.get(Phase.owner) or self.running()
+        return self.wide_runs.get(Phase.owner) or self.run_here()
 
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""

@@ -146,9 +146,9 @@ class PooledConnection(Owned):
         return not owner.is_wide or self.thread != threading.get_ident()
 
     @property
-    def in_transaction(self) -> bool:
+    def has_uncommitted_writes(self) -> bool:
         """Whether it has an open transaction with writes."""
-        return self.handle is not None and self.handle.in_transaction
+        return self.handle is not None and self.handle.has_uncommitted_writes
 
     def has_begun_in(self, level: Owner) -> bool:
         """Return whether its open transaction has its first write in the level of this owner."""
@@ -370,7 +370,7 @@ class DatabaseUsage:
     def is_in_transaction(self) -> bool:
         """Return whether a connection that is checked out has an open transaction."""
         checkouts = self._registry.checked_out()
-        return any(each.in_transaction for each in checkouts if each.usage is self)
+        return any(each.handle.is_begun for each in checkouts if each.handle and each.usage is self)
 
     # The registry calls these methods.
 

@@ -30,7 +30,7 @@ from pytest_arena._product._own_databases import (
     OwnDatabase,
     locks_of,
     now,
-    owner_of,
+    parts_of,
     unused,
 )
 from pytest_arena._product._server_control import Control, ServerFailure
@@ -263,7 +263,7 @@ class DatabaseRegistry(ABC):
 
     def _list(self, control: Control, *, with_sizes: bool = False) -> list[OwnDatabase]:
         rows = self._describe(control, with_sizes=with_sizes)
-        rows = [row for row in rows if owner_of(row.name) is not None]
+        rows = [row for row in rows if parts_of(row.name) is not None]
         locks = {row.name: locks_of(row.name) for row in rows}
         wanted = {lock for names in locks.values() for lock in names}
         held = self._held(control, wanted)
@@ -376,7 +376,7 @@ class DatabaseRegistry(ABC):
     def _drop(self, name: str, control: Control) -> str:
         """Drop a database of this login. Return why it was not dropped, or ""."""
         try:
-            if owner_of(name) is not None:
+            if parts_of(name) is not None:
                 self._drop_now(control, name)
         except (ServerFailure, ArenaError) as error:
             return str(error)
