@@ -26,9 +26,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pytest_arena._app._apps import as_asgi
-from pytest_arena._app._entry import explained, hooks_now, is_observed, observed
+from pytest_arena._app._entry import explained, is_observed, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
-from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
+from pytest_arena._owner import OWNER, Owner, Phase, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
 from pytest_arena.errors import ArenaError, LifespanError
 
@@ -145,7 +145,7 @@ class AppRun:
                 if self._lifespan.is_usable:
                     return self._lifespan
                 self._lifespan.close()  # its shutdown may have failed
-            hooks = hooks_now()
+            hooks = Phase.test
             request = hooks.begin_lifespan() if hooks is not None else None
             self._lifespan = begin(request)
             return self._lifespan
@@ -178,7 +178,7 @@ class AppRun:
         """
         self._is_closed = True
         with ExitStack() as stack:
-            stack.callback(self._loop.cancel, hooks_now())
+            stack.callback(self._loop.cancel, Phase.test)
             if self._lifespan is not None:
                 stack.callback(self._lifespan.close)
 

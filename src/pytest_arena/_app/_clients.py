@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from weakref import WeakKeyDictionary
 
 from pytest_arena._app._apps import Options, is_litestar, not_installed
-from pytest_arena._app._entry import (
-    CLIENT_CALL,
-    ClientCall,
-    explained,
-    hooks_now,
-)
+from pytest_arena._app._entry import CLIENT_CALL, ClientCall, explained
+from pytest_arena._owner import Phase
 from pytest_arena._process import lock_here, running_loop
 from pytest_arena.errors import ArenaError, ConfigError, LoginError
 
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
     from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._entry import Hooks
 
     _AsyncBase = httpx.AsyncClient
     _SyncBase = httpx.Client
@@ -168,7 +165,7 @@ class AsyncClient(_AsyncBase):
         if running_loop() is None:
             raise no_asyncio()
         await self.arena_run.ajoin()
-        hooks = hooks_now()
+        hooks: Hooks | None = Phase.test
         if hooks is not None:
             await hooks.acommit()  # its error is not one of the login
         if self.arena_login is not None:
@@ -238,7 +235,7 @@ class TestClient(_SyncBase):
 
     def _arena_ready(self) -> None:
         self.arena_start()
-        hooks = hooks_now()
+        hooks: Hooks | None = Phase.test
         if hooks is not None:
             hooks.commit()
         if self.arena_login is not None:

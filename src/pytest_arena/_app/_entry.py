@@ -79,12 +79,6 @@ class Hooks(Owner, ABC):
         """Note that the app has returned, and the client has a streamed answer of a WSGI app."""
 
 
-def hooks_now() -> Hooks | None:
-    """Return the test whose code pytest calls now, None outside of tests."""
-    owner = Phase.owner
-    return owner if isinstance(owner, Hooks) else None
-
-
 @dataclass(slots=True)
 class ClientCall:
     """What one call of our client sends: a request, and the redirects that it follows."""
@@ -129,11 +123,9 @@ def observed(call: Any) -> Any:
     @functools.wraps(call, updated=())
     async def observing(*args: Any) -> None:
         *_, scope, receive, send = args
-        hooks = None
+        hooks: Hooks | None = Phase.test
         # Code of a request or a lifespan that calls an app begins no other request.
-        if scope["type"] != "lifespan" and REQUEST.get() is None:
-            hooks = hooks_now()
-        if hooks is None:
+        if hooks is None or scope["type"] == "lifespan" or REQUEST.get() is not None:
             await call(*args)
             return
         client_call = CLIENT_CALL.get()
@@ -177,8 +169,8 @@ def _observed_wsgi(call: Any) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
         body: Iterable[bytes]
-        hooks = hooks_now() if REQUEST.get() is None else None
-        if hooks is None:
+        hooks: Hooks | None = Phase.test
+        if hooks is None or REQUEST.get() is not None:
             body = call(app, environ, start_response)
             return body
         hooks.commit()

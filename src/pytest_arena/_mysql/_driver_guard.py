@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._product._server_connections import (
-    Admission,
+    RawConnection,
     RawConnections,
     RawGuard,
     change_module,
@@ -169,17 +169,19 @@ class _DriverGuard(RawGuard):
 
     def __init__(self, find_core: FindCore) -> None:
         super().__init__(find_core, arguments, CONNECTIONS)
-        # The admissions of connections that no engine opens, until their first statement.
-        self._admissions: weakref.WeakKeyDictionary[object, Admission] = weakref.WeakKeyDictionary()
+        # The connections that no engine opens, until their first statement.
+        self._admitted: weakref.WeakKeyDictionary[object, RawConnection] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def constructor(self, driver: str, original: Callable[..., Any]) -> Callable[..., None]:
         """Return a constructor that first decides on the connection."""
 
         def __init__(connection: object, *args: object, **kwargs: Any) -> None:  # noqa: N807 - replaces it
             named = {**dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
-            admission = self.admit(driver, [], named)
-            if admission is not None:
-                self._admissions[connection] = admission
+            raw = self.admit(driver, [], named)
+            if raw is not None:
+                self._admitted[connection] = raw
             original(connection, **named)
             self.note_named(driver, [], named, connection)
             self._begin(connection)  # a sync driver has connected
@@ -213,16 +215,16 @@ class _DriverGuard(RawGuard):
 
     def _begin(self, connection: object) -> None:
         """Note a new connection that no engine has opened."""
-        admission = self._admissions.get(connection)
+        raw = self._admitted.get(connection)
         core = self._find_core()
-        if admission is None or core is None or not pid_of(connection):
+        if raw is None or core is None or not pid_of(connection):
             return
-        del self._admissions[connection]
+        del self._admitted[connection]
         if known_session(connection) is not None:
             return  # the pool of an engine has got it
-        CONNECTIONS.add(core, admission, connection)
-        if admission.target is not None:
-            begin_session(connection, admission.target)
+        CONNECTIONS.add(core, raw, connection)
+        if raw.target is not None:
+            begin_session(connection, raw.target)
 
 
 def _note_rows(connection: Any, statement: Statement | None, rows: object) -> None:

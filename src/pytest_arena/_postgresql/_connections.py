@@ -84,8 +84,8 @@ class SharedHandle(PostgreSQLHandle):
 
     __slots__ = ("_facade",)
 
-    def __init__(self, core: Core, target: ConnectTarget, facade: SharedTransaction) -> None:
-        super().__init__(core, target, facade)
+    def __init__(self, target: ConnectTarget, facade: SharedTransaction) -> None:
+        super().__init__(target, facade)
         self._facade = facade
 
     @property
@@ -126,13 +126,11 @@ class PostgreSQLConnections(ServerConnections):
         host = info.host or info.hostaddr
         return ServerTarget(FACTS.name, f"{host}:{info.port}", info.dbname)
 
-    def handle(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> PostgreSQLHandle:
+    def handle(self, target: ConnectTarget, dbapi_connection: object) -> PostgreSQLHandle:
         """Return the handle of a connection, or of a facade of the isolation ``rollback``."""
         if isinstance(dbapi_connection, SharedTransaction):
-            return SharedHandle(core, target, dbapi_connection)
-        return PostgreSQLHandle(core, target, dbapi_connection)
+            return SharedHandle(target, dbapi_connection)
+        return PostgreSQLHandle(target, dbapi_connection)
 
     def prepare(self, core: Core, dialect: Dialect, address: Address) -> None:
         """Let the dialect connect to a shared database."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._owner import Owner
+    from pytest_arena._owner import Owned, Owner
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError, TemplateError
@@ -45,12 +45,12 @@ UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 loaded: dict[str, Connections] = {}  # of imported packages, by the names of products
 
 
-def raw_transactions() -> list[str]:
-    """Return the lines of open transactions of connections that no engine has opened."""
-    lines: list[str] = []
+def raw_transactions() -> list[Owned]:
+    """Return the connections that no engine has opened, and that are in a transaction."""
+    found: list[Owned] = []
     for connections in [*loaded.values()]:
-        lines += connections.raw_transactions()
-    return lines
+        found += connections.raw_transactions()
+    return found
 
 
 def connections_of(product: str) -> Connections:
@@ -168,8 +168,9 @@ class Core(Protocol):
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that the app names, and the logins by user."""
 
+    @property
     def provisioned(self) -> Mapping[Database, Isolation]:
-        """Return the databases that have content, because a connection was opened."""
+        """The databases that have content, because a connection was opened."""
 
 
 class Handle(ABC):
@@ -208,10 +209,6 @@ class Handle(ABC):
         """Note a checkout from the pool."""
         return
 
-    def check(self, statement: str) -> None:
-        """Check a statement that SQLAlchemy is about to execute."""
-        del statement
-
 
 class Connections(Protocol):
     """The connections of one product, for the gate."""
@@ -240,11 +237,11 @@ class Connections(Protocol):
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch connections without an engine until the process ends. Idempotent."""
 
-    def end_raw(self, level: Owner | None) -> None:
+    def end_raw(self, level: Owner) -> None:
         """End a level's connections that no engine has opened."""
 
-    def raw_transactions(self) -> list[str]:
-        """Return the lines of the open transactions of connections that no engine has opened."""
+    def raw_transactions(self) -> Sequence[Owned]:
+        """Return the connections that no engine has opened, and that are in a transaction."""
 
 
 @dataclass(slots=True, eq=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from pytest_arena._changes import Changes
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._origin import user_line
+from pytest_arena._owner import Phase
 from pytest_arena._process import running_loop
 from pytest_arena._run._expect import (
     Expected,
@@ -155,7 +156,7 @@ class Arena(Generic[S]):
                 pytest-arena's login, too.
             TemplateError: the schema or the seed cannot be built.
         """
-        test = self._run.current.on_top()  # a wide fixture closes its sessions itself
+        test: RunningTest | None = Phase.test  # a wide fixture closes its sessions itself
         sessions = test.sessions if test else Sessions()
         if test is not None and test.starts_app:
             self._run.apps.try_fixture(test, test.request)
@@ -189,7 +190,7 @@ class Arena(Generic[S]):
         return self._run.apps.new_test_client(self._with_fixture(options), role)
 
     def _with_fixture(self, options: dict[str, object]) -> dict[str, object]:
-        test = self._run.current.on_top()
+        test: RunningTest | None = Phase.test
         if test is None or not test.request:
             return options
         # The session fixture `arena` cannot request the function fixture `client_options`.
@@ -315,7 +316,7 @@ class Arena(Generic[S]):
         watched = self._run.database(database)
         if request is not None:
             return _changes_of(self._run, request, watched)
-        commit(self._run)
+        commit()
         return changes_between(self._run, watched, None, None)
 
     def expect_changes(

@@ -21,7 +21,7 @@ from pytest_arena.warnings import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._gate._lost_writes import LostWork
+    from pytest_arena._gate._lost_writes import Uncommitted
     from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn
@@ -74,7 +74,7 @@ class StoryReader:
     def __init__(self, test: RunningTest, *, most_rows: int = _MOST_ROWS) -> None:
         self._test = test
         self._most_rows = most_rows
-        self._used = test.databases.provisioned()
+        self._used = test.databases.known.provisioned
         self._levels = tuple(test.databases.levels)
         # The last turns of the present levels. Of other turns the report has only the sum.
         self._turns: list[Turn] = []
@@ -221,7 +221,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
     unseen += [_lost_by_test(lost) for lost in test.losses if lost.request is None]
     held = test.turns[-1].held if test.turns else set()
-    unseen += _open_work(held | test.own_writes())
+    unseen += _open_work(held | test.gate.registry.pending_writes())
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"
@@ -238,7 +238,7 @@ def _open_work(writes: set[PendingWrites]) -> Iterator[str]:
         yield f"{_TEST} {words}"
 
 
-def _lost_by_test(lost: LostWork) -> str:
+def _lost_by_test(lost: Uncommitted) -> str:
     how = "closed the session without a commit"
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"
@@ -307,7 +307,7 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         )
 
 
-def _author(lost: LostWork) -> str:
+def _author(lost: Uncommitted) -> str:
     """Return who has lost work, for a warning. "" is the test itself, in a session of its own."""
     request = lost.request
     if request is not None:
@@ -318,7 +318,7 @@ def _author(lost: LostWork) -> str:
     return "a call of the app" if lost.is_of_app else ""
 
 
-def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:
+def warn_of_loss(ledger: Ledger, author: str, lost: Uncommitted) -> None:
     """Warn of lost writes."""
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
@@ -330,7 +330,7 @@ def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:
     ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix)
 
 
-def _lost_words(lost: LostWork) -> str:
+def _lost_words(lost: Uncommitted) -> str:
     """Return words as ``wrote stock and never committed it: lost``."""
     how = " and never committed it: lost"
     if lost.is_unflushed:
