@@ -56,7 +56,7 @@ ON_SERVER = """
 import json, sys
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._values import Address
-own = ServerRegistry(Address(*json.loads(sys.argv[1])), project="shop")
+own = ServerRegistry(Address(*json.loads(sys.argv[1])))
 print(own.create("live"), flush=True)
 input()
 own.close()
@@ -120,11 +120,10 @@ def begin() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
 
 @pytest.fixture
 def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Call the command, with a yes where it would ask; returns what it writes."""
+    """Call the command; returns what it writes."""
 
     def call(*arguments: str) -> str:
-        yes = ["--yes"] if "--all" in arguments else []
-        assert main(["databases", *arguments, *yes]) == 0
+        assert main(["databases", *arguments]) == 0
         written = capsys.readouterr()
         assert not written.err
         return written.out
@@ -294,7 +293,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay(
         dead_name: ("dead", 5000),
         alive_name: ("alive", 5000),
     }
-    assert datetime.fromisoformat(found[alive_name]["created"]).tzinfo is UTC
+    assert datetime.fromisoformat(found[alive_name]["used"]).tzinfo is UTC
     told = arena("sweep", "--database", "own")
     assert told == f"removed  live {dead_name}, 5 kB\n1 removed, 5 kB.\n"
     told = arena("sweep", "--all", "--database", "own")
@@ -335,29 +334,15 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
     assert not cache.exists()
 
 
-def test_all_is_removed_with_yes_alone(
-    begin: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """Otherwise it is listed, and the next step said."""
+def test_all_is_removed(begin: Any, arena: Callable[..., str], tmp_path: Path) -> None:
+    """Also what was kept for a look."""
     kept = kept_file()
-    dead, name = begin(ON_FILES, tempfile.gettempdir())
+    dead, _ = begin(ON_FILES, tempfile.gettempdir())
     killed(dead)
-
-    def sweep(*more: str) -> tuple[int, str]:
-        status = main(["databases", "sweep", "--all", "--database", "own", *more])
-        return status, capsys.readouterr().out
-
-    status, output = sweep()
-    assert status == 1
-    assert f"  {name}  live" in output
-    assert f"  {kept.name}  kept" in output
-    assert "nothing is removed. next: arena databases sweep --all --yes" in output
-    assert kept.exists()
-    status, output = sweep("--yes")
-    assert status == 0
-    assert output.endswith("2 removed, 5 kB.\n")
+    words = ("sweep", "--all", "--database", "own")
+    assert arena(*words).endswith("2 removed, 5 kB.\n")
     assert not kept.exists()
-    assert sweep() == (0, "Nothing to remove.\n")
+    assert arena(*words) == "Nothing to remove.\n"
     assert not list(tmp_path.glob("cache*"))
 
 

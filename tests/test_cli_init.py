@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -232,17 +231,11 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     assert options_of(folder) == options
 
 
-def test_notes_name_other_apps_and_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_note_names_other_apps(tmp_path: Path) -> None:
     """An app of the usual name in the outermost folder is chosen."""
     app = "from fastapi import FastAPI\napp = FastAPI()\n"
-    url = 'URL = "postgresql+asyncpg://db.example.org/shop"\n'
-    folder = written(tmp_path, {"main.py": app + url, "jobs/main.py": app})
-    monkeypatch.setenv("ARENA_DATABASE", os.environ["TESTS_POSTGRESQL"])
-    output = arena("init", folder=folder).output
-    assert "other apps: main:app" in output
-    assert "the test databases, named arena_…, will be on PostgreSQL" in output
+    folder = written(tmp_path, {"main.py": app, "jobs/main.py": app})
+    assert "other apps: main:app" in arena("init", folder=folder).output
 
 
 @pytest.mark.parametrize(

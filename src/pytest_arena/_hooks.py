@@ -67,20 +67,10 @@ def start(
             scenarios = _create_scenarios(config, options)
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
-        run.databases.write_line = partial(_write_line, config)
         RUNS[config] = run
         atexit.register(_write_late_refusals, run)
         atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
-
-
-def _write_line(config: pytest.Config, text: str) -> None:
-    """Write a line to the terminal at once, also while pytest captures the output of a test."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    capture = config.pluginmanager.get_plugin("capturemanager")
-    if reporter is not None and capture is not None:
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(text)
 
 
 @contextmanager
@@ -453,10 +443,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
         summary = summarize(run.config, run.databases, run.ledger)
     except Exception as error:  # noqa: BLE001 - pytest would print no report of a failed test
         summary = Summary(failures=(f"no summary could be written: {error!r}",))
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    for line in run.finish():
-        if reporter is not None:
-            reporter.write_line(f"arena: {line}")
+    run.finish()
     interrupted.clear()
     facts.end(summary)
     session.exitstatus = _exit_status(facts, session.exitstatus)

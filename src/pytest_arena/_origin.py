@@ -24,6 +24,8 @@ from pytest_arena._ledger import Request
 from pytest_arena._process import AnyTask, innermost_frames, running_loop
 from pytest_arena._values import CodeLine
 
+NO_LINE = "a line that cannot be seen"
+
 
 def user_line() -> CodeLine | None:
     """Return the innermost line of the user's code that led to this call, or None.
@@ -31,7 +33,8 @@ def user_line() -> CodeLine | None:
     In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that waits
     for the greenlet. The search takes some microseconds.
     """
-    return line_of(user_frame())
+    frame = user_frame()
+    return None if frame is None else CodeLine(frame.f_code.co_filename, frame.f_lineno)
 
 
 @cache

@@ -22,6 +22,7 @@ from asyncio import current_task
 from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
 from threading import Thread, get_ident
 from types import CoroutineType, FunctionType, MethodType
@@ -30,12 +31,14 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import (
+    NO_LINE,
     REQUEST,
     line_of_coroutine,
     line_of_function,
     user_line,
 )
 from pytest_arena._process import context_of, running_loop
+from pytest_arena._values import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,11 +50,17 @@ if TYPE_CHECKING:
 
 
 class Owner:
-    """A test, a wide fixture, or a lifespan of the app."""
+    """A test, a wide fixture, or a lifespan of the app.
+
+    A test or a wide fixture is also a level of the databases: its end restores them.
+    """
 
     is_test = False
     is_wide = False  # whether it is a wide fixture
     is_of_user = True  # whether it is no fixture of a plugin
+    # The content and the isolation of its level. The markers of a test may name others.
+    stage = Stage.SEEDED
+    isolation = "auto"
 
     def __init__(self, name: str, advice: str) -> None:
         self.name = name
@@ -95,9 +104,27 @@ class WideFixture(Owner):
         self.getfixturevalue = getfixturevalue
 
 
-def outlives_tests(owner: Owner | None) -> bool:
-    """Return whether an owner is a wide fixture or a lifespan that goes on, or an import."""
-    return owner is None or not (owner.is_test or owner.is_over)
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Owned:
+    """A connection or a session: to whom it belongs, and the line that uses it."""
+
+    owner: Owner | None = None  # None for an import
+    line: CodeLine | None = None
+
+    @property
+    def place(self) -> CodeLine | str:
+        """The line to blame."""
+        return self.line or NO_LINE
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its owner is over."""
+        return self.owner is not None and self.owner.is_over
+
+    @property
+    def outlives_tests(self) -> bool:
+        """Whether its owner is a wide fixture or a lifespan that goes on, or an import."""
+        return self.owner is None or not (self.owner.is_test or self.owner.is_over)
 
 
 # The owner of the running code. In a task it stays set after the owner's end.
@@ -108,11 +135,14 @@ class Phase:
     """The owner whose code pytest calls now."""
 
     owner: Owner | None = None
+    # The owner if it is a test: a `RunningTest`, whose module this one may not import.
+    test: Any = None
 
 
 def begin_phase(owner: Owner | None) -> None:
     """Note that pytest calls code of this owner from now on."""
     Phase.owner = owner
+    Phase.test = owner if owner is not None and owner.is_test else None
     OWNER.set(owner)
 
 

@@ -77,13 +77,14 @@ def innermost_frames() -> dict[int, FrameType]:
                 gc.enable()
 
 
-def until(ask: Callable[[], _Answer], *, within: float, step: float = 0.001) -> _Answer:
+def until(ask: Callable[[], _Answer], *, within: float) -> _Answer:
     """Call ``ask`` until its answer is true or the time is up. Return the last answer.
 
-    ``ask`` is called at least once. The first pause takes ``step`` seconds. Each later pause is
-    twice as long, up to 50 ms.
+    ``ask`` is called at least once. The first pause takes 1 ms. Each later pause is twice as
+    long, up to 50 ms.
     """
     end = seconds() + within
+    step = 0.001
     while True:
         answer = ask()
         if answer or seconds() >= end:

@@ -156,8 +156,6 @@ class Address:
     password: str = field(default="", repr=False)
     # The log file of a private server, "" for any other server.
     log: str = field(default="", compare=False)
-    # Whether MySQL's drivers encrypt the connection, without a check of the server's certificate.
-    is_encrypted: bool = field(default=False, compare=False)
 
     @property
     def is_socket(self) -> bool:

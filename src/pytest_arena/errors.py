@@ -121,7 +121,6 @@ class ArenaError(Exception):
         self.why: str = _short(why, "why")
         self.cause: str = _short(cause, "cause")
         self.fix: str = _short(fix, "fix")
-        self._first_report = ""
         super().__init__(self.what)
 
     def __str__(self) -> str:
@@ -134,11 +133,6 @@ class ArenaError(Exception):
         """Add a next step, unless the error has several."""
         if "\n" not in self.fix:
             self.fix = _short(f"{self.fix}\n{text}", "fix")
-
-    def first_report(self, test: str) -> str:
-        """Return the first test that reports the error. Its report shows the error in full."""
-        self._first_report = self._first_report or test
-        return self._first_report
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the error with its keyword arguments: a pool would wait for ever otherwise."""

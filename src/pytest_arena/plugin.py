@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from pytest_arena._databases._provision import Level
+    from pytest_arena._owner import Owner
     from pytest_arena.scenarios._blocks import Scenario
 
 
@@ -32,7 +32,7 @@ class LevelHooks:
     For example a cache in the process's memory, or data of another service.
     """
 
-    def pytest_arena_enter(self, level: Level) -> object:
+    def pytest_arena_enter(self, level: Owner) -> object:
         """Called when the level of a test or of a wide fixture begins.
 
         ``level.name`` is the name of the test or the fixture. ``level.is_test`` is False for a
@@ -44,7 +44,7 @@ class LevelHooks:
                 limiter.reset()
         """
 
-    def pytest_arena_leave(self, level: Level) -> object:
+    def pytest_arena_leave(self, level: Owner) -> object:
         """Called when a level ends, before pytest-arena restores the databases.
 
         If the hook raises, the test fails. pytest-arena still restores the databases.

@@ -34,17 +34,6 @@ def program(name: str) -> str:
     return path
 
 
-def certificate(folder: Path) -> Path:
-    """Make a key and its certificate in a folder, which the server's user can read."""
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", "key.pem", "-out", "cert.pem"]
-    command = [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-    subprocess.run([*command, *subject, *files], cwd=folder, check=True, capture_output=True)
-    folder.chmod(0o755)
-    (folder / "key.pem").chmod(0o644)
-    return folder / "cert.pem"
-
-
 class PrivateServer:
     """A server whose data ends with it."""
 

@@ -48,7 +48,7 @@ class PrivateServer:
         """Where it has its data."""
         # Not rglob: the server takes databases away while its data are walked through.
         [path] = self.place.glob("c/pytest-arena-pg-*/*/")
-        return clusters.folder_at(path)
+        return clusters.ServerFolder(path)
 
     def address(self, database: str = "postgres") -> Address:
         """How its superuser logs in."""

@@ -80,7 +80,7 @@ class RealServer:
         """Start the server, and wait until it answers."""
         self._path = folder_in_memory()
         programs = newest_programs()
-        self._folder = clusters.folder_at(self._path / "server")
+        self._folder = clusters.ServerFolder(self._path / "server")
         self._folder.ensure()
         clusters.make_data(self._folder, programs)
         (self._folder.data / "pg_hba.conf").write_text(RULES, encoding="ascii")
@@ -97,7 +97,7 @@ class RealServer:
                 env=environment(),
                 stdin=subprocess.DEVNULL,
                 stderr=log,
-                **clusters.account().as_arguments(),
+                **clusters.account(),
             )
         until(self._answers, "the server starts")
 

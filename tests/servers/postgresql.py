@@ -107,9 +107,9 @@ def database_names(own: ServerRegistry) -> set[str]:
 
 
 @contextmanager
-def own_databases(registry: str, *, project: str = "shop") -> Iterator[ServerRegistry]:
+def own_databases(registry: str) -> Iterator[ServerRegistry]:
     """A run on this server."""
-    own = ServerRegistry(login(registry), project=project)
+    own = ServerRegistry(login(registry))
     try:
         yield own
     finally:

@@ -55,7 +55,7 @@ class Side:
 
     def registry(self) -> DatabaseRegistry:
         """Return the databases of a new process."""
-        made: DatabaseRegistry = self._registry(self.address, project="shop")
+        made: DatabaseRegistry = self._registry(self.address)
         return made
 
     def rows(self, statement: str, database: str = "") -> list[tuple[Any, ...]]:

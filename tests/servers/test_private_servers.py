@@ -56,7 +56,7 @@ def place() -> Iterator[Path]:
     place = folder_in_memory()
     yield place
     for path in place.glob("*/*/"):
-        clusters.remove(clusters.folder_at(path))
+        clusters.remove(clusters.ServerFolder(path))
     shutil.rmtree(place)
 
 
@@ -86,7 +86,7 @@ def test_runs_share_a_server_that_the_last_one_stops(servers: Servers) -> None:
         assert first.folder.path.stat().st_mode & 0o077 == 0
         process = Path(f"/proc/{pid}")
         if os.geteuid() == 0 and process.exists():
-            assert process.stat().st_uid == clusters.account().uid != 0
+            assert process.stat().st_uid == clusters.account()["user"] != 0
             assert "Groups:\t \n" in (process / "status").read_text()
     servers.wait_until_stopped(first)
     with closing(servers.find()) as again:
@@ -115,7 +115,7 @@ def test_two_runs_that_start_at_once_and_are_killed(servers: Servers) -> None:
     for run in runs:
         run.kill()
         run.communicate()
-    folder = clusters.folder_at(Path(folders[0]))
+    folder = clusters.ServerFolder(Path(folders[0]))
     assert folders[0] == folders[1]
     assert clusters.is_running(folder)
     assert not clusters.is_in_use(folder)

@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 @pytest.fixture
 def on_server(project: Project, server: Address) -> Iterator[ServerProject]:
     """The same one, with its templates on a server."""
-    own = ServerRegistry(server, project=str(project.root))
+    own = ServerRegistry(server)
     on_server = ServerProject(project.root, project.cache, own=own, home=project.home)
     yield on_server
     on_server.forget()

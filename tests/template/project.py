@@ -39,7 +39,7 @@ def seed(session):
     session.execute(text("insert into dancers (name) values (:name)"), {"name": helper.NAME})
 """
 
-# Its file and its result are the same in each process, so that the template is kept.
+# It counts its runs. Its template is kept for the processes of one run.
 CREATE = """
 from pathlib import Path
 from sqlalchemy import text
@@ -48,8 +48,6 @@ def create(connection):
     with Path("builds.log").open("a") as log:
         log.write("built ")
     connection.execute(text("create table dancers (id integer primary key, name text)"))
-
-create.arena_files = []
 """
 
 # What another process does with the same project.
@@ -93,7 +91,8 @@ class Project:
         recipe = Recipe(self.schema, self.seed)
         template = store.ensure(recipe, stage, cast("Database", None))  # no gate needs it
         assert template is not None
-        return template.content
+        content: Path = template.content
+        return content
 
     def load(self, *modules: str) -> None:
         """Import modules, as the app does before anything is built."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Database
-    from pytest_arena._product._own_databases import OwnDatabase
     from pytest_arena._values import Address
 
 
@@ -44,6 +43,9 @@ class ServerProject(Project):
 
     own: ServerRegistry = field(kw_only=True)
     driver: str = ""
+
+    def __post_init__(self) -> None:
+        self._before = {one.name for one in self.own.listed()}
 
     @property
     def template_store(self) -> TemplatesOfOneTest:
@@ -84,11 +86,8 @@ class ServerProject(Project):
             self.own.drop(copy)
 
     def databases(self) -> list[str]:
-        """Those that stand on the server because of this project."""
-        return [one.name for one in self.own.listed() if self._is_its(one)]
-
-    def _is_its(self, one: OwnDatabase) -> bool:
-        return one.thing().project == self.name
+        """Those that have come to the server since the test began."""
+        return [one.name for one in self.own.listed() if one.name not in self._before]
 
     @property
     def name(self) -> str:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_arena._process import run_id
 from pytest_arena._sqlite import _product
 from tests.template.project import CREATE, MODELS
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.template.project import Project
@@ -32,12 +34,15 @@ DYING = CREATE.replace(
 
 
 @pytest.fixture
-def cached(project: Project) -> Project:
-    """A project whose only template is kept for later runs."""
+def cached(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project whose only template is shared by the processes of a run."""
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", str(project.root))
+    run_id.cache_clear()
     project.write(models=CREATE)
     project.schema = "models:create"
     project.seed = ""
-    return project
+    yield project
+    run_id.cache_clear()
 
 
 def _columns(file: Path) -> int:
@@ -108,29 +113,6 @@ def test_a_schema_is_built_again_if_its_ddl_or_script_changes(
         with closing(sqlite3.connect(file)) as connection:
             connection.execute(f"select {column} from dancers")
     assert template("city") == one != two
-
-
-def test_a_function_with_arena_files_runs_if_their_bytes_change(cached: Project) -> None:
-    """A changed file, a new one in a folder below, and the function's own file."""
-    declared = CREATE.replace("arena_files = []", 'arena_files = ["tables"]')
-    (cached.root / "tables/more").mkdir(parents=True)
-    (cached.root / "tables/dancers.sql").touch()
-    cached.write(models=declared)
-    cached.ensure()
-    (cached.root / "tables/__pycache__").mkdir()
-    (cached.root / "tables/__pycache__/more.pyc").touch()
-    (cached.root / "other.sql").write_text("not declared")
-    cached.ensure()
-    assert cached.builds() == 1
-    (cached.root / "tables/dancers.sql").write_text("changed")
-    cached.ensure()
-    assert cached.builds() == 2
-    (cached.root / "tables/more/crews.sql").touch()
-    cached.ensure()
-    assert cached.builds() == 3
-    cached.write(models=f"{declared}\n# changed\n")
-    cached.ensure()
-    assert cached.builds() == 4
 
 
 def _end(process: subprocess.Popen[str]) -> str:

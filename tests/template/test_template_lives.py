@@ -1,4 +1,4 @@
-"""Schemas are cached across runs. Seeds, and functions without arena_files, end with their run."""
+"""Schemas are cached across runs. Seeds and functions end with their run."""
 
 from __future__ import annotations
 
@@ -63,10 +63,9 @@ def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) 
     assert _builds(project) == "sss"
 
 
-def _by_function(example: Example, files: str = "") -> Example:
-    declared = f"\ncreate.arena_files = {files}\n" if files else ""
+def _by_function(example: Example) -> Example:
     project = _with_schema(example, "tables:create")
-    return project.with_files(tables=TABLES + declared).with_paths({"tables/dancers.sql": DANCERS})
+    return project.with_files(tables=TABLES).with_paths({"tables/dancers.sql": DANCERS})
 
 
 def test_a_function_runs_in_each_run(example: Example) -> None:
@@ -75,13 +74,6 @@ def test_a_function_runs_in_each_run(example: Example) -> None:
     for _ in range(2):
         project.run().expect(passed=1).says(BUILT).never_says("kept for")
     assert _builds(project) == "ff"
-
-
-def test_a_file_of_arena_files_that_does_not_exist(example: Example) -> None:
-    """It is named before the first test."""
-    run = _by_function(example, '["tables", "migrations"]').run()
-    assert run.status == 4, run.output
-    run.says("arena_files names 'migrations', and there is no", "tables.py:5")
 
 
 LISTENER = """

@@ -26,9 +26,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pytest_arena._app._apps import as_asgi
-from pytest_arena._app._entry import explained, hooks_now, is_observed, observed
+from pytest_arena._app._entry import explained, is_observed, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
-from pytest_arena._owner import OWNER, Owner, owned_by, owner_of
+from pytest_arena._owner import OWNER, Owner, Phase, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
 from pytest_arena.errors import ArenaError, LifespanError
 
@@ -145,7 +145,7 @@ class AppRun:
                 if self._lifespan.is_usable:
                     return self._lifespan
                 self._lifespan.close()  # its shutdown may have failed
-            hooks = hooks_now()
+            hooks = Phase.test
             request = hooks.begin_lifespan() if hooks is not None else None
             self._lifespan = begin(request)
             return self._lifespan
@@ -178,7 +178,7 @@ class AppRun:
         """
         self._is_closed = True
         with ExitStack() as stack:
-            stack.callback(self._loop.cancel, hooks_now())
+            stack.callback(self._loop.cancel, Phase.test)
             if self._lifespan is not None:
                 stack.callback(self._lifespan.close)
 
@@ -215,7 +215,7 @@ class Lifespan:
         self._took_startup = False
         self._is_up = False
         self._is_stopping = False
-        self._message: str | None = None
+        self._reported: RuntimeError | None = None  # by the app, which need not raise it
         self._failure: ArenaError | None = None
         # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
         context = copy_context()
@@ -313,16 +313,17 @@ class Lifespan:
                 self._owner.is_idle = True
                 self._started.set_result(None)
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
-                self._message = message.get("message", "")
+                # Frameworks send a whole traceback. Its last line is the exception.
+                lines = message.get("message", "").strip().splitlines()
+                self._reported = RuntimeError(*lines[-1:])
                 self._shutdown_asked.set()
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        error = _innermost(error)
-        has_failed = error is not None or self._message is not None
+        error = _innermost(error) or self._reported
         if self._is_up:
             self._owner.end()
-            if has_failed:
+            if error is not None:
                 when = "lifespan ended during the test"
                 if self._is_stopping:
                     when = "shutdown failed"
@@ -333,9 +334,8 @@ class Lifespan:
                     "repair the lifespan after its yield. try/finally runs the rest of the "
                     "shutdown",
                     error,
-                    self._message,
                 )
-        elif has_failed and (self._took_startup or self._message is not None):
+        elif error is not None and (self._took_startup or self._reported is not None):
             fix = "repair the start-up, or run these tests without it: arena_lifespan = off"
             if Lifespan.has_started:
                 fix = f"arena_lifespan = session   if the app can start only once. Else {fix}"
@@ -344,7 +344,6 @@ class Lifespan:
                 "pytest-arena sends no request to an app that has not started",
                 fix,
                 error,
-                self._message,
             )
             self._started.set_exception(failure)
         else:  # the app has no lifespan. ASGI requires that a server continues
@@ -378,12 +377,10 @@ class Lifespan:
             raise failure
 
 
-def _lifespan_error(
-    what: str, why: str, fix: str, error: BaseException | None, message: str | None
-) -> ArenaError:
+def _lifespan_error(what: str, why: str, fix: str, error: BaseException) -> ArenaError:
     if isinstance(error, ArenaError):
         return error  # it says what is wrong with the database
-    reason, line, next_step = explained(error, message)
+    reason, line, next_step = explained(error)
     failure = LifespanError(f"{what}: {reason}", why=why, cause=line, fix=next_step or fix)
     failure.__cause__ = error
     return failure

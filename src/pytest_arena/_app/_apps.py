@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from pytest_arena._config._load import home_of, problem_of_call, signature
 from pytest_arena._interpreter import patch, when_imported
-from pytest_arena._owner import outlives_tests, owner_here
+from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
 from pytest_arena.errors import ConfigError
 
@@ -207,7 +207,7 @@ def _noting(known: WeakSet[Any], original: Callable[..., None]) -> Callable[...,
     @functools.wraps(original)
     def watched_init(created: Any, *args: object, **options: object) -> None:
         original(created, *args, **options)
-        if outlives_tests(owner_here()):
+        if Owned(owner_here()).outlives_tests:
             known.add(created)
 
     return watched_init

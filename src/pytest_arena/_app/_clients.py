@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from weakref import WeakKeyDictionary
 
 from pytest_arena._app._apps import Options, is_litestar, not_installed
-from pytest_arena._app._entry import (
-    CLIENT_CALL,
-    ClientCall,
-    explained,
-    hooks_now,
-)
+from pytest_arena._app._entry import CLIENT_CALL, ClientCall, explained
+from pytest_arena._owner import Phase
 from pytest_arena._process import lock_here, running_loop
 from pytest_arena.errors import ArenaError, ConfigError, LoginError
 
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
     from pytest_arena._app._app_run import AppRun
+    from pytest_arena._app._entry import Hooks
 
     _AsyncBase = httpx.AsyncClient
     _SyncBase = httpx.Client
@@ -168,7 +165,7 @@ class AsyncClient(_AsyncBase):
         if running_loop() is None:
             raise no_asyncio()
         await self.arena_run.ajoin()
-        hooks = hooks_now()
+        hooks: Hooks | None = Phase.test
         if hooks is not None:
             await hooks.acommit()  # its error is not one of the login
         if self.arena_login is not None:
@@ -238,7 +235,7 @@ class TestClient(_SyncBase):
 
     def _arena_ready(self) -> None:
         self.arena_start()
-        hooks = hooks_now()
+        hooks: Hooks | None = Phase.test
         if hooks is not None:
             hooks.commit()
         if self.arena_login is not None:
@@ -287,15 +284,6 @@ def no_asyncio() -> ConfigError:
     )
 
 
-def _wrong_options(error: TypeError, client: str) -> ConfigError:
-    return ConfigError(
-        f"{client} cannot be created with these options: {error}",
-        why="the client would not behave as the test expects",
-        cause="the options of this client, for example from the fixture client_options",
-        fix="use the option names in the library's documentation of the client",
-    )
-
-
 _BASE_URL = "http://testserver"
 # An option with different names in sync and async clients. Both kinds of clients accept both names.
 _SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
@@ -308,7 +296,8 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
     With a role it logs in before its first request.
 
     Raises:
-        ConfigError: no HTTP library is installed, or it has no such option.
+        ConfigError: no HTTP library is installed.
+        TypeError: the library's client has no such option.
         LoginError: there is no login function.
     """
     login = _new_login(run, role)
@@ -316,12 +305,9 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
     of_client = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
     raises = of_client.pop("raise_app_exceptions", True)
     transport = transport_class(run, raises=raises)
-    try:
-        client: AsyncClient = client_class(
-            **{"transport": transport, "base_url": _BASE_URL, **of_client}
-        )
-    except TypeError as error:
-        raise _wrong_options(error, "the async client") from error
+    client: AsyncClient = client_class(
+        **{"transport": transport, "base_url": _BASE_URL, **of_client}
+    )
     client.arena_run = run
     client.arena_login = login
     return client
@@ -375,7 +361,8 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
     With a role it logs in before its first request.
 
     Raises:
-        ConfigError: the framework's client does not import, or has no such option.
+        ConfigError: the framework's client does not import.
+        TypeError: the framework's client has no such option.
         LoginError: there is no login function, or it is async.
     """
     login = _new_login(run, role)
@@ -393,10 +380,7 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
     client_class = _client_class(is_of_litestar=is_of_litestar)
     # Litestar's client needs the app itself. The hook in its class sees the requests.
     app = run.app if is_of_litestar else run.observed
-    try:
-        client = client_class(app, **options)
-    except TypeError as error:
-        raise _wrong_options(error, "the test client") from error
+    client = client_class(app, **options)
     client.app = run.app  # a test may use it. Starlette's transport keeps the function
     client.arena_run = run
     client.arena_login = login

@@ -79,12 +79,6 @@ class Hooks(Owner, ABC):
         """Note that the app has returned, and the client has a streamed answer of a WSGI app."""
 
 
-def hooks_now() -> Hooks | None:
-    """Return the test whose code pytest calls now, None outside of tests."""
-    owner = Phase.owner
-    return owner if isinstance(owner, Hooks) else None
-
-
 @dataclass(slots=True)
 class ClientCall:
     """What one call of our client sends: a request, and the redirects that it follows."""
@@ -129,11 +123,9 @@ def observed(call: Any) -> Any:
     @functools.wraps(call, updated=())
     async def observing(*args: Any) -> None:
         *_, scope, receive, send = args
-        hooks = None
+        hooks: Hooks | None = Phase.test
         # Code of a request or a lifespan that calls an app begins no other request.
-        if scope["type"] != "lifespan" and REQUEST.get() is None:
-            hooks = hooks_now()
-        if hooks is None:
+        if hooks is None or scope["type"] == "lifespan" or REQUEST.get() is not None:
             await call(*args)
             return
         client_call = CLIENT_CALL.get()
@@ -177,8 +169,8 @@ def _observed_wsgi(call: Any) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
         body: Iterable[bytes]
-        hooks = hooks_now() if REQUEST.get() is None else None
-        if hooks is None:
+        hooks: Hooks | None = Phase.test
+        if hooks is None or REQUEST.get() is not None:
             body = call(app, environ, start_response)
             return body
         hooks.commit()
@@ -348,22 +340,14 @@ def in_words(error: BaseException) -> str:
         return name
 
 
-def explained(error: BaseException | None, message: str | None = None) -> tuple[str, str, str]:
+def explained(error: BaseException) -> tuple[str, str, str]:
     """Return the reason, the line and the next step of an app's error, for an error about it.
 
     The next step is "" if pytest-arena did not raise the error.
-
-    Args:
-        error: the app's error. None if a framework sent only a message.
-        message: that message.
     """
     for cause in causes(error):
         if isinstance(cause, ArenaError):
             return f"{type(cause).__name__}: {cause.what}", cause.cause, cause.fix
-    if error is None:
-        # Frameworks send a whole traceback. Its last line is the exception.
-        lines = (message or "the app gave no reason").strip().splitlines()
-        return lines[-1], "the app reported a failure without an error", ""
     first, *rest = in_words(error).splitlines()
     line = blame(error) or "no line of your code: see the error above"
     return f"{first} …" if rest else first, str(line), ""

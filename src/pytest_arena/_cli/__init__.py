@@ -79,14 +79,9 @@ def _add_databases(add: AddCommand) -> None:
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(sweeps=False, everything=False)
     sweep = _add(add, "sweep", _do_databases, _SWEEP)
-    sweep.set_defaults(sweeps=True, json=False)
+    sweep.set_defaults(sweeps=True)
     about = "also remove templates, kept databases and private servers"
     sweep.add_argument("--all", action="store_true", dest="everything", help=about)
-    sweep.add_argument(
-        "--yes",
-        action="store_true",
-        help="with --all: remove them, instead of listing them",
-    )
     about = "the server, as in arena_database: a URL, own, sqlite, postgresql or auto"
     for command in (listing, sweep):
         command.add_argument("--database", metavar="URL", help=about)

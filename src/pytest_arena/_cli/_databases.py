@@ -26,15 +26,14 @@ if TYPE_CHECKING:
     )
 
 _FAILED = 1
-_COLUMNS = ("name", "what", "project", "whose", "age", "used", "size")
+_COLUMNS = ("name", "what", "whose", "used", "size")
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
     """List the databases, or remove unused databases. Return the exit status.
 
-    Without ``--yes`` a sweep of all databases only lists them. The error of a place that fails
-    follows the other places.
+    The error of a place that fails follows the other places.
 
     Raises:
         ConfigError: an option has a wrong value.
@@ -47,21 +46,14 @@ def list_or_sweep(options: argparse.Namespace) -> int:
         module = importlib.import_module(f"{package_of(product)}.{name}")
         kinds += module.place_kinds(config, removes_all=options.everything)
     failures: list[ArenaError] = []
-    places: list[Place] = []
-    needs_yes = options.sweeps and options.everything and not options.yes
-    if needs_yes or not options.sweeps:
+    if options.sweeps:
+        _sweep(kinds, failures, everything=options.everything)
+    else:
+        places: list[Place] = []
         for kind in kinds:
             with _kept(failures):
                 places += kind.places()
-    if not options.sweeps:
         _show(places, options)
-    elif needs_yes and any(place.things for place in places):
-        _show(places, options)
-        _say("", "nothing is removed. next: arena databases sweep --all --yes")
-        return _FAILED
-    else:
-        failures.clear()  # a place that failed above fails in the sweep, too
-        _sweep(kinds, failures, everything=options.everything)
     sys.stderr.writelines(f"{failure}\n" for failure in failures)
     return _FAILED if failures else 0
 
@@ -133,12 +125,11 @@ def as_lines(places: Iterable[Place], *, now: datetime) -> Iterator[str]:
 
 def _table(things: Iterable[Thing], *, now: datetime) -> Iterator[str]:
     """Yield a line of titles and a line for each thing, with the test of a kept database."""
-    things = sorted(things, key=lambda thing: (thing.project, thing.what, thing.name))
+    things = sorted(things, key=lambda thing: (thing.what, thing.title, thing.name))
     rows = [_COLUMNS]
     for thing in things:
-        ages = (_age(thing.created, now), _age(thing.used, now))
         size = "" if thing.bytes is None else _size(thing.bytes)
-        rows.append((thing.name, thing.what, thing.project, thing.state, *ages, size))
+        rows.append((thing.name, thing.what, thing.state, _age(thing.used, now), size))
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     tests = ["", *(thing.title for thing in things)]
     for row, test in zip(rows, tests, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -13,10 +12,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._config._read import pytest_file, read_project
-from pytest_arena._config._supported import package_of, product_of
-from pytest_arena._product._server_search import Unavailable
-from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena._config._read import pytest_file
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,7 +37,6 @@ _VARIABLE = re.compile(
     r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
     r"(\w*(?:DATABASE|DB|POSTGRES|SQL)\w*_(?:URL|URI|DSN))[\"']"
 )
-_SERVER = re.compile(r"\b(postgresql|mysql|mariadb)(?:\+\w+)?://")
 _FIXTURE = re.compile(r"(?m)^(?:async )?def (db_session|test_client)\(")
 _SECTIONS = {
     "pyproject.toml": ("tool.pytest", "tool.pytest.ini_options"),
@@ -98,7 +94,7 @@ def init(*, writes: bool) -> int:
     test_text = _first_test(apps, models)
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
-    lines += [f"note: {note}" for note in _notes(folder, modules, apps)]
+    lines += [f"note: {note}" for note in _notes(folder, apps)]
     if writes:
         ini.write_bytes(text.encode())
         test.parent.mkdir(exist_ok=True)
@@ -111,13 +107,7 @@ def init(*, writes: bool) -> int:
     return 0
 
 
-def _found(pattern: re.Pattern[str], modules: list[Module]) -> list[str]:
-    """Return what a pattern finds in the modules, each text once."""
-    texts = (text for module in modules for text in pattern.findall(module.text))
-    return list(dict.fromkeys(texts))
-
-
-def _notes(folder: Path, modules: list[Module], apps: list[Found]) -> Iterator[str]:
+def _notes(folder: Path, apps: list[Found]) -> Iterator[str]:
     """Yield what the user should know about the options."""
     if len(apps) > 1:
         yield f"there are other apps: {', '.join(map(str, apps[1:]))}"
@@ -125,15 +115,6 @@ def _notes(folder: Path, modules: list[Module], apps: list[Found]) -> Iterator[s
         for name in _FIXTURE.findall(file.read_text(errors="replace")):
             shown = file.relative_to(folder)
             yield f"{shown} has a fixture {name}, which hides pytest-arena's"
-    for product in _found(_SERVER, modules):
-        package = package_of(product_of(product))
-        search = importlib.import_module(f"{package}._servers").SEARCH
-        config = read_project()
-        try:
-            find = search.find if config.server_url else search.local_service
-            yield f"the test databases, named arena_…, will be on {find(config).shown}"
-        except (ArenaError, Unavailable) as error:
-            yield f"no running server of {product} can be used: {error}"
 
 
 def _read_modules(folder: Path) -> list[Module]:
@@ -206,9 +187,11 @@ def _options(
         # The module with most models imports the base and knows the tables.
         [(schema, _)] = Counter(map(str, models)).most_common(1)
         proposed["arena_schema"] = schema
-    variables = _found(_VARIABLE, modules)
-    if set(variables) - {"DATABASE_URL"}:
-        proposed["arena_env"] = variables
+    variables: dict[str, None] = {}
+    for module in modules:
+        variables |= dict.fromkeys(_VARIABLE.findall(module.text))
+    if variables.keys() - {"DATABASE_URL"}:
+        proposed["arena_env"] = [*variables]
     return proposed
 
 

@@ -107,7 +107,6 @@ class Commands:
 _COMMAND = "arena serve"
 _ENTER = "POST /level/enter"
 _LEAVE = "POST /level/leave"
-_RESET = "POST /level/reset"
 _SEED = "POST /seed/"
 _CHANGES = "GET /changes"
 _STORY = "GET /story"
@@ -192,14 +191,12 @@ class LevelServer:
         urls = json.dumps({"app": server.url, "control": control})
         self._stdout.write(f"{urls}\n")
         self._stdout.flush()
-        next_command: Command | None = None
         while True:
-            command = next_command or self._control.take()
-            next_command = None
+            command = self._control.take()
             if command is None:
                 return True
-            if command.name in {_ENTER, _RESET}:
-                next_command = self._run_level(command, module)
+            if command.name == _ENTER:
+                self._run_level(command, module)
             else:
                 _refuse(command, f"no level has begun. {_ENTER} begins one")
 
@@ -208,13 +205,8 @@ class LevelServer:
         if report.failed or report.skipped:
             self._problems.append(redact(report.longreprtext))
 
-    def _run_level(self, enter: Command, module: pytest.Module) -> Command | None:
-        """Enter a level, run commands in it, and leave it. The level is the body of a test.
-
-        Return the command that has ended it and begins the next level, if it is such a command.
-        """
-        earlier_problems = self._problems
-        self._problems = []
+    def _run_level(self, enter: Command, module: pytest.Module) -> None:
+        """Enter a level, run commands in it, and leave it. The level is the body of a test."""
         # The command that ends the level, or None if the server stops.
         ending: Command | None = enter
         has_begun = False
@@ -222,12 +214,7 @@ class LevelServer:
         def level(request: pytest.FixtureRequest, arena_app: object) -> None:
             nonlocal ending, has_begun
             server = start_live_server(request, arena_app)
-            content = {
-                "app": server.url,
-                "database": self._arena.url,
-                "problems": earlier_problems,
-            }
-            enter.answer(500 if earlier_problems else 200, content)
+            enter.answer(200, {"app": server.url, "database": self._arena.url})
             has_begun = True
             ending = self._run_commands()
 
@@ -240,19 +227,16 @@ class LevelServer:
         module.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
         if ending is None:
             self._control.stop()  # `_run_commands` took the first request to stop
-            return None
-        if ending.name == _RESET and has_begun:
-            return ending
+            return
         has_failed = bool(self._problems) or not has_begun
         ending.answer(500 if has_failed else 200, {"problems": self._problems})
         self._problems = []
-        return None
 
     def _run_commands(self) -> Command | None:
         """Run commands. Return the one that ends the level, or None if the server stops."""
         while True:
             command = self._control.take()
-            if command is None or command.name in {_LEAVE, _RESET}:
+            if command is None or command.name == _LEAVE:
                 return command
             try:
                 self._run_command(command)
@@ -272,7 +256,7 @@ class LevelServer:
         elif command.name == _STORY:
             command.answer(200, {"story": self._story()})
         else:
-            _refuse(command, f"a level has begun. {_LEAVE} or {_RESET} ends it")
+            _refuse(command, f"a level has begun. {_LEAVE} ends it")
 
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""
@@ -332,7 +316,7 @@ def _module_in(session: pytest.Session) -> pytest.Module:
 
 def _refuse(command: Command, reason: str) -> None:
     """Refuse a command with a wrong method or path, or for this reason."""
-    names = (_ENTER, _LEAVE, _RESET, _CHANGES, _STORY)
+    names = (_ENTER, _LEAVE, _CHANGES, _STORY)
     if command.name in names or command.name.startswith(_SEED):
         command.answer(409, {"error": reason})
     else:

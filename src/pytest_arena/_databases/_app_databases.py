@@ -44,6 +44,7 @@ from pytest_arena._product import (
     NOWHERE,
     Core,
     Database,
+    Isolation,
     Key,
     Product,
     RequestedDatabase,
@@ -241,6 +242,8 @@ class KnownDatabases:
         self.files = files
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # with or without a connection
+        # Those that have content, because a connection was opened.
+        self.provisioned: dict[Database, Isolation] = {}
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.tails: set[str] = set()  # the names in options, also of dropped databases
@@ -261,7 +264,7 @@ class KnownDatabases:
 
     def find(self, requested: RequestedDatabase) -> Database | None:
         """Return the requested database, if it is known."""
-        known = known_engines.database_of(requested.dialect)
+        known = known_engines.of(requested.dialect).database
         if known is not None:
             return known
         if requested.product in FILE_PRODUCTS and requested.name:
@@ -276,7 +279,7 @@ class KnownDatabases:
         with self._registering:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
-            if known_engines.database_of(requested.dialect) is None:
+            if known_engines.of(requested.dialect).database is None:
                 database.login = database.login or requested.login
                 known = known_engines.of(requested.dialect)
                 known.database = database
@@ -366,6 +369,12 @@ class KnownDatabases:
                 own.dispose()
         self._connections.forget(database.key)
         database.product.remove(database)
+        self.note_provisioned()
+
+    def note_provisioned(self) -> None:
+        """Note which databases have content now, in the order of their engines."""
+        isolations = {database: database.isolation for database in [*self.by_key.values()]}
+        self.provisioned = {each: found for each, found in isolations.items() if found is not None}
 
     # The app's first database.
 

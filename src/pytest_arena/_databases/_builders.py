@@ -106,8 +106,7 @@ def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> B
     if isinstance(metadata, MetaData):
         return MetadataBuilder(metadata)
     is_bare = _takes_nothing(attribute, "connection", f"arena_schema = {value}", source)
-    files = _arena_files(attribute, value, root)
-    return CodeBuilder(attribute, takes_nothing=is_bare, files=files)
+    return CodeBuilder(attribute, takes_nothing=is_bare)
 
 
 def seed_builder(value: str, *, source: str = "arena_seed") -> Builder:
@@ -131,30 +130,6 @@ def _existing(value: str, root: Path, source: str) -> Path:
         cause=f"{source}\nthe path starts at pytest's rootdir",
         fix="arena_schema = <the path from rootdir>   (or <module>:<Base>)",
     )
-
-
-def _arena_files(
-    function: Callable[..., object], value: str, root: Path
-) -> tuple[Path, ...] | None:
-    """Return the files and folders in a function's ``arena_files``, None without the attribute.
-
-    Raises:
-        ConfigError: a file does not exist.
-    """
-    names: Iterable[str] | None = getattr(function, "arena_files", None)
-    if names is None:
-        return None
-    files = tuple(root / name for name in names)
-    for name, file in zip(names, files, strict=True):
-        if not file.exists():
-            raise ConfigError(
-                f"arena_schema = {value}: arena_files names {name!r}, and there is no {file}",
-                why="pytest-arena calls the function again only if one of these files changes",
-                cause=str(_load.home_of(function) or value),
-                fix=f'{function.__name__}.arena_files = ["migrations"]   (paths of files and '
-                "folders, from pytest's rootdir)",
-            )
-    return files
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
@@ -345,14 +320,9 @@ class CodeBuilder:
     function: Callable[..., object]
     takes_nothing: bool = False
     in_session: bool = False
-    files: tuple[Path, ...] | None = None  # of its attribute `arena_files`
 
-    def identity(self, _ddl: Dialect) -> str | None:
-        """Return a digest of the function's file and of ``arena_files``, None without them."""
-        if self.files is None:
-            return None
-        home = Path(inspect.getsourcefile(inspect.unwrap(self.function)) or ".")
-        return digest_of_files([home, *self.files])
+    def identity(self, _ddl: Dialect) -> None:
+        """Return None: a function may read anything."""
 
     def build(self, target: BuildTarget) -> None:
         """Call the function, and commit."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import SUPPORTED
@@ -40,26 +39,6 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 Content = dict[str, str]
 
 
-# Not frozen, because each test creates a level. A frozen dataclass takes twice as long to create.
-@dataclass(slots=True, eq=False)
-class Level:
-    """The lifetime of a test or a wide fixture. Its end restores all databases."""
-
-    owner: Owner
-    stage: Stage = Stage.SEEDED
-    isolation: str = "auto"  # the value of the test's marker
-
-    @property
-    def name(self) -> str:
-        """The name of the test or the fixture."""
-        return self.owner.name
-
-    @property
-    def is_test(self) -> bool:
-        """Whether the level belongs to a test."""
-        return self.owner.is_test
-
-
 class Provision:
     """Fills databases from their templates, and enters the present levels on them."""
 
@@ -70,7 +49,7 @@ class Provision:
         known: KnownDatabases,
         connections: Registry,
         *,
-        levels: list[Level],
+        levels: list[Owner],
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -88,7 +67,7 @@ class Provision:
         # The values of arena_schema whose migrations were compared with the models.
         self._compared: set[str] = set()
         # By product and driver.
-        self.stores: dict[tuple[str, str], Store[object]] = {}
+        self.stores: dict[tuple[str, str], Store] = {}
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.
@@ -147,6 +126,7 @@ class Provision:
                         refusal = refusal or error
                 self._ledger.isolation_seconds += seconds() - started
                 database.isolation = isolation
+                self._known.note_provisioned()
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             return None
@@ -171,7 +151,7 @@ class Provision:
                 fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
             )
 
-    def enter(self, isolation: Isolation, database: Database, level: Level) -> None:
+    def enter(self, isolation: Isolation, database: Database, level: Owner) -> None:
         """Enter a level on one database, with the content that the level needs.
 
         Raises:
@@ -225,7 +205,7 @@ class Provision:
                 warn_of_drift(self._config.root, self._ledger, schema, drift)
         return template.content if template is not None else None
 
-    def _store(self, database: Database) -> Store[object]:
+    def _store(self, database: Database) -> Store:
         key = (database.product.name, database.dialect.driver)
         store = self.stores.get(key)
         if store is None:

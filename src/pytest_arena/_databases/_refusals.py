@@ -65,7 +65,7 @@ OTHER_PRODUCT_IN_BUILD = Refusal(
     why="the tables would be created in that database, which may be a real one, and not in the "
     "tests' database",
     fix="use the app's engine there. For migrations, a function that runs them on it:\n"
-    'arena_schema = <module>:<function>   (with <function>.arena_files = ["migrations"])',
+    "arena_schema = <module>:<function>",
 )
 OTHER_DATABASE_IN_BUILD = Refusal(
     TemplateError,

@@ -17,7 +17,7 @@ from pytest_arena._databases._app_databases import (
     is_database,
     named_by,
 )
-from pytest_arena._databases._provision import Level, Provision
+from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._origin import REQUEST, user_line
@@ -26,8 +26,6 @@ from pytest_arena._product import Opener
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
     from pytest_arena._gate._registry import Registry
@@ -49,7 +47,6 @@ class Databases:
     """The databases of the app. Implements the core of the gate and of the products."""
 
     files: AllowedFiles
-    write_line: Callable[[str], object]  # to the terminal
 
     def __init__(
         self,
@@ -63,9 +60,12 @@ class Databases:
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
         self.note_touched = self.files.note_touched
-        self.known = KnownDatabases(self.products, self.files, connections)
+        self.opened_raw = connections.opened_raw
+        # Called when a test gets the address of a database, so that any program may use it.
+        self.note_published = connections.may_be_used
+        self.known: KnownDatabases = KnownDatabases(self.products, self.files, connections)
         self.environment = Environment(config, self.known)
-        self.levels: list[Level] = []
+        self.levels: list[Owner] = []  # the top one last
         self.provision = Provision(config, ledger, self.known, connections, levels=self.levels)
         self.process = os.getpid()  # the process that runs tests
         self.finished = False  # every connection is refused from then on
@@ -132,8 +132,9 @@ class Databases:
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Decide on a connection that pytest-arena can redirect."""
         self.refuse_late()
-        self._refuse_after_end(requested.name)
-        is_known = known_engines.database_of(requested.dialect) is not None
+        if self.finished:
+            raise self._refused(refusals.AFTER_SESSION, requested.name or "a memory database")
+        is_known = known_engines.of(requested.dialect).database is not None
         is_replaced = is_known or self.known.replaces(requested)
         if requested.product not in self.products or not is_replaced:
             if self.files.whose(requested.name) in {Whose.APP, Whose.UNKNOWN}:
@@ -169,10 +170,6 @@ class Databases:
         words = f"{error.what}: {error.cause}; next: {error.fix}".split()
         self.ledger.note(" ".join(words))
         raise error
-
-    def _refuse_after_end(self, name: str) -> None:
-        if self.finished:
-            raise self._refused(refusals.AFTER_SESSION, name or "a memory database")
 
     def _refuse_other_product(self, requested: RequestedDatabase) -> None:
         """Refuse a connection whose product differs from the database that the caller builds."""
@@ -222,7 +219,8 @@ class Databases:
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
         database = self.known.by_key.get(key)
-        self._refuse_after_end(key.name)
+        if self.finished:
+            raise self._refused(refusals.AFTER_SESSION, key.name)
         build = build_here()
         if build is not None:
             # A pool may have a connection to the live database, which a builder must not get.
@@ -248,7 +246,7 @@ class Databases:
             if name:
                 raise self._refused(refusals.NAMED_BY_CHILD, name)
         databases = [*self.known.by_key.values()]
-        used = {database.product for database in self.provisioned()}
+        used = {database.product for database in self.provisioned}
         if child.is_fork:  # starts no server for an engine that no test uses
             databases = [each for each in databases if each.product in used or not used]
         else:
@@ -256,7 +254,7 @@ class Databases:
             databases = [each for each in databases if each.file and each.file in exported]
         # A child can use a test database if it is a fork, if a variable names one, or if one has
         # content. None of this holds for `uname`, which xdist's workers start.
-        if child.is_fork or databases or self.provisioned():
+        if child.is_fork or databases or self.provisioned:
             self._connections.has_others = True
         if self.levels and build_here() is None and not self.finished:
             for database in databases:
@@ -270,7 +268,7 @@ class Databases:
         """
         if not self.levels or build_here() is not None:
             return None
-        return self.levels[-1].owner
+        return self.levels[-1]
 
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the requested databases on servers, and the logins that engines name, by user."""
@@ -280,26 +278,9 @@ class Databases:
         by_user = {login.user: login for login in logins if login is not None}
         return list(self.known.requested), by_user
 
-    def announce_server(self, product: str) -> None:
-        """Write a line before the first use of a private server that no option names."""
-        if product not in self.environment.products():
-            urls = [url for url in self.known.requested if product_of(url) == product]
-            self.write_line(
-                f"arena: a private server is started for the app's engine on {', '.join(urls)}, "
-                "which no option and no variable of arena_env names"
-            )
-
-    def opened_raw(self, key: Key) -> None:
-        """Note a connection that no engine has opened."""
-        self._connections.opened_raw(key)
-
-    def note_published(self, key: Key) -> None:
-        """Note that a test has the address of a database, so that any program may use it."""
-        self._connections.may_be_used(key)
-
     # For the run.
 
-    def drop_with_level(self, database: Database, level: Level) -> bool:
+    def drop_with_level(self, database: Database, level: Owner) -> bool:
         """Drop a database in memory with the level in which its engines were created.
 
         A surviving engine, such as one in a cache, gets a new database at its next connect. Return
@@ -308,20 +289,17 @@ class Databases:
         if database.key.kind != "memory":
             return False
         engines = known_engines.on(database)
-        if any(engine.level() is not level.owner for engine in engines):
+        if any(engine.level() is not level for engine in engines):
             return False
         for engine in engines:
             engine.is_disposed = True  # a cache may keep what no later test uses
         self.known.drop(database)
         return True
 
+    @property
     def provisioned(self) -> dict[Database, Isolation]:
-        """Return the databases that have content, because a connection was opened."""
-        provisioned = {}
-        for database in [*self.known.by_key.values()]:
-            if database.isolation is not None:
-                provisioned[database] = database.isolation
-        return provisioned
+        """The databases that have content."""
+        return self.known.provisioned
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

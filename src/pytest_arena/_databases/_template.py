@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from unittest.mock import patch
 
 from pytest_arena import _process
@@ -33,7 +33,6 @@ from pytest_arena._product import (
     OF_RUN,
     BuildTarget,
     ConnectTarget,
-    ContentT,
     Database,
     Manifest,
     Template,
@@ -61,15 +60,15 @@ class Recipe(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class StageBuild(Generic[ContentT]):
+class StageBuild:
     """One stage of a recipe. It starts from the template of the stage below."""
 
     value: str  # of the option
     stage: Stage
     builder: Builder
-    below: Template[ContentT] | None
+    below: Template | None
     root: Path
-    template_store: TemplateStore[ContentT]
+    template_store: TemplateStore
 
     @property
     def option(self) -> str:
@@ -180,10 +179,10 @@ class StageBuild(Generic[ContentT]):
 
 
 @dataclass(slots=True)
-class Store(Generic[ContentT]):
+class Store:
     """The templates of one project on one product."""
 
-    template_store: TemplateStore[ContentT]
+    template_store: TemplateStore
     root: Path
     newer_than: float = 0.0
     kept_seconds: float = 0.0  # for building templates that later runs use
@@ -191,7 +190,7 @@ class Store(Generic[ContentT]):
     # How migrations differ from the models, by the value of arena_schema.
     drifts: dict[str, str] = field(default_factory=dict)
 
-    def ensure(self, recipe: Recipe, stage: Stage, database: Database) -> Template[ContentT] | None:
+    def ensure(self, recipe: Recipe, stage: Stage, database: Database) -> Template | None:
         """Return a template for a database, or None for an empty one. Build it if necessary.
 
         Raises:
@@ -215,7 +214,7 @@ class Store(Generic[ContentT]):
             self.drifts[value] = template.manifest.drift
         return template
 
-    def _find_or_build(self, build: StageBuild[ContentT], database: Database) -> Template[ContentT]:
+    def _find_or_build(self, build: StageBuild, database: Database) -> Template:
         fingerprint = build.fingerprint()
         find = partial(self.template_store.find, fingerprint, self.newer_than)
         template = find()

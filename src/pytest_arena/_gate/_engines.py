@@ -211,11 +211,6 @@ class KnownEngines:
             known = self._by_dialect.setdefault(dialect, KnownEngine())
         return known
 
-    def database_of(self, dialect: Dialect) -> Database | None:
-        """Return the database to which the gate redirects a dialect object's connections."""
-        known = self._by_dialect.get(dialect)
-        return None if known is None else known.database
-
     def all(self) -> list[KnownEngine]:
         """Return all records."""
         # Copied in one step, because other threads create engines.
@@ -251,9 +246,7 @@ class KnownEngines:
 
     def note_connect(self, dialect: Dialect) -> Owner | None:
         """Note that an engine is about to connect. Return the owner of its level, if it lives."""
-        known = self._by_dialect.get(dialect)
-        if known is None:
-            return None
+        known = self.of(dialect)
         known.is_disposed = False
         return known.level()
 

@@ -26,11 +26,11 @@ from pytest_arena._gate._engines import (
     unbind_pools,
     watch_engines,
 )
-from pytest_arena._gate._lost_writes import EVENTS, LostWrites, watch_sessions
-from pytest_arena._gate._registry import PooledConnection
+from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
+from pytest_arena._gate._registry import INFO, PooledConnection
 from pytest_arena._interpreter import on_audit_events, when_imported
-from pytest_arena._origin import is_own, request_here
-from pytest_arena._owner import owner_here
+from pytest_arena._origin import REQUEST, is_own, request_here
+from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
     UNNAMED,
@@ -106,10 +106,9 @@ class Gate:
     def _listen(self) -> None:
         unbind_pools()
         watch_engines(self._remember)
-        for name in ("do_connect", "engine_connect", "before_cursor_execute"):
-            event.listen(Engine, name, getattr(self, name))
         for name in EVENTS:
-            event.listen(Engine, name, getattr(self.lost, name))
+            listener = getattr(self, name, None) or getattr(self.lost, name)
+            event.listen(Engine, name, listener)
         for name in ("connect", "checkout", "checkin", "detach"):
             event.listen(Pool, name, getattr(self, name))
         watch_sessions(self.lost.before_end)
@@ -158,7 +157,7 @@ class Gate:
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
-        pooled = PooledConnection.find(entry)
+        pooled = entry.info.get(INFO)
         if pooled is None:  # a creator of the app has opened it
             self._add_unknown(dbapi_connection, entry)
         elif pooled.identify is not None or pooled.target is not None:
@@ -167,7 +166,7 @@ class Gate:
 
     def checkout(self, dbapi_connection: object, entry: Any, _proxied: object) -> None:
         """Check a connection that a pool hands out."""
-        pooled = PooledConnection.find(entry)
+        pooled = entry.info.get(INFO)
         if pooled is None:  # opened before pytest-arena was installed
             pooled = self._add_unknown(dbapi_connection, entry)
         if pooled.process != os.getpid():
@@ -180,18 +179,19 @@ class Gate:
         if pooled.handle is not None:
             pooled.handle.note_checkout()
         self.registry.check_out(pooled)
-        # Called last: a test that ends from now on sees this checkout.
-        self.core.refuse_late()
+        # Read last: a test that ends from now on sees this checkout.
+        if pooled.is_left:
+            self.core.refuse_late()
 
     def checkin(self, _dbapi_connection: object, entry: Any) -> None:
         """Note that a connection was returned to its pool, or was closed."""
-        pooled = PooledConnection.find(entry)
+        pooled = entry.info.get(INFO)
         if pooled is not None:
             self.registry.check_in(pooled)
 
     def detach(self, _dbapi_connection: object, entry: Any) -> None:
         """Note a detached connection, whose later uses no event reports."""
-        pooled = PooledConnection.find(entry)
+        pooled = entry.info.get(INFO)
         if pooled is not None:
             if pooled.usage is not None:
                 pooled.usage.unwatch()
@@ -199,31 +199,61 @@ class Gate:
 
     def engine_connect(self, connection: Connection) -> None:
         """Note a Core connection that the app or a session creates."""
-        self.registry.core_connections[connection] = owner_here()
+        self.registry.core_connections[connection] = Owned(owner_here())
 
     def before_cursor_execute(
-        self, connection: Connection, _cursor: object, statement: str, *_: object
+        self,
+        connection: Connection,
+        _cursor: object,
+        statement: str,
+        _parameters: object,
+        context: Any,
+        *_: object,
     ) -> None:
         """Check a statement. Note its request, and whether it alters the session."""
+        pooled = self.registry.before_sending(connection)
         request = request_here()
         if request is not None:
             request.statements.append(statement)
             if self.registry.openings.requests:
                 self.registry.openings.wait(request)
-        proxied = connection.connection
-        pooled = PooledConnection.find(proxied)
         if pooled is None:  # it is in use since before pytest-arena was installed
-            self._recognize(proxied.dbapi_connection)
+            self._recognize(connection.connection.dbapi_connection)
             return
         if pooled.handle is None:
             return
-        pooled.handle.check(statement)
-        meaning = classify(statement, pooled.handle.words)
+        words = pooled.handle.words
+        meaning = classify(statement, words)
+        if meaning.beyond:
+            self.core.refuse_statement(meaning.beyond, words.instead.get(meaning.beyond, ""))
         if request is not None:
             request.has_written |= meaning.reach is not Reach.NOTHING
         if meaning.alters_session:
             pooled.is_altered = True
             self.registry.close_after(self.core.level_owner(), pooled)
+        context.arena = (pooled, meaning)
+
+    def after_cursor_execute(
+        self,
+        _connection: Connection,
+        cursor: Any,
+        _statement: str,
+        _parameters: object,
+        context: Any,
+        *_: object,
+    ) -> None:
+        """Note what a statement has written."""
+        if self.registry.openings.requests:
+            self.registry.openings.end(REQUEST.get())
+        if not hasattr(context, "arena"):
+            return
+        pooled, meaning = context.arena
+        if pooled.target is None:
+            return
+        if meaning.table and cursor.rowcount:
+            self.lost.note_write(pooled, meaning.table)
+        elif meaning.ends_transaction:
+            pooled.pending_writes = None
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""
@@ -309,24 +339,27 @@ class Gate:
                     "test that wrote, the fixture must roll back before it can use the connection "
                     "again. Commit or roll back before the fixture's `yield`"
                 )
-        self.end_raw(None)
 
-    def end_raw(self, level: Owner | None) -> None:
+    def end_raw(self, level: Owner) -> None:
         """End the connections that drivers have opened without an engine in a level."""
         if self.registry.has_raw:
             for connections in [*loaded.values()]:
                 connections.end_raw(level)
 
-    def end_level(self, level: Owner) -> None:
-        """Close the connections that end with the level that was left.
 
-        A temporary table of a test would hide a real table from the next test. A lock would block
-        the next test. An app factory would add the connections of its engine to those of all tests.
-        """
-        self.invalidate_stale()
-        self.registry.end_level(level)
-
-
+# The events of `Engine` for which `Gate` or `LostWrites` has a method.
+EVENTS = (
+    "do_connect",
+    "engine_connect",
+    "before_cursor_execute",
+    "after_cursor_execute",
+    "handle_error",
+    "savepoint",
+    "release_savepoint",
+    "rollback_savepoint",
+    "commit",
+    "rollback",
+)
 CHILD_EVENTS = {
     "subprocess.Popen",
     "os.fork",

@@ -31,14 +31,15 @@ from pytest_arena._gate._registry import (
     PendingWrites,
     PooledConnection,
     SessionRecord,
-    Uncommitted,
     pooled_of,
     record_of,
     unflushed_words,
 )
 from pytest_arena._interpreter import patch
+from pytest_arena._ledger import LIFESPAN
 from pytest_arena._origin import (
     CALLER,
+    NO_LINE,
     REQUEST,
     is_of_tests,
     request_here,
@@ -48,7 +49,6 @@ from pytest_arena._origin import (
 )
 from pytest_arena._owner import OWNER, owner_here
 from pytest_arena._product import raw_transactions
-from pytest_arena._product._statements import classify
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 _IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_NO_LINE = "a line that cannot be seen"
 
 
 def _is_closed_by_app() -> bool:
@@ -77,13 +76,14 @@ def _is_closed_by_app() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class LostWork:
+class Uncommitted:
     """Writes of a transaction, or unflushed objects of a session, that ended without a commit."""
 
     words: str  # such as ``wrote stock`` or ``added Order (2)``
     line: CodeLine | str  # the app's line of the first write or add, else of the close
     # The request whose work closed the transaction or session. None is the test, or a fixture.
-    request: Request | None = None
+    request: Request | None
+    is_meant: bool  # whether the app, or a test, means to discard them
     in_set_up: bool = False  # whether pytest had not called the test function
     # Whether the app committed after a failed statement, and the server rolled back.
     is_failed: bool = False
@@ -91,13 +91,22 @@ class LostWork:
     # Whether a function of the app closed the transaction or session.
     is_of_app: bool = field(default_factory=_is_closed_by_app)
 
+    def is_lost(self, request: Request | None) -> bool:
+        """Return whether the app answered a request below 400, and did not mean to discard them.
+
+        The lifespan has no answer. Neither has the test, nor a fixture.
+        """
+        if request is not None and request.method != LIFESPAN and request.is_refused:
+            return False
+        return not self.is_meant
+
 
 class LostWrites:
-    """Notes the transactions of the app, and what they have lost."""
+    """Notes the transactions of the app, and what ended without a commit."""
 
     _core: Core
     _registry: Registry
-    by_level: dict[Owner, list[LostWork]]  # by the owner of the level
+    by_level: dict[Owner, list[Uncommitted]]  # by the owner of the level
 
     def begin(self, core: Core, registry: Registry) -> None:
         """Begin a run."""
@@ -105,48 +114,25 @@ class LostWrites:
         self._registry = registry
         self.by_level = {}
 
-    def take(self, level: Owner) -> list[LostWork]:
-        """Return the lost work of a level since the last call."""
-        return self.by_level.pop(level, [])
+    def of_fixture(self, level: Owner) -> list[Uncommitted]:
+        """Return the lost work of a wide fixture."""
+        works = self.by_level.get(level, ()) if level.is_wide else ()
+        return [work for work in works if work.is_lost(work.request)]
 
-    def of_fixtures(self) -> list[LostWork]:
+    def of_fixtures(self) -> list[Uncommitted]:
         """Return the lost work of all existing wide fixtures."""
-        lost = []
-        for level, works in self.by_level.items():
-            if level.is_wide:
-                lost += works
-        return lost
+        return [lost for level in self.by_level for lost in self.of_fixture(level)]
+
+    def note_write(self, pooled: PooledConnection, table: str) -> None:
+        """Note that a statement has written to a table."""
+        writes = pooled.pending_writes
+        if writes is None:
+            level = self._core.level_owner()
+            writes = PendingWrites(user_line(), level, REQUEST.get())
+            pooled.pending_writes = writes
+        writes.tables.append(table)
 
     # SQLAlchemy's events.
-
-    def after_cursor_execute(
-        self,
-        connection: Connection,
-        cursor: Any,
-        statement: str,
-        _parameters: object,
-        context: Any,
-        *_: object,
-    ) -> None:
-        """Note a statement that has run, and what it may have written."""
-        if self._registry.openings.requests:
-            self._registry.openings.end(REQUEST.get())
-        is_write = context.isinsert or context.isupdate or context.isdelete
-        if not (is_write or context.is_text or statement.startswith("WITH")):
-            return
-        pooled = pooled_of(connection)
-        if pooled is None or pooled.target is None or pooled.handle is None:
-            return
-        meaning = classify(statement, pooled.handle.words)
-        if meaning.table and cursor.rowcount:
-            writes = pooled.pending_writes
-            if writes is None:
-                level = self._core.level_owner()
-                writes = PendingWrites(user_line(), level, REQUEST.get())
-                pooled.pending_writes = writes
-            writes.tables.append(meaning.table)
-        elif meaning.ends_transaction:
-            pooled.pending_writes = None
 
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
@@ -160,8 +146,8 @@ class LostWrites:
         request = request_here()
         if request is not None:
             request.failure = _failure_words(error)
-            if pooled is not None and pooled.begun_by is request:
-                _note_late_commit(request)
+            if request.is_answered and pooled is not None and pooled.begun_by is request:
+                request.late_commits.append(user_line())
 
     def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
@@ -182,10 +168,11 @@ class LostWrites:
         if pooled and pooled.pending_writes:
             writes = pooled.pending_writes
             kept = writes.end_savepoint()
+            line = user_line() if kept else writes.line
+            undone = replace(writes, tables=writes.tables[kept:], line=line)
             # A suite's isolation may roll its savepoint back after the request.
-            if REQUEST.get() is writes.request and not _is_intended(writes):
-                line = user_line() if kept else writes.line
-                self._lose_writes(replace(writes, tables=writes.tables[kept:], line=line))
+            is_meant = REQUEST.get() is not writes.request or _is_meant(writes)
+            self._note_end(undone, is_meant=is_meant)
             del writes.tables[kept:]
             writes.has_failed = False
             if not writes.tables:
@@ -193,22 +180,25 @@ class LostWrites:
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
-        pooled = pooled_of(connection)
+        pooled = self._registry.before_sending(connection)
         if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
             return
         writes = pooled.pending_writes
         is_in_build = pooled.target.key.kind == "building"
         dbapi_connection = connection.connection.dbapi_connection
         if writes.has_failed and pooled.handle.is_aborted(dbapi_connection):
-            self._lose_writes(writes, is_failed=True)
+            self._note_end(writes, is_meant=False, is_failed=True)
         elif self._core.level_owner() is None and not is_in_build:
             self._core.ledger.note(
                 f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
                 "whole run. Next: write them in a fixture or in arena_seed"
             )
-        # With autocommit no transaction is open.
-        if pooled.begun_by is not None and pooled.handle.is_begun:
-            _note_late_commit(pooled.begun_by)
+        # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
+        # middleware. With autocommit no transaction is open.
+        request = pooled.begun_by
+        is_late = request is not None and request.is_answered and not request.is_over
+        if request is not None and is_late and pooled.handle.is_begun:
+            request.late_commits.append(user_line())
         pooled.pending_writes = None
 
     def rollback(self, connection: Connection) -> None:
@@ -216,40 +206,35 @@ class LostWrites:
 
         SQLAlchemy calls this for ``close``, too.
         """
-        pooled = pooled_of(connection)
+        pooled = self._registry.before_sending(connection)
         if not (pooled and pooled.pending_writes):
             return
-        is_open = pooled.handle is not None and pooled.handle.is_begun
-        if is_open and not _is_intended(pooled.pending_writes):
-            self._lose_writes(pooled.pending_writes)
+        writes = pooled.pending_writes
+        if pooled.handle is not None and pooled.handle.is_begun:
+            self._note_end(writes, is_meant=_is_meant(writes))
         pooled.pending_writes = None
 
     # Sessions
 
     def before_end(self, session: Session, *, is_rollback: bool) -> None:
         """Look for objects that a session has not flushed, before its rollback or its close."""
-        is_clean = not (session.new or session.dirty or session.deleted)
-        if is_clean or _is_intended(is_rollback=is_rollback):
-            return
+        level = self._core.level_owner()
         words = unflushed_words(session)
-        if words:
-            first = record_of(session).uncommitted
-            line = (first and first.line) or user_line() or _NO_LINE
-            lost = LostWork(words, line, REQUEST.get(), is_unflushed=True)
-            self._lose(self._core.level_owner(), lost)
+        if level is not None and words:
+            line = record_of(session).line or user_line() or NO_LINE
+            is_meant = _is_meant(is_rollback=is_rollback)
+            objects = Uncommitted(words, line, REQUEST.get(), is_meant, is_unflushed=True)
+            self.by_level.setdefault(level, []).append(objects)
 
-    def _lose_writes(self, writes: PendingWrites, *, is_failed: bool = False) -> None:
+    def _note_end(self, writes: PendingWrites, *, is_meant: bool, is_failed: bool = False) -> None:
+        """Note writes that end without a commit."""
+        level = writes.level
         # A wide fixture may keep a transaction open during its tests.
-        if writes.level is not self._core.level_owner() or not writes.tables:
-            return
-        request = REQUEST.get() or writes.request
-        line = writes.line or _NO_LINE
-        lost = LostWork(writes.words, line, request, is_failed=is_failed)
-        self._lose(writes.level, lost)
-
-    def _lose(self, level: Owner | None, lost: LostWork) -> None:
-        if level is not None:
-            self.by_level.setdefault(level, []).append(lost)
+        if level is not None and level is self._core.level_owner() and writes.tables:
+            line = writes.line or NO_LINE
+            request = REQUEST.get() or writes.request
+            ended = Uncommitted(writes.words, line, request, is_meant, is_failed=is_failed)
+            self.by_level.setdefault(level, []).append(ended)
 
 
 def _explain_lock(registry: Registry, error: BaseException, own: PooledConnection | None) -> None:
@@ -264,35 +249,13 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
         if pooled.pending_writes is not None:
             holds = str(pooled.pending_writes)
         lines.append(f"another connection has {holds}")
-    for line in raw_transactions():
-        lines.append(f"a connection without an engine is in a transaction: {line}")
+    for raw in raw_transactions():
+        lines.append(f"a connection without an engine is in a transaction: {raw.place}")
     lines.append(
         "next: commit it first: session.commit(), with await if it is async   "
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"
     )
     error.add_note("\n".join(lines))
-
-
-# The events of `Engine` for which `LostWrites` has a method.
-EVENTS = (
-    "after_cursor_execute",
-    "handle_error",
-    "savepoint",
-    "release_savepoint",
-    "rollback_savepoint",
-    "commit",
-    "rollback",
-)
-
-
-# A commit after the answer: FastAPI runs the code behind the ``yield`` of a dependency then, and
-# so may a middleware.
-
-
-def _note_late_commit(request: Request) -> None:
-    """Note a commit, or a failed statement, of what a request began before its answer."""
-    if request.is_answered and not request.is_over:
-        request.late_commits.append(user_line())
 
 
 def _failure_words(error: BaseException) -> str:
@@ -302,7 +265,7 @@ def _failure_words(error: BaseException) -> str:
     return redact(f"{type(error).__name__}: {first_line}{where}")
 
 
-def _is_intended(writes: PendingWrites | None = None, *, is_rollback: bool = False) -> bool:
+def _is_meant(writes: PendingWrites | None = None, *, is_rollback: bool = False) -> bool:
     """Return whether the app, or a test, means to discard what it has written.
 
     It does if it raises or handles an error, or if a line that does not clean up calls
@@ -411,12 +374,13 @@ def watch_sessions(before_end: Callable[..., None]) -> None:
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        self.info[INFO] = SessionRecord(owner_here(), REQUEST.get())
+        self.info[INFO] = SessionRecord(owner_here(), request=REQUEST.get())
 
     def noting(end: Callable[[Session], None]) -> Callable[[Session], None]:
         @wraps(end)
         def ending(self: Session) -> None:
-            before_end(self, is_rollback=end.__name__ == "rollback")
+            if self.new or self.dirty or self.deleted:
+                before_end(self, is_rollback=end.__name__ == "rollback")
             end(self)
 
         return ending
@@ -457,10 +421,17 @@ def _note_ended(session: Session, transaction: Any) -> None:
     if transaction.parent is None:
         record = record_of(session)
         record.connections.clear()
-        record.uncommitted = None
+        record.line = None
+        record.is_changed = False
+        record.changed_by = None
 
 
 def _note_changed(session: Session, *_: object) -> None:
     record = record_of(session)
-    if record.uncommitted is None:
-        record.uncommitted = Uncommitted(user_line(), REQUEST.get())
+    if not record.is_changed:
+        record.is_changed = True
+        record.line = user_line()
+        request = REQUEST.get()
+        record.changed_by = request
+        if request is not None and record.request is not request:
+            request.foreign_sessions.append(record)

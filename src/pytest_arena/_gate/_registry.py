@@ -8,23 +8,24 @@ import weakref
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import IllegalStateChangeError
 
 from pytest_arena._gate._openings import Openings
-from pytest_arena._origin import user_line
-from pytest_arena._owner import Owner, outlives_tests, owner_here
+from pytest_arena._origin import NO_LINE, user_line
+from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from pytest_arena._ledger import Request
+    from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
     from pytest_arena._values import CodeLine
 
@@ -62,7 +63,7 @@ class PendingWrites:
     @property
     def place(self) -> str:
         """The line of the first write."""
-        return str(self.line or "a line that cannot be seen")
+        return str(self.line or NO_LINE)
 
     @property
     def _tables(self) -> str:
@@ -73,14 +74,15 @@ class PendingWrites:
         return self.savepoints.pop() if self.savepoints else 0
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class PooledConnection:
+@dataclass(slots=True, eq=False)
+class PooledConnection(Owned):
     """The record of a connection in a pool, created before the connection is opened.
 
-    An entry of the pool gets a new record each time that it connects.
+    An entry of the pool gets a new record each time that it connects. Its owner and its line are
+    those of the last checkout.
     """
 
-    _entry: weakref.ref[ConnectionPoolEntry]
+    _entry: weakref.ref[ConnectionPoolEntry] = field(kw_only=True)
     # The database that it reaches. None for a database that pytest-arena does not replace.
     target: ConnectTarget | None = None
     # The product's view of the connection. None for an unknown driver.
@@ -93,26 +95,14 @@ class PooledConnection:
     pending_writes: PendingWrites | None = None
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
-    # The last checkout.
-    line: CodeLine | None = None
-    owner: Owner | None = None
-    thread: int = 0
+    thread: int = 0  # of the last checkout
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
         """Create the record of a connecting entry, and attach it to the entry."""
-        pooled = cls(weakref.ref(entry))
+        pooled = cls(_entry=weakref.ref(entry))
         entry.info[INFO] = pooled
-        return pooled
-
-    @staticmethod
-    def find(owner: Any) -> PooledConnection | None:
-        """Return the record of a pool's entry, or of the connection that it hands out."""
-        try:
-            pooled: PooledConnection | None = owner.info.get(INFO)
-        except (AttributeError, NotImplementedError):
-            return None  # the first connection of an engine has no pool
         return pooled
 
     @property
@@ -139,6 +129,13 @@ class PooledConnection:
         self.target = live.target
         self.handle = live.handle
         self.identify = None
+
+    @property
+    def place(self) -> CodeLine | str:
+        """The line of the first write in the open transaction, else of the checkout."""
+        writes = self.pending_writes
+        # Prefer the write: the checkout may be of an earlier test, if a session outlives its test.
+        return (writes and writes.line) or self.line or NO_LINE
 
     @property
     def is_in_background(self) -> bool:
@@ -170,6 +167,17 @@ class PooledConnection:
             self.entry.invalidate()
 
 
+def pooled_of(connection: Connection) -> PooledConnection | None:
+    """Return the record of the pooled connection that a Core connection has checked out."""
+    if connection.closed or connection.invalidated:
+        return None  # the property would open another connection
+    try:
+        pooled: PooledConnection | None = connection.info.get(INFO)
+    except (AttributeError, NotImplementedError):
+        return None  # the first connection of an engine has no pool
+    return pooled
+
+
 class Registry:
     """All pooled connections of the process, their checkouts, and the uses of databases.
 
@@ -178,6 +186,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.checkouts = 0  # the number of checkouts so far
+        self.has_used = False  # whether a database was used since `forget_uses`
         # Whether a driver ever opened a connection without an engine.
         self.has_raw = False
         self.has_others = False  # whether another process may use the databases
@@ -189,8 +198,8 @@ class Registry:
         )
         # A record keeps no connection alive.
         self._checked_out: dict[PooledConnection, None] = {}
-        # The Core connections, with the owner of the code that created them.
-        self.core_connections: weakref.WeakKeyDictionary[Connection, Owner | None] = (
+        # The Core connections. Their owners have created them.
+        self.core_connections: weakref.WeakKeyDictionary[Connection, Owned] = (
             weakref.WeakKeyDictionary()
         )
         self._usages: dict[Key, DatabaseUsage] = {}
@@ -207,12 +216,19 @@ class Registry:
         self._until.setdefault(level, weakref.WeakSet()).add(pooled)
 
     def end_level(self, level: Owner) -> None:
-        """Close the connections that end with a level. One that is in use ends after its return."""
+        """Close the connections that end with a level. One that is in use ends after its return.
+
+        A temporary table of a test would hide a real table from the next test. A lock would block
+        the next test. An app factory would add the connections of its engine to those of all tests.
+        """
         for pooled in [*self._until.pop(level, ())]:
             if pooled in self._checked_out:
                 pooled.is_stale = True
             elif pooled.is_open and pooled.process == os.getpid():
                 pooled.close()
+
+    # Each statement, each commit and each rollback of SQLAlchemy passes here before it is sent.
+    before_sending = staticmethod(pooled_of)
 
     # Checkouts.
 
@@ -227,7 +243,7 @@ class Registry:
             self._checked_out[pooled] = None
             self.checkouts += 1
             if pooled.usage is not None:
-                pooled.usage.was_used = True
+                self.has_used = True
                 pooled.usage.number += 1
                 pooled.usage.checked_out += 1
 
@@ -245,6 +261,14 @@ class Registry:
             return []
         # The pool may have connected an entry again, without a report of its return.
         return [pooled for pooled in [*self._checked_out] if pooled.entry is not None]
+
+    def pending_writes(self) -> set[PendingWrites]:
+        """Return the uncommitted writes of all connections."""
+        writes = set()
+        for pooled in self.checked_out():
+            if pooled.pending_writes is not None:
+                writes.add(pooled.pending_writes)
+        return writes
 
     def invalidate(self, pooled: PooledConnection) -> bool:
         """Invalidate a connection. Its Core connection opens another one at its next use.
@@ -277,29 +301,23 @@ class Registry:
         """
         held: list[PooledConnection | None] = []
         for session, pooled in held_by_sessions():
-            if outlives_tests(record_of(session).owner):
+            if record_of(session).outlives_tests:
                 held.append(pooled)
-        for connection, owner in [*self.core_connections.items()]:
-            if outlives_tests(owner):
+        for connection, core in [*self.core_connections.items()]:
+            if core.outlives_tests:
                 held.append(pooled_of(connection))
         return held
 
     # Connections that are in their pools.
-
-    def idle(self) -> Iterator[PooledConnection]:
-        """Yield the open connections that are in their pools."""
-        for pooled in alive(self._connections):
-            is_idle = pooled.is_open and pooled not in self._checked_out
-            if is_idle and pooled.handle is not None:
-                yield pooled
 
     def forget(self, key: Key) -> None:
         """Close the idle connections to a dropped database.
 
         Otherwise each of them would keep a file open as long as the app keeps its engine.
         """
-        for pooled in self.idle():
-            if pooled.target and pooled.target.key == key and pooled.handle:
+        for pooled in alive(self._connections):
+            is_idle = pooled.is_open and pooled not in self._checked_out
+            if is_idle and pooled.target and pooled.target.key == key and pooled.handle:
                 self._connections.pop(pooled, None)
                 pooled.handle.end()
 
@@ -311,19 +329,8 @@ class Registry:
             return self._usages.setdefault(key, DatabaseUsage(self))
 
     def forget_uses(self) -> None:
-        """Forget which databases were used until now."""
-        for usage in [*self._usages.values()]:
-            usage.was_used = False
-
-    @property
-    def has_used(self) -> bool:
-        """Whether any database was used since `forget_uses`."""
-        return any(usage.was_used for usage in [*self._usages.values()])
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no connection is in use, and none can be used without a checkout."""
-        return not (self._checked_out or self.has_raw or self.has_others)
+        """Forget the uses until now."""
+        self.has_used = False
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""
@@ -344,7 +351,6 @@ class DatabaseUsage:
     """
 
     def __init__(self, registry: Registry) -> None:
-        self.was_used = False  # since `Registry.forget_uses`
         self._registry = registry
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
@@ -370,15 +376,8 @@ class DatabaseUsage:
 
     def unwatch(self) -> None:
         """Note that the database may be used without a checkout from now on."""
-        self.was_used = True
+        self._registry.has_used = True
         self._is_unwatched = True
-
-
-def pooled_of(connection: Connection) -> PooledConnection | None:
-    """Return the record of the pooled connection that a Core connection has checked out."""
-    if connection.closed or connection.invalidated:
-        return None  # the property would open another connection
-    return PooledConnection.find(connection.connection)
 
 
 def _end_transaction(session: Session, *, has_written: bool) -> None:
@@ -403,27 +402,22 @@ def _end_transaction(session: Session, *, has_written: bool) -> None:
 BEGUN: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-class Uncommitted(NamedTuple):
-    """The first object that a session has added or flushed since its last commit."""
-
-    line: CodeLine | None
-    request: Request | None  # that added it
-
-
 @dataclass(slots=True, eq=False)
-class SessionRecord:
-    """What is known of one session."""
+class SessionRecord(Owned):
+    """What is known of one session. Its owner has created it.
 
-    # The owner and the request of the code that created it. None for an import.
-    owner: Owner | None = None
-    request: Request | None = None
+    Its line added or flushed the first object since the last commit.
+    """
+
+    request: Request | None = None  # of the code that created it
+    is_changed: bool = False  # whether an object was added or flushed since the last commit
+    changed_by: Request | None = None  # the request that did so first
     # Whether a task of a wide fixture has begun the last transaction.
     is_used_by_wide_fixture: bool = False
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
     # The connections of the transaction.
     connections: set[Connection] = field(default_factory=set)
-    uncommitted: Uncommitted | None = None
 
 
 def record_of(session: Session) -> SessionRecord:
@@ -488,21 +482,11 @@ def unflushed_by_tests() -> list[str]:
     """Return a line for each session whose unflushed objects a test or a fixture has added."""
     lines = []
     for session in sessions_in_use():
-        uncommitted = record_of(session).uncommitted
-        if uncommitted is None or uncommitted.request or is_of_arena(session):
+        record = record_of(session)
+        if not record.is_changed or record.changed_by or is_of_arena(session):
             continue
         with suppress(RuntimeError):  # another thread uses the session
             words = unflushed_words(session)
             if words:
-                lines.append(f"{words} and did not commit it: {uncommitted.line}")
+                lines.append(f"{words} and did not commit it: {record.place}")
     return lines
-
-
-def has_written_in_foreign_session(request: Request) -> bool:
-    """Return whether a request has changed a session of the test and has not committed it."""
-    for record in map(record_of, sessions_in_use()):
-        is_foreign = record.request is not request
-        uncommitted = record.uncommitted
-        if is_foreign and uncommitted is not None and uncommitted.request is request:
-            return True
-    return False

@@ -7,8 +7,6 @@ PyMySQL, aiomysql, asyncmy and mysqlclient have nearly the same arguments
 from __future__ import annotations
 
 import math
-import ssl
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql import FACTS
@@ -77,22 +75,9 @@ def redirect(driver: str, address: Address, _args: object, kwargs: dict[str, Any
     kwargs["db" if driver == "aiomysql" else "database"] = address.database
     kwargs["user"] = address.user
     kwargs["password"] = address.password
-    if address.is_encrypted and driver == "mysqldb":
-        kwargs["ssl_mode"] = "REQUIRED"
-    elif address.is_encrypted:
-        kwargs["ssl"] = _tls_context()
-    elif driver == "pymysql" and is_here(address.host):
+    if driver == "pymysql" and is_here(address.host):
         # The server's plugin hashes or encrypts the password.
         kwargs["ssl_disabled"] = True
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    """Return a context that encrypts and verifies no certificate. Cost: 20 ms."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def is_redirected(_driver: str, _args: object, kwargs: dict[str, Any]) -> bool:

@@ -33,8 +33,8 @@ class MySQLHandle(EngineConnection):
     words = WORDS
     pid_of = staticmethod(pid_of)
 
-    def __init__(self, core: Core, target: ConnectTarget, dbapi_connection: object) -> None:
-        super().__init__(core, target, dbapi_connection)
+    def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
+        super().__init__(target, dbapi_connection)
         self._session = begin_session(driver_connection(dbapi_connection), target)
 
     @property
@@ -56,9 +56,9 @@ class MySQLHandle(EngineConnection):
 class MySQLConnections(ServerConnections):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
-    def handle(self, core: Core, target: ConnectTarget, dbapi_connection: object) -> MySQLHandle:
+    def handle(self, target: ConnectTarget, dbapi_connection: object) -> MySQLHandle:
         """Return the handle of a connection."""
-        return MySQLHandle(core, target, dbapi_connection)
+        return MySQLHandle(target, dbapi_connection)
 
     def prepare(self, core: Core, dialect: Dialect, address: Address) -> None:
         """Name the database, with which SQLAlchemy qualifies names.

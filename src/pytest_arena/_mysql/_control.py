@@ -20,10 +20,7 @@ _CONNECT_SECONDS = 10
 _PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
 # The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
-_TLS = 2048  # CLIENT_SSL, of the server's capabilities
-NO_PLUGIN = 2061  # the client's number if it cannot send the password
-# MariaDB reports 1045 for a login that needs TLS.
-_MAY_NEED_TLS = (1045, 3159, NO_PLUGIN)
+_NO_PLUGIN = 2061  # the client's number if it cannot send the password
 _CROWDED = (1040, 1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
@@ -54,11 +51,6 @@ class MySQLFailure(ServerFailure):
         return self.code in _LOST
 
     @property
-    def may_need_tls(self) -> bool:
-        """Whether the server may accept the login with TLS."""
-        return self.code in _MAY_NEED_TLS
-
-    @property
     def is_crowded(self) -> bool:
         """Whether the server has no free connection."""
         return self.code in _CROWDED
@@ -66,11 +58,6 @@ class MySQLFailure(ServerFailure):
 
 class MySQLControl(Control):
     """A connection by PyMySQL."""
-
-    @property
-    def offers_tls(self) -> bool:
-        """Whether the server can encrypt."""
-        return bool(self._connection.server_capabilities & _TLS)
 
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
         """Execute one statement, or several. Return the rows of the last one."""
@@ -109,7 +96,7 @@ def connect(address: Address, *, seconds: float = _CONNECT_SECONDS) -> Any:
         raise _failure(error) from error
     except RuntimeError as error:
         # PyMySQL needs the package cryptography to encrypt the password without TLS.
-        raise MySQLFailure(str(error), NO_PLUGIN) from error
+        raise MySQLFailure(str(error), _NO_PLUGIN) from error
 
 
 def _pymysql() -> Any:

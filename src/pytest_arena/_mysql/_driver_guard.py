@@ -11,16 +11,16 @@ import re
 import weakref
 from contextlib import suppress
 from functools import cache, partial, wraps
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._mysql import _arguments as arguments
 from pytest_arena._product._server_connections import (
-    Admission,
+    RawConnection,
     RawConnections,
     RawGuard,
     change_module,
+    then,
 )
 from pytest_arena._product._statements import Reach, Words, bare, classify
 
@@ -169,17 +169,19 @@ class _DriverGuard(RawGuard):
 
     def __init__(self, find_core: FindCore) -> None:
         super().__init__(find_core, arguments, CONNECTIONS)
-        # The admissions of connections that no engine opens, until their first statement.
-        self._admissions: weakref.WeakKeyDictionary[object, Admission] = weakref.WeakKeyDictionary()
+        # The connections that no engine opens, until their first statement.
+        self._admitted: weakref.WeakKeyDictionary[object, RawConnection] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def constructor(self, driver: str, original: Callable[..., Any]) -> Callable[..., None]:
         """Return a constructor that first decides on the connection."""
 
         def __init__(connection: object, *args: object, **kwargs: Any) -> None:  # noqa: N807 - replaces it
             named = {**dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
-            admission = self.admit(driver, [], named)
-            if admission is not None:
-                self._admissions[connection] = admission
+            raw = self.admit(driver, [], named)
+            if raw is not None:
+                self._admitted[connection] = raw
             original(connection, **named)
             self.note_named(driver, [], named, connection)
             self._begin(connection)  # a sync driver has connected
@@ -192,7 +194,7 @@ class _DriverGuard(RawGuard):
         def send(connection: object, sql: object, *args: object, **options: object) -> Any:
             statement = self._note_before(connection, sql)
             answer = original(connection, sql, *args, **options)
-            return _then(answer, partial(_note_rows, connection, statement))
+            return then(answer, partial(_note_rows, connection, statement))
 
         return send
 
@@ -213,16 +215,16 @@ class _DriverGuard(RawGuard):
 
     def _begin(self, connection: object) -> None:
         """Note a new connection that no engine has opened."""
-        admission = self._admissions.get(connection)
+        raw = self._admitted.get(connection)
         core = self._find_core()
-        if admission is None or core is None or not pid_of(connection):
+        if raw is None or core is None or not pid_of(connection):
             return
-        del self._admissions[connection]
+        del self._admitted[connection]
         if known_session(connection) is not None:
             return  # the pool of an engine has got it
-        CONNECTIONS.add(core, admission, connection)
-        if admission.target is not None:
-            begin_session(connection, admission.target)
+        CONNECTIONS.add(core, raw, connection)
+        if raw.target is not None:
+            begin_session(connection, raw.target)
 
 
 def _note_rows(connection: Any, statement: Statement | None, rows: object) -> None:
@@ -238,7 +240,7 @@ def _ending(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method that ends a transaction, and notes that."""
 
     def end(connection: object) -> Any:
-        return _then(original(connection), partial(_note_end, connection))
+        return then(original(connection), partial(_note_end, connection))
 
     return end
 
@@ -247,20 +249,6 @@ def _note_end(connection: object, _answer: object) -> None:
     session = known_session(connection)
     if session is not None:
         session.end_transaction()
-
-
-def _then(answer: Any, note: Callable[[Any], None]) -> Any:
-    """Call a function with a driver's answer, also after an async driver's. Return the answer."""
-
-    async def wait() -> Any:
-        result = await answer
-        note(result)
-        return result
-
-    if isawaitable(answer):
-        return wait()
-    note(answer)
-    return answer
 
 
 def _replace(

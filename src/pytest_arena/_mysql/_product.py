@@ -31,7 +31,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
     def _start(self) -> MySQLRegistry:
         server = SEARCH.find(self._config)
         self._server = server
-        registry = MySQLRegistry(server.address, project=self._project())
+        registry = MySQLRegistry(server.address)
         with registry.reporting("the server's settings cannot be read"):
             login = registry.control.call(app_login, registry.address_of())
         self.users = AppUser(login)

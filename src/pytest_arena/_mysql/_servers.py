@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing, suppress
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._control import MySQLFailure, open_control
 from pytest_arena._mysql._server_registry import GRANT, MySQLRegistry
-from pytest_arena._product._server_connections import is_here, os_user
+from pytest_arena._product._server_connections import os_user
 from pytest_arena._product._server_search import (
     Server,
     ServerSearch,
@@ -82,40 +81,29 @@ class MySQLSearch(ServerSearch):
         password = str(url.password or os.environ.get("MYSQL_PWD", ""))
         if any(name.startswith("ssl") for name in url.query):
             raise Unavailable(
-                "the URL has options for TLS, and pytest-arena verifies no certificate",
-                fix="remove them: a server that requires TLS or is elsewhere is encrypted",
+                "the URL has options for TLS, which pytest-arena does not use",
+                fix="a server that does not require TLS, and a URL without these options",
             )
         return Address("mysql", host, url.port or PORT, user, "", password)
 
     def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
         try:
-            return _entered(address, where, seconds)
+            with closing(open_control(address, seconds=seconds)) as control:
+                shown = _checked(control, address)
+                may_create = control.rows(_MAY_CREATE) != [(0,)]
         except MySQLFailure as error:
-            failure = error
-        if failure.may_need_tls and not address.is_socket:
-            with suppress(MySQLFailure):
-                return _entered(replace(address, is_encrypted=True), where, seconds)
-        raise refused(address, failure) from failure
-
-
-SEARCH = MySQLSearch()
-place_kinds = SEARCH.place_kinds
-
-
-def _entered(address: Address, where: str, seconds: int) -> Server:
-    control = open_control(address, seconds=seconds)
-    with closing(control):
-        shown = f"{_checked(control, address)}{where}"
-        if control.offers_tls and not is_here(address.host):
-            address = replace(address, is_encrypted=True)  # the drivers of the app encrypt, too
-        server = Server(address, shown)
-        if control.rows(_MAY_CREATE) == [(0,)]:
+            raise refused(address, error) from error
+        if not may_create:
             raise Unavailable(
                 f"{address.user} on {address.server} may not create databases",
                 fix=GRANT.format(user=address.user),
             )
-        return server
+        return Server(address, f"{shown}{where}")
+
+
+SEARCH = MySQLSearch()
+place_kinds = SEARCH.place_kinds
 
 
 def _checked(control: MySQLControl, address: Address) -> str:

@@ -103,15 +103,10 @@ def _candidates() -> Iterator[Path]:
     if program := shutil.which("postgres"):
         yield Path(program).resolve().parent
     for pattern in _USUAL:
-        yield from sorted(Path("/").glob(pattern[1:]), key=_version_in, reverse=True)
+        yield from sorted(Path("/").glob(pattern[1:]), reverse=True)  # the newest first
     spec = find_spec(_WHEEL)
     for place in spec.submodule_search_locations or () if spec else ():
         yield Path(place, "pginstall", "bin")
-
-
-def _version_in(folder: Path) -> float:
-    number = re.search(r"\d+(?:\.\d+)?", folder.parent.name)
-    return float(number[0]) if number else 0.0
 
 
 # Folders
@@ -128,31 +123,19 @@ _KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _USERS = ("postgres", "nobody")
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user of the system other than root, because the servers refuse to run as root."""
+def account() -> dict[str, Any]:
+    """Return arguments for ``subprocess``: the user that runs the servers, who is not root.
 
-    uid: int
-    gid: int
-    is_other: bool  # whether it is not this process' user
-
-    def as_arguments(self) -> dict[str, Any]:
-        """Return arguments for ``subprocess``, which also drop root's groups."""
-        if not self.is_other:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-
-def account() -> Account:
-    """Return the user that runs the servers."""
+    They also drop root's groups. Without root this process' user runs the servers.
+    """
     if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid(), is_other=False)
+        return {}
     import pwd  # noqa: PLC0415 - not on Windows
 
     for name in _USERS:
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
-            return Account(entry.pw_uid, entry.pw_gid, is_other=True)
+            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     raise Unavailable("PostgreSQL refuses root, and this system has no user postgres or nobody")
 
 
@@ -170,12 +153,16 @@ class ServerFolder:
     """The folder of a server, which only the server's user may enter, and its other files."""
 
     path: Path
-    account: Account
 
     @property
     def data(self) -> Path:
         """The folder with the server's data."""
         return self.path / "data"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.path / "log"
 
     def beside(self, ending: str) -> Path:
         """Return a file next to the folder. It belongs to this process' user."""
@@ -183,17 +170,17 @@ class ServerFolder:
 
     def ensure(self) -> None:
         """Create the folders if they do not exist."""
-        account = self.account
+        other = account()
         parent = self.path.parent
-        # 711 lets another user enter its folder inside, but not list the folders.
-        parent_mode = 0o711 if account.is_other else 0o700
         try:
             parent.parent.mkdir(parents=True, exist_ok=True)
-            parent.mkdir(mode=parent_mode, exist_ok=True)
-            _check_owner(parent, {os.getuid()})
+            # 711 lets another user enter its folder inside, but not list the folders.
+            parent.mkdir(mode=0o711 if other else 0o700, exist_ok=True)
+            if not is_own(parent):
+                raise PermissionError(f"{parent} belongs to another user")
             self.path.mkdir(mode=0o700, exist_ok=True)
-            _check_owner(self.path, {account.uid, os.getuid()})
-            os.chown(self.path, account.uid, account.gid)
+            if other:
+                os.chown(self.path, other["user"], other["group"])
         except OSError as error:
             raise Unavailable(f"no folder for a private server: {error}") from error
 
@@ -205,7 +192,7 @@ def parents(cache: Path) -> list[Path]:
     if chosen:
         return [Path(chosen).absolute() / name]
     # The server's user cannot enter root's cache.
-    on_disk = Path("/var/tmp") if account().is_other else cache  # noqa: S108 - no other user enters the folder in it
+    on_disk = Path("/var/tmp") if account() else cache  # noqa: S108 - no other user enters the folder in it
     # Both places are searched, so that a server in memory is found when memory is full.
     places = [on_disk / name, _MEMORY / name]
     if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM_NEEDED:
@@ -213,16 +200,9 @@ def parents(cache: Path) -> list[Path]:
     return places
 
 
-def is_own(folder: Path, owners: set[int]) -> bool:
-    """Return whether a folder belongs to one of these users."""
-    if not os.path.lexists(folder) or folder.is_symlink():
-        return False
-    return folder.lstat().st_uid in owners
-
-
-def _check_owner(folder: Path, owners: set[int]) -> None:
-    if not is_own(folder, owners):
-        raise PermissionError(f"{folder} belongs to another user")
+def is_own(folder: Path) -> bool:
+    """Return whether a folder belongs to this process' user."""
+    return not folder.is_symlink() and folder.lstat().st_uid == os.getuid()
 
 
 # Locks
@@ -290,10 +270,8 @@ def _try_lock(file: int) -> bool:
 
 # Servers
 
-_START_SECONDS = 60.0
+_START_SECONDS = 60
 _PROGRAM_SECONDS = 120
-# Runs the server as a child of the system's first process, so that it outlives this process.
-_IN_BACKGROUND = '"$0" "$@" &'
 
 _BUILTIN_LOCALES = 17  # the first version with a builtin locale provider
 _PORT = 5432
@@ -301,34 +279,36 @@ _USER = "postgres"
 _PID_FILE = "postmaster.pid"  # in the data. A server removes it when it stops
 
 # A cluster does not have to survive a crash of the machine.
-_SETTINGS = {
-    "listen_addresses": "",
-    "port": "5432",
-    "unix_socket_permissions": "0700",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    # The log is in memory, like the data.
-    "max_wal_size": "128MB",
-    "min_wal_size": "16MB",
-    "max_connections": "200",
-    # DROP DATABASE scans all shared buffers.
-    "shared_buffers": "32MB",
-    "max_locks_per_transaction": "128",
-    # PREPARE TRANSACTION fails with 0, the default.
-    "max_prepared_transactions": "16",
-    # This is in the data folder. In /dev/shm, where containers have 64 MB, a killed server would
-    # leave it behind.
-    "dynamic_shared_memory_type": "mmap",
-    "jit": "off",
-    # Autovacuum connects to databases that are being copied, and takes locks during tests.
-    "autovacuum": "off",
-    # The log has errors of the server, not errors of the app's statements.
-    "log_min_messages": "fatal",
-    "log_checkpoints": "off",
-}
+_SETTINGS = """
+listen_addresses = ''
+port = 5432
+# The folder is in quotes, because a comma would begin another folder.
+unix_socket_directories = '"{folder}"'
+unix_socket_permissions = 0700
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+wal_level = minimal
+max_wal_senders = 0
+# The log is in memory, like the data.
+max_wal_size = 128MB
+min_wal_size = 16MB
+max_connections = 200
+# DROP DATABASE scans all shared buffers.
+shared_buffers = 32MB
+max_locks_per_transaction = 128
+# PREPARE TRANSACTION fails with 0, the default.
+max_prepared_transactions = 16
+# This is in the data folder. In /dev/shm, where containers have 64 MB, a killed server would leave
+# it behind.
+dynamic_shared_memory_type = mmap
+jit = off
+# Autovacuum connects to databases that are being copied, and takes locks during tests.
+autovacuum = off
+# The log has errors of the server, not errors of the app's statements.
+log_min_messages = fatal
+log_checkpoints = off
+"""
 
 
 @dataclass(frozen=True)
@@ -356,7 +336,7 @@ def find(programs: Programs, *, cache: Path) -> PrivateServer:
     """Return the running server of these programs. Start it if it does not run."""
     places = parents(cache)
     known = [place / programs.key for place in places if (place / programs.key).exists()]
-    folder = folder_at((known or [places[0] / programs.key])[0])
+    folder = ServerFolder((known or [places[0] / programs.key])[0])
     folder.ensure()
     # Only one of several processes starts the server.
     with exclusive(folder.beside("lock")):
@@ -374,15 +354,9 @@ def find(programs: Programs, *, cache: Path) -> PrivateServer:
         )
 
 
-def folder_at(path: Path) -> ServerFolder:
-    """Return the folder of a server at this path."""
-    return ServerFolder(path, account())
-
-
 def address_of(folder: ServerFolder) -> Address:
     """Return the address of the server's maintenance database."""
-    log = str(folder.beside("log"))
-    return Address("postgresql", str(folder.path), _PORT, _USER, "postgres", log=log)
+    return Address("postgresql", str(folder.path), _PORT, _USER, "postgres", log=str(folder.log))
 
 
 def title(folder: ServerFolder) -> str:
@@ -423,7 +397,7 @@ def remove(folder: ServerFolder) -> None:
     stop(folder)
     until(lambda: not is_running(folder), within=_START_SECONDS)
     shutil.rmtree(folder.path, ignore_errors=True)
-    for ending in ("used", "log", "made", "kept"):
+    for ending in ("used", "made", "kept"):
         folder.beside(ending).unlink(missing_ok=True)
 
 
@@ -456,10 +430,7 @@ def make_data(folder: ServerFolder, programs: Programs) -> None:
     locale = ["--locale=C" if sys.platform == "darwin" else "--locale=C.UTF-8"]
     if programs.major >= _BUILTIN_LOCALES:
         locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    command = [
-        str(programs.folder / "initdb"),
-        "-D",
-        str(folder.data),
+    arguments = [
         f"--username={_USER}",
         "--auth=trust",  # only this user can enter the socket's folder
         "--encoding=UTF8",
@@ -467,56 +438,50 @@ def make_data(folder: ServerFolder, programs: Programs) -> None:
         "--wal-segsize=1",  # an empty cluster has 30 MB instead of 45
         *locale,
     ]
+    said = _execute(folder, programs.folder / "initdb", *arguments)
+    if said:
+        raise Unavailable(f"{programs.folder}/initdb failed: {_last_words(said)}")
+
+
+def _run(folder: ServerFolder, programs: Programs) -> None:
+    # PostgreSQL reads this file last. It has no other content, because no one uses ALTER SYSTEM.
+    settings = _SETTINGS.format(folder=folder.path)
+    (folder.data / "postgresql.auto.conf").write_text(settings, encoding="utf-8")
+    options = ["start", "--wait", f"--timeout={_START_SECONDS}", f"--log={folder.log}"]
+    with exclusive(folder.beside("running")) as file:
+        # The server holds the lock until it ends.
+        said = _execute(folder, programs.folder / "pg_ctl", *options, pass_fds=[file])
+    if said:
+        with suppress(OSError):
+            said = folder.log.read_text(encoding="utf-8", errors="replace") or said
+        raise Unavailable(f"{programs.folder} did not start: {_last_words(said)}")
+
+
+def _execute(
+    folder: ServerFolder, program: Path, *arguments: str, pass_fds: list[int] | None = None
+) -> str:
+    """Run a program of the product on the data. Return what it has written if it failed, or ""."""
     try:
         done = subprocess.run(  # noqa: S603 - a program of the product
-            command,
+            [str(program), f"--pgdata={folder.data}", *arguments],
             cwd=folder.path,
             env=environment(),
             check=False,
             timeout=_PROGRAM_SECONDS,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            **folder.account.as_arguments(),
+            pass_fds=pass_fds or [],
+            **account(),
         )
     except (OSError, subprocess.SubprocessError) as error:
         # The user that runs servers for root may not enter a folder of root's.
-        raise Unavailable(f"{command[0]} does not run: {error}") from error
-    if done.returncode:
-        text = (done.stdout + done.stderr).decode(errors="replace")
-        raise Unavailable(f"{command[0]} failed: {_last_words(text)}")
-
-
-def _run(folder: ServerFolder, programs: Programs) -> None:
-    command = [str(programs.folder / "postgres"), "-D", str(folder.data)]
-    for name, text in _SETTINGS.items():
-        command += ["-c", f"{name}={text}"]
-    # The folder is in quotes, because a comma would begin another folder.
-    command += ["-c", f'unix_socket_directories="{folder.path}"']
-    log = folder.beside("log")
-    with exclusive(folder.beside("running")) as file, log.open("wb") as output:
-        subprocess.run(  # noqa: S603 - a program of the product
-            ["/bin/sh", "-c", _IN_BACKGROUND, *command],
-            cwd=folder.path,
-            env=environment(),
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=[file],  # the server holds the lock until it ends
-            **folder.account.as_arguments(),
-        )
-    if _is_ready(folder):
-        return
-    where = programs.folder
-    if is_running(folder):
-        raise Unavailable(f"{where} has not started in {_START_SECONDS:.0f} seconds")
-    text = log.read_text(encoding="utf-8", errors="replace")
-    raise Unavailable(f"{where} did not start: {_last_words(text)}")
+        raise Unavailable(f"{program} does not run: {error}") from error
+    text = (done.stdout + done.stderr).decode(errors="replace")
+    return text or "it gave no reason" if done.returncode else ""
 
 
 def _last_words(text: str) -> str:
     """Return the line of a log that says why a program ended, else the last line."""
     lines = text.strip().splitlines()
     lines = [line for line in lines if "FATAL" in line] or lines
-    return lines[-1] if lines else "it gave no reason"
+    return lines[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import patch
@@ -22,26 +23,22 @@ from pytest_arena._product._server_connections import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import ConnectTarget, Core
     from pytest_arena._values import Address
 
 
-class _Connect:
-    """The ``connect`` of a dialect. It returns a facade for a shared database."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._connect = dialect.connect
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        address = getattr(kwargs.get("host"), "address", None)
-        shared = shared_at(address) if address is not None else None
-        if shared is None:
-            return self._connect(*args, **kwargs)
-        return shared.facade(self._dialect, self._connect, args, kwargs)
+def _connect(dialect: Dialect, connect: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Connect as the dialect does. Return a facade for a shared database."""
+    __tracebackhide__ = True
+    address = getattr(kwargs.get("host"), "address", None)
+    shared = shared_at(address) if address is not None else None
+    if shared is None:
+        return connect(*args, **kwargs)
+    return shared.facade(dialect, connect, args, kwargs)
 
 
 class PostgreSQLHandle(EngineConnection):
@@ -87,8 +84,8 @@ class SharedHandle(PostgreSQLHandle):
 
     __slots__ = ("_facade",)
 
-    def __init__(self, core: Core, target: ConnectTarget, facade: SharedTransaction) -> None:
-        super().__init__(core, target, facade)
+    def __init__(self, target: ConnectTarget, facade: SharedTransaction) -> None:
+        super().__init__(target, facade)
         self._facade = facade
 
     @property
@@ -129,20 +126,19 @@ class PostgreSQLConnections(ServerConnections):
         host = info.host or info.hostaddr
         return ServerTarget(FACTS.name, f"{host}:{info.port}", info.dbname)
 
-    def handle(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> PostgreSQLHandle:
+    def handle(self, target: ConnectTarget, dbapi_connection: object) -> PostgreSQLHandle:
         """Return the handle of a connection, or of a facade of the isolation ``rollback``."""
         if isinstance(dbapi_connection, SharedTransaction):
-            return SharedHandle(core, target, dbapi_connection)
-        return PostgreSQLHandle(core, target, dbapi_connection)
+            return SharedHandle(target, dbapi_connection)
+        return PostgreSQLHandle(target, dbapi_connection)
 
     def prepare(self, core: Core, dialect: Dialect, address: Address) -> None:
         """Let the dialect connect to a shared database."""
         del address
         is_shared = core.config.isolation == "rollback"
-        if is_shared and not isinstance(dialect.connect, _Connect):
-            patch(dialect, "connect", _Connect(dialect))
+        if is_shared and not isinstance(dialect.connect, partial):
+            connect = partial(_connect, dialect, dialect.connect)
+            patch(dialect, "connect", connect)
 
 
 connections = PostgreSQLConnections(

@@ -35,12 +35,10 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
         self.users: Roles  # created with the registry of the server
 
     def _start(self) -> ServerRegistry:
-        announce = partial(self._core.announce_server, self.name)
-        server = SEARCH.find(self._config, announce)
+        server = SEARCH.find(self._config)
         self._server = server
         registry = ServerRegistry(
             server.address,
-            project=self._project(),
             lock_timeout=self._config.lock_timeout,
         )
         self.users = Roles(self._core, registry, is_private=server.is_private)

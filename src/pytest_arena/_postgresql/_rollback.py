@@ -21,6 +21,7 @@ from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
+from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import user_line
@@ -33,7 +34,6 @@ from pytest_arena._product._connection_loop import (
     LoopConnection,
     LoopCursor,
     LoopDriver,
-    check_caller,
     connection_loop,
     has_sync_caller,
 )
@@ -617,7 +617,8 @@ class SharedTransaction(LoopConnection):
 
     def call_shared(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
         """Call a function where the real connection lives."""
-        check_caller(is_sync=self._has_sync_caller)
+        if not (self._has_sync_caller or in_greenlet()):
+            await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
         return self.shared.call(function, *args, **kw)
 
     async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:

@@ -184,9 +184,9 @@ class PrivatePlaces:
         """Yield the existing folders of this user's servers."""
         with suppress(Unavailable):  # no account can run a server
             for parent in dict.fromkeys(clusters.parents(self.cache)):
-                if parent.is_dir() and clusters.is_own(parent, {os.getuid()}):
+                if parent.is_dir() and clusters.is_own(parent):
                     folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
-                    yield from map(clusters.folder_at, folders)
+                    yield from map(clusters.ServerFolder, folders)
 
     def _databases(self, folder: ServerFolder) -> DatabasesOnServer:
         return DatabasesOnServer(ServerRegistry, "", clusters.address_of(folder))
@@ -203,7 +203,6 @@ class PrivatePlaces:
         server = replace(
             _thing(folder),
             state=state,
-            created=time_of(folder.beside("made")),
             used=time_of(folder.beside("used")),
         )
         return Place(

@@ -206,12 +206,16 @@ _STEPS = {
 }
 # The extension that defines a type, an operator class or a function.
 _EXTENSIONS = {
-    **{name: name for name in ("citext", "hstore", "ltree", "unaccent", "vector")},
-    **dict.fromkeys(("halfvec", "sparsevec"), "vector"),
-    **dict.fromkeys(("geometry", "geography"), "postgis"),
-    **dict.fromkeys(("gin_trgm_ops", "gist_trgm_ops", "similarity"), "pg_trgm"),
-    **dict.fromkeys(("crypt", "gen_salt", "digest"), "pgcrypto"),
-    **dict.fromkeys(("uuid_generate_v1", "uuid_generate_v4"), "uuid-ossp"),
+    "citext": "citext",
+    "hstore": "hstore",
+    "ltree": "ltree",
+    "vector": "vector",
+    "geometry": "postgis",
+    "geography": "postgis",
+    "gin_trgm_ops": "pg_trgm",
+    "crypt": "pgcrypto",
+    "gen_salt": "pgcrypto",
+    "uuid_generate_v4": "uuid-ossp",
 }
 _LACKS = re.compile(
     r"""(?:(?:type|operator class) "|function )(?:\w+\.)?(\w+)["(].* does not exist"""

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._owner import Owner
+    from pytest_arena._owner import Owned, Owner
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError, TemplateError
@@ -42,19 +42,15 @@ FEWER_CONNECTIONS = "pytest -n 2 …   # or a smaller pool_size, or a larger max
 UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 
 
-# The content of a template: a file's path, or a database's name.
-ContentT = TypeVar("ContentT")
-
-
 loaded: dict[str, Connections] = {}  # of imported packages, by the names of products
 
 
-def raw_transactions() -> list[str]:
-    """Return the lines of open transactions of connections that no engine has opened."""
-    lines: list[str] = []
+def raw_transactions() -> list[Owned]:
+    """Return the connections that no engine has opened, and that are in a transaction."""
+    found: list[Owned] = []
     for connections in [*loaded.values()]:
-        lines += connections.raw_transactions()
-    return lines
+        found += connections.raw_transactions()
+    return found
 
 
 def connections_of(product: str) -> Connections:
@@ -169,14 +165,12 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
 
-    def announce_server(self, product: str) -> None:
-        """Write a line before the first use of a private server that no option names."""
-
     def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
         """Return the databases on servers that the app names, and the logins by user."""
 
+    @property
     def provisioned(self) -> Mapping[Database, Isolation]:
-        """Return the databases that have content, because a connection was opened."""
+        """The databases that have content, because a connection was opened."""
 
 
 class Handle(ABC):
@@ -215,10 +209,6 @@ class Handle(ABC):
         """Note a checkout from the pool."""
         return
 
-    def check(self, statement: str) -> None:
-        """Check a statement that SQLAlchemy is about to execute."""
-        del statement
-
 
 class Connections(Protocol):
     """The connections of one product, for the gate."""
@@ -247,11 +237,11 @@ class Connections(Protocol):
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch connections without an engine until the process ends. Idempotent."""
 
-    def end_raw(self, level: Owner | None) -> None:
+    def end_raw(self, level: Owner) -> None:
         """End a level's connections that no engine has opened."""
 
-    def raw_transactions(self) -> list[str]:
-        """Return the lines of the open transactions of connections that no engine has opened."""
+    def raw_transactions(self) -> Sequence[Owned]:
+        """Return the connections that no engine has opened, and that are in a transaction."""
 
 
 @dataclass(slots=True, eq=False)
@@ -377,9 +367,7 @@ class Manifest:
     built: float  # the time of the build
     title: str = ""  # a name for the user
     drift: str = ""  # how the migrations that built it differ from the models
-    # On a server: the project that built it, and the time of its last use.
-    project: str = ""
-    used: float = 0.0
+    used: float = 0.0  # on a server: the time of its last use
 
     def text(self) -> str:
         """Return the manifest as JSON."""
@@ -395,15 +383,15 @@ def read_manifest(text: str | None) -> Manifest | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Template(Generic[ContentT]):
+class Template:
     """A finished template."""
 
-    content: ContentT
+    content: Any  # a file's path, or a database's name: the core only hands it on
     fingerprint: str
     manifest: Manifest
 
 
-class TemplateStore(ABC, Generic[ContentT]):
+class TemplateStore(ABC):
     """The finished templates of one product, by the fingerprints of their recipes.
 
     Guarantee: it never returns an incomplete template, also after a killed build.
@@ -417,7 +405,7 @@ class TemplateStore(ABC, Generic[ContentT]):
         """Return a text for the fingerprint: the product, its version and its settings."""
 
     @abstractmethod
-    def find(self, fingerprint: str, newer_than: float) -> Template[ContentT] | None:
+    def find(self, fingerprint: str, newer_than: float) -> Template | None:
         """Return the finished template of a fingerprint, and note that a run uses it."""
 
     @abstractmethod
@@ -425,11 +413,11 @@ class TemplateStore(ABC, Generic[ContentT]):
         """Exclude other builds of a fingerprint. Yield the time of the file system."""
 
     @abstractmethod
-    def begin(self, fingerprint: str, below: Template[ContentT] | None) -> BuildTarget:
+    def begin(self, fingerprint: str, below: Template | None) -> BuildTarget:
         """Return a new target with the content of the template below."""
 
     @abstractmethod
-    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> ContentT:
+    def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> Any:
         """Turn the built database into a template. Mark it as finished last."""
 
     def advice(self, error: BaseException) -> str:
@@ -473,7 +461,7 @@ class Product(Protocol):
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return the path for a new database's file, None on a server."""
 
-    def template_store(self, dialect: type[Dialect]) -> TemplateStore[Any]:
+    def template_store(self, dialect: type[Dialect]) -> TemplateStore:
         """Return the templates for an app's driver."""
 
     def isolate(self, database: Database, content: object, uses: Usage) -> Isolation:
@@ -494,8 +482,8 @@ class Product(Protocol):
     def remove(self, database: Database) -> None:
         """Close the isolation of a database, and drop the database and its snapshots."""
 
-    def close(self) -> str:
-        """Close the product at the end of a run. Return a message about leftovers, or ""."""
+    def close(self) -> None:
+        """Close the product at the end of a run."""
 
 
 class Held(Exception):

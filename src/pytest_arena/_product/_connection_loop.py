@@ -78,9 +78,35 @@ class ConnectionLoop:
 
         Meanwhile the caller's loop runs other tasks, as it does during a call of the driver.
         """
-        if self.is_here:
+        here = asyncio.get_running_loop()
+        if here is self._loop:
             return await work
-        task, cancelled = await self._finished(work)
+        tasks: list[asyncio.Task[Any]] = []
+        finished = asyncio.Event()
+
+        def start() -> None:
+            tasks.append(asyncio.Task(work, loop=self._loop))
+            tasks[0].add_done_callback(finish)
+
+        def finish(_: object) -> None:
+            with suppress(RuntimeError):  # the caller's loop is closed
+                here.call_soon_threadsafe(finished.set)
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        token = CALLER.set(this_task())
+        self._loop.call_soon_threadsafe(start)
+        CALLER.reset(token)
+        cancelled: asyncio.CancelledError | None = None
+        while not finished.is_set():
+            try:
+                await finished.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._loop.call_soon_threadsafe(cancel)
+        task = tasks.pop()
         try:
             if cancelled is None:
                 return task.result()
@@ -90,45 +116,6 @@ class ConnectionLoop:
         finally:
             # Otherwise the error's traceback, which has this frame, would be in a reference cycle.
             del task, cancelled
-
-    async def _finished(
-        self, work: Coroutine[Any, Any, Any]
-    ) -> tuple[asyncio.Task[Any], asyncio.CancelledError | None]:
-        """Run a coroutine. Return its task, and the last cancellation of the caller."""
-        here = asyncio.get_running_loop()
-        task: asyncio.Task[Any]
-        finished: asyncio.Task[Any] | None = None
-
-        def start() -> None:
-            nonlocal task
-            task = asyncio.Task(work, loop=self._loop)
-            task.add_done_callback(finish)
-
-        def finish(done: asyncio.Task[Any]) -> None:
-            with suppress(RuntimeError):  # the caller's loop is closed
-                here.call_soon_threadsafe(deliver, done)
-
-        def deliver(done: asyncio.Task[Any]) -> None:
-            nonlocal finished
-            finished = done
-            if not answer.done():  # else it was cancelled
-                answer.set_result(None)
-
-        def cancel() -> None:
-            task.cancel()
-
-        token = CALLER.set(this_task())
-        self._loop.call_soon_threadsafe(start)
-        CALLER.reset(token)
-        cancelled: asyncio.CancelledError | None = None
-        while finished is None:
-            answer: asyncio.Future[None] = here.create_future()
-            try:
-                await answer
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self._loop.call_soon_threadsafe(cancel)
-        return finished, cancelled
 
 
 _loops: list[ConnectionLoop] = []
@@ -164,17 +151,12 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
         if is_bound or is_sync:
             loop = connection_loop()
             if not loop.is_here:
-                check_caller(is_sync=is_sync)
+                if not (is_sync or in_greenlet()):
+                    await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
                 return LoopConnection(loop, loop.call(connect, *args, **kwargs))
         return connect(*args, **kwargs)
 
     patch(dbapi, "connect", connect_in_loop)
-
-
-def check_caller(*, is_sync: bool) -> None:
-    """Raise SQLAlchemy's `MissingGreenlet` for sync code of the app, as without pytest-arena."""
-    if not (is_sync or in_greenlet()):
-        await_only(None)  # type: ignore[arg-type]  # raises
 
 
 class LoopConnection(AdaptedConnection):
@@ -201,7 +183,8 @@ class LoopConnection(AdaptedConnection):
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function where the real connection lives."""
-        check_caller(is_sync=self._has_sync_caller)
+        if not (self._has_sync_caller or in_greenlet()):
+            await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
         object.__setattr__(self, "_is_used", True)
         return self._loop.call(function, *args, **kwargs)
 

@@ -133,9 +133,8 @@ class DatabaseRegistry(ABC):
     another: ClassVar[str]
     """How a run names another server."""
 
-    def __init__(self, address: Address, *, project: str = "", sweeps: bool = True) -> None:
+    def __init__(self, address: Address, *, sweeps: bool = True) -> None:
         self._address = address
-        self._project = project
         self._process = os.getpid()
         self.names = Names()
         self.databases: set[str] = set()  # of this process
@@ -300,7 +299,7 @@ class DatabaseRegistry(ABC):
     def finish_template(self, name: str, *, fingerprint: str, manifest: Manifest) -> str:
         """Make a database a template, which no later run changes. Return its new name."""
         final = self._template(fingerprint)
-        manifest = replace(manifest, project=self._project, used=now())
+        manifest = replace(manifest, used=now())
         self._hold_template(final)  # before it exists, so that no sweep drops it
         with self.reporting(f"{name} cannot be made a template"):
             self._finish(name, final, manifest.text())
@@ -310,7 +309,7 @@ class DatabaseRegistry(ABC):
     def _kept(self, title: str) -> str:
         """Return the manifest of a kept database."""
         moment = now()
-        return Manifest(moment, title, project=self._project, used=moment).text()
+        return Manifest(moment, title, used=moment).text()
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:
@@ -406,14 +405,14 @@ class DatabaseRegistry(ABC):
 
     # End
 
-    def close(self) -> int:
+    def close(self) -> None:
         """Drop this process's databases. The last process of a run also drops its templates.
 
         After Ctrl-C this takes at most three seconds. A server with fsync takes seconds for each
-        database. Return the number of databases that are left. The next run drops them.
+        database. The next run drops databases that are left.
         """
         if self._is_closed or self._process != os.getpid():
-            return 0
+            return
         patience = _END_SECONDS
         if interrupted.is_set():
             patience = _HURRIED_SECONDS
@@ -429,7 +428,6 @@ class DatabaseRegistry(ABC):
                 self._release(self.control)
                 self._sweep(self.control)
         self.control.close()
-        return len(self.databases)
 
 
 RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry)

@@ -23,8 +23,6 @@ class Thing:
     """live (of a run), building or template, kept, or server"""
     state: str = ""
     """alive or dead (of a run), or in use, idle or stopped (of a server)"""
-    project: str = ""
-    created: datetime | None = None
     used: datetime | None = None
     bytes: int | None = None
     """the size, None if unknown"""

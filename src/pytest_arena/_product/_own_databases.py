@@ -131,8 +131,6 @@ class OwnDatabase:
             name=self.name,
             what="template" if self.kind == "seeded" else self.kind,
             state=state,
-            project=manifest.project,
-            created=_time(manifest.built),
             used=_time(manifest.used),
             bytes=self.bytes,
             title=manifest.title,

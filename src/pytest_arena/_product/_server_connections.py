@@ -12,15 +12,14 @@ import weakref
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import wraps
-from inspect import iscoroutinefunction
+from functools import partial, wraps
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._owner import OWNER
-from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase
-from pytest_arena._product._statements import classify
+from pytest_arena._owner import OWNER, Owned
+from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase, nothing
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Core
-    from pytest_arena._values import Address, ProductFacts, ServerLogin
+    from pytest_arena._values import Address, CodeLine, ProductFacts, ServerLogin
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
@@ -99,18 +98,6 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
     return address.as_(user) if user is not None else address
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The decision to admit a connection that no engine opens.
-
-    ``target`` is None for a database of ``arena_allow``. A connection to a target belongs to the
-    level that opened it or its pool. The end of that level ends it.
-    """
-
-    target: ConnectTarget | None = None
-    level: Owner | None = None  # the owner of the level to which it belongs
-
-
 def change_module(
     find_core: FindCore, change: Callable[[ModuleType], None], module: ModuleType
 ) -> None:
@@ -127,15 +114,23 @@ def change_module(
             )
 
 
-@dataclass(frozen=True, slots=True)
-class RawConnection:
-    """An open connection that no engine has opened."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class RawConnection(Owned):
+    """A connection that pytest-arena has admitted, and that no engine opens.
 
-    target: ConnectTarget | None  # None for a database of `arena_allow`
-    level: Owner | None  # the owner of the level to which it belongs
-    reference: weakref.ref[Any]
-    pid: int  # of its session on the server
-    line: str  # that opened it
+    It ends with the level of its owner. A pool's worker, which runs while its fixture or lifespan
+    is idle, opens it for these.
+    """
+
+    target: ConnectTarget | None = None  # None for a database of `arena_allow`
+    # Once it is open: the driver's connection, and the id of its session on the server.
+    reference: Callable[[], Any] = nothing
+    pid: int = 0
+
+    @property
+    def place(self) -> CodeLine | str:
+        """The line that opened it."""
+        return self.line or "a pool of a driver"
 
 
 class RawConnections:
@@ -150,23 +145,13 @@ class RawConnections:
         # The databases that the arguments of all open connections name, also of engines.
         self.named: weakref.WeakKeyDictionary[Any, ServerTarget] = weakref.WeakKeyDictionary()
 
-    def add(self, core: Core, admission: Admission, connection: object) -> None:
-        """Record an admitted connection.
-
-        A pool's worker, which runs while its fixture or lifespan is idle, opens it for these.
-        """
-        owner = OWNER.get()
-        is_idle = owner is not None and owner.is_idle
-        raw = RawConnection(
-            admission.target,
-            owner if is_idle else admission.level,
-            weakref.ref(connection),
-            self._pid_of(connection),
-            str(user_line() or "a pool of a driver"),
-        )
+    def add(self, core: Core, raw: RawConnection, connection: object) -> None:
+        """Note that an admitted connection is open."""
+        raw.reference = weakref.ref(connection)
+        raw.pid = self._pid_of(connection)
         self._open[id(connection)] = raw
-        if admission.target is not None:
-            core.opened_raw(admission.target.key)
+        if raw.target is not None:
+            core.opened_raw(raw.target.key)
 
     def find(self, connection: object) -> RawConnection | None:
         """Return the record of a connection, None if an engine has opened it."""
@@ -177,18 +162,18 @@ class RawConnections:
         """Forget a connection that an engine's pool has."""
         self._open.pop(id(connection), None)
 
-    def transactions(self) -> list[str]:
-        """Return the lines that opened connections which are inside a transaction."""
+    def transactions(self) -> list[RawConnection]:
+        """Return the connections that are inside a transaction."""
         return [
-            raw.line
+            raw
             for raw in [*self._open.values()]
             if raw.target is not None and self._is_in_transaction(raw.reference())
         ]
 
-    def end(self, level: Owner | None) -> None:
+    def end(self, level: Owner) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
         for number, raw in [*self._open.items()]:
-            if level is not None and raw.level is level and raw.target is not None:
+            if raw.owner is level and raw.target is not None:
                 del self._open[number]
                 end_session(raw.target, raw.pid)
             elif raw.reference() is None:
@@ -205,7 +190,9 @@ class RawGuard:
         self._arguments = arguments
         self._connections = connections
 
-    def admit(self, dialect: str, args: list[object], kwargs: dict[str, Any]) -> Admission | None:
+    def admit(
+        self, dialect: str, args: list[object], kwargs: dict[str, Any]
+    ) -> RawConnection | None:
         """Refuse, redirect or admit a connection. Return None for one of an engine."""
         core = self._find_core()
         if core is None or is_own():
@@ -223,10 +210,13 @@ class RawGuard:
         requested = server.requested(of_driver())
         target = core.admit(opener, server.name, requested)
         if target is None or target.address is None:
-            return None if core.config.drivers == "off" else Admission()
+            return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)
         self._arguments.redirect(driver, address, args, kwargs)
-        return Admission(target, core.level_owner())
+        owner = OWNER.get()
+        if owner is None or not owner.is_idle:
+            owner = core.level_owner()
+        return RawConnection(owner, user_line(), target=target)
 
     def note_named(
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
@@ -244,32 +234,44 @@ class RawGuard:
             return original
         first = int(is_classmethod)
 
-        def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            positional = list(args[first:])
-            admission = self.admit(dialect, positional, kwargs)
-
-            def record(connection: Any) -> Any:
-                core = self._find_core()
-                self.note_named(dialect, positional, kwargs, connection)
-                if admission is not None and core is not None:
-                    self._connections.add(core, admission, connection)
-                return connection
-
-            return record, (*args[:first], *positional)
-
         @wraps(function)
         def connect(*args: Any, **kwargs: Any) -> Any:
-            record, to_send = prepare(args, kwargs)
-            return record(function(*to_send, **kwargs))
+            positional = list(args[first:])
+            raw = self.admit(dialect, positional, kwargs)
+            answer = function(*args[:first], *positional, **kwargs)
+            return then(answer, partial(self._note, dialect, positional, kwargs, raw))
 
-        @wraps(function)
-        async def aconnect(*args: Any, **kwargs: Any) -> Any:
-            record, to_send = prepare(args, kwargs)
-            return record(await function(*to_send, **kwargs))
-
-        guarded: Any = aconnect if iscoroutinefunction(function) else connect
+        guarded: Any = connect
         guarded.arena_guards = True
         return classmethod(guarded) if is_classmethod else guarded
+
+    def _note(
+        self,
+        dialect: str,
+        args: object,
+        kwargs: dict[str, Any],
+        raw: RawConnection | None,
+        connection: object,
+    ) -> None:
+        """Note an open connection."""
+        self.note_named(dialect, args, kwargs, connection)
+        core = self._find_core()
+        if raw is not None and core is not None:
+            self._connections.add(core, raw, connection)
+
+
+def then(answer: Any, note: Callable[[Any], None]) -> Any:
+    """Call a function with a driver's answer, also after an async driver's. Return the answer."""
+
+    async def wait() -> Any:
+        result = await answer
+        note(result)
+        return result
+
+    if isawaitable(answer):
+        return wait()
+    note(answer)
+    return answer
 
 
 def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:
@@ -288,11 +290,10 @@ class EngineConnection(Handle):
     server about it, and ends its session, by the control connection.
     """
 
-    __slots__ = ("_core", "_pid", "_reference", "_target")
+    __slots__ = ("_pid", "_reference", "_target")
 
-    def __init__(self, core: Core, target: ConnectTarget, dbapi_connection: object) -> None:
+    def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         driver = driver_connection(dbapi_connection)
-        self._core = core
         self._target = target
         self._reference = weakref.ref(driver)
         self._pid = self.pid_of(driver)
@@ -311,14 +312,6 @@ class EngineConnection(Handle):
         """End the session, which ends the transaction and releases its locks."""
         if self._reference() is not None:
             end_session(self._target, self._pid)
-
-    def check(self, statement: str) -> None:
-        """Refuse a statement that reaches beyond the database."""
-        __tracebackhide__ = True
-        beyond = classify(statement, self.words).beyond
-        if beyond:
-            instead = self.words.instead.get(beyond, "")
-            self._core.refuse_statement(beyond, instead)
 
 
 def driver_connection(dbapi_connection: object) -> Any:
@@ -388,7 +381,7 @@ class ServerConnections(ABC):
                 return None
             if target is None:
                 return OpenConnection()
-            return OpenConnection(target, self.handle(core, target, dbapi_connection))
+            return OpenConnection(target, self.handle(target, dbapi_connection))
 
         return opened
 
@@ -403,11 +396,11 @@ class ServerConnections(ABC):
         opened = self.opened(connection)
         if opened is None:
             return None
-        for database in core.provisioned():
+        for database in core.provisioned:
             target = database.target
             if target.address and target.address.database == opened.database:
                 self._raw.give_to_pool(connection)
-                handle = self.handle(core, target, dbapi_connection)
+                handle = self.handle(target, dbapi_connection)
                 return OpenConnection(target, handle)
         core.admit(Opener.CREATOR, opened.name)
         return OpenConnection()
@@ -417,9 +410,7 @@ class ServerConnections(ABC):
         return self._raw.named.get(connection)
 
     @abstractmethod
-    def handle(
-        self, core: Core, target: ConnectTarget, dbapi_connection: object
-    ) -> EngineConnection:
+    def handle(self, target: ConnectTarget, dbapi_connection: object) -> EngineConnection:
         """Return the handle of an open connection."""
 
     @abstractmethod

@@ -7,12 +7,10 @@ from abc import abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._origin import as_own
-from pytest_arena._process import interrupted
 from pytest_arena._product import (
     NOWHERE,
     ConnectTarget,
@@ -24,7 +22,6 @@ from pytest_arena._product import (
 from pytest_arena._product._database_registry import RegistryT
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_connections import address_for
-from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
@@ -76,10 +73,6 @@ class ServerProduct(Generic[RegistryT]):
                     self._core.ledger.reason_to_stop = f"no test can use {self.shown}"
                     raise
             return self._started_registry
-
-    def _project(self) -> str:
-        root = self._config.root
-        return f"{root.name}-{sha256(bytes(root)).hexdigest()[:6]}"
 
     def identify(self, requested: RequestedDatabase) -> tuple[Key | None, tuple[str, ...]]:
         """Return the database's key without a host, so that a primary and its replicas share it."""
@@ -143,22 +136,12 @@ class ServerProduct(Generic[RegistryT]):
             name: known for name, known in self._databases_by_name.items() if known is not database
         }
 
-    def close(self) -> str:
-        """Drop the databases of this run. The last run stops a private server.
-
-        Return how many databases are left after Ctrl-C, as a sentence, or "".
-        """
-        not_dropped = 0
+    def close(self) -> None:
+        """Drop the databases of this run. The last run stops a private server."""
         if self._started_registry is not None:
-            not_dropped = self._started_registry.close()
-        place = ""
+            self._started_registry.close()
         if self._server is not None:
-            place = self._server.address.server
             self._server.close()
-        if not (interrupted.is_set() and not_dropped):
-            return ""
-        databases = counted(not_dropped, "database")
-        return f"left {databases} of this run on {place}. The next run drops them"
 
 
 # Longer than a build takes. The lock of a dead process ends at once.
@@ -201,7 +184,7 @@ class ServerBuild(Generic[RegistryT]):
 
 
 @dataclass(frozen=True)
-class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
+class ServerTemplates(TemplateStore, Generic[RegistryT]):
     """The templates of a server, with their manifests in the registry.
 
     ``question`` is the query for properties of the server that each new database has.
@@ -221,7 +204,7 @@ class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
             [values] = self.registry.control.rows(self.question)
         return " ".join(map(str, (self.product, *values)))
 
-    def find(self, fingerprint: str, newer_than: float) -> Template[str] | None:
+    def find(self, fingerprint: str, newer_than: float) -> Template | None:
         """Return the template, and hold it."""
         found = self.registry.find(fingerprint)
         if found is None or found[1].built < newer_than:
@@ -229,7 +212,7 @@ class ServerTemplates(TemplateStore[str], Generic[RegistryT]):
         name, manifest = found
         return Template(name, fingerprint, manifest)
 
-    def begin(self, fingerprint: str, below: Template[str] | None) -> BuildTarget:
+    def begin(self, fingerprint: str, below: Template | None) -> BuildTarget:
         """Create the database that a build fills: a copy of ``below``, or an empty one."""
         del fingerprint  # `finish` registers it
         template = below.content if below else None

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
-from pytest_arena._product import nothing
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL
 
@@ -48,10 +47,9 @@ class Server:
 class Unavailable(Exception):
     """No usable server was found. The text is the reason, ``fix`` the next step or ""."""
 
-    def __init__(self, reason: str, *, fix: str = "", is_crowded: bool = False) -> None:
+    def __init__(self, reason: str, *, fix: str = "") -> None:
         super().__init__(reason)
         self.fix = fix
-        self.is_crowded = is_crowded  # another run may find a free connection
 
 
 class ServerSearch(ABC):
@@ -85,8 +83,8 @@ class ServerSearch(ABC):
     def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
         """Log in and check the server, without changing it. ``where`` follows its version."""
 
-    def find(self, config: Config, announce: Callable[[], object] = nothing) -> Server:
-        """Return the named server, else the first one. ``announce`` precedes a private one."""
+    def find(self, config: Config) -> Server:
+        """Return the named server, else the first one."""
         if config.server_url:
             return self._named(config)
         sources = {
@@ -94,16 +92,11 @@ class ServerSearch(ABC):
             "a private server": self.private_server,
         }
         reasons = []
-        crowded = ""
         for name, find in sources.items():
-            if find == self.private_server:
-                announce()
             try:
-                server = find(config)
-                return replace(server, shown=server.shown + crowded)
+                return find(config)
             except Unavailable as reason:
                 reasons.append(f"{name}: {' '.join(str(reason).split())}")
-                crowded = f" (because {reason})" if reason.is_crowded else ""
         raise ServerError(
             f"there is no {self.shown} for the tests",
             why=_WHY,
@@ -115,7 +108,7 @@ class ServerSearch(ABC):
         """Return the first server of this machine that lets a usual login create databases."""
         if config.database == "own":
             raise Unavailable("not asked for, a private server is")
-        reasons = {}
+        reasons: dict[str, None] = {}
         for place, port in self.local_places():
             for user in dict.fromkeys(filter(None, self.users())):
                 address = self.login(place, port, user)
@@ -124,8 +117,8 @@ class ServerSearch(ABC):
                     # A local server answers within a millisecond.
                     return self.enter(address, where, seconds=2)
                 except Unavailable as reason:
-                    reasons[str(reason)] = reason.is_crowded
-        raise Unavailable("; ".join(reasons), is_crowded=any(reasons.values()))
+                    reasons[str(reason)] = None
+        raise Unavailable("; ".join(reasons))
 
     def private_server(self, config: Config) -> Server:
         """Find or start a private server."""
@@ -176,10 +169,7 @@ def refused(address: Address, error: ServerFailure) -> Unavailable:
     lines = str(error).strip().splitlines()
     text = redact(lines[-1].strip() if lines else "no reason")
     if error.is_crowded:
-        return Unavailable(
-            f"the server on {address.server} has no free connection: {text}",
-            is_crowded=True,
-        )
+        return Unavailable(f"the server on {address.server} has no free connection: {text}")
     if error.is_down:
         return Unavailable(f"nothing answers on {address.server} ({text})")
     return Unavailable(f"{address.server} refuses {address.user}: {text}")

@@ -12,7 +12,7 @@ from pytest_arena._values import TableRows
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_arena._product._database_registry import DatabaseRegistry
 
@@ -28,9 +28,9 @@ class ReadTable:
 
 @dataclass(frozen=True, slots=True)
 class ReadContent:
-    """The content of a database's tables: a digest of each, and the rows that were read."""
+    """The content of a database's tables: the rows that were read, and a digest of each table."""
 
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: Mapping[str, object] = field(default_factory=dict)
     tables: dict[str, ReadTable] = field(default_factory=dict)
 
 

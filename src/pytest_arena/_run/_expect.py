@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._changes import Changes, shown_in
 from pytest_arena._origin import user_line
+from pytest_arena._owner import Phase
 from pytest_arena._process import running_loop
 from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena._values import SCHEMA, counted
@@ -223,13 +224,13 @@ class ExpectedChanges(Block):
 
     def __enter__(self) -> Self:
         self.is_entered = True
-        commit(self.run)
+        commit()
         return self._opened()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        commit(self.run)
+        commit()
         lines: list[CodeLine | str] = []
         test = self.run.current.test
         if test is not None and running_loop() is not None:
@@ -241,13 +242,13 @@ class ExpectedChanges(Block):
 
     async def __aenter__(self) -> Self:
         self.is_entered = True
-        await acommit(self.run)
+        await acommit()
         return self._opened()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        await acommit(self.run)
+        await acommit()
         test = self.run.current.test
         self._check(await test.await_work() if test is not None else [])
 
@@ -275,17 +276,17 @@ class ExpectedChanges(Block):
         _note_assertion(self.run, "arena.expect_changes(…)")
 
 
-def commit(run: Any) -> None:
+def commit() -> None:
     """Commit pending work, like before a request of a sync client."""
-    test = run.current.on_top()
+    test = Phase.test
     if test is not None:
         test.commit()
         test.changed_rows.clear()  # the test compares them itself
 
 
-async def acommit(run: Any) -> None:
+async def acommit() -> None:
     """Commit pending work, like before a request of an async client."""
-    test = run.current.on_top()
+    test = Phase.test
     if test is not None:
         await test.acommit()
         test.changed_rows.clear()

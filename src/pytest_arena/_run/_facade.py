@@ -13,6 +13,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._databases._age import age
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._origin import user_line
+from pytest_arena._owner import Phase
 from pytest_arena._process import running_loop
 from pytest_arena._run._expect import (
     Expected,
@@ -157,7 +158,7 @@ class Arena(Generic[S]):
                 pytest-arena's login, too.
             TemplateError: the schema or the seed cannot be built.
         """
-        test = self._run.current.on_top()  # a wide fixture closes its sessions itself
+        test: RunningTest | None = Phase.test  # a wide fixture closes its sessions itself
         sessions = test.sessions if test else Sessions()
         if test is not None and test.starts_app:
             self._run.apps.try_fixture(test, test.request)
@@ -191,7 +192,7 @@ class Arena(Generic[S]):
         return self._run.apps.new_test_client(self._with_fixture(options), role)
 
     def _with_fixture(self, options: dict[str, object]) -> dict[str, object]:
-        test = self._run.current.on_top()
+        test: RunningTest | None = Phase.test
         if test is None or not test.request:
             return options
         # The session fixture `arena` cannot request the function fixture `client_options`.
@@ -348,7 +349,7 @@ class Arena(Generic[S]):
         watched = self._run.database(database)
         if request is not None:
             return _changes_of(self._run, request, watched)
-        commit(self._run)
+        commit()
         return changes_between(self._run, watched, None, None)
 
     def expect_changes(
@@ -478,19 +479,14 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             "arena.changes(-1)"
         )
     before, after = first.before, last.after
-    moments = list(filter(None, (before, after)))
+    moments = filter(None, (before, after))
     levels = tuple(run.databases.levels)
-    why = ""
-    if before is None:
-        why = "pytest-arena keeps only the changes of the last forty requests"
-    elif any(moment.levels != levels for moment in moments):
-        why = "the request belongs to a wide fixture"
-    elif not all(moment.knows(database) for moment in moments):
-        why = "its isolation would have to read the whole database at each request"
-    if before is None or why:
+    is_known = all(each.levels == levels and each.knows(database) for each in moments)
+    if before is None or not is_known:
         raise IsolationError(
             f"{records[0].shown}: the changes of this request in {database.name} are not known",
-            why=why,
+            why="they are known of the last forty requests of a test, none of a wide fixture, and "
+            "only if the isolation need not read the whole database at each request",
             cause=str(user_line() or "arena.changes(request)"),
             fix="with arena.expect_changes(...):   around the request",
         )

@@ -21,7 +21,7 @@ from pytest_arena._gate._registry import (
     sessions_on,
 )
 from pytest_arena._origin import OUR_TASK, line_of_coroutine, line_of_task
-from pytest_arena._owner import Owner, is_runner_of_anyio, outlives_tests, owner_of
+from pytest_arena._owner import Owner, is_runner_of_anyio, owner_of
 from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena._product import raw_transactions
 from pytest_arena.errors import (
@@ -167,7 +167,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
             LeakWarning,
             "the test ended with a connection that was not returned to its pool, and "
             "pytest-arena closed it",
-            cause=_line_to_blame(leak),
+            cause=leak.place,
             fix=_CLOSE_IT,
         )
     for leak in leaks:
@@ -175,7 +175,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
             ledger.warn(
                 LateWorkWarning,
                 f"a thread of {leak.owner.name} still used a connection, which pytest-arena closed",
-                cause=_line_to_blame(leak),
+                cause=leak.place,
                 fix=late_work(leak.owner).fix,
             )
     _close(leaks)
@@ -225,7 +225,7 @@ def _remove_session_of_flask() -> None:
         return
     extension = flask.current_app.extensions.get("sqlalchemy")
     sessions = getattr(extension, "session", None)
-    if sessions is not None and not outlives_tests(record_of(sessions()).owner):
+    if sessions is not None and not record_of(sessions()).outlives_tests:
         sessions.remove()
 
 
@@ -234,7 +234,7 @@ def _unreturned(gate: Gate) -> list[PooledConnection]:
     for checkout in gate.registry.checked_out():
         # An idle connection that reaches no database of the tests blocks no test.
         is_in_way = checkout.has_uncommitted_writes or checkout.usage
-        if checkout.owner is not None and checkout.owner.is_over and is_in_way:
+        if checkout.is_left and is_in_way:
             unreturned.append(checkout)
     return unreturned
 
@@ -308,7 +308,7 @@ def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
 def _empty_session(session: Session) -> None:
     """Reset a session, or undo the changes of its instances if a wide fixture has made it."""
     has_connection = any(held is session for held, _ in held_by_sessions())
-    if not (outlives_tests(record_of(session).owner) or has_connection):
+    if not (record_of(session).outlives_tests or has_connection):
         session.reset()
         return
     for instance in [*session.new, *session.deleted]:
@@ -322,7 +322,7 @@ def _empty_session(session: Session) -> None:
 def _leak_error(leaks: list[PooledConnection]) -> ConnectionLeak:
     """Return the error for transactions. It contains the lines of their first writes."""
     what = "the test ended with an open transaction"
-    lines = {*map(_line_to_blame, leaks)}
+    lines = {leak.place for leak in leaks}
     if len(lines) > 1:
         what += f" ({len(lines)} places)"
     return ConnectionLeak(
@@ -343,7 +343,7 @@ def lines_of_holders(gate: Gate) -> list[str]:
     """Return the lines that have begun the open transactions."""
     checkouts = gate.registry.checked_out()
     holders = [checkout for checkout in checkouts if checkout.has_uncommitted_writes]
-    return [str(line) for line in (*map(_line_to_blame, holders), *raw_transactions())]
+    return [str(holder.place) for holder in (*holders, *raw_transactions())]
 
 
 def error_of_holders(gate: Gate, level: str) -> IsolationError:
@@ -354,12 +354,3 @@ def error_of_holders(gate: Gate, level: str) -> IsolationError:
         cause=lines_of_error(lines_of_holders(gate)),
         fix="commit, or roll back, before the fixture's `yield`",
     )
-
-
-def _line_to_blame(checkout: PooledConnection) -> CodeLine | str:
-    """Return the line of the first write in the open transaction, or the line of the checkout."""
-    writes = checkout.pending_writes
-    # Prefer the write: the checkout may be of an earlier test, if a session outlives its test.
-    if writes is not None and writes.line is not None:
-        return writes.line
-    return checkout.line or "a line that cannot be seen"

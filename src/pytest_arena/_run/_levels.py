@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytest_arena import _process
-from pytest_arena._databases._provision import Level
 from pytest_arena._owner import WideFixture, begin_phase
 from pytest_arena._product import Held
 from pytest_arena._run import _leaks
@@ -76,8 +75,8 @@ class Levels:
         self.gate = gate
         self._ledger = ledger
         self._hooks = hooks
-        # The owners for whom `pytest_arena_enter` was called, with what it was called with.
-        self._hooked: dict[Owner, Level] = {}
+        # Those for whom `pytest_arena_enter` was called.
+        self._hooked: set[Owner] = set()
         # The state beside the databases that comes back by itself.
         self.beside: list[Beside] = [Variables()]
         self._current = current
@@ -88,19 +87,7 @@ class Levels:
 
     # All levels
 
-    def find(self, owner: object) -> Level | None:
-        """Return the level of a fixture or a test, None if it has none."""
-        for level in self._stack:
-            if level.owner is owner:
-                return level
-        return None
-
-    def above(self, level: Level) -> list[Level]:
-        """Return the levels above this one, the top first."""
-        number = self._stack.index(level) + 1
-        return self._stack[number:][::-1]
-
-    def enter(self, level: Level) -> None:
+    def enter(self, level: Owner) -> None:
         """Enter a level on top of the stack, on all databases or on none.
 
         Raises:
@@ -108,7 +95,7 @@ class Levels:
         """
         started = _process.seconds()
         depth = len(self._stack)
-        databases = self._databases.provisioned()
+        databases = self._databases.known.provisioned
         try:
             for database, isolation in databases.items():
                 enter = self._databases.provision.enter
@@ -146,9 +133,9 @@ class Levels:
             self._tasks.run_idle_loops()
             _process.rest(_STEP)
 
-    def drop_if_clean(self, level: Level) -> bool:
+    def drop_if_clean(self, level: Owner) -> bool:
         """Drop a level if it is the top one and has no writes. Return whether it was dropped."""
-        isolations = self._databases.provisioned().values()
+        isolations = self._databases.known.provisioned.values()
         is_top = self._stack[-1] is level
         if not is_top or not all(isolation.is_clean() for isolation in isolations):
             return False
@@ -157,14 +144,13 @@ class Levels:
             isolation.forget()
         return True
 
-    def _begin_beside(self, level: Level) -> None:
+    def _begin_beside(self, owner: Owner) -> None:
         """Begin the state beside the databases."""
-        owner = level.owner
         for state in self.beside:
             state.begin(owner)
         if owner.is_of_user:
-            self._hooked[owner] = level
-            self._hooks.pytest_arena_enter(level=level)
+            self._hooked.add(owner)
+            self._hooks.pytest_arena_enter(level=owner)
 
     def _end_beside(self, owner: Owner) -> None:
         """End the state beside the databases, if it has begun."""
@@ -175,39 +161,49 @@ class Levels:
                 state.end(owner)
 
     def _call_leave(self, owner: Owner) -> None:
-        level = self._hooked.pop(owner, None)
-        if level is not None:
-            self._hooks.pytest_arena_leave(level=level)
+        if owner in self._hooked:
+            self._hooked.remove(owner)
+            self._hooks.pytest_arena_leave(level=owner)
 
-    def leave(self, level: Level) -> bool:
-        """Restore the databases as before the top level. Return whether one was changed.
+    def leave(self, level: Owner) -> bool:
+        """Restore the databases as before a level. Return whether one was changed.
+
+        An interruption may have left other levels above it.
 
         Raises:
             IsolationError: there is no space for the content. The level is left.
         """
+        is_changed = False
+        while level in self._stack:
+            is_changed |= self._leave_top()
+        return is_changed
+
+    def _leave_top(self) -> bool:
+        level = self._stack[-1]
         started = _process.seconds()
         failures: list[Exception] = []
         is_changed = False
         try:
             try:
-                self._end_beside(level.owner)
+                self._end_beside(level)
             except Exception as error:  # noqa: BLE001 - raised after the databases are restored
                 failures.append(error)
-            for database, isolation in self._databases.provisioned().items():
+            for database, isolation in self._databases.known.provisioned.items():
                 try:
                     is_changed |= self._restore(database, isolation, level)
                 except ArenaError as error:
                     failures.append(error)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
-            self.gate.end_level(level.owner)
-            self.gate.lost.take(level.owner)
+            self.gate.invalidate_stale()
+            self.gate.registry.end_level(level)
+            self.gate.lost.by_level.pop(level, None)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
         return is_changed
 
-    def _restore(self, database: Database, isolation: Isolation, level: Level) -> bool:
+    def _restore(self, database: Database, isolation: Isolation, level: Owner) -> bool:
         """Restore one database with a second's patience, else by force. Return if it changed."""
         if isolation.depth < len(self._stack):
             return False  # an interrupted call has left the level
@@ -232,7 +228,7 @@ class Levels:
 
         The database may be half restored, so that only a copy has the right content.
         """
-        for database, isolation in self._databases.provisioned().items():
+        for database, isolation in self._databases.known.provisioned.items():
             while isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
                 try:
@@ -248,10 +244,8 @@ class Levels:
         test = self._current.test
         if test is None or test.settled or test.has_level:
             return
-        plan = test.plan
-        level = Level(test, plan.stage, plan.isolation)
-        self.enter(level)
-        self._begin_beside(level)
+        self.enter(test)
+        self._begin_beside(test)
         # Record the app's state after the set-up of the wide fixtures, so that the end of the test
         # keeps their overrides.
         test.has_level = True
@@ -325,7 +319,7 @@ class Levels:
             return
         if test.may_have_late_work:
             cancelled += test.wait_for_work()
-        test.note_cancelled(cancelled)
+        test.cut_off |= dict.fromkeys(cancelled)
 
     def _cancel_tasks(self, test: RunningTest) -> None:
         # Called after the clients are closed: an open request may need its database to finish.
@@ -347,22 +341,14 @@ class Levels:
                 )
 
     def _restore_databases(self, test: RunningTest) -> None:
-        level = self.find(test)
-        if level is None:
+        if test not in self._stack:
             return
         test.take_lost()  # also what late work has lost
         try:
-            self.finish_above(level)
+            self._finish_above(test)
             _leaks.empty_sessions(self._ledger, has_failed=test.failed)
         finally:
-            test.is_changed = self._leave_all(level)
-
-    def _leave_all(self, level: Level) -> bool:
-        """Leave a level, and those above it that an interruption has left there."""
-        is_changed = False
-        for upper in [*self.above(level), level]:
-            is_changed |= self.leave(upper)
-        return is_changed
+            test.is_changed = self.leave(test)
 
     # Wide fixtures
 
@@ -373,19 +359,18 @@ class Levels:
         pytest-arena drops the level at once if the set-up wrote nothing, and leaves it at once if
         the set-up failed.
         """
-        level = Level(owner)
         with self._below_level_of_test():
             try:
-                self.enter(level)
-                self._begin_beside(level)
+                self.enter(owner)
+                self._begin_beside(owner)
                 yield
-                for lost in self.gate.lost.by_level.get(owner, ()):
+                for lost in self.gate.lost.of_fixture(owner):
                     warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave_fixture(owner)
                 raise
             owner.is_idle = True
-            self.drop_if_clean(level)
+            self.drop_if_clean(owner)
 
     @contextmanager
     def _below_level_of_test(self) -> Iterator[None]:
@@ -399,18 +384,15 @@ class Levels:
             yield
             return
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
-        level = self.find(test)
-        is_below = (
-            level is not None and test.plan.stage is Stage.SEEDED and self.drop_if_clean(level)
-        )
+        is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
         if is_below:
             self._call_leave(test)
         try:
             yield
         finally:
-            if level is not None and is_below:
-                self.enter(level)
-                self._begin_beside(level)
+            if is_below:
+                self.enter(test)
+                self._begin_beside(test)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
                 test.app_state = self._apps.state()
@@ -419,16 +401,15 @@ class Levels:
         """Leave the levels above a wide fixture's level, before the tear-down of the fixture."""
         if self._current.in_teardown:
             self.settle_test()
-        level = self.find(owner)
-        if level is None:
+        if owner in self._stack:
+            self._finish_above(owner)
+        else:
             try:
                 # The tear-down may write, so it needs a level.
-                self.enter(Level(owner))
+                self.enter(owner)
             except ArenaError as error:
                 # After an error here, pytest would keep a fixture that is half torn down.
                 self._ledger.note(error.what)
-        else:
-            self.finish_above(level)
         owner.is_idle = False
         # A failed set-up has ended the owner, and its finalizers may write.
         owner.is_over = False
@@ -440,28 +421,26 @@ class Levels:
         owner.end()
         test = self._current.test
         begin_phase(None if test is None or test.settled else test)
-        level = self.find(owner)
         try:
             _leaks.end_connections_of_fixture(self.gate, owner)
-            if level is None:
+            if owner not in self._stack:
                 return
-            self.finish_above(level)
+            self._finish_above(owner)
             self.end_processes(owner)
             self._apps.close_of(owner)
             _leaks.empty_sessions(self._ledger, has_failed=True)
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.
-            if level is not None and self.find(owner) is level:
-                self._leave_all(level)
+            self.leave(owner)
             self._end_beside(owner)  # if the fixture had no level
 
-    def finish_above(self, level: Level) -> None:
+    def _finish_above(self, level: Owner) -> None:
         """Tear down the fixtures whose levels are above ``level``. pytest sets them up again."""
-        for upper in self.above(level):
-            fixture = upper.owner
+        number = self._stack.index(level) + 1
+        for fixture in reversed(self._stack[number:]):
             # The end of another level may have left this one.
-            if isinstance(fixture, WideFixture) and self.find(fixture) is upper:
+            if isinstance(fixture, WideFixture) and fixture in self._stack:
                 fixture.finish()
                 self.leave_fixture(fixture)
 

@@ -80,13 +80,6 @@ def _show_arena_error(report: Any, excinfo: Any) -> None:
     elif shown.reprcrash is not None:
         shown.reprcrash.path = str(users[-1].path)
         shown.reprcrash.lineno = users[-1].lineno + 1
-    # pytest raises the error of a wide fixture again in each test that uses the fixture.
-    first = error.first_report(report.nodeid)
-    if first != report.nodeid:
-        words = f"E   {type(error).__name__}: {error.what}  (as in {first})"
-        entries = shown.reprtraceback.reprentries
-        del entries[:-1]
-        entries[0].lines[:] = [words]
     if isinstance(error, TemplateError) and error.__cause__:
         trace = trace_of_error(error.__cause__)
         report.sections.append(("arena: where the build failed", trace))

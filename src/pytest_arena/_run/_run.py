@@ -12,7 +12,6 @@ from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._databases._builders import schema_builder, seed_builder
-from pytest_arena._databases._provision import Level
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate._listeners import gate
@@ -187,7 +186,7 @@ class ArenaRun:
         if self._known.find_first() or self.config.lifespan == "off":
             return "the app was imported, and not started, as arena_lifespan = off"
         owner = Owner("the start of the app", "")
-        self.levels.enter(Level(owner))
+        self.levels.enter(owner)
         try:
             with session_lifespan(app, self.apps.loop):
                 self._known.find_first()
@@ -222,7 +221,7 @@ class ArenaRun:
         return texts
 
     def _keep_used(self) -> Iterator[str]:
-        used = self.databases.provisioned()
+        used = self.databases.known.provisioned
         for database in used:
             name = f"({database.name})  " if len(used) > 1 else ""
             try:
@@ -270,14 +269,11 @@ class ArenaRun:
             for product in FILE_PRODUCTS:
                 self.databases.products[product]
 
-    def finish(self) -> list[str]:
-        """Leave all levels after the session. The gate refuses every later connection.
-
-        Return messages about files and databases that this run leaves behind.
-        """
+    def finish(self) -> None:
+        """Leave all levels after the session. The gate refuses every later connection."""
         is_fork = os.getpid() != self._process
         if self.databases.finished or is_fork:
-            return []
+            return
         self.settle()
         self._undo.close()
         self.apps.close()
@@ -286,13 +282,12 @@ class ArenaRun:
         while self.databases.levels:
             with suppress(ArenaError):  # no report follows
                 self.levels.leave(self.databases.levels[-1])
-        for isolation in self.databases.provisioned().values():
+        for isolation in self.databases.known.provisioned.values():
             isolation.close()
         self.databases.finished = True
         self.redis.close()
-        products = self.databases.products.opened.values()
-        left = [product.close() for product in products]
-        return [line for line in left if line]
+        for product in self.databases.products.opened.values():
+            product.close()
 
 
 def conducted(

@@ -21,7 +21,7 @@ from pytest_arena.warnings import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._gate._lost_writes import LostWork
+    from pytest_arena._gate._lost_writes import Uncommitted
     from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn
@@ -45,7 +45,7 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
     another error it may be what the error has left.
     """
     test.take_lost()
-    reader = _StoryReader(test)
+    reader = StoryReader(test)
     parts = [*reader.below(), *reader.own()]
     is_explained = isinstance(raised, AssertionError | None)
     notes = {
@@ -65,12 +65,16 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
 _MOST_ROWS = 200  # of a table, at each reading. Further rows are only counted
 
 
-class _StoryReader:
-    """Reads the changes of a test once, for its report."""
+class StoryReader:
+    """Reads the changes of a test, for its report or for a scenario.
 
-    def __init__(self, test: RunningTest) -> None:
+    Of a table with more than ``most_rows`` changed rows it knows only the number.
+    """
+
+    def __init__(self, test: RunningTest, *, most_rows: int = _MOST_ROWS) -> None:
         self._test = test
-        self._used = test.databases.provisioned()
+        self._most_rows = most_rows
+        self._used = test.databases.known.provisioned
         self._levels = tuple(test.databases.levels)
         # The last turns of the present levels. Of other turns the report has only the sum.
         self._turns: list[Turn] = []
@@ -88,7 +92,7 @@ class _StoryReader:
     def below(self) -> Iterator[StoryPart]:
         """Yield the changes of the levels below, the lowest first."""
         for depth in range(len(self._levels) - 1, 0, -1):
-            changes = self._changes(depth=depth)
+            changes = self.changes(depth=depth)
             if changes:
                 level = self._levels[-1 - depth]
                 yield StoryPart(level.name, changes, has_rows=False)
@@ -105,14 +109,14 @@ class _StoryReader:
         for turn in self._turns:
             yield from self._outside(title, since, turn.before)
             notes = (*self._lost_lines(turn), *_hints(turn))
-            changes = self._changes(turn.before, turn.after)
+            changes = self.changes(turn.before, turn.after)
             yield StoryPart(turn.step or _requests(turn), changes, notes, has_rows=not turn.step)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:
             names = ", ".join({isolation.name for isolation in self._used.values()})
             title = f"in all (with {names} it is not known which request changed what)"
-            yield StoryPart(title, self._changes())
+            yield StoryPart(title, self.changes())
         elif since is not None or not self._turns:
             yield from self._outside(title, since, None)
         if self._failure:
@@ -121,7 +125,7 @@ class _StoryReader:
     def _outside(
         self, title: str, since: StoryMoment | None, until: StoryMoment | None
     ) -> Iterator[StoryPart]:
-        changes = self._changes(since, until)
+        changes = self.changes(since, until)
         if changes or not (self._turns or self._failure):
             yield StoryPart(title, changes)
 
@@ -130,7 +134,7 @@ class _StoryReader:
             if lost.request in turn.records:
                 yield f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
 
-    def _changes(
+    def changes(
         self,
         since: StoryMoment | None = None,
         until: StoryMoment | None = None,
@@ -138,8 +142,12 @@ class _StoryReader:
         depth: int = 0,
     ) -> Changes | None:
         """Return the changes in all databases, None if they are not known."""
+        moments = [moment for moment in (since, until) if moment is not None]
+        is_known = self._knows_turns or not moments
         # After a failure, do not retry on a lost connection.
-        if self._failure or ((since or until) and not self._knows_turns):
+        if self._failure or not is_known:
+            return None
+        if any(moment.levels != self._levels for moment in moments):
             return None
         rows: list[TableRows] = []
         for database, isolation in self._used.items():
@@ -150,7 +158,7 @@ class _StoryReader:
             if not has_existed or (start is not None and start == end):
                 continue
             try:
-                tables = isolation.rows_changed(start, end, depth=depth, limit=_MOST_ROWS)
+                tables = isolation.rows_changed(start, end, depth=depth, limit=self._most_rows)
             except Exception as error:  # noqa: BLE001 - the report shows it
                 text = str(error).partition("\n")[0] or type(error).__name__
                 self._failure = redact(f"{database.name}: {text}")
@@ -213,7 +221,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
     unseen += [_lost_by_test(lost) for lost in test.losses if lost.request is None]
     held = test.turns[-1].held if test.turns else set()
-    unseen += _open_work(held | test.own_writes())
+    unseen += _open_work(held | test.gate.registry.pending_writes())
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"
@@ -230,7 +238,7 @@ def _open_work(writes: set[PendingWrites]) -> Iterator[str]:
         yield f"{_TEST} {words}"
 
 
-def _lost_by_test(lost: LostWork) -> str:
+def _lost_by_test(lost: Uncommitted) -> str:
     how = "closed the session without a commit"
     if lost.is_failed:
         how = "committed after a failed statement, which is a rollback"
@@ -299,7 +307,7 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         )
 
 
-def _author(lost: LostWork) -> str:
+def _author(lost: Uncommitted) -> str:
     """Return who has lost work, for a warning. "" is the test itself, in a session of its own."""
     request = lost.request
     if request is not None:
@@ -310,7 +318,7 @@ def _author(lost: LostWork) -> str:
     return "a call of the app" if lost.is_of_app else ""
 
 
-def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:
+def warn_of_loss(ledger: Ledger, author: str, lost: Uncommitted) -> None:
     """Warn of lost writes."""
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
@@ -322,7 +330,7 @@ def warn_of_loss(ledger: Ledger, author: str, lost: LostWork) -> None:
     ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix)
 
 
-def _lost_words(lost: LostWork) -> str:
+def _lost_words(lost: Uncommitted) -> str:
     """Return words as ``wrote stock and never committed it: lost``."""
     how = " and never committed it: lost"
     if lost.is_unflushed:

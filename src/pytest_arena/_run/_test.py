@@ -16,10 +16,9 @@ from pytest_arena._app._clients import no_asyncio
 from pytest_arena._app._entry import Hooks, in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._gate._registry import has_written_in_foreign_session
 from pytest_arena._ledger import LIFESPAN, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
-from pytest_arena._owner import JOBS, OWNER, Job, Phase
+from pytest_arena._owner import JOBS, OWNER, Job, Owner
 from pytest_arena._process import (
     alive,
     async_rest,
@@ -32,15 +31,14 @@ from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import AppState
-    from pytest_arena._databases._provision import Level
     from pytest_arena._databases._resolver import Databases
     from pytest_arena._gate._listeners import Gate
-    from pytest_arena._gate._lost_writes import LostWork
+    from pytest_arena._gate._lost_writes import Uncommitted
     from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger
     from pytest_arena._product import Database
@@ -67,14 +65,14 @@ class Watcher(Protocol):
 class StoryMoment:
     """A point in time between two requests, in each database that existed."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[Owner, ...]
     times: Mapping[Database, object]  # None if reading the time failed or costs too much
 
     @classmethod
     def now(cls, databases: Databases) -> StoryMoment:
         """Return the time in each database that has content. Never raises."""
         times: dict[Database, object] = {}
-        for database, isolation in databases.provisioned().items():
+        for database, isolation in databases.known.provisioned.items():
             times[database] = None
             with suppress(Exception):  # else the request would fail
                 times[database] = isolation.moment()
@@ -95,7 +93,7 @@ class Turn:
     is_at_once: bool = False
     # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
     checkouts: int = 0
-    # The test's uncommitted writes when the turn began.
+    # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
     # A call of pytest-arena that has changed rows, "" for requests.
     step: str = ""
@@ -153,7 +151,7 @@ class RunningTest(Hooks):
     handled_traces: list[tuple[Request, TracebackException]] = field(default_factory=list)
     # Its requests, and the lifespan.
     records: list[Request] = field(default_factory=list)
-    losses: list[LostWork] = field(default_factory=list)
+    losses: list[Uncommitted] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -171,14 +169,12 @@ class RunningTest(Hooks):
     # Whether a request may have begun work for which no one has waited.
     may_have_late_work: bool = False
     # The lines of work that was cancelled, or still ran when the test stopped waiting.
-    cut_off: list[CodeLine | str] = field(default_factory=list)
+    cut_off: dict[CodeLine | str, None] = field(default_factory=dict)
     # The errors of its tasks and callbacks that no code has retrieved, with their lines.
     failures: dict[str, CodeLine | None] = field(default_factory=dict)
     failed: bool = False
     # The classes of existing rows that the commit before the next request changes.
     changed_rows: set[str] = field(default_factory=set)
-    # The number of checkouts when the last request ended, -1 if a connection was in use.
-    _checkouts_at_end: int = -1
     thread: int = field(default_factory=threading.get_ident)  # of pytest
     # Sync clients may be called in several threads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -186,6 +182,8 @@ class RunningTest(Hooks):
     def __post_init__(self) -> None:
         # The base is no dataclass: an `Owner` has values that its makers do not give.
         super().__init__(self.plan.name, _ADVICE)
+        self.stage = self.plan.stage
+        self.isolation = self.plan.isolation
         self.sessions = Sessions(self.start_app)
 
     # Work of requests that runs after their answers: tasks in the loops in which the app answers,
@@ -228,12 +226,6 @@ class RunningTest(Hooks):
         jobs += self._jobs() if JOBS else []
         lines += filter(None, map(JOBS.get, jobs))  # of the code that has begun them
         return list(dict.fromkeys(lines))
-
-    def note_cancelled(self, lines: Iterable[CodeLine | str]) -> None:
-        """Note the lines of requests and tasks that were cancelled before they finished."""
-        for line in lines:
-            if line not in self.cut_off:
-                self.cut_off.append(line)
 
     # Waits. Each returns the lines of the work that still runs after its time.
 
@@ -306,7 +298,7 @@ class RunningTest(Hooks):
         An async test waits in its loop, any other test in `Levels.settle_test`.
         """
         if self.may_have_late_work:
-            self.note_cancelled(await self.await_work())
+            self.cut_off |= dict.fromkeys(await self.await_work())
         self.may_have_late_work = False
 
     async def aclose(self) -> None:
@@ -387,14 +379,9 @@ class RunningTest(Hooks):
         self.records.append(request)
 
     def _begin_turn(self) -> None:
+        before = StoryMoment.now(self.databases)
         registry = self.gate.registry
-        is_quiet = registry.is_quiet
-        before = self.turns[-1].after if self.turns else None
-        # Without a checkout since the end of the last request, that end is the same moment.
-        is_used = not is_quiet or registry.checkouts != self._checkouts_at_end
-        if before is None or is_used or before.levels != tuple(self.databases.levels):
-            before = StoryMoment.now(self.databases)
-        held = set() if is_quiet else self.own_writes()
+        held = registry.pending_writes()
         self.turns.append(Turn(before, checkouts=registry.checkouts, held=held))
         if len(self.turns) > _KEPT:
             # The moments may hold the content of a database.
@@ -414,13 +401,17 @@ class RunningTest(Hooks):
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        self.gate.registry.openings.end(request)
-        if not request.is_refused and (
-            # The test's sessions had no pending work when the request began.
-            self.sessions.pending() or has_written_in_foreign_session(request)
-        ):
+        openings = self.gate.registry.openings
+        if openings.requests:
+            openings.end(request)
+        # The test's sessions had no pending work when the request began.
+        is_shared = self.sessions.opened and self.sessions.pending()
+        for record in request.foreign_sessions:
+            is_shared = is_shared or record.changed_by is request
+        if is_shared and not request.is_refused:
             self.ledger.note(_SHARES_SESSION)
-        self._note_changed_rows(request)
+        if self.changed_rows:
+            self._note_changed_rows(request)
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
@@ -429,7 +420,7 @@ class RunningTest(Hooks):
     def _note_changed_rows(self, request: Request) -> None:
         """Note a request that wrote nothing, after a commit of the test's changes of rows."""
         is_skipped = request.is_login or request.method in _READING
-        if not self.changed_rows or is_skipped or request.status in _REPEATED:
+        if is_skipped or request.status in _REPEATED:
             return
         names = ", ".join(sorted(self.changed_rows))
         self.changed_rows.clear()
@@ -439,21 +430,16 @@ class RunningTest(Hooks):
             self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
     def _end_turn(self, turn: Turn) -> None:
-        registry = self.gate.registry
-        # Read this first: otherwise a checkout between the two reads would be missed.
-        self._checkouts_at_end = registry.checkouts
-        if not registry.is_quiet:
-            self._checkouts_at_end = -1
         turn.after = StoryMoment.now(self.databases)
-        turn.checkouts = registry.checkouts - turn.checkouts
+        turn.checkouts = self.gate.registry.checkouts - turn.checkouts
 
     def take_lost(self) -> None:
-        """Attribute new lost writes to requests, or to the test. A refused request loses none."""
-        for lost in self.gate.lost.take(self):
-            request = lost.request if lost.request in self.records else None
-            if request is None or request.method == LIFESPAN or not request.is_refused:
+        """Attribute new lost writes to requests, or to the test."""
+        for work in self.gate.lost.by_level.pop(self, ()):
+            request = work.request if work.request in self.records else None
+            if work.is_lost(request):
                 in_set_up = not self.is_set_up
-                self.losses.append(replace(lost, request=request, in_set_up=in_set_up))
+                self.losses.append(replace(work, request=request, in_set_up=in_set_up))
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""
@@ -463,15 +449,6 @@ class RunningTest(Hooks):
         return None
 
     # Called by levels, fixtures and reports.
-
-    def own_writes(self) -> set[PendingWrites]:
-        """Return the uncommitted writes."""
-        writes = set()
-        for checkout in self.gate.registry.checked_out():
-            pending = checkout.pending_writes
-            if pending:
-                writes.add(pending)
-        return writes
 
     def forget(self) -> None:
         """Break the reference cycles with the test, so that Python frees it at once."""
@@ -493,8 +470,3 @@ class Current:
         if self.test is None:
             raise impossible("no test runs: a fixture was set up outside of any")
         return self.test
-
-    def on_top(self) -> RunningTest | None:
-        """Return the running test if pytest calls its code now, else None."""
-        test = self.test
-        return test if test is not None and Phase.owner is test else None

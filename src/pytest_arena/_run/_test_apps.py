@@ -79,7 +79,7 @@ class Apps:
 
     def run_here(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
-        test = self._current.on_top()
+        test: RunningTest | None = Phase.test
         if test is not None:
             if not test.app_runs:
                 self.try_fixture(test, test.request)
@@ -155,7 +155,7 @@ class Apps:
         A client of a wide fixture starts the app now. The app then runs as long as the fixture.
         """
         client = open_test_client(self.run_here(), role, options)
-        if self._current.on_top() is None:
+        if Phase.test is None:
             client.arena_start()
         return client
 
@@ -168,7 +168,7 @@ class Apps:
 
     def commit(self) -> None:
         """Commit pending work of the test's sync sessions."""
-        test = self._current.on_top()
+        test: RunningTest | None = Phase.test
         if test is not None:
             test.commit(is_sync_only=True)
 
@@ -192,7 +192,7 @@ class Apps:
 
     def choose(self) -> None:
         """Create the app of a test here: the live server's thread must set up no fixtures."""
-        test = self._current.on_top()
+        test: RunningTest | None = Phase.test
         if self.live is not None and test is not None:
             self.try_fixture(test, test.request)
 

@@ -43,9 +43,8 @@ def place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
 
 
 def _thing(name: str, what: str, file: Path, *, state: str = "") -> Thing:
-    when = time_of(file)
     size = size_of(file)
-    return Thing(name=name, what=what, state=state, created=when, used=when, bytes=size)
+    return Thing(name=name, what=what, state=state, used=time_of(file), bytes=size)
 
 
 def _runs() -> Iterator[tuple[Thing, Path]]:

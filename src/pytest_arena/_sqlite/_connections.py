@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._owner import Owner
+    from pytest_arena._owner import Owned, Owner
 
     CurrentCore = Callable[[], Core | None]
 
@@ -173,11 +173,11 @@ class SQLiteConnections:
         watch_connections(core)
         when_imported("aiosqlite.core", _stop_only_once)
 
-    def end_raw(self, level: Owner | None) -> None:
+    def end_raw(self, level: Owner) -> None:
         """Do nothing: raw connections can stay open while the file is restored."""
 
-    def raw_transactions(self) -> list[str]:
-        """Return no lines: the transactions of raw connections are not recorded."""
+    def raw_transactions(self) -> list[Owned]:
+        """Return none: the transactions of raw connections are not recorded."""
         return []
 
 

@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import wraps
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_arena import _process
 from pytest_arena._changes import limited
-from pytest_arena._product import Held, _snapshots
+from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import ReadTable
+from pytest_arena._product._snapshots import ReadContent, ReadTable, compared
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._values import SCHEMA, TableRows
 from pytest_arena.errors import IsolationError
@@ -27,10 +28,27 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Usage
 
+_MethodT = TypeVar("_MethodT", bound="Callable[..., Any]")
+
 _PATIENCE = 0.2  # seconds, longer than a commit takes
 # Reading a file of this size takes 0.3 ms, so pytest-arena reads it before each request.
 _SMALL = 1024 * 1024
 _UNKNOWN = -1  # a data version that no file has
+
+
+def isolation_errors(method: _MethodT) -> _MethodT:
+    """Turn a method's errors about the file into ``Held`` or an ``IsolationError``."""
+
+    @wraps(method)
+    def raising(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (sqlite3.Error, OSError) as error:
+            if sql.is_locked(error):
+                raise Held(str(error)) from error
+            raise _file_error(self.path, error) from error
+
+    return cast("_MethodT", raising)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,20 +61,20 @@ class Content:
 class LiveFile(Undo):
     """A file that tests use. It has the content of ``_now`` at the data version ``_version``."""
 
+    @isolation_errors
     def __init__(self, path: Path, usage: Usage) -> None:
         self.path = path
         self.name = path.name
         self._usage = usage
-        with isolation_errors(path):
-            self._control = sql.open_own(path)
-            sql.be_as_in_memory(self._control)
-            self._inode = os.stat(path).st_ino  # noqa: PTH116 - see `_data_version`
+        self._control = sql.open_own(path)
+        sql.be_as_in_memory(self._control)
+        self._inode = os.stat(path).st_ino  # noqa: PTH116 - see `_data_version`
 
+    @isolation_errors
     def begin_copy(self, base: Content) -> Start:
         """Return the start of this new file with a content."""
-        with isolation_errors(self.path):
-            self._now = Start(base)
-            self._version = self._data_version()
+        self._now = Start(base)
+        self._version = self._data_version()
         return self._now
 
     def _data_version(self) -> int:
@@ -75,13 +93,13 @@ class LiveFile(Undo):
         """Return whether the file has this content, apart from open transactions."""
         return self._now is start and self._version == self._data_version()
 
+    @isolation_errors
     def begin(self, now: Start) -> Start:
         """Return the committed content as a start, the last one if no connection has committed."""
         del now
-        with isolation_errors(self.path):
-            # The version is read before the content. A commit between both steps costs an
-            # unnecessary copy. In the other order the commit would be missed.
-            return self._content(self._data_version())
+        # The version is read before the content. A commit between both steps costs an
+        # unnecessary copy. In the other order the commit would be missed.
+        return self._content(self._data_version())
 
     def _content(self, version: int) -> Start:
         if self._version != version:
@@ -89,32 +107,32 @@ class LiveFile(Undo):
             self._version = version
         return self._now
 
+    @isolation_errors
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Replace the content of the file, in place, for every open connection."""
         del is_in_use
-        with isolation_errors(self.path):
-            # The lock proves that no transaction of any process has uncommitted writes. Such writes
-            # do not change the version, and would be committed into the next test.
-            has_readers = self._usage.is_in_transaction()
-            with sql.writing(self._control, excludes_readers=not has_readers):
-                version = self._data_version()
-            if not has_readers and sql.has_old_reader(self._control):
-                raise Held("a statement that was not read to its end")
-            if self._now is start and self._version == version:
-                return False
-            self._version = _UNKNOWN  # until the restore has ended
-            try:
-                self._write(start.base.data)
-            except sqlite3.OperationalError as error:
-                # A backup cannot write to a file that has a log and another page size:
-                # https://sqlite.org/c3ref/backup_finish.html
-                if error.sqlite_errorcode != sqlite3.SQLITE_READONLY:
-                    raise
-                return NeedsCopy()
-            self._now = start
-            # The restore has not changed the version. A commit after the lock has.
-            self._version = version
-            return True
+        # The lock proves that no transaction of any process has uncommitted writes. Such writes
+        # do not change the version, and would be committed into the next test.
+        has_readers = self._usage.is_in_transaction()
+        with sql.writing(self._control, excludes_readers=not has_readers):
+            version = self._data_version()
+        if not has_readers and sql.has_old_reader(self._control):
+            raise Held("a statement that was not read to its end")
+        if self._now is start and self._version == version:
+            return False
+        self._version = _UNKNOWN  # until the restore has ended
+        try:
+            self._write(start.base.data)
+        except sqlite3.OperationalError as error:
+            # A backup cannot write to a file that has a log and another page size:
+            # https://sqlite.org/c3ref/backup_finish.html
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY:
+                raise
+            return NeedsCopy()
+        self._now = start
+        # The restore has not changed the version. A commit after the lock has.
+        self._version = version
+        return True
 
     def _write(self, data: bytes) -> None:
         def give_up(status: int, _remaining: int, _total: int) -> None:
@@ -134,34 +152,34 @@ class LiveFile(Undo):
         del carried
         self._now = start
 
+    @isolation_errors
     def look(self, start: Start) -> Look:
         """Return whether a transaction has committed since a start, or is writing."""
-        with isolation_errors(self.path):
-            try:
-                with sql.writing(self._control):
-                    return Look(is_changed=not self._is_at(start))
-            except sqlite3.OperationalError as error:
-                if not sql.is_locked(error):
-                    raise
-                return Look(not self._is_at(start), writers=_UNKNOWN_WRITER)
+        try:
+            with sql.writing(self._control):
+                return Look(is_changed=not self._is_at(start))
+        except sqlite3.OperationalError as error:
+            if not sql.is_locked(error):
+                raise
+            return Look(not self._is_at(start), writers=_UNKNOWN_WRITER)
 
+    @isolation_errors
     def moment(self, first: Start, *, exact: bool) -> Start | None:
         """Return the present content, None if reading it is expensive."""
         if exact:
             return self._read(first)
-        with isolation_errors(self.path):
-            version = self._data_version()
-            if version != self._version and self.path.stat().st_size > _SMALL:
-                return None
-            return self._content(version)
+        version = self._data_version()
+        if version != self._version and self.path.stat().st_size > _SMALL:
+            return None
+        return self._content(version)
 
+    @isolation_errors
     def rows_changed(self, first: Start, last: Start | None, limit: int | None) -> list[TableRows]:
         """Return the changes between two contents."""
         last = last or self._read(first)
         if first is last:
             return []
-        with isolation_errors(self.path):
-            return changed_rows(first.base.data, last.base.data, limit)
+        return changed_rows(first.base.data, last.base.data, limit)
 
     def _read(self, first: Start) -> Start:
         """Return the present content. Wait for the end of a commit."""
@@ -214,19 +232,19 @@ class Copy(LevelStack[LiveFile]):
         uses = count().__next__
         super().__init__(self._template(template), "copy", uses=uses, note=note)
 
+    @isolation_errors
     def _template(self, content: Path | None) -> Content:
-        with isolation_errors(self.path):
-            return Content(content.read_bytes() if content else b"")
+        return Content(content.read_bytes() if content else b"")
 
+    @isolation_errors
     def _open(self, base: Content) -> LiveFile:
         path = self.path
         new = Path(f"{path}.new")
-        with isolation_errors(path):
-            new.write_bytes(base.data)
-            if self.generation > 1:  # there is a file, which `_move_to` replaces
-                self.live.release()
-            sql.remove_file(path)
-            new.replace(path)
+        new.write_bytes(base.data)
+        if self.generation > 1:  # there is a file, which `_move_to` replaces
+            self.live.release()
+        sql.remove_file(path)
+        new.replace(path)
         return LiveFile(path, self._usage)
 
     def _freeze(self) -> Any:
@@ -240,26 +258,15 @@ class Copy(LevelStack[LiveFile]):
         del isolation
         return ""
 
+    @isolation_errors
     def save(self, file: Path) -> None:
         """Copy the current content into a file."""
-        with isolation_errors(self.path):
-            sql.finish_file(self.path, file)
+        sql.finish_file(self.path, file)
 
+    @isolation_errors
     def content(self) -> dict[str, str]:
         """Return digests of the current content, read by a new connection."""
-        with isolation_errors(self.path):
-            return digests(self.path)
-
-
-@contextmanager
-def isolation_errors(path: Path) -> Iterator[None]:
-    """Turn errors about a file into ``Held`` or an ``IsolationError``."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        if sql.is_locked(error):
-            raise Held(str(error)) from error
-        raise _file_error(path, error) from error
+        return digests(self.path)
 
 
 def _file_error(live: Path, error: Exception) -> IsolationError:
@@ -274,8 +281,6 @@ def _file_error(live: Path, error: Exception) -> IsolationError:
 
 
 # The content of a file
-
-_MISSING = ReadTable()
 
 
 def digests(file: Path) -> dict[str, str]:
@@ -300,21 +305,18 @@ def _digest(*texts: str | None) -> str:
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
-        changed = []
-        old_tables = _tables(first)
-        new_tables = _tables(last)
-        for name in sorted({*old_tables, *new_tables} - _internal(first, last)):
-            old = old_tables.get(name, _MISSING)
-            new = new_tables.get(name, _MISSING)
-            if old != new:
-                rows = _snapshots.changed_rows(name, old, new)
-                if rows.removed or rows.added:
-                    changed.append(limited(rows, limit))
+        contents = [_content_of(each, without=_internal(first, last)) for each in (first, last)]
+        changed = compared(*contents, limit=limit)
         marks = tuple((mark,) for mark in _schema_changes(first, last))
     if marks:
         rows = TableRows(SCHEMA, ("changed",), (), (), marks)
         changed.append(limited(rows, limit))
     return changed
+
+
+def _content_of(connection: sqlite3.Connection, *, without: set[str]) -> ReadContent:
+    tables = {name: each for name, each in _tables(connection).items() if name not in without}
+    return ReadContent(tables, tables)
 
 
 def _in_memory(content: bytes) -> sqlite3.Connection:

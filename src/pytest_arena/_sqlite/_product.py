@@ -36,7 +36,7 @@ from pytest_arena._product import (
 )
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena.errors import IsolationError, ServerError, TemplateError
+from pytest_arena.errors import ServerError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -236,7 +236,7 @@ class FileTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class FileTemplates(TemplateStore[Path]):
+class FileTemplates(TemplateStore):
     """Templates are files with the name of their fingerprint, each with a manifest.
 
     The manifest is written last, with a rename, so that an interrupted build is no template. A
@@ -254,7 +254,7 @@ class FileTemplates(TemplateStore[Path]):
     def _file(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.sqlite"
 
-    def find(self, fingerprint: str, newer_than: float) -> Template[Path] | None:
+    def find(self, fingerprint: str, newer_than: float) -> Template | None:
         """Return the template. Note the use by the manifest's modification time."""
         content = self._file(fingerprint)
         file = content.with_suffix(".json")
@@ -291,7 +291,7 @@ class FileTemplates(TemplateStore[Path]):
                 with suppress(OSError):  # Windows removes no open file
                     manifest.with_suffix(ending).unlink()
 
-    def begin(self, fingerprint: str, below: Template[Path] | None) -> FileTarget:
+    def begin(self, fingerprint: str, below: Template | None) -> FileTarget:
         """Return an unused file for a build, with the content of the template ``below``."""
         self._clear(fingerprint)
         target = FileTarget(self.home.path / f"building-{uuid.uuid4().hex}.sqlite")
@@ -344,8 +344,6 @@ class SQLite:
     )
 
     def __init__(self, core: Core, config: Config) -> None:
-        if not hasattr(sqlite3.Connection, "serialize"):
-            raise _too_old(sqlite3.sqlite_version)
         self._core = core
         self._config = config
         self._home = Home()
@@ -423,21 +421,9 @@ class SQLite:
             database.isolation.close()
             sql.remove_file(Path(database.file))
 
-    def close(self) -> str:
-        """Remove the folder. Return "", because that takes no time."""
+    def close(self) -> None:
+        """Remove the folder."""
         self._home.close()
-        return ""
 
 
 open_product = SQLite
-
-
-def _too_old(version: str) -> IsolationError:
-    """Return the error for an SQLite library that cannot copy a database into memory."""
-    return IsolationError(
-        f"SQLite {version} of this Python cannot copy a database into memory",
-        why="pytest-arena keeps the content that it restores after a test in memory",
-        cause="an SQLite before 3.36, or one that was built without sqlite3_serialize",
-        fix="a Python with SQLite 3.36 or later:\n"
-        'python -c "import sqlite3; print(sqlite3.sqlite_version)"',
-    )

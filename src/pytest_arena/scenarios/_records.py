@@ -16,6 +16,7 @@ import pytest
 
 from pytest_arena._interpreter import patch
 from pytest_arena._process import by_timeout
+from pytest_arena._run._story import StoryReader
 from pytest_arena._values import Stage
 from pytest_arena.errors import causes
 from pytest_arena.scenarios._faults import KINDS
@@ -267,23 +268,9 @@ class Recorder:
 
         Without moments these are the changes from the start of the level until now.
         """
-        found: set[str] = set()
-        levels = tuple(self.run.databases.levels)
-        moments = [moment for moment in (since, until) if moment is not None]
-        try:
-            for database, isolation in self.run.databases.provisioned().items():
-                if until is not None and database not in until.times:
-                    continue  # it did not exist
-                if any(each.levels != levels for each in moments):
-                    return None
-                if not all(each.knows(database) for each in moments):
-                    return None
-                times = [each and each.times.get(database) for each in (since, until)]
-                rows = isolation.rows_changed(*times, depth=depth, limit=1)
-                found.update(table.table for table in rows)
-        except Exception:  # noqa: BLE001 - also of a database: the rows stay unknown
-            return None
-        return sorted(found)
+        test = self.run.current.required_test()
+        changes = StoryReader(test, most_rows=1).changes(since, until, depth=depth)
+        return None if changes is None else [*changes.tables]
 
 
 def _is_counted(turn: Any) -> bool:

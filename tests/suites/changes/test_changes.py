@@ -1,13 +1,15 @@
 """What the test and each of its requests have changed."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from async_app import engine, maker
 from models import Order, Stock
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from pytest_arena import Changes
 
@@ -139,6 +141,17 @@ async def test_of_one_request(arena, client, db_session):
     assert not arena.changes(arena.requests[1])
     assert arena.changes(-1)["stock"].updated[0].after == {"item": "lamp", "amount": 1}
     assert len(arena.changes(-1)["orders"].inserted) == 1
+
+
+@of_requests
+async def test_of_one_request_after_a_write_without_an_engine(arena, client):
+    if engine.dialect.name != "sqlite":
+        pytest.skip("pytest-arena watches the drivers of servers")
+    await client.post("/orders/chair")
+    with closing(sqlite3.connect(make_url(arena.url).database)) as connection, connection:
+        connection.execute("INSERT INTO visits (path) VALUES ('/between')")
+    await client.post("/orders/lamp")
+    assert arena.changes(-1).tables == ("orders", "stock")
 
 
 @of_requests

@@ -19,18 +19,6 @@ def storm(db_session):
     return storm
 
 
-@pytest.fixture
-def a_name():
-    return "Storm"
-
-
-@pytest.fixture(scope="session")
-def wanted_names():
-    names = ["Sand"]
-    names.append("Storm")
-    yield names
-
-
 @pytest.fixture(scope="module")
 def outbox():
     return []
