@@ -124,7 +124,8 @@ def _section(title: str) -> str:
 
 # What users of a library may set, and what pytest-arena sets on its own objects.
 _DATA = """arena arena_guards blocking_portal cached_result client_name cookies
-credential_provider daemon_threads username dbapi_connection default_schema_name dependency_overrides disabled executor exitstatus extraline
+credential_provider daemon_threads username dbapi_connection default_schema_name
+dependency_overrides disabled executor exitstatus extraline
 headers lineno loader longrepr obj others outcome portal propagate sections should_exit shouldfail
 testscollected text_factory __cause__ Lifespan.has_started Phase.owner Phase.test
 setattr(owner) setattr(self) setattr(real) setattr(self._real) setattr(report)"""
