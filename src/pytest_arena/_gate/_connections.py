@@ -183,6 +183,7 @@ class Registry:
         self.has_others = False  # whether another process may use the databases
         self.lock = threading.RLock()
         self.openings = Openings()
+        self.race: Any = None  # the `Pass` of `arena.races()` that runs: of a higher layer
         # A dictionary, for its order.
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
             weakref.WeakKeyDictionary()

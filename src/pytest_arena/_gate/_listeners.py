@@ -155,6 +155,8 @@ class Gate:
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.openings.begin(request_here())
+        if self.registry.race is not None:
+            self.registry.race.note_connect()
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
@@ -206,12 +208,14 @@ class Gate:
     ) -> None:
         """Check a statement. Note its request, and whether it alters the session."""
         request = request_here()
-        if request is not None:
-            request.statements.append(statement)
-            if self.registry.openings.requests:
-                self.registry.openings.wait(request)
         proxied = connection.connection
         pooled = PooledConnection.find(proxied)
+        if self.registry.race is not None:
+            self.registry.race.before_step(statement, pooled)
+        if request is not None:
+            request.statements.append(statement)
+            if self.registry.openings.requests and self.registry.race is None:
+                self.registry.openings.wait(request)
         if pooled is None:  # it is in use since before pytest-arena was installed
             self._recognize(proxied.dbapi_connection)
             return

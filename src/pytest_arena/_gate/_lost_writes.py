@@ -130,6 +130,8 @@ class LostWrites:
         """Note a statement that has run, and what it may have written."""
         if self._registry.openings.requests:
             self._registry.openings.end(REQUEST.get())
+        if self._registry.race is not None:
+            self._registry.race.after_statement()
         is_write = context.isinsert or context.isupdate or context.isdelete
         if not (is_write or context.is_text or statement.startswith("WITH")):
             return
@@ -149,6 +151,8 @@ class LostWrites:
 
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
+        if self._registry.race is not None:
+            self._registry.race.after_statement()
         if context.connection is None:
             return  # no connection was opened
         pooled = pooled_of(context.connection)
@@ -193,6 +197,8 @@ class LostWrites:
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
         pooled = pooled_of(connection)
+        if self._registry.race is not None:
+            self._registry.race.before_step("COMMIT", pooled)
         if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
             return
         writes = pooled.pending_writes
@@ -216,6 +222,8 @@ class LostWrites:
         SQLAlchemy calls this for ``close``, too.
         """
         pooled = pooled_of(connection)
+        if self._registry.race is not None:
+            self._registry.race.before_step("ROLLBACK", pooled)
         if not (pooled and pooled.pending_writes):
             return
         is_open = pooled.handle is not None and pooled.handle.is_begun

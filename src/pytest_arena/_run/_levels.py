@@ -320,6 +320,12 @@ class Levels:
         finally:
             test.is_changed = self._leave_all(level)
 
+    def leave_nested(self, level: Level) -> None:
+        """Leave a level inside of the test's, if the end of the test has not left it."""
+        if self.find(level.owner) is level:
+            self.finish_above(level)
+            self._leave_all(level)
+
     def _leave_all(self, level: Level) -> bool:
         """Leave a level, and those above it that an interruption has left there."""
         is_changed = False

@@ -185,6 +185,8 @@ def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
         with suppress(Exception):  # an object of the test may raise any error
             _show(report, "arena", _stale_lines(excinfo, run, test))
     _show(report, STORY, story_lines(parts))
+    if test.race is not None:
+        _show(report, test.race.title, test.race.lines())
 
 
 def _show(report: Any, title: str, lines: list[str]) -> None:

@@ -24,11 +24,11 @@ from pytest_arena._product import (
     Opener,
     RequestedDatabase,
 )
-from pytest_arena._product._statements import Words
+from pytest_arena._product._statements import Reach, Words, classify
 from pytest_arena._sqlite import _sql as sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sqlalchemy.engine import Dialect
 
@@ -56,15 +56,16 @@ class SQLiteHandle(Handle):
     """A connection of ``sqlite3``, sync or in a thread of aiosqlite."""
 
     reference: Callable[[], sqlite3.Connection | None]
+    file: str
     words = WORDS
 
     @classmethod
-    def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
+    def to(cls, raw: sqlite3.Connection, file: str) -> SQLiteHandle:
         """Return a handle, with a weak reference if the connection's class allows that."""
         try:
-            return cls(weakref.ref(raw))
+            return cls(weakref.ref(raw), file)
         except TypeError:  # only subclasses of sqlite3's class have weak references
-            return cls(lambda: raw)
+            return cls(lambda: raw, file)
 
     @property
     def in_transaction(self) -> bool:
@@ -72,6 +73,18 @@ class SQLiteHandle(Handle):
         return self._call(_in_transaction, otherwise=False)
 
     is_begun = in_transaction
+
+    def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
+        """Return whether a write or a commit would wait for a transaction on the same file.
+
+        While it waits, SQLite blocks. So it must not begin.
+        """
+        if statement in {"COMMIT", "ROLLBACK"}:
+            is_write = statement == "COMMIT" and self.in_transaction
+        else:
+            is_write = classify(statement, WORDS).reach is not Reach.NOTHING
+        rivals = [each for each in others if getattr(each, "file", "") == self.file]
+        return is_write and any(rival.in_transaction for rival in rivals if rival is not None)
 
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""
@@ -150,7 +163,7 @@ class SQLiteConnections:
                 return None
             if is_memory:
                 sql.be_as_in_memory(raw)
-            return OpenConnection(target, SQLiteHandle.to(raw))
+            return OpenConnection(target, SQLiteHandle.to(raw, target.file))
 
         return opened
 
@@ -166,7 +179,7 @@ class SQLiteConnections:
                 f"test. Give the engine a URL instead: {cause_of_connection()}"
             )
         target = core.admit(Opener.CREATOR, file)
-        return OpenConnection(target, SQLiteHandle.to(raw))
+        return OpenConnection(target, SQLiteHandle.to(raw, file))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch each connection, and the calls to aiosqlite's threads."""
