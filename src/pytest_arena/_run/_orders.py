@@ -112,7 +112,7 @@ class Choice:
     """A point at which several requests could go on."""
 
     picked: int
-    others: tuple[int, ...]  # which it makes sense to try in its place
+    others: Plan  # the requests to try in its place, with their steps
     last: int | None  # the request that would go on without a switch
     text: str
 
@@ -302,7 +302,10 @@ class Pass:
         if number < len(self.plan) and not self.difference:
             wanted, text = self.plan[number]
             picked = self._planned(wanted, text, ready) or picked
-        others = [racer.number for racer in ready if racer is not picked and self._is_first(racer)]
+        others = []
+        for racer in ready:
+            if racer is not picked and self._is_first(racer):
+                others.append((racer.number, racer.waiting[0].text))
         step = picked.waiting[0]
         last_number = last.number if last is not None else None
         self.choices.append(Choice(picked.number, tuple(others), last_number, step.text))
@@ -386,8 +389,7 @@ class Explorer:
             if number >= len(done.plan):
                 for other in choice.others:
                     cost = switches + (choice.last is not None)
-                    text = ""
                     if cost < len(self._plans):
-                        self._plans[cost].append((*prefix, (other, text)))
+                        self._plans[cost].append((*prefix, other))
             switches += choice.last is not None and choice.picked != choice.last
             prefix.append((choice.picked, choice.text))
