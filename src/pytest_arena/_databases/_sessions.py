@@ -280,24 +280,18 @@ class Sessions:
             pending += [*session.new, *session.dirty, *session.deleted]
         return len(pending)
 
-    def instances(self) -> list[tuple[FreshSession, list[tuple[object, dict[str, object]]]]]:
-        """Return the present instances of each session, with their values."""
-        noted = []
-        for session in self.opened:
-            present = [*session.identity_map.values()]
-            noted.append((session, [(instance, dict(vars(instance))) for instance in present]))
-        return noted
+    def instances(self) -> list[tuple[FreshSession, list[object]]]:
+        """Return the present instances of each session."""
+        return [(session, [*session.identity_map.values()]) for session in self.opened]
 
-    def return_to(
-        self, noted: list[tuple[FreshSession, list[tuple[object, dict[str, object]]]]]
-    ) -> None:
-        """Forget the instances and the values that sessions have loaded since then."""
+    def return_to(self, noted: list[tuple[FreshSession, list[object]]]) -> None:
+        """Forget the instances since then. Close the sync sessions: ``aclose`` closes others."""
         for session in self.opened:
+            if not session.is_async:
+                _close(session)
             session.expunge_all()
         for session, instances in noted:
-            for instance, values in instances:
-                vars(instance).update(values)
-            _add(session, [instance for instance, _ in instances])
+            _add(session, instances)
 
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.

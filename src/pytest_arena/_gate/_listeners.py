@@ -156,7 +156,7 @@ class Gate:
                 self.registry.close_after(level, pooled)
         self.registry.openings.begin(request_here())
         if self.registry.race is not None:
-            self.registry.race.note_connect()
+            self.registry.race.set_busy(is_busy=True)
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""

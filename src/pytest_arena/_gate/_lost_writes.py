@@ -131,7 +131,7 @@ class LostWrites:
         if self._registry.openings.requests:
             self._registry.openings.end(REQUEST.get())
         if self._registry.race is not None:
-            self._registry.race.after_statement()
+            self._registry.race.set_busy(is_busy=False)
         is_write = context.isinsert or context.isupdate or context.isdelete
         if not (is_write or context.is_text or statement.startswith("WITH")):
             return
@@ -152,7 +152,7 @@ class LostWrites:
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
         if self._registry.race is not None:
-            self._registry.race.after_statement()
+            self._registry.race.set_busy(is_busy=False)
         if context.connection is None:
             return  # no connection was opened
         pooled = pooled_of(context.connection)

@@ -14,6 +14,7 @@ async def test_each_block_begins_with_the_present_rows(client, arena, db_session
         async with arena.fresh():
             seat = Seat(who="in the block")
             db_session.add(seat)
+            await db_session.flush()
             await client.post("/lost_update")
             assert len(arena.requests) == 1
             assert len(arena.changes()["seats"]) == 1
@@ -49,3 +50,9 @@ def test_blocks_in_a_block(test_client, arena, db_session):
 @pytest.mark.expect("A101", at="arena.fresh()  # no with")
 def test_no_block(arena):
     arena.fresh()  # no with
+
+
+@pytest.mark.expect("A101", at="with arena.fresh():  # not async")
+async def test_a_sync_block_in_an_async_test(arena):
+    with arena.fresh():  # not async
+        pass

@@ -35,6 +35,7 @@ async def test_each_pass_begins_with_the_same_rows(client, arena, db_session):
         await db_session.refresh(account)
         assert account.money == 2
     assert passes > 2
+    await db_session.refresh(account)
     assert account.money == 9
     assert arena.requests == ()
     assert not arena.changes()["seats"]
