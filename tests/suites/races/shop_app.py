@@ -167,7 +167,7 @@ def unique(db, _):
     try:
         db.commit()
     except IntegrityError:
-        refuse(True)
+        raise HTTPException(409) from None
 
 
 def withdraw(db, number):
@@ -243,7 +243,7 @@ def idempotency_key_first(db, _):
     try:
         db.flush()
     except IntegrityError:
-        refuse(True)
+        raise HTTPException(409) from None
     lock(db)
     db.commit()
 

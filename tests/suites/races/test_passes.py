@@ -3,12 +3,12 @@
 import asyncio
 import time
 
+import httpx2
 import pytest
 import shop_app
-from shop_app import IS_SYNC, PAID, Account, Seat, app, engine, lost_update
+from shop_app import Account, Seat, app, engine, lost_update
 from sqlalchemy import func, select
 
-from pytest_arena import RaceWarning
 
 FIRST = "/check_then_act?number=1"
 SECOND = "/check_then_act?number=2"
@@ -49,15 +49,21 @@ async def test_answers_have_the_order_of_the_requests(client, arena):
 
 
 async def test_clients_of_two_roles(client_as, arena):
+    async def asked(client):
+        await client.post("/lost_update_one_statement")
+        return (await client.post("/me")).json()
+
+    staff = client_as("staff")
     async for race in arena.races():
-        staff = client_as("staff")
+        assert await race(asked(staff), asked(client_as("guest"))) == ["staff", "guest"]
 
-        async def both():
-            await staff.post("/lost_update_one_statement")
-            return (await staff.post("/me")).json()
 
-        other = client_as("guest")
-        assert (await race(both(), other.post("/lost_update_one_statement")))[0] == "staff"
+async def test_a_client_of_the_user(arena, client):
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as own:
+        async for race in arena.races(order="122211"):
+            answers = await race(own.post(FIRST), own.post(SECOND))
+            assert [answer.status_code for answer in answers] == [200, 200]
 
 
 async def test_functions_of_the_app(arena):

@@ -2,8 +2,9 @@
 
 import asyncio
 
+import httpx2
 import pytest
-from shop_app import app
+from shop_app import PRODUCT
 
 PATH = "/lost_update_one_statement"
 
@@ -72,6 +73,21 @@ async def test_a_request_that_is_outside_of_the_race(client, arena):
         other = asyncio.create_task(client.post("/me"))
         await race(client.post(PATH), client.post(PATH))  # with other
         await other
+
+
+@pytest.mark.expect("A502", at="await race(own.post(PATH), own.post(PATH))")
+async def test_requests_by_a_socket(arena, live_server):
+    async with httpx2.AsyncClient(base_url=live_server.url) as own:
+        async for race in arena.races():
+            await race(own.post(PATH), own.post(PATH))
+
+
+@pytest.mark.skipif(PRODUCT == "sqlite", reason="it has no other isolation")
+@pytest.mark.arena(isolation="clone")
+@pytest.mark.expect("A502", at="await race(client.post(PATH), client.post(PATH))  # clone")
+async def test_another_isolation(client, arena):
+    async for race in arena.races():
+        await race(client.post(PATH), client.post(PATH))  # clone
 
 
 @pytest.mark.expect("A502", at="arena.races():  # chance")
