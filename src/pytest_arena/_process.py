@@ -140,13 +140,13 @@ def by_timeout(error: BaseException) -> bool:
     return "timeout_sigalrm" in [frame.f_code.co_name for frame, _ in frames]
 
 
-def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
-    """Run a coroutine in a thread without a running loop.
+def run_in_new_loop(coroutine: Coroutine[object, object, _Answer]) -> _Answer:
+    """Run a coroutine in a thread without a running loop. Return its result.
 
     Unlike asyncio.run, it leaves the main thread's event loop to the user.
     """
     with closing(new_event_loop()) as loop:
-        loop.run_until_complete(coroutine)
+        return loop.run_until_complete(coroutine)
 
 
 def before_spawn(call: Callable[[], None]) -> None:

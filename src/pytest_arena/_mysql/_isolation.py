@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, ServerLogin, TableRows
 
 
-_STATE = "SELECT state FROM information_schema.processlist WHERE id = {}"
-# The states of sessions that wait for a lock of a table, or by GET_LOCK.
-_LOCKED = re.compile("^(?:Waiting for .* lock|User lock)$")
 # A transaction that waits, in the server's text about its transactions.
 _WAITS = (
     r"---TRANSACTION (?:(?!---TRANSACTION)[\s\S])*?\nLOCK WAIT (?:(?!---)[\s\S])*? thread id {},"
@@ -370,14 +367,11 @@ class MySQLIsolation(LevelStack[LiveDatabase]):
             self._registry.control.run(f"KILL QUERY {pid}")
 
     def is_waiting(self, pid: int) -> bool:
-        """Return whether a session waits for a lock of rows, of a table, or by GET_LOCK."""
-        control = self._registry.control
+        """Return whether a session waits for a lock of rows."""
         with self._registry.reporting("a session cannot be looked at"):
             # The tables of the schema show the waits of the last 0.1 seconds.
-            [(*_, status)] = control.rows("SHOW ENGINE INNODB STATUS")
-            states = control.rows(_STATE.format(pid))
-        is_locked = any(_LOCKED.search(str(state)) for (state,) in states)
-        return is_locked or re.search(_WAITS.format(pid), status) is not None
+            [(*_, status)] = self._registry.control.rows("SHOW ENGINE INNODB STATUS")
+        return re.search(_WAITS.format(pid), status) is not None
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""

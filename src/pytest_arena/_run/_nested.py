@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pytest_arena._databases._provision import Level
 from pytest_arena._origin import user_line
 from pytest_arena._owner import Owner
-from pytest_arena._process import running_loop
-from pytest_arena._run._expect import Block, acommit, commit
+from pytest_arena._process import run_in_new_loop, running_loop
+from pytest_arena._run._expect import Block, acommit
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,19 +38,12 @@ class NestedLevel:
         self._requests = run.ledger.requests
         run.ledger.requests = []
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """Wait for late work, close the sessions, and restore the rows."""
-        self._test.note_cancelled(self._test.wait_for_work())
-        self._restore()
-
-    async def aleave(self) -> None:
-        """Do the same in the loop of an async test."""
+        sessions = self._test.sessions
         await self._test.asettle()
-        await self._test.sessions.aclose()
-        self._restore()
-
-    def _restore(self) -> None:
-        self._test.sessions.return_to(self._instances)
+        await sessions.aclose()
+        sessions.return_to(self._instances)
         self._run.ledger.requests = self._requests
         self._app_state.restore()
         self._run.levels.leave_nested(self._level)
@@ -71,12 +64,10 @@ class Fresh(Block):
                 cause=str(user_line()),
                 fix="async with arena.fresh():",
             )
-        commit(self.run)
-        self._level = NestedLevel(self.run, "arena.fresh()")
-        return self
+        return run_in_new_loop(self.__aenter__())
 
     def __exit__(self, *_: object) -> None:
-        self._level.leave()
+        run_in_new_loop(self._level.leave())
 
     async def __aenter__(self) -> Self:
         self.is_entered = True
@@ -85,4 +76,4 @@ class Fresh(Block):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._level.aleave()
+        await self._level.leave()

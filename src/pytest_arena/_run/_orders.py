@@ -57,6 +57,10 @@ class Step:
     turn: Future[None] = field(default_factory=Future)
     has_waited: bool = False  # whether it has waited for a lock
 
+    def is_meant_by(self, planned: tuple[int, str]) -> bool:
+        """Return whether a plan means this step."""
+        return planned in {(self.racer.number, self.text), (self.racer.number, "")}
+
 
 @dataclass(slots=True, eq=False)
 class Racer:
@@ -64,7 +68,7 @@ class Racer:
 
     number: int
     name: str
-    kind: int  # the number of the first racer that does the same
+    kind: object  # equal for racers that do the same
     begin: Future[None] = field(default_factory=Future)  # done when it may begin
     waiting: Step | None = None  # the step before which it waits
     last: Step | None = None
@@ -102,12 +106,10 @@ class Pass:
         self.alternatives: list[tuple[int, Plan]] = []
         self.difference = ""  # from the plan
         self.strangers: list[str] = []  # requests that belong to no racer
-        self.failure: Exception | None = None  # of a look
         self.finished: Future[None] = Future()
         self._switches = 0
         self._moved = seconds()
         self._changed = threading.Condition(threading.RLock())
-        self._of_request: dict[Request, Racer] = {}
 
     @property
     def order(self) -> str:
@@ -119,10 +121,8 @@ class Pass:
     def _racer_here(self) -> Racer | None:
         request = REQUEST.get()
         racer = RACER.get()
-        if racer is None and request is not None:  # a job of a pool
-            racer = self._of_request.get(request)
-        is_held = racer is not None and not racer.is_done
-        return racer if is_held and (request is None or not request.is_login) else None
+        is_free = racer is None or racer.is_done or (request is not None and request.is_login)
+        return None if is_free else racer
 
     def note_request(self, request: Request) -> None:
         """Note the racer of a request that begins."""
@@ -130,7 +130,6 @@ class Pass:
         if racer is None:
             self.strangers.append(request.shown)
         elif not request.is_login:
-            self._of_request[request] = racer
             racer.name = request.shown
 
     def set_busy(self, *, is_busy: bool) -> None:
@@ -208,9 +207,8 @@ class Pass:
                         if racer.is_out:
                             racer.look()
                     self._advance(is_watched=True)
-            except Exception as error:  # noqa: BLE001 - the server does not answer: raised by `race`
-                self.failure = error
-            _release(self.finished)
+            finally:  # also if the server does not answer
+                _release(self.finished)
 
     # The scheduler.
 
@@ -236,28 +234,27 @@ class Pass:
 
     def _would_wait(self, step: Step) -> bool:
         """Return whether a step would wait for a lock of another racer. Only SQLite shows it."""
-        lasts = [racer.last for racer in self.racers if racer is not step.racer]
-        others = [last.handle for last in lasts if last and last.handle is not step.handle]
-        return step.handle is not None and step.handle.would_wait(step.text, others)
+        handles = [racer.last.handle for racer in self.racers if racer.last is not None]
+        return step.handle is not None and step.handle.would_wait(step.text, handles)
 
     def _choose(self, steps: list[Step]) -> None:
-        racers = [step.racer for step in steps]
-        last = self.trace[-1].racer if self.trace and self.trace[-1].racer in racers else None
-        picked = steps[racers.index(last)] if last else steps[0]
-        prefix = tuple((step.racer.number, step.text) for step in self.trace)
-        if len(prefix) < len(self.plan):
-            number, text = self.plan[len(prefix)]
-            planned = [s for s in steps if s.racer.number == number and text in {"", s.text}]
-            if not planned:
-                where = f"step {len(prefix) + 1} was to be {text or 'one'} of request {number + 1}"
-                self.difference = self.difference or f"{where}, and {picked.text} came"
-            picked = planned[0] if planned else picked
+        last = self.trace[-1].racer if self.trace else None
+        going_on = [step for step in steps if step.racer is last]
+        [picked, *_] = going_on or steps
+        number = len(self.trace)
+        if number < len(self.plan):
+            planned = [step for step in steps if step.is_meant_by(self.plan[number])]
+            [picked, *_] = planned or [picked]
+            if not (planned or self.difference):
+                _, text = self.plan[number]
+                self.difference = f"step {number + 1}: {picked.text}, and before: {text}"
         else:
+            prefix = tuple((step.racer.number, step.text) for step in self.trace)
             for step in steps:
                 if step is not picked and self._is_first(step.racer):
                     plan = (*prefix, (step.racer.number, step.text))
-                    self.alternatives.append((self._switches + bool(last), plan))
-        self._switches += last not in {None, picked.racer}
+                    self.alternatives.append((self._switches + len(going_on), plan))
+        self._switches += picked not in (going_on or [picked])
         self.trace.append(picked)
         racer = picked.racer
         racer.last = picked

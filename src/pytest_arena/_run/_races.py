@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 from pytest_arena._changes import Changes
-from pytest_arena._ledger import FAILURE, REFUSAL
 from pytest_arena._origin import user_line
-from pytest_arena._process import running_loop
-from pytest_arena._run._expect import acommit, commit
+from pytest_arena._process import run_in_new_loop, running_loop
+from pytest_arena._run._expect import acommit
 from pytest_arena._run._nested import NestedLevel
 from pytest_arena._run._orders import DIGITS, RACER, Pass, Plan, Racer
 from pytest_arena.errors import RaceError
@@ -36,6 +35,7 @@ Result = tuple[tuple[str, ...], str]
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
 _MOST_ROWS = 1000
 _WIDEST = 60
+_WAITED = "  (it waited for a lock)"
 
 
 def _error(what: str, fix: str) -> RaceError:
@@ -75,95 +75,72 @@ class Race:
             Exception: what a request has raised. A group if several have raised.
         """
         if running_loop() is not None:
-            return self._in_tasks(requests)
-        commit(self._run)
-        order = self._begin(requests, callable, "functions: race(lambda: test_client.post(…), …)")
+            return self._answers(requests, inspect.iscoroutine, "coroutines: client.post(…)")
+        what = "functions: lambda: test_client.post(…)"
+        return run_in_new_loop(self._answers(requests, callable, what))
 
-        def answer(racer: Racer, function: Any) -> None:
-            RACER.set(racer)
-            racer.begin.result()
-            with order.answering(racer):
-                racer.answer = function()
-
-        threads = []
-        for racer, function in zip(order.racers, requests, strict=True):
-            work = partial(copy_context().run, answer, racer, function)
-            threads.append(threading.Thread(target=work, daemon=True))
-            threads[-1].start()
-        try:
-            order.start()
-            order.finished.result()
-        finally:
-            answered = self._finish(order)
-            for thread in threads:
-                thread.join(_PATIENCE)  # no code can end a thread
-        return self._ended(order, answered)
-
-    async def _in_tasks(self, coroutines: Sequence[Any]) -> list[Any]:
-        await acommit(self._run)
-        order = self._begin(coroutines, inspect.iscoroutine, "coroutines: race(client.post(…), …)")
-
-        async def answer(racer: Racer, coroutine: Any) -> None:
-            RACER.set(racer)
-            await asyncio.wrap_future(racer.begin)
-            with order.answering(racer):
-                racer.answer = await coroutine
-
-        pairs = zip(order.racers, coroutines, strict=True)
-        tasks = [asyncio.create_task(answer(racer, coroutine)) for racer, coroutine in pairs]
-        try:
-            order.start()
-            await asyncio.wrap_future(order.finished)
-        finally:
-            answered = self._finish(order)
-            for racer, task in zip(order.racers, tasks, strict=True):
-                if racer not in answered:
-                    task.cancel()
-            await asyncio.wait(tasks, timeout=_PATIENCE)
-        return self._ended(order, answered)
-
-    def _begin(self, requests: Sequence[Any], is_right: Any, wanted: str) -> Pass:
-        """Return a pass that runs these requests. Refuse what cannot be a race."""
+    async def _answers(self, requests: Sequence[Any], is_right: Any, wanted: str) -> list[Any]:
         self.line = user_line() or "race(…)"
-        racers: list[Racer] = []
-        for number, request in enumerate(requests):
-            kind = next(n for n, other in enumerate(requests) if _is_same(request, other))
-            name = getattr(request, "__qualname__", "a request")
-            racers.append(Racer(number, name, kind))
-        isolations = [each.name for each in self._run.databases.provisioned().values()]
         try:
-            if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
-                raise _error("race(…) cannot run these arguments", f"pass two or more {wanted}")
-            if self.order is not None:
-                raise _error("race(…) was called twice in one pass", "call it once in the loop")
-            if {"clone", "rollback"} & {*isolations}:
-                raise _error(
-                    f"arena.races() with the isolation {' and '.join(isolations)}",
-                    "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
-                )
+            self._check(requests, is_right, wanted)
         except RaceError:
             for request in filter(inspect.iscoroutine, requests):
                 request.close()
             raise
-        self.order = Pass(self._plan, racers)
-        self._run.connections.race = self.order
-        return self.order
+        await acommit(self._run)
+        kinds = [*map(_kind, requests)]
+        racers = []
+        for number, request in enumerate(requests):
+            name = getattr(request, "__qualname__", "a request")
+            racers.append(Racer(number, name, kinds[number]))
+        order = Pass(self._plan, racers)
+        self.order = order
+        pool = ThreadPoolExecutor(len(racers))
 
-    def _finish(self, order: Pass) -> list[Racer]:
-        """End a pass, so that it holds no racer. Return those that have ended themselves."""
-        answered = [racer for racer in order.racers if racer.is_done]
-        self._run.connections.race = None
-        order.finish()
-        return answered
+        async def answer(racer: Racer, request: Any) -> None:
+            RACER.set(racer)
+            await asyncio.wrap_future(racer.begin)
+            with order.answering(racer):
+                if callable(request):
+                    call = partial(copy_context().run, request)
+                    request = asyncio.get_running_loop().run_in_executor(pool, call)
+                racer.answer = await request
 
-    def _ended(self, order: Pass, answered: list[Racer]) -> list[Any]:
-        """Check what the pass has shown. Return the answers, or raise the errors."""
-        if order.failure is not None:
-            raise order.failure
-        endless = [racer.name for racer in order.racers if racer not in answered]
-        if endless:
+        self._run.connections.race = order
+        pairs = zip(racers, requests, strict=True)
+        tasks = [asyncio.create_task(answer(racer, request)) for racer, request in pairs]
+        try:
+            order.start()
+            await asyncio.wrap_future(order.finished)
+        finally:
+            endless = [racer for racer in racers if not racer.is_done]
+            self._run.connections.race = None
+            order.finish()
+            pool.shutdown(wait=False)
+            for racer in endless:
+                tasks[racer.number].cancel()
+            await asyncio.wait(tasks, timeout=_PATIENCE)
+        return self._ended(order, endless)
+
+    def _check(self, requests: Sequence[Any], is_right: Any, wanted: str) -> None:
+        """Refuse what cannot be a race."""
+        isolations = [each.name for each in self._run.databases.provisioned().values()]
+        if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
+            raise _error("race(…) cannot run these arguments", f"pass two or more {wanted}")
+        if self.order is not None:
+            raise _error("race(…) was called twice in one pass", "call it once in the loop")
+        if {"clone", "rollback"} & {*isolations}:
             raise _error(
-                f"{', '.join(endless)} did not end, and sent no statement for ten seconds",
+                f"arena.races() with the isolation {' and '.join(isolations)}",
+                "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
+            )
+
+    def _ended(self, order: Pass, endless: list[Racer]) -> list[Any]:
+        """Check what the pass has shown. Return the answers, or raise the errors."""
+        if endless:
+            names = ", ".join(racer.name for racer in endless)
+            raise _error(
+                f"{names} did not end, and sent no statement for ten seconds",
                 "leave out a stream, and what waits for work after the race",
             )
         if order.strangers:
@@ -204,34 +181,29 @@ class Race:
             return []
         width = max(len(racer.name) for racer in self.order.racers)
         lines = []
-        for racer, steps in groupby(self.order.trace, lambda step: step.racer):
-            name = racer.name
-            for step in steps:
-                line = f"{DIGITS[racer.number]}  {name:<{width}}  {step.text[:_WIDEST]:<{_WIDEST}}"
-                waited = "  (it waited for a lock)" if step.has_waited else ""
-                lines.append(f"{line}  {step.line.short if step.line else ''}{waited}")
-                name = ""
+        for step in self.order.trace:
+            who = f"{DIGITS[step.racer.number]}  {step.racer.name:<{width}}"
+            where = f"{step.line.short if step.line else ''}{_WAITED * step.has_waited}"
+            lines.append(f"{who}  {step.text[:_WIDEST]:<{_WIDEST}}  {where}")
         return [*lines, f'next: this order alone: arena.races(order="{self.order.order}")']
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Return whether two requests are the same: one function, or calls with equal arguments."""
-    if one is other or not (inspect.iscoroutine(one) and inspect.iscoroutine(other)):
-        return one is other
-    with suppress(Exception):  # the app decides how its objects are compared
-        arguments = map(inspect.getcoroutinelocals, (one, other))
-        return one.cr_code is other.cr_code and next(arguments) == next(arguments)
-    return False
+def _kind(request: Any) -> object:
+    """Return what is equal for two requests that do the same."""
+    if inspect.iscoroutine(request):
+        return request.cr_code, repr(inspect.getcoroutinelocals(request))
+    return request
 
 
 def _outcomes(order: Pass) -> tuple[str, ...]:
     """Return the status of each answer, or the error. Equal requests are sorted."""
+    kinds = [racer.kind for racer in order.racers]
     words = []
     for racer in order.racers:
         word = str(getattr(racer.answer, "status_code", "returned"))
         if racer.error is not None:
             word = type(racer.error).__name__
-        words.append((racer.kind, word))
+        words.append((kinds.index(racer.kind), word))
     return tuple(word for _, word in sorted(words))
 
 
@@ -263,11 +235,7 @@ class Races:
         """Undo the last pass, and begin the next one."""
         if running_loop() is not None:
             raise _error("`for` over arena.races() in an async test", "async for race in …")
-        level = self._end_pass()
-        if level is not None:
-            level.leave()
-        commit(self.run)
-        race = self._next_pass()
+        race = run_in_new_loop(self._next())
         if race is None:
             raise StopIteration
         return race
@@ -277,26 +245,31 @@ class Races:
 
     async def __anext__(self) -> Race:
         """Undo the last pass, and begin the next one."""
-        level = self._end_pass()
-        if level is not None:
-            await level.aleave()
-        await acommit(self.run)
-        race = self._next_pass()
+        race = await self._next()
         if race is None:
             raise StopAsyncIteration
         return race
 
-    def _end_pass(self) -> NestedLevel | None:
-        """Note what the last pass has found, and return its level. None before the first pass."""
-        race: Race | None = self.test.race
-        if race is None:
+    async def _next(self) -> Race | None:
+        last: Race | None = self.test.race
+        if last is not None:
+            races = last.races()  # None for a loop that was left by `break`
+            if races is self:
+                self._note(last)
+            elif races is not None:
+                raise _error("a race inside of a race", "end the first loop before the second")
+            await last.level.leave()
+        await acommit(self.run)
+        self.test.race = None
+        if not self._plans or self.passes >= self.limit:
+            self._conclude()
             return None
-        races = race.races()
-        if races is self:
-            self._note(race)
-        elif races is not None:
-            raise _error("a race inside of a race", "end the first loop before the second")
-        return race.level  # also of a loop that was left by `break`
+        self.passes += 1
+        self.run.ledger.race_passes += 1
+        _, plan = self._plans.pop(0)
+        race = Race(self, plan)
+        self.test.race = race
+        return race
 
     def _note(self, race: Race) -> None:
         order = race.order
@@ -315,18 +288,6 @@ class Races:
         turns = [number for number, _ in groupby(order.order)]
         if len(turns) == len({*turns}):
             self._serial.add(race.result)
-
-    def _next_pass(self) -> Race | None:
-        self.test.race = None
-        if not self._plans or self.passes >= self.limit:
-            self._conclude()
-            return None
-        self.passes += 1
-        self.run.ledger.race_passes += 1
-        _, plan = self._plans.pop(0)
-        race = Race(self, plan)
-        self.test.race = race
-        return race
 
     def _conclude(self) -> None:
         """Report what the passes have shown together."""
@@ -376,7 +337,6 @@ def _declines_more(result: Result, serial: set[Result]) -> bool:
     """Return whether the app declines more requests (4xx) than one after the other."""
 
     def declined(result: Result) -> int:
-        statuses = [int(word) for word in result[0] if word.isdigit()]
-        return sum(REFUSAL <= status < FAILURE for status in statuses)
+        return sum(word.startswith("4") for word in result[0])
 
     return declined(result) > max(map(declined, serial), default=0)

@@ -56,16 +56,15 @@ class SQLiteHandle(Handle):
     """A connection of ``sqlite3``, sync or in a thread of aiosqlite."""
 
     reference: Callable[[], sqlite3.Connection | None]
-    file: str
     words = WORDS
 
     @classmethod
-    def to(cls, raw: sqlite3.Connection, file: str) -> SQLiteHandle:
+    def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
         """Return a handle, with a weak reference if the connection's class allows that."""
         try:
-            return cls(weakref.ref(raw), file)
+            return cls(weakref.ref(raw))
         except TypeError:  # only subclasses of sqlite3's class have weak references
-            return cls(lambda: raw, file)
+            return cls(lambda: raw)
 
     @property
     def in_transaction(self) -> bool:
@@ -75,7 +74,7 @@ class SQLiteHandle(Handle):
     is_begun = in_transaction
 
     def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
-        """Return whether a write or a commit would wait for a transaction on the same file.
+        """Return whether a write or a commit would wait for a transaction of another connection.
 
         While it waits, SQLite blocks. So it must not begin.
         """
@@ -83,8 +82,8 @@ class SQLiteHandle(Handle):
             is_write = statement == "COMMIT" and self.in_transaction
         else:
             is_write = classify(statement, WORDS).reach is not Reach.NOTHING
-        rivals = [each for each in others if getattr(each, "file", "") == self.file]
-        return is_write and any(rival.in_transaction for rival in rivals if rival is not None)
+        rivals = [each for each in others if each is not None and each is not self]
+        return is_write and any(rival.in_transaction for rival in rivals)
 
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""
@@ -163,7 +162,7 @@ class SQLiteConnections:
                 return None
             if is_memory:
                 sql.be_as_in_memory(raw)
-            return OpenConnection(target, SQLiteHandle.to(raw, target.file))
+            return OpenConnection(target, SQLiteHandle.to(raw))
 
         return opened
 
@@ -179,7 +178,7 @@ class SQLiteConnections:
                 f"test. Give the engine a URL instead: {cause_of_connection()}"
             )
         target = core.admit(Opener.CREATOR, file)
-        return OpenConnection(target, SQLiteHandle.to(raw, file))
+        return OpenConnection(target, SQLiteHandle.to(raw))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch each connection, and the calls to aiosqlite's threads."""
