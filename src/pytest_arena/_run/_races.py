@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
-# How a pass ended: the statuses, and the numbers of changed rows.
-Result = tuple[tuple[str, ...], str]
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
 _MOST_ROWS = 1000
 _WIDEST = 60
@@ -62,7 +60,9 @@ class Race:
         self.level = NestedLevel(races.run, "a pass of arena.races()")
         self.order: Pass | None = None
         self.line: CodeLine | str = ""  # of the call in the test
-        self.result: Result = ((), "")
+        # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
+        self.result = ""
+        self.declined = 0
 
     def __call__(self, *requests: Any) -> Any:
         """Run the requests at once. Return their answers in the order of the arguments.
@@ -159,13 +159,21 @@ class Race:
                 f'order="{races.order}" does not fit: the order was "{order.order}"',
                 "arena.races()   runs all orders",
             )
-        self.result = (_outcomes(order), self._rows())
+        words = _outcomes(order)
+        self.result = f"{' and '.join(words)}, {self._rows()}"
+        self.declined = sum(word.startswith("4") for word in words)
         errors = [racer.error for racer in order.racers if racer.error is not None]
-        if len(errors) > 1:
-            raise BaseExceptionGroup("several requests of the race have failed", errors)
-        if errors:
-            raise errors[0]
-        return [racer.answer for racer in order.racers]
+        answers = [racer.answer for racer in order.racers]
+        for racer in order.racers:  # a traceback would keep sessions of the app alive
+            racer.error = None
+        try:
+            if len(errors) > 1:
+                raise BaseExceptionGroup("several requests of the race have failed", errors)
+            if errors:
+                raise errors[0]
+        finally:
+            del errors
+        return answers
 
     def _rows(self) -> str:
         """Return the numbers of changed rows, "" if they cannot be read."""
@@ -224,9 +232,9 @@ class Races:
         first = tuple((DIGITS.index(digit), "") for digit in order)
         self._plans: list[tuple[int, Plan]] = [(0, first)]
         self._differences: list[str] = []
-        # The first pass with each result, and the results of the serial orders.
-        self._found: dict[Result, Race] = {}
-        self._serial: set[Result] = set()
+        # The first pass with each result, of all orders and of the serial ones.
+        self._found: dict[str, Race] = {}
+        self._serial: dict[str, Race] = {}
 
     def __iter__(self) -> Self:
         return self
@@ -287,7 +295,7 @@ class Races:
         self._found.setdefault(race.result, race)
         turns = [number for number, _ in groupby(order.order)]
         if len(turns) == len({*turns}):
-            self._serial.add(race.result)
+            self._serial.setdefault(race.result, race)
 
     def _conclude(self) -> None:
         """Report what the passes have shown together."""
@@ -307,36 +315,21 @@ class Races:
                 f"{{test}}: arena.races() has run {self.limit} orders, and there are more. next: "
                 f"arena.races(limit={self.limit * 10})"
             )
-        if self._plans and not self._plans[0][0]:
-            return  # not all serial orders were tried
+        if self._serial and not (self._plans and self._plans[0][0] == 0):
+            self._warn()  # all serial orders were tried
+
+    def _warn(self) -> None:
+        """Warn of the first result that no serial order has, unless the app declines more."""
+        most = max(race.declined for race in self._serial.values())
         for result, race in self._found.items():
-            if result not in self._serial and not _declines_more(result, self._serial):
-                self._warn(result, race)
-                return
-
-    def _warn(self, result: Result, race: Race) -> None:
-        order = race.order
-        if order is None or not self._serial:
+            order = race.order
+            if result in self._serial or race.declined > most or order is None:
+                continue
+            names = " and ".join(racer.name for racer in order.racers)
+            self.run.ledger.warn(
+                RaceWarning,
+                f"{names} at once: {result}. One after the other: {' or '.join(self._serial)}",
+                cause=race.line,
+                fix=f'arena.races(order="{order.order}")   runs this order alone',
+            )
             return
-        names = " and ".join(racer.name for racer in order.racers)
-        serial = " or ".join(sorted(map(_shown, self._serial)))
-        self.run.ledger.warn(
-            RaceWarning,
-            f"{names} at once: {_shown(result)}. One after the other: {serial}",
-            cause=race.line,
-            fix=f'arena.races(order="{order.order}")   runs this order alone',
-        )
-
-
-def _shown(result: Result) -> str:
-    statuses, rows = result
-    return f"{' and '.join(statuses)}, {rows}"
-
-
-def _declines_more(result: Result, serial: set[Result]) -> bool:
-    """Return whether the app declines more requests (4xx) than one after the other."""
-
-    def declined(result: Result) -> int:
-        return sum(word.startswith("4") for word in result[0])
-
-    return declined(result) > max(map(declined, serial), default=0)
