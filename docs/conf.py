@@ -33,6 +33,7 @@ NAVIGATION = {
             "how-to/several-databases",
             "how-to/late-work",
             "how-to/live-server",
+            "how-to/races",
             "how-to/changes",
             "how-to/scenarios",
             "how-to/xdist",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LeakWarning,
         LostWriteWarning,
         MigrationDriftWarning,
+        RaceWarning,
     )
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "LostWriteWarning",
     "MigrationDriftWarning",
     "Process",
+    "RaceWarning",
     "RefusedError",
     "Request",
     "Scenario",
@@ -84,6 +86,7 @@ _MODULES = {
     "LostWriteWarning": "warnings",
     "MigrationDriftWarning": "warnings",
     "Process": "_run._processes",
+    "RaceWarning": "warnings",
     "RefusedError": "errors",
     "Request": "_ledger",
     "Scenario": "scenarios._blocks",

@@ -10,9 +10,10 @@ import threading
 import time
 import traceback
 from asyncio import new_event_loop
-from contextlib import closing
+from contextlib import closing, suppress
 from contextvars import Context
 from functools import cache, partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._interpreter import patch, when_imported
@@ -117,19 +118,30 @@ def context_of(task: object) -> Context:
     return Context()
 
 
+def has_other_work() -> bool:
+    """Return whether another thread of this process runs, or could run. Only Linux shows it."""
+    own = str(threading.get_native_id())
+    for task in Path("/proc/self/task").glob("*/stat"):
+        with suppress(OSError):  # the thread has ended
+            _, _, state = task.read_text(encoding="utf-8").rpartition(") ")
+            if state.startswith("R") and task.parent.name != own:
+                return True
+    return False
+
+
 def by_timeout(error: BaseException) -> bool:
     """Return whether pytest-timeout has raised an error, to interrupt a test."""
     frames = traceback.walk_tb(error.__traceback__)
     return "pytest_timeout" in [frame.f_globals.get("__name__") for frame, _ in frames]
 
 
-def run_in_new_loop(coroutine: Coroutine[object, object, None]) -> None:
-    """Run a coroutine in a thread without a running loop.
+def run_in_new_loop(coroutine: Coroutine[object, object, _Answer]) -> _Answer:
+    """Run a coroutine in a thread without a running loop. Return its result.
 
     Unlike asyncio.run, it leaves the main thread's event loop to the user.
     """
     with closing(new_event_loop()) as loop:
-        loop.run_until_complete(coroutine)
+        return loop.run_until_complete(coroutine)
 
 
 def before_spawn(call: Callable[[], None]) -> None:

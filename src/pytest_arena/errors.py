@@ -12,6 +12,7 @@
     ├─ ServerError                     A301  there is no place for the databases
     ├─ TemplateError                   A401  the schema or the seed could not be built
     ├─ IsolationError                  A501  a database cannot be given or restored
+    ├─ RaceError                       A502  a race cannot run, or proves nothing
     ├─ LeakError                             a test affects later tests
     │   ├─ ConnectionLeak              A602  a connection was not returned
     │   └─ LateWorkError               A604  work of a request still runs
@@ -47,6 +48,7 @@ __all__ = [
     "NetworkError",
     "PendingWorkError",
     "ProductionDatabaseError",
+    "RaceError",
     "RefusedError",
     "ScenarioError",
     "ServerError",
@@ -207,6 +209,12 @@ class IsolationError(ArenaError):
     """A database cannot be provided to a test, or cannot be restored. The message names why."""
 
     code = "A501"
+
+
+class RaceError(ArenaError):
+    """A race of ``arena.races()`` cannot run, cannot be repeated, or would prove nothing."""
+
+    code = "A502"
 
 
 class LeakError(ArenaError):

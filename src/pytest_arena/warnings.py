@@ -10,6 +10,7 @@ __all__ = [
     "LeakWarning",
     "LostWriteWarning",
     "MigrationDriftWarning",
+    "RaceWarning",
 ]
 
 
@@ -35,3 +36,7 @@ class LeakWarning(ArenaWarning):
 
 class MigrationDriftWarning(ArenaWarning):
     """The migrations build another database than the models describe."""
+
+
+class RaceWarning(ArenaWarning):
+    """Requests at once had a result that they never have one after the other."""

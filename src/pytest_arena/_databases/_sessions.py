@@ -280,6 +280,19 @@ class Sessions:
             pending += [*session.new, *session.dirty, *session.deleted]
         return len(pending)
 
+    def instances(self) -> list[tuple[FreshSession, list[object]]]:
+        """Return the present instances of each session."""
+        return [(session, [*session.identity_map.values()]) for session in self.opened]
+
+    def return_to(self, noted: list[tuple[FreshSession, list[object]]]) -> None:
+        """Forget the instances since then. Close the sync sessions: ``aclose`` closes others."""
+        for session in self.opened:
+            if not session.is_async:
+                _close(session)
+            session.expunge_all()
+        for session, instances in noted:
+            _add(session, instances)
+
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.
 

@@ -154,6 +154,8 @@ class Gate:
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.openings.begin(request_here())
+        if self.registry.race is not None:
+            self.registry.race.set_busy(is_busy=True)
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
@@ -211,11 +213,11 @@ class Gate:
         *_: object,
     ) -> None:
         """Check a statement. Note its request, and whether it alters the session."""
-        pooled = self.registry.before_sending(connection)
+        pooled = self.registry.before_sending(connection, statement)
         request = request_here()
         if request is not None:
             request.statements.append(statement)
-            if self.registry.openings.requests:
+            if self.registry.openings.requests and self.registry.race is None:
                 self.registry.openings.wait(request)
         if pooled is None:  # it is in use since before pytest-arena was installed
             self._recognize(connection.connection.dbapi_connection)
@@ -245,6 +247,8 @@ class Gate:
         """Note what a statement has written."""
         if self.registry.openings.requests:
             self.registry.openings.end(REQUEST.get())
+        if self.registry.race is not None:
+            self.registry.race.set_busy(is_busy=False)
         if not hasattr(context, "arena"):
             return
         pooled, meaning = context.arena

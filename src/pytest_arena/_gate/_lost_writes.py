@@ -136,6 +136,8 @@ class LostWrites:
 
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
+        if self._registry.race is not None:
+            self._registry.race.set_busy(is_busy=False)
         if context.connection is None:
             return  # no connection was opened
         pooled = pooled_of(context.connection)
@@ -180,7 +182,7 @@ class LostWrites:
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
-        pooled = self._registry.before_sending(connection)
+        pooled = self._registry.before_sending(connection, "COMMIT")
         if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
             return
         writes = pooled.pending_writes
@@ -206,7 +208,7 @@ class LostWrites:
 
         SQLAlchemy calls this for ``close``, too.
         """
-        pooled = self._registry.before_sending(connection)
+        pooled = self._registry.before_sending(connection, "ROLLBACK")
         if not (pooled and pooled.pending_writes):
             return
         writes = pooled.pending_writes

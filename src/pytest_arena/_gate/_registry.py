@@ -192,6 +192,7 @@ class Registry:
         self.has_others = False  # whether another process may use the databases
         self.lock = threading.RLock()
         self.openings = Openings()
+        self.race: Any = None  # the `Pass` of `arena.races()` that runs: of a higher layer
         # A dictionary, for its order.
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
             weakref.WeakKeyDictionary()
@@ -227,8 +228,15 @@ class Registry:
             elif pooled.is_open and pooled.process == os.getpid():
                 pooled.close()
 
-    # Each statement, each commit and each rollback of SQLAlchemy passes here before it is sent.
-    before_sending = staticmethod(pooled_of)
+    def before_sending(self, connection: Connection, statement: str) -> PooledConnection | None:
+        """Return the record of the connection on which SQLAlchemy is about to send a statement.
+
+        Each statement, each COMMIT and each ROLLBACK passes here. In a race it waits for its turn.
+        """
+        pooled = pooled_of(connection)
+        if self.race is not None:
+            self.race.before_step(statement, pooled)
+        return pooled
 
     # Checkouts.
 

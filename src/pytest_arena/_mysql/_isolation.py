@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, ServerLogin, TableRows
 
 
+# A transaction that waits, in the server's text about its transactions.
+_WAITS = (
+    r"---TRANSACTION (?:(?!---TRANSACTION)[\s\S])*?\nLOCK WAIT (?:(?!---)[\s\S])*? thread id {},"
+)
 # For larger tables, pytest-arena does not compare rows after each request.
 _ROWS_OF_A_MOMENT = 5000
 
@@ -360,6 +365,13 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
             return
         with suppress(MySQLFailure):  # the session has ended
             self._registry.control.run(f"KILL QUERY {pid}")
+
+    def is_waiting(self, pid: int) -> bool:
+        """Return whether a session waits for a lock of rows."""
+        with self._registry.reporting("a session cannot be looked at"):
+            # The tables of the schema show the waits of the last 0.1 seconds.
+            [(*_, status)] = self._registry.control.rows("SHOW ENGINE INNODB STATUS")
+        return re.search(_WAITS.format(pid), status) is not None
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""

@@ -440,6 +440,12 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
                 # A backend keeps its advisory locks until it has exited.
                 until(lambda: not control.rows(f"SELECT {backend}"), within=_END_SECONDS)
 
+    def is_waiting(self, pid: int) -> bool:
+        """Return whether a session waits for a lock."""
+        question = f"SELECT 1 FROM pg_locks WHERE pid = {pid} AND NOT granted"
+        with self._registry.reporting("a session cannot be looked at"):
+            return bool(self._registry.control.rows(question))
+
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""
         with self._registry.reporting("the live database cannot be read"):

@@ -205,6 +205,15 @@ class Handle(ABC):
         """Close the connection of a dropped database."""
         self.roll_back()
 
+    def is_waiting(self) -> bool:
+        """Ask the server whether the running statement waits for a lock of another session."""
+        return False
+
+    def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
+        """Return whether a statement would wait for one of these connections, if this is known."""
+        del statement, others
+        return False
+
     def note_checkout(self) -> None:
         """Note a checkout from the pool."""
         return

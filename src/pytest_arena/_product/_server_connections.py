@@ -308,6 +308,12 @@ class EngineConnection(Handle):
         if self._reference() is not None:
             end_session(self._target, self._pid, cancel=True)
 
+    def is_waiting(self) -> bool:
+        """Ask the server whether the running statement waits for a lock of another session."""
+        database = self._target.database
+        isolation: Any = database.isolation if database is not None else None
+        return isolation is not None and isolation.is_waiting(self._pid)
+
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
         if self._reference() is not None:

@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
+    from pytest_arena._run._nested import Fresh
     from pytest_arena._run._processes import Process
+    from pytest_arena._run._races import Races
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
 
@@ -421,6 +423,61 @@ class Arena(Generic[S]):
                 raised.
         """
         return StatementLimit(self._run, count)
+
+    def races(self, switches: int = 2, limit: int = 100, order: str = "") -> Races:
+        """Run requests at once, in each order of their statements.
+
+        Each pass of the loop begins with the present rows, and runs the requests of ``race(…)`` in
+        another order: first one after the other, then with one switch between them, then with two.
+        Before each statement, commit and rollback a request waits for its turn. In an async test
+        pass coroutines, also of functions of the app. In a sync test iterate by ``for``, and pass
+        functions, which run in threads.
+
+        ``race(…)`` returns the answers in the order of its arguments. It raises what a request has
+        raised, or a group. A result that no serial order has is a ``RaceWarning``.
+
+        It costs some milliseconds for each pass.
+
+        Example::
+
+            async def test_the_last_seat(client, arena):
+                async for race in arena.races():
+                    answers = await race(client.post("/seats"), client.post("/seats"))
+                    assert sorted(each.status_code for each in answers) == [201, 409]
+
+        Args:
+            switches: how often a request may be interrupted that could go on.
+            limit: the largest number of passes. The summary says if there were more.
+            order: run only this order, which the report of a failed test shows.
+
+        Raises:
+            RaceError: the isolation is ``clone`` or ``rollback``, the order does not fit, no
+                request sent a statement, or a request has no end.
+        """
+        from pytest_arena._run._races import Races  # noqa: PLC0415 - few tests need it
+
+        return Races(self._run, switches, limit, order)
+
+    def fresh(self) -> Fresh:
+        """Undo the rows of a block at its end: an example of Hypothesis, a round of a loop.
+
+        Use ``with``, or ``async with`` in an async test. The block begins with the present rows,
+        after a commit of ``db_session``. In the block ``arena.requests`` and ``arena.changes()``
+        count from its beginning. It costs about as much as a test of its own.
+
+        Example::
+
+            @given(amount=integers(1, 9))
+            def test_order(amount, arena, test_client):
+                with arena.fresh():
+                    test_client.post("/orders", json={"amount": amount})
+
+        Raises:
+            PendingWorkError: ``with`` in an async test, and ``db_session`` has pending work.
+        """
+        from pytest_arena._run._nested import Fresh  # noqa: PLC0415 - few tests need it
+
+        return Fresh(self._run)
 
     @contextlib.contextmanager
     def expect_refusal(self) -> Iterator[Refused]:

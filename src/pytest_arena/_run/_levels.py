@@ -350,6 +350,12 @@ class Levels:
         finally:
             test.is_changed = self.leave(test)
 
+    def leave_nested(self, level: Owner) -> None:
+        """Leave a level inside of the test's, if the end of the test has not left it."""
+        if level in self._stack:
+            self._finish_above(level)
+            self.leave(level)
+
     # Wide fixtures
 
     @contextmanager

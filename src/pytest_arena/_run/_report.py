@@ -192,6 +192,8 @@ def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
             _show(report, "arena", _stale_lines(excinfo, run, test))
     _show(report, STORY, story_lines(parts))
     _show(report, KEYS, run.redis.lines(test))
+    if test.race is not None:
+        _show(report, test.race.title, test.race.lines())
 
 
 def _show(report: Any, title: str, lines: list[str]) -> None:

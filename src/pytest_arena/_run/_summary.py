@@ -11,6 +11,7 @@ from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts, noted_lines
+from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,6 +38,7 @@ class Summary:
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
+    race_passes: int = 0
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
@@ -71,6 +73,8 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     if used and summary.filled:
         yield _databases_line(summary)
         yield _cost_line(len(summary.tests), used)
+    if summary.race_passes:
+        yield f"arena.races() ran requests at once in {counted(summary.race_passes, 'order')}"
     if used and summary.suggestion and not summary.has_template:
         yield (
             "set this, and delete create_all and drop_all in fixtures, so that each test "
@@ -153,6 +157,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion=suggestion,
         kept_seconds=sum(store.kept_seconds for store in stores),
         run_seconds=sum(store.run_seconds for store in stores),
+        race_passes=ledger.race_passes,
     )
 
 

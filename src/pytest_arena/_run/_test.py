@@ -159,6 +159,7 @@ class RunningTest(Hooks):
     is_changed: bool = False  # whether it changed a database
     errors: list[Exception] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    race: Any = None  # the `Race` of the pass that runs, or has failed: it imports this module
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function
     settled: bool = False
@@ -368,6 +369,8 @@ class RunningTest(Hooks):
         if running_loop() is not self.loop:
             self.tasks.record_loop()
         self.may_have_late_work = True
+        if self.gate.registry.race is not None:
+            self.gate.registry.race.note_request(request)
         with self._lock:
             if self.under_way:
                 self.turns[-1].is_at_once = True
@@ -453,6 +456,7 @@ class RunningTest(Hooks):
     def forget(self) -> None:
         """Break the reference cycles with the test, so that Python frees it at once."""
         self.turns.clear()
+        self.race = None
         self.under_way = 0
         self.app_runs.clear()
         self.sessions = Sessions()

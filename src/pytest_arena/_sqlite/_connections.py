@@ -24,11 +24,11 @@ from pytest_arena._product import (
     Opener,
     RequestedDatabase,
 )
-from pytest_arena._product._statements import Words
+from pytest_arena._product._statements import Reach, Words, classify
 from pytest_arena._sqlite import _sql as sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sqlalchemy.engine import Dialect
 
@@ -72,6 +72,18 @@ class SQLiteHandle(Handle):
         return self._call(_in_transaction, otherwise=False)
 
     is_begun = has_uncommitted_writes
+
+    def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
+        """Return whether a write or a commit would wait for a transaction of another connection.
+
+        While it waits, SQLite blocks. So it must not begin.
+        """
+        if statement in {"COMMIT", "ROLLBACK"}:
+            is_write = statement == "COMMIT" and self.has_uncommitted_writes
+        else:
+            is_write = classify(statement, WORDS).reach is not Reach.NOTHING
+        rivals = [each for each in others if each is not None and each is not self]
+        return is_write and any(rival.has_uncommitted_writes for rival in rivals)
 
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""

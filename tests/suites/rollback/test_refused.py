@@ -117,3 +117,9 @@ def test_a_forked_process():
             os._exit(7)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.expect("A502", at="await race(")
+async def test_a_race(client, arena):
+    async for race in arena.races():
+        await race(client.get("/orders"), client.get("/orders"))

@@ -1,0 +1,58 @@
+"""A block of ``arena.fresh()`` begins with the present rows, and its own rows are undone."""
+
+import pytest
+from shop_app import Account, Seat
+from sqlalchemy import func, select
+
+from pytest_arena import inserted
+
+
+async def test_each_block_begins_with_the_present_rows(client, arena, db_session):
+    db_session.add(Seat(who="before"))
+    numbers = []
+    for _ in range(3):
+        async with arena.fresh():
+            seat = Seat(who="in the block")
+            db_session.add(seat)
+            await db_session.flush()
+            await client.post("/lost_update")
+            assert len(arena.requests) == 1
+            assert len(arena.changes()["seats"]) == 1
+            numbers.append(seat.id)
+        assert arena.requests == ()
+    assert len({*numbers}) == 1
+    assert await db_session.scalar(select(func.count()).select_from(Seat)) == 1
+    assert (await db_session.get(Account, 1)).money == 10
+    assert arena.changes().counted() == "seats +1"
+
+
+async def test_a_failed_block(client, arena, db_session):
+    with pytest.raises(LookupError):
+        async with arena.fresh():
+            db_session.add(Seat(who="in the block"))
+            await db_session.flush()
+            await client.post("/lost_update")
+            raise LookupError
+    assert await db_session.scalar(select(func.count()).select_from(Seat)) == 0
+    assert (await db_session.get(Account, 1)).money == 10
+
+
+def test_blocks_in_a_block(test_client, arena, db_session):
+    with arena.fresh():
+        with arena.fresh(), arena.expect_changes(seats=inserted(1)):
+            db_session.add(Seat(who="in the block"))
+        test_client.post("/lost_update")
+        assert db_session.get(Account, 1).money == 3
+        assert db_session.scalar(select(func.count()).select_from(Seat)) == 0
+    assert db_session.get(Account, 1).money == 10
+
+
+@pytest.mark.expect("A101", at="arena.fresh()  # no with")
+def test_no_block(arena):
+    arena.fresh()  # no with
+
+
+@pytest.mark.expect("A101", at="with arena.fresh():  # not async")
+async def test_a_sync_block_in_an_async_test(arena):
+    with arena.fresh():  # not async
+        pass

@@ -1,0 +1,161 @@
+"""What each pass of a race begins with, returns, and leaves."""
+
+import asyncio
+import time
+
+import httpx2
+import pytest
+import shop_app
+from shop_app import Account, Seat, app, engine, lost_update
+from sqlalchemy import func, select
+
+
+FIRST = "/check_then_act?number=1"
+SECOND = "/check_then_act?number=2"
+
+
+async def seats(db_session):
+    return await db_session.scalar(select(func.count()).select_from(Seat))
+
+
+async def test_each_pass_begins_with_the_same_rows(client, arena, db_session):
+    account = await db_session.get(Account, 1)
+    account.money = 9  # committed before the first pass
+    passes = 0
+    async for race in arena.races():
+        passes += 1
+        assert await seats(db_session) == 0
+        assert (await db_session.get(Account, 1)).money == 9
+        db_session.add(Account(id=3, money=passes))  # of this pass alone
+        await race(client.post("/lost_update_for_update"), client.post("/transfer?number=3"))
+        assert {request.path for request in arena.requests} == {
+            "/lost_update_for_update",
+            "/transfer",
+        }
+        await db_session.refresh(account)
+        assert account.money == 2
+    assert passes > 2
+    await db_session.refresh(account)
+    assert account.money == 9
+    assert arena.requests == ()
+    assert not arena.changes()["seats"]
+
+
+async def test_answers_have_the_order_of_the_requests(client, arena):
+    async for race in arena.races():
+        first, second = await race(client.post("/lost_update_one_statement"), client.post("/me"))
+        assert first.json() is None
+        assert second.status_code == 200
+
+
+async def test_clients_of_two_roles(client_as, arena):
+    async def asked(client):
+        await client.post("/lost_update_one_statement")
+        return (await client.post("/me")).json()
+
+    staff = client_as("staff")
+    async for race in arena.races():
+        assert await race(asked(staff), asked(client_as("guest"))) == ["staff", "guest"]
+
+
+async def test_a_client_of_the_user(arena, client):
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as own:
+        async for race in arena.races(order="122211"):
+            answers = await race(own.post(FIRST), own.post(SECOND))
+            assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_functions_of_the_app(arena):
+    async def spend():
+        async with shop_app.maker() as session:
+            await session.run_sync(lost_update, 1)
+
+    async def twice(race):
+        await race(spend(), spend())
+
+    async for race in arena.races(switches=0):
+        with pytest.raises(shop_app.HTTPException):
+            await twice(race)
+
+
+async def test_a_group_of_errors(arena):
+    async def fail():
+        async with shop_app.maker() as session:
+            await session.get(Account, 1)
+        raise LookupError
+
+    async for race in arena.races():
+        with pytest.raises(ExceptionGroup) as raised:
+            await race(fail(), fail())
+        assert len(raised.value.exceptions) == 2
+
+
+async def test_one_order_alone(client, arena):
+    passes = 0
+    async for race in arena.races(order="122211"):
+        passes += 1
+        answers = await race(client.post(FIRST), client.post(SECOND))
+        assert [answer.status_code for answer in answers] == [200, 200]
+    assert passes == 1
+
+
+async def test_a_loop_that_was_left(client, arena, db_session):
+    async for race in arena.races():
+        await race(client.post(FIRST), client.post(SECOND))
+        break
+    assert await seats(db_session) == 1
+    async for race in arena.races(limit=1):
+        assert await seats(db_session) == 0
+        await race(client.post(FIRST), client.post(SECOND))
+    assert await seats(db_session) == 0
+
+
+async def test_a_lock_of_the_app(arena, client):
+    lock = asyncio.Lock()
+
+    async def one_after_the_other():
+        async with lock:
+            return (await client.post(FIRST)).status_code
+
+    async for race in arena.races():
+        assert sorted(await race(one_after_the_other(), one_after_the_other())) == [200, 409]
+
+
+async def test_work_outside_of_the_race(arena, client):
+    async def count():
+        async with engine.connect() as connection:
+            return await connection.scalar(select(func.count()).select_from(Account))
+
+    async for race in arena.races(switches=1):
+        other = asyncio.create_task(count())
+        await race(*[client.post("/lost_update_one_statement") for _ in range(2)])
+        assert await other == 2
+
+
+@pytest.mark.expect("RaceWarning", at="await race(")
+async def test_a_result_that_no_serial_order_has(client, arena):
+    async for race in arena.races():
+        await race(client.post(FIRST), client.post(SECOND))
+
+
+@pytest.mark.filterwarnings("ignore::pytest_arena.RaceWarning")
+@pytest.mark.parametrize("path", ["/lost_update_versioned", "/transfer_in_order"])
+async def test_a_refused_request_is_no_warning(client, arena, path):
+    async for race in arena.races():
+        await race(client.post(path), client.post(path))
+
+
+async def test_a_deadlock_ends_soon(client, arena):
+    if shop_app.PRODUCT == "sqlite":
+        pytest.skip("it has no deadlock")
+    began = time.perf_counter()
+    async for race in arena.races(order="122112"):
+        await race(client.post("/transfer?number=1"), client.post("/transfer?number=2"))
+    assert time.perf_counter() - began < 5
+
+
+def test_functions_in_threads(test_client, arena):
+    for race in arena.races():
+        answers = race(*[lambda: test_client.post("/lost_update_one_statement")] * 2)
+        assert sorted(answer.status_code for answer in answers) == [200, 409]
