@@ -124,7 +124,7 @@ class Race:
 
     def _check(self, requests: Sequence[Any], is_right: Any, wanted: str) -> None:
         """Refuse what cannot be a race."""
-        isolations = [each.name for each in self._run.databases.provisioned().values()]
+        isolations = [each.name for each in self._run.databases.known.provisioned.values()]
         if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
             raise _error("race(…) cannot run these arguments", f"pass two or more {wanted}")
         if self.order is not None:
@@ -179,7 +179,7 @@ class Race:
         """Return the numbers of changed rows, "" if they cannot be read."""
         texts = []
         with suppress(Exception):
-            for isolation in self._run.databases.provisioned().values():
+            for isolation in self._run.databases.known.provisioned.values():
                 texts.append(Changes.of(isolation.rows_changed(limit=_MOST_ROWS)).counted())
         return "; ".join(texts)
 
@@ -222,7 +222,7 @@ class Races:
 
     def __init__(self, run: Any, switches: int, limit: int, order: str) -> None:
         self.run = run
-        self.test: RunningTest = run.current.running()
+        self.test: RunningTest = run.current.required_test()
         self.limit = limit
         self.order = order
         self.passes = 0
