@@ -41,6 +41,26 @@ async def test_a_wide_fixture_keeps_its_keys(shared, client, turn):
     await cache.set("shared", turn)
 
 
+async def test_a_block_with_rows_of_its_own(shared, arena, client):
+    async with arena.fresh():
+        await client.post("/carts/dune")
+    assert (await client.get("/carts")).json() == ["deleted", "shared"]
+
+
+@pytest.fixture(scope="class")
+def of_class():
+    sync_cache.set("class", "yes")
+
+
+class TestOfAClass:
+    def test_it_has_the_keys_of_its_class_and_its_module(self, shared, of_class):
+        assert sorted(sync_cache.keys()) == ["class", "deleted", "shared"]
+
+
+def test_the_keys_of_the_class_are_gone(shared):
+    assert sorted(sync_cache.keys()) == ["deleted", "shared"]
+
+
 async def test_several_numbers(client):
     other = redis.asyncio.Redis(db=7)
     await other.set("seven", "7")
