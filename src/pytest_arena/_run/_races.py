@@ -17,7 +17,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
-from pytest_arena._run._nested import NestedLevel
+from pytest_arena._run._nested import Fresh
 from pytest_arena._run._orders import DIGITS, RACER, Pass, Plan, Racer
 from pytest_arena.errors import RaceError
 from pytest_arena.warnings import RaceWarning
@@ -57,7 +57,7 @@ class Race:
             f"arena: the order in which this failed (pass {races.passes} of at most {races.limit})"
         )
         self.races = ref(races)
-        self.level = NestedLevel(races.run, "a pass of arena.races()")
+        self.level = Fresh(races.run, "a pass of arena.races()")
         self.order: Pass | None = None
         self.line: CodeLine | str = ""  # of the call in the test
         # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
@@ -266,8 +266,7 @@ class Races:
                 self._note(last)
             elif races is not None:
                 raise _error("a race inside of a race", "end the first loop before the second")
-            await last.level.leave()
-        await acommit(self.run)
+            await last.level.__aexit__()
         self.test.race = None
         if not self._plans or self.passes >= self.limit:
             self._conclude()
@@ -276,6 +275,7 @@ class Races:
         self.run.ledger.race_passes += 1
         _, plan = self._plans.pop(0)
         race = Race(self, plan)
+        await race.level.__aenter__()
         self.test.race = race
         return race
 
