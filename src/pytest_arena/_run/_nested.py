@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._databases._provision import Level
 from pytest_arena._origin import user_line
@@ -12,6 +12,9 @@ from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import Block, acommit
 from pytest_arena.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pytest_arena._run._test import RunningTest
+
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
 
@@ -19,18 +22,38 @@ class _PartOfTest(Owner):
     is_test = True
 
 
-@dataclass(slots=True, eq=False)
-class Fresh(Block):
-    """A ``with`` or ``async with`` block whose rows are undone at its end.
+class NestedLevel:
+    """A level on top of the test's. It begins with the present rows, and with no request.
 
-    It begins with the present rows, and with no request. Its end rolls back what ``db_session``
-    has not committed.
+    Its end rolls back what ``db_session`` has not committed.
     """
 
-    name: str = "arena.fresh()"
-    _level: Level = field(init=False)
-    # The state of apps, the instances of the sessions, and the requests.
-    _before: tuple[Any, Any, Any] = field(init=False)
+    def __init__(self, run: Any, name: str) -> None:
+        self._run = run
+        self._test: RunningTest = run.current.running()
+        self._level = Level(_PartOfTest(f"{self._test.name} ({name})", self._test.advice))
+        run.levels.enter(self._level)
+        self._app_state = run.apps.state()
+        self._instances = self._test.sessions.instances()
+        self._requests = run.ledger.requests
+        run.ledger.requests = []
+
+    async def leave(self) -> None:
+        """Wait for late work, close the sessions, and restore the rows."""
+        sessions = self._test.sessions
+        await self._test.asettle()
+        await sessions.aclose()
+        sessions.return_to(self._instances)
+        self._run.ledger.requests = self._requests
+        self._app_state.restore()
+        self._run.levels.leave_nested(self._level)
+
+
+@dataclass(slots=True, eq=False)
+class Fresh(Block):
+    """A ``with`` or ``async with`` block whose rows are undone at its end."""
+
+    _level: NestedLevel = field(init=False)
 
     def __enter__(self) -> Self:
         self.is_entered = True
@@ -44,25 +67,13 @@ class Fresh(Block):
         return run_in_new_loop(self.__aenter__())
 
     def __exit__(self, *_: object) -> None:
-        run_in_new_loop(self.__aexit__())
+        run_in_new_loop(self._level.leave())
 
     async def __aenter__(self) -> Self:
         self.is_entered = True
         await acommit(self.run)
-        test = self.run.current.running()
-        self._level = Level(_PartOfTest(f"{test.name} ({self.name})", test.advice))
-        self.run.levels.enter(self._level)
-        ledger = self.run.ledger
-        self._before = (self.run.apps.state(), test.sessions.instances(), ledger.requests)
-        ledger.requests = []
+        self._level = NestedLevel(self.run, "arena.fresh()")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        app_state, instances, requests = self._before
-        test = self.run.current.running()
-        await test.asettle()
-        await test.sessions.aclose()
-        test.sessions.return_to(instances)
-        self.run.ledger.requests = requests
-        app_state.restore()
-        self.run.levels.leave_nested(self._level)
+        await self._level.leave()

@@ -6,8 +6,6 @@ import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +15,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
-from pytest_arena._run._nested import Fresh
+from pytest_arena._run._nested import NestedLevel
 from pytest_arena._run._orders import DIGITS, RACER, Pass, Plan, Racer
 from pytest_arena.errors import RaceError
 from pytest_arena.warnings import RaceWarning
@@ -57,7 +55,7 @@ class Race:
             f"arena: the order in which this failed (pass {races.passes} of at most {races.limit})"
         )
         self.races = ref(races)
-        self.level = Fresh(races.run, "a pass of arena.races()")
+        self.level = NestedLevel(races.run, "a pass of arena.races()")
         self.order: Pass | None = None
         self.line: CodeLine | str = ""  # of the call in the test
         # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
@@ -88,23 +86,21 @@ class Race:
                 request.close()
             raise
         await acommit(self._run)
-        kinds = [*map(_kind, requests)]
         racers = []
         for number, request in enumerate(requests):
             name = getattr(request, "__qualname__", "a request")
-            racers.append(Racer(number, name, kinds[number]))
+            racers.append(Racer(number, name, _kind(request)))
         order = Pass(self._plan, racers)
         self.order = order
-        pool = ThreadPoolExecutor(len(racers))
+        if callable(requests[0]):  # a sync test has a loop of its own for this
+            pool = ThreadPoolExecutor(len(racers))
+            asyncio.get_running_loop().set_default_executor(pool)
 
         async def answer(racer: Racer, request: Any) -> None:
             RACER.set(racer)
             await asyncio.wrap_future(racer.begin)
             with order.answering(racer):
-                if callable(request):
-                    call = partial(copy_context().run, request)
-                    request = asyncio.get_running_loop().run_in_executor(pool, call)
-                racer.answer = await request
+                racer.answer = await (asyncio.to_thread(request) if callable(request) else request)
 
         self._run.connections.race = order
         pairs = zip(racers, requests, strict=True)
@@ -116,7 +112,6 @@ class Race:
             endless = [racer for racer in racers if not racer.is_done]
             self._run.connections.race = None
             order.finish()
-            pool.shutdown(wait=False)
             for racer in endless:
                 tasks[racer.number].cancel()
             await asyncio.wait(tasks, timeout=_PATIENCE)
@@ -266,7 +261,8 @@ class Races:
                 self._note(last)
             elif races is not None:
                 raise _error("a race inside of a race", "end the first loop before the second")
-            await last.level.__aexit__()
+            await last.level.leave()
+        await acommit(self.run)
         self.test.race = None
         if not self._plans or self.passes >= self.limit:
             self._conclude()
@@ -275,7 +271,6 @@ class Races:
         self.run.ledger.race_passes += 1
         _, plan = self._plans.pop(0)
         race = Race(self, plan)
-        await race.level.__aenter__()
         self.test.race = race
         return race
 
