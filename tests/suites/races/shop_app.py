@@ -247,6 +247,11 @@ def idempotency_key_first(db, _):
     db.commit()
 
 
+@endpoint
+def forgotten(db, _):
+    lock(db)
+
+
 @app.post("/in_memory")
 async def in_memory():
     refuse(PAID)
