@@ -86,10 +86,11 @@ class Race:
                 request.close()
             raise
         await acommit(self._run)
+        kinds = [*map(_kind, requests)]
         racers = []
         for number, request in enumerate(requests):
             name = getattr(request, "__qualname__", "a request")
-            racers.append(Racer(number, name, _kind(request)))
+            racers.append(Racer(number, name, kinds[number]))
         order = Pass(self._plan, racers)
         self.order = order
         if callable(requests[0]):  # a sync test has a loop of its own for this
