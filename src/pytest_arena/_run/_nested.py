@@ -45,6 +45,8 @@ class NestedLevel:
         sessions.return_to(self._instances)
         self._run.ledger.requests = self._requests
         self._app_state.restore()
+        lost = self._run.gate.lost.by_level
+        lost.setdefault(self._test, []).extend(lost.pop(self._level.owner, ()))
         self._run.levels.leave_nested(self._level)
 
 

@@ -57,9 +57,10 @@ class RaceStep:
     turn: Future[None] = field(default_factory=Future)
     has_waited: bool = False  # whether it has waited for a lock
 
-    def is_meant_by(self, planned: tuple[int, str]) -> bool:
-        """Return whether a plan means this step."""
-        return planned in {(self.racer.number, self.text), (self.racer.number, "")}
+    @property
+    def key(self) -> tuple[int, str]:
+        """The step, as a plan names it."""
+        return self.racer.number, self.text
 
 
 @dataclass(slots=True, eq=False)
@@ -243,16 +244,16 @@ class Pass:
         [picked, *_] = going_on or steps
         number = len(self.trace)
         if number < len(self.plan):
-            planned = [step for step in steps if step.is_meant_by(self.plan[number])]
+            wanted, text = self.plan[number]
+            planned = [step for step in steps if step.key == (wanted, text or step.text)]
             [picked, *_] = planned or [picked]
             if not (planned or self.difference):
-                _, text = self.plan[number]
                 self.difference = f"step {number + 1}: {picked.text}, and before: {text}"
         else:
-            prefix = tuple((step.racer.number, step.text) for step in self.trace)
+            prefix = tuple(step.key for step in self.trace)
             for step in steps:
                 if step is not picked and self._is_first(step.racer):
-                    plan = (*prefix, (step.racer.number, step.text))
+                    plan = (*prefix, step.key)
                     self.alternatives.append((self._switches + len(going_on), plan))
         self._switches += picked not in (going_on or [picked])
         self.trace.append(picked)

@@ -110,20 +110,21 @@ def check_then_act_advisory(db, _):
     take_seat(db)
 
 
-@endpoint
-def lost_update(db, _):
-    account = db.get(Account, 1)
+def spend(db, **options):
+    account = db.get(Account, 1, **options)
     refuse(account.money < 7)
     account.money -= 7
     db.commit()
+
+
+@endpoint
+def lost_update(db, _):
+    spend(db)
 
 
 @endpoint
 def lost_update_for_update(db, _):
-    account = db.get(Account, 1, with_for_update=True)
-    refuse(account.money < 7)
-    account.money -= 7
-    db.commit()
+    spend(db, with_for_update=True)
 
 
 @endpoint
@@ -192,24 +193,25 @@ def write_skew_serializable(db, number):
     raise HTTPException(503)
 
 
+def move(db, amounts):
+    for number, amount in amounts:
+        money = Account.money + amount
+        db.execute(update(Account).where(Account.id == number).values(money=money))
+    db.commit()
+
+
 @endpoint
 def transfer(db, number):
-    for one, amount in ((number, -1), (3 - number, 1)):
-        money = Account.money + amount
-        db.execute(update(Account).where(Account.id == one).values(money=money))
-    db.commit()
+    move(db, [(number, -1), (3 - number, 1)])
 
 
 @endpoint
 def transfer_in_order(db, number):
-    for one in (1, 2):
-        money = Account.money + (1 if one == number else -1)
-        db.execute(update(Account).where(Account.id == one).values(money=money))
-    db.commit()
+    move(db, sorted([(number, -1), (3 - number, 1)]))
 
 
-def work(db, **lock):
-    job = db.scalar(select(Job).where(Job.state == "new").with_for_update(**lock))
+def work(db, jobs):
+    job = db.scalar(jobs)
     refuse(job is None)
     job.state = "done"
     db.commit()
@@ -217,15 +219,12 @@ def work(db, **lock):
 
 @endpoint
 def queue(db, _):
-    job = db.scalar(select(Job).where(Job.state == "new"))
-    refuse(job is None)
-    job.state = "done"
-    db.commit()
+    work(db, select(Job).where(Job.state == "new"))
 
 
 @endpoint
 def queue_skip_locked(db, _):
-    work(db, skip_locked=True)
+    work(db, select(Job).where(Job.state == "new").with_for_update(skip_locked=True))
 
 
 @endpoint
@@ -246,6 +245,11 @@ def idempotency_key_first(db, _):
         raise HTTPException(409) from None
     lock(db)
     db.commit()
+
+
+@endpoint
+def forgotten(db, _):
+    lock(db)
 
 
 @app.post("/in_memory")

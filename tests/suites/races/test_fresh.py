@@ -47,6 +47,12 @@ def test_blocks_in_a_block(test_client, arena, db_session):
     assert db_session.get(Account, 1).money == 10
 
 
+@pytest.mark.expect("LostWriteWarning", at="db.execute(")
+async def test_a_write_that_the_app_forgot(client, arena):
+    async with arena.fresh():
+        await client.post("/forgotten")
+
+
 @pytest.mark.expect("A101", at="arena.fresh()  # no with")
 def test_no_block(arena):
     arena.fresh()  # no with
