@@ -154,8 +154,8 @@ class Gate:
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.openings.begin(request_here())
-        if self.registry.race is not None:
-            self.registry.race.set_busy(is_busy=True)
+        if self.registry.schedule is not None:
+            self.registry.schedule.set_busy(is_busy=True)
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
@@ -217,7 +217,7 @@ class Gate:
         request = request_here()
         if request is not None:
             request.statements.append(statement)
-            if self.registry.openings.requests and self.registry.race is None:
+            if self.registry.openings.requests and self.registry.schedule is None:
                 self.registry.openings.wait(request)
         if pooled is None:  # it is in use since before pytest-arena was installed
             self._recognize(connection.connection.dbapi_connection)
@@ -247,8 +247,8 @@ class Gate:
         """Note what a statement has written."""
         if self.registry.openings.requests:
             self.registry.openings.end(REQUEST.get())
-        if self.registry.race is not None:
-            self.registry.race.set_busy(is_busy=False)
+        if self.registry.schedule is not None:
+            self.registry.schedule.set_busy(is_busy=False)
         if not hasattr(context, "arena"):
             return
         pooled, meaning = context.arena

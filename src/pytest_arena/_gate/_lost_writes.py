@@ -136,8 +136,8 @@ class LostWrites:
 
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
-        if self._registry.race is not None:
-            self._registry.race.set_busy(is_busy=False)
+        if self._registry.schedule is not None:
+            self._registry.schedule.set_busy(is_busy=False)
         if context.connection is None:
             return  # no connection was opened
         pooled = pooled_of(context.connection)

@@ -192,7 +192,7 @@ class Registry:
         self.has_others = False  # whether another process may use the databases
         self.lock = threading.RLock()
         self.openings = Openings()
-        self.race: Any = None  # the `Pass` of `arena.races()` that runs: of a higher layer
+        self.schedule: Any = None  # the `Schedule` of `arena.races()` that runs: of a higher layer
         # A dictionary, for its order.
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
             weakref.WeakKeyDictionary()
@@ -234,8 +234,8 @@ class Registry:
         Each statement, each COMMIT and each ROLLBACK passes here. In a race it waits for its turn.
         """
         pooled = pooled_of(connection)
-        if self.race is not None:
-            self.race.before_step(statement, pooled)
+        if self.schedule is not None:
+            self.schedule.before_step(statement, pooled)
         return pooled
 
     # Checkouts.

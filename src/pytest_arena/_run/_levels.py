@@ -54,8 +54,8 @@ class Levels:
     """Enters and leaves levels on all databases at once, last in, first out.
 
     A database that is first used inside some levels joins all of them with the content of its
-    template. A test, and a wide fixture of the user, also has its state beside the databases: that
-    of the hooks `pytest_arena_enter` and `pytest_arena_leave`, and the environment's variables. It
+    template. Each owner also has its state beside the databases: that of
+    the hooks `pytest_arena_enter` and `pytest_arena_leave`, and the environment's variables. It
     begins and ends once, whatever happens to the level.
     """
 
@@ -75,8 +75,8 @@ class Levels:
         self.gate = gate
         self._ledger = ledger
         self._hooks = hooks
-        # Those for whom `pytest_arena_enter` was called.
-        self._hooked: set[Owner] = set()
+        # The owners whose state beside the databases has begun.
+        self._begun: set[Owner] = set()
         # The state beside the databases that comes back by itself.
         self.beside: list[Beside] = [Variables()]
         self._current = current
@@ -146,24 +146,23 @@ class Levels:
 
     def _begin_beside(self, owner: Owner) -> None:
         """Begin the state beside the databases."""
+        self._begun.add(owner)
         for state in self.beside:
             state.begin(owner)
         if owner.is_of_user:
-            self._hooked.add(owner)
             self._hooks.pytest_arena_enter(level=owner)
 
     def _end_beside(self, owner: Owner) -> None:
         """End the state beside the databases, if it has begun."""
+        if owner not in self._begun:
+            return
+        self._begun.remove(owner)
         try:
-            self._call_leave(owner)
+            if owner.is_of_user:
+                self._hooks.pytest_arena_leave(level=owner)
         finally:
             for state in self.beside:
                 state.end(owner)
-
-    def _call_leave(self, owner: Owner) -> None:
-        if owner in self._hooked:
-            self._hooked.remove(owner)
-            self._hooks.pytest_arena_leave(level=owner)
 
     def leave(self, level: Owner) -> bool:
         """Restore the databases as before a level. Return whether one was changed.
@@ -350,6 +349,11 @@ class Levels:
         finally:
             test.is_changed = self.leave(test)
 
+    def enter_nested(self, level: Owner) -> None:
+        """Enter a level inside of the test's."""
+        self.enter(level)
+        self._begin_beside(level)
+
     def leave_nested(self, level: Owner) -> None:
         """Leave a level inside of the test's, if the end of the test has not left it."""
         if level in self._stack:
@@ -392,7 +396,7 @@ class Levels:
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
         if is_below:
-            self._call_leave(test)
+            self._hooks.pytest_arena_leave(level=test)
         try:
             yield
         finally:

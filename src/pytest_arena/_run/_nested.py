@@ -19,6 +19,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 
 class _PartOfTest(Owner):
     is_test = True
+    is_of_user = False  # no hook is called
 
 
 class NestedLevel:
@@ -31,7 +32,7 @@ class NestedLevel:
         self._run = run
         self._test: RunningTest = run.current.required_test()
         self._level = _PartOfTest(f"{self._test.name} ({name})", self._test.advice)
-        run.levels.enter(self._level)
+        run.levels.enter_nested(self._level)
         self._app_state = run.apps.state()
         self._instances = self._test.sessions.instances()
         self._requests = run.ledger.requests
@@ -46,7 +47,7 @@ class NestedLevel:
         self._run.ledger.requests = self._requests
         self._app_state.restore()
         lost = self._run.gate.lost.by_level
-        lost.setdefault(self._test, []).extend(lost.pop(self._level.owner, ()))
+        lost.setdefault(self._test, []).extend(lost.pop(self._level, ()))
         self._run.levels.leave_nested(self._level)
 
 

@@ -43,7 +43,7 @@ _ENDLESS = 10.0
 DIGITS = "123456789abcdefghijklmnopqrstuvwxyz"
 
 # The first picks of a pass: a request, and its step, or "" for any step.
-Plan = tuple[tuple[int, str], ...]
+Picks = tuple[tuple[int, str], ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -96,15 +96,15 @@ class Racer:
 RACER: ContextVar[Racer | None] = ContextVar("arena: a request of a race", default=None)
 
 
-class Pass:
+class Schedule:
     """One run of the requests, in one order. Thread-safe."""
 
-    def __init__(self, plan: Plan, racers: list[Racer]) -> None:
+    def __init__(self, plan: Picks, racers: list[Racer]) -> None:
         self.plan = plan
         self.racers = racers
         self.trace: list[RaceStep] = []
         # Each other order, and its number of switches away from a request that could go on.
-        self.alternatives: list[tuple[int, Plan]] = []
+        self.alternatives: list[tuple[int, Picks]] = []
         self.difference = ""  # from the plan
         self.strangers: list[str] = []  # requests that belong to no racer
         self.finished: Future[None] = Future()

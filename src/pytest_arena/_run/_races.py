@@ -16,7 +16,7 @@ from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
 from pytest_arena._run._nested import NestedLevel
-from pytest_arena._run._orders import DIGITS, RACER, Pass, Plan, Racer
+from pytest_arena._run._orders import DIGITS, RACER, Picks, Racer, Schedule
 from pytest_arena.errors import RaceError
 from pytest_arena.warnings import RaceWarning
 
@@ -48,7 +48,7 @@ class Race:
 
     __module__ = "pytest_arena"
 
-    def __init__(self, races: Races, plan: Plan) -> None:
+    def __init__(self, races: Races, plan: Picks) -> None:
         self._run = races.run
         self._plan = plan
         self.title = (
@@ -56,7 +56,7 @@ class Race:
         )
         self.races = ref(races)
         self.level = NestedLevel(races.run, "a pass of arena.races()")
-        self.order: Pass | None = None
+        self.order: Schedule | None = None
         self.line: CodeLine | str = ""  # of the call in the test
         # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
         self.result = ""
@@ -91,7 +91,7 @@ class Race:
         for number, request in enumerate(requests):
             name = getattr(request, "__qualname__", "a request")
             racers.append(Racer(number, name, kinds[number]))
-        order = Pass(self._plan, racers)
+        order = Schedule(self._plan, racers)
         self.order = order
         if callable(requests[0]):  # a sync test has a loop of its own for this
             pool = ThreadPoolExecutor(len(racers))
@@ -103,7 +103,7 @@ class Race:
             with order.answering(racer):
                 racer.answer = await (asyncio.to_thread(request) if callable(request) else request)
 
-        self._run.connections.race = order
+        self._run.connections.schedule = order
         pairs = zip(racers, requests, strict=True)
         tasks = [asyncio.create_task(answer(racer, request)) for racer, request in pairs]
         try:
@@ -111,7 +111,7 @@ class Race:
             await asyncio.wrap_future(order.finished)
         finally:
             endless = [racer for racer in racers if not racer.is_done]
-            self._run.connections.race = None
+            self._run.connections.schedule = None
             order.finish()
             for racer in endless:
                 tasks[racer.number].cancel()
@@ -131,7 +131,7 @@ class Race:
                 "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
             )
 
-    def _ended(self, order: Pass, endless: list[Racer]) -> list[Any]:
+    def _ended(self, order: Schedule, endless: list[Racer]) -> list[Any]:
         """Check what the pass has shown. Return the answers, or raise the errors."""
         if endless:
             names = ", ".join(racer.name for racer in endless)
@@ -199,7 +199,7 @@ def _kind(request: Any) -> object:
     return request
 
 
-def _outcomes(order: Pass) -> tuple[str, ...]:
+def _outcomes(order: Schedule) -> tuple[str, ...]:
     """Return the status of each answer, or the error. Equal requests are sorted."""
     kinds = [racer.kind for racer in order.racers]
     words = []
@@ -226,7 +226,7 @@ class Races:
             raise _error(f"order={order!r}", "the order that the report of a failed test shows")
         self._switches = -1 if order else switches
         first = tuple((DIGITS.index(digit), "") for digit in order)
-        self._plans: list[tuple[int, Plan]] = [(0, first)]
+        self._plans: list[tuple[int, Picks]] = [(0, first)]
         self._differences: list[str] = []
         # The first pass with each result, of all orders and of the serial ones.
         self._found: dict[str, Race] = {}

@@ -369,8 +369,8 @@ class RunningTest(Hooks):
         if running_loop() is not self.loop:
             self.tasks.record_loop()
         self.may_have_late_work = True
-        if self.gate.registry.race is not None:
-            self.gate.registry.race.note_request(request)
+        if self.gate.registry.schedule is not None:
+            self.gate.registry.schedule.note_request(request)
         with self._lock:
             if self.under_way:
                 self.turns[-1].is_at_once = True
