@@ -69,6 +69,15 @@ def test_the_page_names_each_package_and_each_module_of_150_lines() -> None:
     assert {path.parent.name for path in TREES} - {SOURCE.name} <= set(re.findall(r"\w+", MAP))
 
 
+def test_each_rule_of_the_page_is_in_the_source() -> None:
+    """A function, a method or an attribute of a class. Also a file or a constant."""
+    named = re.findall(r"`([\w.]+)`", _section("Which rule decides"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in TREES)
+    found = {*re.findall(r"\w+", text), *(path.name for path in TREES)}
+    parts = [part for each in named if not each.endswith(".py") for part in each.split(".")]
+    assert [part for part in parts if part not in found] == []
+
+
 def test_the_page_lists_each_patch() -> None:
     """The names of the attributes, by module. A loop may have them."""
     patched: dict[str, set[str]] = {}
