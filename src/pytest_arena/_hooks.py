@@ -309,7 +309,8 @@ def pytest_runtest_makereport(
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))
-    _report.show_with_traceback(report)
+    if report.outcome == "failed":
+        _report.show_with_traceback(report)
     return report
 
 
