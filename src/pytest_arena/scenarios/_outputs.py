@@ -84,25 +84,16 @@ def _scenario_lines(shown: list[Judged], *, is_detailed: bool) -> Iterator[str]:
 
 
 def listing(specification: Specification) -> list[str]:
-    """Return the scenarios below their features, and the totals."""
+    """Return the scenarios below their features, and their number."""
     text = []
     heading = ""
     for scenario in specification.scenarios:
         if heading != f"Feature: {scenario.feature}":
             heading = f"Feature: {scenario.feature}"
             text.append(heading)
-        rule = f"  [{scenario.rule}]" if scenario.rule else ""
         number = counted(len(scenario.steps), "step")
-        text.append(f"  {scenario.place}  {number}  {scenario.label}{rule}")
-    features = {(each.spec, each.feature) for each in specification.scenarios}
-    steps = sum(len(scenario.steps) for scenario in specification.scenarios)
-    files = {scenario.spec for scenario in specification.scenarios}
-    text.append(
-        f"{counted(len(features), 'feature')}, "
-        f"{counted(len(specification.scenarios), 'scenario')}, {counted(steps, 'step')} "
-        f"in {counted(len(files), 'file')}"
-    )
-    return text
+        text.append(f"  {scenario.place}  {number}  {scenario.label}")
+    return [*text, counted(len(specification.scenarios), "scenario")]
 
 
 def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:

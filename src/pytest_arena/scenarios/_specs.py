@@ -31,7 +31,6 @@ _KINDS: dict[str, Kind] = {"Context": "given", "Action": "when", "Outcome": "the
 _FENCE = re.compile(r"\W*(gherkin|feature|cucumber)\b", re.IGNORECASE)
 _FIRST_KEYWORD = re.compile(r"\s*(?:[#@].*\n\s*)*([^:\n]+):")
 _LANGUAGE = re.compile(r"^\s*#\s*language\s*:\s*([\w-]+)\s*$", re.MULTILINE)
-_RULE = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b")
 _SUFFIXES = (".feature", ".md", ".markdown")
 # The first word of a line and its keyword may differ by a typing error.
 _SIMILAR = 0.76
@@ -71,8 +70,6 @@ class ScenarioSpec:
     steps: tuple[Step, ...]
     row: Pairs = ()
     """The columns and the values of a row of the examples."""
-    rule: str = ""
-    """The id of the business rule in the nearest heading, such as BR-TEST-001."""
 
     @property
     def label(self) -> str:
@@ -144,7 +141,8 @@ def read_specs(patterns: Sequence[str], root: Path) -> Specification:
     for path in _files(patterns, root):
         spec = relative(path, root)
         files[spec] = _text(path, spec)
-        scenarios += _scenarios(files[spec], spec)
+        for block in _blocks(files[spec], spec):
+            scenarios += _scenarios(*block, spec)
     if not scenarios:
         named = ", ".join(patterns)
         raise ScenarioError(
@@ -197,35 +195,20 @@ def _text(path: Path, spec: str) -> str:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class SpecBlock:
-    """A fence of Gherkin in Markdown, or a whole .feature file."""
-
-    text: str
-    lines_above: int
-    """The number of lines above the text in its file."""
-    heading: str = ""
-    rule: str = ""
-
-
-def _blocks(text: str, spec: str) -> Iterator[SpecBlock]:
+def _blocks(text: str, spec: str) -> Iterator[tuple[str, int, str]]:
+    """Yield each block of Gherkin, the number of the lines above it, and the heading before it."""
     if spec.endswith(".feature"):
-        yield SpecBlock(text, 0)
+        yield text, 0, ""
         return
     heading = ""
-    rule = ""
-    tokens = MarkdownIt("commonmark").parse(text)
-    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+    before = ""
+    for token in MarkdownIt("commonmark").parse(text):
         if is_gherkin(token):
             first, _ = token.map or (0, 0)
-            yield SpecBlock(token.content, first + 1, heading, rule)
-        elif following is not None and token.type in {"heading_open", "paragraph_open"}:
-            found = _RULE.search(following.content)
-            if token.type == "heading_open":
-                heading = following.content
-            # A paragraph names a rule only if it begins with bold text.
-            if found and (token.type == "heading_open" or following.content[:2] == "**"):
-                rule = found[0]
+            yield token.content, first + 1, heading
+        elif before == "heading_open":
+            heading = token.content
+        before = token.type
 
 
 def is_gherkin(token: Any) -> bool:
@@ -236,23 +219,18 @@ def is_gherkin(token: Any) -> bool:
 # One block.
 
 
-def _scenarios(text: str, spec: str) -> Iterator[ScenarioSpec]:
-    for block in _blocks(text, spec):
-        yield from _compiled(block, spec)
-
-
-def _compiled(block: SpecBlock, spec: str) -> Iterator[ScenarioSpec]:
-    named = _LANGUAGE.search(block.text)
+def _scenarios(block: str, above: int, heading: str, spec: str) -> Iterator[ScenarioSpec]:
+    named = _LANGUAGE.search(block)
     # The parser reports an unknown language.
     language = named[1] if named and Dialect.for_name(named[1]) else "en"
     dialect: Any = Dialect.for_name(language)
     # Empty lines above the block give each node its line in the file.
-    text = "\n" * block.lines_above + block.text
-    first = _FIRST_KEYWORD.match(block.text)
-    if block.lines_above and not (first and first[1] in dialect.feature_keywords):
+    text = "\n" * above + block
+    first = _FIRST_KEYWORD.match(block)
+    if above and not (first and first[1] in dialect.feature_keywords):
         # A fence without a feature gets one in place of its opening line.
-        feature_line = f"{dialect.feature_keywords[0]}: {block.heading}\n"
-        text = "\n" * (block.lines_above - 1) + feature_line + block.text
+        feature_line = f"{dialect.feature_keywords[0]}: {heading}\n"
+        text = "\n" * (above - 1) + feature_line + block
     document = _parsed(text, language, spec)
     document["uri"] = spec
     pickles: list[Any] = Compiler().compile(document)
@@ -261,11 +239,11 @@ def _compiled(block: SpecBlock, spec: str) -> Iterator[ScenarioSpec]:
     for node in nodes:
         _check_node(node, compiled, dialect.spec, spec)
     if not pickles:
-        feature = {"keyword": "", "name": spec, "location": {"line": block.lines_above + 1}}
+        feature = {"keyword": "", "name": spec, "location": {"line": above + 1}}
         raise _wrong(feature, spec, "the feature has no scenario", "add one, or remove it")
     by_id = {node["id"]: node for node in nodes if "id" in node}
     for pickle in pickles:
-        yield _scenario(pickle, by_id, str(document["feature"]["name"]), block.rule, spec)
+        yield _scenario(pickle, by_id, str(document["feature"]["name"]), spec)
 
 
 def _parsed(text: str, language: str, spec: str) -> Any:
@@ -333,9 +311,7 @@ def _wrong(node: Any, spec: str, what: str, fix: str) -> ScenarioError:
     )
 
 
-def _scenario(
-    pickle: Any, by_id: dict[str, Any], feature: str, rule: str, spec: str
-) -> ScenarioSpec:
+def _scenario(pickle: Any, by_id: dict[str, Any], feature: str, spec: str) -> ScenarioSpec:
     node, place = by_id[pickle["astNodeIds"][0]], by_id[pickle["astNodeIds"][-1]]
     row: Pairs = ()
     for examples in node["examples"]:
@@ -360,7 +336,6 @@ def _scenario(
         tags=tuple(tag["name"] for tag in pickle["tags"]),
         steps=tuple(steps),
         row=row,
-        rule=rule,
     )
 
 
@@ -392,7 +367,6 @@ def plain(scenario: ScenarioSpec) -> dict[str, Any]:
         "name": scenario.name,
         "feature": scenario.feature,
         "key": scenario.key,
-        "rule": scenario.rule,
         "spec": scenario.spec,
         "line": scenario.line,
         "tags": list(scenario.tags),
