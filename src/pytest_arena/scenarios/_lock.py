@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -78,26 +78,15 @@ def read_lock(path: Path) -> Lock:
     return lock
 
 
-def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> list[str]:
-    """Write the present steps of all scenarios to the file. Gaps stay. Return the changes."""
+def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> None:
+    """Write the present steps of all scenarios to the file. Gaps stay."""
     lock = read_lock(path)
-    accepted: Lock = {}
-    changes = []
+    lines = []
     for scenario in scenarios:
-        new = Locked(scenario.key, scenario.revision)
-        old = lock.pop(scenario.key, None)
-        accepted[scenario.key] = replace(old or new, revision=scenario.revision)
-        if old is None:
-            changes.append(f"new: {scenario.key}  {scenario.place}")
-        elif old.revision != scenario.revision:
-            changes.append(f"changed: {scenario.key}  {scenario.place}")
-    changes += [f"gone: {key}" for key in lock]
-    lines = [
-        f"{locked.key}  {locked.revision}  {locked.gap}".rstrip()
-        for _, locked in sorted(accepted.items())
-    ]
-    path.write_text("\n".join([_HEAD, *lines, ""]), encoding="utf-8")
-    return changes
+        old = lock.get(scenario.key)
+        gap = old.gap if old else ""
+        lines.append(f"{scenario.key}  {scenario.revision}  {gap}".rstrip())
+    path.write_text("\n".join([_HEAD, *sorted(lines), ""]), encoding="utf-8")
 
 
 def _locked(line: str) -> Locked | None:

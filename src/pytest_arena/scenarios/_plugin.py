@@ -110,9 +110,8 @@ class Scenarios:
     def _status_without_tests(self, option: Any) -> int | None:
         if option.arena_scenarios_accept:
             self.read()
-            path = self._options.root / LOCK
-            lines = accept(path, self.specification.scenarios)
-            self._print([*lines, f"{LOCK} written"])
+            accept(self._options.root / LOCK, self.specification.scenarios)
+            self._print([f"{LOCK} written"])
             return 0
         if option.arena_scenarios_merge:
             self.read()
@@ -333,27 +332,22 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
 def _add_phase(attempt: Json, report: Any, root: Path) -> None:
     """Add the outcome of a phase, or of a subtest, to its try."""
     outcome = report.outcome
-    reason = ""
-    crash = getattr(report.longrepr, "reprcrash", None)
+    longrepr = report.longrepr
+    reason = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr or "")
+    crash = getattr(longrepr, "reprcrash", None)
     if hasattr(report, "wasxfail"):
         passes = ", and passes" if outcome == "passed" else ""
         outcome = "failed"
         expected = report.wasxfail.removeprefix("reason: ")
         reason = f"it is expected to fail{passes}: {expected}"
-    elif outcome == "skipped":
-        longrepr = report.longrepr
-        text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
-        reason = text.removeprefix("Skipped: ")
     elif outcome == "failed" and crash is not None:
         place = f"{relative(Path(crash.path), root)}:{crash.lineno}"
         reason = f"{_one_line(crash.message)} ({place})"
-    elif outcome == "failed":
-        reason = str(report.longrepr)
     if outcome == "failed" and report.when != "call":
         reason = f"{report.when}: {reason}"
     if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(attempt["outcome"]):
         attempt["outcome"] = outcome
-        attempt["reason"] = _one_line(reason)
+        attempt["reason"] = _one_line(reason.removeprefix("Skipped: "))
 
 
 def _one_line(text: str) -> str:
