@@ -186,26 +186,18 @@ def write_stubs(
     for feature, group in groupby(missing, lambda scenario: scenario.feature):
         path = folder / f"test_{words(feature)[:_LONGEST]}.py"
         old = path.read_text(encoding="utf-8") if path.exists() else ""
-        names = _names(old)
+        names = set(re.findall(r"^(?:async )?def (\w+)", old, re.MULTILINE))
         texts = []
         # The rows of an outline have one test.
         for _, rows in groupby(group, lambda scenario: (scenario.template, scenario.spec)):
             texts.append("\n".join(_test([*rows], specification, names, config)))
-        head = ""
-        if not old:
-            title = feature.replace("\\", "").replace('"', "'")
-            head = f'"""Scenarios of the feature {title}."""\n\nimport pytest\n\n\n'
-        gap = "\n\n" if old else ""
+        title = feature.replace("\\", "").replace('"', "'")
+        head = "" if old else f'"""Scenarios of the feature {title}."""\n\nimport pytest\n'
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(head + gap + "\n\n\n".join(texts) + "\n")
+            file.write(head + "".join(f"\n\n{text}\n" for text in texts))
         lines.append(f"{path}: {counted(len(texts), 'test')} written")
     return lines or ["every scenario has a test: there is nothing to write"]
-
-
-def _names(text: str) -> set[str]:
-    """Return the names of the functions of a module."""
-    return set(re.findall(r"^(?:async )?def (\w+)", text, re.MULTILINE))
 
 
 def _test(
@@ -215,12 +207,9 @@ def _test(
     config: Any,
 ) -> Iterator[str]:
     first = rows[0]
-    base = f"test_{words(first.template).removeprefix('test_')[:_LONGEST]}"
-    name = base
-    number = 1
+    name = f"test_{words(first.template).removeprefix('test_')[:_LONGEST]}"
     while name in names:
-        number += 1
-        name = f"{base}_{number}"
+        name += "_2"
     names.add(name)
     runner = _runner(config)
     if runner in {"asyncio", "anyio"}:
