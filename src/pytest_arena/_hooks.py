@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena import _fixtures
+from pytest_arena._config._load import line_of_function
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._interpreter import patch
 from pytest_arena._ledger import Ledger
-from pytest_arena._origin import line_of_function
 from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import by_timeout, interrupted
 from pytest_arena._run import _report

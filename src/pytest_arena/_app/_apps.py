@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, cast
 from weakref import WeakSet
 
-from pytest_arena._config._load import home_of, problem_of_call, signature
+from pytest_arena._config._load import line_of_function, problem_of_call, signature
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
@@ -88,7 +88,7 @@ def _refuse_other(app: object, what: str, definition: object) -> None:
         f"({_described(app)})",
         why="pytest-arena's clients call the app in this process. It creates the app outside of an "
         "event loop",
-        cause=str(home_of(definition) or _described(app)),
+        cause=str(line_of_function(definition) or _described(app)),
         fix="name an app, or a function that creates one:\n"
         "def create_test_app():\n"
         "    return create_app(settings)",
