@@ -16,6 +16,7 @@ from pytest_arena._config._read import pytest_file
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Mapping
 
 _SKIPPED = re.compile(
@@ -63,7 +64,7 @@ class Found(NamedTuple):
         return f"{self.module.name}:{self.base or self.name}"
 
 
-def init(*, writes: bool) -> int:
+def init(arguments: argparse.Namespace) -> int:
     """Print the options and a first test, or write them. Return the exit status.
 
     Raises:
@@ -95,7 +96,7 @@ def init(*, writes: bool) -> int:
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
     lines += [f"note: {note}" for note in _notes(folder, apps)]
-    if writes:
+    if arguments.write:
         ini.write_bytes(text.encode())
         test.parent.mkdir(exist_ok=True)
         if not test.exists():
