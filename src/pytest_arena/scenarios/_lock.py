@@ -70,9 +70,14 @@ def read_lock(path: Path) -> Lock:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        locked = _locked(line)
-        if locked is None:
+        match = _LINE.fullmatch(line)
+        try:
+            until = date.fromisoformat(match["until"]) if match and match["until"] else None
+        except ValueError:
+            match = until = None
+        if match is None:
             raise _malformed(f"{path.name}:{number}", line)
+        locked = Locked(match["key"], match["revision"], until, match["reason"] or "")
         if lock.setdefault(locked.key, locked) is not locked:
             raise _malformed(f"{path.name}:{number}", f"a second line for {locked.key}")
     return lock
@@ -87,18 +92,6 @@ def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> None:
         gap = old.gap if old else ""
         lines.append(f"{scenario.key}  {scenario.revision}  {gap}".rstrip())
     path.write_text("\n".join([_HEAD, *sorted(lines), ""]), encoding="utf-8")
-
-
-def _locked(line: str) -> Locked | None:
-    """Return the entry of a line, None for an invalid line."""
-    match = _LINE.fullmatch(line)
-    if match is None:
-        return None
-    try:
-        until = date.fromisoformat(match["until"]) if match["until"] else None
-    except ValueError:
-        return None
-    return Locked(match["key"], match["revision"], until, match["reason"] or "")
 
 
 def _malformed(place: str, cause: str) -> ScenarioError:

@@ -222,8 +222,6 @@ def _unknown(why: str) -> Json:
 def _why_not(session: pytest.Session) -> str:
     """Return why no test is repeated, or "" if tests are."""
     option = session.config.option
-    if option.collectonly or getattr(option, "setuponly", False):
-        return "no test was run"
     if getattr(option, "usepdb", False):
         return "--pdb would stop at each failure"
     if _updates_snapshots(session.config):
