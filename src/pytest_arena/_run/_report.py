@@ -47,10 +47,13 @@ def explain_error(report: Any, excinfo: Any, run: ArenaRun, option: Any) -> None
     # pytest's options may want a whole, a native or an empty traceback.
     if option.tbstyle in {"auto", "long", "short"} and not option.fulltrace:
         if isinstance(error, ArenaError):
-            _show_arena_error(report, excinfo)
+            _hide_library_frames(report, excinfo, "short", chain=False)
         elif _is_of_app_or_sql(error, run):
             style = "long" if option.tbstyle == "auto" else option.tbstyle
             _hide_library_frames(report, excinfo, style)
+        if isinstance(error, TemplateError) and error.__cause__:
+            trace = trace_of_error(error.__cause__)
+            report.sections.append(("arena: where the build failed", trace))
     held = [checkout.line for checkout in run.connections.checked_out()]
     explanations = [_explanation(cause, held, run) for cause in causes(error)]
     for text in filter(None, dict.fromkeys(explanations)):
@@ -69,25 +72,14 @@ def _is_of_app_or_sql(error: BaseException, run: ArenaRun) -> bool:
     return False
 
 
-def _show_arena_error(report: Any, excinfo: Any) -> None:
-    """Show only the user's lines and the text of an error of pytest-arena."""
-    error = excinfo.value
-    users = _users_entries(excinfo)
-    shown = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
-    report.longrepr = shown
-    if not users:
-        shown.reprtraceback.extraline = None  # "All traceback entries are hidden"
-    elif shown.reprcrash is not None:
-        shown.reprcrash.path = str(users[-1].path)
-        shown.reprcrash.lineno = users[-1].lineno + 1
-    if isinstance(error, TemplateError) and error.__cause__:
-        trace = trace_of_error(error.__cause__)
-        report.sections.append(("arena: where the build failed", trace))
-
-
-def _hide_library_frames(report: Any, excinfo: Any, style: str) -> None:
+def _hide_library_frames(report: Any, excinfo: Any, style: str, *, chain: bool = True) -> None:
     """Show only the lines of the test and of the app. `--full-trace` shows all."""
-    report.longrepr = excinfo.getrepr(style=style, tbfilter=_users_entries)
+    users = _users_entries(excinfo)
+    report.longrepr = excinfo.getrepr(style=style, chain=chain, tbfilter=_users_entries)
+    crash = report.longrepr.reprcrash
+    if users and crash is not None:
+        crash.path = str(users[-1].path)
+        crash.lineno = users[-1].lineno + 1
     for shown, *_ in report.longrepr.chain:
         shown.extraline = None  # "All traceback entries are hidden"
         for entry in shown.reprentries[-1:]:  # it has the text of the error
