@@ -61,7 +61,19 @@ def start(
         pytest.UsageError: an option is wrong.
     """
     with _usage_errors():
-        options = _load_config(config, names)
+        arguments = vars(config.known_args_namespace).items()
+        options = load_config(
+            flags={
+                name.removeprefix("arena_"): value
+                for name, value in arguments
+                if name.startswith("arena_")
+            },
+            environ=os.environ,
+            ini=config.getini,
+            root=config.rootpath,
+            file=config.inipath,
+            names=names,
+        )
         scenarios = None
         if options.has_scenarios:
             scenarios = _create_scenarios(config, options)
@@ -91,21 +103,6 @@ def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
     scenarios = Scenarios(config, options)
     config.pluginmanager.register(scenarios, "arena_scenarios")
     return scenarios
-
-
-def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
-    arguments = vars(config.known_args_namespace).items()
-    flags = {
-        name.removeprefix("arena_"): value for name, value in arguments if name.startswith("arena_")
-    }
-    return load_config(
-        flags=flags,
-        environ=os.environ,
-        ini=config.getini,
-        root=config.rootpath,
-        file=config.inipath,
-        names=names,
-    )
 
 
 def _write_late_refusals(run: ArenaRun) -> None:
@@ -157,18 +154,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
         if run.scenarios is not None:
             run.scenarios.map()
         elif not run.config.specs:
-            _note_unused_markers(items, run)
+            marked = sum(item.get_closest_marker("scenario") is not None for item in items)
+            if marked:
+                text = "arena_specs is not set, so the marker scenario proves nothing: "
+                run.ledger.note(text + counted(marked, "test"))
     except ArenaError as error:
         if not config.stash[FACTS].send_mistake(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()
-
-
-def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
-    marked = [item for item in items if item.get_closest_marker("scenario")]
-    if marked:
-        tests = counted(len(marked), "test")
-        run.ledger.note(f"arena_specs is not set, so the marker scenario proves nothing: {tests}")
 
 
 def _line_of(item: pytest.Item) -> CodeLine:
@@ -446,17 +439,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.finish()
     interrupted.clear()
     facts.end(summary)
-    session.exitstatus = _exit_status(facts, session.exitstatus)
-    return result
-
-
-def _exit_status(facts: FactsOfProcesses, status: int) -> int:
-    """Return pytest's exit status, or a failure if pytest-arena has found a problem."""
     if facts.mistake:
-        return pytest.ExitCode.USAGE_ERROR
-    if status == pytest.ExitCode.OK and facts.summary and facts.summary.failures:
-        return pytest.ExitCode.TESTS_FAILED
-    return status
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    elif session.exitstatus == pytest.ExitCode.OK and facts.summary and facts.summary.failures:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
 
 
 @pytest.hookimpl(optionalhook=True)
