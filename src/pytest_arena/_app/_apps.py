@@ -54,24 +54,17 @@ def check_app(app: object, path: str) -> bool:
     return False
 
 
-def build_app(app: Any) -> ASGIApp:
-    """Return the app itself, or the app that a factory creates.
+def build_app(factory: Any) -> ASGIApp:
+    """Return the app that a factory creates. The caller wraps a WSGI app by ``as_asgi``.
 
-    A factory is a callable without required parameters that is no ASGI app. Each call of
-    ``build_app`` calls it once, and raises its errors unchanged. The caller wraps a WSGI app by
-    ``as_asgi``.
+    A factory is a callable without required parameters that is no ASGI app. Its errors are raised
+    unchanged.
 
     Raises:
-        ConfigError: the object is no app, and returns none.
+        ConfigError: the object is no app.
     """
-    what = "the app"
-    definition = app
-    if _is_factory(app):
-        what = f"what {_described(app)} returns"
-        app = app()
-    if inspect.iscoroutine(app):
-        app.close()  # otherwise Python warns that it was never awaited
-    _refuse_other(app, what, definition)
+    app = factory()
+    _refuse_other(app, f"what {_described(factory)} returns", factory)
     return cast("ASGIApp", app)
 
 
@@ -156,8 +149,6 @@ def _wsgi_threads() -> ThreadPoolExecutor:
 
 def is_async(app: object) -> bool:
     """Return whether this is an async function, or an object with an async `__call__`."""
-    while isinstance(app, functools.partial):
-        app = app.func
     if inspect.iscoroutinefunction(app):
         return True
     return not inspect.isclass(app) and inspect.iscoroutinefunction(
