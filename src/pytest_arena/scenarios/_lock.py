@@ -60,10 +60,7 @@ def read_lock(path: Path) -> Lock:
     """
     if not path.exists():
         return {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _malformed(path.name, str(error)) from error
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     if not lines or lines[0].strip() != _VERSION:
         raise _malformed(f"{path.name}:1", f"the first line is not {_VERSION!r}")
     lock: Lock = {}

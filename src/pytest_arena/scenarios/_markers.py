@@ -127,8 +127,12 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
     values = {}
     for name, value in parameters.items():
         if name in names:
-            values[names[name]] = str(value)
-    found = [each for each in named if values and _fits(dict(each.row), values)]
+            values[names[name]] = str(value).casefold()
+    found = []
+    for each in named:
+        row = {column: value.casefold() for column, value in each.row}
+        if values and values.items() <= row.items():
+            found.append(each)
     if not found:
         rows = [f"{each.place}  {row_text(each.row)}" for each in named]
         shown = ", ".join(f"{column}={value}" for column, value in values.items())
@@ -139,13 +143,6 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
             fix=f'@pytest.mark.parametrize("{", ".join(names)}", […])',
         )
     return found
-
-
-def _fits(row: dict[str, str], values: dict[str, str]) -> bool:
-    for column, value in values.items():
-        if row.get(column, "").casefold() != value.casefold():
-            return False
-    return True
 
 
 def identifier(column: str) -> str:

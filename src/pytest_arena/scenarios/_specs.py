@@ -140,7 +140,7 @@ def read_specs(patterns: Sequence[str], root: Path) -> Specification:
     files: dict[str, str] = {}
     for path in _files(patterns, root):
         spec = relative(path, root)
-        files[spec] = _text(path, spec)
+        files[spec] = path.read_text(encoding="utf-8-sig", errors="replace")
         for block in _blocks(files[spec], spec):
             scenarios += _scenarios(*block, spec)
     if not scenarios:
@@ -181,18 +181,6 @@ def _files(patterns: Sequence[str], root: Path) -> list[Path]:
             )
         found |= dict.fromkeys(sorted(paths))
     return [*found]
-
-
-def _text(path: Path, spec: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(
-            f"{spec} cannot be read",
-            why="its scenarios would be missing in the report",
-            cause=str(error),
-            fix="save it as UTF-8",
-        ) from error
 
 
 def _blocks(text: str, spec: str) -> Iterator[tuple[str, int, str]]:
