@@ -14,8 +14,10 @@ from asyncio import (
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._app._entry import is_disconnect
+from pytest_arena._origin import user_line
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
+from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine
@@ -46,6 +48,14 @@ class Transport:
 
     async def handle_async_request(self, request: httpx.Request) -> Any:
         """Call the app, and return its answer when the answer begins."""
+        if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
+            raise ConfigError(
+                "a websocket by the async client, which has none",
+                why="the HTTP library opens no websockets",
+                cause=str(user_line() or "client.stream(…)"),
+                fix='with test_client.websocket_connect("/chat") as websocket:\n'
+                "or any library's client, with the URL `live_server.url`",
+            )
         scope = self._scope(request)
         call = self.call_class(self._run, scope, request.stream, raises=self._raises)
         await call.in_loop(call.begin())
