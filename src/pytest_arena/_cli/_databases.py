@@ -96,20 +96,13 @@ def _say(*lines: str) -> None:
 
 
 def _as_lines(places: Iterable[Place]) -> Iterator[str]:
-    """Yield a table for each place with things, then the places without things."""
-    empty = []
+    """Yield the name of each place, and a table of its things."""
     for place in places:
-        if place.things:
-            yield place.headline
-            yield from _table(place.things)
-            if place.note:
-                yield f"  {place.note}"
-            yield ""
-        else:
-            empty.append(f"{place.headline}: {place.note}".removesuffix(": "))
-    if empty:
-        yield "Nothing was found in these places:"
-        yield from (f"  {line}" for line in empty)
+        yield place.headline
+        yield from _table(place.things) if place.things else ("  nothing",)
+        if place.note:
+            yield f"  {place.note}"
+        yield ""
 
 
 def _table(things: Iterable[Thing]) -> Iterator[str]:
