@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -71,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     scenarios = add("scenarios", help=_SCENARIOS)
     add = scenarios.add_subparsers(metavar="COMMAND", required=True).add_parser
     listing = _add(add, "list", "_cli:list_scenarios", _SCENARIOS)
-    listing.add_argument("--json", action="store_true", help="print JSON")
     listing.add_argument("specs", nargs="+", metavar="SPEC", help="files or folders")
     return parser
 
@@ -101,12 +99,8 @@ def list_scenarios(options: Options) -> int:
 
     require_extra("arena scenarios list")
     from pytest_arena.scenarios._outputs import listing  # noqa: PLC0415 - needs the extra
-    from pytest_arena.scenarios._specs import plain, read_specs  # noqa: PLC0415 - needs the extra
+    from pytest_arena.scenarios._specs import read_specs  # noqa: PLC0415 - needs the extra
 
-    specification = read_specs(options.specs, Path.cwd())
-    lines = listing(specification)
-    if options.json:
-        scenarios = [plain(scenario) for scenario in specification.scenarios]
-        lines = [json.dumps({"scenarios": scenarios}, indent=1, ensure_ascii=True)]
+    lines = listing(read_specs(options.specs, Path.cwd()))
     sys.stdout.write("\n".join([*lines, ""]))
     return 0
