@@ -54,9 +54,14 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     best = Status.PROVEN if results.is_sabotaged else Status.ASSERTED
     is_detailed = verbosity > 0
     shown = [each for each in results.scenarios if is_detailed or each.status is not best]
+    longest = max((len(judged.scenario.place) for judged in shown), default=0)
     text = []
-    if verbosity >= _QUIETER:
-        text = [*_scenario_lines(shown, is_detailed=is_detailed)]
+    for judged in shown if verbosity >= _QUIETER else ():
+        place = judged.scenario.place.ljust(min(longest, _PLACE))
+        reason = "; ".join(filter(None, (judged.reason, judged.gap)))
+        text.append(f"{place}  {judged.status:8}  {judged.scenario.label}  {reason}".rstrip())
+        for attempt in judged.tries if is_detailed else ():
+            text += [f"    {word:7} {fact}" for word, fact in evidence(attempt)]
     if results.partial:
         text.append(f"partial run: {results.partial}")
     total = f"scenarios: {results.totals()}"
@@ -69,18 +74,6 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     if Status.DRIFTED in statuses:
         text.append("next: correct the tests, then: pytest --scenarios-accept")
     return text
-
-
-def _scenario_lines(shown: list[Judged], *, is_detailed: bool) -> Iterator[str]:
-    longest = max((len(judged.scenario.place) for judged in shown), default=0)
-    for judged in shown:
-        place = judged.scenario.place.ljust(min(longest, _PLACE))
-        reason = "; ".join(filter(None, (judged.reason, judged.gap)))
-        text = f"{judged.status:8}  {judged.scenario.label}  {reason}"
-        yield f"{place}  {text}".rstrip()
-        for attempt in judged.tries if is_detailed else ():
-            for word, fact in evidence(attempt):
-                yield f"    {word:7} {fact}"
 
 
 def listing(specification: Specification) -> list[str]:

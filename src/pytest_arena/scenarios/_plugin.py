@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from glob import glob
 from pathlib import Path
@@ -288,8 +287,7 @@ class Scenarios:
         if self._sabotage is not None:
             shown.append(self._sabotage.line())
         for line in [*shown, *self._lines]:
-            is_red = self._fails and line.startswith("scenarios: ")
-            terminalreporter.write_line(line, red=is_red)
+            terminalreporter.write_line(line)
 
     # Did the run include all tests?
 
@@ -318,9 +316,8 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
             paths += [Path(each).resolve() for each in found]
         for path in paths or [config.rootpath]:
             if not any(path.is_relative_to(folder) for folder in folders):
-                shown = [os.path.relpath(Path(here, arg), here) for arg in config.args]
                 hint = "" if paths else " (if these are all tests, set testpaths)"
-                yield " ".join(shown) + hint
+                yield " ".join(config.args) + hint
                 break
     if getattr(config.option, "lf", False):
         yield "--lf"
