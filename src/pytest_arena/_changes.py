@@ -232,6 +232,13 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self._all or self._more)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Changes):
+            return NotImplemented
+        return self._all == other._all and self._more == other._more
+
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
+
     def __repr__(self) -> str:
         return f"<Changes: {self.counted()}>"
 
