@@ -70,7 +70,8 @@ def build_app(factory: Any) -> ASGIApp:
 
 def _refuse_other(app: object, what: str, definition: object) -> None:
     """Refuse an object that is neither an ASGI app nor a WSGI app. Name its definition."""
-    if _is_asgi(app):
+    # It gets three arguments, and a WSGI app two.
+    if not problem_of_call(app, "scope", "receive", "send"):
         return
     if not is_async(app) and is_wsgi(app):
         if find_spec("a2wsgi") is None:
@@ -102,13 +103,6 @@ def not_installed(what: str, package: str, extra: str) -> ConfigError:
         cause="the environment of this run",
         fix=f'pip install "pytest-arena[{extra}]"',
     )
-
-
-def _is_asgi(app: object) -> bool:
-    # It gets three arguments, and a WSGI app two.
-    if problem_of_call(app, "scope", "receive", "send"):
-        return False
-    return is_async(app) or bool(problem_of_call(app, "environ", "start_response"))
 
 
 def _is_factory(app: object) -> bool:
