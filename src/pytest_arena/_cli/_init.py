@@ -233,17 +233,18 @@ def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[st
 
 def _first_test(apps: list[Found], models: list[Found]) -> str:
     """Return a test of a request and of a table."""
-    head = ['"""The first test that uses pytest-arena."""', "", ""]
+    imports = ""
     fixtures = []
-    body = []
+    body = ""
     if apps:
         fixtures.append("test_client")
-        body.append('    assert test_client.get("/").status_code < 500')
+        body = '    assert test_client.get("/").status_code < 500\n'
     if models:
         model = models[0].name
-        imports = f"from {models[0].module.name} import {model}"
-        head[2:] = ["from sqlalchemy import select", "", imports, "", ""]
+        imports = (
+            f"from sqlalchemy import select\n\nfrom {models[0].module.name} import {model}\n\n\n"
+        )
         fixtures.append("db_session")
-        body.append(f"    db_session.execute(select({model}))  # its table exists")
-    signature = f"def test_the_app_and_its_tables({', '.join(fixtures)}):"
-    return "\n".join([*head, signature, *body, ""])
+        body += f"    db_session.execute(select({model}))  # its table exists\n"
+    head = '"""The first test that uses pytest-arena."""\n\n'
+    return f"{head}{imports}def test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"
