@@ -209,7 +209,7 @@ def _test(
         name += "_2"
     names.add(name)
     runner = _runner(config)
-    if runner in {"asyncio", "anyio"}:
+    if runner:
         yield f"@pytest.mark.{runner}"
     yield marker(first, specification)
     columns = [identifier(column) for column, _ in first.row]
@@ -235,9 +235,8 @@ def _test(
 
 
 def _runner(config: Any) -> str:
-    """Return the marker that async tests need: ``auto`` for none, "" for plain tests."""
+    """Return the marker that async tests need, "" for plain tests."""
     plugins = {name.partition(".")[0] for name, _ in config.pluginmanager.list_name_plugin()}
     if plugins & {"asyncio", "pytest_asyncio"}:
-        is_auto = str(config.getini("asyncio_mode")) == "auto"
-        return "auto" if is_auto else "asyncio"
+        return "asyncio"
     return "anyio" if "anyio" in plugins else ""

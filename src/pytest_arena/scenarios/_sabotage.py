@@ -111,10 +111,8 @@ class Sabotage:
     def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
         """Break one answer after the other until the test notices it, and then none."""
         function = getattr(item, "obj", None)
-        if getattr(function, "is_hypothesis_test", False):
-            return _unknown("a test of Hypothesis sends its requests once for each example")
-        if item.nodeid in self._with_subtests:
-            return _unknown("pytest would report its subtests again")
+        if getattr(function, "is_hypothesis_test", False) or item.nodeid in self._with_subtests:
+            return _unknown("its examples or subtests would send and report their requests again")
         tried = self._break(item, facts)
         self._run_again(item, following)
         if self._recorder.failures:
