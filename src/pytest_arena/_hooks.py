@@ -17,7 +17,7 @@ import pytest
 
 from pytest_arena import _fixtures
 from pytest_arena._config._load import line_of_function
-from pytest_arena._config._read import Config, load_config, marker_values
+from pytest_arena._config._read import load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._interpreter import patch
 from pytest_arena._ledger import Ledger
@@ -38,8 +38,6 @@ from pytest_arena.warnings import ArenaWarning
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
-
-    from pytest_arena.scenarios._plugin import Scenarios
 
 
 PLAN = pytest.StashKey[Plan]()
@@ -76,7 +74,13 @@ def start(
         )
         scenarios = None
         if options.has_scenarios:
-            scenarios = _create_scenarios(config, options)
+            from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
+
+            require_extra(options.place("specs"))
+            from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
+
+            scenarios = Scenarios(config, options)
+            config.pluginmanager.register(scenarios, "arena_scenarios")
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
         RUNS[config] = run
@@ -92,17 +96,6 @@ def _usage_errors() -> Iterator[None]:
         yield
     except ArenaError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
-    from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
-
-    require_extra(options.place("specs"))
-    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
-
-    scenarios = Scenarios(config, options)
-    config.pluginmanager.register(scenarios, "arena_scenarios")
-    return scenarios
 
 
 def _write_late_refusals(run: ArenaRun) -> None:
@@ -280,25 +273,25 @@ def pytest_runtest_makereport(
     """Add sections to the report of a test. Fail the test if the app caught a refusal."""
     run = RUNS[item.config]
     test = run.current.test
-    if test is not None and call.excinfo is not None:
+    excinfo = call.excinfo
+    if test is not None and excinfo is not None:
         test.note_failed_tasks()
     report = yield
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
         item.session.shouldfail = run.ledger.reason_to_stop or item.session.shouldfail
-    raised = call.excinfo.value if call.excinfo is not None else None
-    if call.excinfo is not None:
-        _report.explain_error(report, call.excinfo, run, item.config.option)
+    if excinfo is not None:
+        _report.explain_error(report, excinfo, run, item.config.option)
     if report.outcome == "failed" and report.when == "call":
-        _report.show_causes(report, raised, run)
+        _report.show_causes(report, excinfo, run)
     refused = run.ledger.unreported(item.nodeid) if run.ledger.refusals else []
     if refused:
         run.ledger.mark_reported(*refused)
         _report.report_swallowed(report, refused)
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
-        _report.show_story(report, call.excinfo, run)
+        _report.show_story(report, excinfo, run)
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))

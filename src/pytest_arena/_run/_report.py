@@ -123,28 +123,20 @@ def show_with_traceback(report: Any) -> None:
 # The report of a failed test.
 
 
-def show_causes(report: Any, raised: BaseException | None, run: ArenaRun) -> None:
-    """Show the app's errors and the output of other programs in the report of a failed test."""
-    test = run.current.test
-    if test is not None:
-        report.sections += app_error_sections(test, raised)
-    report.sections += run.outputs()
-
-
-def app_error_sections(test: RunningTest, raised: BaseException | None) -> list[tuple[str, str]]:
-    """Return sections with the errors of the app that became a 500.
+def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
+    """Show errors of the app that became a 500, and the output of other programs.
 
     The app raised such an error, or sent an answer for it. Errors that the test's report already
     shows are left out.
     """
-    shown = {id(error) for error in causes(raised)}
-    sections = []
-    for request, error in test.app_errors:
+    test = run.current.test
+    shown = {id(error) for error in causes(excinfo.value if excinfo else None)}
+    for request, error in test.app_errors if test else ():
         if id(error) not in shown:
-            sections.append((_SERVER + request.shown, trace_of_error(error)))
-    for request, trace in test.handled_traces:
-        sections.append((_SERVER + request.shown, trace_of_copy(trace)))
-    return sections
+            report.sections.append((_SERVER + request.shown, trace_of_error(error)))
+    for request, trace in test.handled_traces if test else ():
+        report.sections.append((_SERVER + request.shown, trace_of_copy(trace)))
+    report.sections += run.outputs()
 
 
 _SERVER = "arena: the server's traceback, "
@@ -232,12 +224,8 @@ def _shown_row(state: State) -> str:
     """Return the row of an instance as a message shows it: ``tickets id=1``."""
     columns = [column.name for column in state.mapper.primary_key]
     key = zip(columns, state.identity or (), strict=False)
-    return " ".join([_table_of(state), *(f"{name}={value}" for name, value in key)])
-
-
-def _table_of(state: State) -> str:
-    """Return the name of the table that an instance is mapped to."""
-    return str(getattr(state.mapper.local_table, "name", ""))
+    table = getattr(state.mapper.local_table, "name", "")
+    return " ".join([table, *(f"{name}={value}" for name, value in key)])
 
 
 def _stale_columns(state: State, fresh: Session) -> list[str]:
