@@ -157,11 +157,9 @@ def described(error: BaseException) -> str:
         return f"{type(error).__name__}: {error.what}"
     kind = type(error).__name__
     text = str(error).partition("\n[SQL")[0]
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return kind
-    text = "\n".join(lines[:3])
-    return f"{kind}: {text}"
+    lines = filter(str.strip, text.splitlines())
+    text = "\n".join([*lines][:3])
+    return f"{kind}: {text}".removesuffix(": ")
 
 
 def blame(error: BaseException) -> CodeLine | None:
