@@ -230,24 +230,21 @@ class LevelServer:
             if command is None or command.name == _LEAVE:
                 return command
             try:
-                self._run_command(command)
+                if command.name.startswith(_SEED):
+                    name = command.name.removeprefix(_SEED)
+                    command.answer(200, self._seed(name, command.arguments))
+                elif command.name == _CHANGES:
+                    changes = list(map(_as_json, self._arena.changes()))
+                    command.answer(200, {"changes": changes})
+                elif command.name == _STORY:
+                    command.answer(200, {"story": self._story()})
+                else:
+                    _refuse(command, f"a level has begun. {_LEAVE} ends it")
             except Exception as error:  # noqa: BLE001 - a seed may raise anything
                 text = str(error)
                 if not isinstance(error, ArenaError):
                     text = trace_of_error(error)
                 command.answer(500, {"error": redact(text)})
-
-    def _run_command(self, command: Command) -> None:
-        if command.name.startswith(_SEED):
-            name = command.name.removeprefix(_SEED)
-            command.answer(200, self._seed(name, command.arguments))
-        elif command.name == _CHANGES:
-            changes = list(map(_as_json, self._arena.changes()))
-            command.answer(200, {"changes": changes})
-        elif command.name == _STORY:
-            command.answer(200, {"story": self._story()})
-        else:
-            _refuse(command, f"a level has begun. {_LEAVE} ends it")
 
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""
