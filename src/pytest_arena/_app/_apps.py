@@ -48,7 +48,7 @@ def check_app(app: object, path: str) -> bool:
         ConfigError: it is a WSGI app (Flask) and a2wsgi is not installed, an async factory, a
             factory that needs arguments, or another object.
     """
-    if _is_factory(app):
+    if not problem_of_call(app) and not is_async(app):
         return True
     _refuse_other(app, f"arena_app = {path}", app)
     return False
@@ -103,10 +103,6 @@ def not_installed(what: str, package: str, extra: str) -> ConfigError:
         cause="the environment of this run",
         fix=f'pip install "pytest-arena[{extra}]"',
     )
-
-
-def _is_factory(app: object) -> bool:
-    return not problem_of_call(app) and not is_async(app)
 
 
 def is_wsgi(app: object) -> bool:
