@@ -100,22 +100,19 @@ class Scenarios:
     @hook
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
         """Do what ``--scenarios-accept`` or ``--scenarios-merge`` say, and run no test."""
+        merged = config.option.arena_scenarios_merge
+        if not (merged or config.option.arena_scenarios_accept):
+            return None
         try:
-            return self._status_without_tests(config.option)
+            self.read()
+            if merged:
+                return self._merge([Path(each) for each in merged])
+            accept(self._options.root / LOCK, self.specification.scenarios)
+            self._print([f"{LOCK} written"])
         except (ArenaError, OSError) as error:
             sys.stderr.write(f"ERROR: {error}\n")
             return _USAGE
-
-    def _status_without_tests(self, option: Any) -> int | None:
-        if option.arena_scenarios_accept:
-            self.read()
-            accept(self._options.root / LOCK, self.specification.scenarios)
-            self._print([f"{LOCK} written"])
-            return 0
-        if option.arena_scenarios_merge:
-            self.read()
-            return self._merge([Path(each) for each in option.arena_scenarios_merge])
-        return None
+        return 0
 
     def _merge(self, paths: list[Path]) -> int:
         tests, tries, is_sabotaged = outputs.joined(paths, self.specification)

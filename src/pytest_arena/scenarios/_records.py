@@ -224,7 +224,7 @@ class Recorder:
                 tables = self._tables(None, None, depth=len(levels) - number)
                 source = f"made for several tests by {name}"
                 sources.append({"source": source, "tables": tables})
-        turns = [turn for turn in test.turns if _is_counted(turn)]
+        turns = [turn for turn in test.turns if not all(each.is_login for each in turn.records)]
         tables = self._tables(None, turns[0].before if turns else None)
         sources.append({"source": "made for this test", "tables": tables})
         return [each for each in sources if each["tables"] != []]
@@ -260,10 +260,6 @@ class Recorder:
         test = self.run.current.required_test()
         changes = StoryReader(test, most_rows=1).changes(since, until, depth=depth)
         return None if changes is None else [*changes.tables]
-
-
-def _is_counted(turn: Any) -> bool:
-    return any(not request.is_login for request in turn.records)
 
 
 def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
