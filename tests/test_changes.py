@@ -176,13 +176,13 @@ def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitut
         (inserted(2), ["unexpected: - orders id=9  total='z'"]),
         (
             inserted(3) & deleted(),
-            ["missing:    orders: 3 inserted rows (there are only 2)"],
+            ["missing:    orders: 3 inserted rows (only 2)"],
         ),
         (
             inserted(2, total="a") & deleted(),
             [
                 "unexpected: + orders id=2  total='b'",
-                "missing:    orders: 2 inserted rows with total='a' (there is only 1)",
+                "missing:    orders: 2 inserted rows with total='a' (only 1)",
             ],
         ),
         (

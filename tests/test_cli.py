@@ -268,7 +268,7 @@ def test_where_nothing_is_it_says_where_it_looked(
     before = sorted(tmp_path.rglob("*"))
     cache = os.environ["ARENA_CACHE"]
     told = arena("list", "--database", "own")
-    assert told.startswith("Nothing was found in these places:\n")
+    assert told.count("  nothing\n") >= 2
     assert f"({cache}/templates)" in told
     assert f"({cache}/kept)" in told
     assert arena("sweep", "--database", "own") == "Nothing to remove.\n"

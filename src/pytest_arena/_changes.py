@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from pytest_arena.errors import redact
 
@@ -44,21 +44,14 @@ def without_values(text: str) -> str:
     Replace all parameters if the statement names a secret column. Always replace the values of a
     failing row of PostgreSQL, because the text does not name their columns.
     """
-    text = _PARAMETERS.sub(_without_parameters, text)
-    text = _KEY.sub(_without_key, text)
+    text = _PARAMETERS.sub(_hidden, text)
+    text = _KEY.sub(_hidden, text)
     return _FAILING_ROW.sub("(***)", text)
 
 
-def _without_parameters(match: re.Match[str]) -> str:
-    if any(map(is_secret, re.findall(r"\w+", match["statement"]))):
-        return f"{match['head']}[parameters: ***]"
-    return match[0]
-
-
-def _without_key(match: re.Match[str]) -> str:
-    if any(map(is_secret, re.findall(r"\w+", match["columns"]))):
-        return f"({match['columns']})=(***)"
-    return match[0]
+def _hidden(match: re.Match[str]) -> str:
+    is_hidden = any(map(is_secret, re.findall(r"\w+", match["names"])))
+    return f"{match['head']}***" if is_hidden else match[0]
 
 
 def shown_in(column: str, value: object) -> str:
@@ -69,9 +62,9 @@ def shown_in(column: str, value: object) -> str:
 
 
 # The statement and the parameters in the text of SQLAlchemy's errors.
-_PARAMETERS = re.compile(r"(?s)(?P<head>\[SQL: (?P<statement>.*?)\]\n)\[parameters: .*?\](?=\n|\Z)")
+_PARAMETERS = re.compile(r"(?s)(?P<head>\[SQL: (?P<names>.*?)\]\n\[parameters: ).*?(?=\](?:\n|\Z))")
 # Values in the details of PostgreSQL's errors.
-_KEY = re.compile(r"(?<=Key )\((?P<columns>[^()]*)\)=\(.*\)")
+_KEY = re.compile(r"(?P<head>(?<=Key )\((?P<names>[^()]*)\)=\().*(?=\))")
 _FAILING_ROW = re.compile(r"(?s)(?<=Failing row contains )\(.*?\)(?=\.?(?:\n|\Z))")
 # `hash` in a longer word, such as `hashtag`, is no secret.
 _SECRET = re.compile(
@@ -274,14 +267,9 @@ class Changes:
         lines: list[str] = []
         for table in self.tables:
             rows = self._of_table(table)
-            hidden = 0
-            # Show a single further row, because the line with its count would be no shorter.
-            if most is not None and len(rows) > most + 1:
-                hidden = len(rows) - most
-                rows = rows[:most]
-            lines += map(str, rows)
-            if hidden:
-                lines.append(f"… {hidden:,} rows of {table} more")
+            lines += map(str, rows[:most])
+            if most is not None and len(rows) > most:
+                lines.append(f"… {len(rows) - most:,} rows of {table} more")
         return lines
 
 
@@ -305,43 +293,27 @@ def _paired(rows: TableRows) -> list[Change]:
 Row = tuple[object, ...]
 # A value that identifies equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-# A removed row and the added row of the same key. One of them may be None.
-_Pair = tuple[Row | None, Row | None]
-_RowsByKey = defaultdict["Hashable", list[Row]]
 
 
-def _pairs(rows: TableRows) -> list[_Pair]:
+def _pairs(rows: TableRows) -> Iterator[tuple[Row | None, Row | None]]:
     """Pair removed and added rows of the same key. Without a key, pair each row with None."""
-    if not rows.key:
-        return _by_content(rows)
-    places = [rows.columns.index(name) for name in rows.key]
+    places = [rows.columns.index(name) for name in rows.key or rows.columns]
     old = _keyed(rows.removed, places)
     new = _keyed(rows.added, places)
-    pairs: list[_Pair] = []
     for key in {**old, **new}:
         # A key may have several rows, because SQLite allows NULL in a primary key.
-        pairs += zip_longest(old[key], new[key])
-    return pairs
+        for pair in zip_longest(old[key], new[key]):
+            if rows.key or None in pair:  # without a key, a pair is two equal rows
+                yield pair
 
 
-def _keyed(rows: Iterable[Row], places: list[int]) -> _RowsByKey:
+def _keyed(rows: Iterable[Row], places: list[int]) -> defaultdict[Hashable, list[Row]]:
     """Return the rows by key. ``places`` are the indexes of the key's columns."""
-    keyed: _RowsByKey = defaultdict(list)
+    keyed: defaultdict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
         # Use the texts of the values, because an array has no hash.
-        key = _content([row[place] for place in places])
-        keyed[key].append(row)
+        keyed[_content([row[place] for place in places])].append(row)
     return keyed
-
-
-def _by_content(rows: TableRows) -> list[_Pair]:
-    """Return the removed and the added rows as pairs with None, without equal rows."""
-    old = [(_content(row), row) for row in rows.removed]
-    new = [(_content(row), row) for row in rows.added]
-    removed, added = net(old, new)
-    deletions: list[_Pair] = [(row, None) for row in removed]
-    insertions: list[_Pair] = [(None, row) for row in added]
-    return deletions + insertions
 
 
 def _content(row: Iterable[object]) -> Hashable:
@@ -362,21 +334,12 @@ def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
     return MappingProxyType(values)
 
 
-_SortValue = tuple[int, int, str]
-
-
-def _order(change: Change) -> tuple[int, list[_SortValue]]:
+def _order(change: Change) -> tuple[int, list[tuple[bool, Any]]]:
     """Return a key that sorts changes by kind, then by the row's key. Numbers sort as numbers."""
     kind = list(_SIGNS).index(change.kind)
-    row = change.row
-    values = []
-    for name in change.key or row:
-        value = row[name]
-        if isinstance(value, int):
-            values.append((0, value, ""))
-        else:
-            values.append((1, 0, str(value)))
-    return kind, values
+    values = [change.row[name] for name in change.key or change.row]
+    texts = [each if isinstance(each, int) else str(each) for each in values]
+    return kind, [(isinstance(each, str), each) for each in texts]
 
 
 def net(

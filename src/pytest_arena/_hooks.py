@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena import _fixtures
-from pytest_arena._config._read import Config, load_config, marker_values
+from pytest_arena._config._load import line_of_function
+from pytest_arena._config._read import load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._interpreter import patch
 from pytest_arena._ledger import Ledger
-from pytest_arena._origin import line_of_function
 from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import by_timeout, interrupted
 from pytest_arena._run import _report
@@ -38,8 +38,6 @@ from pytest_arena.warnings import ArenaWarning
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
-
-    from pytest_arena.scenarios._plugin import Scenarios
 
 
 PLAN = pytest.StashKey[Plan]()
@@ -61,10 +59,28 @@ def start(
         pytest.UsageError: an option is wrong.
     """
     with _usage_errors():
-        options = _load_config(config, names)
+        arguments = vars(config.known_args_namespace).items()
+        options = load_config(
+            flags={
+                name.removeprefix("arena_"): value
+                for name, value in arguments
+                if name.startswith("arena_")
+            },
+            environ=os.environ,
+            ini=config.getini,
+            root=config.rootpath,
+            file=config.inipath,
+            names=names,
+        )
         scenarios = None
         if options.has_scenarios:
-            scenarios = _create_scenarios(config, options)
+            from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
+
+            require_extra(options.place("specs"))
+            from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
+
+            scenarios = Scenarios(config, options)
+            config.pluginmanager.register(scenarios, "arena_scenarios")
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
         RUNS[config] = run
@@ -80,32 +96,6 @@ def _usage_errors() -> Iterator[None]:
         yield
     except ArenaError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def _create_scenarios(config: pytest.Config, options: Config) -> Scenarios:
-    from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
-
-    require_extra(options.place("specs"))
-    from pytest_arena.scenarios._plugin import Scenarios  # noqa: PLC0415 - needs the extra
-
-    scenarios = Scenarios(config, options)
-    config.pluginmanager.register(scenarios, "arena_scenarios")
-    return scenarios
-
-
-def _load_config(config: pytest.Config, names: Iterable[str]) -> Config:
-    arguments = vars(config.known_args_namespace).items()
-    flags = {
-        name.removeprefix("arena_"): value for name, value in arguments if name.startswith("arena_")
-    }
-    return load_config(
-        flags=flags,
-        environ=os.environ,
-        ini=config.getini,
-        root=config.rootpath,
-        file=config.inipath,
-        names=names,
-    )
 
 
 def _write_late_refusals(run: ArenaRun) -> None:
@@ -157,18 +147,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
         if run.scenarios is not None:
             run.scenarios.map()
         elif not run.config.specs:
-            _note_unused_markers(items, run)
+            marked = sum(item.get_closest_marker("scenario") is not None for item in items)
+            if marked:
+                text = "arena_specs is not set, so the marker scenario proves nothing: "
+                run.ledger.note(text + counted(marked, "test"))
     except ArenaError as error:
         if not config.stash[FACTS].send_mistake(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()
-
-
-def _note_unused_markers(items: list[pytest.Item], run: ArenaRun) -> None:
-    marked = [item for item in items if item.get_closest_marker("scenario")]
-    if marked:
-        tests = counted(len(marked), "test")
-        run.ledger.note(f"arena_specs is not set, so the marker scenario proves nothing: {tests}")
 
 
 def _line_of(item: pytest.Item) -> CodeLine:
@@ -287,25 +273,25 @@ def pytest_runtest_makereport(
     """Add sections to the report of a test. Fail the test if the app caught a refusal."""
     run = RUNS[item.config]
     test = run.current.test
-    if test is not None and call.excinfo is not None:
+    excinfo = call.excinfo
+    if test is not None and excinfo is not None:
         test.note_failed_tasks()
     report = yield
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
         item.session.shouldfail = run.ledger.reason_to_stop or item.session.shouldfail
-    raised = call.excinfo.value if call.excinfo is not None else None
-    if call.excinfo is not None:
-        _report.explain_error(report, call.excinfo, run, item.config.option)
+    if excinfo is not None:
+        _report.explain_error(report, excinfo, run, item.config.option)
     if report.outcome == "failed" and report.when == "call":
-        _report.show_causes(report, raised, run)
+        _report.show_causes(report, excinfo, run)
     refused = run.ledger.unreported(item.nodeid) if run.ledger.refusals else []
     if refused:
         run.ledger.mark_reported(*refused)
         _report.report_swallowed(report, refused)
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
-        _report.show_story(report, call.excinfo, run)
+        _report.show_story(report, excinfo, run)
     if test and (report.outcome == "failed" or test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))
@@ -447,17 +433,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.finish()
     interrupted.clear()
     facts.end(summary)
-    session.exitstatus = _exit_status(facts, session.exitstatus)
-    return result
-
-
-def _exit_status(facts: FactsOfProcesses, status: int) -> int:
-    """Return pytest's exit status, or a failure if pytest-arena has found a problem."""
     if facts.mistake:
-        return pytest.ExitCode.USAGE_ERROR
-    if status == pytest.ExitCode.OK and facts.summary and facts.summary.failures:
-        return pytest.ExitCode.TESTS_FAILED
-    return status
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    elif session.exitstatus == pytest.ExitCode.OK and facts.summary and facts.summary.failures:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
 
 
 @pytest.hookimpl(optionalhook=True)

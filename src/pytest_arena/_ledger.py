@@ -26,7 +26,7 @@ FAILURE = 500  # the lowest status of an app that failed
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Request:
     """One request, or the lifespan of the app. The parts of pytest-arena add facts.
 
@@ -48,27 +48,30 @@ class Request:
     seconds: float = 0.0
     """The time from the call to the end of the app's background tasks. A stream and a websocket
     last until they are closed."""
-    statements: list[str] = field(default_factory=list, repr=False)
+    statements: list[str] = field(default_factory=list)
     """The statements that the app's engines sent in this request, in order."""
     # Whether one of the statements may have written.
-    has_written: bool = field(default=False, repr=False)
-    began: float = field(default=0.0, repr=False)
+    has_written: bool = False
+    began: float = 0.0
     # An exception that the app raised, with the app's line.
-    raised: str = field(default="", repr=False)
+    raised: str = ""
     # True while the client reads the answer.
-    is_open: bool = field(default=False, repr=False)
+    is_open: bool = False
     # Whether the client has the whole answer.
-    is_answered: bool = field(default=False, repr=False)
+    is_answered: bool = False
     # Whether the app has returned from it.
-    is_over: bool = field(default=False, repr=False)
-    is_login: bool = field(default=False, repr=False)
+    is_over: bool = False
+    is_login: bool = False
     """Whether a client sent it to log in."""
     # The lines that committed, or failed to, after the answer what had begun before it.
-    late_commits: list[CodeLine | None] = field(default_factory=list, repr=False)
+    late_commits: list[CodeLine | None] = field(default_factory=list)
     # The records of the sessions of others that it has changed, as of the test.
-    foreign_sessions: list[Any] = field(default_factory=list, repr=False)
+    foreign_sessions: list[Any] = field(default_factory=list)
     # The last error of a statement or a commit, with the app's line.
-    failure: str = field(default="", repr=False)
+    failure: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Request: {self.shown} {self.status}>"
 
     @property
     def shown(self) -> str:

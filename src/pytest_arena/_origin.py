@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from types import (
     AsyncGeneratorType,
-    CodeType,
     CoroutineType,
     FrameType,
 )
@@ -46,14 +45,6 @@ def is_of_tests(file: str) -> bool:
 
 
 _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
-
-
-def line_of_function(function: object) -> CodeLine | None:
-    """Return the first line of a function of the user's code. None for any other callable."""
-    code = getattr(_unwrapped(function), "__code__", None)
-    if not isinstance(code, CodeType) or is_library(code.co_filename):
-        return None
-    return CodeLine(code.co_filename, code.co_firstlineno)
 
 
 def cause_of_connection() -> str:
@@ -240,8 +231,3 @@ def request_here() -> Request | None:
 
 
 OUR_TASK = "pytest-arena: an internal task"
-
-
-def _unwrapped(function: object) -> object:
-    """Return the function inside of a ``partial`` or a decorator's wrapper, or the function."""
-    return getattr(function, "func", getattr(function, "__wrapped__", function))

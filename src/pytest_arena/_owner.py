@@ -29,12 +29,12 @@ from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from pytest_arena._config._load import line_of_function
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import (
     NO_LINE,
     REQUEST,
     line_of_coroutine,
-    line_of_function,
     user_line,
 )
 from pytest_arena._process import context_of, running_loop

@@ -120,7 +120,7 @@ def test_a_line_for_a_database_that_no_engine_has(tmp_path: Path, value: str) ->
     """A later engine may have the name, so that only the end of the run can tell."""
     options = f"arena_schema =\n    models:Base\n    archiv = {value}\n"
     run = shop(tmp_path, options).run().expect(passed=2)
-    run.says("name a database 'archiv', but no engine used it (the most similar: archive;")
+    run.says("name a database 'archiv', but no engine used it (engines used: archive")
 
 
 OF_TWO_FILES = """

@@ -124,37 +124,6 @@ def test_a_block_names_a_step_of_a_scenario(example: Example) -> None:
     )
 
 
-def test_a_block_outside_of_its_test_is_one_error(example: Example) -> None:
-    """P9. After its test, or in another test. The error has the line of the block."""
-    text = (
-        "import pytest\n"
-        "KEPT = []\n"
-        "BLOCK = 'I GET /others'\n"
-        "@pytest.fixture\n"
-        "def late(scenario):\n"
-        "    yield\n"
-        "    with scenario.when(BLOCK): pass\n"
-        "row = pytest.mark.scenario('A path is answered [path=/others, status=404]')\n"
-        "@row\n"
-        "def test_keeps(scenario):\n"
-        "    KEPT.append(scenario)\n"
-        "@row\n"
-        "def test_other(scenario):\n"
-        "    with KEPT[0].when(BLOCK): pass\n"
-        "def test_unnamed():\n"
-        "    with KEPT[0].when(BLOCK): pass\n"
-        "@row\n"
-        "def test_late(late): pass\n"
-    )
-    run = example.with_paths({FILE: text}).run()
-    run.expect(1, failed=2, passed=2, errors=1).says(
-        "tests/test_paths.py::test_keeps outside of this test",
-        "tests/test_paths.py:14",
-        "tests/test_paths.py:16",
-        "tests/test_paths.py:7",
-    )
-
-
 @pytest.mark.parametrize(
     "argument",
     ["--scenarios-out=messages:x", "--scenarios-out=json", "--scenarios-merge=missing.json"],

@@ -200,17 +200,14 @@ def test_shards_are_merged(tmp_path: Path) -> None:
 
 
 def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
-    """P9. The file is read again, and its changes are printed."""
+    """P9. The file has the present scenarios, and is read again."""
     example = battles(tmp_path)
     accepted = example.run("--scenarios-accept")
     assert accepted.status == 0
-    accepted.says(
-        "changed: Not ready :: Its steps have changed  specs/battles.md:142",
-        "gone: Not ready :: It was renamed",
-        "scenarios.lock written",
-    )
+    accepted.says("scenarios.lock written")
     lock = read_lock(accepted.folder / "scenarios.lock")
     assert len(lock) == 28
+    assert "Not ready :: It was renamed" not in lock
     assert lock["Not ready :: Its gap is agreed"].gap == "gap until 2999-12-31: tried by hand"
 
 

@@ -177,10 +177,11 @@ class AppRun:
             LifespanError: a shutdown failed, now or when its loop was closed. Raised once.
         """
         self._is_closed = True
-        with ExitStack() as stack:
-            stack.callback(self._loop.cancel, Phase.test)
+        try:
             if self._lifespan is not None:
-                stack.callback(self._lifespan.close)
+                self._lifespan.close()
+        finally:
+            self._loop.cancel(Phase.test)
 
 
 class Lifespan:

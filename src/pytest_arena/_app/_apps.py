@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, cast
 from weakref import WeakSet
 
-from pytest_arena._config._load import home_of, problem_of_call, signature
+from pytest_arena._config._load import line_of_function, problem_of_call, signature
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
@@ -48,36 +48,30 @@ def check_app(app: object, path: str) -> bool:
         ConfigError: it is a WSGI app (Flask) and a2wsgi is not installed, an async factory, a
             factory that needs arguments, or another object.
     """
-    if _is_factory(app):
+    if not problem_of_call(app) and not is_async(app):
         return True
     _refuse_other(app, f"arena_app = {path}", app)
     return False
 
 
-def build_app(app: Any) -> ASGIApp:
-    """Return the app itself, or the app that a factory creates.
+def build_app(factory: Any) -> ASGIApp:
+    """Return the app that a factory creates. The caller wraps a WSGI app by ``as_asgi``.
 
-    A factory is a callable without required parameters that is no ASGI app. Each call of
-    ``build_app`` calls it once, and raises its errors unchanged. The caller wraps a WSGI app by
-    ``as_asgi``.
+    A factory is a callable without required parameters that is no ASGI app. Its errors are raised
+    unchanged.
 
     Raises:
-        ConfigError: the object is no app, and returns none.
+        ConfigError: the object is no app.
     """
-    what = "the app"
-    definition = app
-    if _is_factory(app):
-        what = f"what {_described(app)} returns"
-        app = app()
-    if inspect.iscoroutine(app):
-        app.close()  # otherwise Python warns that it was never awaited
-    _refuse_other(app, what, definition)
+    app = factory()
+    _refuse_other(app, f"what {_described(factory)} returns", factory)
     return cast("ASGIApp", app)
 
 
 def _refuse_other(app: object, what: str, definition: object) -> None:
     """Refuse an object that is neither an ASGI app nor a WSGI app. Name its definition."""
-    if _is_asgi(app):
+    # It gets three arguments, and a WSGI app two.
+    if not problem_of_call(app, "scope", "receive", "send"):
         return
     if not is_async(app) and is_wsgi(app):
         if find_spec("a2wsgi") is None:
@@ -88,7 +82,7 @@ def _refuse_other(app: object, what: str, definition: object) -> None:
         f"({_described(app)})",
         why="pytest-arena's clients call the app in this process. It creates the app outside of an "
         "event loop",
-        cause=str(home_of(definition) or _described(app)),
+        cause=str(line_of_function(definition) or _described(app)),
         fix="name an app, or a function that creates one:\n"
         "def create_test_app():\n"
         "    return create_app(settings)",
@@ -109,17 +103,6 @@ def not_installed(what: str, package: str, extra: str) -> ConfigError:
         cause="the environment of this run",
         fix=f'pip install "pytest-arena[{extra}]"',
     )
-
-
-def _is_asgi(app: object) -> bool:
-    # It gets three arguments, and a WSGI app two.
-    if problem_of_call(app, "scope", "receive", "send"):
-        return False
-    return is_async(app) or bool(problem_of_call(app, "environ", "start_response"))
-
-
-def _is_factory(app: object) -> bool:
-    return not problem_of_call(app) and not is_async(app)
 
 
 def is_wsgi(app: object) -> bool:
@@ -156,8 +139,6 @@ def _wsgi_threads() -> ThreadPoolExecutor:
 
 def is_async(app: object) -> bool:
     """Return whether this is an async function, or an object with an async `__call__`."""
-    while isinstance(app, functools.partial):
-        app = app.func
     if inspect.iscoroutinefunction(app):
         return True
     return not inspect.isclass(app) and inspect.iscoroutinefunction(

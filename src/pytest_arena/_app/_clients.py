@@ -284,10 +284,8 @@ def no_asyncio() -> ConfigError:
     )
 
 
-_BASE_URL = "http://testserver"
 # An option with different names in sync and async clients. Both kinds of clients accept both names.
-_SYNC_NAMES = {"raise_app_exceptions": "raise_server_exceptions"}
-_ASYNC_NAMES = {"raise_server_exceptions": "raise_app_exceptions"}
+_RAISES = ("raise_app_exceptions", "raise_server_exceptions")
 
 
 def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncClient:
@@ -302,11 +300,10 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
     """
     login = _new_login(run, role)
     transport_class, client_class = _import_library()
-    of_client = {_ASYNC_NAMES.get(name, name): value for name, value in options.items()}
-    raises = of_client.pop("raise_app_exceptions", True)
-    transport = transport_class(run, raises=raises)
+    transport = transport_class(run, raises=all(options.get(name, True) for name in _RAISES))
+    others = {name: value for name, value in options.items() if name not in _RAISES}
     client: AsyncClient = client_class(
-        **{"transport": transport, "base_url": _BASE_URL, **of_client}
+        **{"transport": transport, "base_url": "http://testserver", **others}
     )
     client.arena_run = run
     client.arena_login = login
@@ -375,7 +372,7 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
             "def login(client, role):\n"
             '    return client.post("/login", json={"user": role})  # client_as awaits it',
         )
-    options = {_SYNC_NAMES.get(name, name): value for name, value in options.items()}
+    options = {_RAISES[1] if name == _RAISES[0] else name: options[name] for name in options}
     is_of_litestar = is_litestar(run.app)
     client_class = _client_class(is_of_litestar=is_of_litestar)
     # Litestar's client needs the app itself. The hook in its class sees the requests.

@@ -138,10 +138,11 @@ class LiveServer:
         self._open[task] = f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
         try:
             app_run = self._current_run()
-            if app_run is None:
-                await _refuse(scope, send)
-            else:
+            if app_run is not None:
                 await _call_app(app_run, scope, receive, send)
+            elif scope["type"] == "http":  # uvicorn closes a websocket that gets no message
+                await send({"type": "http.response.start", "status": 503})
+                await send({"type": "http.response.body", "body": _NO_TEST})
         finally:
             self._open.pop(task, None)
 
@@ -210,15 +211,3 @@ class _LastPart:
 
 
 _NO_TEST = b"no test runs: a request between two tests has no database\n"
-
-
-async def _refuse(scope: Scope, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1012})
-        return
-    headers = [
-        (b"content-type", b"text/plain"),
-        (b"content-length", b"%d" % len(_NO_TEST)),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": _NO_TEST})

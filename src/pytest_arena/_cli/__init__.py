@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ArenaError, ConfigError
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
-        status: int = options.do(options)
+        # `--help` imports no command.
+        status: int = resolve_name(f"pytest_arena.{options.do}")(options)
     except ArenaError as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE if isinstance(error, ConfigError) else _FAILED
@@ -56,29 +57,28 @@ def _parser() -> argparse.ArgumentParser:
     databases = add("databases", help=_DATABASES)
     _add_databases(databases.add_subparsers(metavar="COMMAND", required=True).add_parser)
 
-    serve = _add(add, "serve", _do_serve, _SERVE)
+    serve = _add(add, "serve", "_cli._serve:serve", _SERVE)
     serve.set_defaults(takes_others=True)
     about = "the port of the app (default: a free one)"
     serve.add_argument("--port", type=int, default=0, metavar="N", help=about)
     about = "the module with the functions that POST /seed/NAME calls with a session"
     serve.add_argument("--seeds", default="", metavar="MODULE", help=about)
 
-    init = _add(add, "init", _do_init, _INIT)
+    init = _add(add, "init", "_cli._init:init", _INIT)
     init.add_argument("--write", action="store_true", help="write both")
 
     scenarios = add("scenarios", help=_SCENARIOS)
     add = scenarios.add_subparsers(metavar="COMMAND", required=True).add_parser
-    listing = _add(add, "list", _list_scenarios, _SCENARIOS)
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing = _add(add, "list", "_cli:list_scenarios", _SCENARIOS)
     listing.add_argument("specs", nargs="+", metavar="SPEC", help="files or folders")
     return parser
 
 
 def _add_databases(add: AddCommand) -> None:
-    listing = _add(add, "list", _do_databases, _LIST)
+    listing = _add(add, "list", "_cli._databases:list_or_sweep", _LIST)
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(sweeps=False, everything=False)
-    sweep = _add(add, "sweep", _do_databases, _SWEEP)
+    sweep = _add(add, "sweep", "_cli._databases:list_or_sweep", _SWEEP)
     sweep.set_defaults(sweeps=True)
     about = "also remove templates, kept databases and private servers"
     sweep.add_argument("--all", action="store_true", dest="everything", help=about)
@@ -87,42 +87,20 @@ def _add_databases(add: AddCommand) -> None:
         command.add_argument("--database", metavar="URL", help=about)
 
 
-def _add(add: AddCommand, name: str, do: Any, about: str) -> argparse.ArgumentParser:
+def _add(add: AddCommand, name: str, do: str, about: str) -> argparse.ArgumentParser:
     parser = add(name, help=about, description=about, allow_abbrev=False)
     parser.set_defaults(do=do)
     return parser
 
 
-# The import of a submodule would replace a function of its name.
-def _do_databases(options: Options) -> int:
-    from pytest_arena._cli._databases import list_or_sweep  # noqa: PLC0415 - imports SQLAlchemy
-
-    return list_or_sweep(options)
-
-
-def _do_serve(options: Options) -> int:
-    from pytest_arena._cli._serve import serve  # noqa: PLC0415 - imports pytest
-
-    return serve(options)
-
-
-def _do_init(options: Options) -> int:
-    from pytest_arena._cli._init import init  # noqa: PLC0415 - not for --help
-
-    return init(writes=options.write)
-
-
-def _list_scenarios(options: Options) -> int:
+def list_scenarios(options: Options) -> int:
+    """Print the scenarios of files. Return the exit status."""
     from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - as below
 
     require_extra("arena scenarios list")
     from pytest_arena.scenarios._outputs import listing  # noqa: PLC0415 - needs the extra
-    from pytest_arena.scenarios._specs import plain, read_specs  # noqa: PLC0415 - needs the extra
+    from pytest_arena.scenarios._specs import read_specs  # noqa: PLC0415 - needs the extra
 
-    specification = read_specs(options.specs, Path.cwd())
-    lines = listing(specification)
-    if options.json:
-        scenarios = [plain(scenario) for scenario in specification.scenarios]
-        lines = [json.dumps({"scenarios": scenarios}, indent=1, ensure_ascii=True)]
+    lines = listing(read_specs(options.specs, Path.cwd()))
     sys.stdout.write("\n".join([*lines, ""]))
     return 0

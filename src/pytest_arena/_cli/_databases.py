@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._read import read_project
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from pytest_arena._product._databases_command import (
         Place,
         PlaceKind,
-        SweepResult,
         Thing,
     )
 
 _FAILED = 1
 _COLUMNS = ("name", "what", "whose", "used", "size")
-_AGES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
@@ -72,32 +70,23 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
         rows = {"places": list(map(asdict, places))}
         _say(json.dumps(rows, indent=2, default=datetime.isoformat))
     else:
-        _say(*as_lines(places, now=datetime.now(UTC)))
+        _say(*_as_lines(places))
 
 
 def _sweep(kinds: list[PlaceKind], failures: list[ArenaError], *, everything: bool) -> None:
-    sizes = []
+    number = 0
+    size = 0
     for kind in kinds:
         with _kept(failures):
             for result in kind.sweep(everything=everything):
-                _say(_sweep_line(result))
-                if not result.reason:
-                    sizes.append(result.thing.bytes or 0)
-    if sizes:
-        _say(f"{len(sizes)} removed, {_size(sum(sizes))}.")
-    else:
-        _say("Nothing to remove.")
-
-
-def _sweep_line(result: SweepResult) -> str:
-    """Return the line about a thing that was removed or left."""
-    thing = result.thing
-    if result.reason:
-        return f"left     {thing.name}: {result.reason}"
-    line = f"removed  {thing.what} {thing.name}"
-    if thing.bytes is not None:
-        line += f", {_size(thing.bytes)}"
-    return line
+                thing = result.thing
+                if result.reason:
+                    _say(f"left     {thing.name}: {result.reason}")
+                    continue
+                number += 1
+                size += thing.bytes or 0
+                _say(f"removed  {thing.what} {thing.name}, {_size(thing.bytes or 0)}")
+    _say(f"{number} removed, {_size(size)}." if number else "Nothing to remove.")
 
 
 def _say(*lines: str) -> None:
@@ -106,30 +95,24 @@ def _say(*lines: str) -> None:
     sys.stdout.flush()
 
 
-def as_lines(places: Iterable[Place], *, now: datetime) -> Iterator[str]:
-    """Yield a table for each place with things, then the places without things."""
-    empty = []
+def _as_lines(places: Iterable[Place]) -> Iterator[str]:
+    """Yield the name of each place, and a table of its things."""
     for place in places:
-        if place.things:
-            yield place.headline
-            yield from _table(place.things, now=now)
-            if place.note:
-                yield f"  {place.note}"
-            yield ""
-        else:
-            empty.append(f"{place.headline}: {place.note}".removesuffix(": "))
-    if empty:
-        yield "Nothing was found in these places:"
-        yield from (f"  {line}" for line in empty)
+        yield place.headline
+        yield from _table(place.things) if place.things else ("  nothing",)
+        if place.note:
+            yield f"  {place.note}"
+        yield ""
 
 
-def _table(things: Iterable[Thing], *, now: datetime) -> Iterator[str]:
+def _table(things: Iterable[Thing]) -> Iterator[str]:
     """Yield a line of titles and a line for each thing, with the test of a kept database."""
     things = sorted(things, key=lambda thing: (thing.what, thing.title, thing.name))
     rows = [_COLUMNS]
     for thing in things:
         size = "" if thing.bytes is None else _size(thing.bytes)
-        rows.append((thing.name, thing.what, thing.state, _age(thing.used, now), size))
+        used = f"{thing.used.astimezone():%Y-%m-%d %H:%M}" if thing.used else ""
+        rows.append((thing.name, thing.what, thing.state, used, size))
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     tests = ["", *(thing.title for thing in things)]
     for row, test in zip(rows, tests, strict=True):
@@ -137,17 +120,6 @@ def _table(things: Iterable[Thing], *, now: datetime) -> Iterator[str]:
         yield f"  {'  '.join(cells)}".rstrip()
         if test:
             yield f"      {test}"
-
-
-def _age(when: datetime | None, now: datetime) -> str:
-    if when is None:
-        return ""
-    # Negative if the clock of another machine is ahead.
-    seconds = int((now - when).total_seconds())
-    for size, unit in _AGES:
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return "0 s"
 
 
 def _size(count: int) -> str:

@@ -16,6 +16,7 @@ from pytest_arena._config._read import pytest_file
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Mapping
 
 _SKIPPED = re.compile(
@@ -63,7 +64,7 @@ class Found(NamedTuple):
         return f"{self.module.name}:{self.base or self.name}"
 
 
-def init(*, writes: bool) -> int:
+def init(arguments: argparse.Namespace) -> int:
     """Print the options and a first test, or write them. Return the exit status.
 
     Raises:
@@ -95,7 +96,7 @@ def init(*, writes: bool) -> int:
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
     lines += [f"note: {note}" for note in _notes(folder, apps)]
-    if writes:
+    if arguments.write:
         ini.write_bytes(text.encode())
         test.parent.mkdir(exist_ok=True)
         if not test.exists():
@@ -232,17 +233,18 @@ def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[st
 
 def _first_test(apps: list[Found], models: list[Found]) -> str:
     """Return a test of a request and of a table."""
-    head = ['"""The first test that uses pytest-arena."""', "", ""]
+    imports = ""
     fixtures = []
-    body = []
+    body = ""
     if apps:
         fixtures.append("test_client")
-        body.append('    assert test_client.get("/").status_code < 500')
+        body = '    assert test_client.get("/").status_code < 500\n'
     if models:
         model = models[0].name
-        imports = f"from {models[0].module.name} import {model}"
-        head[2:] = ["from sqlalchemy import select", "", imports, "", ""]
+        imports = (
+            f"from sqlalchemy import select\n\nfrom {models[0].module.name} import {model}\n\n\n"
+        )
         fixtures.append("db_session")
-        body.append(f"    db_session.execute(select({model}))  # its table exists")
-    signature = f"def test_the_app_and_its_tables({', '.join(fixtures)}):"
-    return "\n".join([*head, signature, *body, ""])
+        body += f"    db_session.execute(select({model}))  # its table exists\n"
+    head = '"""The first test that uses pytest-arena."""\n\n'
+    return f"{head}{imports}def test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"

@@ -22,7 +22,7 @@ import pytest
 from pytest_arena._app._live_server import CONTROL_PATH
 from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
-from pytest_arena._fixtures import BEGIN, RUNS, start_live_server
+from pytest_arena._fixtures import RUNS, start_live_server
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._report import show_causes, show_story, trace_of_error
 from pytest_arena.errors import ArenaError, ConfigError, redact
@@ -159,15 +159,6 @@ class LevelServer:
         self._stdout = sys.stdout
         self._problems: list[str] = []
 
-    def pytest_configure(self, config: pytest.Config) -> None:
-        """Check that pytest-arena is active.
-
-        Raises:
-            pytest.UsageError: pytest-arena is switched off.
-        """
-        if BEGIN not in config.stash:
-            raise pytest.UsageError("pytest-arena is switched off for this run")
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Collect no test, so that pytest imports no test module."""
@@ -239,24 +230,21 @@ class LevelServer:
             if command is None or command.name == _LEAVE:
                 return command
             try:
-                self._run_command(command)
+                if command.name.startswith(_SEED):
+                    name = command.name.removeprefix(_SEED)
+                    command.answer(200, self._seed(name, command.arguments))
+                elif command.name == _CHANGES:
+                    changes = list(map(_as_json, self._arena.changes()))
+                    command.answer(200, {"changes": changes})
+                elif command.name == _STORY:
+                    command.answer(200, {"story": self._story()})
+                else:
+                    _refuse(command, f"a level has begun. {_LEAVE} ends it")
             except Exception as error:  # noqa: BLE001 - a seed may raise anything
                 text = str(error)
                 if not isinstance(error, ArenaError):
                     text = trace_of_error(error)
                 command.answer(500, {"error": redact(text)})
-
-    def _run_command(self, command: Command) -> None:
-        if command.name.startswith(_SEED):
-            name = command.name.removeprefix(_SEED)
-            command.answer(200, self._seed(name, command.arguments))
-        elif command.name == _CHANGES:
-            changes = list(map(_as_json, self._arena.changes()))
-            command.answer(200, {"changes": changes})
-        elif command.name == _STORY:
-            command.answer(200, {"story": self._story()})
-        else:
-            _refuse(command, f"a level has begun. {_LEAVE} ends it")
 
     def _story(self) -> str:
         """Return the sections that pytest-arena adds to the report of a failed test."""
@@ -269,14 +257,6 @@ class LevelServer:
         """Call the seed function of this name with a session and the arguments."""
         path = f"{self._seeds}:{name}"
         function: Any = load_attribute(path, option="--seeds", source=_COMMAND)
-        is_imported = getattr(function, "__module__", None) != self._seeds
-        if name.startswith("_") or is_imported:
-            raise ConfigError(
-                f"{path} is not a seed",
-                why="a seed is a public function that this module defines",
-                cause=f"--seeds {self._seeds}",
-                fix=f"def {name.lstrip('_')}(session, ...): ...   in {self._seeds}",
-            )
         if inspect.iscoroutinefunction(function):
             return asyncio.run(self._async_seed(function, arguments))
         session: Any = self._arena.session()

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, reduce
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, cast
 
 from pytest_arena._values import CodeLine
@@ -114,7 +114,7 @@ def check_function(function: object, *arguments: str, setting: str, source: str)
         raise ConfigError(
             f"{setting} {problem}, and is called with ({parameters})",
             why="the plugin calls it, and the tests rely on what it does",
-            cause=str(home_of(function) or source),
+            cause=str(line_of_function(function) or source),
             fix=f"def {name}({parameters}): …   (async def as well)",
         )
 
@@ -141,21 +141,14 @@ def signature(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
-_DEFINITIONS = ("def ", "async def ", "class ")
-
-
-def home_of(definition: Any) -> CodeLine | None:
-    """Return the line that defines a function or class, None for another object."""
-    try:
-        definition = inspect.unwrap(definition)
-        lines, first_number = inspect.getsourcelines(definition)
-        file = inspect.getsourcefile(definition) or ""
-    except (OSError, TypeError):
+def line_of_function(function: object) -> CodeLine | None:
+    """Return the first line of a function of the user's code. None for any other callable."""
+    # A `partial` and a decorator's wrapper name the function.
+    function = getattr(function, "func", getattr(function, "__wrapped__", function))
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType) or is_library(code.co_filename):
         return None
-    for number, line in enumerate(lines, start=first_number):
-        if line.lstrip().startswith(_DEFINITIONS):  # below its decorators
-            return CodeLine(file, number)
-    return CodeLine(file, first_number)
+    return CodeLine(code.co_filename, code.co_firstlineno)
 
 
 def described(error: BaseException) -> str:
@@ -164,11 +157,9 @@ def described(error: BaseException) -> str:
         return f"{type(error).__name__}: {error.what}"
     kind = type(error).__name__
     text = str(error).partition("\n[SQL")[0]
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return kind
-    text = "\n".join(lines[:3])
-    return f"{kind}: {text}"
+    lines = filter(str.strip, text.splitlines())
+    text = "\n".join([*lines][:3])
+    return f"{kind}: {text}".removesuffix(": ")
 
 
 def blame(error: BaseException) -> CodeLine | None:

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,15 +175,7 @@ def _by_database(text: str) -> dict[str, str]:
     return values
 
 
-def _schemas(text: str) -> dict[str, str]:
-    return _checked(text, (".ini", ".sql"), "package.module:name, alembic.ini or a *.sql")
-
-
-def _seeds(text: str) -> dict[str, str]:
-    return _checked(text, (), "package.module:function")
-
-
-def _checked(text: str, files: tuple[str, ...], form: str) -> dict[str, str]:
+def _checked(files: tuple[str, ...], form: str, text: str) -> dict[str, str]:
     values = _by_database(text)
     for value in filter(None, values.values()):
         if not is_import_path(value) and not value.endswith(files):
@@ -213,9 +206,9 @@ _FORMS: dict[str, Callable[[str], Any]] = {
     "text": str,
     "list": _listed,
     "network": _network,
-    "schemas": _schemas,
+    "schemas": partial(_checked, (".ini", ".sql"), "package.module:name, alembic.ini or a *.sql"),
     "seconds": _seconds,
-    "seeds": _seeds,
+    "seeds": partial(_checked, (), "package.module:function"),
     "server": _server,
     "variables": _variables,
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from unittest.mock import patch
 
 from pytest_arena import _process
-from pytest_arena._config._load import blame, described, home_of
+from pytest_arena._config._load import blame, described, line_of_function
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._builders import (
     AlembicBuilder,
@@ -175,7 +175,7 @@ class StageBuild:
 
     def _home(self) -> str:
         function = getattr(self.builder, "function", None)
-        return str(home_of(function) or self.option)
+        return str(line_of_function(function) or self.option)
 
 
 @dataclass(slots=True)

@@ -179,10 +179,7 @@ def _why_missing(part: ExpectedRows, rows: list[Change], number: int) -> str:
     unknown = [name for name in part.values if rows and name not in rows[0].row]
     if unknown:
         return f" (the table has no column {', '.join(unknown)})"
-    if number:
-        verb = "is" if number == 1 else "are"
-        return f" (there {verb} only {number:,})"
-    return ""
+    return f" (only {number:,})" if number else ""
 
 
 # The blocks.
@@ -386,6 +383,5 @@ def _too_many(sent: list[str], count: int) -> str:
     for statement, times in most_frequent:
         text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
         lines.append(f"  {counted(times, 'time')}: {text}")
-    if most_frequent[0][1] > 1:
-        lines.append("next: load rows that belong together at once: selectinload(…) or a join")
+    lines.append("next: load rows that belong together at once: selectinload(…) or a join")
     return "\n".join(lines)

@@ -47,10 +47,13 @@ def explain_error(report: Any, excinfo: Any, run: ArenaRun, option: Any) -> None
     # pytest's options may want a whole, a native or an empty traceback.
     if option.tbstyle in {"auto", "long", "short"} and not option.fulltrace:
         if isinstance(error, ArenaError):
-            _show_arena_error(report, excinfo)
+            _hide_library_frames(report, excinfo, "short", chain=False)
         elif _is_of_app_or_sql(error, run):
             style = "long" if option.tbstyle == "auto" else option.tbstyle
             _hide_library_frames(report, excinfo, style)
+        if isinstance(error, TemplateError) and error.__cause__:
+            trace = trace_of_error(error.__cause__)
+            report.sections.append(("arena: where the build failed", trace))
     held = [checkout.line for checkout in run.connections.checked_out()]
     explanations = [_explanation(cause, held, run) for cause in causes(error)]
     for text in filter(None, dict.fromkeys(explanations)):
@@ -69,25 +72,14 @@ def _is_of_app_or_sql(error: BaseException, run: ArenaRun) -> bool:
     return False
 
 
-def _show_arena_error(report: Any, excinfo: Any) -> None:
-    """Show only the user's lines and the text of an error of pytest-arena."""
-    error = excinfo.value
-    users = _users_entries(excinfo)
-    shown = excinfo.getrepr(style="short", chain=False, tbfilter=lambda _: users)
-    report.longrepr = shown
-    if not users:
-        shown.reprtraceback.extraline = None  # "All traceback entries are hidden"
-    elif shown.reprcrash is not None:
-        shown.reprcrash.path = str(users[-1].path)
-        shown.reprcrash.lineno = users[-1].lineno + 1
-    if isinstance(error, TemplateError) and error.__cause__:
-        trace = trace_of_error(error.__cause__)
-        report.sections.append(("arena: where the build failed", trace))
-
-
-def _hide_library_frames(report: Any, excinfo: Any, style: str) -> None:
+def _hide_library_frames(report: Any, excinfo: Any, style: str, *, chain: bool = True) -> None:
     """Show only the lines of the test and of the app. `--full-trace` shows all."""
-    report.longrepr = excinfo.getrepr(style=style, tbfilter=_users_entries)
+    users = _users_entries(excinfo)
+    report.longrepr = excinfo.getrepr(style=style, chain=chain, tbfilter=_users_entries)
+    crash = report.longrepr.reprcrash
+    if users and crash is not None:
+        crash.path = str(users[-1].path)
+        crash.lineno = users[-1].lineno + 1
     for shown, *_ in report.longrepr.chain:
         shown.extraline = None  # "All traceback entries are hidden"
         for entry in shown.reprentries[-1:]:  # it has the text of the error
@@ -131,28 +123,20 @@ def show_with_traceback(report: Any) -> None:
 # The report of a failed test.
 
 
-def show_causes(report: Any, raised: BaseException | None, run: ArenaRun) -> None:
-    """Show the app's errors and the output of other programs in the report of a failed test."""
-    test = run.current.test
-    if test is not None:
-        report.sections += app_error_sections(test, raised)
-    report.sections += run.outputs()
-
-
-def app_error_sections(test: RunningTest, raised: BaseException | None) -> list[tuple[str, str]]:
-    """Return sections with the errors of the app that became a 500.
+def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
+    """Show errors of the app that became a 500, and the output of other programs.
 
     The app raised such an error, or sent an answer for it. Errors that the test's report already
     shows are left out.
     """
-    shown = {id(error) for error in causes(raised)}
-    sections = []
-    for request, error in test.app_errors:
+    test = run.current.test
+    shown = {id(error) for error in causes(excinfo.value if excinfo else None)}
+    for request, error in test.app_errors if test else ():
         if id(error) not in shown:
-            sections.append((_SERVER + request.shown, trace_of_error(error)))
-    for request, trace in test.handled_traces:
-        sections.append((_SERVER + request.shown, trace_of_copy(trace)))
-    return sections
+            report.sections.append((_SERVER + request.shown, trace_of_error(error)))
+    for request, trace in test.handled_traces if test else ():
+        report.sections.append((_SERVER + request.shown, trace_of_copy(trace)))
+    report.sections += run.outputs()
 
 
 _SERVER = "arena: the server's traceback, "
@@ -242,12 +226,8 @@ def _shown_row(state: State) -> str:
     """Return the row of an instance as a message shows it: ``tickets id=1``."""
     columns = [column.name for column in state.mapper.primary_key]
     key = zip(columns, state.identity or (), strict=False)
-    return " ".join([_table_of(state), *(f"{name}={value}" for name, value in key)])
-
-
-def _table_of(state: State) -> str:
-    """Return the name of the table that an instance is mapped to."""
-    return str(getattr(state.mapper.local_table, "name", ""))
+    table = getattr(state.mapper.local_table, "name", "")
+    return " ".join([table, *(f"{name}={value}" for name, value in key)])
 
 
 def _stale_columns(state: State, fresh: Session) -> list[str]:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._load import nearest
 from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
@@ -84,8 +83,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     known = ", ".join(sorted(summary.known)) or "none"
     for name in summary.unasked:
         problem = f"the options name a database {name!r}, but no engine used it"
-        similar = nearest(name, summary.known or ["none"])
-        yield f"{problem} (the most similar: {similar}; engines used: {known})"
+        yield f"{problem} (engines used: {known})"
 
 
 def _databases_line(summary: Summary) -> str:

@@ -99,14 +99,6 @@ class Scenario:
                 cause=str(user_line() or "a step block"),
                 fix='@pytest.mark.scenario("the name of the scenario")',
             )
-        is_running = record.facts is None and recorder.record is record
-        if not is_running:
-            raise ScenarioError(
-                f"a block for a step of {record.item.nodeid} outside of this test",
-                why="the test has ended, so the block would prove no step",
-                cause=str(user_line() or "a step block"),
-                fix="use the fixture scenario in its own test, before the test returns",
-            )
         steps = _steps_of(record, kind, text)
         assertions = set(record.assertions)
         failures = len(recorder.failures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -83,13 +84,12 @@ class Results:
 
     def totals(self) -> str:
         """Return the number of scenarios of each status, the best status first."""
-        counts = dict.fromkeys(reversed(Status), 0)
-        for judged in self.scenarios:
-            counts[judged.status] += 1
+        counts = Counter(judged.status for judged in self.scenarios)
         best = Status.PROVEN if self.is_sabotaged else Status.ASSERTED
-        best_count = counts.pop(best)
-        words = [f"{best_count} of {len(self.scenarios)} {best.lower()}"]
-        words += [f"{number} {status.lower()}" for status, number in counts.items() if number]
+        words = [f"{counts[best]} of {len(self.scenarios)} {best.lower()}"]
+        for status in reversed(Status):
+            if counts[status] and status is not best:
+                words.append(f"{counts[status]} {status.lower()}")
         return ", ".join(words)
 
 

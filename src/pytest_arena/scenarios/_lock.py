@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -60,56 +60,35 @@ def read_lock(path: Path) -> Lock:
     """
     if not path.exists():
         return {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _malformed(path.name, str(error)) from error
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     if not lines or lines[0].strip() != _VERSION:
         raise _malformed(f"{path.name}:1", f"the first line is not {_VERSION!r}")
     lock: Lock = {}
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        locked = _locked(line)
-        if locked is None:
+        match = _LINE.fullmatch(line)
+        try:
+            until = date.fromisoformat(match["until"]) if match and match["until"] else None
+        except ValueError:
+            match = until = None
+        if match is None:
             raise _malformed(f"{path.name}:{number}", line)
+        locked = Locked(match["key"], match["revision"], until, match["reason"] or "")
         if lock.setdefault(locked.key, locked) is not locked:
             raise _malformed(f"{path.name}:{number}", f"a second line for {locked.key}")
     return lock
 
 
-def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> list[str]:
-    """Write the present steps of all scenarios to the file. Gaps stay. Return the changes."""
+def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> None:
+    """Write the present steps of all scenarios to the file. Gaps stay."""
     lock = read_lock(path)
-    accepted: Lock = {}
-    changes = []
+    lines = []
     for scenario in scenarios:
-        new = Locked(scenario.key, scenario.revision)
-        old = lock.pop(scenario.key, None)
-        accepted[scenario.key] = replace(old or new, revision=scenario.revision)
-        if old is None:
-            changes.append(f"new: {scenario.key}  {scenario.place}")
-        elif old.revision != scenario.revision:
-            changes.append(f"changed: {scenario.key}  {scenario.place}")
-    changes += [f"gone: {key}" for key in lock]
-    lines = [
-        f"{locked.key}  {locked.revision}  {locked.gap}".rstrip()
-        for _, locked in sorted(accepted.items())
-    ]
-    path.write_text("\n".join([_HEAD, *lines, ""]), encoding="utf-8")
-    return changes
-
-
-def _locked(line: str) -> Locked | None:
-    """Return the entry of a line, None for an invalid line."""
-    match = _LINE.fullmatch(line)
-    if match is None:
-        return None
-    try:
-        until = date.fromisoformat(match["until"]) if match["until"] else None
-    except ValueError:
-        return None
-    return Locked(match["key"], match["revision"], until, match["reason"] or "")
+        old = lock.get(scenario.key)
+        gap = old.gap if old else ""
+        lines.append(f"{scenario.key}  {scenario.revision}  {gap}".rstrip())
+    path.write_text("\n".join([_HEAD, *sorted(lines), ""]), encoding="utf-8")
 
 
 def _malformed(place: str, cause: str) -> ScenarioError:

@@ -127,8 +127,12 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
     values = {}
     for name, value in parameters.items():
         if name in names:
-            values[names[name]] = str(value)
-    found = [each for each in named if values and _fits(dict(each.row), values)]
+            values[names[name]] = str(value).casefold()
+    found = []
+    for each in named:
+        row = {column: value.casefold() for column, value in each.row}
+        if values and values.items() <= row.items():
+            found.append(each)
     if not found:
         rows = [f"{each.place}  {row_text(each.row)}" for each in named]
         shown = ", ".join(f"{column}={value}" for column, value in values.items())
@@ -139,13 +143,6 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
             fix=f'@pytest.mark.parametrize("{", ".join(names)}", […])',
         )
     return found
-
-
-def _fits(row: dict[str, str], values: dict[str, str]) -> bool:
-    for column, value in values.items():
-        if row.get(column, "").casefold() != value.casefold():
-            return False
-    return True
 
 
 def identifier(column: str) -> str:
@@ -186,26 +183,18 @@ def write_stubs(
     for feature, group in groupby(missing, lambda scenario: scenario.feature):
         path = folder / f"test_{words(feature)[:_LONGEST]}.py"
         old = path.read_text(encoding="utf-8") if path.exists() else ""
-        names = _names(old)
+        names = set(re.findall(r"^(?:async )?def (\w+)", old, re.MULTILINE))
         texts = []
         # The rows of an outline have one test.
         for _, rows in groupby(group, lambda scenario: (scenario.template, scenario.spec)):
             texts.append("\n".join(_test([*rows], specification, names, config)))
-        head = ""
-        if not old:
-            title = feature.replace("\\", "").replace('"', "'")
-            head = f'"""Scenarios of the feature {title}."""\n\nimport pytest\n\n\n'
-        gap = "\n\n" if old else ""
+        title = feature.replace("\\", "").replace('"', "'")
+        head = "" if old else f'"""Scenarios of the feature {title}."""\n\nimport pytest\n'
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(head + gap + "\n\n\n".join(texts) + "\n")
+            file.write(head + "".join(f"\n\n{text}\n" for text in texts))
         lines.append(f"{path}: {counted(len(texts), 'test')} written")
     return lines or ["every scenario has a test: there is nothing to write"]
-
-
-def _names(text: str) -> set[str]:
-    """Return the names of the functions of a module."""
-    return set(re.findall(r"^(?:async )?def (\w+)", text, re.MULTILINE))
 
 
 def _test(
@@ -215,15 +204,12 @@ def _test(
     config: Any,
 ) -> Iterator[str]:
     first = rows[0]
-    base = f"test_{words(first.template).removeprefix('test_')[:_LONGEST]}"
-    name = base
-    number = 1
+    name = f"test_{words(first.template).removeprefix('test_')[:_LONGEST]}"
     while name in names:
-        number += 1
-        name = f"{base}_{number}"
+        name += "_2"
     names.add(name)
     runner = _runner(config)
-    if runner in {"asyncio", "anyio"}:
+    if runner:
         yield f"@pytest.mark.{runner}"
     yield marker(first, specification)
     columns = [identifier(column) for column, _ in first.row]
@@ -249,9 +235,8 @@ def _test(
 
 
 def _runner(config: Any) -> str:
-    """Return the marker that async tests need: ``auto`` for none, "" for plain tests."""
+    """Return the marker that async tests need, "" for plain tests."""
     plugins = {name.partition(".")[0] for name, _ in config.pluginmanager.list_name_plugin()}
     if plugins & {"asyncio", "pytest_asyncio"}:
-        is_auto = str(config.getini("asyncio_mode")) == "auto"
-        return "auto" if is_auto else "asyncio"
+        return "asyncio"
     return "anyio" if "anyio" in plugins else ""

@@ -54,9 +54,14 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     best = Status.PROVEN if results.is_sabotaged else Status.ASSERTED
     is_detailed = verbosity > 0
     shown = [each for each in results.scenarios if is_detailed or each.status is not best]
+    longest = max((len(judged.scenario.place) for judged in shown), default=0)
     text = []
-    if verbosity >= _QUIETER:
-        text = [*_scenario_lines(shown, is_detailed=is_detailed)]
+    for judged in shown if verbosity >= _QUIETER else ():
+        place = judged.scenario.place.ljust(min(longest, _PLACE))
+        reason = "; ".join(filter(None, (judged.reason, judged.gap)))
+        text.append(f"{place}  {judged.status:8}  {judged.scenario.label}  {reason}".rstrip())
+        for attempt in judged.tries if is_detailed else ():
+            text += [f"    {word:7} {fact}" for word, fact in evidence(attempt)]
     if results.partial:
         text.append(f"partial run: {results.partial}")
     total = f"scenarios: {results.totals()}"
@@ -71,38 +76,17 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     return text
 
 
-def _scenario_lines(shown: list[Judged], *, is_detailed: bool) -> Iterator[str]:
-    longest = max((len(judged.scenario.place) for judged in shown), default=0)
-    for judged in shown:
-        place = judged.scenario.place.ljust(min(longest, _PLACE))
-        reason = "; ".join(filter(None, (judged.reason, judged.gap)))
-        text = f"{judged.status:8}  {judged.scenario.label}  {reason}"
-        yield f"{place}  {text}".rstrip()
-        for attempt in judged.tries if is_detailed else ():
-            for word, fact in evidence(attempt):
-                yield f"    {word:7} {fact}"
-
-
 def listing(specification: Specification) -> list[str]:
-    """Return the scenarios below their features, and the totals."""
+    """Return the scenarios below their features, and their number."""
     text = []
     heading = ""
     for scenario in specification.scenarios:
         if heading != f"Feature: {scenario.feature}":
             heading = f"Feature: {scenario.feature}"
             text.append(heading)
-        rule = f"  [{scenario.rule}]" if scenario.rule else ""
         number = counted(len(scenario.steps), "step")
-        text.append(f"  {scenario.place}  {number}  {scenario.label}{rule}")
-    features = {(each.spec, each.feature) for each in specification.scenarios}
-    steps = sum(len(scenario.steps) for scenario in specification.scenarios)
-    files = {scenario.spec for scenario in specification.scenarios}
-    text.append(
-        f"{counted(len(features), 'feature')}, "
-        f"{counted(len(specification.scenarios), 'scenario')}, {counted(steps, 'step')} "
-        f"in {counted(len(files), 'file')}"
-    )
-    return text
+        text.append(f"  {scenario.place}  {number}  {scenario.label}")
+    return [*text, counted(len(specification.scenarios), "scenario")]
 
 
 def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:

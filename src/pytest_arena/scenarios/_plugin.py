@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from glob import glob
 from pathlib import Path
@@ -101,23 +100,19 @@ class Scenarios:
     @hook
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
         """Do what ``--scenarios-accept`` or ``--scenarios-merge`` say, and run no test."""
+        merged = config.option.arena_scenarios_merge
+        if not (merged or config.option.arena_scenarios_accept):
+            return None
         try:
-            return self._status_without_tests(config.option)
+            self.read()
+            if merged:
+                return self._merge([Path(each) for each in merged])
+            accept(self._options.root / LOCK, self.specification.scenarios)
+            self._print([f"{LOCK} written"])
         except (ArenaError, OSError) as error:
             sys.stderr.write(f"ERROR: {error}\n")
             return _USAGE
-
-    def _status_without_tests(self, option: Any) -> int | None:
-        if option.arena_scenarios_accept:
-            self.read()
-            path = self._options.root / LOCK
-            lines = accept(path, self.specification.scenarios)
-            self._print([*lines, f"{LOCK} written"])
-            return 0
-        if option.arena_scenarios_merge:
-            self.read()
-            return self._merge([Path(each) for each in option.arena_scenarios_merge])
-        return None
+        return 0
 
     def _merge(self, paths: list[Path]) -> int:
         tests, tries, is_sabotaged = outputs.joined(paths, self.specification)
@@ -289,8 +284,7 @@ class Scenarios:
         if self._sabotage is not None:
             shown.append(self._sabotage.line())
         for line in [*shown, *self._lines]:
-            is_red = self._fails and line.startswith("scenarios: ")
-            terminalreporter.write_line(line, red=is_red)
+            terminalreporter.write_line(line)
 
     # Did the run include all tests?
 
@@ -319,9 +313,8 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
             paths += [Path(each).resolve() for each in found]
         for path in paths or [config.rootpath]:
             if not any(path.is_relative_to(folder) for folder in folders):
-                shown = [os.path.relpath(Path(here, arg), here) for arg in config.args]
                 hint = "" if paths else " (if these are all tests, set testpaths)"
-                yield " ".join(shown) + hint
+                yield " ".join(config.args) + hint
                 break
     if getattr(config.option, "lf", False):
         yield "--lf"
@@ -333,27 +326,22 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
 def _add_phase(attempt: Json, report: Any, root: Path) -> None:
     """Add the outcome of a phase, or of a subtest, to its try."""
     outcome = report.outcome
-    reason = ""
-    crash = getattr(report.longrepr, "reprcrash", None)
+    longrepr = report.longrepr
+    reason = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr or "")
+    crash = getattr(longrepr, "reprcrash", None)
     if hasattr(report, "wasxfail"):
         passes = ", and passes" if outcome == "passed" else ""
         outcome = "failed"
         expected = report.wasxfail.removeprefix("reason: ")
         reason = f"it is expected to fail{passes}: {expected}"
-    elif outcome == "skipped":
-        longrepr = report.longrepr
-        text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
-        reason = text.removeprefix("Skipped: ")
     elif outcome == "failed" and crash is not None:
         place = f"{relative(Path(crash.path), root)}:{crash.lineno}"
         reason = f"{_one_line(crash.message)} ({place})"
-    elif outcome == "failed":
-        reason = str(report.longrepr)
     if outcome == "failed" and report.when != "call":
         reason = f"{report.when}: {reason}"
     if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(attempt["outcome"]):
         attempt["outcome"] = outcome
-        attempt["reason"] = _one_line(reason)
+        attempt["reason"] = _one_line(reason.removeprefix("Skipped: "))
 
 
 def _one_line(text: str) -> str:

@@ -7,7 +7,6 @@ import linecache
 import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ from pytest_arena.scenarios._specs import ScenarioSpec, relative
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
 
     from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
@@ -54,7 +52,8 @@ def record_assertions(recorder: Recorder, early_config: Any) -> None:
             frame = here.f_back
             path = relative(Path(frame.f_code.co_filename), record.root)
             caller = frame.f_back.f_lineno if frame.f_back else 0
-            record.passed(f"{path}:{frame.f_lineno}", _text(frame), caller)
+            text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            record.passed(f"{path}:{frame.f_lineno}", text.removeprefix("assert "), caller)
         return has_hook()
 
     early_config._inicache["enable_assertion_pass_hook"] = True  # noqa: SLF001 - no public way at this time
@@ -62,16 +61,6 @@ def record_assertions(recorder: Recorder, early_config: Any) -> None:
     patch(rewriting, "PYC_TAIL", f"{tail.removesuffix('.pyc')}-asserts.pyc", undo)
     patch(rewriting, "_check_if_assertion_pass_impl", passed, undo)
     early_config.add_cleanup(undo.close)
-
-
-def _text(frame: FrameType) -> str:
-    """Return the code of the assertion that a frame runs."""
-    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
-    first, last, _, end = next(positions)
-    lines = linecache.getlines(frame.f_code.co_filename)[(first or 1) - 1 : last]
-    if lines:
-        lines[-1] = lines[-1].encode()[:end].decode(errors="ignore")
-    return "".join(lines).strip().removeprefix("assert ")
 
 
 @dataclass(slots=True)
@@ -235,7 +224,7 @@ class Recorder:
                 tables = self._tables(None, None, depth=len(levels) - number)
                 source = f"made for several tests by {name}"
                 sources.append({"source": source, "tables": tables})
-        turns = [turn for turn in test.turns if _is_counted(turn)]
+        turns = [turn for turn in test.turns if not all(each.is_login for each in turn.records)]
         tables = self._tables(None, turns[0].before if turns else None)
         sources.append({"source": "made for this test", "tables": tables})
         return [each for each in sources if each["tables"] != []]
@@ -271,10 +260,6 @@ class Recorder:
         test = self.run.current.required_test()
         changes = StoryReader(test, most_rows=1).changes(since, until, depth=depth)
         return None if changes is None else [*changes.tables]
-
-
-def _is_counted(turn: Any) -> bool:
-    return any(not request.is_login for request in turn.records)
 
 
 def evidence(attempt: Json) -> Iterator[tuple[str, str]]:

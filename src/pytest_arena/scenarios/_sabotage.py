@@ -111,10 +111,8 @@ class Sabotage:
     def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
         """Break one answer after the other until the test notices it, and then none."""
         function = getattr(item, "obj", None)
-        if getattr(function, "is_hypothesis_test", False):
-            return _unknown("a test of Hypothesis sends its requests once for each example")
-        if item.nodeid in self._with_subtests:
-            return _unknown("pytest would report its subtests again")
+        if getattr(function, "is_hypothesis_test", False) or item.nodeid in self._with_subtests:
+            return _unknown("its examples or subtests would send and report their requests again")
         tried = self._break(item, facts)
         self._run_again(item, following)
         if self._recorder.failures:
@@ -222,8 +220,6 @@ def _unknown(why: str) -> Json:
 def _why_not(session: pytest.Session) -> str:
     """Return why no test is repeated, or "" if tests are."""
     option = session.config.option
-    if option.collectonly or getattr(option, "setuponly", False):
-        return "no test was run"
     if getattr(option, "usepdb", False):
         return "--pdb would stop at each failure"
     if _updates_snapshots(session.config):

@@ -30,15 +30,7 @@ Pairs = tuple[tuple[str, str], ...]
 _KINDS: dict[str, Kind] = {"Context": "given", "Action": "when", "Outcome": "then"}
 _FENCE = re.compile(r"\W*(gherkin|feature|cucumber)\b", re.IGNORECASE)
 _FIRST_KEYWORD = re.compile(r"\s*(?:[#@].*\n\s*)*([^:\n]+):")
-_NO_FEATURE = {
-    "keyword": "Feature",
-    "name": "",
-    "location": {"line": 1},
-    "description": "",
-    "children": [],
-}
 _LANGUAGE = re.compile(r"^\s*#\s*language\s*:\s*([\w-]+)\s*$", re.MULTILINE)
-_RULE = re.compile(r"\b[A-Z][A-Z0-9]+(?:-[A-Z][A-Z0-9]*)*-\d+\b")
 _SUFFIXES = (".feature", ".md", ".markdown")
 # The first word of a line and its keyword may differ by a typing error.
 _SIMILAR = 0.76
@@ -78,8 +70,6 @@ class ScenarioSpec:
     steps: tuple[Step, ...]
     row: Pairs = ()
     """The columns and the values of a row of the examples."""
-    rule: str = ""
-    """The id of the business rule in the nearest heading, such as BR-TEST-001."""
 
     @property
     def label(self) -> str:
@@ -150,8 +140,9 @@ def read_specs(patterns: Sequence[str], root: Path) -> Specification:
     files: dict[str, str] = {}
     for path in _files(patterns, root):
         spec = relative(path, root)
-        files[spec] = _text(path, spec)
-        scenarios += _scenarios(files[spec], spec)
+        files[spec] = path.read_text(encoding="utf-8-sig", errors="replace")
+        for block in _blocks(files[spec], spec):
+            scenarios += _scenarios(*block, spec)
     if not scenarios:
         named = ", ".join(patterns)
         raise ScenarioError(
@@ -192,47 +183,20 @@ def _files(patterns: Sequence[str], root: Path) -> list[Path]:
     return [*found]
 
 
-def _text(path: Path, spec: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(
-            f"{spec} cannot be read",
-            why="its scenarios would be missing in the report",
-            cause=str(error),
-            fix="save it as UTF-8",
-        ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class SpecBlock:
-    """A fence of Gherkin in Markdown, or a whole .feature file."""
-
-    text: str
-    lines_above: int
-    """The number of lines above the text in its file."""
-    heading: str = ""
-    rule: str = ""
-
-
-def _blocks(text: str, spec: str) -> Iterator[SpecBlock]:
+def _blocks(text: str, spec: str) -> Iterator[tuple[str, int, str]]:
+    """Yield each block of Gherkin, the number of the lines above it, and the heading before it."""
     if spec.endswith(".feature"):
-        yield SpecBlock(text, 0)
+        yield text, 0, ""
         return
     heading = ""
-    rule = ""
-    tokens = MarkdownIt("commonmark").parse(text)
-    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+    before = ""
+    for token in MarkdownIt("commonmark").parse(text):
         if is_gherkin(token):
             first, _ = token.map or (0, 0)
-            yield SpecBlock(token.content, first + 1, heading, rule)
-        elif following is not None and token.type in {"heading_open", "paragraph_open"}:
-            found = _RULE.search(following.content)
-            if token.type == "heading_open":
-                heading = following.content
-            # A paragraph names a rule only if it begins with bold text.
-            if found and (token.type == "heading_open" or following.content[:2] == "**"):
-                rule = found[0]
+            yield token.content, first + 1, heading
+        elif before == "heading_open":
+            heading = token.content
+        before = token.type
 
 
 def is_gherkin(token: Any) -> bool:
@@ -243,32 +207,31 @@ def is_gherkin(token: Any) -> bool:
 # One block.
 
 
-def _scenarios(text: str, spec: str) -> Iterator[ScenarioSpec]:
-    for block in _blocks(text, spec):
-        yield from _compiled(block, spec)
-
-
-def _compiled(block: SpecBlock, spec: str) -> Iterator[ScenarioSpec]:
-    named = _LANGUAGE.search(block.text)
+def _scenarios(block: str, above: int, heading: str, spec: str) -> Iterator[ScenarioSpec]:
+    named = _LANGUAGE.search(block)
     # The parser reports an unknown language.
     language = named[1] if named and Dialect.for_name(named[1]) else "en"
     dialect: Any = Dialect.for_name(language)
     # Empty lines above the block give each node its line in the file.
-    text = "\n" * block.lines_above + block.text
-    first = _FIRST_KEYWORD.match(block.text)
-    if block.lines_above and not (first and first[1] in dialect.feature_keywords):
+    text = "\n" * above + block
+    first = _FIRST_KEYWORD.match(block)
+    if above and not (first and first[1] in dialect.feature_keywords):
         # A fence without a feature gets one in place of its opening line.
-        feature_line = f"{dialect.feature_keywords[0]}: {block.heading}\n"
-        text = "\n" * (block.lines_above - 1) + feature_line + block.text
+        feature_line = f"{dialect.feature_keywords[0]}: {heading}\n"
+        text = "\n" * (above - 1) + feature_line + block
     document = _parsed(text, language, spec)
-    feature = document.get("feature") or _NO_FEATURE
-    nodes = _Nodes(spec, dialect)
-    nodes.add(feature)
-    if not nodes.scenarios:
-        raise nodes.error(feature, "the feature has no scenario", "add one, or remove it")
     document["uri"] = spec
-    for pickle in Compiler().compile(document):
-        yield nodes.scenario(pickle, str(feature["name"]), block.rule)
+    pickles: list[Any] = Compiler().compile(document)
+    nodes = [*_nodes(document)]
+    compiled = {pickle["astNodeIds"][0] for pickle in pickles}
+    for node in nodes:
+        _check_node(node, compiled, dialect.spec, spec)
+    if not pickles:
+        feature = {"keyword": "", "name": spec, "location": {"line": above + 1}}
+        raise _wrong(feature, spec, "the feature has no scenario", "add one, or remove it")
+    by_id = {node["id"]: node for node in nodes if "id" in node}
+    for pickle in pickles:
+        yield _scenario(pickle, by_id, str(document["feature"]["name"]), spec)
 
 
 def _parsed(text: str, language: str, spec: str) -> Any:
@@ -285,108 +248,83 @@ def _parsed(text: str, language: str, spec: str) -> Any:
         ) from None
 
 
-class _Nodes:
-    """The nodes of one feature by their ids. Refuses what the parser would silently drop."""
+def _nodes(value: Any) -> Iterator[Any]:
+    """Yield the nodes of a document."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _nodes(each)
+    elif isinstance(value, dict):
+        yield value
+        yield from _nodes([*value.values()])
 
-    def __init__(self, spec: str, dialect: Any) -> None:
-        self._spec = spec
-        self._steps: dict[str, Any] = {}
-        self._rows: dict[str, tuple[Any, Pairs]] = {}
-        self.scenarios: dict[str, Any] = {}
-        keywords = [
-            *dialect.given_keywords,
-            *dialect.when_keywords,
-            *dialect.then_keywords,
-            *dialect.and_keywords,
-            *dialect.but_keywords,
-        ]
-        self._step_words = {word.split()[0].casefold() for word in keywords} - {"*"}
-        keywords = [*dialect.scenario_keywords, *dialect.scenario_outline_keywords]
-        self._scenario_words = {word.casefold() for word in keywords}
 
-    def add(self, node: Any) -> None:
-        """Add a feature or a rule with all of its parts."""
-        for line in node["description"].splitlines():
-            if line.partition(":")[0].strip().casefold() in self._scenario_words:
-                raise self._description(node, line, "a scenario")
-        for child in node["children"]:
-            if "rule" in child:
-                self.add(child["rule"])
-            elif "background" in child:
-                self._add_steps(child["background"])
-            else:
-                self._add_scenario(child["scenario"])
+def _check_node(node: Any, compiled: set[str], words: Any, spec: str) -> None:
+    """Refuse what the parser or the compiler would silently drop."""
+    is_scenario = "examples" in node
+    if is_scenario and not node["steps"]:
+        raise _wrong(node, spec, f"{node['name']!r} has no step", "write its steps")
+    if is_scenario and node["id"] not in compiled:
+        fix = "write a row below the names of the columns"
+        raise _wrong(node, spec, f"the outline {node['name']!r} has no row", fix)
+    # A description is before the scenarios of a feature, or before the steps of a scenario.
+    kinds = ["given", "when", "then", "and", "but"]
+    end = r"[\s:]"
+    what = "a step"
+    if "children" in node:
+        kinds = ["scenario", "scenarioOutline"]
+        end = ":"
+        what = "a scenario"
+    elif "steps" not in node:
+        return
+    keywords = {re.split(end, word.casefold())[0] for kind in kinds for word in words[kind]} - {"*"}
+    for line in node["description"].splitlines():
+        first = re.split(end, line.strip().casefold())[0]
+        cutoff = _SIMILAR if "steps" in node and len(first) >= _LEAST_LETTERS else 1
+        if difflib.get_close_matches(first, keywords, 1, cutoff):
+            raise _wrong(
+                node,
+                spec,
+                f"Gherkin reads this line as a description, not as {what}: {line.strip()}",
+                "write the keyword as the other lines have it, or change the first word",
+            )
 
-    def _add_scenario(self, node: Any) -> None:
-        self._add_steps(node)
-        self.scenarios[node["id"]] = node
-        if not node["steps"]:
-            raise self.error(node, f"{node['name']!r} has no step", "write its steps")
-        rows = 0
-        for examples in node["examples"]:
-            header = examples.get("tableHeader")
-            columns = [cell["value"] for cell in header["cells"]] if header else []
-            for row in examples["tableBody"]:
-                values = [cell["value"] for cell in row["cells"]]
-                self._rows[row["id"]] = row, tuple(zip(columns, values, strict=True))
-                rows += 1
-        if node["examples"] and not rows:
-            fix = "write a row below the names of the columns"
-            raise self.error(node, f"the outline {node['name']!r} has no row", fix)
 
-    def _add_steps(self, node: Any) -> None:
-        for line in node["description"].splitlines():
-            first = re.split(r"[\s:]", line.strip().casefold(), maxsplit=1)[0]
-            cutoff = _SIMILAR if len(first) >= _LEAST_LETTERS else 1
-            if difflib.get_close_matches(first, self._step_words, 1, cutoff):
-                raise self._description(node, line, "a step")
-        for step in node["steps"]:
-            self._steps[step["id"]] = step
+def _wrong(node: Any, spec: str, what: str, fix: str) -> ScenarioError:
+    """Return the error about a node."""
+    return ScenarioError(
+        f"{spec}:{node['location']['line']}: {what}",
+        why="the run would not check what the specification says",
+        cause=f"{node['keyword'].strip()}: {node['name']}",
+        fix=fix,
+    )
 
-    def _description(self, node: Any, line: str, what: str) -> ScenarioError:
-        """Return the error about a line that the parser would drop."""
-        return self.error(
-            node,
-            f"Gherkin reads this line as a description, not as {what}: {line.strip()}",
-            "write the keyword as the other lines have it, or change the first word",
-        )
 
-    def error(self, node: Any, what: str, fix: str) -> ScenarioError:
-        """Return the error about a node."""
-        return ScenarioError(
-            f"{self._spec}:{node['location']['line']}: {what}",
-            why="the run would not check what the specification says",
-            cause=f"{node['keyword'].strip()}: {node['name']}",
-            fix=fix,
-        )
-
-    def scenario(self, pickle: Any, feature: str, rule: str) -> ScenarioSpec:
-        """Return the scenario of a pickle."""
-        node = self.scenarios[pickle["astNodeIds"][0]]
-        place = node
-        row: Pairs = ()
-        if len(pickle["astNodeIds"]) > 1:
-            place, row = self._rows[pickle["astNodeIds"][1]]
-        kind: Kind = "given"
-        steps = []
-        for step in pickle["steps"]:
-            written = self._steps[step["astNodeIds"][0]]
-            kind = _KINDS.get(step["type"], kind)
-            more = _argument(step.get("argument"))
-            line = written["location"]["line"]
-            steps.append(Step(kind, step["text"], written["text"], line, more))
-        return ScenarioSpec(
-            feature=canonical(feature),
-            name=canonical(pickle["name"]),
-            template=canonical(node["name"]),
-            spec=self._spec,
-            line=place["location"]["line"],
-            start=node["location"]["line"],
-            tags=tuple(tag["name"] for tag in pickle["tags"]),
-            steps=tuple(steps),
-            row=row,
-            rule=rule,
-        )
+def _scenario(pickle: Any, by_id: dict[str, Any], feature: str, spec: str) -> ScenarioSpec:
+    node, place = by_id[pickle["astNodeIds"][0]], by_id[pickle["astNodeIds"][-1]]
+    row: Pairs = ()
+    for examples in node["examples"]:
+        if place in examples["tableBody"]:
+            cells = zip(examples["tableHeader"]["cells"], place["cells"], strict=True)
+            row = tuple((column["value"], cell["value"]) for column, cell in cells)
+    kind: Kind = "given"
+    steps = []
+    for step in pickle["steps"]:
+        written = by_id[step["astNodeIds"][0]]
+        kind = _KINDS.get(step["type"], kind)
+        more = _argument(step.get("argument"))
+        line = written["location"]["line"]
+        steps.append(Step(kind, step["text"], written["text"], line, more))
+    return ScenarioSpec(
+        feature=canonical(feature),
+        name=canonical(pickle["name"]),
+        template=canonical(node["name"]),
+        spec=spec,
+        line=place["location"]["line"],
+        start=node["location"]["line"],
+        tags=tuple(tag["name"] for tag in pickle["tags"]),
+        steps=tuple(steps),
+        row=row,
+    )
 
 
 def _argument(argument: Any) -> tuple[object, ...]:
@@ -417,7 +355,6 @@ def plain(scenario: ScenarioSpec) -> dict[str, Any]:
         "name": scenario.name,
         "feature": scenario.feature,
         "key": scenario.key,
-        "rule": scenario.rule,
         "spec": scenario.spec,
         "line": scenario.line,
         "tags": list(scenario.tags),
