@@ -24,7 +24,7 @@ from pytest_arena._mysql._refill import (
     refill,
 )
 from pytest_arena._origin import user_line
-from pytest_arena._product import Held, held_by
+from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
 from pytest_arena.errors import IsolationError
@@ -136,9 +136,8 @@ class MySQLDatabase(Undo):
         written = self._writes.since(start.state)
         if not written:
             return False
-        writers = writers_in(self.name)
-        if writers:
-            raise held_by(writers, self.name)
+        if writers_in(self.name):
+            raise Held(self.name)
         if written.has_new_schema or not start.base.name:
             return NeedsCopy("a statement may have changed the schema")
         content: CopyPlan = start.base.description

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -165,8 +165,8 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
 
-    def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
-        """Return the databases on servers that the app names, and the logins by user."""
+    def users(self) -> set[str]:
+        """Return the users whose logins the app names."""
 
     @property
     def provisioned(self) -> Mapping[Database, Isolation]:
@@ -488,12 +488,6 @@ class Product(Protocol):
 
 class Held(Exception):
     """A connection holds a lock, so that the database cannot be restored."""
-
-
-def held_by(pids: Iterable[int], database: str) -> Held:
-    """Return the error that names the backends with locks."""
-    shown = ", ".join(map(str, sorted(pids))) or "unknown"
-    return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
 
 def nothing(*_: object) -> None:
