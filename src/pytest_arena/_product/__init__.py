@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import shlex
 import sys
 import threading
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
-from copy import copy
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -258,7 +255,7 @@ class Database:
     live: Path | None = None  # its file, None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
-    busy: bool = False  # whether its content is being created
+    busy: bool = False  # whether its content is being created, by a builder that may connect
     login: ServerLogin | None = None  # the first login in an engine's URL
     tables: set[str] = field(default_factory=set)  # that it had at the last question
     incarnation: int = 0  # distinguishes it from a dropped database with the same key
@@ -289,31 +286,12 @@ class Database:
             self.dialect = dialect
         self.has_engine |= is_of_engine
 
-    @contextmanager
-    def being_filled(self) -> Iterator[None]:
-        """Note that this block creates its content. A builder may connect to it in the block."""
-        self.busy = True
-        try:
-            yield
-        finally:
-            self.busy = False
-
-    def take_failure(self) -> ArenaError | None:
-        """Return why it cannot be filled. Only the first error has the traceback of the build."""
-        error = self.failure
-        self.failure = copy(error)
-        return error
-
     def close(self) -> None:
         """Close its isolation. Afterwards it has no content."""
         isolation = self.isolation
         self.isolation = None
         if isolation is not None:
             isolation.close()
-
-    def command_to_open(self, where: str) -> str:
-        """Return the command that opens the database or its copy, a file or a URL."""
-        return shlex.join(self.product.shell(where))
 
 
 class ScriptError(Exception):
