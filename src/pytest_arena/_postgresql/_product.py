@@ -42,6 +42,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             lock_timeout=self._config.lock_timeout,
         )
         self.users = Roles(self._core, registry, is_private=server.is_private)
+        self.login_of = self.users.login_of
         return registry
 
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:

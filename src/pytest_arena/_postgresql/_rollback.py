@@ -85,12 +85,6 @@ _READING = "SAVEPOINT arena_reading"
 _END_READING = "ROLLBACK TO SAVEPOINT arena_reading; RELEASE SAVEPOINT arena_reading"
 
 
-def _is_transaction(text: str) -> bool:
-    """Return whether a statement begins or ends a transaction, or sets its mode."""
-    statement = classify(text, WORDS)
-    return statement.ends_transaction or " ".join(statement.words).startswith(_BEGINS)
-
-
 @dataclass(slots=True, eq=False)
 class _Level:
     """A level of the database, the lowest one below all tests."""
@@ -183,16 +177,25 @@ class Rollback:
                 self.send("SET idle_in_transaction_session_timeout = 0")
                 self._levels[0].sequences = self._read_sequences()
 
-    def refused(self, what: str, fix: str) -> IsolationError:
+    def refused(self, what: str, fix: str, line: CodeLine | None = None) -> IsolationError:
         """Record and return the error for a use that one shared transaction does not allow."""
         error = IsolationError(
             f"arena_isolation = rollback does not allow {what}",
             why="all connections of the tests share one connection, whose transaction is never "
             "committed",
-            cause=str(user_line()),
+            cause=str(user_line() or line),
             fix=f"{fix}\nor arena_isolation = undo",
         )
         return self.ledger.refused(error)
+
+    def refuse_transaction(self, text: str) -> None:
+        """Refuse a statement that begins or ends a transaction, or sets its mode."""
+        statement = classify(text, WORDS)
+        if statement.ends_transaction or " ".join(statement.words).startswith(_BEGINS):
+            raise self.refused(
+                f"{text.split(maxsplit=1)[0].upper()} in a statement",
+                "call commit() or rollback() of the session",
+            )
 
     # Statements. These methods run where the real connection lives.
 
@@ -296,7 +299,11 @@ class Rollback:
             if writer is None or writer is facade:
                 return
             if seconds() > end:
-                raise _Busy(writer.line)
+                raise self.refused(
+                    f"a second transaction while an open one has written ({writer.line})",
+                    "commit or roll back the first transaction before the second one begins",
+                    facade.line if facade else None,
+                )
             await_only(async_rest(_STEP))
 
     def commit(self, facade: SharedTransaction) -> None:
@@ -531,13 +538,6 @@ class Rollback:
         )
 
 
-class _Busy(Exception):
-    """Another transaction writes for too long."""
-
-    def __init__(self, line: CodeLine | None) -> None:
-        self.line = line
-
-
 class _Reader(Control):
     """The shared connection, as one of pytest-arena's."""
 
@@ -596,9 +596,8 @@ class SharedTransaction(LoopConnection):
         return self.shared.call(function, *args, **kw)
 
     async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
-        if args and isinstance(args[0], str) and _is_transaction(args[0]):
-            what = f"{args[0].split()[0]} in a statement"
-            raise self.shared.refused(what, "call commit() of the session")
+        if args and isinstance(args[0], str):
+            self.shared.refuse_transaction(args[0])
         run = partial(self.shared.execute_raw, function)
         return await connection_loop().wait(greenlet_spawn(run, *args, **kw))
 
@@ -642,11 +641,7 @@ class SharedCursor(LoopCursor):
         text = args[0]
         facade = self._facade
         shared = facade.shared
-        if _is_transaction(text):
-            raise shared.refused(
-                f"{text.split()[0].upper()} in a statement",
-                "call commit() or rollback() of the session",
-            )
+        shared.refuse_transaction(text)
         alters = classify(text, WORDS).alters_session or _SETS.match(text)
         if alters and not facade.is_connecting:
             raise shared.refused(
@@ -655,10 +650,4 @@ class SharedCursor(LoopCursor):
             )
         if not facade.is_begun:
             facade.line = user_line()
-        try:
-            return facade.call_shared(self._send, name, *args)
-        except _Busy as busy:
-            raise shared.refused(
-                f"a second transaction while an open one has written ({busy.line})",
-                "commit or roll back the first transaction before the second one begins",
-            ) from None
+        return facade.call_shared(self._send, name, *args)
