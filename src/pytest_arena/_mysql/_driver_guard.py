@@ -154,7 +154,7 @@ def pid_of(connection: Any) -> int:
     return 0
 
 
-CONNECTIONS = RawConnections(pid_of, is_in_transaction)
+CONNECTIONS = RawConnections(pid_of)
 _LONG = 4096  # characters
 # Of the constructors of aiomysql and mysqlclient. The others have only named parameters.
 _POSITIONAL = ("host", "user", "password", "db", "port", "unix_socket")

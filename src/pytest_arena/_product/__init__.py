@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._owner import Owned, Owner
+    from pytest_arena._owner import Owner
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError, TemplateError
@@ -40,14 +40,6 @@ UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 
 
 loaded: dict[str, Connections] = {}  # of imported packages, by the names of products
-
-
-def raw_transactions() -> list[Owned]:
-    """Return the connections that no engine has opened, and that are in a transaction."""
-    found: list[Owned] = []
-    for connections in [*loaded.values()]:
-        found += connections.raw_transactions()
-    return found
 
 
 def connections_of(product: str) -> Connections:
@@ -236,9 +228,6 @@ class Connections(Protocol):
 
     def end_raw(self, level: Owner) -> None:
         """End a level's connections that no engine has opened."""
-
-    def raw_transactions(self) -> Sequence[Owned]:
-        """Return the connections that no engine has opened, and that are in a transaction."""
 
 
 @dataclass(slots=True, eq=False)
