@@ -204,8 +204,15 @@ class Store:
             template = self._find_or_build(build, database)
         except ArenaError:
             raise
+        except OSError as error:
+            raise TemplateError(
+                f"the template cannot be stored: {error}",
+                why="pytest-arena builds schema and seed once, and tests use copies of it",
+                cause="the folder of the cache, or a full disk",
+                fix="ARENA_CACHE=<a folder that you can write to> pytest …",
+            ) from error
         except Exception as error:
-            raise (self.template_store.not_stored(error) or build.failed(error)) from error
+            raise build.failed(error) from error
         if stage is Stage.SCHEMA:
             self.drifts[value] = template.manifest.drift
         return template

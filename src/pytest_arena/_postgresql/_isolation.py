@@ -345,11 +345,7 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
     def _open(self, base: FrozenDatabase) -> PostgreSQLDatabase:
         name = base.take()
         kind = JournaledDatabase if self.has_journal else ClonedDatabase
-        try:
-            return kind(self._registry, name, self.note_lost_connection)
-        except BaseException:
-            self._registry.drop_later(name)
-            raise
+        return kind(self._registry, name, self.note_lost_connection)
 
     def _freeze(self) -> FrozenDatabase:
         frozen = self.live.name

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_arena._owner import Owner
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
-    from pytest_arena.errors import ArenaError, TemplateError
+    from pytest_arena.errors import ArenaError
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
@@ -391,11 +391,6 @@ class TemplateStore(ABC):
         """Return the next step after an error of a build, "" if none is known."""
         del error
         return ""
-
-    def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return the error for a failure of the store, None for another error."""
-        del error
-        return None
 
 
 class Usage(Protocol):

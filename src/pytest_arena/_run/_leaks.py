@@ -25,7 +25,6 @@ from pytest_arena._owner import Owner, is_runner_of_anyio, owner_of
 from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena.errors import (
     ConnectionLeak,
-    IsolationError,
     LateWorkError,
 )
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
@@ -342,13 +341,3 @@ def lines_of_holders(gate: Gate) -> list[str]:
     """Return the lines that have begun the open transactions."""
     checkouts = gate.registry.checked_out()
     return [str(checkout.place) for checkout in checkouts if checkout.has_uncommitted_writes]
-
-
-def error_of_holders(gate: Gate, level: str) -> IsolationError:
-    """Return the error for open transactions that prevent the enter of a level."""
-    return IsolationError(
-        f"{level}: an open transaction of a wide fixture is in the way",
-        why="pytest-arena cannot restore the database while a transaction holds its lock",
-        cause=lines_of_error(lines_of_holders(gate)),
-        fix="commit, or roll back, before the fixture's `yield`",
-    )
