@@ -292,10 +292,9 @@ def pytest_runtest_makereport(
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
         _report.show_story(report, excinfo, run)
-    if test and (report.outcome == "failed" or test.plan.keep == "always"):
+    if report.outcome == "failed" or (test and test.plan.keep == "always"):
         for text in run.note_outcome(report.when, report.outcome):
             report.sections.append(("arena", text))
-    if report.outcome == "failed":
         _report.show_with_traceback(report)
     return report
 

@@ -107,8 +107,10 @@ def _enter(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_
 def test_several_hosts_are_all_named() -> None:
     """Each has to be allowed, not the first alone; and no name has a password."""
     url = "postgresql://me:secret@a:1,b:2/shop"
-    for driver in ("asyncpg", "psycopg", "psycopg2"):
+    for driver in ("psycopg", "psycopg2"):
         assert target(driver, [url], {}).name == "postgresql://a,b:1,2/shop"
+    with pytest.raises(ValueError, match="b:2"):
+        target("asyncpg", [url], {})
 
 
 # What would keep a connection from the arena's server, if it were read.

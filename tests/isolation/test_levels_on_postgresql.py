@@ -131,7 +131,7 @@ def test_a_running_statement_holds_the_level(world: PostgreSQLWorld) -> None:
     thread = threading.Thread(target=other.execute, args=[late])
     thread.start()
     wait_until(lambda: world.isolation.writers() == {pid})
-    with pytest.raises(Held, match=str(pid)):
+    with pytest.raises(Held):
         world.isolation.leave()
     keeper.execute("SELECT pg_advisory_unlock(9)")
     thread.join()

@@ -43,7 +43,7 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     run = project.run().expect(passed=3)
     run.says(
         "database dev (app:Base, seed:seed) on SQLite",
-        "its schema kept for the next run",
+        "template built in",
         "for each other test",
     )
     run.says("2 of 3 tests had a separate database (1 used none), and 1 changed it")

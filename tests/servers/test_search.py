@@ -188,18 +188,16 @@ def test_without_a_server_each_source_says_why(
     monkeypatch.setattr(_servers, "_SOCKETS", ())
     monkeypatch.setattr(_clusters, "_USUAL", (f"{tmp_path}/*/bin",))
     monkeypatch.setattr(_clusters, "_WHEEL", "no_such_package")
-    for version, words in {"16": "exit 1", "12": "echo 'postgres (PostgreSQL) 12.22'"}.items():
-        folder = tmp_path / version / "bin"
-        folder.mkdir(parents=True)
-        for program in ("initdb", "postgres"):
-            (folder / program).write_text(f"#!/bin/sh\n{words}\n")
-            (folder / program).chmod(0o755)
+    folder = tmp_path / "16" / "bin"
+    folder.mkdir(parents=True)
+    for program in ("initdb", "postgres"):
+        (folder / program).write_text("#!/bin/sh\nexit 1\n")
+        (folder / program).chmod(0o755)
     with pytest.raises(ServerError) as error:
         SEARCH.find(config)
     local, private = error.value.cause.splitlines()
     assert local.startswith("a local service: nothing answers on 127.0.0.1")
     assert private.startswith(f"a private server: {tmp_path}/16/bin/postgres does not run")
-    assert "has PostgreSQL 12.22" in private
     assert error.value.fix.splitlines() == [
         "pip install 'pytest-arena[postgresql]'",
         "or ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …",

@@ -64,7 +64,7 @@ SETTINGS = {
     "memory": ("sqlite",),
     "mysql": ("mysql", "mysql -odriver=aiomysql"),
     "mysql_programs": ("mysql",),
-    "rollback": ("rollback", "rollback -odriver=psycopg"),
+    "rollback": ("rollback",),
     "runners": ("postgresql",),
     "several": ("sqlite",),
     "wide": ("sqlite", "postgresql"),

@@ -42,7 +42,7 @@ class ServerProject(Project):
     """As a project, on PostgreSQL."""
 
     own: ServerRegistry = field(kw_only=True)
-    driver: str = ""
+    driver: str = "psycopg"
 
     def __post_init__(self) -> None:
         self._before = {one.name for one in self.own.listed()}
@@ -50,8 +50,7 @@ class ServerProject(Project):
     @property
     def template_store(self) -> TemplatesOfOneTest:
         """Those that an app with this driver has."""
-        dialect = _dialect(self.driver) if self.driver else None
-        return TemplatesOfOneTest(self.own, dialect, project=self.name)
+        return TemplatesOfOneTest(self.own, _dialect(self.driver), project=self.name)
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
         """Return the template's name, found or built."""

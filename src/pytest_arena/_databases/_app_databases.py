@@ -615,37 +615,23 @@ _WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
 def named_by(child: Child, known: KnownDatabases) -> str:
     """Return the database of the app that a child's arguments name, or ""."""
     of_engines = requested_by_engines(known_engines.find())
-    names = {*known.requested, *known.files.of_app}
-    names.update(requested.name for requested in of_engines)
-    text = " ".join(child.arguments)
-    words = [*child.arguments, *_WORD.findall(text)]
+    names = {*known.requested, *known.files.of_app, *(each.name for each in of_engines)}
+    words = [*child.arguments, *_WORD.findall(" ".join(child.arguments))]
     for name in filter(None, names):
-        names_it = _names_server if "://" in name else _names_file
-        if any(names_it(word, name, child, known) for word in words):
+        is_at_stake = known.files.whose(name) in {Whose.APP, Whose.UNKNOWN}
+        if is_at_stake and any(_is_named(name, word, child.folder) for word in words):
             return name
     return ""
 
 
-def _names_server(word: str, name: str, child: Child, known: KnownDatabases) -> bool:
-    """Return whether a word is the URL of a database, on any host, which has many names."""
-    del child
-    if "://" not in word or NOWHERE in word:
-        return False
-    if known.files.whose(name) is Whose.FREE:
-        return False
+def _is_named(name: str, word: str, folder: str) -> bool:
+    """Return whether a word is the URL of a database, on any host, or the path of a file."""
     product, _, place = name.partition("://")
-    database = place.partition("/")[2]
-    return product_of(word) == product_of(product) and word.endswith(f"/{database}")
-
-
-def _names_file(word: str, name: str, child: Child, known: KnownDatabases) -> bool:
-    """Return whether a word is the path of a file, or its URL."""
-    if not word.endswith(Path(name).name):
-        return False
-    if known.files.whose(name) is not Whose.APP:
-        return False
-    path = Path(child.folder, word.removeprefix("file:").rpartition(":///")[2])
-    return real(str(path)) == real(name)
+    if not place:
+        path = Path(folder, word.removeprefix("file:").rpartition(":///")[2])
+        return real(str(path)) == real(name)
+    is_other = "://" not in word or NOWHERE in word or product_of(word) != product_of(product)
+    return not is_other and word.endswith(f"/{place.partition('/')[2]}")
 
 
 def _unknown_product(tried: str, engines: str) -> ConfigError:

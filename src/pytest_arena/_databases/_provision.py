@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import SUPPORTED
@@ -25,7 +26,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
@@ -82,7 +83,8 @@ class Provision:
             refusal = None
             if is_empty and not database.busy:
                 refusal = self._fill(database)
-            error = refusal or database.take_failure()
+            error = refusal or database.failure
+            database.failure = copy(database.failure)  # the first one has the build's traceback
             if error is not None:
                 raise self._ledger.refused(error) from error.__cause__
             return database.isolation  # type: ignore[return-value]  # None only inside _fill
@@ -110,35 +112,34 @@ class Provision:
         concern later tests.
         """
         refusal: ArenaError | None = None
+        database.busy = True
         try:
-            with database.being_filled():
-                self._check_isolation(database.product)
-                template = self._template(database, Stage.SEEDED)
-                started = seconds()
-                uses = self._connections.usage_of(database.key)
-                isolation = database.product.isolate(database, template, uses)
-                if self._config.verify:
-                    isolation = Verified(isolation, database.name, self._ledger)
-                for level in self._levels:
-                    try:
-                        self.enter(isolation, database, level)
-                    except (ConfigError, IsolationError) as error:
-                        refusal = refusal or error
-                self._ledger.isolation_seconds += seconds() - started
-                database.isolation = isolation
-                self._known.note_provisioned()
+            self._check_isolation(database.product)
+            template = self._template(database, Stage.SEEDED)
+            started = seconds()
+            uses = self._connections.usage_of(database.key)
+            isolation = database.product.isolate(database, template, uses)
+            if self._config.verify:
+                isolation = Verified(isolation, database.name, self._ledger)
+            for level in self._levels:
+                try:
+                    self.enter(isolation, database, level)
+                except (ConfigError, IsolationError) as error:
+                    refusal = refusal or error
+            self._ledger.isolation_seconds += seconds() - started
+            database.isolation = isolation
+            self._known.note_provisioned()
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             return None
-        self._note_filled(database, isolation)
-        return refusal
-
-    def _note_filled(self, database: Database, isolation: Isolation) -> None:
-        """Note for the summary what a database was given."""
+        finally:
+            database.busy = False
+        # For the summary.
         schema, seed, _ = self.recipe(database)
         given = ", ".join(filter(None, [schema, seed]))
         name = "memory" if database.key.kind == "memory" else database.name
         self._ledger.filled[name, given, database.product.shown, isolation.name] = None
+        return refusal
 
     def _check_isolation(self, product: Product) -> None:
         """Raise a ConfigError if a product does not have the configured isolation."""
@@ -183,8 +184,22 @@ class Provision:
             isolation.replace(self._template(database, level.stage))
 
     def compare_with_first_contents(self) -> None:
-        """Note each database whose content differs after the last test."""
-        self.differences += differences_at_the_end(self.first_contents, self._ledger)
+        """Note each database whose content differs after the last test.
+
+        Cost: one read of all rows and definitions of each database.
+        """
+        for database, before in self.first_contents.items():
+            isolation = database.isolation
+            if before is None or isolation is None or isolation.depth:
+                continue
+            after = _read_or_note(isolation, database.name + _NOT_COMPARED, self._ledger)
+            different = _different(before, after)
+            if different:
+                self.differences.append(
+                    f"{database.name} is not as it was before the first test: {different}. "
+                    "A restore missed the change, or another program wrote. "
+                    "Run pytest --arena-verify: it fails the test that left the change"
+                )
 
     def _template(self, database: Database, stage: Stage) -> object:
         """Return the content of a template, None if it is empty. Build it if necessary."""
@@ -328,27 +343,6 @@ def _read_or_note(isolation: Isolation, missing: str, ledger: Ledger) -> Content
     except (Held, ArenaError) as error:
         ledger.note(f"{missing}: {error.args[0]}")
         return None
-
-
-def differences_at_the_end(
-    first_contents: Mapping[Database, Content | None], ledger: Ledger
-) -> Iterator[str]:
-    """Yield a line for each database whose content after the last test differs from the first one.
-
-    Cost: one read of all rows and definitions of each database.
-    """
-    for database, before in first_contents.items():
-        isolation = database.isolation
-        if before is None or isolation is None or isolation.depth:
-            continue
-        after = _read_or_note(isolation, database.name + _NOT_COMPARED, ledger)
-        different = _different(before, after)
-        if different:
-            yield (
-                f"{database.name} is not as it was before the first test: {different}. "
-                "A restore missed the change, or another program wrote. "
-                "Run pytest --arena-verify: it fails the test that left the change"
-            )
 
 
 _MOST = 6

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         Key,
         RequestedDatabase,
     )
-    from pytest_arena._values import Child, ServerLogin
+    from pytest_arena._values import Child
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -270,13 +270,11 @@ class Databases:
             return None
         return self.levels[-1]
 
-    def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
-        """Return the requested databases on servers, and the logins that engines name, by user."""
-        of_engines = requested_by_engines(known_engines.find())
-        logins = [database.login for database in of_engines]
-        logins += [database.login for database in self.known.by_key.values()]
-        by_user = {login.user: login for login in logins if login is not None}
-        return list(self.known.requested), by_user
+    def users(self) -> set[str]:
+        """Return the users whose logins engines name."""
+        logins = [each.login for each in requested_by_engines(known_engines.find())]
+        logins += [each.login for each in self.known.by_key.values()]
+        return {login.user for login in logins if login is not None}
 
     # For the run.
 

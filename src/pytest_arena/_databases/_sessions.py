@@ -381,7 +381,7 @@ class Engines:
                 engine = sync_engine_of_async(like, url)
             else:
                 engine = engine_like(like, url)
-            known_engines.add_own(engine, database)
+            known_engines.of(engine.dialect).database = database
             database.engines[key] = AsyncEngine(engine) if is_async else engine
         return database.engines[key]
 

@@ -129,15 +129,12 @@ class StageBuild:
                 fix="commit and close the connection: with engine.begin() as connection: …",
             )
         if self.stage is Stage.SCHEMA and not target.has_tables():
-            likely = suggested_schema(self.root)
-            if likely in {"", self.value}:
-                likely = "<module>:<function>"
             raise TemplateError(
                 f"{self.option} created no table",
                 why="each test would start with an empty database",
                 cause="the modules of the models are not imported, or the builder created the "
                 "tables in another database",
-                fix=f"name the module that imports all models: arena_schema = {likely}",
+                fix="name the module that imports all models: arena_schema = <module>:<Base>",
             )
         if isinstance(self.builder, AlembicBuilder):
             return run_apart(self.builder.check)
@@ -185,8 +182,7 @@ class Store:
     template_store: TemplateStore
     root: Path
     newer_than: float = 0.0
-    kept_seconds: float = 0.0  # for building templates that later runs use
-    run_seconds: float = 0.0  # for building templates that end with the run
+    build_seconds: float = 0.0
     # How migrations differ from the models, by the value of arena_schema.
     drifts: dict[str, str] = field(default_factory=dict)
 
@@ -208,8 +204,15 @@ class Store:
             template = self._find_or_build(build, database)
         except ArenaError:
             raise
+        except OSError as error:
+            raise TemplateError(
+                f"the template cannot be stored: {error}",
+                why="pytest-arena builds schema and seed once, and tests use copies of it",
+                cause="the folder of the cache, or a full disk",
+                fix="ARENA_CACHE=<a folder that you can write to> pytest …",
+            ) from error
         except Exception as error:
-            raise (self.template_store.not_stored(error) or build.failed(error)) from error
+            raise build.failed(error) from error
         if stage is Stage.SCHEMA:
             self.drifts[value] = template.manifest.drift
         return template
@@ -236,11 +239,7 @@ class Store:
                 target.remove()
                 raise
             finally:
-                spent = _process.seconds() - started
-                if fingerprint.startswith(OF_RUN):
-                    self.run_seconds += spent
-                else:
-                    self.kept_seconds += spent
+                self.build_seconds += _process.seconds() - started
             return Template(content, fingerprint, manifest)
 
 

@@ -240,21 +240,6 @@ class KnownEngines:
         self._engines[engine] = None
         return is_first
 
-    def add_own(self, engine: Engine, database: Database) -> None:
-        """Redirect an engine of pytest-arena to a database, regardless of its URL."""
-        self.of(engine.dialect).database = database
-
-    def note_connect(self, dialect: Dialect) -> Owner | None:
-        """Note that an engine is about to connect. Return the owner of its level, if it lives."""
-        known = self.of(dialect)
-        known.is_disposed = False
-        return known.level()
-
-    def forget_databases(self) -> None:
-        """Forget the databases, for another run in this process."""
-        for known in self.all():
-            known.database = None
-
 
 known_engines = KnownEngines()
 

@@ -98,7 +98,8 @@ class Gate:
         self.registry = registry
         self.lost.begin(core, registry)
         if self._is_installed:
-            known_engines.forget_databases()
+            for known in known_engines.all():
+                known.database = None
             return
         self._is_installed = True
         self._listen()
@@ -139,7 +140,9 @@ class Gate:
         cparams: dict[str, object],
     ) -> None:
         """Redirect a connection before it is opened."""
-        level = known_engines.note_connect(dialect)
+        known = known_engines.of(dialect)
+        known.is_disposed = False
+        level = known.level()
         requested = describe(dialect, cargs, cparams)
         target = self.core.admit(Opener.ENGINE, requested.name, requested)
         identify = None

@@ -48,7 +48,6 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._owner import OWNER, owner_here
-from pytest_arena._product import raw_transactions
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -251,8 +250,6 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
         if pooled.pending_writes is not None:
             holds = str(pooled.pending_writes)
         lines.append(f"another connection has {holds}")
-    for raw in raw_transactions():
-        lines.append(f"a connection without an engine is in a transaction: {raw.place}")
     lines.append(
         "next: commit it first: session.commit(), with await if it is async   "
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"

@@ -186,7 +186,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.checkouts = 0  # the number of checkouts so far
-        self.has_used = False  # whether a database was used since `forget_uses`
+        self.has_used = False  # whether the test has used a database
         # Whether a driver ever opened a connection without an engine.
         self.has_raw = False
         self.has_others = False  # whether another process may use the databases
@@ -335,10 +335,6 @@ class Registry:
         """Return the record of the uses of a database. Create it at the first call."""
         with self.lock:  # two threads get the same record
             return self._usages.setdefault(key, DatabaseUsage(self))
-
-    def forget_uses(self) -> None:
-        """Forget the uses until now."""
-        self.has_used = False
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that was opened without an engine."""

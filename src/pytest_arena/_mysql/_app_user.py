@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from pytest_arena._values import ServerLogin
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
-    from pytest_arena._product import Database
     from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
 
@@ -32,20 +31,6 @@ _HARMLESS = re.compile(
     r"GRANT (?:(?:USAGE|PROCESS|SHOW DATABASES|CREATE USER|SET USER|CONNECTION[ _]ADMIN)(?:, )?)+ "
     r"ON \*\.\* TO |GRANT .+ ON `arena\\?_[^`]*`\.\S+ TO |.* TO `?PUBLIC`?$"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class AppUser:
-    """The login of the app's connections, whichever login the app has."""
-
-    login: ServerLogin
-
-    def login_of(
-        self, database: Database, login: ServerLogin | None, address: Address
-    ) -> ServerLogin:
-        """Return the login that replaces a login of the app."""
-        del database, login, address
-        return self.login
 
 
 def app_login(control: Control, address: Address) -> ServerLogin:

@@ -36,12 +36,14 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 # These begin no transaction.
 _OUTSIDE = {"SET", "SHOW", "USE", "DO", "KILL", "PREPARE"}
-_ENDING = {"COMMIT", "ROLLBACK", "CREATE", "ALTER", "DROP", "RENAME", "TRUNCATE"}
+_ENDING = {"COMMIT", "CREATE", "ALTER", "DROP", "RENAME", "TRUNCATE"}
 
 
 def _ends_transaction(verb: str, others: list[str]) -> bool:
     if verb == "SET":
         return "AUTOCOMMIT" in "".join(others)
+    if verb == "ROLLBACK":
+        return "TO" not in others  # a savepoint
     return verb in _ENDING and "TEMPORARY" not in others
 
 
@@ -53,7 +55,6 @@ class MySQLSession:
         self._reference = weakref.ref(connection)
         self._is_begun = False  # whether a statement has begun a transaction
         self._changed_rows = 0  # by the open transaction
-        self._savepoints: dict[str, int] = {}
 
     @property
     def pid(self) -> int:
@@ -68,14 +69,13 @@ class MySQLSession:
 
     @property
     def has_written(self) -> bool:
-        """Whether the open transaction has changed rows."""
+        """Whether the open transaction has changed rows, perhaps before a rolled back savepoint."""
         return self._changed_rows > 0 and self.is_begun
 
     def end_transaction(self) -> None:
         """Note that no transaction is open."""
         self._is_begun = False
         self._changed_rows = 0
-        self._savepoints.clear()
 
     def note_before(self, statement: Statement, *, autocommits: bool) -> None:
         """Note a statement before the driver sends it."""
@@ -83,10 +83,6 @@ class MySQLSession:
         if verb in {"BEGIN", "START"}:
             self.end_transaction()
             self._is_begun = True
-        elif verb == "SAVEPOINT":
-            self._savepoints[others[-1]] = self._changed_rows
-        elif verb == "ROLLBACK" and "TO" in others:
-            self._changed_rows = self._savepoints.get(others[-1], self._changed_rows)
         elif _ends_transaction(verb, others):
             self.end_transaction()
         elif not autocommits and verb not in _OUTSIDE:
@@ -158,7 +154,7 @@ def pid_of(connection: Any) -> int:
     return 0
 
 
-CONNECTIONS = RawConnections(pid_of, is_in_transaction)
+CONNECTIONS = RawConnections(pid_of)
 _LONG = 4096  # characters
 # Of the constructors of aiomysql and mysqlclient. The others have only named parameters.
 _POSITIONAL = ("host", "user", "password", "db", "port", "unix_socket")

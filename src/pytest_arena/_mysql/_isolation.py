@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import limited
 from pytest_arena._mysql._clone import (
-    has_same_schema,
     read_content,
     read_tables,
     with_cascades,
@@ -25,7 +24,7 @@ from pytest_arena._mysql._refill import (
     refill,
 )
 from pytest_arena._origin import user_line
-from pytest_arena._product import Held, held_by
+from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
 from pytest_arena.errors import IsolationError
@@ -109,7 +108,7 @@ class MySQLDatabase(Undo):
             before = self._frozen_digests[base]
             now = self.digests()
         if now != before:
-            self._writes.note_all(is_schema=not has_same_schema(before, now))
+            self._writes.note_all(is_schema=True)  # only a copy is sure to restore it
 
     def digests(self, name: str = "") -> dict[str, str]:
         """Return the digests of this database's content, or of a frozen one's."""
@@ -141,9 +140,8 @@ class MySQLDatabase(Undo):
         written = self._writes.since(start.state)
         if not written:
             return False
-        writers = writers_in(self.name)
-        if writers:
-            raise held_by(writers, self.name)
+        if writers_in(self.name):
+            raise Held(self.name)
         if written.has_new_schema or not start.base.name:
             return NeedsCopy("a statement may have changed the schema")
         content: CopyPlan = start.base.description

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._app_user import AppUser, app_login
+from pytest_arena._mysql._app_user import app_login
 from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import Database, Isolation, Usage
+    from pytest_arena._values import ServerLogin
 
 
 class MySQL(ServerProduct[MySQLRegistry]):
@@ -26,20 +27,22 @@ class MySQL(ServerProduct[MySQLRegistry]):
 
     name = FACTS.name
     usual_driver = "pymysql"
-    users: AppUser  # of the server
 
     def _start(self) -> MySQLRegistry:
         server = SEARCH.find(self._config)
         self._server = server
         registry = MySQLRegistry(server.address)
         with registry.reporting("the server's settings cannot be read"):
-            login = registry.control.call(app_login, registry.address_of())
-        self.users = AppUser(login)
+            self._login = registry.control.call(app_login, registry.address_of())
         return registry
+
+    def login_of(self, *_: object) -> ServerLogin:
+        """Return the login of the app's connections, whichever login the app has."""
+        return self._login
 
     def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
         """Return the templates on the server. The app's driver builds them."""
-        return MySQLTemplates(self._registry(), dialect(), self.users.login)
+        return MySQLTemplates(self._registry(), dialect(), self._login)
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, by the option. ``auto`` is undo."""
@@ -49,7 +52,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
             self._registry(),
             content,
             "undo" if isolation == "auto" else isolation,
-            login=self.users.login,
+            login=self._login,
             uses=uses,
             note=self._core.ledger.note,
         )

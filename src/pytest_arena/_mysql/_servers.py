@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import closing
 from pathlib import Path
@@ -9,21 +10,19 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import PORT
-from pytest_arena._mysql._control import MySQLFailure, open_control
+from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._server_registry import GRANT, MySQLRegistry
 from pytest_arena._product._server_connections import os_user
 from pytest_arena._product._server_search import (
-    Server,
     ServerSearch,
     Unavailable,
     parse_url,
     port_of,
-    refused,
 )
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from pytest_arena._mysql._control import MySQLControl
 
@@ -55,22 +54,13 @@ class MySQLSearch(ServerSearch):
     form = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
     fix = _NEWER
 
-    def local_places(self) -> Iterator[tuple[str, int]]:
-        """Yield the usual sockets and the loopback port."""
+    def local_logins(self) -> Iterator[Address]:
+        """Yield the usual sockets and the loopback port, for the user of the system and root."""
         port = port_of("MYSQL_TCP_PORT", PORT)
-        for file in _SOCKETS:
-            if port == PORT and Path(file).exists():
-                yield file, port
-        yield "127.0.0.1", port
-
-    def users(self) -> Sequence[str]:
-        """Return the user of the system, and ``root``."""
-        return [os_user(), "root"]
-
-    def login(self, host: str, port: int, user: str) -> Address:
-        """Return the address of a local server for a user."""
-        password = os.environ.get("MYSQL_PWD", "")
-        return Address("mysql", host, port, user, "", password)
+        sockets = [file for file in _SOCKETS if port == PORT and Path(file).exists()]
+        users = dict.fromkeys(filter(None, (os_user(), "root")))
+        for place, user in itertools.product([*sockets, "127.0.0.1"], users):
+            yield Address("mysql", place, port, user, "", os.environ.get("MYSQL_PWD", ""))
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server."""
@@ -86,20 +76,17 @@ class MySQLSearch(ServerSearch):
             )
         return Address("mysql", host, url.port or PORT, user, "", password)
 
-    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
-        """Log in and check the server, without changing it. ``where`` follows its version."""
-        try:
-            with closing(open_control(address, seconds=seconds)) as control:
-                shown = _checked(control, address)
-                may_create = control.rows(_MAY_CREATE) != [(0,)]
-        except MySQLFailure as error:
-            raise refused(address, error) from error
+    def check(self, address: Address, seconds: int) -> str:
+        """Log in and check the server, without changing it. Return its product and version."""
+        with closing(open_control(address, seconds=seconds)) as control:
+            shown = _checked(control, address)
+            may_create = control.rows(_MAY_CREATE) != [(0,)]
         if not may_create:
             raise Unavailable(
                 f"{address.user} on {address.server} may not create databases",
                 fix=GRANT.format(user=address.user),
             )
-        return Server(address, f"{shown}{where}")
+        return shown
 
 
 SEARCH = MySQLSearch()

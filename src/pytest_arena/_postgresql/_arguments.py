@@ -8,10 +8,9 @@ psycopg and psycopg2 have libpq's arguments
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlparse
+from urllib.parse import unquote
 
 from pytest_arena._postgresql import FACTS
 from pytest_arena._product._server_connections import (
@@ -24,7 +23,8 @@ from pytest_arena._values import ServerLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from urllib.parse import ParseResult
+
+    from sqlalchemy.engine import URL
 
     from pytest_arena._values import Address
 
@@ -90,28 +90,28 @@ def _host_of(address: Address) -> RedirectedHost:
 # asyncpg
 
 
-def _dsn(args: Any, kwargs: Mapping[str, object]) -> ParseResult:
-    return urlparse(str((args[0] if args else kwargs.get("dsn")) or ""))
+def _dsn(args: Any, kwargs: Mapping[str, object]) -> URL:
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
+
+    text = args[0] if args else kwargs.get("dsn")
+    return make_url(str(text or "postgresql://"))
 
 
 def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, object]:
     """Return the arguments under libpq's names."""
     dsn = _dsn(args, kwargs)
-    if dsn.scheme not in {"", "postgres", "postgresql"}:
-        raise ValueError(f"invalid DSN: asyncpg knows no scheme {dsn.scheme!r}")
-    login, _, places = dsn.netloc.rpartition("@")
-    user, _, password = map(unquote, login.partition(":"))
-    pairs = re.findall(r"\[?([^,]*?)\]?(?::(\w*))?(?:,|\Z)", unquote(places))
-    hosts, ports = (",".join(each).strip(",") for each in zip(*pairs, strict=True))
+    if dsn.drivername not in {"postgres", "postgresql"}:
+        raise ValueError(f"invalid DSN: asyncpg knows no scheme {dsn.drivername!r}")
     of_dsn = {
-        "user": user,
-        "password": password,
-        "host": hosts,
-        "port": ports,
-        "database": unquote(dsn.path[1:]),
+        "user": dsn.username,
+        "password": dsn.password,
+        "host": unquote(dsn.host or ""),
+        "port": dsn.port,
+        "database": dsn.database,
     }
     settings: dict[str, Any] = {"hostaddr": ""}  # asyncpg does not read PGHOSTADDR
-    for source in (dict(parse_qsl(dsn.query)), of_dsn, kwargs):
+    sources: list[Mapping[str, Any]] = [dsn.query, of_dsn, kwargs]
+    for source in sources:
         for key, value in source.items():
             if value:
                 several = isinstance(value, list | tuple)
@@ -123,7 +123,7 @@ def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, obje
 
 def _redirect_asyncpg(address: Address, args: list[object], kwargs: dict[str, Any]) -> None:
     dsn = _dsn(args, kwargs)
-    of_dsn = {key: value for key, value in parse_qsl(dsn.query) if not _is_of_server(key)}
+    of_dsn = {key: value for key, value in dsn.query.items() if not _is_of_server(key)}
     kwargs["server_settings"] = of_dsn | (kwargs.get("server_settings") or {})
     _remove_server(kwargs)
     if args:

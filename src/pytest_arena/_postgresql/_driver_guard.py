@@ -47,7 +47,7 @@ def is_in_transaction(connection: Any) -> bool:
     return bool(getattr(info, "transaction_status", _IDLE) != _IDLE)
 
 
-CONNECTIONS = RawConnections(pid_of, is_in_transaction)
+CONNECTIONS = RawConnections(pid_of)
 
 
 @cache

@@ -28,7 +28,7 @@ from pytest_arena._postgresql._rows import compare, read_content, read_rows
 from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import until
-from pytest_arena._product import held_by
+from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadContent
 from pytest_arena.errors import ArenaError
@@ -155,17 +155,14 @@ class JournaledDatabase(PostgreSQLDatabase):
             Held: an open transaction prevents it.
             ArenaError: the server does not answer.
         """
-        if is_in_use:
-            # A running statement may have no lock yet, and would commit into the level below.
-            at_work = {pid for (pid,) in self._rows(_AT_WORK)}
-            if at_work:
-                raise held_by(at_work, self.name)
+        # A running statement may have no lock yet, and would commit into the level below.
+        if is_in_use and self._rows(_AT_WORK):
+            raise Held(self.name)
         try:
             answer = ask_journal(self._journal.rows, "leave", *start.state)
         except ControlFailure as error:
             if error.sqlstate in _LOCKED:
-                writers = self.look(start).writers or self.clients_inside()
-                raise held_by(writers, self.name) from error
+                raise Held(self.name) from error
             if error.is_of_server:
                 raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
             return NeedsCopy(error.first_line)
@@ -348,11 +345,7 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
     def _open(self, base: FrozenDatabase) -> PostgreSQLDatabase:
         name = base.take()
         kind = JournaledDatabase if self.has_journal else ClonedDatabase
-        try:
-            return kind(self._registry, name, self.note_lost_connection)
-        except BaseException:
-            self._registry.drop_later(name)
-            raise
+        return kind(self._registry, name, self.note_lost_connection)
 
     def _freeze(self) -> FrozenDatabase:
         frozen = self.live.name

@@ -30,7 +30,6 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 
     def __init__(self, core: Core, config: Config) -> None:
         super().__init__(core, config)
-        self._stores: dict[str, DatabaseTemplates] = {}  # by the driver that builds
         self.shares_connections = config.isolation == "rollback"
         self.users: Roles  # created with the registry of the server
 
@@ -42,15 +41,14 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
             lock_timeout=self._config.lock_timeout,
         )
         self.users = Roles(self._core, registry, is_private=server.is_private)
+        self.login_of = self.users.login_of
         return registry
 
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """Return the templates on the server. The app's driver builds them."""
-        if dialect.driver not in self._stores:
-            store = DatabaseTemplates(self._registry(), dialect())
-            self._stores[dialect.driver] = store
-            self.users.prepare()
-        return self._stores[dialect.driver]
+        registry = self._registry()
+        self.users.prepare()
+        return DatabaseTemplates(registry, dialect())
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""

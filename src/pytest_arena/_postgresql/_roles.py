@@ -66,8 +66,7 @@ class Roles:
                         fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
                     ) from error
         if self._is_private:
-            _, users = self._core.requested()
-            for user in sorted(users):
+            for user in sorted(self._core.users()):
                 self._usable(ServerLogin(user))
 
     def _ensure_role(self, name: str, attribute: str = "LOGIN") -> None:

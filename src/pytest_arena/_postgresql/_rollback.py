@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import threading
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial, partialmethod
@@ -23,12 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._interpreter import patch
 from pytest_arena._origin import user_line
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._rows import compare, in_batches, read_content, read_rows
-from pytest_arena._process import async_rest, rest, seconds
+from pytest_arena._process import async_rest, seconds
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._connection_loop import (
     LoopConnection,
@@ -39,6 +37,7 @@ from pytest_arena._product._connection_loop import (
 )
 from pytest_arena._product._server_control import Control
 from pytest_arena._product._statements import Reach, classify
+from pytest_arena._values import sqlstate
 from pytest_arena.errors import IsolationError, impossible
 
 if TYPE_CHECKING:
@@ -86,12 +85,6 @@ _READING = "SAVEPOINT arena_reading"
 _END_READING = "ROLLBACK TO SAVEPOINT arena_reading; RELEASE SAVEPOINT arena_reading"
 
 
-def _is_transaction(text: str) -> bool:
-    """Return whether a statement begins or ends a transaction, or sets its mode."""
-    statement = classify(text, WORDS)
-    return statement.ends_transaction or " ".join(statement.words).startswith(_BEGINS)
-
-
 @dataclass(slots=True, eq=False)
 class _Level:
     """A level of the database, the lowest one below all tests."""
@@ -134,9 +127,8 @@ class Rollback:
         self._patience = patience
         self._drop = drop
         self._process = os.getpid()
-        self._opener: tuple[object, ...] = ()  # the driver and the login
-        self._dialects: list[Dialect] = []
-        self._mutex: Any = None  # held while the real connection is used
+        self._user = ""  # the login of all connections
+        self._mutex = asyncio.Lock()  # held while the real connection is used
         self._levels = [_Level()]
         self._writer: SharedTransaction | None = None
         self._has_connect_settings = False
@@ -149,31 +141,21 @@ class Rollback:
         self, dialect: Dialect, connect: Callable[..., Any], cargs: Any, cparams: Any
     ) -> SharedTransaction:
         """Return a connection for a pool. The first one opens the real connection."""
-        opener = (dialect.driver, dialect.is_async, cparams.get("user"))
-        if dialect.driver == "psycopg2" or self._opener not in {(), opener}:
+        user = str(cparams.get("user"))
+        if dialect.driver != "asyncpg" or self._user not in {"", user}:
             raise self.refused(
-                f"a connection by {dialect.driver} as {cparams.get('user')}",
-                "use asyncpg or psycopg, and one driver and one login in tests",
+                f"a connection by {dialect.driver} as {user}",
+                "use asyncpg and one login in tests",
             )
         if self._process != os.getpid():
             raise self.refused("a connection of a forked process", "use a thread")
-        if not self._opener:
-            self._opener = opener
-            self._mutex = asyncio.Lock() if dialect.is_async else threading.Lock()
+        self._user = user
         self.call(self._open, partial(connect, *cargs, **cparams))
-        if dialect not in self._dialects:
-            self._dialects.append(dialect)
-            if not dialect.is_async:
-                # psycopg looks for the connection behind the facade.
-                patch(dialect, "get_driver_connection", lambda facade: facade.real)
-        is_sync = has_sync_caller() or not dialect.is_async
-        return SharedTransaction(self, has_sync_caller=is_sync)
+        return SharedTransaction(self, has_sync_caller=has_sync_caller())
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function where the real connection lives."""
-        if isinstance(self._mutex, asyncio.Lock):
-            return connection_loop().call(function, *args, **kwargs)
-        return function(*args, **kwargs)
+        return connection_loop().call(function, *args, **kwargs)
 
     def alone(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of the real connection while no other caller uses it."""
@@ -182,10 +164,7 @@ class Rollback:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if isinstance(self._mutex, asyncio.Lock):
-            await_only(self._mutex.acquire())
-        else:
-            self._mutex.acquire()
+        await_only(self._mutex.acquire())
         try:
             yield
         finally:
@@ -198,16 +177,25 @@ class Rollback:
                 self.send("SET idle_in_transaction_session_timeout = 0")
                 self._levels[0].sequences = self._read_sequences()
 
-    def refused(self, what: str, fix: str) -> IsolationError:
+    def refused(self, what: str, fix: str, line: CodeLine | None = None) -> IsolationError:
         """Record and return the error for a use that one shared transaction does not allow."""
         error = IsolationError(
             f"arena_isolation = rollback does not allow {what}",
             why="all connections of the tests share one connection, whose transaction is never "
             "committed",
-            cause=str(user_line()),
+            cause=str(user_line() or line),
             fix=f"{fix}\nor arena_isolation = undo",
         )
         return self.ledger.refused(error)
+
+    def refuse_transaction(self, text: str) -> None:
+        """Refuse a statement that begins or ends a transaction, or sets its mode."""
+        statement = classify(text, WORDS)
+        if statement.ends_transaction or " ".join(statement.words).startswith(_BEGINS):
+            raise self.refused(
+                f"{text.split(maxsplit=1)[0].upper()} in a statement",
+                "call commit() or rollback() of the session",
+            )
 
     # Statements. These methods run where the real connection lives.
 
@@ -242,7 +230,7 @@ class Rollback:
             return
         facade.is_begun = not facade.autocommit
         writes = statement.reach is not Reach.NOTHING or statement.table
-        if writes and not facade.is_read_only:
+        if writes and not facade.readonly:
             self._take(facade)
         else:
             self._wait_for(facade)
@@ -254,7 +242,7 @@ class Rollback:
         try:
             return self.alone(self._in_savepoint, call, is_read_only=True)
         except Exception as error:
-            if facade.is_read_only or _sqlstate(error) != _READ_ONLY:
+            if facade.readonly or sqlstate(error) != _READ_ONLY:
                 raise
         self._take(facade)
         return self.alone(self._in_savepoint, call)
@@ -311,11 +299,12 @@ class Rollback:
             if writer is None or writer is facade:
                 return
             if seconds() > end:
-                raise _Busy(writer.line)
-            if isinstance(self._mutex, asyncio.Lock):
-                await_only(async_rest(_STEP))
-            else:
-                rest(_STEP)
+                raise self.refused(
+                    f"a second transaction while an open one has written ({writer.line})",
+                    "commit or roll back the first transaction before the second one begins",
+                    facade.line if facade else None,
+                )
+            await_only(async_rest(_STEP))
 
     def commit(self, facade: SharedTransaction) -> None:
         """Release the facade's savepoint, after the deferred constraints."""
@@ -481,7 +470,7 @@ class Rollback:
             with suppress(Exception):  # as above
                 self.call(self.real.close)
         self.real = None
-        self._opener = ()
+        self._user = ""
         self._writer = None
         self._levels[0].is_written = False
         self.generation += 1
@@ -549,18 +538,6 @@ class Rollback:
         )
 
 
-def _sqlstate(error: Exception) -> str:
-    """Return PostgreSQL's code of a driver's error, "" without one."""
-    return str(getattr(error, "sqlstate", "") or "")
-
-
-class _Busy(Exception):
-    """Another transaction writes for too long."""
-
-    def __init__(self, line: CodeLine | None) -> None:
-        self.line = line
-
-
 class _Reader(Control):
     """The shared connection, as one of pytest-arena's."""
 
@@ -579,7 +556,7 @@ class _Reader(Control):
         try:
             return [tuple(row) for row in self._connection.send(sql)]
         except Exception as error:
-            raise ControlFailure(str(error), _sqlstate(error)) from error
+            raise ControlFailure(str(error), str(sqlstate(error) or "")) from error
 
 
 class SharedTransaction(LoopConnection):
@@ -591,13 +568,10 @@ class SharedTransaction(LoopConnection):
         self.shared = shared
         self.is_connecting = True  # until the first checkout
         self.is_closed = False
-        self.is_read_only = False
+        self.readonly = False  # set by SQLAlchemy, as the next one
         self.autocommit = False
         self._has_sync_caller = has_sync_caller
-        real = getattr(shared.real, "driver_connection", shared.real)
-        self._driver = real
-        if type(real).__module__.startswith("asyncpg"):
-            self._driver = LoopDriver(real, self._await)
+        self._driver = LoopDriver(shared.real.driver_connection, self._await)
         self.end()
 
     def end(self) -> None:
@@ -622,9 +596,8 @@ class SharedTransaction(LoopConnection):
         return self.shared.call(function, *args, **kw)
 
     async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
-        if args and isinstance(args[0], str) and _is_transaction(args[0]):
-            what = f"{args[0].split()[0]} in a statement"
-            raise self.shared.refused(what, "call commit() of the session")
+        if args and isinstance(args[0], str):
+            self.shared.refuse_transaction(args[0])
         run = partial(self.shared.execute_raw, function)
         return await connection_loop().wait(greenlet_spawn(run, *args, **kw))
 
@@ -650,23 +623,9 @@ class SharedTransaction(LoopConnection):
         """Call a coroutine function with the driver's connection, where it lives."""
         return self.call_shared(self.shared.execute_raw, fn, self.real.driver_connection)
 
-    def set_isolation_level(self, level: object) -> None:
+    def set_isolation_level(self, level: str) -> None:
         """Set AUTOCOMMIT. All other levels act as READ COMMITTED."""
-        name = str(getattr(level, "name", level)).lower()
-        if level is not None:  # psycopg's with AUTOCOMMIT
-            self.autocommit = name == "autocommit"
-
-    isolation_level = property(lambda _: None, set_isolation_level)
-
-    def set_autocommit(self, value: object) -> None:
-        """Set AUTOCOMMIT, as psycopg names it."""
-        self.autocommit = bool(value)
-
-    def set_read_only(self, value: object) -> None:
-        """Let PostgreSQL refuse writes."""
-        self.is_read_only = bool(value)
-
-    read_only = readonly = property(lambda self: self.is_read_only, set_read_only)
+        self.autocommit = level == "autocommit"
 
 
 class SharedCursor(LoopCursor):
@@ -679,16 +638,11 @@ class SharedCursor(LoopCursor):
 
     def _run(self, name: str, *args: Any) -> Any:
         """Check a statement in the caller's thread, and send it."""
-        text, *rest = args
+        text = args[0]
         facade = self._facade
         shared = facade.shared
-        written = text if isinstance(text, str) else str(text)
-        if _is_transaction(written):
-            raise shared.refused(
-                f"{written.split()[0].upper()} in a statement",
-                "call commit() or rollback() of the session",
-            )
-        alters = classify(written, WORDS).alters_session or _SETS.match(written)
+        shared.refuse_transaction(text)
+        alters = classify(text, WORDS).alters_session or _SETS.match(text)
         if alters and not facade.is_connecting:
             raise shared.refused(
                 "a setting, a temporary table, a lock of the session, LISTEN or PREPARE",
@@ -696,10 +650,4 @@ class SharedCursor(LoopCursor):
             )
         if not facade.is_begun:
             facade.line = user_line()
-        try:
-            return facade.call_shared(self._send, name, text, *rest)
-        except _Busy as busy:
-            raise shared.refused(
-                f"a second transaction while an open one has written ({busy.line})",
-                "commit or roll back the first transaction before the second one begins",
-            ) from None
+        return facade.call_shared(self._send, name, *args)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.engine import URL
@@ -25,8 +25,6 @@ from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from psycopg import Connection
 
     from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
@@ -82,16 +80,7 @@ class ServerRegistry(DatabaseRegistry):
             control.run(_SESSION)
             set_up(control)
 
-        return PostgreSQLControl(self._connect, begin)
-
-    def _connect(self) -> Connection:
-        try:
-            return connect(replace(self._address, database=_HOME))
-        except ControlFailure as error:
-            if error.is_down or error.is_crowded:
-                raise
-            # Some servers have no such database, or do not let the role in.
-            return connect(self._address)
+        return PostgreSQLControl(partial(connect, self.address_of(_HOME)), begin)
 
     def _hold(self, control: Control, name: str) -> None:
         control.run(f"SELECT pg_advisory_lock_shared{_lock(*_numbers(name))}")

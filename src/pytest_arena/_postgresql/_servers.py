@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from contextlib import closing, suppress
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _clusters as clusters
-from pytest_arena._postgresql._control import ControlFailure, identifier, open_control
+from pytest_arena._postgresql._control import identifier, open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product._databases_command import (
     DatabasesOnServer,
@@ -31,13 +32,12 @@ from pytest_arena._product._server_search import (
     Unavailable,
     parse_url,
     port_of,
-    refused,
 )
 from pytest_arena._values import Address
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._clusters import ServerFolder
@@ -63,25 +63,15 @@ class PostgreSQLSearch(ServerSearch):
     form = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
     fix = "pip install 'pytest-arena[postgresql]'"
 
-    def local_places(self) -> Iterator[tuple[str, int]]:
-        """Yield PGHOST, or the usual sockets and the loopback port."""
+    def local_logins(self) -> Iterator[Address]:
+        """Yield PGHOST, or the usual sockets and the loopback port, each with PGUSER and others."""
         port = port_of("PGPORT", _STANDARD_PORT)
         host = os.environ.get("PGHOST", "")
-        if host and is_here(host):
-            yield host, port
-            return
-        for folder in _socket_folders(port):
-            yield folder, port
-        yield "127.0.0.1", port
-
-    def users(self) -> Sequence[str]:
-        """Return PGUSER, the user of the system, and ``postgres``."""
-        return [os.environ.get("PGUSER", ""), os_user(), "postgres"]
-
-    def login(self, host: str, port: int, user: str) -> Address:
-        """Return the address of a local server for a user."""
+        places = [host] if host and is_here(host) else [*_socket_folders(port), "127.0.0.1"]
+        users = filter(None, (os.environ.get("PGUSER"), os_user(), "postgres"))
         password = os.environ.get("PGPASSWORD", "")
-        return Address("postgresql", host, port, user, "postgres", password)
+        for place, user in itertools.product(places, dict.fromkeys(users)):
+            yield Address("postgresql", place, port, user, "postgres", password)
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server. PGPASSWORD replaces a missing password."""
@@ -106,13 +96,10 @@ class PostgreSQLSearch(ServerSearch):
             options["password"] or os.environ.get("PGPASSWORD", ""),
         )
 
-    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
-        """Log in and check the server, without changing it. ``where`` follows its version."""
-        try:
-            with closing(open_control(address, seconds=seconds)) as control:
-                rows = control.rows(_LOGIN)
-        except ControlFailure as error:
-            raise refused(address, error) from error
+    def check(self, address: Address, seconds: int) -> str:
+        """Log in and check the server, without changing it. Return its product and version."""
+        with closing(open_control(address, seconds=seconds)) as control:
+            rows = control.rows(_LOGIN)
         [(major, version, may_create)] = rows
         if major < clusters.OLDEST:
             raise Unavailable(
@@ -127,7 +114,7 @@ class PostgreSQLSearch(ServerSearch):
                 "or arena_database = own   (a private server)",
             )
         version, _, _ = version.partition(" ")
-        return Server(address, f"PostgreSQL {version}{where}")
+        return f"PostgreSQL {version}"
 
     def private_server(self, config: Config) -> Server:
         """Return a private server of the first installed programs that work."""

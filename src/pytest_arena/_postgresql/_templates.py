@@ -14,7 +14,7 @@ from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import Manifest, ScriptError
 from pytest_arena._product._own_databases import now
-from pytest_arena._product._server_product import ServerBuild, ServerTemplates
+from pytest_arena._product._server_product import LOCK_SECONDS, ServerBuild, ServerTemplates
 from pytest_arena._product._statements import bare, beyond_of
 from pytest_arena._values import digest, sqlstate
 
@@ -110,10 +110,10 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
 class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     """The templates of a server, with their manifests in the registry.
 
-    Several machines share them. ``dialect`` is the app's dialect. If it is None, psycopg builds.
+    Several machines share them. ``dialect`` is the app's dialect.
     """
 
-    dialect: Dialect | None
+    dialect: Dialect
     product = "postgresql"
     # The server's version, encoding, locale and extensions.
     question = _DESCRIBED
@@ -146,7 +146,7 @@ def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> st
     existing = registry.find(fingerprint)
     if existing is not None:
         return existing[0]
-    with DatabaseTemplates(registry, None).locked(fingerprint):
+    with registry.lock(fingerprint, seconds=LOCK_SECONDS):
         existing = registry.find(fingerprint)
         if existing is not None:
             return existing[0]
@@ -171,13 +171,13 @@ def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> st
 _PSYCOPG = "psycopg"  # sync and async
 
 
-def drivers_of(dialect: Dialect | None) -> tuple[str, str]:
+def drivers_of(dialect: Dialect) -> tuple[str, str]:
     """Return the drivers for sync and for async functions.
 
     The app's driver is preferred, because the app reads the values that it writes. An app on
     asyncpg has no driver for sync functions ("").
     """
-    if dialect is None or dialect.driver == _PSYCOPG:
+    if dialect.driver == _PSYCOPG:
         return _PSYCOPG, _PSYCOPG
     if dialect.is_async:
         return "", dialect.driver

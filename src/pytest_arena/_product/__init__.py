@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import shlex
 import sys
 import threading
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
-from copy import copy
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -30,10 +27,10 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
-    from pytest_arena._owner import Owned, Owner
+    from pytest_arena._owner import Owner
     from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
-    from pytest_arena.errors import ArenaError, TemplateError
+    from pytest_arena.errors import ArenaError
 
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
@@ -43,14 +40,6 @@ UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 
 
 loaded: dict[str, Connections] = {}  # of imported packages, by the names of products
-
-
-def raw_transactions() -> list[Owned]:
-    """Return the connections that no engine has opened, and that are in a transaction."""
-    found: list[Owned] = []
-    for connections in [*loaded.values()]:
-        found += connections.raw_transactions()
-    return found
 
 
 def connections_of(product: str) -> Connections:
@@ -165,8 +154,8 @@ class Core(Protocol):
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""
 
-    def requested(self) -> tuple[list[str], dict[str, ServerLogin]]:
-        """Return the databases on servers that the app names, and the logins by user."""
+    def users(self) -> set[str]:
+        """Return the users whose logins the app names."""
 
     @property
     def provisioned(self) -> Mapping[Database, Isolation]:
@@ -249,9 +238,6 @@ class Connections(Protocol):
     def end_raw(self, level: Owner) -> None:
         """End a level's connections that no engine has opened."""
 
-    def raw_transactions(self) -> Sequence[Owned]:
-        """Return the connections that no engine has opened, and that are in a transaction."""
-
 
 @dataclass(slots=True, eq=False)
 class Database:
@@ -267,7 +253,7 @@ class Database:
     live: Path | None = None  # its file, None on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
-    busy: bool = False  # whether its content is being created
+    busy: bool = False  # whether its content is being created, by a builder that may connect
     login: ServerLogin | None = None  # the first login in an engine's URL
     tables: set[str] = field(default_factory=set)  # that it had at the last question
     incarnation: int = 0  # distinguishes it from a dropped database with the same key
@@ -298,31 +284,12 @@ class Database:
             self.dialect = dialect
         self.has_engine |= is_of_engine
 
-    @contextmanager
-    def being_filled(self) -> Iterator[None]:
-        """Note that this block creates its content. A builder may connect to it in the block."""
-        self.busy = True
-        try:
-            yield
-        finally:
-            self.busy = False
-
-    def take_failure(self) -> ArenaError | None:
-        """Return why it cannot be filled. Only the first error has the traceback of the build."""
-        error = self.failure
-        self.failure = copy(error)
-        return error
-
     def close(self) -> None:
         """Close its isolation. Afterwards it has no content."""
         isolation = self.isolation
         self.isolation = None
         if isolation is not None:
             isolation.close()
-
-    def command_to_open(self, where: str) -> str:
-        """Return the command that opens the database or its copy, a file or a URL."""
-        return shlex.join(self.product.shell(where))
 
 
 class ScriptError(Exception):
@@ -434,11 +401,6 @@ class TemplateStore(ABC):
         del error
         return ""
 
-    def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return the error for a failure of the store, None for another error."""
-        del error
-        return None
-
 
 class Usage(Protocol):
     """The uses of one database. The gate implements it, which this package may not import."""
@@ -497,12 +459,6 @@ class Product(Protocol):
 
 class Held(Exception):
     """A connection holds a lock, so that the database cannot be restored."""
-
-
-def held_by(pids: Iterable[int], database: str) -> Held:
-    """Return the error that names the backends with locks."""
-    shown = ", ".join(map(str, sorted(pids))) or "unknown"
-    return Held(f"{database}: inside a transaction with changes: backend {shown}")
 
 
 def nothing(*_: object) -> None:

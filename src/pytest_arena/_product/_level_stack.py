@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pytest_arena._product import Held, held_by, nothing
+from pytest_arena._product import Held, nothing
 from pytest_arena._product._server_control import ServerFailure
 from pytest_arena.errors import ArenaError, IsolationError, impossible
 
@@ -223,7 +223,7 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def _refuse(self, writers: Collection[int]) -> None:
         if writers:
-            raise held_by(writers, self.live.name)
+            raise Held(self.live.name)
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed."""

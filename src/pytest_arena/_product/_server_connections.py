@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Core
-    from pytest_arena._values import Address, CodeLine, ProductFacts, ServerLogin
+    from pytest_arena._values import Address, ProductFacts, ServerLogin
 
     FindCore: TypeAlias = Callable[[], Core | None]
 
@@ -94,7 +94,7 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
     if target.database is None:
         return address
     product: Any = target.database.product  # a `ServerProduct`
-    user: ServerLogin | None = product.users.login_of(target.database, login, address)
+    user: ServerLogin | None = product.login_of(target.database, login, address)
     return address.as_(user) if user is not None else address
 
 
@@ -127,20 +127,12 @@ class RawConnection(Owned):
     reference: Callable[[], Any] = nothing
     pid: int = 0
 
-    @property
-    def place(self) -> CodeLine | str:
-        """The line that opened it."""
-        return self.line or "a pool of a driver"
-
 
 class RawConnections:
     """The connections of a product that no engine has opened and no engine's pool has."""
 
-    def __init__(
-        self, pid_of: Callable[[Any], int], is_in_transaction: Callable[[Any], bool]
-    ) -> None:
+    def __init__(self, pid_of: Callable[[Any], int]) -> None:
         self._pid_of = pid_of
-        self._is_in_transaction = is_in_transaction
         self._open: dict[int, RawConnection] = {}
         # The databases that the arguments of all open connections name, also of engines.
         self.named: weakref.WeakKeyDictionary[Any, ServerTarget] = weakref.WeakKeyDictionary()
@@ -161,14 +153,6 @@ class RawConnections:
     def give_to_pool(self, connection: object) -> None:
         """Forget a connection that an engine's pool has."""
         self._open.pop(id(connection), None)
-
-    def transactions(self) -> list[RawConnection]:
-        """Return the connections that are inside a transaction."""
-        return [
-            raw
-            for raw in [*self._open.values()]
-            if raw.target is not None and self._is_in_transaction(raw.reference())
-        ]
 
     def end(self, level: Owner) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
@@ -350,7 +334,6 @@ class ServerConnections(ABC):
         self._raw = raw
         self.watch = watch
         self.end_raw = raw.end
-        self.raw_transactions = raw.transactions
         self._factories = factories
 
     def describe(self, dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase | None:

@@ -145,7 +145,7 @@ class ServerProduct(Generic[RegistryT]):
 
 
 # Longer than a build takes. The lock of a dead process ends at once.
-_LOCK_SECONDS = 600
+LOCK_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,5 +232,5 @@ class ServerTemplates(TemplateStore, Generic[RegistryT]):
     @contextmanager
     def locked(self, fingerprint: str) -> Iterator[float]:
         """Lock a fingerprint on the server, for all machines. Yield the time of the lock."""
-        with self.registry.lock(fingerprint, seconds=_LOCK_SECONDS):
+        with self.registry.lock(fingerprint, seconds=LOCK_SECONDS):
             yield now()

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
+from pytest_arena._product._server_control import ServerFailure
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product._server_control import ServerFailure
     from pytest_arena._values import Address
 
 
@@ -68,20 +68,19 @@ class ServerSearch(ABC):
         """Read a URL of one server."""
 
     @abstractmethod
-    def local_places(self) -> Iterator[tuple[str, int]]:
-        """Yield the sockets and the loopback port of this machine."""
+    def local_logins(self) -> Iterator[Address]:
+        """Yield the sockets and the loopback port of this machine, with the usual users."""
 
     @abstractmethod
-    def login(self, host: str, port: int, user: str) -> Address:
-        """Return the address of a local server for a user."""
+    def check(self, address: Address, seconds: int) -> str:
+        """Log in and check the server, without changing it. Return its product and version."""
 
-    @abstractmethod
-    def users(self) -> Sequence[str]:
-        """Return the usual users of a local server, with "" for unknown ones."""
-
-    @abstractmethod
     def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
-        """Log in and check the server, without changing it. ``where`` follows its version."""
+        """Return a server that can be used. ``where`` follows its version."""
+        try:
+            return Server(address, f"{self.check(address, seconds)}{where}")
+        except ServerFailure as error:
+            raise refused(address, error) from error
 
     def find(self, config: Config) -> Server:
         """Return the named server, else the first one."""
@@ -109,15 +108,13 @@ class ServerSearch(ABC):
         if config.database == "own":
             raise Unavailable("not asked for, a private server is")
         reasons: dict[str, None] = {}
-        for place, port in self.local_places():
-            for user in dict.fromkeys(filter(None, self.users())):
-                address = self.login(place, port, user)
-                where = f", a local service on {address.server}"
-                try:
-                    # A local server answers within a millisecond.
-                    return self.enter(address, where, seconds=2)
-                except Unavailable as reason:
-                    reasons[str(reason)] = None
+        for address in self.local_logins():
+            where = f", a local service on {address.server}"
+            try:
+                # A local server answers within a millisecond.
+                return self.enter(address, where, seconds=2)
+            except Unavailable as reason:
+                reasons[str(reason)] = None
         raise Unavailable("; ".join(reasons))
 
     def private_server(self, config: Config) -> Server:

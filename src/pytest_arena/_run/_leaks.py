@@ -23,10 +23,8 @@ from pytest_arena._gate._registry import (
 from pytest_arena._origin import OUR_TASK, line_of_coroutine, line_of_task
 from pytest_arena._owner import Owner, is_runner_of_anyio, owner_of
 from pytest_arena._process import AnyTask, alive, running_loop
-from pytest_arena._product import raw_transactions
 from pytest_arena.errors import (
     ConnectionLeak,
-    IsolationError,
     LateWorkError,
 )
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
@@ -342,15 +340,4 @@ _CLOSE_IT = (
 def lines_of_holders(gate: Gate) -> list[str]:
     """Return the lines that have begun the open transactions."""
     checkouts = gate.registry.checked_out()
-    holders = [checkout for checkout in checkouts if checkout.has_uncommitted_writes]
-    return [str(holder.place) for holder in (*holders, *raw_transactions())]
-
-
-def error_of_holders(gate: Gate, level: str) -> IsolationError:
-    """Return the error for open transactions that prevent the enter of a level."""
-    return IsolationError(
-        f"{level}: an open transaction of a wide fixture is in the way",
-        why="pytest-arena cannot restore the database while a transaction holds its lock",
-        cause=lines_of_error(lines_of_holders(gate)),
-        fix="commit, or roll back, before the fixture's `yield`",
-    )
+    return [str(checkout.place) for checkout in checkouts if checkout.has_uncommitted_writes]

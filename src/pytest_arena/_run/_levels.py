@@ -14,7 +14,7 @@ from pytest_arena._run import _leaks
 from pytest_arena._run._story import warn_of_loss
 from pytest_arena._run._variables import Variables
 from pytest_arena._values import Stage
-from pytest_arena.errors import ArenaError
+from pytest_arena.errors import ArenaError, IsolationError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
@@ -106,7 +106,13 @@ class Levels:
                 if isolation.depth > depth:
                     isolation.forget()
             if isinstance(error, Held):
-                raise _leaks.error_of_holders(self.gate, level.name) from error
+                raise IsolationError(
+                    f"{level.name}: an open transaction of a wide fixture is in the way",
+                    why="pytest-arena cannot restore the database while a transaction holds its "
+                    "lock",
+                    cause=_leaks.lines_of_error(_leaks.lines_of_holders(self.gate)),
+                    fix="commit, or roll back, before the fixture's `yield`",
+                ) from error
             raise
         if databases:
             self.gate.invalidate_stale()

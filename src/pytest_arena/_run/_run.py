@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ class ArenaRun:
         self.databases.process = os.getpid()  # it may be a fork
         self.databases.environment.complete()
         self.ledger.begin(plan.name)
-        self.connections.forget_uses()
+        self.connections.has_used = False
         test = RunningTest(
             plan,
             self.config.settle,
@@ -225,7 +226,7 @@ class ArenaRun:
         for database in used:
             name = f"({database.name})  " if len(used) > 1 else ""
             try:
-                command = database.command_to_open(self.keep(database))
+                command = shlex.join(database.product.shell(self.keep(database)))
                 yield f"the test's database was kept: {name}{command}"
             except Exception as error:  # noqa: BLE001 - a full disk, a lock: the report continues
                 self.ledger.note(f"{self.ledger.test}: not kept: {error}")

@@ -30,8 +30,7 @@ class Summary:
     notes: tuple[str, ...] = ()
     noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
     # For building templates that later runs use, and templates that ended with the run.
-    kept_seconds: float = 0.0
-    run_seconds: float = 0.0
+    build_seconds: float = 0.0
     has_template: bool = True
     known: tuple[str, ...] = ()  # databases that engines named
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
@@ -102,14 +101,9 @@ def _databases_line(summary: Summary) -> str:
 def _template_words(summary: Summary) -> str:
     if not summary.has_template:
         return "no template: the database starts empty"
-    seconds = summary.kept_seconds + summary.run_seconds
-    if not seconds:
+    if not summary.build_seconds:
         return "template from the cache"
-    words = f"template built in {_ms(seconds)}"
-    if not summary.kept_seconds:
-        return words
-    kept = "its schema kept" if summary.run_seconds else "kept"
-    return f"{words}, and {kept} for the next run"
+    return f"template built in {_ms(summary.build_seconds)}"
 
 
 def _cost_line(tests: int, used: list[TestFacts]) -> str:
@@ -153,8 +147,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         known=tuple(database.name for database in of_engines),
         unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
-        kept_seconds=sum(store.kept_seconds for store in stores),
-        run_seconds=sum(store.run_seconds for store in stores),
+        build_seconds=sum(store.build_seconds for store in stores),
         race_passes=ledger.race_passes,
     )
 

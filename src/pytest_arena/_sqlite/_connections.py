@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._owner import Owned, Owner
+    from pytest_arena._owner import Owner
 
     CurrentCore = Callable[[], Core | None]
 
@@ -187,10 +187,6 @@ class SQLiteConnections:
 
     def end_raw(self, level: Owner) -> None:
         """Do nothing: raw connections can stay open while the file is restored."""
-
-    def raw_transactions(self) -> list[Owned]:
-        """Return none: the transactions of raw connections are not recorded."""
-        return []
 
 
 def _unknown(_dbapi_connection: object) -> None:

@@ -36,7 +36,7 @@ from pytest_arena._product import (
 )
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena.errors import ServerError, TemplateError
+from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -315,17 +315,6 @@ class FileTemplates(TemplateStore):
         if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
             return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
         return ""
-
-    def not_stored(self, error: Exception) -> TemplateError | None:
-        """Return the error for a folder that is not writable, or for a full disk."""
-        if not isinstance(error, OSError):
-            return None
-        return TemplateError(
-            f"the template cannot be stored: {error}",
-            why="pytest-arena builds schema and seed once into a file, and tests use copies of it",
-            cause=f"the folder {self.folder}, or a full disk",
-            fix="ARENA_CACHE=<a folder that you can write to> pytest …",
-        )
 
 
 # The product

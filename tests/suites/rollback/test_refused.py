@@ -12,8 +12,6 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-IS_ASYNCPG = engine.dialect.driver == "asyncpg"
-
 
 @pytest.fixture(autouse=True)
 async def begins_as_always(client):
@@ -63,23 +61,22 @@ async def test_a_setting_or_a_session(statement):
         await connection.execute(text(statement))
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 @pytest.mark.expect("A501", at="other.connect()")
-def test_a_second_driver(arena):
-    other = create_engine(
-        arena.url.replace("+asyncpg", "+psycopg2").replace("+psycopg:", "+psycopg2:")
-    )
+def test_another_driver(arena, driver):
+    other = create_engine(arena.url.replace("asyncpg", driver))
     other.connect()
 
 
 async def test_a_function_of_the_app_that_connects(arena):
-    url = arena.url.replace("+asyncpg", "").replace("+psycopg", "")
+    url = arena.url.replace("+asyncpg", "")
     other = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url))
     with arena.expect_refusal():
         await other.connect()
 
 
 async def test_a_connection_of_a_driver(arena):
-    url = arena.url.replace("+asyncpg", "").replace("+psycopg", "")
+    url = arena.url.replace("+asyncpg", "")
     for address in ("postgresql://me@db.example.org/shop", url):
         with arena.expect_refusal():
             await asyncpg.connect(address)
@@ -87,7 +84,6 @@ async def test_a_connection_of_a_driver(arena):
             psycopg.connect(address)
 
 
-@pytest.mark.skipif(not IS_ASYNCPG, reason="psycopg's COMMIT ends the run")
 @pytest.mark.expect("A501", at="driver.")
 async def test_the_drivers_connection_does_not_commit():
     async with engine.connect() as connection:
