@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -15,11 +15,11 @@ from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, cause_of_connection, is_own
 from pytest_arena._owner import OWNER
 from pytest_arena._redis._server import RedisServer
-from pytest_arena.errors import AfterSessionError, ArenaError, UnknownDatabaseError
+from pytest_arena.errors import AfterSessionError, ArenaError, ServerError, UnknownDatabaseError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
@@ -67,7 +67,8 @@ class Redis:
         """
         if self._server is None:
             self._server = RedisServer()
-            self.beside.append(self)
+            if self not in self.beside:
+                self.beside.append(self)
         return self._server.port
 
     def url(self, database: str | None) -> str:
@@ -89,6 +90,31 @@ class Redis:
         if number not in self._controls:
             self._controls[number] = redis.Redis(host="127.0.0.1", port=self.port, db=number)
         return self._controls[number]
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Ask the server in the block.
+
+        Raises:
+            ServerError: it has ended. The next connection starts another one.
+        """
+        import redis  # noqa: PLC0415 - the user's code has imported it
+
+        try:
+            with as_own():
+                yield
+        except redis.ConnectionError as error:
+            if self._server is not None:
+                self._server.close()
+            self._server = None
+            self._controls.clear()
+            self._found.clear()
+            raise ServerError(
+                f"the tests' Redis server has ended: {error}",
+                why="its keys are lost",
+                cause="a test has sent SHUTDOWN, or another program has killed the server",
+                fix="run the tests again",
+            ) from None
 
     # Levels
 
@@ -118,7 +144,7 @@ class Redis:
     def _end_clients(self, owner: Owner) -> None:
         """End what waits for keys or messages, in this process, for an owner that is over."""
         names = {_client_name(each) for each in (owner, None)}
-        with as_own():
+        with self._asked():
             for client in self._control().client_list():
                 if client["name"] in names and not _WAITING.isdisjoint(client["flags"]):
                     self._control().client_kill_filter(_id=client["id"])
@@ -127,18 +153,20 @@ class Redis:
         """Return all keys with their values."""
         if self._server is None:
             return {}
-        with as_own():
-            if self._server.is_fake:
-                return self._read(range(_NUMBERS))
-            writes = self._control().info("persistence")["rdb_changes_since_last_save"]
-            if writes != self._writes:
-                names = self._control().info("keyspace")
-                self._content = self._read(int(name.removeprefix("db")) for name in names)
+        with self._asked():
+            writes = -1
+            if not self._server.is_fake:
+                writes = self._control().info("persistence")["rdb_changes_since_last_save"]
+            if writes == -1 or writes != self._writes:
+                self._content = self._read(has_info=not self._server.is_fake)
                 self._writes = writes
         return self._content
 
-    def _read(self, numbers: Iterable[int]) -> Content:
+    def _read(self, *, has_info: bool) -> Content:
         content: Content = {}
+        numbers = [*range(_NUMBERS)]
+        if has_info:
+            numbers = [int(name.removeprefix("db")) for name in self._control().info("keyspace")]
         for number in numbers:
             control = self._control(number)
             keys = control.keys("*")
@@ -152,7 +180,7 @@ class Redis:
         return content
 
     def _restore(self, found: Content) -> None:
-        with as_own():
+        with self._asked():
             self._control().flushall()
             for number in {number for number, _ in found}:
                 pipeline = self._control(number).pipeline(transaction=False)
@@ -167,7 +195,7 @@ class Redis:
         if self._server is None:
             return []
         found = self._found.get(owner, {})
-        with suppress(Exception):  # the server has ended
+        with suppress(ArenaError):
             content = self.content()
             signs = {
                 key: "~" for key in content if found.get(key, content[key])[1] != content[key][1]
@@ -239,15 +267,7 @@ class Redis:
         if isinstance(connection, module.SSLConnection):
             self._refuse(name, "it uses TLS", "redis:// in place of rediss:// in the tests")
         if self._is_over:
-            raise self.ledger.refused(
-                AfterSessionError(
-                    f"refused: a connection to {name} after the test session",
-                    why="pytest-arena has ended the tests' Redis. The connection would have "
-                    "reached yours",
-                    cause=cause_of_connection(),
-                    fix="do it in a session fixture's tear-down",
-                )
-            )
+            raise self.ledger.refused(_after_session(name))
         self.refuse_late()
         try:
             connection.port = self.port
@@ -307,3 +327,12 @@ def _shown(key: Key) -> str:
     number, name = key
     prefix = f"{number}: " if number else ""
     return prefix + name.decode(errors="replace")
+
+
+def _after_session(name: str) -> ArenaError:
+    return AfterSessionError(
+        f"refused: a connection to {name} after the test session",
+        why="pytest-arena has ended the tests' Redis. The connection would have reached yours",
+        cause=cause_of_connection(),
+        fix="do it in a session fixture's tear-down",
+    )
