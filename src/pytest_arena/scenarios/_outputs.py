@@ -111,7 +111,7 @@ def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:
 
 
 def write(wanted: Iterable[tuple[str, Path]], results: Results, root: Path) -> list[str]:
-    """Write the files, and the summary of a job on GitHub. Return a line for each file.
+    """Write the files. Return a line for each file.
 
     Raises:
         OSError: a file cannot be written.
