@@ -330,6 +330,8 @@ def _programs(control: Control, source: str) -> Iterator[tuple[str, str]]:
 # Digests
 
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
+_ROWS_OF = "table "
+_COUNTED = "next number of "
 
 
 def read_content(control: Control, database: str) -> dict[str, str]:
@@ -348,7 +350,7 @@ def read_content(control: Control, database: str) -> dict[str, str]:
     for name, create in plan.creates.items():
         counter = _COUNTER.search(create)
         if counter is not None:
-            digests[f"next number of {name}"] = counter[1]
+            digests[f"{_COUNTED}{name}"] = counter[1]
         text = _COUNTER.sub("", create, count=1)
         digests[f"definition of table {name}"] = digest(text)
     for name, create in plan.views.items():
@@ -358,8 +360,19 @@ def read_content(control: Control, database: str) -> dict[str, str]:
         digests[f"program {text[:6]}"] = text
     for name, table in plan.tables.items():
         [(text,)] = control.rows(_digest(database, table))
-        digests[f"table {name}"] = str(text)
+        digests[f"{_ROWS_OF}{name}"] = str(text)
     return digests
+
+
+def has_same_schema(before: dict[str, str], after: dict[str, str]) -> bool:
+    """Return whether two contents differ at most in rows and AUTO_INCREMENT values."""
+    return {*_definitions(before)} == {*_definitions(after)}
+
+
+def _definitions(content: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for name, text in content.items():
+        if not name.startswith((_ROWS_OF, _COUNTED)):
+            yield name, text
 
 
 def _digest(database: str, table: Table) -> str:

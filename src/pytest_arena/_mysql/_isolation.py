@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import limited
 from pytest_arena._mysql._clone import (
+    has_same_schema,
     read_content,
     read_tables,
     with_cascades,
@@ -108,7 +109,7 @@ class MySQLDatabase(Undo):
             before = self._frozen_digests[base]
             now = self.digests()
         if now != before:
-            self._writes.note_all(is_schema=True)  # only a copy is sure to restore it
+            self._writes.note_all(is_schema=not has_same_schema(before, now))
 
     def digests(self, name: str = "") -> dict[str, str]:
         """Return the digests of this database's content, or of a frozen one's."""
