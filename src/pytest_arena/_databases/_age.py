@@ -9,7 +9,7 @@ from sqlalchemy import Date, DateTime, MetaData, Table, bindparam, inspect, sele
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pytest_arena._origin import user_line
-from pytest_arena.errors import IsolationError
+from pytest_arena.errors import ConfigError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,6 +26,7 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None
     It reads and writes each such row. The caller commits.
 
     Raises:
+        ConfigError: there is no such column.
         IsolationError: the database does not accept the values, or a trigger sets others. A table
             with such values has no primary key.
     """
@@ -33,7 +34,16 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None
         # A trigger often sets `updated_at`. Only a superuser can switch triggers off for itself.
         with suppress(DBAPIError), connection.begin_nested():
             connection.execute(text("SET LOCAL session_replication_role = replica"))
-    for table in _tables(connection):
+    tables = [*_tables(connection)]
+    unknown = {*also} - {str(each) for table in tables for each in table.columns}
+    if unknown:
+        raise ConfigError(
+            f"arena.age: there is no column {', '.join(sorted(unknown))}",
+            why="its rows would not be older",
+            cause=str(user_line() or "arena.age()"),
+            fix='also=["events.at"]   a list, with the name of each table',
+        )
+    for table in tables:
         columns = [each for each in table.columns if _is_time(each) or str(each) in also]
         try:
             problem = _age_table(connection, table, columns, delta) if columns else ""

@@ -25,10 +25,7 @@ from pytest_arena._run._expect import (
     statements_of,
 )
 from pytest_arena._run._leaks import refuse_unfinished
-from pytest_arena.errors import (
-    IsolationError,
-    RefusedError,
-)
+from pytest_arena.errors import ConfigError, IsolationError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -262,11 +259,12 @@ class Arena(Generic[S]):
             time: the arguments of a `datetime.timedelta`: ``days``, ``hours``, ….
 
         Raises:
+            ConfigError: the time is not positive, or a column does not exist.
             IsolationError: the database does not accept the values, or a trigger sets others. A
                 table with times has no primary key.
         """
         test = self._run.current.required_test()
-        delta = timedelta(**time)
+        delta = _delta(time)
         if running_loop() is not None:
             return _age_later(self._run, test, delta, also)
         test.commit()
@@ -551,6 +549,22 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
         return Changes.of([], partial(check_table, run, database))
     until = after.times.get(database) if after is not None else None
     return changes_between(run, database, before.times.get(database), until)
+
+
+def _delta(time: Mapping[str, float]) -> timedelta:
+    """Return the time of ``arena.age``."""
+    delta = timedelta()
+    with contextlib.suppress(TypeError):
+        delta = timedelta(**time)
+    if delta <= timedelta():
+        words = ", ".join(f"{name}={value!r}" for name, value in time.items())
+        raise ConfigError(
+            f"arena.age({words}) makes no row older",
+            why="the test would see no later time",
+            cause=str(user_line() or "arena.age()"),
+            fix="arena.age(hours=25)   or days, minutes, seconds, weeks",
+        )
+    return delta
 
 
 async def _age_later(

@@ -222,6 +222,8 @@ class Races:
         self.limit = limit
         self.order = order
         self.passes = 0
+        if limit < 1 or switches < 0:
+            raise _error("no order would run", "arena.races(switches=2, limit=100)")
         if not {*order} <= {*DIGITS}:
             raise _error(f"order={order!r}", "the order that the report of a failed test shows")
         self._switches = -1 if order else switches
@@ -278,7 +280,10 @@ class Races:
     def _note(self, race: Race) -> None:
         order = race.order
         if order is None:
-            raise _error("the loop's body has not called race(…)", "call it once in each pass")
+            raise _error(
+                "the loop's body has not called race(…)",
+                "await race(…)   once in each pass, in a sync test without `await`",
+            )
         if order.difference:
             self._differences.append(order.difference)
             if len(self._differences) == 1:  # for example, the first pass has filled a cache

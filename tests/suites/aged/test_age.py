@@ -96,6 +96,22 @@ def reset(arena):
         session.commit()
 
 
+@pytest.mark.expect("A101", at="await arena.age(")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"hours": -1},
+        {"hour": 1},
+        {"days": 1, "also": ["resets.nope"]},
+        {"days": 1, "also": "resets.at"},
+    ],
+)
+async def test_arguments_that_make_no_row_older(arena, client, arguments):
+    await client.post("/resets")
+    await arena.age(**arguments)
+
+
 @pytest.mark.expect("AssertionError")
 async def test_the_story_has_one_line(reset, arena, client):
     await arena.age(days=2)

@@ -101,3 +101,9 @@ async def test_statements_by_chance(client, arena):
 
     async for race in arena.races():  # chance
         await race(by_chance(), client.post("/lost_update"))
+
+
+@pytest.mark.expect("A502", at="arena.races(limit=0)")
+async def test_a_loop_without_a_pass(client, arena):
+    async for race in arena.races(limit=0):
+        await race(client.post(PATH), client.post(PATH))
