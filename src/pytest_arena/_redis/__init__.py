@@ -1,5 +1,7 @@
 """Redis beside the database: clients of redis-py use a private server of this process.
 
+Each level restores its content.
+
 Facts about redis-py 5 to 8:
 
 - All clients connect by ``Connection._connect``. A pool connects again what is disconnected.
@@ -7,3 +9,340 @@ Facts about redis-py 5 to 8:
 - ``INFO persistence`` has ``rdb_changes_since_last_save``, which counts the writes of a server that
   never saves.
 """
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from pytest_arena._interpreter import patch, when_imported
+from pytest_arena._origin import as_own, cause_of_connection, is_own
+from pytest_arena._owner import OWNER
+from pytest_arena._redis._server import RedisServer
+from pytest_arena.errors import AfterSessionError, ArenaError, ServerError, UnknownDatabaseError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pytest_arena._ledger import Ledger
+    from pytest_arena._owner import Owner
+
+__tracebackhide__ = True  # the traceback of a refusal ends at the user's line
+
+Key = tuple[int, bytes]  # the number of the database, and the name
+Content = dict[Key, tuple[int, bytes]]  # the milliseconds to live, 0 for ever; the dumped value
+
+_NUMBERS = 16  # of databases
+_MOST_KEYS = 10  # in the report of a failed test
+
+
+@dataclass(eq=False)
+class Redis:
+    """The private server of a run, from the first connection of a client until the run's end.
+
+    A level costs one question to the server, and one round trip for all keys if they have changed.
+    """
+
+    ledger: Ledger
+    allowed: Iterable[str]
+    refuse_late: Callable[[], None]  # raises an error in work whose test or fixture is over
+    # The state of which each level calls `begin` and `end`: of this one from its start on.
+    beside: list[Any]
+    _server: RedisServer | None = None
+    _is_over: bool = False
+    _controls: dict[int, Any] = field(default_factory=dict)
+    # What each living test and wide fixture has found. Without an entry, it found no server.
+    _found: dict[Owner, Content] = field(default_factory=dict)
+    # The present content, and the number of writes to which it belongs.
+    _content: Content = field(default_factory=dict)
+    _writes: int = -1
+    # The loops of async connections.
+    _loops: WeakKeyDictionary[Any, AbstractEventLoop] = field(default_factory=WeakKeyDictionary)
+
+    # The server
+
+    @property
+    def port(self) -> int:
+        """The port of the server, which starts now at the latest.
+
+        Raises:
+            ServerError: there is no program.
+        """
+        if self._server is None:
+            self._server = RedisServer()
+            if self not in self.beside:
+                self.beside.append(self)
+        return self._server.port
+
+    def url(self, database: str | None) -> str:
+        """Return the URL of a database on the server, for other processes."""
+        return f"redis://127.0.0.1:{self.port}/{database or 0}"
+
+    def close(self) -> None:
+        """End the server. Later connections are refused."""
+        self._is_over = True
+        for control in self._controls.values():
+            control.close()
+        if self._server is not None:
+            self._server.close()
+
+    def _control(self, number: int = 0) -> Any:
+        """Return a client of pytest-arena for a database."""
+        import redis  # noqa: PLC0415 - the user's code has imported it
+
+        if number not in self._controls:
+            self._controls[number] = redis.Redis(host="127.0.0.1", port=self.port, db=number)
+        return self._controls[number]
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Ask the server in the block.
+
+        Raises:
+            ServerError: it has ended. The next connection starts another one.
+        """
+        import redis  # noqa: PLC0415 - the user's code has imported it
+
+        try:
+            with as_own():
+                yield
+        except redis.ConnectionError as error:
+            if self._server is not None:
+                self._server.close()
+            self._server = None
+            self._controls.clear()
+            self._found.clear()
+            raise ServerError(
+                f"the tests' Redis server has ended: {error}",
+                why="its keys are lost",
+                cause="a test has sent SHUTDOWN, or another program has killed the server",
+                fix="run the tests again",
+            ) from None
+
+    # Levels
+
+    def begin(self, owner: Owner) -> None:
+        """Note what a test or a wide fixture finds."""
+        self._found.pop(owner, None)
+        self._found[owner] = self.content()
+
+    def end(self, owner: Owner) -> None:
+        """Restore what it has found, and end its blocked reads and subscriptions.
+
+        If a wide fixture has begun later and lives on, then its end restores that.
+        """
+        owners = [*self._found]
+        is_known = owner in self._found
+        found = self._found.pop(owner, {})
+        later = owners[owners.index(owner) + 1 :] if is_known else owners
+        if later:
+            self._found[later[0]] = found
+            return
+        if self._server is None:
+            return
+        self._end_clients(owner)
+        if self.content() != found:
+            self._restore(found)
+
+    def _end_clients(self, owner: Owner) -> None:
+        """End what waits for keys or messages, in this process, for an owner that is over."""
+        names = {_client_name(each) for each in (owner, None)}
+        with self._asked():
+            for client in self._control().client_list():
+                if client["name"] in names and not _WAITING.isdisjoint(client["flags"]):
+                    self._control().client_kill_filter(_id=client["id"])
+
+    def content(self) -> Content:
+        """Return all keys with their values."""
+        if self._server is None:
+            return {}
+        with self._asked():
+            writes = -1
+            if not self._server.is_fake:
+                writes = self._control().info("persistence")["rdb_changes_since_last_save"]
+            if writes == -1 or writes != self._writes:
+                self._content = self._read(has_info=not self._server.is_fake)
+                self._writes = writes
+        return self._content
+
+    def _read(self, *, has_info: bool) -> Content:
+        content: Content = {}
+        numbers = [*range(_NUMBERS)]
+        if has_info:
+            numbers = [int(name.removeprefix("db")) for name in self._control().info("keyspace")]
+        for number in numbers:
+            control = self._control(number)
+            keys = control.keys("*")
+            pipeline = control.pipeline(transaction=False)
+            for key in keys:
+                pipeline.pttl(key).dump(key)
+            answers = iter(pipeline.execute())
+            for key, life, value in zip(keys, answers, answers, strict=False):
+                if value is not None:  # it has expired
+                    content[number, key] = (max(life, 0), value)
+        return content
+
+    def _restore(self, found: Content) -> None:
+        with self._asked():
+            self._control().flushall()
+            for number in {number for number, _ in found}:
+                pipeline = self._control(number).pipeline(transaction=False)
+                for (other, key), (life, value) in found.items():
+                    if other == number:
+                        pipeline.restore(key, life, value)
+                pipeline.execute()
+            self._writes = -1
+
+    def lines(self, owner: Owner) -> list[str]:
+        """Return a line for each key that differs from what an owner has found. Never raises."""
+        if self._server is None:
+            return []
+        found = self._found.get(owner, {})
+        with suppress(ArenaError):
+            content = self.content()
+            signs = {
+                key: "~" for key in content if found.get(key, content[key])[1] != content[key][1]
+            }
+            signs |= dict.fromkeys(content.keys() - found.keys(), "+")
+            signs |= dict.fromkeys(found.keys() - content.keys(), "-")
+            lines = [f"{signs[key]} {_shown(key)}" for key in sorted(signs)]
+            more = len(lines) - _MOST_KEYS
+            return [*lines[:_MOST_KEYS], *([f"and {more:,} more"] if more > 0 else [])]
+        return []
+
+    # Clients
+
+    def watch_clients(self) -> None:
+        """Redirect the clients of redis-py from their import on."""
+        when_imported("redis.connection", self._watch_sync)
+        when_imported("redis.asyncio.connection", self._watch_async)
+        for module, name in _OTHERS:
+            when_imported(module, partial(self._refuse_class, name))
+
+    def _watch_sync(self, module: Any) -> None:
+        connect = module.Connection._connect  # noqa: SLF001 - no other name
+
+        def redirected(connection: Any) -> Any:
+            self._redirect(connection, module)
+            return connect(connection)
+
+        self._replace_connect(module, redirected)
+
+    def _watch_async(self, module: Any) -> None:
+        connect = module.Connection._connect  # noqa: SLF001 - no other name
+        ensure = module.AbstractConnection.connect
+
+        async def redirected(connection: Any) -> None:
+            self._redirect(connection, module)
+            await connect(connection)
+
+        async def connected_here(connection: Any) -> None:
+            loop = asyncio.get_running_loop()
+            if self._loops.get(connection, loop) is not loop:
+                with suppress(RuntimeError):  # that loop is closed
+                    await connection.disconnect(nowait=True)
+            self._loops[connection] = loop
+            await ensure(connection)
+
+        self._replace_connect(module, redirected)
+        patch(module.AbstractConnection, "connect", connected_here)
+
+    async def aclose(self) -> None:
+        """Disconnect the connections of the running loop, before it is closed."""
+        if self._server is None:
+            return
+        loop = asyncio.get_running_loop()
+        for connection in [*self._loops]:
+            if self._loops.get(connection) is loop:
+                del self._loops[connection]
+                await connection.disconnect()
+
+    def _redirect(self, connection: Any, module: Any) -> None:
+        """Make a connection lead to the private server.
+
+        Raises:
+            RefusedError: it is no plain connection, or the run is over.
+            ServerError: there is no private server.
+        """
+        name = f"redis://{connection.host}:{connection.port}/{connection.db}"
+        if is_own() or any(fnmatch(name, pattern) for pattern in self.allowed):
+            return
+        if isinstance(connection, module.SSLConnection):
+            self._refuse(name, "it uses TLS", "redis:// in place of rediss:// in the tests")
+        if self._is_over:
+            raise self.ledger.refused(_after_session(name))
+        self.refuse_late()
+        try:
+            connection.port = self.port
+        except ArenaError as error:
+            raise self.ledger.refused(error)  # noqa: B904 - it is the same error
+        connection.host = "127.0.0.1"
+        connection.credential_provider = connection.username = connection.password = None
+        # The end of a level finds its clients by this name.
+        connection.client_name = connection.client_name or _client_name(OWNER.get())
+
+    def _replace_connect(self, module: Any, redirected: Any) -> None:
+        def refused(connection: Any) -> None:
+            if not is_own():
+                self._refuse(
+                    connection.path, "it uses a Unix socket", "a redis:// URL in the tests"
+                )
+
+        patch(module.Connection, "_connect", redirected)
+        patch(module.UnixDomainSocketConnection, "_connect", refused)
+
+    def _refuse_class(self, name: str, module: Any) -> None:
+        def refused(*_: object, **__: object) -> None:
+            self._refuse(
+                f"{module.__name__}.{name}",
+                "a private server is no cluster",
+                "redis.Redis in the tests",
+            )
+
+        patch(getattr(module, name), "__init__", refused)
+
+    def _refuse(self, what: str, reason: str, fix: str) -> None:
+        raise self.ledger.refused(
+            UnknownDatabaseError(
+                f"refused: a connection to {what}: {reason}",
+                why="pytest-arena cannot replace it by the tests' Redis, and it may be yours",
+                cause=cause_of_connection(),
+                fix=fix,
+            )
+        )
+
+
+# Clients of several servers, by their modules.
+_OTHERS = (
+    ("redis.cluster", "RedisCluster"),
+    ("redis.asyncio.cluster", "RedisCluster"),
+    ("redis.sentinel", "Sentinel"),
+    ("redis.asyncio.sentinel", "Sentinel"),
+)
+_WAITING = frozenset("bP")  # flags of `CLIENT LIST`: blocked, subscribed
+
+
+def _client_name(owner: Owner | None) -> str:
+    return f"arena-{os.getpid()}-{id(owner) if owner is not None and owner.is_wide else 0}"
+
+
+def _shown(key: Key) -> str:
+    number, name = key
+    prefix = f"{number}: " if number else ""
+    return prefix + name.decode(errors="replace")
+
+
+def _after_session(name: str) -> ArenaError:
+    return AfterSessionError(
+        f"refused: a connection to {name} after the test session",
+        why="pytest-arena has ended the tests' Redis. The connection would have reached yours",
+        cause=cause_of_connection(),
+        fix="do it in a session fixture's tear-down",
+    )

@@ -19,7 +19,7 @@ from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._network import watch_network
 from pytest_arena._gate._registry import Registry
 from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
-from pytest_arena._redis._redis import Redis
+from pytest_arena._redis import Redis
 from pytest_arena._run import _story
 from pytest_arena._run._expect import unentered
 from pytest_arena._run._leaks import Tasks
