@@ -166,6 +166,28 @@ async def test_that_fails(client):
 """
 
 
+CAUGHT = """
+import socket
+
+async def test_that_is_refused(client):
+    await client.post("/dancers/Dune")
+    try:
+        socket.getaddrinfo("api.example.invalid", 443)
+    except OSError:
+        pass
+"""
+
+
+def test_the_story_of_a_caught_refusal_is_in_the_xml_of_junit(example: Example) -> None:
+    """Its failure has no traceback."""
+    options = ("-o", "arena_network=refuse", "--junitxml=junit.xml")
+    run = example.with_files(test_it=CAUGHT).run(*options).expect(status=1, failed=1)
+    text = (run.folder / "junit.xml").read_text(encoding="utf-8")
+    failure = text.partition("<failure")[2].partition("</failure>")[0]
+    assert "A204" in failure
+    assert "dancers +1" in failure
+
+
 def test_the_story_of_a_failed_test_is_in_the_xml_of_junit(example: Example) -> None:
     """GitLab, Jenkins and GitHub show this file."""
     project = example.with_files(test_it=FAILING)

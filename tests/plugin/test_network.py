@@ -41,6 +41,24 @@ def test_a_report_names_the_machine_and_the_first_test(example: Example) -> None
     run.says("(also in 2 more)")
 
 
+NAME_THEN_ADDRESS = """
+import calls
+import socket
+
+def test_that_calls_two(test_client):
+    calls.call()
+    with socket.socket() as caller:
+        caller.settimeout(0)
+        caller.connect_ex(("198.51.100.7", 9))
+"""
+
+
+def test_a_report_names_an_address_after_a_name(example: Example) -> None:
+    """Another machine than the name's. Nothing answers at either."""
+    run = example.with_files(calls=CALLS, test_it=NAME_THEN_ADDRESS).run().expect(passed=1)
+    run.says("another machine: api.example.invalid", "another machine: 198.51.100.7")
+
+
 @pytest.mark.parametrize(
     "value", ["any", "report api.example.invalid", "refuse api.example.invalid"]
 )

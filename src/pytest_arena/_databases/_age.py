@@ -61,12 +61,22 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None
 def _tables(connection: Connection) -> Iterator[Table]:
     inspector = inspect(connection)
     schemas: list[str | None] = [None]
+    partitions: set[str] = set()
     if connection.dialect.name == "postgresql":
+        # Their parent has their rows.
+        partitions = {*connection.execute(text(_PARTITIONS)).scalars()}
         ours = {"information_schema", "pg_arena", inspector.default_schema_name}
         schemas += [each for each in inspector.get_schema_names() if each not in ours]
     for schema in schemas:
         for name in inspector.get_table_names(schema):
-            yield Table(name, MetaData(schema), autoload_with=connection, resolve_fks=False)
+            if f"{schema or inspector.default_schema_name}.{name}" not in partitions:
+                yield Table(name, MetaData(schema), autoload_with=connection, resolve_fks=False)
+
+
+_PARTITIONS = (
+    "SELECT relnamespace::regnamespace::name || '.' || relname "
+    "FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+)
 
 
 def _is_time(column: Column[Any]) -> bool:

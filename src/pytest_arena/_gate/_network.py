@@ -53,21 +53,21 @@ class _Network:
             self._names.add(word.lower())
             with suppress(ValueError):  # a name
                 self._networks.append(ip_network(word, strict=False))
-        # The test that last looked up the name of another machine.
-        self._looked_up_in = ""
+        # The addresses of names, each with the test that was reported, None for an allowed name.
+        self._addresses: set[tuple[str | None, str]] = set()
 
     def look_up(self, host: str | bytes | None, *_arguments: object) -> None:
-        """Judge a name. What an allowed name leads to is allowed, too."""
+        """Judge a name. Its addresses are not judged again."""
         name = host.decode() if isinstance(host, bytes) else host or ""
         if is_own() or self._is_inside(name):
             return
+        test = None
         if name.lower() not in self._names:
             self._leave(name)
-            self._looked_up_in = self._ledger.test
-            return
+            test = self._ledger.test
         with as_own(), suppress(OSError):
             for *_, address in socket.getaddrinfo(name, None):
-                self._networks.append(ip_network(address[0]))
+                self._addresses.add((test, str(address[0])))
 
     def send(self, sock: socket.socket, address: object) -> None:
         """Judge an address."""
@@ -75,9 +75,9 @@ class _Network:
         if is_own() or not is_of_network or not isinstance(address, tuple):
             return
         host = str(address[0])
-        if self._is_inside(host) or self._looked_up_in == self._ledger.test != "":
-            return
-        self._leave(host)
+        judged = {(None, host), (self._ledger.test, host)}
+        if self._addresses.isdisjoint(judged) and not self._is_inside(host):
+            self._leave(host)
 
     def _is_inside(self, host: str) -> bool:
         """Return whether an address is of this machine, or allowed."""

@@ -78,7 +78,7 @@ class Levels:
         # The owners whose state beside the databases has begun.
         self._begun: set[Owner] = set()
         # The state beside the databases that comes back by itself.
-        self.beside: list[Beside] = [Variables()]
+        self.beside: list[Beside] = [Variables(databases.config.env)]
         self._current = current
         self._apps = apps
         self._tasks = tasks

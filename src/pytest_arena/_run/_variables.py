@@ -10,6 +10,8 @@ from pytest_arena._interpreter import on_audit_events
 from pytest_arena._origin import as_own, is_own
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pytest_arena._owner import Owner
 
 
@@ -19,7 +21,9 @@ class Variables:
     Python reports each change before it happens. So nothing is copied where nothing changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, urls: Collection[str]) -> None:
+        # Those of `arena_env`: no import may lead later tests to the developer's database.
+        self._urls = urls
         # For each living owner the values before its first change. The last owner runs now.
         self._before: dict[Owner, dict[str, str | None]] = {}
         on_audit_events({"os.putenv": self._note, "os.unsetenv": self._note})
@@ -27,7 +31,10 @@ class Variables:
     def _note(self, key: bytes | str, *_value: object) -> None:
         name = os.fsdecode(key)
         # pytest itself names the running test by such a variable.
-        if not self._before or name.startswith("PYTEST_") or is_own() or _is_in_import():
+        if not self._before or name.startswith("PYTEST_") or is_own():
+            return
+        is_url = name in self._urls and name in os.environ
+        if not is_url and _is_in_import():
             return
         *_, values = self._before.values()
         values.setdefault(name, os.environ.get(name))

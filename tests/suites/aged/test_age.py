@@ -96,6 +96,21 @@ def reset(arena):
         session.commit()
 
 
+async def test_each_row_of_a_partition_is_older_once(arena, client, dialect):
+    if dialect != "postgresql":
+        pytest.skip("only PostgreSQL lists a partition as a table")
+    await run(
+        arena,
+        "CREATE TABLE visits (id int, shop int, at timestamp, PRIMARY KEY (id, shop)) "
+        "PARTITION BY LIST (shop)",
+        "CREATE TABLE visits_of_one PARTITION OF visits FOR VALUES IN (1)",
+        "INSERT INTO visits VALUES (1, 1, '2026-03-31 12:00')",
+    )
+    await arena.age(days=1)
+    at = (await run(arena, "SELECT at FROM visits")).scalar_one()
+    assert str(at) == "2026-03-30 12:00:00"
+
+
 @pytest.mark.expect("A101", at="await arena.age(")
 @pytest.mark.parametrize(
     "arguments",

@@ -1,6 +1,7 @@
 """Each test and each wide fixture of the user calls both hooks once, whatever it writes."""
 
 import pytest
+import pytest_asyncio
 from models import Order
 
 READS = "module fixture greeting"
@@ -22,6 +23,15 @@ def order(arena):
 @pytest.fixture(scope="class")
 def late(cache):
     cache["late"] = "yes"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def awaited(arena):
+    return "awaited"
+
+
+async def test_an_async_fixture_of_the_module(awaited, calls):
+    assert ("enter", "module fixture awaited") in calls
 
 
 @pytest.mark.parametrize("time", ["first", "second"])

@@ -40,6 +40,18 @@ def test_the_next_test_has_the_variables_of_its_fixtures_and_imports(of_module):
     assert os.environ["IMPORT"] == "set"
 
 
+def test_an_import_replaces_the_url_of_the_app(tmp_path, monkeypatch):
+    text = "import os\nos.environ['DATABASE_URL'] = 'sqlite+aiosqlite:///theirs.db'\n"
+    (tmp_path / "sets_the_url.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("sets_the_url")
+    assert "theirs" in os.environ["DATABASE_URL"]
+
+
+def test_the_next_test_has_the_url_of_its_database():
+    assert "theirs" not in os.environ["DATABASE_URL"]
+
+
 def test_a_wide_fixture_that_a_test_requests_late(request, monkeypatch):
     monkeypatch.setenv("TEST", "before")
     request.getfixturevalue("late")
