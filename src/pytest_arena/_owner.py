@@ -57,7 +57,7 @@ class Owner:
 
     is_test = False
     is_wide = False  # whether it is a wide fixture
-    is_of_user = True  # whether it is no fixture of a plugin
+    is_of_user = False  # whether it is a test or a fixture of the user
     # The content and the isolation of its level. The markers of a test may name others.
     stage = Stage.SEEDED
     isolation = "auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ PATIENCE_SECONDS = 240
 _FACTS = "facts.jsonl"
 _ENDED = "ended"
 _OTHERS = ("ARENA_", "CI", "BUILD_NUMBER", "COV_", "DATABASE_URL", "PG", "PYTEST_")
+_DRIVER = "-odriver="  # a setting: the driver of the app
 _DRIVERS = {
     "sqlite": ("sqlite+aiosqlite", "sqlite"),
     "postgresql": ("postgresql+asyncpg", "postgresql+psycopg"),
@@ -74,7 +76,7 @@ class Suite:
         shutil.copy(ROOT / "recorder.py", project)
         plugins = ("pytest_asyncio.plugin", "pytest_arena.plugin", "recorder")
         command = [sys.executable, "-m", "pytest", *(f"-p{name}" for name in plugins)]
-        command += self.setting.split()[1:]
+        command += [word for word in self.setting.split()[1:] if not word.startswith(_DRIVER)]
         try:
             status, output = forks.run(command, project, self._environment(place), self.patience)
             ended = f"exit status {status}"
@@ -104,6 +106,12 @@ class Suite:
             env["ARENA_DATABASE"] = str(_mysql().url("mysql").render_as_string(hide_password=False))
         else:
             env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
+        for word in self.setting.split():
+            if word.startswith(_DRIVER):
+                url = env["DATABASE_URL"]
+                env["DATABASE_URL"] = re.sub(
+                    r"\+\w+", f"+{word.removeprefix(_DRIVER)}", url, count=1
+                )
         if self.database != product:
             env["PYTEST_ADDOPTS"] = f"--arena-isolation={self.database}"
         return {**inherited, **env}

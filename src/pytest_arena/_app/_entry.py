@@ -50,6 +50,7 @@ class Hooks(Owner, ABC):
     """
 
     is_test = True
+    is_of_user = True
 
     # Functions that call the app for a request, and may break it.
     faults: list[Callable[..., Any]]

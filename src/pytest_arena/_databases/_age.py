@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Connection
 
-    Rows = list[tuple[Any, ...]]
-
 
 def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None:
     """Make each date, each timestamp, and the numbers ``also`` of all rows older by ``delta``.
@@ -44,7 +42,11 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None
             fix='also=["events.at"]   a list, with the name of each table',
         )
     for table in tables:
-        columns = [each for each in table.columns if _is_time(each) or str(each) in also]
+        columns = []
+        for column in table.columns:
+            is_time = isinstance(column.type, (Date, DateTime)) and column.computed is None
+            if is_time or str(column) in also:
+                columns.append(column)
         try:
             problem = _age_table(connection, table, columns, delta) if columns else ""
         except (SQLAlchemyError, ValueError, OverflowError) as error:
@@ -79,10 +81,6 @@ _PARTITIONS = (
 )
 
 
-def _is_time(column: Column[Any]) -> bool:
-    return isinstance(column.type, (Date, DateTime)) and column.computed is None
-
-
 def _age_table(
     connection: Connection, table: Table, columns: list[Column[Any]], delta: timedelta
 ) -> str:
@@ -94,16 +92,16 @@ def _age_table(
         return ""
     if not keys:
         return "it has no primary key"
-    older = [tuple(_older(value, delta) for value in row[len(keys) :]) for row in rows]
-    is_row = [key == bindparam(f"key_{number}") for number, key in enumerate(keys)]
-    values: dict[Any, Any] = {
-        each: bindparam(f"value_{number}") for number, each in enumerate(columns)
-    }
+    names = [f"value_{number}" for number in range(len(keys) + len(columns))]
+    binds: list[Any] = [*map(bindparam, names)]
+    is_row = [key == bind for key, bind in zip(keys, binds, strict=False)]
+    values: Any = dict(zip(columns, binds[len(keys) :], strict=True))
+    older = []
     bound = []
-    for row, new in zip(rows, older, strict=True):
-        names = {f"key_{number}": value for number, value in enumerate(row[: len(keys)])}
-        names |= {f"value_{number}": value for number, value in enumerate(new)}
-        bound.append(names)
+    for row in rows:
+        new = tuple(_older(value, delta) for value in row[len(keys) :])
+        older.append(new)
+        bound.append(dict(zip(names, (*row[: len(keys)], *new), strict=True)))
     connection.execute(update(table).where(*is_row).values(values), bound)
     written = connection.execute(select(*columns).order_by(*columns)).all()
     is_same = sorted(map(repr, written)) == sorted(map(repr, older))

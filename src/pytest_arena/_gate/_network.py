@@ -47,7 +47,7 @@ class _Network:
     def __init__(self, ledger: Ledger, words: list[str], *, refuses: bool) -> None:
         self._ledger = ledger
         self._refuses = refuses
-        self._names = {"", "localhost", socket.gethostname().lower()}
+        self._names = {socket.gethostname().lower()}
         self._networks: list[IPv4Network | IPv6Network] = []
         for word in words:
             self._names.add(word.lower())

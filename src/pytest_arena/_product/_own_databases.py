@@ -131,7 +131,7 @@ class OwnDatabase:
             name=self.name,
             what="template" if self.kind == "seeded" else self.kind,
             state=state,
-            used=_time(manifest.used),
+            used=datetime.fromtimestamp(manifest.used, UTC) if manifest.used else None,
             bytes=self.bytes,
             title=manifest.title,
         )
@@ -140,10 +140,6 @@ class OwnDatabase:
     def reason(self) -> str:
         """Why a sweep does not drop it."""
         return f"belongs to {self.role}" if self.role else "a living run uses it"
-
-
-def _time(seconds: float) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def unused(databases: Sequence[OwnDatabase], *, everything: bool = False) -> list[OwnDatabase]:

@@ -164,19 +164,17 @@ class Redis:
         if self._server is None:
             return {}
         with self._asked():
-            writes = -1
-            if not self._server.is_fake:
-                writes = self._control().info("persistence")["rdb_changes_since_last_save"]
-            if writes == -1 or writes != self._writes:
-                self._content = self._read(has_info=not self._server.is_fake)
+            if self._server.is_fake:
+                return self._read(range(_NUMBERS))
+            writes = self._control().info("persistence")["rdb_changes_since_last_save"]
+            if writes != self._writes:
+                names = self._control().info("keyspace")
+                self._content = self._read(int(name.removeprefix("db")) for name in names)
                 self._writes = writes
         return self._content
 
-    def _read(self, *, has_info: bool) -> Content:
+    def _read(self, numbers: Iterable[int]) -> Content:
         content: Content = {}
-        numbers = [*range(_NUMBERS)]
-        if has_info:
-            numbers = [int(name.removeprefix("db")) for name in self._control().info("keyspace")]
         for number in numbers:
             control = self._control(number)
             keys = control.keys("*")
@@ -277,7 +275,12 @@ class Redis:
         if isinstance(connection, module.SSLConnection):
             self._refuse(name, "it uses TLS", "redis:// in place of rediss:// in the tests")
         if self._is_over:
-            raise self.ledger.refused(_after_session(name))
+            self._refuse(
+                name,
+                "the test session has ended",
+                "do it in a session fixture's tear-down",
+                AfterSessionError,
+            )
         self.refuse_late()
         try:
             connection.port = self.port
@@ -308,9 +311,11 @@ class Redis:
 
         patch(getattr(module, name), "__init__", refused)
 
-    def _refuse(self, what: str, reason: str, fix: str) -> None:
+    def _refuse(
+        self, what: str, reason: str, fix: str, kind: type[ArenaError] = UnknownDatabaseError
+    ) -> None:
         raise self.ledger.refused(
-            UnknownDatabaseError(
+            kind(
                 f"refused: a connection to {what}: {reason}",
                 why="pytest-arena cannot replace it by the tests' Redis, and it may be yours",
                 cause=cause_of_connection(),
@@ -337,12 +342,3 @@ def _shown(key: Key) -> str:
     number, name = key
     prefix = f"{number}: " if number else ""
     return prefix + name.decode(errors="replace")
-
-
-def _after_session(name: str) -> ArenaError:
-    return AfterSessionError(
-        f"refused: a connection to {name} after the test session",
-        why="pytest-arena has ended the tests' Redis. The connection would have reached yours",
-        cause=cause_of_connection(),
-        fix="do it in a session fixture's tear-down",
-    )

@@ -118,6 +118,13 @@ class Levels:
             self.gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
+        if level in self._begun:
+            return  # the tear-down of a wide fixture enters its level again
+        self._begun.add(level)
+        for state in self.beside:
+            state.begin(level)
+        if level.is_of_user:
+            self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], _Answer]) -> _Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
@@ -149,14 +156,6 @@ class Levels:
         for isolation in isolations:
             isolation.forget()
         return True
-
-    def _begin_beside(self, owner: Owner) -> None:
-        """Begin the state beside the databases."""
-        self._begun.add(owner)
-        for state in self.beside:
-            state.begin(owner)
-        if owner.is_of_user:
-            self._hooks.pytest_arena_enter(level=owner)
 
     def _end_beside(self, owner: Owner) -> None:
         """End the state beside the databases, if it has begun."""
@@ -250,7 +249,6 @@ class Levels:
         if test is None or test.settled or test.has_level:
             return
         self.enter(test)
-        self._begin_beside(test)
         # Record the app's state after the set-up of the wide fixtures, so that the end of the test
         # keeps their overrides.
         test.has_level = True
@@ -355,11 +353,6 @@ class Levels:
         finally:
             test.is_changed = self.leave(test)
 
-    def enter_nested(self, level: Owner) -> None:
-        """Enter a level inside of the test's."""
-        self.enter(level)
-        self._begin_beside(level)
-
     def leave_nested(self, level: Owner) -> None:
         """Leave a level inside of the test's, if the end of the test has not left it."""
         if level in self._stack:
@@ -378,7 +371,6 @@ class Levels:
         with self._below_level_of_test():
             try:
                 self.enter(owner)
-                self._begin_beside(owner)
                 yield
                 for lost in self.gate.lost.of_fixture(owner):
                     warn_of_loss(self._ledger, owner.name, lost)
@@ -402,13 +394,13 @@ class Levels:
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
         if is_below:
+            self._begun.remove(test)
             self._hooks.pytest_arena_leave(level=test)
         try:
             yield
         finally:
             if is_below:
                 self.enter(test)
-                self._begin_beside(test)
             if not has_changed_app:
                 # The overrides of the fixture stay after the test.
                 test.app_state = self._apps.state()

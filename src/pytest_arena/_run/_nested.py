@@ -19,7 +19,6 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 
 class _PartOfTest(Owner):
     is_test = True
-    is_of_user = False  # no hook is called
 
 
 class NestedLevel:
@@ -32,7 +31,7 @@ class NestedLevel:
         self._run = run
         self._test: RunningTest = run.current.required_test()
         self._level = _PartOfTest(f"{self._test.name} ({name})", self._test.advice)
-        run.levels.enter_nested(self._level)
+        run.levels.enter(self._level)
         self._app_state = run.apps.state()
         self._instances = self._test.sessions.instances()
         self._requests = run.ledger.requests

@@ -69,7 +69,7 @@ class Racer:
 
     number: int
     name: str
-    kind: object  # equal for racers that do the same
+    kind: int  # the number of the first racer that does the same
     begin: Future[None] = field(default_factory=Future)  # done when it may begin
     waiting: RaceStep | None = None  # the step before which it waits
     last: RaceStep | None = None

@@ -90,7 +90,7 @@ class Race:
         racers = []
         for number, request in enumerate(requests):
             name = getattr(request, "__qualname__", "a request")
-            racers.append(Racer(number, name, kinds[number]))
+            racers.append(Racer(number, name, kinds.index(kinds[number])))
         order = Schedule(self._plan, racers)
         self.order = order
         if callable(requests[0]):  # a sync test has a loop of its own for this
@@ -201,13 +201,12 @@ def _kind(request: Any) -> object:
 
 def _outcomes(order: Schedule) -> tuple[str, ...]:
     """Return the status of each answer, or the error. Equal requests are sorted."""
-    kinds = [racer.kind for racer in order.racers]
     words = []
     for racer in order.racers:
         word = str(getattr(racer.answer, "status_code", "returned"))
         if racer.error is not None:
             word = type(racer.error).__name__
-        words.append((kinds.index(racer.kind), word))
+        words.append((racer.kind, word))
     return tuple(word for _, word in sorted(words))
 
 

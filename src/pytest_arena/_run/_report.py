@@ -111,17 +111,14 @@ def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
 
 def show_with_traceback(report: Any) -> None:
     """Move pytest-arena's sections to the traceback, which JUnit's XML has, too."""
-    sections = [each for each in report.sections if each[0].startswith("arena")]
-    add = getattr(report.longrepr, "addsection", None)
-    if isinstance(report.longrepr, str):  # a refusal that the app caught
-        shown = [f"{title}\n{text}" for title, text in sections]
-        report.longrepr = "\n\n".join([report.longrepr, *shown])
-    elif add is None:
-        return
-    else:
-        for title, text in sections:
-            add(title, text)
-    report.sections = [each for each in report.sections if each not in sections]
+    for title, text in [each for each in report.sections if each[0].startswith("arena")]:
+        if isinstance(report.longrepr, str):  # a refusal that the app caught
+            report.longrepr += f"\n\n{title}\n{text}"
+        elif hasattr(report.longrepr, "addsection"):
+            report.longrepr.addsection(title, text)
+        else:
+            return
+        report.sections.remove((title, text))
 
 
 # The report of a failed test.

@@ -1,18 +1,7 @@
-"""-odriver=aiomysql replaces asyncmy in the app's URL."""
-
-import os
+"""Statements on the app's engine."""
 
 import pytest
 from sqlalchemy import text
-
-
-def pytest_addoption(parser):
-    parser.addini("driver", "the driver of the app", default="asyncmy")
-
-
-def pytest_configure(config):
-    url = os.environ["DATABASE_URL"]
-    os.environ["DATABASE_URL"] = url.replace("asyncmy", config.getini("driver"))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
-"""Buyers at once, in each way. -odriver=… replaces the async driver in the app's URL."""
+"""Buyers at once, in each way."""
 
 import asyncio
-import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -12,18 +11,6 @@ from models import Stock
 
 BUYERS = 4
 TURNS = 20
-
-
-def pytest_addoption(parser):
-    parser.addini("driver", "the driver of the app", default="")
-
-
-def pytest_configure(config):
-    driver = config.getini("driver")
-    if driver:
-        product, _, rest = os.environ["DATABASE_URL"].partition("+")
-        _, _, place = rest.partition(":")
-        os.environ["DATABASE_URL"] = f"{product}+{driver}:{place}"
 
 
 async def gather(request, client, live_server):

@@ -1,20 +1,6 @@
-"""-odriver=… replaces the driver in the app's URL, also by a sync one."""
-
-import os
+"""A client answers 500 where the app has raised."""
 
 import pytest
-
-
-def pytest_addoption(parser):
-    parser.addini("driver", "the driver of the app", default="")
-
-
-def pytest_configure(config):
-    driver = config.getini("driver")
-    if driver:
-        product, _, rest = os.environ["DATABASE_URL"].partition("+")
-        _, _, place = rest.partition(":")
-        os.environ["DATABASE_URL"] = f"{product}+{driver}:{place}"
 
 
 @pytest.fixture
