@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
     ControlFailure,
@@ -17,8 +17,10 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql._journal import (
     INSTALLATION,
+    ServerClock,
     State,
     ask_journal,
+    entries_between,
     journal_control,
     rows_changed,
     why_no_undo,
@@ -27,7 +29,7 @@ from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import compare, read_content, read_rows
 from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
-from pytest_arena._process import until
+from pytest_arena._process import seconds, until
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadContent
@@ -63,6 +65,13 @@ SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE datnam
 AND backend_type = 'client backend' AND locktype = 'virtualxid' AND mode = 'ExclusiveLock'
 AND pid <> pg_backend_pid()
 """
+
+
+class Moment(NamedTuple):
+    """A time of this process, after the start of a level."""
+
+    first: Start
+    seconds: float
 
 
 class PostgreSQLDatabase(Undo):
@@ -112,8 +121,10 @@ class JournaledDatabase(PostgreSQLDatabase):
     def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
         super().__init__(registry, name, on_lost)
         self._journal = journal_control(self.address, on_lost)
+        self._clock = ServerClock()
         with registry.reporting("a copy cannot be connected to"):
             self._journal.open()  # before the app can use all connections of the server
+            self._clock.measure(self._journal)
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         try:
@@ -186,9 +197,8 @@ class JournaledDatabase(PostgreSQLDatabase):
         if start.state is base:
             return None
         [(entries,)] = self._rows(
-            "SELECT coalesce(json_agg(s), '[]')::text "
-            f"FROM pg_arena.since({literal(base.snapshot)}) s "
-            f"WHERE pg_visible_in_snapshot(s.x, {literal(start.state.snapshot)})"
+            "SELECT coalesce(json_agg(m), '[]')::text "
+            f"FROM {entries_between(base.snapshot, start.state.snapshot)}"
         )
         return str(entries)
 
@@ -210,17 +220,41 @@ class JournaledDatabase(PostgreSQLDatabase):
         answer = ask_journal(self._rows, "look", start.state.snapshot, start.state.taken)
         return Look(answer["is_changed"], frozenset(answer["writers"]))
 
-    def moment(self, first: Start, *, exact: bool) -> Start:
-        """Return the present time, without sequences. Cost: one round trip."""
-        del exact
+    def moment(self, first: Start, *, exact: bool) -> Start | Moment:
+        """Return the present time, or with ``exact`` the present snapshot.
+
+        A row belongs to the time at which it was written, or to the snapshot that shows its commit.
+        Cost: a snapshot costs one round trip.
+        """
+        if not exact:
+            return Moment(first, seconds())
         [(snapshot,)] = self._rows("SELECT pg_current_snapshot()::text")
         return Start(first.base, State(snapshot))
 
-    def rows_changed(self, first: Start, last: Start | None, limit: int | None) -> list[TableRows]:
-        """Return the committed changes, from the journal."""
-        until = last.state.snapshot if last else ""
+    def rows_changed(
+        self, first: Start | Moment, last: Start | Moment | None, limit: int | None
+    ) -> list[TableRows]:
+        """Return the committed changes, from the journal.
+
+        Raises:
+            IsolationError: the server's clock has jumped since a moment.
+        """
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            return self._journal.call(rows_changed, first.state.snapshot, until, limit)
+            entries = self._entries(first, last)
+            return self._journal.call(rows_changed, entries, limit)
+
+    def _entries(self, first: Start | Moment, last: Start | Moment | None) -> str:
+        """Return SQL for the entries of the journal between two times."""
+        start = first.first if isinstance(first, Moment) else first
+        end = last.state.snapshot if isinstance(last, Start) else ""
+        entries = entries_between(start.state.snapshot, end)
+        if isinstance(first, Moment) or isinstance(last, Moment):
+            self._clock.measure(self._journal)
+        if isinstance(first, Moment):
+            entries += f" AND m.t >= {self._clock.sql(first.seconds)}"
+        if isinstance(last, Moment):
+            entries += f" AND m.t < {self._clock.sql(last.seconds)}"
+        return entries
 
     def release(self) -> None:
         """Close the connections, including the journal's connection."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from json import loads
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,9 @@ from pytest_arena._postgresql._control import (
     literal,
 )
 from pytest_arena._postgresql._rows import COLUMNS, KEY, NAME
+from pytest_arena._process import seconds
 from pytest_arena._values import SCHEMA, TableRows
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,10 +139,67 @@ class _ChangedTable(NamedTuple):
     added: list[str]
 
 
-def rows_changed(control: Control, first: str, last: str, limit: int | None) -> list[TableRows]:
-    """Return the net changes of each table between two snapshots, in the order of their names.
+class ServerClock:
+    """Converts times of this process into the server's, so that a moment costs no round trip.
 
-    Without a ``last`` snapshot, these are all later changes.
+    The server reads its clock after a question was sent, and before the answer arrives. The answers
+    to some questions limit the difference of the clocks (Cristian, Probabilistic clock
+    synchronization, 1989). The error is at most half of the fastest round trip. Between a commit
+    and the end of its request lies at least as much.
+    """
+
+    def __init__(self) -> None:
+        self._limits = (-inf, inf)  # of the difference, in seconds
+        self._measured = 0.0
+        self._jumped = 0.0  # when pytest-arena has last seen a jump
+
+    def measure(self, control: Control) -> None:
+        """Measure the difference of the clocks. Cost: some round trips."""
+        low, high = -inf, inf
+        for _ in range(_QUESTIONS):
+            sent = seconds()
+            [(time,)] = control.rows(_TIME)
+            low = max(low, time - seconds())
+            high = min(high, time - sent)
+        now = seconds()
+        drift = (now - self._measured) * _DRIFT
+        lowest, highest = self._limits
+        if low > min(high, highest + drift) or high < lowest - drift:
+            self._jumped = now
+        self._limits = (low, high)
+        self._measured = now
+
+    def sql(self, time: float) -> str:
+        """Return the server's time at a time of this process.
+
+        Raises:
+            IsolationError: the server's clock has jumped since then.
+        """
+        if time < self._jumped:
+            raise IsolationError(
+                "which request has changed which rows is not known",
+                why="pytest-arena compares the times of changes and requests",
+                cause="the clock of the database's server has jumped during the test",
+                fix="arena.changes()   for the changes of the whole test",
+            )
+        return f"to_timestamp({time + sum(self._limits) / 2!r})"
+
+
+_QUESTIONS = 5
+_DRIFT = 0.0002  # seconds in each second: more than clocks of computers deviate
+_TIME = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
+
+def entries_between(first: str, last: str = "") -> str:
+    """Return SQL for the entries between two snapshots, or all later ones."""
+    entries = f"pg_arena.since({literal(first)}) m WHERE true"
+    if last:
+        entries += f" AND pg_visible_in_snapshot(m.x, {literal(last)})"
+    return entries
+
+
+def rows_changed(control: Control, entries: str, limit: int | None) -> list[TableRows]:
+    """Return the net changes of each table by these entries, in the order of their names.
 
     ``control`` has the settings of the images. Values have the current types of the columns. If
     the driver has no type for a column, all values of the table are texts. If the table was dropped
@@ -153,9 +213,6 @@ def rows_changed(control: Control, first: str, last: str, limit: int | None) -> 
     Raises:
         ControlFailure: the journal was dropped, or the server does not answer.
     """
-    entries = f"pg_arena.since({literal(first)}) m WHERE true"
-    if last:
-        entries += f" AND pg_visible_in_snapshot(m.x, {literal(last)})"
     cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
     question = _CHANGED.format(entries=entries, cut=cut, name=NAME, columns=COLUMNS, key=KEY)
     changed: dict[str, TableRows] = {}
