@@ -274,15 +274,15 @@ def pytest_runtest_makereport(
     run = RUNS[item.config]
     test = run.current.test
     excinfo = call.excinfo
-    if test is not None and excinfo is not None:
-        test.note_failed_tasks()
+    if excinfo is not None:
+        _report.prepare_report(excinfo, run, item.config.option)
     report = yield
     if run.watcher is not None and run.watcher.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
         item.session.shouldfail = run.ledger.reason_to_stop or item.session.shouldfail
     if excinfo is not None:
-        _report.explain_error(report, excinfo, run, item.config.option)
+        _report.explain_error(report, excinfo, run)
     if report.outcome == "failed" and report.when == "call":
         _report.show_causes(report, excinfo, run)
     refused = run.ledger.unreported(item.nodeid) if run.ledger.refusals else []

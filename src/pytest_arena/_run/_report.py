@@ -6,6 +6,7 @@ import re
 import traceback
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sqlalchemy.orm import Session
 
@@ -40,20 +41,30 @@ STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 KEYS = "arena: the keys in Redis (+ set, ~ changed, - deleted)"
 
 
-def explain_error(report: Any, excinfo: Any, run: ArenaRun, option: Any) -> None:
-    """Show the user's lines of an error, and an explanation of it."""
+def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
+    """Let pytest show only the user's lines of an error of pytest-arena, the app or SQLAlchemy."""
+    test = run.current.test
+    if test is not None:
+        test.note_failed_tasks()
+    # pytest's options may want a whole, a native or an empty traceback.
+    if option.tbstyle not in {"auto", "long", "short"} or option.fulltrace:
+        return
+    is_ours = isinstance(excinfo.value, ArenaError)
+    if not is_ours and not _is_of_app_or_sql(excinfo.value, run):
+        return
+    style = "long" if option.tbstyle == "auto" else option.tbstyle
+    if is_ours:
+        style = "short"
+    excinfo.getrepr = partial(_users_repr, excinfo, excinfo.getrepr, style, not is_ours)
+
+
+def explain_error(report: Any, excinfo: Any, run: ArenaRun) -> None:
+    """Explain an error in sections of the report."""
     error = excinfo.value
     run.ledger.mark_reported(*causes(error))
-    # pytest's options may want a whole, a native or an empty traceback.
-    if option.tbstyle in {"auto", "long", "short"} and not option.fulltrace:
-        if isinstance(error, ArenaError):
-            _hide_library_frames(report, excinfo, "short", chain=False)
-        elif _is_of_app_or_sql(error, run):
-            style = "long" if option.tbstyle == "auto" else option.tbstyle
-            _hide_library_frames(report, excinfo, style)
-        if isinstance(error, TemplateError) and error.__cause__:
-            trace = trace_of_error(error.__cause__)
-            report.sections.append(("arena: where the build failed", trace))
+    if isinstance(error, TemplateError) and error.__cause__:
+        trace = trace_of_error(error.__cause__)
+        report.sections.append(("arena: where the build failed", trace))
     held = [checkout.line for checkout in run.connections.checked_out()]
     explanations = [_explanation(cause, held, run) for cause in causes(error)]
     for text in filter(None, dict.fromkeys(explanations)):
@@ -72,15 +83,22 @@ def _is_of_app_or_sql(error: BaseException, run: ArenaRun) -> bool:
     return False
 
 
-def _hide_library_frames(report: Any, excinfo: Any, style: str, *, chain: bool = True) -> None:
-    """Show only the lines of the test and of the app. `--full-trace` shows all."""
+def _users_repr(
+    excinfo: Any,
+    getrepr: Callable[..., Any],
+    style: str,
+    chain: bool,  # noqa: FBT001 - of a partial
+    /,
+    **_: object,
+) -> Any:
+    """Show an error like pytest, but only the lines of the test and of the app."""
     users = _users_entries(excinfo)
-    report.longrepr = excinfo.getrepr(style=style, chain=chain, tbfilter=_users_entries)
-    crash = report.longrepr.reprcrash
+    shown_error = getrepr(style=style, chain=chain, tbfilter=_users_entries)
+    crash = shown_error.reprcrash
     if users and crash is not None:
         crash.path = str(users[-1].path)
         crash.lineno = users[-1].lineno + 1
-    for shown, *_ in report.longrepr.chain:
+    for shown, *_ in shown_error.chain:
         shown.extraline = None  # "All traceback entries are hidden"
         for entry in shown.reprentries[-1:]:  # it has the text of the error
             if entry.style == "native":  # an exception without a traceback
@@ -91,6 +109,7 @@ def _hide_library_frames(report: Any, excinfo: Any, style: str, *, chain: bool =
             error = [each[1:] for each in entry.lines if not place or each[:1] == "E"]
             text = without_values(dedent("\n".join(error)))
             entry.lines = [*code, *(f"E   {line}" for line in text.splitlines())]
+    return shown_error
 
 
 def _users_entries(excinfo: Any) -> Any:
