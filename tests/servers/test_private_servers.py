@@ -56,7 +56,10 @@ def place() -> Iterator[Path]:
     place = folder_in_memory()
     yield place
     for path in place.glob("*/*/"):
-        clusters.remove(clusters.ServerFolder(path))
+        folder = clusters.ServerFolder(path)
+        if clusters.is_running(folder):  # a test was red
+            os.kill(server_pid(folder), signal.SIGQUIT)
+        clusters.remove(folder)
     shutil.rmtree(place)
 
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_arena._postgresql._clusters import is_held
 
 if TYPE_CHECKING:
@@ -15,14 +17,22 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._clusters import ServerFolder
 
-SECONDS = 90
+
+class Patience:
+    """The longest wait. After the first one that was in vain, the other tests of a run hurry."""
+
+    seconds = 30.0
+    in_a_hurry = 3.0
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
     """Wait until it holds; the deadline is for the day on which it never does."""
-    end = time.monotonic() + SECONDS
+    seconds = Patience.seconds
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"{what}: not in {SECONDS} seconds"
+        if time.monotonic() >= end:
+            Patience.seconds = Patience.in_a_hurry
+            pytest.fail(f"{what}: not in {seconds} seconds")
         time.sleep(0.01)
 
 
