@@ -12,7 +12,7 @@ _FAILURE = {
     "status": 500,
     "headers": [(b"content-type", b"text/plain; charset=utf-8")],
 }
-_BODILESS = {204, 304}
+BODILESS = {204, 304}
 _BODY_HEADERS = {
     b"content-length",
     b"content-encoding",
@@ -122,7 +122,7 @@ class Fault:
 async def _send_whole(send: Any, start: Any, body: bytes) -> None:
     sent = start.get("headers", ())
     headers = [each for each in sent if each[0].lower() not in _BODY_HEADERS]
-    if start["status"] not in _BODILESS:
+    if start["status"] not in BODILESS:
         headers.append((b"content-length", str(len(body)).encode()))
     await send({**start, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -12,7 +12,7 @@ import pluggy
 
 from pytest_arena import _process
 from pytest_arena._values import counted
-from pytest_arena.scenarios._faults import KINDS, Fault
+from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
 from pytest_arena.scenarios._records import Failure
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ hook = pluggy.HookimplMarker("pytest")
 Json = dict[str, Any]
 
 _MOST_REQUESTS = 8  # the last requests of a test, whose answers are broken
-_NO_BODY = {204, 301, 302, 303, 304, 307, 308}
+_NO_BODY = {*BODILESS, 301, 302, 303, 307, 308}  # a client does not show a redirect
 # The options of syrupy, pytest-snapshot and pytest-regressions that write snapshots.
 _SNAPSHOT_OPTIONS = (
     "update_snapshots",
