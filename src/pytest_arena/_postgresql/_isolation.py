@@ -67,7 +67,7 @@ AND pid <> pg_backend_pid()
 """
 
 
-class Moment(NamedTuple):
+class ClockTime(NamedTuple):
     """A time of this process, after the start of a level."""
 
     first: Start
@@ -220,19 +220,19 @@ class JournaledDatabase(PostgreSQLDatabase):
         answer = ask_journal(self._rows, "look", start.state.snapshot, start.state.taken)
         return Look(answer["is_changed"], frozenset(answer["writers"]))
 
-    def moment(self, first: Start, *, exact: bool) -> Start | Moment:
+    def moment(self, first: Start, *, exact: bool) -> Start | ClockTime:
         """Return the present time, or with ``exact`` the present snapshot.
 
         A row belongs to the time at which it was written, or to the snapshot that shows its commit.
         Cost: a snapshot costs one round trip.
         """
         if not exact:
-            return Moment(first, seconds())
+            return ClockTime(first, seconds())
         [(snapshot,)] = self._rows("SELECT pg_current_snapshot()::text")
         return Start(first.base, State(snapshot))
 
     def rows_changed(
-        self, first: Start | Moment, last: Start | Moment | None, limit: int | None
+        self, first: Start | ClockTime, last: Start | ClockTime | None, limit: int | None
     ) -> list[TableRows]:
         """Return the committed changes, from the journal.
 
@@ -243,16 +243,16 @@ class JournaledDatabase(PostgreSQLDatabase):
             entries = self._entries(first, last)
             return self._journal.call(rows_changed, entries, limit)
 
-    def _entries(self, first: Start | Moment, last: Start | Moment | None) -> str:
+    def _entries(self, first: Start | ClockTime, last: Start | ClockTime | None) -> str:
         """Return SQL for the entries of the journal between two times."""
-        start = first.first if isinstance(first, Moment) else first
+        start = first.first if isinstance(first, ClockTime) else first
         end = last.state.snapshot if isinstance(last, Start) else ""
         entries = entries_between(start.state.snapshot, end)
-        if isinstance(first, Moment) or isinstance(last, Moment):
+        if isinstance(first, ClockTime) or isinstance(last, ClockTime):
             self._clock.measure(self._journal)
-        if isinstance(first, Moment):
+        if isinstance(first, ClockTime):
             entries += f" AND m.t >= {self._clock.sql(first.seconds)}"
-        if isinstance(last, Moment):
+        if isinstance(last, ClockTime):
             entries += f" AND m.t < {self._clock.sql(last.seconds)}"
         return entries
 

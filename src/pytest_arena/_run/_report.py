@@ -20,6 +20,7 @@ from pytest_arena._config._load import blame, is_library
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._databases._sessions import Sessions
+from pytest_arena._interpreter import patch
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
 from pytest_arena._values import counted
@@ -55,7 +56,8 @@ def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
     style = "long" if option.tbstyle == "auto" else option.tbstyle
     if is_ours:
         style = "short"
-    excinfo.getrepr = partial(_users_repr, excinfo, excinfo.getrepr, style, not is_ours)
+    shown = partial(_users_repr, excinfo, excinfo.getrepr, style, not is_ours)
+    patch(excinfo, "getrepr", shown)
 
 
 def explain_error(report: Any, excinfo: Any, run: ArenaRun) -> None:
