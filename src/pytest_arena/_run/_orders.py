@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,6 @@ from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import has_other_work, running_loop, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_arena._gate._registry import PooledConnection
     from pytest_arena._ledger import Request
     from pytest_arena._values import CodeLine
@@ -39,11 +37,11 @@ _PATIENCE = 30
 _PATIENCE_AFTER = 5  # once it has waited, after each step of another request
 # Seconds without a step, after which a request has no end.
 _ENDLESS = 10.0
-# The numbers of requests in an order.
+# The names of the requests in an order.
 DIGITS = "123456789abcdefghijklmnopqrstuvwxyz"
 
-# The first picks of a pass: a request, and its step, or "" for any step.
-Picks = tuple[tuple[int, str], ...]
+# The first picks of a pass: the digit of a request, and its statement, or "" for any.
+Picks = tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -54,43 +52,36 @@ class RaceStep:
     text: str
     line: CodeLine | None
     handle: Any  # of its connection
-    turn: Future[None] = field(default_factory=Future)
-    has_waited: bool = False  # whether it has waited for a lock
+    note: str = ""  # that it has waited for a lock
 
     @property
-    def key(self) -> tuple[int, str]:
+    def key(self) -> tuple[str, str]:
         """The step, as a plan names it."""
-        return self.racer.number, self.text
+        return self.racer.digit, self.text
 
 
 @dataclass(slots=True, eq=False)
 class Racer:
     """One request of a race, or a coroutine or a function of the app."""
 
-    number: int
+    digit: str
     name: str
-    kind: int  # the number of the first racer that does the same
-    begin: Future[None] = field(default_factory=Future)  # done when it may begin
-    waiting: RaceStep | None = None  # the step before which it waits
-    last: RaceStep | None = None
-    # Whether it runs, and has not reached the next step.
-    is_out: bool = False
-    is_in_statement: bool = False
-    # Whether it waits for a lock of the database, or for something else.
-    is_blocked: bool = False
-    looks: int = 0
+    kind: int  # equal for racers that do the same
+    turn: Future[None] = field(default_factory=Future)  # done while it runs
+    step: RaceStep | None = None  # the last one that it has reached
+    is_busy: bool = False  # whether a statement runs, or a connection is opened
+    looks: int = 0  # that have found it waiting. With _PATIENCE looks it is blocked
     is_done: bool = False
-    answer: Any = None
-    error: BaseException | None = None
 
     def look(self) -> None:
         """Find out whether it waits. Only the database knows who waits for a lock."""
-        if not self.is_in_statement:
+        if not self.is_busy:
             self.looks += not has_other_work()
-            self.is_blocked = self.looks > _PATIENCE
-        elif self.last is not None and self.last.handle is not None:
-            self.is_blocked = self.last.handle.is_waiting()
-            self.last.has_waited |= self.is_blocked
+        elif self.step is not None and self.step.handle.is_waiting():
+            self.looks = _PATIENCE
+            self.step.note = "  (it waited for a lock)"
+        else:
+            self.looks = 0
 
 
 RACER: ContextVar[Racer | None] = ContextVar("arena: a request of a race", default=None)
@@ -110,12 +101,12 @@ class Schedule:
         self.finished: Future[None] = Future()
         self._switches = 0
         self._moved = seconds()
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.Condition()
 
     @property
     def order(self) -> str:
         """The request of each step, as ``arena.races(order=…)`` takes it."""
-        return "".join(DIGITS[step.racer.number] for step in self.trace)
+        return "".join(step.racer.digit for step in self.trace)
 
     # Called by the gate.
 
@@ -137,7 +128,7 @@ class Schedule:
         """Note that a connection is opened, which takes its time, or that a statement has ended."""
         racer = self._racer_here()
         if racer is not None:
-            racer.is_in_statement = is_busy
+            racer.is_busy = is_busy
             racer.looks = 0
 
     def before_step(self, text: str, pooled: PooledConnection | None) -> None:
@@ -146,57 +137,39 @@ class Schedule:
         Sync code that blocks an event loop cannot wait, and a second task of a request does not.
         """
         racer = self._racer_here()
+        handle = getattr(pooled, "handle", None)
         is_async = in_greenlet()
-        if racer is None or racer.waiting or not (is_async or running_loop() is None):
+        can_wait = is_async or running_loop() is None
+        if racer is None or handle is None or not (can_wait and racer.turn.done()):
             return
-        handle = pooled.handle if pooled is not None else None
-        step = RaceStep(racer, " ".join(text.split()), user_line(), handle)
-        with self._changed:
-            racer.is_out = False
-            racer.is_blocked = False
-            racer.waiting = step
-            self._advance()
-        try:
-            if is_async and not step.turn.done():
-                await_only(asyncio.wrap_future(step.turn))
-            step.turn.result()
-        except BaseException:  # the request was cancelled
-            racer.waiting = None
-            racer.is_out = True
-            raise
+        racer.step = RaceStep(racer, " ".join(text.split()), user_line(), handle)
+        turn: Future[None] = Future()
+        racer.turn = turn
+        self.advance()
+        if is_async and not turn.done():
+            await_only(asyncio.wrap_future(turn))  # the turn is cancelled with the request
+        turn.result()
 
     # Called by the runner.
 
     def start(self) -> None:
         """Let the racers begin, one after the other, each up to its first step."""
         threading.Thread(target=self._watch, name="pytest-arena-race", daemon=True).start()
-        with self._changed:
-            self._advance()
-
-    @contextmanager
-    def answering(self, racer: Racer) -> Iterator[None]:
-        """Keep the error of a racer, and note its end."""
-        try:
-            yield
-        except BaseException as error:  # noqa: BLE001 - raised when all racers have ended
-            racer.error = error
-        with self._changed:
-            racer.is_done = True
-            racer.is_out = False
-            self._advance()
-        if all(each.is_done for each in self.racers):
-            self.finish()
+        self.advance()
 
     def finish(self) -> None:
         """Hold no racer any more."""
+        _release(self.finished)
+        self.advance()
+
+    def advance(self) -> None:
+        """Let the next racer go on. What has been done may free those that are blocked."""
         with self._changed:
-            _release(self.finished)
             for racer in self.racers:
-                racer.is_done = True
-                _release(racer.begin)
-                if racer.waiting is not None:
-                    _release(racer.waiting.turn)
-            self._changed.notify()
+                if racer.looks >= _PATIENCE:
+                    racer.looks = _PATIENCE - _PATIENCE_AFTER
+                    self._changed.notify()
+            self._advance()
 
     def _watch(self) -> None:
         """Look at the racers that run, until the end."""
@@ -205,80 +178,78 @@ class Schedule:
                 while not self.finished.done() and seconds() - self._moved < _ENDLESS:
                     self._changed.wait(_LOOK)
                     for racer in self.racers:
-                        if racer.is_out:
+                        if racer.turn.done():
                             racer.look()
-                    self._advance(is_watched=True)
+                    self._advance()
             finally:  # also if the server does not answer
                 _release(self.finished)
 
     # The scheduler.
 
-    def _advance(self, *, is_watched: bool = False) -> None:
-        """Let the next racer go on, if none runs."""
-        if any(racer.is_out and not racer.is_blocked for racer in self.racers):
+    def _advance(self) -> None:
+        """Let the next racer go on, unless one runs that is not blocked."""
+        racers = [racer for racer in self.racers if not racer.is_done]
+        waiting = [racer for racer in racers if not racer.turn.done()]
+        if not racers:
+            _release(self.finished)
+        if self.finished.done():
+            for racer in waiting:
+                _release(racer.turn)
             return
-        for racer in self.racers:
-            if not racer.begin.done():
-                self._let_go(racer, racer.begin)
+        if any(racer.turn.done() and racer.looks < _PATIENCE for racer in racers):
+            return
+        steps = []
+        for racer in waiting:
+            if racer.step is None:
+                self._let_go(racer)
                 return
-        has_blocked = any(racer.is_out for racer in self.racers)
-        if has_blocked and not is_watched:
-            self._changed.notify()  # the last step may have freed a lock
-            return
-        steps = [racer.waiting for racer in self.racers if racer.waiting and not racer.is_done]
-        free = [step for step in steps if not self._would_wait(step)]
-        if not free and not has_blocked:
-            # Each waits for another one: a deadlock, which SQLite reports for a statement at once.
-            free = sorted(steps, key=lambda step: step.text == "COMMIT")
+            steps.append(racer.step)
+        begun = [step.handle for step in self.trace]
+        free = [step for step in steps if not step.handle.would_wait(step.text, begun)]
+        if len(waiting) == len(racers):
+            # If each waits for another one, SQLite reports the deadlock for a statement at once.
+            free = free or sorted(steps, key=lambda step: step.text == "COMMIT")
         if free:
             self._choose(free)
 
-    def _would_wait(self, step: RaceStep) -> bool:
-        """Return whether a step would wait for a lock of another racer. Only SQLite shows it."""
-        handles = [racer.last.handle for racer in self.racers if racer.last is not None]
-        return step.handle is not None and step.handle.would_wait(step.text, handles)
-
     def _choose(self, steps: list[RaceStep]) -> None:
-        last = self.trace[-1].racer if self.trace else None
-        going_on = [step for step in steps if step.racer is last]
-        [picked, *_] = going_on or steps
-        number = len(self.trace)
-        if number < len(self.plan):
-            wanted, text = self.plan[number]
-            planned = [step for step in steps if step.key == (wanted, text or step.text)]
-            [picked, *_] = planned or [picked]
-            if not (planned or self.difference):
-                self.difference = f"step {number + 1}: {picked.text}, and before: {text}"
+        """Choose the planned step, else one of the request that has run last, if it can go on."""
+        begun = [step.racer for step in self.trace]
+        can_go_on = bool(begun) and begun[-1] in [step.racer for step in steps]
+
+        def switches(step: RaceStep) -> int:
+            return self._switches + (can_go_on and step.racer is not begun[-1])
+
+        steps.sort(key=switches)
+        picked = steps[0]
+        prefix = tuple(step.key for step in self.trace)
+        if len(prefix) < len(self.plan):
+            digit, text = self.plan[len(prefix)]
+            planned = [step for step in steps if step.key == (digit, text or step.text)]
+            if planned:
+                [picked] = planned
+            elif not self.difference:
+                self.difference = f"step {len(prefix) + 1}: {picked.text}, and before: {text}"
         else:
-            prefix = tuple(step.key for step in self.trace)
+            # Of equal requests that have not begun, only the first one is an alternative.
+            others: dict[object, RaceStep] = {}
             for step in steps:
-                if step is not picked and self._is_first(step.racer):
-                    plan = (*prefix, step.key)
-                    self.alternatives.append((self._switches + len(going_on), plan))
-        self._switches += picked not in (going_on or [picked])
+                racer = step.racer
+                others.setdefault(racer if racer in begun else racer.kind, step)
+            for step in others.values():
+                if step is not picked:
+                    self.alternatives.append((switches(step), (*prefix, step.key)))
+        self._switches = switches(picked)
         self.trace.append(picked)
-        racer = picked.racer
-        racer.last = picked
-        racer.waiting = None
-        racer.is_in_statement = picked.text not in {"COMMIT", "ROLLBACK"}
-        self._let_go(racer, picked.turn)
+        picked.racer.is_busy = picked.text not in {"COMMIT", "ROLLBACK"}
+        self._let_go(picked.racer)
 
-    def _is_first(self, racer: Racer) -> bool:
-        """Return whether no equal racer with a lower number has still to begin."""
-        equal = [each for each in self.racers if each.kind == racer.kind and not each.last]
-        return racer not in equal[1:]
-
-    def _let_go(self, racer: Racer, turn: Future[None]) -> None:
+    def _let_go(self, racer: Racer) -> None:
         self._moved = seconds()
-        for each in self.racers:
-            if each.is_blocked and not each.is_in_statement:  # it may wait for what this step frees
-                each.is_blocked = False
-                each.looks = _PATIENCE - _PATIENCE_AFTER
-        racer.is_out = True
         racer.looks = 0
-        _release(turn)
+        _release(racer.turn)
 
 
-def _release(turn: Future[None]) -> None:
+def _release(future: Future[None]) -> None:
     with suppress(InvalidStateError):  # it is done, or was cancelled
-        turn.set_result(None)
+        future.set_result(None)

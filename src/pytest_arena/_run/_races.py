@@ -6,7 +6,6 @@ import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
@@ -31,7 +30,6 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
 _MOST_ROWS = 1000
 _WIDEST = 60
-_WAITED = "  (it waited for a lock)"
 
 
 def _error(what: str, fix: str) -> RaceError:
@@ -56,7 +54,7 @@ class Race:
         )
         self.races = ref(races)
         self.level = NestedLevel(races.run, "a pass of arena.races()")
-        self.order: Schedule | None = None
+        self.schedule: Schedule | None = None
         self.line: CodeLine | str = ""  # of the call in the test
         # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
         self.result = ""
@@ -86,44 +84,27 @@ class Race:
                 request.close()
             raise
         await acommit()
-        kinds = [*map(_kind, requests)]
-        racers = []
-        for number, request in enumerate(requests):
-            name = getattr(request, "__qualname__", "a request")
-            racers.append(Racer(number, name, kinds.index(kinds[number])))
-        order = Schedule(self._plan, racers)
-        self.order = order
         if callable(requests[0]):  # a sync test has a loop of its own for this
-            pool = ThreadPoolExecutor(len(racers))
+            pool = ThreadPoolExecutor(len(requests))
             asyncio.get_running_loop().set_default_executor(pool)
-
-        async def answer(racer: Racer, request: Any) -> None:
-            RACER.set(racer)
-            await asyncio.wrap_future(racer.begin)
-            with order.answering(racer):
-                racer.answer = await (asyncio.to_thread(request) if callable(request) else request)
-
-        self._run.connections.schedule = order
-        pairs = zip(racers, requests, strict=True)
-        tasks = [asyncio.create_task(answer(racer, request)) for racer, request in pairs]
-        try:
-            order.start()
-            await asyncio.wrap_future(order.finished)
-        finally:
-            endless = [racer for racer in racers if not racer.is_done]
-            self._run.connections.schedule = None
-            order.finish()
-            for racer in endless:
-                tasks[racer.number].cancel()
-            await asyncio.wait(tasks, timeout=_PATIENCE)
-        return self._ended(order, endless)
+        works: list[Any] = [
+            asyncio.to_thread(each) if callable(each) else each for each in requests
+        ]
+        # Equal for requests that do the same.
+        kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
+        racers = []
+        for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
+            name = getattr(request, "__qualname__", "a request")
+            racers.append(Racer(digit, name, kinds.index(kind)))
+        self.schedule = Schedule(self._plan, racers)
+        return self._ended(self.schedule, await self._run_at_once(self.schedule, works))
 
     def _check(self, requests: Sequence[Any], is_right: Any, wanted: str) -> None:
         """Refuse what cannot be a race."""
         isolations = [each.name for each in self._run.databases.known.provisioned.values()]
         if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
             raise _error("race(…) cannot run these arguments", f"pass two or more {wanted}")
-        if self.order is not None:
+        if self.schedule is not None:
             raise _error("race(…) was called twice in one pass", "call it once in the loop")
         if {"clone", "rollback"} & {*isolations}:
             raise _error(
@@ -131,45 +112,73 @@ class Race:
                 "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
             )
 
-    def _ended(self, order: Schedule, endless: list[Racer]) -> list[Any]:
-        """Check what the pass has shown. Return the answers, or raise the errors."""
+    async def _run_at_once(self, schedule: Schedule, works: list[Any]) -> list[Any]:
+        """Return the answer of each request, or its error."""
+
+        async def answer(racer: Racer, work: Any) -> Any:
+            RACER.set(racer)
+            await asyncio.wrap_future(racer.turn)
+            try:
+                return await work
+            finally:
+                racer.is_done = True
+                schedule.advance()
+
+        tasks = [asyncio.create_task(each) for each in map(answer, schedule.racers, works)]
+        self._run.connections.schedule = schedule
+        try:
+            schedule.start()
+            await asyncio.wrap_future(schedule.finished)
+        finally:
+            endless = [racer.name for racer in schedule.racers if not racer.is_done]
+            self._run.connections.schedule = None
+            schedule.finish()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_PATIENCE)
         if endless:
-            names = ", ".join(racer.name for racer in endless)
             raise _error(
-                f"{names} did not end, and sent no statement for ten seconds",
+                f"{', '.join(endless)} did not end, and sent no statement for ten seconds",
                 "leave out a stream, and what waits for work after the race",
             )
-        if order.strangers:
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, schedule: Schedule, answers: list[Any]) -> list[Any]:
+        """Check what the pass has shown. Return the answers, or raise the errors."""
+        if schedule.strangers:
             raise _error(
-                f"{', '.join(order.strangers)} ran during the race, and is none of its requests",
+                f"{', '.join(schedule.strangers)} ran during the race, and is none of its requests",
                 "send it before, or pass it to race(…). A race sees no request by a socket",
             )
-        if not order.trace:
+        if not schedule.trace:
             raise _error(
                 "no request of this race has sent a statement by SQLAlchemy",
                 "a race cannot show what Redis, a file or the memory of the app has",
             )
         races = self.races()
-        if races is not None and races.order not in {"", order.order}:
+        if races is not None and races.order not in {"", schedule.order}:
             raise _error(
-                f'order="{races.order}" does not fit: the order was "{order.order}"',
+                f'order="{races.order}" does not fit: the order was "{schedule.order}"',
                 "arena.races()   runs all orders",
             )
-        words = _outcomes(order)
+        outcomes = []
+        for racer, answer in zip(schedule.racers, answers, strict=True):
+            word = str(getattr(answer, "status_code", "returned"))
+            if isinstance(answer, BaseException):
+                word = type(answer).__name__
+            outcomes.append((racer.kind, word))
+        words = [word for _, word in sorted(outcomes)]
         self.result = f"{' and '.join(words)}, {self._rows()}"
         self.declined = sum(word.startswith("4") for word in words)
-        errors = [racer.error for racer in order.racers if racer.error is not None]
-        answers = [racer.answer for racer in order.racers]
-        for racer in order.racers:  # a traceback would keep sessions of the app alive
-            racer.error = None
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
         try:
             if len(errors) > 1:
                 raise BaseExceptionGroup("several requests of the race have failed", errors)
             if errors:
                 raise errors[0]
-        finally:
-            del errors
-        return answers
+            return answers
+        finally:  # a traceback would keep sessions of the app alive
+            del answers, answer, errors
 
     def _rows(self) -> str:
         """Return the numbers of changed rows, "" if they cannot be read."""
@@ -181,33 +190,15 @@ class Race:
 
     def lines(self) -> list[str]:
         """Return a line for each step, and how to run this order alone."""
-        if self.order is None or not self.order.trace:
+        if self.schedule is None or not self.schedule.trace:
             return []
-        width = max(len(racer.name) for racer in self.order.racers)
+        width = max(len(racer.name) for racer in self.schedule.racers)
         lines = []
-        for step in self.order.trace:
-            who = f"{DIGITS[step.racer.number]}  {step.racer.name:<{width}}"
-            where = f"{step.line.short if step.line else ''}{_WAITED * step.has_waited}"
-            lines.append(f"{who}  {step.text[:_WIDEST]:<{_WIDEST}}  {where}")
-        return [*lines, f'next: this order alone: arena.races(order="{self.order.order}")']
-
-
-def _kind(request: Any) -> object:
-    """Return what is equal for two requests that do the same."""
-    if inspect.iscoroutine(request):
-        return request.cr_code, repr(inspect.getcoroutinelocals(request))
-    return request
-
-
-def _outcomes(order: Schedule) -> tuple[str, ...]:
-    """Return the status of each answer, or the error. Equal requests are sorted."""
-    words = []
-    for racer in order.racers:
-        word = str(getattr(racer.answer, "status_code", "returned"))
-        if racer.error is not None:
-            word = type(racer.error).__name__
-        words.append((racer.kind, word))
-    return tuple(word for _, word in sorted(words))
+        for step in self.schedule.trace:
+            who = f"{step.racer.digit}  {step.racer.name:<{width}}"
+            where = step.line.short if step.line else ""
+            lines.append(f"{who}  {step.text[:_WIDEST]:<{_WIDEST}}  {where}{step.note}")
+        return [*lines, f'next: this order alone: arena.races(order="{self.schedule.order}")']
 
 
 class Races:
@@ -226,12 +217,11 @@ class Races:
         if not {*order} <= {*DIGITS}:
             raise _error(f"order={order!r}", "the order that the report of a failed test shows")
         self._switches = -1 if order else switches
-        first = tuple((DIGITS.index(digit), "") for digit in order)
+        first = tuple((digit, "") for digit in order)
         self._plans: list[tuple[int, Picks]] = [(0, first)]
         self._differences: list[str] = []
-        # The first pass with each result, of all orders and of the serial ones.
-        self._found: dict[str, Race] = {}
-        self._serial: dict[str, Race] = {}
+        # The first pass with each result, in a serial order or not.
+        self._first_passes: dict[tuple[str, bool], Race] = {}
 
     def __iter__(self) -> Self:
         return self
@@ -240,22 +230,16 @@ class Races:
         """Undo the last pass, and begin the next one."""
         if running_loop() is not None:
             raise _error("`for` over arena.races() in an async test", "async for race in …")
-        race = run_in_new_loop(self._next())
-        if race is None:
-            raise StopIteration
-        return race
+        try:
+            return run_in_new_loop(self.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Race:
         """Undo the last pass, and begin the next one."""
-        race = await self._next()
-        if race is None:
-            raise StopAsyncIteration
-        return race
-
-    async def _next(self) -> Race | None:
         last: Race | None = self.test.race
         if last is not None:
             races = last.races()  # None for a loop that was left by `break`
@@ -268,7 +252,7 @@ class Races:
         self.test.race = None
         if not self._plans or self.passes >= self.limit:
             self._conclude()
-            return None
+            raise StopAsyncIteration
         self.passes += 1
         self.run.ledger.race_passes += 1
         _, plan = self._plans.pop(0)
@@ -277,25 +261,23 @@ class Races:
         return race
 
     def _note(self, race: Race) -> None:
-        order = race.order
-        if order is None:
+        schedule = race.schedule
+        if schedule is None:
             raise _error(
                 "the loop's body has not called race(…)",
                 "await race(…)   once in each pass, in a sync test without `await`",
             )
-        if order.difference:
-            self._differences.append(order.difference)
+        if schedule.difference:
+            self._differences.append(schedule.difference)
             if len(self._differences) == 1:  # for example, the first pass has filled a cache
                 self._plans = [(0, ())]
-                self._found.clear()
-                self._serial.clear()
+                self._first_passes.clear()
             return
-        self._plans += [each for each in order.alternatives if each[0] <= self._switches]
+        self._plans += [each for each in schedule.alternatives if each[0] <= self._switches]
         self._plans.sort(key=itemgetter(0))
-        self._found.setdefault(race.result, race)
-        turns = [number for number, _ in groupby(order.order)]
-        if len(turns) == len({*turns}):
-            self._serial.setdefault(race.result, race)
+        order = schedule.order
+        is_serial = sorted(order, key=order.index) == [*order]
+        self._first_passes.setdefault((race.result, is_serial), race)
 
     def _conclude(self) -> None:
         """Report what the passes have shown together."""
@@ -315,21 +297,24 @@ class Races:
                 f"{{test}}: arena.races() has run {self.limit} orders, and there are more. next: "
                 f"arena.races(limit={self.limit * 10})"
             )
-        if self._serial and not (self._plans and self._plans[0][0] == 0):
-            self._warn()  # all serial orders were tried
+        serial = {}
+        for (result, is_serial), race in self._first_passes.items():
+            if is_serial:
+                serial[result] = race.declined
+        if serial and not (self._plans and self._plans[0][0] == 0):
+            self._warn(serial)  # all serial orders were tried
 
-    def _warn(self) -> None:
+    def _warn(self, serial: dict[str, int]) -> None:
         """Warn of the first result that no serial order has, unless the app declines more."""
-        most = max(race.declined for race in self._serial.values())
-        for result, race in self._found.items():
-            order = race.order
-            if result in self._serial or race.declined > most or order is None:
+        for (result, _), race in self._first_passes.items():
+            schedule = race.schedule
+            if result in serial or race.declined > max(serial.values()) or schedule is None:
                 continue
-            names = " and ".join(racer.name for racer in order.racers)
+            names = " and ".join(racer.name for racer in schedule.racers)
             self.run.ledger.warn(
                 RaceWarning,
-                f"{names} at once: {result}. One after the other: {' or '.join(self._serial)}",
+                f"{names} at once: {result}. One after the other: {' or '.join(serial)}",
                 cause=race.line,
-                fix=f'arena.races(order="{order.order}")   runs this order alone',
+                fix=f'arena.races(order="{schedule.order}")   runs this order alone',
             )
             return
