@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._origin import user_line
@@ -21,40 +20,16 @@ class _PartOfTest(Owner):
     is_test = True
 
 
-class NestedLevel:
-    """A level on top of the test's. It begins with the present rows, and with no request.
+class Fresh(Block):
+    """A ``with`` or ``async with`` block: a level on top of the test's.
 
-    Its end rolls back what ``db_session`` has not committed.
+    It begins with the present rows, and with no request. Its end rolls back what ``db_session`` has
+    not committed, and restores the rows.
     """
 
-    def __init__(self, run: Any, name: str) -> None:
-        self._run = run
-        self._test: RunningTest = run.current.required_test()
-        self._level = _PartOfTest(f"{self._test.name} ({name})", self._test.advice)
-        run.levels.enter(self._level)
-        self._app_state = run.apps.state()
-        self._instances = self._test.sessions.instances()
-        self._requests = run.ledger.requests
-        run.ledger.requests = []
-
-    async def leave(self) -> None:
-        """Wait for late work, close the sessions, and restore the rows."""
-        sessions = self._test.sessions
-        await self._test.asettle()
-        await sessions.aclose()
-        sessions.return_to(self._instances)
-        self._run.ledger.requests = self._requests
-        self._app_state.restore()
-        lost = self._run.gate.lost.by_level
-        lost.setdefault(self._test, []).extend(lost.pop(self._level, ()))
-        self._run.levels.leave_nested(self._level)
-
-
-@dataclass(slots=True, eq=False)
-class Fresh(Block):
-    """A ``with`` or ``async with`` block whose rows are undone at its end."""
-
-    _level: NestedLevel = field(init=False)
+    def __init__(self, run: Any, name: str = "arena.fresh()") -> None:
+        super().__init__(run)
+        self.name = name
 
     def __enter__(self) -> Self:
         self.is_entered = True
@@ -68,13 +43,29 @@ class Fresh(Block):
         return run_in_new_loop(self.__aenter__())
 
     def __exit__(self, *_: object) -> None:
-        run_in_new_loop(self._level.leave())
+        run_in_new_loop(self.__aexit__())
 
     async def __aenter__(self) -> Self:
         self.is_entered = True
         await acommit()
-        self._level = NestedLevel(self.run, "arena.fresh()")
+        test: RunningTest = self.run.current.required_test()
+        self._test = test
+        self._level = _PartOfTest(f"{test.name} ({self.name})", test.advice)
+        self.run.levels.enter(self._level)
+        self._app_state = self.run.apps.state()
+        self._instances = test.sessions.instances()
+        self._requests = self.run.ledger.requests
+        self.run.ledger.requests = []
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._level.leave()
+        """Wait for late work, close the sessions, and restore the rows."""
+        sessions = self._test.sessions
+        await self._test.asettle()
+        await sessions.aclose()
+        sessions.return_to(self._instances)
+        self.run.ledger.requests = self._requests
+        self._app_state.restore()
+        lost = self.run.gate.lost.by_level
+        lost.setdefault(self._test, []).extend(lost.pop(self._level, ()))
+        self.run.levels.leave_nested(self._level)

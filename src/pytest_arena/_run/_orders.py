@@ -40,8 +40,8 @@ _ENDLESS = 10.0
 # The names of the requests in an order.
 DIGITS = "123456789abcdefghijklmnopqrstuvwxyz"
 
-# The first picks of a pass: the digit of a request, and its statement, or "" for any.
-Picks = tuple[tuple[str, str], ...]
+# The first steps of a pass, each as `RaceStep.key`, or only the digit of its request.
+Picks = tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -55,9 +55,9 @@ class RaceStep:
     note: str = ""  # that it has waited for a lock
 
     @property
-    def key(self) -> tuple[str, str]:
-        """The step, as a plan names it."""
-        return self.racer.digit, self.text
+    def key(self) -> str:
+        """The digit of its request, and the whole statement."""
+        return f"{self.racer.digit} {self.text};"
 
 
 @dataclass(slots=True, eq=False)
@@ -90,17 +90,18 @@ RACER: ContextVar[Racer | None] = ContextVar("arena: a request of a race", defau
 class Schedule:
     """One run of the requests, in one order. Thread-safe."""
 
-    def __init__(self, plan: Picks, racers: list[Racer]) -> None:
+    def __init__(self, plan: Picks) -> None:
         self.plan = plan
-        self.racers = racers
+        self._wanted = iter(plan)
+        self.racers: list[Racer] = []
         self.trace: list[RaceStep] = []
         # Each other order, and its number of switches away from a request that could go on.
         self.alternatives: list[tuple[int, Picks]] = []
-        self.difference = ""  # from the plan
         self.strangers: list[str] = []  # requests that belong to no racer
         self.finished: Future[None] = Future()
         self._switches = 0
-        self._moved = seconds()
+        self._moved = 0.0  # when a racer was let go
+        # It guards all of this, and wakes the watcher.
         self._changed = threading.Condition()
 
     @property
@@ -108,12 +109,19 @@ class Schedule:
         """The request of each step, as ``arena.races(order=…)`` takes it."""
         return "".join(step.racer.digit for step in self.trace)
 
+    @property
+    def difference(self) -> str:
+        """The first step that the plan does not have, "" without one."""
+        for number, (step, wanted) in enumerate(zip(self.trace, self.plan, strict=False), start=1):
+            if not step.key.startswith(wanted):
+                return f"step {number}: {step.text}, and before: {wanted}"
+        return ""
+
     # Called by the gate.
 
     def _racer_here(self) -> Racer | None:
-        request = REQUEST.get()
         racer = RACER.get()
-        is_free = racer is None or racer.is_done or (request is not None and request.is_login)
+        is_free = racer is None or racer.is_done or getattr(REQUEST.get(), "is_login", False)
         return None if is_free else racer
 
     def note_request(self, request: Request) -> None:
@@ -128,8 +136,9 @@ class Schedule:
         """Note that a connection is opened, which takes its time, or that a statement has ended."""
         racer = self._racer_here()
         if racer is not None:
-            racer.is_busy = is_busy
-            racer.looks = 0
+            with self._changed:
+                racer.is_busy = is_busy
+                racer.looks = 0
 
     def before_step(self, text: str, pooled: PooledConnection | None) -> None:
         """Wait for the turn of this step, in a greenlet or a thread.
@@ -142,10 +151,12 @@ class Schedule:
         can_wait = is_async or running_loop() is None
         if racer is None or handle is None or not (can_wait and racer.turn.done()):
             return
-        racer.step = RaceStep(racer, " ".join(text.split()), user_line(), handle)
+        step = RaceStep(racer, " ".join(text.split()), user_line(), handle)
         turn: Future[None] = Future()
-        racer.turn = turn
-        self.advance()
+        with self._changed:
+            racer.step = step
+            racer.turn = turn
+            self.advance()
         if is_async and not turn.done():
             await_only(asyncio.wrap_future(turn))  # the turn is cancelled with the request
         turn.result()
@@ -154,8 +165,8 @@ class Schedule:
 
     def start(self) -> None:
         """Let the racers begin, one after the other, each up to its first step."""
-        threading.Thread(target=self._watch, name="pytest-arena-race", daemon=True).start()
         self.advance()
+        threading.Thread(target=self._watch, name="pytest-arena-race", daemon=True).start()
 
     def finish(self) -> None:
         """Hold no racer any more."""
@@ -189,14 +200,14 @@ class Schedule:
     def _advance(self) -> None:
         """Let the next racer go on, unless one runs that is not blocked."""
         racers = [racer for racer in self.racers if not racer.is_done]
-        waiting = [racer for racer in racers if not racer.turn.done()]
         if not racers:
             _release(self.finished)
         if self.finished.done():
-            for racer in waiting:
+            for racer in racers:
                 _release(racer.turn)
             return
-        if any(racer.turn.done() and racer.looks < _PATIENCE for racer in racers):
+        waiting = [racer for racer in racers if not racer.turn.done()]
+        if any(racer.looks < _PATIENCE for racer in racers if racer not in waiting):
             return
         steps = []
         for racer in waiting:
@@ -204,9 +215,9 @@ class Schedule:
                 self._let_go(racer)
                 return
             steps.append(racer.step)
-        begun = [step.handle for step in self.trace]
-        free = [step for step in steps if not step.handle.would_wait(step.text, begun)]
-        if len(waiting) == len(racers):
+        handles = [step.handle for step in self.trace]
+        free = [step for step in steps if not step.handle.would_wait(step.text, handles)]
+        if waiting == racers:
             # If each waits for another one, SQLite reports the deadlock for a statement at once.
             free = free or sorted(steps, key=lambda step: step.text == "COMMIT")
         if free:
@@ -215,31 +226,23 @@ class Schedule:
     def _choose(self, steps: list[RaceStep]) -> None:
         """Choose the planned step, else one of the request that has run last, if it can go on."""
         begun = [step.racer for step in self.trace]
-        can_go_on = bool(begun) and begun[-1] in [step.racer for step in steps]
-
-        def switches(step: RaceStep) -> int:
-            return self._switches + (can_go_on and step.racer is not begun[-1])
-
-        steps.sort(key=switches)
-        picked = steps[0]
-        prefix = tuple(step.key for step in self.trace)
-        if len(prefix) < len(self.plan):
-            digit, text = self.plan[len(prefix)]
-            planned = [step for step in steps if step.key == (digit, text or step.text)]
-            if planned:
-                [picked] = planned
-            elif not self.difference:
-                self.difference = f"step {len(prefix) + 1}: {picked.text}, and before: {text}"
-        else:
+        going_on = [step for step in steps if [step.racer] == begun[-1:]]
+        candidates = going_on + steps
+        wanted = next(self._wanted, "")
+        planned = [step for step in candidates if step.key.startswith(wanted)]
+        [picked, *_] = planned or candidates
+        if not wanted:
             # Of equal requests that have not begun, only the first one is an alternative.
-            others: dict[object, RaceStep] = {}
-            for step in steps:
+            firsts: dict[object, RaceStep] = {}
+            for step in candidates:
                 racer = step.racer
-                others.setdefault(racer if racer in begun else racer.kind, step)
-            for step in others.values():
+                firsts.setdefault(racer if racer in begun else racer.kind, step)
+            before = [step.key for step in self.trace]
+            for step in firsts.values():
                 if step is not picked:
-                    self.alternatives.append((switches(step), (*prefix, step.key)))
-        self._switches = switches(picked)
+                    plan = (*before, step.key)
+                    self.alternatives.append((self._switches + len(going_on), plan))
+        self._switches += picked not in (going_on or [picked])
         self.trace.append(picked)
         picked.racer.is_busy = picked.text not in {"COMMIT", "ROLLBACK"}
         self._let_go(picked.racer)

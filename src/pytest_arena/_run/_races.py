@@ -14,7 +14,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._origin import user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
-from pytest_arena._run._nested import NestedLevel
+from pytest_arena._run._nested import Fresh
 from pytest_arena._run._orders import DIGITS, RACER, Picks, Racer, Schedule
 from pytest_arena.errors import RaceError
 from pytest_arena.warnings import RaceWarning
@@ -48,13 +48,13 @@ class Race:
 
     def __init__(self, races: Races, plan: Picks) -> None:
         self._run = races.run
-        self._plan = plan
         self.title = (
             f"arena: the order in which this failed (pass {races.passes} of at most {races.limit})"
         )
         self.races = ref(races)
-        self.level = NestedLevel(races.run, "a pass of arena.races()")
-        self.schedule: Schedule | None = None
+        self.level = Fresh(races.run, "a pass of arena.races()")
+        self.schedule = Schedule(plan)
+        self._wanted = races.order
         self.line: CodeLine | str = ""  # of the call in the test
         # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
         self.result = ""
@@ -92,19 +92,17 @@ class Race:
         ]
         # Equal for requests that do the same.
         kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
-        racers = []
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
             name = getattr(request, "__qualname__", "a request")
-            racers.append(Racer(digit, name, kinds.index(kind)))
-        self.schedule = Schedule(self._plan, racers)
-        return self._ended(self.schedule, await self._run_at_once(self.schedule, works))
+            self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
+        return self._ended(await self._run_at_once(works))
 
     def _check(self, requests: Sequence[Any], is_right: Any, wanted: str) -> None:
         """Refuse what cannot be a race."""
         isolations = [each.name for each in self._run.databases.known.provisioned.values()]
         if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
             raise _error("race(…) cannot run these arguments", f"pass two or more {wanted}")
-        if self.schedule is not None:
+        if self.schedule.racers:
             raise _error("race(…) was called twice in one pass", "call it once in the loop")
         if {"clone", "rollback"} & {*isolations}:
             raise _error(
@@ -112,8 +110,9 @@ class Race:
                 "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
             )
 
-    async def _run_at_once(self, schedule: Schedule, works: list[Any]) -> list[Any]:
+    async def _run_at_once(self, works: list[Any]) -> list[Any]:
         """Return the answer of each request, or its error."""
+        schedule = self.schedule
 
         async def answer(racer: Racer, work: Any) -> Any:
             RACER.set(racer)
@@ -124,7 +123,7 @@ class Race:
                 racer.is_done = True
                 schedule.advance()
 
-        tasks = [asyncio.create_task(each) for each in map(answer, schedule.racers, works)]
+        tasks = [*map(asyncio.create_task, map(answer, schedule.racers, works))]
         self._run.connections.schedule = schedule
         try:
             schedule.start()
@@ -143,8 +142,9 @@ class Race:
             )
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, schedule: Schedule, answers: list[Any]) -> list[Any]:
+    def _ended(self, answers: list[Any]) -> list[Any]:
         """Check what the pass has shown. Return the answers, or raise the errors."""
+        schedule = self.schedule
         if schedule.strangers:
             raise _error(
                 f"{', '.join(schedule.strangers)} ran during the race, and is none of its requests",
@@ -155,22 +155,22 @@ class Race:
                 "no request of this race has sent a statement by SQLAlchemy",
                 "a race cannot show what Redis, a file or the memory of the app has",
             )
-        races = self.races()
-        if races is not None and races.order not in {"", schedule.order}:
+        if self._wanted not in {"", schedule.order}:
             raise _error(
-                f'order="{races.order}" does not fit: the order was "{schedule.order}"',
+                f'order="{self._wanted}" does not fit: the order was "{schedule.order}"',
                 "arena.races()   runs all orders",
             )
+        errors = []
         outcomes = []
         for racer, answer in zip(schedule.racers, answers, strict=True):
-            word = str(getattr(answer, "status_code", "returned"))
+            outcome = str(getattr(answer, "status_code", "returned"))
             if isinstance(answer, BaseException):
-                word = type(answer).__name__
-            outcomes.append((racer.kind, word))
-        words = [word for _, word in sorted(outcomes)]
+                outcome = type(answer).__name__
+                errors.append(answer)
+            outcomes.append((racer.kind, outcome))
+        words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
         self.result = f"{' and '.join(words)}, {self._rows()}"
         self.declined = sum(word.startswith("4") for word in words)
-        errors = [answer for answer in answers if isinstance(answer, BaseException)]
         try:
             if len(errors) > 1:
                 raise BaseExceptionGroup("several requests of the race have failed", errors)
@@ -182,23 +182,23 @@ class Race:
 
     def _rows(self) -> str:
         """Return the numbers of changed rows, "" if they cannot be read."""
-        texts = []
+        isolations = self._run.databases.known.provisioned.values()
         with suppress(Exception):
-            for isolation in self._run.databases.known.provisioned.values():
-                texts.append(Changes.of(isolation.rows_changed(limit=_MOST_ROWS)).counted())
-        return "; ".join(texts)
+            rows = [each.rows_changed(limit=_MOST_ROWS) for each in isolations]
+            return "; ".join(Changes.of(each).counted() for each in rows)
+        return ""
 
     def lines(self) -> list[str]:
         """Return a line for each step, and how to run this order alone."""
-        if self.schedule is None or not self.schedule.trace:
-            return []
-        width = max(len(racer.name) for racer in self.schedule.racers)
         lines = []
+        width = max((len(racer.name) for racer in self.schedule.racers), default=0)
         for step in self.schedule.trace:
             who = f"{step.racer.digit}  {step.racer.name:<{width}}"
-            where = step.line.short if step.line else ""
+            where = getattr(step.line, "short", "")
             lines.append(f"{who}  {step.text[:_WIDEST]:<{_WIDEST}}  {where}{step.note}")
-        return [*lines, f'next: this order alone: arena.races(order="{self.schedule.order}")']
+        if lines:
+            lines.append(f'next: this order alone: arena.races(order="{self.schedule.order}")')
+        return lines
 
 
 class Races:
@@ -217,8 +217,7 @@ class Races:
         if not {*order} <= {*DIGITS}:
             raise _error(f"order={order!r}", "the order that the report of a failed test shows")
         self._switches = -1 if order else switches
-        first = tuple((digit, "") for digit in order)
-        self._plans: list[tuple[int, Picks]] = [(0, first)]
+        self._plans: list[tuple[int, Picks]] = [(0, tuple(order))]
         self._differences: list[str] = []
         # The first pass with each result, in a serial order or not.
         self._first_passes: dict[tuple[str, bool], Race] = {}
@@ -247,8 +246,7 @@ class Races:
                 self._note(last)
             elif races is not None:
                 raise _error("a race inside of a race", "end the first loop before the second")
-            await last.level.leave()
-        await acommit()
+            await last.level.__aexit__()
         self.test.race = None
         if not self._plans or self.passes >= self.limit:
             self._conclude()
@@ -257,12 +255,13 @@ class Races:
         self.run.ledger.race_passes += 1
         _, plan = self._plans.pop(0)
         race = Race(self, plan)
+        await race.level.__aenter__()
         self.test.race = race
         return race
 
     def _note(self, race: Race) -> None:
         schedule = race.schedule
-        if schedule is None:
+        if not schedule.racers:
             raise _error(
                 "the loop's body has not called race(…)",
                 "await race(…)   once in each pass, in a sync test without `await`",
@@ -307,14 +306,12 @@ class Races:
     def _warn(self, serial: dict[str, int]) -> None:
         """Warn of the first result that no serial order has, unless the app declines more."""
         for (result, _), race in self._first_passes.items():
-            schedule = race.schedule
-            if result in serial or race.declined > max(serial.values()) or schedule is None:
-                continue
-            names = " and ".join(racer.name for racer in schedule.racers)
-            self.run.ledger.warn(
-                RaceWarning,
-                f"{names} at once: {result}. One after the other: {' or '.join(serial)}",
-                cause=race.line,
-                fix=f'arena.races(order="{schedule.order}")   runs this order alone',
-            )
-            return
+            if result not in serial and race.declined <= max(serial.values()):
+                names = " and ".join(racer.name for racer in race.schedule.racers)
+                self.run.ledger.warn(
+                    RaceWarning,
+                    f"{names} at once: {result}. One after the other: {' or '.join(serial)}",
+                    cause=race.line,
+                    fix=f'arena.races(order="{race.schedule.order}")   runs this order alone',
+                )
+                return
