@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -98,11 +98,9 @@ class Schedule:
         # Each other order, and its number of switches away from a request that could go on.
         self.alternatives: list[tuple[int, Picks]] = []
         self.strangers: list[str] = []  # requests that belong to no racer
-        self.finished: Future[None] = Future()
         self._switches = 0
         self._moved = 0.0  # when a racer was let go
-        # It guards all of this, and wakes the watcher.
-        self._changed = threading.Condition()
+        self._has_news = threading.Event()  # a racer has reached a step, or has ended
 
     @property
     def order(self) -> str:
@@ -136,9 +134,8 @@ class Schedule:
         """Note that a connection is opened, which takes its time, or that a statement has ended."""
         racer = self._racer_here()
         if racer is not None:
-            with self._changed:
-                racer.is_busy = is_busy
-                racer.looks = 0
+            racer.is_busy = is_busy
+            racer.looks = 0
 
     def before_step(self, text: str, pooled: PooledConnection | None) -> None:
         """Wait for the turn of this step, in a greenlet or a thread.
@@ -151,64 +148,54 @@ class Schedule:
         can_wait = is_async or running_loop() is None
         if racer is None or handle is None or not (can_wait and racer.turn.done()):
             return
-        step = RaceStep(racer, " ".join(text.split()), user_line(), handle)
+        racer.step = RaceStep(racer, " ".join(text.split()), user_line(), handle)
         turn: Future[None] = Future()
-        with self._changed:
-            racer.step = step
-            racer.turn = turn
-            self.advance()
-        if is_async and not turn.done():
+        racer.turn = turn
+        self._has_news.set()
+        if is_async:
             await_only(asyncio.wrap_future(turn))  # the turn is cancelled with the request
         turn.result()
 
     # Called by the runner.
 
-    def start(self) -> None:
-        """Let the racers begin, one after the other, each up to its first step."""
-        self.advance()
-        threading.Thread(target=self._watch, name="pytest-arena-race", daemon=True).start()
+    async def run(self) -> None:
+        """Let the racers go on, one at a time, until all have ended or one has no end."""
+        loop = asyncio.get_running_loop()
+        self._moved = seconds()
+        with ThreadPoolExecutor(1) as pool:  # a test may freeze the clock of the loop
+            while seconds() - self._moved < _ENDLESS:
+                await loop.run_in_executor(pool, self._look)
+                racers = [racer for racer in self.racers if not racer.is_done]
+                if not racers:
+                    return
+                is_any_running = any(
+                    racer.looks < _PATIENCE for racer in racers if racer.turn.done()
+                )
+                if not (is_any_running or self._has_news.is_set()):
+                    self._advance(racers)
 
-    def finish(self) -> None:
-        """Hold no racer any more."""
-        _release(self.finished)
-        self.advance()
+    def end(self, racer: Racer) -> None:
+        """Note the end of a racer. It may go on after it."""
+        racer.is_done = True
+        with suppress(InvalidStateError):  # it has its turn, or was cancelled
+            racer.turn.set_result(None)
+        self._has_news.set()
 
-    def advance(self) -> None:
-        """Let the next racer go on. What has been done may free those that are blocked."""
-        with self._changed:
-            for racer in self.racers:
-                if racer.looks >= _PATIENCE:
-                    racer.looks = _PATIENCE - _PATIENCE_AFTER
-                    self._changed.notify()
-            self._advance()
-
-    def _watch(self) -> None:
-        """Look at the racers that run, until the end."""
-        with self._changed:
-            try:
-                while not self.finished.done() and seconds() - self._moved < _ENDLESS:
-                    self._changed.wait(_LOOK)
-                    for racer in self.racers:
-                        if racer.turn.done():
-                            racer.look()
-                    self._advance()
-            finally:  # also if the server does not answer
-                _release(self.finished)
+    def _look(self) -> None:
+        """Look at the racers that run, as soon as another one has stopped."""
+        may_free = self._has_news.wait(_LOOK)
+        self._has_news.clear()
+        for racer in self.racers:
+            if may_free:
+                racer.looks = min(racer.looks, _PATIENCE - _PATIENCE_AFTER)
+            if racer.turn.done():
+                racer.look()
 
     # The scheduler.
 
-    def _advance(self) -> None:
-        """Let the next racer go on, unless one runs that is not blocked."""
-        racers = [racer for racer in self.racers if not racer.is_done]
-        if not racers:
-            _release(self.finished)
-        if self.finished.done():
-            for racer in racers:
-                _release(racer.turn)
-            return
+    def _advance(self, racers: list[Racer]) -> None:
+        """Let the next racer go on."""
         waiting = [racer for racer in racers if not racer.turn.done()]
-        if any(racer.looks < _PATIENCE for racer in racers if racer not in waiting):
-            return
         steps = []
         for racer in waiting:
             if racer.step is None:
@@ -250,9 +237,5 @@ class Schedule:
     def _let_go(self, racer: Racer) -> None:
         self._moved = seconds()
         racer.looks = 0
-        _release(racer.turn)
-
-
-def _release(future: Future[None]) -> None:
-    with suppress(InvalidStateError):  # it is done, or was cancelled
-        future.set_result(None)
+        with suppress(InvalidStateError):  # it was cancelled
+            racer.turn.set_result(None)

@@ -120,19 +120,17 @@ class Race:
             try:
                 return await work
             finally:
-                racer.is_done = True
-                schedule.advance()
+                schedule.end(racer)
 
         tasks = [*map(asyncio.create_task, map(answer, schedule.racers, works))]
         self._run.connections.schedule = schedule
         try:
-            schedule.start()
-            await asyncio.wrap_future(schedule.finished)
+            await schedule.run()
         finally:
             endless = [racer.name for racer in schedule.racers if not racer.is_done]
             self._run.connections.schedule = None
-            schedule.finish()
-            for task in tasks:
+            for racer, task in zip(schedule.racers, tasks, strict=True):
+                schedule.end(racer)
                 task.cancel()
             await asyncio.wait(tasks, timeout=_PATIENCE)
         if endless:
