@@ -100,20 +100,13 @@ class Schedule:
         self.strangers: list[str] = []  # requests that belong to no racer
         self._switches = 0
         self._moved = 0.0  # when a racer was let go
-        self._has_news = threading.Event()  # a racer has reached a step, or has ended
+        # Set when a racer has reached a step or has ended. Then the look at the others is old.
+        self._has_news = threading.Event()
 
     @property
     def order(self) -> str:
         """The request of each step, as ``arena.races(order=…)`` takes it."""
         return "".join(step.racer.digit for step in self.trace)
-
-    @property
-    def difference(self) -> str:
-        """The first step that the plan does not have, "" without one."""
-        for number, (step, wanted) in enumerate(zip(self.trace, self.plan, strict=False), start=1):
-            if not step.key.startswith(wanted):
-                return f"step {number}: {step.text}, and before: {wanted}"
-        return ""
 
     # Called by the gate.
 
@@ -159,9 +152,13 @@ class Schedule:
     # Called by the runner.
 
     async def run(self) -> None:
-        """Let the racers go on, one at a time, until all have ended or one has no end."""
+        """Let the racers go on, one at a time, until all have ended or one has no end.
+
+        First each begins, and runs up to its first step.
+        """
         loop = asyncio.get_running_loop()
         self._moved = seconds()
+        self._has_news.set()
         with ThreadPoolExecutor(1) as pool:  # a test may freeze the clock of the loop
             while seconds() - self._moved < _ENDLESS:
                 await loop.run_in_executor(pool, self._look)
@@ -182,19 +179,17 @@ class Schedule:
         self._has_news.set()
 
     def _look(self) -> None:
-        """Look at the racers that run, as soon as another one has stopped."""
-        may_free = self._has_news.wait(_LOOK)
+        """Look at the racers that run, as soon as there is news, which may free those that wait."""
+        is_news = self._has_news.wait(_LOOK)
         self._has_news.clear()
         for racer in self.racers:
-            if may_free:
+            if is_news:
                 racer.looks = min(racer.looks, _PATIENCE - _PATIENCE_AFTER)
-            if racer.turn.done():
+            if racer.turn.done() and not racer.is_done:
                 racer.look()
 
-    # The scheduler.
-
     def _advance(self, racers: list[Racer]) -> None:
-        """Let the next racer go on."""
+        """Let the next racer go on. No other one runs, but some may be blocked."""
         waiting = [racer for racer in racers if not racer.turn.done()]
         steps = []
         for racer in waiting:

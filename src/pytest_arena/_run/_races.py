@@ -71,25 +71,23 @@ class Race:
             Exception: what a request has raised. A group if several have raised.
         """
         if running_loop() is not None:
-            return self._answers(requests, inspect.iscoroutine, "coroutines: client.post(…)")
-        what = "functions: lambda: test_client.post(…)"
-        return run_in_new_loop(self._answers(requests, callable, what))
+            return self._answers(requests, inspect.iscoroutine)
+        return run_in_new_loop(self._answers(requests, callable))
 
-    async def _answers(self, requests: Sequence[Any], is_right: Any, wanted: str) -> list[Any]:
+    async def _answers(self, requests: Sequence[Any], is_right: Any) -> list[Any]:
         self.line = user_line() or "race(…)"
         try:
-            self._check(requests, is_right, wanted)
+            self._check(requests, is_right)
         except RaceError:
             for request in filter(inspect.iscoroutine, requests):
                 request.close()
             raise
         await acommit()
-        if callable(requests[0]):  # a sync test has a loop of its own for this
-            pool = ThreadPoolExecutor(len(requests))
+        works = [*requests]
+        if callable(works[0]):  # a sync test has a loop of its own for this
+            pool = ThreadPoolExecutor(len(works))
             asyncio.get_running_loop().set_default_executor(pool)
-        works: list[Any] = [
-            asyncio.to_thread(each) if callable(each) else each for each in requests
-        ]
+            works = [*map(asyncio.to_thread, requests)]
         # Equal for requests that do the same.
         kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
@@ -97,11 +95,15 @@ class Race:
             self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
         return self._ended(await self._run_at_once(works))
 
-    def _check(self, requests: Sequence[Any], is_right: Any, wanted: str) -> None:
+    def _check(self, requests: Sequence[Any], is_right: Any) -> None:
         """Refuse what cannot be a race."""
         isolations = [each.name for each in self._run.databases.known.provisioned.values()]
         if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
-            raise _error("race(…) cannot run these arguments", f"pass two or more {wanted}")
+            raise _error(
+                "race(…) cannot run these arguments",
+                "pass two or more coroutines: client.post(…)   or, in a sync test, functions: "
+                "lambda: test_client.post(…)",
+            )
         if self.schedule.racers:
             raise _error("race(…) was called twice in one pass", "call it once in the loop")
         if {"clone", "rollback"} & {*isolations}:
@@ -264,12 +266,13 @@ class Races:
                 "the loop's body has not called race(…)",
                 "await race(…)   once in each pass, in a sync test without `await`",
             )
-        if schedule.difference:
-            self._differences.append(schedule.difference)
-            if len(self._differences) == 1:  # for example, the first pass has filled a cache
-                self._plans = [(0, ())]
-                self._first_passes.clear()
-            return
+        for step, wanted in zip(schedule.trace, schedule.plan, strict=False):
+            if not step.key.startswith(wanted):
+                if not self._differences:  # for example, the first pass has filled a cache
+                    self._plans = [(0, ())]
+                    self._first_passes.clear()
+                self._differences.append(f"{step.key} came in place of {wanted}")
+                return
         self._plans += [each for each in schedule.alternatives if each[0] <= self._switches]
         self._plans.sort(key=itemgetter(0))
         order = schedule.order
@@ -294,10 +297,8 @@ class Races:
                 f"{{test}}: arena.races() has run {self.limit} orders, and there are more. next: "
                 f"arena.races(limit={self.limit * 10})"
             )
-        serial = {}
-        for (result, is_serial), race in self._first_passes.items():
-            if is_serial:
-                serial[result] = race.declined
+        firsts = self._first_passes.items()
+        serial = {result: race.declined for (result, is_serial), race in firsts if is_serial}
         if serial and not (self._plans and self._plans[0][0] == 0):
             self._warn(serial)  # all serial orders were tried
 
