@@ -178,7 +178,7 @@ async def _call_app(app_run: AppRun, scope: Scope, receive: Receive, send: Send)
 
 
 class _LastPart:
-    """Holds the message that completes an answer until the app has returned, or for a moment.
+    """Holds the message that completes an answer until the app has returned, or for some time.
 
     Then the test sees all changes of the request when the client has the answer.
     """

@@ -231,7 +231,7 @@ class Registry:
     def before_sending(self, connection: Connection, statement: str) -> PooledConnection | None:
         """Return the record of the connection on which SQLAlchemy is about to send a statement.
 
-        Each statement, each COMMIT and each ROLLBACK passes here. In a race it waits for its turn.
+        Each statement, each COMMIT and each ROLLBACK passes here. A race lets one at a time pass.
         """
         pooled = pooled_of(connection)
         if self.schedule is not None:

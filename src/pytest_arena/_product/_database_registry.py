@@ -308,8 +308,8 @@ class DatabaseRegistry(ABC):
 
     def _kept(self, title: str) -> str:
         """Return the manifest of a kept database."""
-        moment = now()
-        return Manifest(moment, title, used=moment).text()
+        created = now()
+        return Manifest(created, title, used=created).text()
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:

@@ -149,7 +149,7 @@ class Redis:
             return
         self._end_clients(owner)
         if self.content() != found:
-            self._restore(found)
+            self._restore_keys(found)
 
     def _end_clients(self, owner: Owner) -> None:
         """End what waits for keys or messages, in this process, for an owner that is over."""
@@ -187,7 +187,7 @@ class Redis:
                     content[number, key] = (max(life, 0), value)
         return content
 
-    def _restore(self, found: Content) -> None:
+    def _restore_keys(self, found: Content) -> None:
         with self._asked():
             self._control().flushall()
             for number in {number for number, _ in found}:

@@ -194,7 +194,7 @@ class Levels:
                 failures.append(error)
             for database, isolation in self._databases.known.provisioned.items():
                 try:
-                    is_changed |= self._restore(database, isolation, level)
+                    is_changed |= self._leave_database(database, isolation, level)
                 except ArenaError as error:
                     failures.append(error)
         finally:  # also after Ctrl-C or a timeout
@@ -207,7 +207,7 @@ class Levels:
             raise failures[0]
         return is_changed
 
-    def _restore(self, database: Database, isolation: Isolation, level: Owner) -> bool:
+    def _leave_database(self, database: Database, isolation: Isolation, level: Owner) -> bool:
         """Restore one database with a second's patience, else by force. Return if it changed."""
         if isolation.depth < len(self._stack):
             return False  # an interrupted call has left the level

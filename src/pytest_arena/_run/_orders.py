@@ -1,6 +1,6 @@
 """Runs requests at once, in one order of their steps.
 
-A step is a statement, a commit or a rollback. Before each step a request waits for its turn. One
+A step is a statement, a commit or a rollback. Before each step a request waits for a permit. One
 request runs at a time, from one step to the next. A pass also notes the orders that differ from its
 own in one choice (Musuvathi and Qadeer, "Iterative context bounding", 2007).
 """
@@ -67,7 +67,7 @@ class Racer:
     digit: str
     name: str
     kind: int  # equal for racers that do the same
-    turn: Future[None] = field(default_factory=Future)  # done while it runs
+    permit: Future[None] = field(default_factory=Future)  # done while it runs
     step: RaceStep | None = None  # the last one that it has reached
     is_busy: bool = False  # whether a statement runs, or a connection is opened
     looks: int = 0  # that have found it waiting. With _PATIENCE looks it is blocked
@@ -131,7 +131,7 @@ class Schedule:
             racer.looks = 0
 
     def before_step(self, text: str, pooled: PooledConnection | None) -> None:
-        """Wait for the turn of this step, in a greenlet or a thread.
+        """Wait for a permit for this step, in a greenlet or a thread.
 
         Sync code that blocks an event loop cannot wait, and a second task of a request does not.
         """
@@ -139,15 +139,15 @@ class Schedule:
         handle = getattr(pooled, "handle", None)
         is_async = in_greenlet()
         can_wait = is_async or running_loop() is None
-        if racer is None or handle is None or not (can_wait and racer.turn.done()):
+        if racer is None or handle is None or not (can_wait and racer.permit.done()):
             return
         racer.step = RaceStep(racer, " ".join(text.split()), user_line(), handle)
-        turn: Future[None] = Future()
-        racer.turn = turn
+        permit: Future[None] = Future()
+        racer.permit = permit
         self._has_news.set()
         if is_async:
-            await_only(asyncio.wrap_future(turn))  # the turn is cancelled with the request
-        turn.result()
+            await_only(asyncio.wrap_future(permit))  # it is cancelled with the request
+        permit.result()
 
     # Called by the runner.
 
@@ -166,7 +166,7 @@ class Schedule:
                 if not racers:
                     return
                 is_any_running = any(
-                    racer.looks < _PATIENCE for racer in racers if racer.turn.done()
+                    racer.looks < _PATIENCE for racer in racers if racer.permit.done()
                 )
                 if not (is_any_running or self._has_news.is_set()):
                     self._advance(racers)
@@ -174,8 +174,8 @@ class Schedule:
     def end(self, racer: Racer) -> None:
         """Note the end of a racer. It may go on after it."""
         racer.is_done = True
-        with suppress(InvalidStateError):  # it has its turn, or was cancelled
-            racer.turn.set_result(None)
+        with suppress(InvalidStateError):  # it has its permit, or was cancelled
+            racer.permit.set_result(None)
         self._has_news.set()
 
     def _look(self) -> None:
@@ -185,12 +185,12 @@ class Schedule:
         for racer in self.racers:
             if is_news:
                 racer.looks = min(racer.looks, _PATIENCE - _PATIENCE_AFTER)
-            if racer.turn.done() and not racer.is_done:
+            if racer.permit.done() and not racer.is_done:
                 racer.look()
 
     def _advance(self, racers: list[Racer]) -> None:
         """Let the next racer go on. No other one runs, but some may be blocked."""
-        waiting = [racer for racer in racers if not racer.turn.done()]
+        waiting = [racer for racer in racers if not racer.permit.done()]
         steps = []
         for racer in waiting:
             if racer.step is None:
@@ -233,4 +233,4 @@ class Schedule:
         self._moved = seconds()
         racer.looks = 0
         with suppress(InvalidStateError):  # it was cancelled
-            racer.turn.set_result(None)
+            racer.permit.set_result(None)

@@ -118,7 +118,7 @@ class Race:
 
         async def answer(racer: Racer, work: Any) -> Any:
             RACER.set(racer)
-            await asyncio.wrap_future(racer.turn)
+            await asyncio.wrap_future(racer.permit)
             try:
                 return await work
             finally:
