@@ -184,8 +184,8 @@ class Race:
         """Return the numbers of changed rows, "" if they cannot be read."""
         isolations = self._run.databases.known.provisioned.values()
         with suppress(Exception):
-            rows = [each.rows_changed(limit=_MOST_ROWS) for each in isolations]
-            return "; ".join(Changes.of(each).counted() for each in rows)
+            changes = [Changes.of(each.rows_changed(limit=_MOST_ROWS)) for each in isolations]
+            return "; ".join(each.counted() for each in changes)
         return ""
 
     def lines(self) -> list[str]:
@@ -280,7 +280,10 @@ class Races:
         self._first_passes.setdefault((race.result, is_serial), race)
 
     def _conclude(self) -> None:
-        """Report what the passes have shown together."""
+        """Report what the passes have shown together.
+
+        It warns of the first result that no serial order has, unless the app declines more there.
+        """
         if len(self._differences) * 3 > self.passes:
             raise _error(
                 f"{len(self._differences)} of {self.passes} orders could not be repeated: "
@@ -299,13 +302,11 @@ class Races:
             )
         firsts = self._first_passes.items()
         serial = {result: race.declined for (result, is_serial), race in firsts if is_serial}
-        if serial and not (self._plans and self._plans[0][0] == 0):
-            self._warn(serial)  # all serial orders were tried
-
-    def _warn(self, serial: dict[str, int]) -> None:
-        """Warn of the first result that no serial order has, unless the app declines more."""
-        for (result, _), race in self._first_passes.items():
-            if result not in serial and race.declined <= max(serial.values()):
+        if not serial or (self._plans and self._plans[0][0] == 0):
+            return  # not all serial orders were tried
+        most = max(serial.values())
+        for (result, _), race in firsts:
+            if result not in serial and race.declined <= most:
                 names = " and ".join(racer.name for racer in race.schedule.racers)
                 self.run.ledger.warn(
                     RaceWarning,
