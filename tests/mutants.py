@@ -56,7 +56,8 @@ class Mutant:
         last_line = output.strip().rpartition("\n")[2]
         if status == pytest_found_nothing:
             raise WrongList(f"no test is selected by: {self.tests}")
-        print(f"{'SURVIVED' if status == 0 else 'red'}: {self.name}: {(*found, last_line)[0]}")
+        outcome = "SURVIVED" if status == 0 else "red"
+        print(f"{outcome}: {self.name}: {(*found, last_line)[0]}", flush=True)
         return status == 0
 
 

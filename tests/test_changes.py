@@ -174,6 +174,7 @@ def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitut
     "expected, lines",
     [
         (inserted(2), ["unexpected: - orders id=9  total='z'"]),
+        (inserted(1) & deleted(), ["unexpected: + orders id=2  total='b'"]),
         (
             inserted(3) & deleted(),
             ["missing:    orders: 3 inserted rows (only 2)"],

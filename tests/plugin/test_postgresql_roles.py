@@ -60,7 +60,10 @@ ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON docs USING (tenant = current_setting('app.tenant', true));
 INSERT INTO docs (tenant, title) VALUES ('a', 'A1'), ('b', 'B1');
 """
-FORCED = TABLES + "ALTER TABLE docs FORCE ROW LEVEL SECURITY;"
+FORCED = TABLES + "ALTER TABLE docs FORCE ROW LEVEL SECURITY;" + (
+    "CREATE FUNCTION number() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS "
+    "'SELECT count(*) FROM docs';"
+)
 GRANTED = TABLES + (
     "GRANT SELECT, INSERT ON docs TO shop_app; GRANT USAGE ON SEQUENCE docs_id_seq TO shop_app;"
     "GRANT SELECT ON docs TO shop_reader;"
@@ -214,6 +217,11 @@ async def test_an_async_session_reads_what_each_request_has_written(arena, clien
 
 async def test_a_wide_one_too(wide, client):
     assert await seen(client, "b") == ["B1", "Wide"]
+
+
+async def test_a_function_has_the_rights_of_the_tables_owner(client):
+    call = {"statement": "SELECT number()"}
+    assert (await client.post("/sql", params=call)).json() == [[0]]
 """
 
 
@@ -221,7 +229,7 @@ def test_policies_act_on_the_owner_that_they_are_forced_on(
     example: Example, server: PrivateServer
 ) -> None:
     """A session past the policies sees all rows. The app and other sessions do not."""
-    found = run(shop(example, FORCED, TENANTS + PAST_POLICIES), server).expect(passed=6)
+    found = run(shop(example, FORCED, TENANTS + PAST_POLICIES), server).expect(passed=7)
     found.never_says("do not act", "arena_past_policies")
 
 

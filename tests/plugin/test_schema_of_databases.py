@@ -33,6 +33,12 @@ def seed(session):
 def create_partly(connection):
     connection.execute(text("CREATE TABLE orders (id INTEGER REFERENCES)"))
 
+def create_others(connection):
+    connection.execute(text("CREATE TABLE others (id INTEGER)"))
+
+def seed_none(session):
+    pass
+
 def create_all():
     Base.metadata.create_all(shop)
 
@@ -65,6 +71,13 @@ def test_the_summary_says_what_each_database_was_given(tmp_path: Path) -> None:
     options = "arena_schema = models:Base\narena_seed = models:seed\n"
     run = shop(tmp_path, options).run().expect(passed=2)
     run.says("database shop (models:Base, models:seed), archive (models:Base) on SQLite")
+
+
+def test_two_schemas_with_one_seed(tmp_path: Path) -> None:
+    """Each seeded template has the tables of its schema."""
+    options = "arena_schema =\n    shop = models:Base\n    archive = models:create_others\n"
+    options += "arena_seed =\n    shop = models:seed_none\n    archive = models:seed_none\n"
+    shop(tmp_path, options, tables='["others"]').run().expect(passed=2)
 
 
 def test_an_empty_database_has_no_template(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -96,12 +98,17 @@ def with_migrations(example: Example, env: str) -> Example:
     return example.change("pytest.ini", "app:Base", "alembic.ini").with_paths(files)
 
 
-def test_a_changed_migration_is_run(example: Example) -> None:
-    """A migration that is added makes another template."""
+@pytest.mark.parametrize("folder", ["migrations/versions", "extra"])
+def test_a_changed_migration_is_run(example: Example, folder: str) -> None:
+    """A migration that is added makes another template, also in a folder of version_locations."""
     project = with_migrations(example, SYNC_ENV)
+    if folder == "extra":
+        locations = "version_locations = %(here)s/extra\nscript_location"
+        project = project.change("alembic.ini", "script_location", locations)
+        project = project.with_paths({"extra/first.py": FIRST})
     run = project.run().expect(passed=2).says("template built")
     assert not (run.folder / "dev.db").exists()
-    more = project.with_paths({"migrations/versions/second.py": SECOND})
+    more = project.with_paths({f"{folder}/second.py": SECOND})
     more.run().expect(status=1, failed=2).says("'Migrated'", "template built")
 
 

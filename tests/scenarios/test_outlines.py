@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,18 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
     assert (page.count("<article"), page.count("path=/nothing, status=404")) == (2, 1)
     assert "When I GET &lt;path&gt;" in page
     assert "| /nothing | 404    |" in page
+
+
+def test_each_row_has_its_badge(tmp_path: Path) -> None:
+    """P9. The test of the first row passes, and that of the second row fails."""
+    old = "assert response.status_code == status"
+    new = f'{old} and path == "/battles"'
+    example = project("outlines", tmp_path).change("tests/test_paths.py", old, new)
+    run = example.run("--scenarios=strict", "--scenarios-out=html:page.html")
+    run.expect(1, passed=4, failed=1)
+    page = (run.folder / "page.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<p><span class=.badge (\w+).>[^<]*</span> path=(\S+), status", page)
+    assert rows == [("proven", "/battles"), ("failed", "/nothing"), ("proven", "/others")]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ OTHERS = {
     "Nobody tests it": ("UNMAPPED", "no test names it"),
     "It fails": ("FAILED", "assert [] == ['Sand'] (tests/test_not_ready.py:"),
     "It is a stub": ("FAILED", "this test is not written yet: ask the organisers"),
-    "It is expected to fail": ("FAILED", "it is expected to fail: issue 7"),
+    "It is expected to fail": ("FAILED", "it is expected to fail: <script>issue 7"),
     "It is skipped": ("SKIPPED", "the judges decide in May"),
     "Its steps have changed": ("DRIFTED", "its steps have changed since the team accepted"),
     "Its gap is agreed": ("UNMAPPED", "no test names it"),
@@ -91,6 +91,13 @@ def test_each_other_status_has_its_reason(results: Results, name: str) -> None:
     assert reason in results.reason(name)
 
 
+def test_the_best_test_counts_unless_one_fails(results: Results) -> None:
+    """P9. A scenario may have several tests. One checks nothing, and the other one proves."""
+    tests = {each["name"]: each["tests"] for each in results.document["scenarios"]}
+    for name, status in (("A battle is not started twice", "PROVEN"), ("It fails", "FAILED")):
+        assert (len(tests[name]), results.statuses[name]) == (2, status)
+
+
 def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) -> None:
     """P9. An agreed gap is accepted until its day."""
     accepted = {*PROVEN, "A job without a request is accepted", "Its gap is agreed"}
@@ -102,6 +109,13 @@ def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) 
         "3 unmapped; this run fails, as 17 scenarios must be proven",
         "gap until 2999-12-31: tried by hand",
     )
+
+
+def test_a_reason_is_text_on_the_page(results: Results) -> None:
+    """P9. Any character may be in the message of an assertion."""
+    page = (results.run.folder / "page.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;issue 7" in page
+    assert "<script>issue 7" not in page
 
 
 def test_the_evidence_is_what_the_test_did(results: Results) -> None:
@@ -131,7 +145,7 @@ def test_rows_of_a_wide_fixture_have_its_name(results: Results) -> None:
 
 def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
     """P8. Only the first run of each test is counted."""
-    results.run.expect(1, failed=2, passed=21, skipped=1, xfailed=1)
+    results.run.expect(1, failed=2, passed=23, skipped=1, xfailed=1)
 
 
 def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> None:

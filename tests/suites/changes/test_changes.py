@@ -144,6 +144,16 @@ async def test_of_one_request(arena, client, db_session):
 
 
 @of_requests
+async def test_of_one_request_after_a_write_on_a_connection_in_use(arena, client):
+    async with engine.connect() as connection:
+        await client.post("/orders/chair")
+        await connection.execute(text("INSERT INTO visits (path) VALUES ('/between')"))
+        await connection.commit()
+        await client.post("/orders/lamp")
+        assert arena.changes(-1).tables == ("orders", "stock")
+
+
+@of_requests
 async def test_of_one_request_after_a_write_without_an_engine(arena, client):
     if engine.dialect.name != "sqlite":
         pytest.skip("pytest-arena watches the drivers of servers")

@@ -25,6 +25,7 @@ WRITES = [
 CHANGES = [
     "CREATE TABLE more (a INTEGER)",
     "DROP TABLE visits",
+    "DROP TABLE stock",  # it has no sequence
     "ALTER TABLE stock ADD COLUMN colour INTEGER",
     "ALTER TABLE stock RENAME TO goods",
     "CREATE VIEW items AS SELECT item FROM stock",

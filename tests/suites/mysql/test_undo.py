@@ -64,6 +64,32 @@ def late(request, arena):
         session.commit()
 
 
+@pytest.fixture(scope="module")
+def shelves(arena):
+    """A row whose deletion deletes two levels of rows in other tables."""
+    child = "CREATE TABLE {0} (id INT PRIMARY KEY, {1}_id INT NOT NULL, FOREIGN KEY ({1}_id) "
+    child += "REFERENCES {1} (id) ON DELETE CASCADE)"
+    with arena.session() as session:
+        for statement in (
+            "CREATE TABLE shelf (id INT PRIMARY KEY)",
+            child.format("box", "shelf"),
+            child.format("toy", "box"),
+            "INSERT INTO shelf VALUES (1)",
+            "INSERT INTO box VALUES (1, 1)",
+            "INSERT INTO toy VALUES (1, 1)",
+        ):
+            session.connection().exec_driver_sql(statement)
+        session.commit()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_rows_that_a_cascade_deletes(shelves, run, turn):
+    for table in ("box", "toy"):
+        assert await run(f"SELECT id FROM {table}") == [(1,)]
+    await run("DELETE FROM shelf")
+    assert await run("SELECT id FROM toy") == []
+
+
 @pytest.mark.parametrize("turn", [1, 2])
 async def test_above_a_table_of_a_wide_fixture(late, client, run, turn):
     assert await run("SELECT id FROM late") == [(1,)]

@@ -13,6 +13,11 @@ async def battle(db_session):
     await db_session.commit()
 
 
+@pytest.mark.scenario("A battle is not started twice")
+async def test_beside_a_test_that_proves(battle, client):
+    await client.post("/battles/1/start")
+
+
 @pytest.mark.scenario("It asserts nothing")
 async def test_no_assertion(battle, client):
     (await client.get("/battles")).raise_for_status()
