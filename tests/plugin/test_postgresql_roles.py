@@ -60,9 +60,13 @@ ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON docs USING (tenant = current_setting('app.tenant', true));
 INSERT INTO docs (tenant, title) VALUES ('a', 'A1'), ('b', 'B1');
 """
-FORCED = TABLES + "ALTER TABLE docs FORCE ROW LEVEL SECURITY;" + (
-    "CREATE FUNCTION number() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS "
-    "'SELECT count(*) FROM docs';"
+FORCED = (
+    TABLES
+    + "ALTER TABLE docs FORCE ROW LEVEL SECURITY;"
+    + (
+        "CREATE FUNCTION number() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS "
+        "'SELECT count(*) FROM docs';"
+    )
 )
 GRANTED = TABLES + (
     "GRANT SELECT, INSERT ON docs TO shop_app; GRANT USAGE ON SEQUENCE docs_id_seq TO shop_app;"

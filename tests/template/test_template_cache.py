@@ -7,6 +7,8 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,6 @@ from tests.template.project import CREATE, MODELS
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.template.project import Project
 
@@ -56,17 +57,45 @@ def test_a_template_is_built_once(cached: Project) -> None:
     assert cached.builds() == 1
 
 
+def _time_after(template: Path) -> float:
+    """Return a later time. A tick of the files' clock takes some milliseconds."""
+    lock = template.with_suffix(".lock")
+    later = built = lock.stat().st_mtime
+    while later == built:
+        lock.touch()
+        later = lock.stat().st_mtime
+    return later
+
+
 def test_rebuild_is_for_templates_that_are_older_than_the_run(cached: Project) -> None:
     """A second worker of the run finds the new template."""
-    lock = cached.ensure().with_suffix(".lock")
-    began = built = lock.stat().st_mtime
-    while began == built:  # a tick of the files' clock takes some milliseconds
-        lock.touch()
-        began = lock.stat().st_mtime
+    began = _time_after(cached.ensure())
     cached.ensure()
     for _ in range(2):
         cached.ensure(newer_than=began)
     assert cached.builds() == 2
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_rebuild_that_is_interrupted_while_its_files_are_renamed(
+    cached: Project, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """The next process builds again. It does not take the old content for the new one."""
+    began = _time_after(cached.ensure())
+    rename = Path.replace
+    number = count(1)
+
+    def interrupt(source: Path, target: Path) -> Path:
+        if next(number) == before:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cached.ensure(newer_than=began)
+    cached.ensure(newer_than=began)
+    assert cached.builds() == 3
 
 
 def _age(file: Path) -> None:

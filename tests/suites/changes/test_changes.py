@@ -24,6 +24,17 @@ def needs_the_changes_of_a_request(request):
 of_requests = pytest.mark.of_requests
 
 
+# The first test: `arena.url` would let any program write at any time, unnoticed by the pool.
+@of_requests
+async def test_of_one_request_after_a_write_on_a_connection_in_use(arena, client):
+    async with engine.connect() as connection:
+        await client.post("/orders/chair")
+        await connection.execute(text("INSERT INTO visits (path) VALUES ('/between')"))
+        await connection.commit()
+        await client.post("/orders/lamp")
+        assert arena.changes(-1).tables == ("orders", "stock")
+
+
 @pytest.fixture(scope="module")
 def lamp(arena):
     with arena.session() as session:
@@ -141,16 +152,6 @@ async def test_of_one_request(arena, client, db_session):
     assert not arena.changes(arena.requests[1])
     assert arena.changes(-1)["stock"].updated[0].after == {"item": "lamp", "amount": 1}
     assert len(arena.changes(-1)["orders"].inserted) == 1
-
-
-@of_requests
-async def test_of_one_request_after_a_write_on_a_connection_in_use(arena, client):
-    async with engine.connect() as connection:
-        await client.post("/orders/chair")
-        await connection.execute(text("INSERT INTO visits (path) VALUES ('/between')"))
-        await connection.commit()
-        await client.post("/orders/lamp")
-        assert arena.changes(-1).tables == ("orders", "stock")
 
 
 @of_requests
