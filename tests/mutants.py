@@ -1,11 +1,10 @@
 """Plant the faults of ``mutants.toml``, one at a time, and say which test finds each.
 
-    python tests/mutants.py          all faults
+    python tests/mutants.py          all faults, in a quarter of an hour
     python tests/mutants.py NAME…    the faults whose names begin with one of these
 
-Each fault is planted in a copy of the project, so that an interruption leaves nothing behind. Run
-it after a change of a package. The exit status is 1 if a fault has survived, and 2 if one cannot be
-planted: then correct the list.
+Each fault is planted in a copy of the project, so that an interruption leaves nothing behind. The
+exit status is 1 if a fault has survived, and 2 if one cannot be planted: then correct the list.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOURCE = Path("src", "pytest_arena")
-# No list of tests takes longer than a third of it.
+LIST = Path(__file__).with_suffix(".toml")
+# What is no part of the project's source.
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "dist")
+# The tests of one fault take a tenth of it.
 PATIENCE_SECONDS = 600
-
-
-class WrongList(Exception):
-    """An entry of the list does not fit the source."""
+PASSED, FOUND_NOTHING = 0, 5  # exit statuses of pytest
 
 
 @dataclass(frozen=True)
@@ -41,34 +40,32 @@ class Mutant:
     new: str
     tests: str
 
-    def survives(self, project: Path) -> bool:
-        """Plant the fault in a copy of the project, run its tests, and take the fault out."""
-        module = project / SOURCE / self.file
+    def outcome(self, project: Path) -> tuple[str, str]:
+        """Plant the fault in a copy of the project, and run its tests. Return a word and why."""
+        module = project / "src" / "pytest_arena" / self.file
         text = module.read_text(encoding="utf-8")
-        if text.count(self.old) != 1:
-            raise WrongList(f"{self.file} has {self.old!r} {text.count(self.old)} times")
+        times = text.count(self.old)
+        if times != 1:
+            return "wrong", f"{self.file} has its text {times} times"
         module.write_text(text.replace(self.old, self.new), encoding="utf-8")
         try:
             status, output = run_tests(project, self.tests)
         finally:
             module.write_text(text, encoding="utf-8")
-        found = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
         last_line = output.strip().rpartition("\n")[2]
-        if status == pytest_found_nothing:
-            raise WrongList(f"no test is selected by: {self.tests}")
-        outcome = "SURVIVED" if status == 0 else "red"
-        print(f"{outcome}: {self.name}: {(*found, last_line)[0]}", flush=True)
-        return status == 0
-
-
-pytest_found_nothing = 5
+        if status == FOUND_NOTHING:
+            return "wrong", last_line
+        if status == PASSED:
+            return "survived", last_line
+        found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", output, re.MULTILINE)
+        return "red", found[1] if found else last_line
 
 
 def run_tests(project: Path, tests: str) -> tuple[int, str]:
     """Run tests with the source of a copy. Return the exit status and the output."""
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests.split()]
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
-        command,
+        [*command, *tests.split()],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project / "src")},
         stdout=subprocess.PIPE,
@@ -89,23 +86,21 @@ def run_tests(project: Path, tests: str) -> tuple[int, str]:
 
 def main(names: list[str]) -> int:
     """Plant the faults of these names. Return the exit status."""
-    text = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
-    mutants = [Mutant(name, **entry) for name, entry in tomllib.loads(text).items()]
-    chosen = [each for each in mutants if each.name.startswith(tuple(names or [""]))]
-    survived = []
+    entries = tomllib.loads(LIST.read_text(encoding="utf-8"))
+    mutants = [Mutant(name, **entry) for name, entry in entries.items()]
+    outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "project")
-        left_out = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "build", "dist")
-        shutil.copytree(ROOT, project, ignore=left_out, symlinks=True)
-        try:
-            for mutant in chosen:
-                if mutant.survives(project):
-                    survived.append(mutant.name)
-        except WrongList as error:
-            print(f"{mutant.name}: {error}")
-            return 2
-    print(f"{len(chosen)} planted, {len(survived)} survived")
-    return 1 if survived or not chosen else 0
+        shutil.copytree(ROOT, project, ignore=LEFT_OUT)
+        for mutant in mutants:
+            if mutant.name.startswith(tuple(names or [""])):
+                word, why = mutant.outcome(project)
+                outcomes[word] += 1
+                print(f"{word:8}  {mutant.name}: {why}", flush=True)
+    print(", ".join(f"{number} {word}" for word, number in outcomes.items()) or "no such fault")
+    if outcomes["wrong"] or not outcomes["red"] + outcomes["survived"]:
+        return 2
+    return 1 if outcomes["survived"] else 0
 
 
 if __name__ == "__main__":
