@@ -25,17 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Defect:
-    """A defect, the isolation that has it, and the first of three seeds. One of them finds it."""
+    """A defect, the isolation that has it, and the first seed with which it is found."""
 
     name: str
     kind: str
     seed: int = 0
     number: int = 0  # how often it was planted
-
-    @property
-    def seeds(self) -> range:
-        """The seeds to play."""
-        return range(self.seed, self.seed + 3)
 
     def plant(self, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         """Plant it. Return options for the maker of the world."""

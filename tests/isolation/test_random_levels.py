@@ -38,13 +38,9 @@ def test_each_leave_restores_the_content_of_its_enter(makers: Makers, kind: str,
     play(makers, kind, seed)
 
 
-@pytest.mark.parametrize(
-    "kind, seed", sorted({(defect.kind, seed) for defect in DEFECTS for seed in defect.seeds})
-)
-def test_the_histories_that_find_a_defect_are_restored(
-    makers: Makers, kind: str, seed: int
-) -> None:
-    """Without the defect. Otherwise a maintainer could make exactly that defect."""
+@pytest.mark.parametrize("kind, seed", sorted({(defect.kind, defect.seed) for defect in DEFECTS}))
+def test_the_history_that_finds_a_defect_is_restored(makers: Makers, kind: str, seed: int) -> None:
+    """Without the defect. So it fails if a maintainer makes exactly this mistake."""
     play(makers, kind, seed)
 
 
@@ -55,5 +51,5 @@ def test_a_planted_defect_is_found(
     """One of some histories fails."""
     options = defect.plant(monkeypatch)
     with pytest.raises((AssertionError, ArenaError)):  # noqa: PT012 - one of the seeds fails
-        for seed in defect.seeds:
+        for seed in range(defect.seed, defect.seed + 3):
             play(makers, defect.kind, seed, **options)
