@@ -66,6 +66,7 @@ FORCED = (
     + (
         "CREATE FUNCTION number() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS "
         "'SELECT count(*) FROM docs';"
+        "CREATE VIEW titles AS SELECT title FROM docs;"
     )
 )
 GRANTED = TABLES + (
@@ -223,9 +224,10 @@ async def test_a_wide_one_too(wide, client):
     assert await seen(client, "b") == ["B1", "Wide"]
 
 
-async def test_a_function_has_the_rights_of_the_tables_owner(client):
-    call = {"statement": "SELECT number()"}
-    assert (await client.post("/sql", params=call)).json() == [[0]]
+async def test_functions_and_views_have_the_rights_of_the_tables_owner(client):
+    for number in ("number()", "count(*) FROM titles"):
+        answer = await client.post("/sql", params={"statement": f"SELECT {number}"})
+        assert answer.json() == [[0]]
 """
 
 

@@ -66,28 +66,32 @@ def late(request, arena):
 
 @pytest.fixture(scope="module")
 def shelves(arena):
-    """A row whose deletion deletes two levels of rows in other tables."""
+    """Rows whose foreign keys delete or update rows in two levels of other tables."""
     child = "CREATE TABLE {0} (id INT PRIMARY KEY, {1}_id INT NOT NULL, FOREIGN KEY ({1}_id) "
-    child += "REFERENCES {1} (id) ON DELETE CASCADE)"
+    child += "REFERENCES {1} (id) ON {2} CASCADE)"
     with arena.session() as session:
         for statement in (
             "CREATE TABLE shelf (id INT PRIMARY KEY)",
-            child.format("box", "shelf"),
-            child.format("toy", "box"),
-            "INSERT INTO shelf VALUES (1)",
+            child.format("box", "shelf", "DELETE"),
+            child.format("toy", "box", "DELETE"),
+            child.format("label", "shelf", "UPDATE"),
+            "INSERT INTO shelf VALUES (1), (2)",
             "INSERT INTO box VALUES (1, 1)",
             "INSERT INTO toy VALUES (1, 1)",
+            "INSERT INTO label VALUES (1, 2)",
         ):
             session.connection().exec_driver_sql(statement)
         session.commit()
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-async def test_rows_that_a_cascade_deletes(shelves, run, turn):
+async def test_rows_that_a_cascade_changes(shelves, run, turn):
     for table in ("box", "toy"):
         assert await run(f"SELECT id FROM {table}") == [(1,)]
-    await run("DELETE FROM shelf")
+    assert await run("SELECT shelf_id FROM label") == [(2,)]
+    await run("DELETE FROM shelf WHERE id = 1", "UPDATE shelf SET id = 3")
     assert await run("SELECT id FROM toy") == []
+    assert await run("SELECT shelf_id FROM label") == [(3,)]
 
 
 @pytest.mark.parametrize("turn", [1, 2])

@@ -1,7 +1,7 @@
 """A block of ``arena.fresh()`` begins with the present rows, and its own rows are undone."""
 
 import pytest
-from shop_app import Account, Seat
+from shop_app import Account, Seat, app
 from sqlalchemy import func, select
 
 from pytest_arena import inserted
@@ -16,6 +16,8 @@ async def test_each_block_begins_with_the_present_rows(client, arena, db_session
             db_session.add(seat)
             await db_session.flush()
             await client.post("/lost_update")
+            assert not hasattr(app.state, "seat")
+            app.state.seat = seat
             assert len(arena.requests) == 1
             assert len(arena.changes()["seats"]) == 1
             numbers.append(seat.id)
