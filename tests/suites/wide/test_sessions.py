@@ -32,6 +32,10 @@ def test_a_change_that_is_never_written(db, vase):
     vase.status = "never written"
 
 
+def test_a_deletion_that_is_never_written(db, vase):
+    db.delete(vase)
+
+
 def test_it_is_not_written_later(db, vase):
     db.commit()
     assert db.scalar(select(Order.status)) == "new"
