@@ -377,7 +377,7 @@ def _as_line(change: Change) -> str:
     rest = _as_row(change)
     if change.kind == "updated":
         rest = _as_update(change)
-    line = _cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
+    line = cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
     # A terminal would interpret control characters in a name.
     letters = [letter if letter.isprintable() else " " for letter in line]
     return "".join(letters)
@@ -418,7 +418,8 @@ def _shown_of(row: Mapping[str, object], column: str) -> str:
 _RAW = ("row",)
 
 
-def _cut(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
+    """Return a text with at most this number of characters."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
@@ -432,7 +433,7 @@ def shown(value: object) -> str:
         text = repr(value[:_LONGEST_READ])
     else:
         text = str(value)[:_LONGEST_READ]
-    return _cut(redact(text), _LONGEST_VALUE)
+    return cut(redact(text), _LONGEST_VALUE)
 
 
 # The number of characters in which `redact` searches for passwords. It is much larger than the

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy.ext.asyncio import async_session
 
 from pytest_arena._databases._refusals import late_work
+from pytest_arena._gate._listeners import CLOSE_IT
 from pytest_arena._gate._registry import (
     held_by_sessions,
     record_of,
@@ -166,7 +167,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
             "the test ended with a connection that was not returned to its pool, and "
             "pytest-arena closed it",
             cause=leak.place,
-            fix=_CLOSE_IT,
+            fix=CLOSE_IT,
         )
     for leak in leaks:
         if leak.owner is not None and leak.owner is not test:
@@ -327,14 +328,8 @@ def _leak_error(leaks: list[PooledConnection]) -> ConnectionLeak:
         what,
         why="the next test would wait for its lock",
         cause=lines_of_error(lines),
-        fix=_CLOSE_IT,
+        fix=CLOSE_IT,
     )
-
-
-_CLOSE_IT = (
-    "commit, and close it: `async with session:` / `with engine.connect() as connection:`. For a "
-    "scoped_session: Session.remove(). For a thread or a job: wait for its end"
-)
 
 
 def lines_of_holders(gate: Gate) -> list[str]:

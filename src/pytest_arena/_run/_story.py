@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._changes import Changes
+from pytest_arena._changes import Changes, cut
 from pytest_arena._config._load import is_library
 from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
@@ -36,6 +36,7 @@ class StoryPart:
     changes: Changes | None  # None if they are unknown
     notes: tuple[str, ...] = ()
     has_rows: bool = True  # whether the report shows them, and not only their number
+    is_silent: bool = False  # whether its requests have sent no statement
 
 
 def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:
@@ -110,7 +111,15 @@ class StoryReader:
             yield from self._outside(title, since, turn.before)
             notes = (*self._lost_lines(turn), *_hints(turn))
             changes = self.changes(turn.before, turn.after)
-            yield StoryPart(turn.step or _requests(turn), changes, notes, has_rows=not turn.step)
+            has_sent = any(record.statements for record in turn.records)
+            is_seen = has_sent or changes or turn.step or self._test.gate.registry.has_raw
+            yield StoryPart(
+                turn.step or _requests(turn),
+                changes,
+                notes,
+                has_rows=not turn.step,
+                is_silent=not is_seen,
+            )
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:
@@ -187,7 +196,8 @@ def _with_answer(record: Request) -> str:
         answer = f" raised {record.error.partition(':')[0]}"
     elif record.status is not None:
         answer = f" {record.status}"
-    return f"{record.shown}{role}{answer}"
+    query = f"?{redact(record.query)}" if record.query else ""
+    return f"{record.shown}{query}{role}{answer}"
 
 
 def _hints(turn: Turn) -> Iterator[str]:
@@ -204,6 +214,9 @@ def _hints(turn: Turn) -> Iterator[str]:
             yield f"raised {record.raised}"
         elif record.failure and record.is_refused:
             yield f"a statement raised {record.failure}"
+        text = " ".join(record.refusal.decode(errors="replace").split())
+        if text and text.isprintable() and not record.raised:  # compressed bytes are no text
+            yield f"answered {cut(redact(text), _LONGEST_BODY)}"
 
 
 _TEST = "the test or its fixture"
@@ -365,6 +378,7 @@ def _line_of_late_commit(request: Request) -> CodeLine | str:
 
 _WIDEST_TITLE = 48  # of titles in a column
 _LONGEST_TITLE = 150
+_LONGEST_BODY = 200
 _MOST_LINES = 40
 _ROWS = 8  # the largest number of shown rows of each table of a part
 
@@ -384,7 +398,8 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     for title, part in zip(reversed(titles), reversed(parts), strict=True):
         lines = [title]
         if part.changes is not None:
-            lines = [f"{title:<{width}}  {part.changes.counted()}"]
+            words = "no statement" if part.is_silent else part.changes.counted()
+            lines = [f"{title:<{width}}  {words}"]
             rows = part.changes.lines(_ROWS) if part.has_rows else []
             if len(rows) <= space:
                 space -= len(rows)
