@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 import os
+import pkgutil
 import sys
 import sysconfig
 import traceback
@@ -47,9 +48,14 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     except (Exception, SystemExit) as error:
         cause = str(blame(error) or source)
         fix = f'correct that line; python -c "import {module_name}" shows the whole traceback'
-        if _is_absent(module_name, error):
-            cause = f"no module {module_name!r} on sys.path; named by {source}"
-            fix = f"pythonpath = {_folder_of(module_name)}   (in the pytest configuration)"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            fix = f"install what has the module {error.name!r}, or {fix}"
+            if f"{module_name}.".startswith(f"{error.name}."):
+                cause = f"no module {module_name!r} on sys.path; named by {source}"
+                folder = _folder_of(module_name)
+                fix = f"pythonpath = {folder}   (in the pytest configuration)"
+                for name in difflib.get_close_matches(error.name, _modules_beside(error.name), n=1):
+                    fix = f"{option} = {path.replace(error.name, name, 1)}   (a similar name)"
         raise ConfigError(
             f"{option} = {path} does not import: {described(error)}",
             why="pytest-arena cannot use what the option names",
@@ -59,19 +65,25 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
+        fix = f"name the module that has {attribute}"
+        for name in difflib.get_close_matches(error.name, dir(error.obj), n=1):
+            corrected = attribute.replace(error.name, name, 1)
+            fix = f"{option} = {module_name}:{corrected}   (a similar name)"
         raise ConfigError(
             f"{option} = {path}: {error}",
             why="pytest-arena cannot use what the option names",
             cause=f"{module.__file__}; named by {source}",
-            fix=f"name the module that has {attribute}",
+            fix=fix,
         ) from None
 
 
-def _is_absent(module: str, error: BaseException) -> bool:
-    """Return whether the module itself, or a package of it, was not found."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return False
-    return f"{module}.".startswith(f"{error.name}.")
+def _modules_beside(name: str) -> list[str]:
+    """Return the modules of the package of an absent module, or the user's modules on the path."""
+    package, dot, _ = name.rpartition(".")
+    folders = [each for each in sys.path if not is_library(f"{each}{os.sep}")]
+    if package:
+        folders = getattr(sys.modules[package], "__path__", [])
+    return [module.name for module in pkgutil.iter_modules(folders, package + dot)]
 
 
 def _folder_of(module: str) -> str:
