@@ -192,8 +192,8 @@ MARKERS = (
         "empty database, for tests of migrations."
     ),
     (
-        "scenario(name, spec='', row={}): the test proves this scenario of arena_specs. name is "
-        "its name, 'Feature :: name' or '@ID'. spec is its file. row is one row of the examples "
-        "of an outline. Without arena_specs the marker does nothing."
+        "scenario('Feature :: name'): the test proves this scenario of arena_specs. 'name' or a "
+        "tag, '@ID', is enough if only one scenario has it. The test's parameters name the row of "
+        "an outline. Without arena_specs the marker does nothing."
     ),
 )
