@@ -192,8 +192,8 @@ MARKERS = (
         "empty database, for tests of migrations."
     ),
     (
-        "scenario('Feature :: name'): the test proves this scenario of arena_specs. 'name' or a "
-        "tag, '@ID', is enough if only one scenario has it. The test's parameters name the row of "
-        "an outline. Without arena_specs the marker does nothing."
+        "scenario('name'): the test proves this scenario of arena_specs. Also 'Feature :: name', "
+        "or a tag, '@ID'. The test's parameters name the row of an outline. Without arena_specs "
+        "the marker does nothing."
     ),
 )
