@@ -32,7 +32,7 @@ from pytest_arena._run._summary import (
     summary_lines,
 )
 from pytest_arena._values import CodeLine, Plan, Stage, counted
-from pytest_arena.errors import AfterSessionError, ArenaError, ConfigError
+from pytest_arena.errors import AfterSessionError, ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -152,9 +152,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
                 text = "arena_specs is not set, so the marker scenario proves nothing: "
                 run.ledger.note(text + counted(marked, "test"))
     except ArenaError as error:
+        run.ledger.mark_reported(*causes(error))
         if not config.stash[FACTS].send_mistake(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()
+
+
+def pytest_exception_interact(node: pytest.Collector | pytest.Item, call: Any) -> None:
+    """Note that pytest reports this error, also one of the collection."""
+    RUNS[node.config].ledger.mark_reported(*causes(call.excinfo.value))
 
 
 def _line_of(item: pytest.Item) -> CodeLine:

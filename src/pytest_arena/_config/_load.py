@@ -48,7 +48,9 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     except (Exception, SystemExit) as error:
         cause = str(blame(error) or source)
         fix = f'correct that line; python -c "import {module_name}" shows the whole traceback'
-        if isinstance(error, ModuleNotFoundError) and error.name:
+        if isinstance(error, ArenaError):
+            fix = error.fix
+        elif isinstance(error, ModuleNotFoundError) and error.name:
             fix = f"install what has the module {error.name!r}, or {fix}"
             if f"{module_name}.".startswith(f"{error.name}."):
                 cause = f"no module {module_name!r} on sys.path; named by {source}"
