@@ -501,11 +501,11 @@ class Environment:
             if url is None:
                 # The message does not show the value, which may hold a password.
                 raise ConfigError(
-                    f"the value of {name} is no database URL",
+                    f"arena_env names {name}, whose value is no database URL",
                     why="pytest-arena redirects the app by changing the URL in the variable. "
                     "Without that, the app would use your database",
-                    cause=f"the environment sets {name}, which arena_env names (by default "
-                    "DATABASE_URL)",
+                    cause=f"{self._config.place('env')} names the variable, by default "
+                    "DATABASE_URL\nthe environment has its value, such as a path",
                     fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
                     "or, if the value names no database: arena_env = another variable",
                 )

@@ -173,7 +173,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
         if leak.owner is not None and leak.owner is not test:
             ledger.warn(
                 LateWorkWarning,
-                f"a thread of {leak.owner.name} still used a connection, which pytest-arena closed",
+                f"work of {leak.owner.name} still used a connection, which pytest-arena closed",
                 cause=leak.place,
                 fix=late_work(leak.owner).fix,
             )

@@ -211,7 +211,8 @@ def _hints(turn: Turn) -> Iterator[str]:
             line = _line_of_late_commit(record)
             yield f"answered {record.status} before its commit ({line})"
         if record.raised:
-            yield f"raised {record.raised}"
+            when = "" if record.is_refused else "after its answer: "
+            yield f"raised {when}{record.raised}"
         elif record.failure and record.is_refused:
             yield f"a statement raised {record.failure}"
         text = " ".join(record.refusal.decode(errors="replace").split())
