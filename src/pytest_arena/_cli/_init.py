@@ -252,10 +252,8 @@ def _first_test(apps: list[Found], models: list[Found], *, is_async: bool) -> st
         fixtures.append(client)
         body = f'    response = {awaited}{client}.get("/")\n    assert response.status_code < 500\n'
     if models:
-        model = models[0].name
-        imports = (
-            f"from sqlalchemy import select\n\nfrom {models[0].module.name} import {model}\n\n\n"
-        )
+        module, model, _ = models[-1]  # an abstract class is mostly in an earlier module
+        imports = f"from sqlalchemy import select\n\nfrom {module.name} import {model}\n\n\n"
         fixtures.append("db_session")
         body += f"    {awaited}db_session.execute(select({model}))  # its table exists\n"
     head = '"""The first test that uses pytest-arena."""\n\n'
