@@ -134,7 +134,9 @@ class Gate:
         connections_of(product).watch(lambda: self.core)
 
     def _remember(self, engine: Engine) -> None:
-        if known_engines.add(engine, self.core.level_owner()):
+        level = self.core.level_owner()
+        self.core.ledger.engines += level is not None and level.is_test
+        if known_engines.add(engine, level):
             instrument_loops(engine.dialect)
 
     # SQLAlchemy's events.

@@ -278,6 +278,8 @@ def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: Are
     """
     kind = kind_of_error(error)
     if kind == "no table":
+        if run.config.schema:
+            return _NO_TABLE
         line = schema_to_set(run.config)
         return _EMPTY.format(line) if line else ""
     if kind == "no connection":
@@ -304,6 +306,9 @@ def _no_file(error: BaseException, run: ArenaRun) -> str:
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
+_NO_TABLE = """\
+arena_schema has not created this table in this database
+next: add the table to its source, or a line for the database: name = package.module:Base"""
 _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}

@@ -37,6 +37,7 @@ class Summary:
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
     race_passes: int = 0
+    engines: int = 0  # that tests have created
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
@@ -66,11 +67,19 @@ def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     return [*_lines_with_figures(summary), *problems]
 
 
+_FEW_ENGINES = 20
+
+
 def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
     if used and summary.filled:
         yield _databases_line(summary)
         yield _cost_line(len(summary.tests), used)
+    if summary.engines > max(_FEW_ENGINES, len(used) // 2):
+        yield (
+            f"the tests created {summary.engines:,} engines. A new engine compiles each statement "
+            "again: create one at import, or in a fixture of the session"
+        )
     if summary.race_passes:
         yield f"arena.races() ran requests at once in {counted(summary.race_passes, 'order')}"
     if used and summary.suggestion and not summary.has_template:
@@ -149,6 +158,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion=suggestion,
         build_seconds=sum(store.build_seconds for store in stores),
         race_passes=ledger.race_passes,
+        engines=ledger.engines,
     )
 
 
