@@ -75,7 +75,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     if used and summary.filled:
         yield _databases_line(summary)
         yield _cost_line(len(summary.tests), used)
-    if summary.engines > max(_FEW_ENGINES, len(used) // 2):
+    if summary.engines >= max(_FEW_ENGINES, len(used) // 2):
         yield (
             f"the tests created {summary.engines:,} engines. A new engine compiles each statement "
             "again: create one at import, or in a fixture of the session"
