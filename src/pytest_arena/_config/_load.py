@@ -69,8 +69,7 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     except AttributeError as error:
         fix = f"name the module that has {attribute}"
         for name in difflib.get_close_matches(error.name, dir(error.obj), n=1):
-            corrected = attribute.replace(error.name, name, 1)
-            fix = f"{option} = {module_name}:{corrected}   (a similar name)"
+            fix = f"{option} = {name.join(path.rsplit(error.name, 1))}   (a similar name)"
         raise ConfigError(
             f"{option} = {path}: {error}",
             why="pytest-arena cannot use what the option names",
@@ -82,9 +81,8 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
 def _modules_beside(name: str) -> list[str]:
     """Return the modules of the package of an absent module, or the user's modules on the path."""
     package, dot, _ = name.rpartition(".")
-    folders = [each for each in sys.path if not is_library(f"{each}{os.sep}")]
-    if package:
-        folders = getattr(sys.modules[package], "__path__", [])
+    users = [each for each in sys.path if not is_library(f"{each}{os.sep}")]
+    folders = getattr(sys.modules.get(package), "__path__", users)
     return [module.name for module in pkgutil.iter_modules(folders, package + dot)]
 
 

@@ -216,16 +216,15 @@ class Gate:
 
         SQLAlchemy's warning, which would follow, names no line of the app.
         """
-        pooled = entry and entry.info.get(INFO)
-        if state.asyncio_safe or pooled is None:
-            return
-        warnings.filterwarnings("ignore", "The garbage collector is trying to clean up", SAWarning)
-        self.core.ledger.warn(
-            LeakWarning,
-            "no code returned a connection to its pool, and the garbage collector closed it",
-            cause=pooled.place,
-            fix=CLOSE_IT,
-        )
+        if not state.asyncio_safe and INFO in entry.info:
+            text = "The garbage collector is trying to clean up"
+            warnings.filterwarnings("ignore", text, SAWarning)
+            self.warn_of_leak(entry.info[INFO])
+
+    def warn_of_leak(self, pooled: PooledConnection) -> None:
+        """Warn of an idle connection that no code has returned."""
+        what = "no code has returned a connection to its pool, so it was closed"
+        self.core.ledger.warn(LeakWarning, what, cause=pooled.place, fix=CLOSE_IT)
 
     def engine_connect(self, connection: Connection) -> None:
         """Note a Core connection that the app or a session creates."""

@@ -162,13 +162,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
     transactions = [leak for leak in own if leak.has_uncommitted_writes]
     error = _leak_error(transactions) if transactions else None
     for leak in own if error is None and not has_failed else ():
-        ledger.warn(
-            LeakWarning,
-            "the test ended with a connection that was not returned to its pool, and "
-            "pytest-arena closed it",
-            cause=leak.place,
-            fix=CLOSE_IT,
-        )
+        gate.warn_of_leak(leak)
     for leak in leaks:
         if leak.owner is not None and leak.owner is not test:
             ledger.warn(

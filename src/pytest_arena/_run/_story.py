@@ -111,15 +111,10 @@ class StoryReader:
             yield from self._outside(title, since, turn.before)
             notes = (*self._lost_lines(turn), *_hints(turn))
             changes = self.changes(turn.before, turn.after)
-            has_sent = any(record.statements for record in turn.records)
-            is_seen = has_sent or changes or turn.step or self._test.gate.registry.has_raw
-            yield StoryPart(
-                turn.step or _requests(turn),
-                changes,
-                notes,
-                has_rows=not turn.step,
-                is_silent=not is_seen,
-            )
+            is_seen = self._test.gate.registry.has_raw or turn.step
+            is_silent = not (is_seen or any(record.statements for record in turn.records))
+            title = turn.step or _requests(turn)
+            yield StoryPart(title, changes, notes, not turn.step, is_silent)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:
@@ -399,7 +394,9 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     for title, part in zip(reversed(titles), reversed(parts), strict=True):
         lines = [title]
         if part.changes is not None:
-            words = "no statement" if part.is_silent else part.changes.counted()
+            words = part.changes.counted()
+            if part.is_silent and not part.changes:
+                words = "no statement"
             lines = [f"{title:<{width}}  {words}"]
             rows = part.changes.lines(_ROWS) if part.has_rows else []
             if len(rows) <= space:

@@ -284,24 +284,18 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
     yield "</article>"
 
 
-_STATUSES = re.compile(r"assert (\d{3}) == (\d{3})(?!\d)")
-_VERBS = {2: "accept", 3: "redirect", 4: "refuse", 5: "fail"}
+_STATUSES = re.compile(r"assert ([2-5]\d\d) == ([2-5]\d\d)(?= )")
+_VERBS = {"2": "accepts", "3": "redirects", "4": "refuses", "5": "fails"}
 
 
 def _in_words(judged: Judged) -> str:
-    """Return a reason with words in place of two statuses that are compared."""
-    numbers = {each["status"] for attempt in judged.tries for each in attempt["facts"]["requests"]}
-
-    def words(match: re.Match[str]) -> str:
-        found, wanted = map(int, match.groups())
-        if found not in numbers:
-            found, wanted = wanted, found
-        verbs = _VERBS.get(found // 100), _VERBS.get(wanted // 100)
-        if found not in numbers or not all(verbs):
-            return match[0]
-        return f"the app {verbs[0]}s ({found}), the test expects that it {verbs[1]}s ({wanted})"
-
-    return _STATUSES.sub(words, judged.reason, count=1)
+    """Return a reason with words in place of the status of an answer and the expected one."""
+    match = _STATUSES.match(judged.reason)
+    if not match or f"'status': {match[1]}," not in str(judged.tries):
+        return judged.reason
+    found, wanted = match.groups()
+    words = f"the app {_VERBS[found[0]]} ({found}), the test expects that it "
+    return f"{words}{_VERBS[wanted[0]]} ({wanted}){judged.reason[match.end() :]}"
 
 
 def _results(rows: list[Judged]) -> Iterator[str]:
