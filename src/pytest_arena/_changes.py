@@ -10,7 +10,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from pytest_arena.errors import redact
+from pytest_arena.errors import cut, redact
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -416,11 +416,6 @@ def _shown_of(row: Mapping[str, object], column: str) -> str:
 
 # If the columns of a table have changed, a row has only this column: a text with possible secrets.
 _RAW = ("row",)
-
-
-def cut(text: str, longest: int) -> str:
-    """Return a text with at most this number of characters."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def shown(value: object) -> str:

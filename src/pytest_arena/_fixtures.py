@@ -225,8 +225,8 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
         )
 
 
-def _client_as(new_client: Any, client_options: dict[str, object]) -> Any:
-    def client_as(role: str, **options: object) -> object:
+def _client_as(new_client: Any, client_options: dict[str, object]) -> ClientAs[Any]:
+    def client_as(role: str, **options: object) -> Any:
         __tracebackhide__ = True
         return new_client({**client_options, **options}, role)
 

@@ -37,7 +37,7 @@ class Request:
     """The method that was sent. ``WEBSOCKET`` for the opening of a websocket."""
     path: str
     """The path without the query, because a query may contain secrets."""
-    # The query, and the first part of the body of a refusal. Only reports of failed tests show them.
+    # The query, and the first part of a refusal. Only reports of failed tests show it.
     query: str = ""
     refusal: bytes = b""
     role: str | None = None

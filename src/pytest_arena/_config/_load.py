@@ -68,7 +68,7 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
         fix = f"name the module that has {attribute}"
-        for name in difflib.get_close_matches(error.name, dir(error.obj), n=1):
+        for name in difflib.get_close_matches(str(error.name), dir(error.obj), n=1):
             fix = f"{option} = {name.join(path.rsplit(error.name, 1))}   (a similar name)"
         raise ConfigError(
             f"{option} = {path}: {error}",

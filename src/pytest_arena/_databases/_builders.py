@@ -262,9 +262,7 @@ class AlembicBuilder:
 
 
 # In Alembic's list of differences: ('add_column', None, 'items', Column('price', …)).
-_DIFFERENCE = re.compile(
-    r"\('((?:add|remove|modify)_\w+)', .*?'(\w+)'(?:, (?:Column\()?'(\w+)')?"
-)
+_DIFFERENCE = re.compile(r"\('((?:add|remove|modify)_\w+)', .*?'(\w+)'(?:, (?:Column\()?'(\w+)')?")
 
 
 def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:

@@ -280,7 +280,13 @@ class LevelStack(ABC, Generic[UndoT]):
         try:
             level.carried.append(self.live.carried(level.start))
         except ArenaError as error:
-            raise _rows_lost(error) from error
+            raise IsolationError(
+                "rows that wide fixtures wrote are lost: the change journal cannot be read",
+                why="the test's database had to be replaced, and only its journal had these rows",
+                cause=f"{str(error).partition(chr(10))[0]}\n(for example, a test dropped its "
+                "database)",
+                fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
+            ) from error
 
     def _move_to(self, base: Any, level: DatabaseLevel | None = None) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
@@ -410,12 +416,3 @@ class LevelStack(ABC, Generic[UndoT]):
         if since is None:
             since = self._stack[number].first
         return self.live.rows_changed(since, until, limit)
-
-
-def _rows_lost(error: Exception) -> IsolationError:
-    return IsolationError(
-        "rows that wide fixtures wrote are lost: the change journal cannot be read",
-        why="the test's database had to be replaced, and only its journal had these rows",
-        cause=f"{str(error).partition(chr(10))[0]}\n(for example, a test dropped its database)",
-        fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
-    )

@@ -6,12 +6,12 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_arena._changes import Changes, cut
+from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library
 from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import CodeLine, counted
-from pytest_arena.errors import IsolationError, redact
+from pytest_arena.errors import IsolationError, cut, redact
 from pytest_arena.warnings import (
     LateCommitWarning,
     LateWorkWarning,
@@ -283,22 +283,14 @@ def _failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
     """
     failures = dict(test.failures)
     for request, error in test.app_errors:
-        if request.late_commits or _was_caught_by_user(error):
+        trace = error.__traceback__
+        # The outermost frame caught the error: the user's code, also a block of `pytest.raises`.
+        is_caught = trace is not None and not is_library(trace.tb_frame.f_code.co_filename)
+        if is_caught or request.late_commits:
             continue
         if _OK <= (request.status or 0) < REFUSAL:
             failures[f"{request.raised} in {request.shown}"] = None
     return failures
-
-
-def _was_caught_by_user(error: BaseException) -> bool:
-    """Return whether the user's code caught an error, also by a block of `pytest.raises`.
-
-    The outermost frame of a traceback is the one that caught the error.
-    """
-    trace = error.__traceback__
-    if trace is None:
-        return False
-    return not is_library(trace.tb_frame.f_code.co_filename)
 
 
 def warn(ledger: Ledger, test: RunningTest) -> None:
@@ -309,7 +301,15 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
             warn_of_loss(ledger, author, lost)
     for request in test.records:
         if request.late_commits:
-            _warn_of_late_commit(ledger, request)
+            ledger.warn(
+                LateCommitWarning,
+                f"{request.method} {request.route or request.path} answered {request.status} "
+                "before its commit. FastAPI runs the code behind `yield` after the answer, and so "
+                "may a middleware",
+                cause=_line_of_late_commit(request),
+                fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
+                'Depends(get_db, scope="function")',
+            )
     for failure, line in _failed_work(test).items():
         ledger.warn(
             LateWorkWarning,
@@ -350,17 +350,6 @@ def _lost_words(lost: Uncommitted) -> str:
     elif lost.is_failed:
         how = ", and committed after a failed statement: rolled back, lost"
     return f"{lost.words}{how}"
-
-
-def _warn_of_late_commit(ledger: Ledger, request: Request) -> None:
-    ledger.warn(
-        LateCommitWarning,
-        f"{request.method} {request.route or request.path} answered {request.status} before its "
-        "commit. FastAPI runs the code behind `yield` after the answer, and so may a middleware",
-        cause=_line_of_late_commit(request),
-        fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
-        'Depends(get_db, scope="function")',
-    )
 
 
 def _line_of_late_commit(request: Request) -> CodeLine | str:

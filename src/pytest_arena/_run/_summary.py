@@ -95,24 +95,18 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
 
 
 def _databases_line(summary: Summary) -> str:
-    databases: dict[str, None] = {}
-    for name, given, _, _ in summary.filled:
-        shown = f"{name} ({given or 'empty'})" if summary.has_template else name
-        databases[shown] = None
+    databases = dict.fromkeys(f"{name} ({given or 'empty'})" for name, given, *_ in summary.filled)
     products = dict.fromkeys(product for _, _, product, _ in summary.filled)
     isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
+    template = "template from the cache"
+    if not summary.has_template:
+        template = "no template: the database starts empty"
+    elif summary.build_seconds:
+        template = f"template built in {_ms(summary.build_seconds)}"
     return (
         f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
-        f"{' and '.join(isolations)}; {_template_words(summary)}"
+        f"{' and '.join(isolations)}; {template}"
     )
-
-
-def _template_words(summary: Summary) -> str:
-    if not summary.has_template:
-        return "no template: the database starts empty"
-    if not summary.build_seconds:
-        return "template from the cache"
-    return f"template built in {_ms(summary.build_seconds)}"
 
 
 def _cost_line(tests: int, used: list[TestFacts]) -> str:

@@ -125,7 +125,9 @@ def judge(
         if is_changed and done and status is not Status.FAILED:
             status = Status.DRIFTED
             reason = "its steps have changed since the team accepted them"
-        is_proven = _is_enough(scenario, status)
+        # Without a request there is no answer to break.
+        is_enough = status is Status.ASSERTED and NO_REQUEST in scenario.tags
+        is_proven = is_enough or status is Status.PROVEN
         gap = ""
         if locked and locked.until and not is_proven:
             is_over = locked.until < today
@@ -136,13 +138,6 @@ def judge(
         is_open = not (is_proven or gap or is_unknown)
         judged.append(Judged(scenario, status, reason, done, gap, is_open))
     return Results(specification, tuple(judged), tests, tries, partial, is_sabotaged)
-
-
-def _is_enough(scenario: ScenarioSpec, status: Status) -> bool:
-    """Return whether a strict run accepts a status."""
-    if status is Status.ASSERTED:
-        return NO_REQUEST in scenario.tags  # there is no answer to break
-    return status is Status.PROVEN
 
 
 def _status(

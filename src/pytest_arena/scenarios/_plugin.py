@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from pytest_arena._values import counted
-from pytest_arena.errors import ArenaError, redact
+from pytest_arena.errors import ArenaError, cut, redact
 from pytest_arena.scenarios import _outputs as outputs
 from pytest_arena.scenarios._judge import judge
 from pytest_arena.scenarios._lock import FILE as LOCK
@@ -345,7 +345,5 @@ def _add_phase(attempt: Json, report: Any, root: Path) -> None:
 
 
 def _one_line(text: str) -> str:
-    line = next(iter(text.strip().splitlines()), "").rstrip()
-    if len(line) > _LONGEST:
-        line = f"{line[:_LONGEST]} …"
-    return redact(line)
+    line, _, _ = text.strip().partition("\n")
+    return cut(redact(line.rstrip()), _LONGEST)
