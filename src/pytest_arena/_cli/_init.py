@@ -93,9 +93,9 @@ def init(arguments: argparse.Namespace) -> int:
     if present:
         sys.stdout.write(f"nothing to write: {ini.name} has {present[0]}\n")
         return 0
-    is_async = find_spec("pytest_asyncio") is not None and bool(apps)
-    is_async &= any("create_async_engine(" in module.text for module in modules)
-    is_async &= settings.get("asyncio_mode", "auto") == "auto"
+    can_await = find_spec("pytest_asyncio") and settings.get("asyncio_mode", "auto") == "auto"
+    has_async = any("create_async_engine(" in module.text for module in modules)
+    is_async = bool(apps and can_await and has_async)
     proposed = _options(folder, modules, apps, models, settings)
     if is_async:
         proposed |= {name: _ASYNC[name] for name in _ASYNC if name not in settings}
@@ -245,16 +245,16 @@ def _first_test(apps: list[Found], models: list[Found], *, is_async: bool) -> st
     imports = ""
     fixtures = []
     body = ""
-    define, awaited, client = "def", "", "test_client"
-    if is_async:
-        define, awaited, client = "async def", "await ", "client"
     if apps:
-        fixtures.append(client)
-        body = f'    response = {awaited}{client}.get("/")\n    assert response.status_code < 500\n'
+        fixtures.append("client")
+        body = '    response = await client.get("/")\n    assert response.status_code < 500\n'
     if models:
         module, model, _ = models[-1]  # an abstract class is mostly in an earlier module
         imports = f"from sqlalchemy import select\n\nfrom {module.name} import {model}\n\n\n"
         fixtures.append("db_session")
-        body += f"    {awaited}db_session.execute(select({model}))  # its table exists\n"
-    head = '"""The first test that uses pytest-arena."""\n\n'
-    return f"{head}{imports}{define} test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"
+        body += f"    await db_session.execute(select({model}))  # its table exists\n"
+    test = f"async def test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"
+    if not is_async:
+        for word, sync in {"async ": "", "await ": "", "client": "test_client"}.items():
+            test = test.replace(word, sync)
+    return f'"""The first test that uses pytest-arena."""\n\n{imports}{test}'

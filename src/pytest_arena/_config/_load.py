@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import sysconfig
 import traceback
@@ -45,37 +46,35 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
+        return reduce(getattr, attribute.split("."), module)
     except (Exception, SystemExit) as error:
+        problem = f" does not import: {described(error)}"
         cause = str(blame(error) or source)
         fix = f'correct that line; python -c "import {module_name}" shows the whole traceback'
+        wrong = str(getattr(error, "name", ""))
+        names: list[str] = []
         if isinstance(error, ArenaError):
             fix = error.fix
-        elif isinstance(error, ModuleNotFoundError) and error.name:
-            fix = f"install what has the module {error.name!r}, or {fix}"
-            if f"{module_name}.".startswith(f"{error.name}."):
+        elif isinstance(error, AttributeError) and module_name in sys.modules:
+            problem = f": {error}"
+            cause = f"{sys.modules[module_name].__file__}; named by {source}"
+            fix = f"name the module that has {attribute}"
+            names = dir(error.obj)
+        elif isinstance(error, ModuleNotFoundError):
+            fix = f"install what has the module {wrong!r}, or {fix}"
+            if f"{module_name}.".startswith(f"{wrong}."):
                 cause = f"no module {module_name!r} on sys.path; named by {source}"
-                folder = _folder_of(module_name)
-                fix = f"pythonpath = {folder}   (in the pytest configuration)"
-                for name in difflib.get_close_matches(error.name, _modules_beside(error.name), n=1):
-                    fix = f"{option} = {path.replace(error.name, name, 1)}   (a similar name)"
+                fix = f"pythonpath = {_folder_of(module_name)}   (in the pytest configuration)"
+                names = _modules_beside(wrong)
+        for name in difflib.get_close_matches(wrong, names, n=1):
+            corrected = re.sub(rf"\b{wrong}\b", name, path, count=1)
+            fix = f"{option} = {corrected}   (a similar name)"
         raise ConfigError(
-            f"{option} = {path} does not import: {described(error)}",
+            f"{option} = {path}{problem}",
             why="pytest-arena cannot use what the option names",
             cause=cause,
             fix=fix,
         ) from error
-    try:
-        return reduce(getattr, attribute.split("."), module)
-    except AttributeError as error:
-        fix = f"name the module that has {attribute}"
-        for name in difflib.get_close_matches(str(error.name), dir(error.obj), n=1):
-            fix = f"{option} = {name.join(path.rsplit(error.name, 1))}   (a similar name)"
-        raise ConfigError(
-            f"{option} = {path}: {error}",
-            why="pytest-arena cannot use what the option names",
-            cause=f"{module.__file__}; named by {source}",
-            fix=fix,
-        ) from None
 
 
 def _modules_beside(name: str) -> list[str]:

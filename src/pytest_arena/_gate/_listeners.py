@@ -134,9 +134,8 @@ class Gate:
         connections_of(product).watch(lambda: self.core)
 
     def _remember(self, engine: Engine) -> None:
-        level = self.core.level_owner()
-        self.core.ledger.engines += level is not None and level.is_test
-        if known_engines.add(engine, level):
+        self.core.ledger.engines += 1
+        if known_engines.add(engine, self.core.level_owner()):
             instrument_loops(engine.dialect)
 
     # SQLAlchemy's events.

@@ -37,7 +37,7 @@ class Summary:
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
     race_passes: int = 0
-    engines: int = 0  # that tests have created
+    engines: int = 0  # that code of the user has created
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
@@ -77,7 +77,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
         yield _cost_line(len(summary.tests), used)
     if summary.engines >= max(_FEW_ENGINES, len(used) // 2):
         yield (
-            f"the tests created {summary.engines:,} engines. A new engine compiles each statement "
+            f"the run created {summary.engines:,} engines. A new engine compiles each statement "
             "again: create one at import, or in a fixture of the session"
         )
     if summary.race_passes:
