@@ -224,9 +224,12 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
             for name, value in entry.frame.f_locals.items():
                 if not re.search(rf"\b{re.escape(name)}\b", source):
                     continue
-                state = _state_of(value)
-                columns = _stale_columns(state, fresh) if state is not None else []
-                if state is None or not columns:
+                # Ask the type first, because an attribute of another object may do anything.
+                if not isinstance(inspect(type(value), raiseerr=False), Mapper):
+                    continue
+                state: State = inspect(value)
+                columns = _stale_columns(state, fresh)
+                if not columns:
                     continue
                 keys = tuple(state.identity or ())
                 key = keys[0] if len(keys) == 1 else keys
@@ -236,12 +239,6 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                     f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
                 )
     return list(lines.values())
-
-
-def _state_of(value: object) -> State | None:
-    # Ask the type first, because an attribute of another object may do anything.
-    is_mapped = isinstance(inspect(type(value), raiseerr=False), Mapper)
-    return inspect(value, raiseerr=False) if is_mapped else None
 
 
 def _shown_row(state: State) -> str:

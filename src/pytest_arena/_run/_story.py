@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._gate._lost_writes import Uncommitted
-    from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
@@ -233,21 +232,16 @@ def uncommitted(test: RunningTest) -> list[str]:
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
     unseen += [_lost_by_test(lost) for lost in test.losses if lost.request is None]
     held = test.turns[-1].held if test.turns else set()
-    unseen += _open_work(held | test.gate.registry.pending_writes())
+    for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
+        if not pending_writes.request:  # else it is a write of the app
+            words = f"{pending_writes.words} and did not commit it: {pending_writes.place}"
+            unseen.append(f"{_TEST} {words}")
+    unseen += [f"{_TEST} {words}" for words in unflushed_by_tests()]
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"
     fix = f"next: commit it before {reader}: {awaited}session.commit()"
     return [*lines, *unseen, fix]
-
-
-def _open_work(writes: set[PendingWrites]) -> Iterator[str]:
-    """Yield a line for each uncommitted write, and for the unflushed objects of each session."""
-    for pending in sorted(writes, key=str):
-        if not pending.request:  # else it is a write of the app
-            yield f"{_TEST} {pending.words} and did not commit it: {pending.place}"
-    for words in unflushed_by_tests():
-        yield f"{_TEST} {words}"
 
 
 def _lost_by_test(lost: Uncommitted) -> str:

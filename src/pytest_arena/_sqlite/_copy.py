@@ -46,7 +46,15 @@ def isolation_errors(method: _MethodT) -> _MethodT:
         except (sqlite3.Error, OSError) as error:
             if sql.is_locked(error):
                 raise Held(str(error)) from error
-            raise _file_error(self.path, error) from error
+            live = self.path
+            raise IsolationError(
+                f"the database {live.stem!r} cannot be read or written: {error}",
+                why="pytest-arena restores the database before each test",
+                cause=f"a test or the app has removed, replaced or locked {live}, or the disk is "
+                "full",
+                fix="do not remove or replace the file: `metadata.drop_all(engine)` empties it in "
+                f"place\ndf -h {live.parent}   shows the free space",
+            ) from error
 
     return cast("_MethodT", raising)
 
@@ -267,17 +275,6 @@ class Copy(LevelStack[LiveFile]):
     def content(self) -> dict[str, str]:
         """Return digests of the current content, read by a new connection."""
         return digests(self.path)
-
-
-def _file_error(live: Path, error: Exception) -> IsolationError:
-    """Return the error for a live file that was removed or replaced, or for a full disk."""
-    return IsolationError(
-        f"the database {live.stem!r} cannot be read or written: {error}",
-        why="pytest-arena restores the database before each test",
-        cause=f"a test or the app has removed, replaced or locked {live}, or the disk is full",
-        fix="do not remove or replace the file: `metadata.drop_all(engine)` empties it in place\n"
-        f"df -h {live.parent}   shows the free space",
-    )
 
 
 # The content of a file

@@ -206,18 +206,13 @@ def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = F
     requests = facts["requests"]
     if NO_REQUEST not in scenario.tags and not requests:
         return "its test sends no request"
-    if needs_seed(scenario) and not _is_prepared(facts):
+    is_prepared = facts["seeded"] or len(requests) > 1 or any(each["role"] for each in requests)
+    if needs_seed(scenario) and not is_prepared:
         return (
             f"{counted(len(scenario.kinds('given')), 'Given step')}, "
             "and no data, login or earlier request prepares it"
         )
     return _lacking_assertion(scenario, facts, is_noticed=is_noticed)
-
-
-def _is_prepared(facts: Json) -> bool:
-    requests = facts["requests"]
-    is_by_request = len(requests) > 1 or any(request["role"] for request in requests)
-    return bool(facts["seeded"]) or is_by_request
 
 
 def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool) -> str:
