@@ -118,8 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FACTS] = facts
     scenarios = RUNS[config].scenarios
     if scenarios is not None:
-        for name, plugin in scenarios.more_plugins():
-            config.pluginmanager.register(plugin, name)
+        scenarios.prepare()
 
 
 @pytest.hookimpl(tryfirst=True)

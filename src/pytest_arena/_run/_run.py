@@ -98,9 +98,6 @@ class ArenaRun:
             schema_builder(schema, self.config.root, source=self.config.place("schema"))
         for seed in filter(None, self.config.seed.values()):
             seed_builder(seed, source=self.config.place("seed"))
-        self._find_engines()
-
-    def _find_engines(self) -> None:
         self._known.register_engines()
         self.databases.environment.redirect()
         self.databases.environment.complete()

@@ -108,7 +108,12 @@ class StoryReader:
         since: StoryMoment | None = None
         for turn in self._turns:
             yield from self._outside(title, since, turn.before)
-            notes = (*self._lost_lines(turn), *_hints(turn))
+            lost_lines = [
+                f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
+                for lost in self._test.losses
+                if lost.request in turn.records
+            ]
+            notes = (*lost_lines, *_hints(turn))
             changes = self.changes(turn.before, turn.after)
             is_seen = self._test.gate.registry.has_raw or turn.step
             is_silent = not (is_seen or any(record.statements for record in turn.records))
@@ -131,11 +136,6 @@ class StoryReader:
         changes = self.changes(since, until)
         if changes or not (self._turns or self._failure):
             yield StoryPart(title, changes)
-
-    def _lost_lines(self, turn: Turn) -> Iterator[str]:
-        for lost in self._test.losses:
-            if lost.request in turn.records:
-                yield f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
 
     def changes(
         self,

@@ -212,10 +212,6 @@ def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = F
             f"{counted(len(scenario.kinds('given')), 'Given step')}, "
             "and no data, login or earlier request prepares it"
         )
-    return _lacking_assertion(scenario, facts, is_noticed=is_noticed)
-
-
-def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool) -> str:
     thens = scenario.kinds("then")
     steps = {
         each["step"]: each["assertions"]
@@ -228,8 +224,7 @@ def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool)
                 step = scenario.steps[number]
                 return f"its test checks nothing for: {step} ({scenario.spec}:{step.line})"
         return ""
-    has_request = bool(facts["requests"])
-    after = [each for each in facts["assertions"] if each["after"] or not has_request]
+    after = [each for each in facts["assertions"] if each["after"] or not requests]
     # pytest reports no call of a mock, and no block of pytest.raises.
     is_seen = bool(facts["assertions"]) or not is_noticed
     if len(after) < max(len(thens), 1) and is_seen:

@@ -79,12 +79,11 @@ class Scenarios:
         record_assertions(self.recorder, self._config)
         return self.recorder
 
-    def more_plugins(self) -> list[tuple[str, object]]:
-        """Return further plugins of this run, with their names."""
-        if self._options.scenarios != "strict":
-            return []
-        self._sabotage = Sabotage(self._config, self.recorder, self._tries)
-        return [("arena_sabotage", self._sabotage)]
+    def prepare(self) -> None:
+        """Register the plugin of a strict run."""
+        if self._is_strict:
+            self._sabotage = Sabotage(self._config, self.recorder, self._tries)
+            self._config.pluginmanager.register(self._sabotage, "arena_sabotage")
 
     def read(self) -> None:
         """Read the specifications and the lock file.
