@@ -245,12 +245,22 @@ class Scenarios:
             self._finish(session)
 
     def _finish(self, session: pytest.Session) -> None:
+        # Why the run left out tests.
+        reasons = [*_narrowed(self._config)]
+        if self._deselected:
+            reasons.append(
+                f"{len(self._deselected)} of {counted(len(self._tests), 'test')} "
+                "with a scenario deselected"
+            )
+        stopped = session.shouldfail or session.shouldstop
+        if stopped:
+            reasons.append(str(stopped))
         self.results = judge(
             self.specification,
             self._tests,
             self._tries,
             self._lock,
-            partial=self._partial(session),
+            partial="; ".join(reasons),
             is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
         )
         try:
@@ -284,21 +294,6 @@ class Scenarios:
             shown.append(self._sabotage.line())
         for line in [*shown, *self._lines]:
             terminalreporter.write_line(line)
-
-    # Did the run include all tests?
-
-    def _partial(self, session: pytest.Session) -> str:
-        """Return why the run left out tests, or "" if it left out none."""
-        reasons = [*_narrowed(self._config)]
-        if self._deselected:
-            reasons.append(
-                f"{len(self._deselected)} of {counted(len(self._tests), 'test')} "
-                "with a scenario deselected"
-            )
-        stopped = session.shouldfail or session.shouldstop
-        if stopped:
-            reasons.append(str(stopped))
-        return "; ".join(reasons)
 
 
 def _narrowed(config: pytest.Config) -> Iterator[str]:
