@@ -376,20 +376,16 @@ def _as_line(change: Change) -> str:
         line += f" {name}={_shown_of(change.row, name)}"
     rest = _as_row(change)
     if change.kind == "updated":
-        rest = _as_update(change)
+        steps = []
+        for name in change.columns:
+            before = _shown_of(change.before, name)
+            after = _shown_of(change.after, name)
+            steps.append(f"{name} {before} → {after}")
+        rest = ", ".join(steps) or "written again with the same values"
     line = cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
     # A terminal would interpret control characters in a name.
     letters = [letter if letter.isprintable() else " " for letter in line]
     return "".join(letters)
-
-
-def _as_update(change: Change) -> str:
-    steps = []
-    for name in change.columns:
-        before = _shown_of(change.before, name)
-        after = _shown_of(change.after, name)
-        steps.append(f"{name} {before} → {after}")
-    return ", ".join(steps) or "written again with the same values"
 
 
 def _as_row(change: Change) -> str:

@@ -93,9 +93,8 @@ def init(arguments: argparse.Namespace) -> int:
     if present:
         sys.stdout.write(f"nothing to write: {ini.name} has {present[0]}\n")
         return 0
-    can_await = find_spec("pytest_asyncio") and settings.get("asyncio_mode", "auto") == "auto"
     has_async = any("create_async_engine(" in module.text for module in modules)
-    is_async = bool(apps and can_await and has_async)
+    is_async = bool(apps and has_async and find_spec("pytest_asyncio"))
     proposed = _options(folder, modules, apps, models, settings)
     if is_async:
         proposed |= {name: _ASYNC[name] for name in _ASYNC if name not in settings}

@@ -270,23 +270,6 @@ def _late_work(test: RunningTest) -> list[str]:
 _OK = 200  # the lowest status of a good answer
 
 
-def _failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
-    """Return the errors of tasks and of background tasks that failed after a good answer.
-
-    Errors that a client has raised in the test, and those of a failed commit, are left out.
-    """
-    failures = dict(test.failures)
-    for request, error in test.app_errors:
-        trace = error.__traceback__
-        # The outermost frame caught the error: the user's code, also a block of `pytest.raises`.
-        is_caught = trace is not None and not is_library(trace.tb_frame.f_code.co_filename)
-        if is_caught or request.late_commits:
-            continue
-        if _OK <= (request.status or 0) < REFUSAL:
-            failures[f"{request.raised} in {request.shown}"] = None
-    return failures
-
-
 def warn(ledger: Ledger, test: RunningTest) -> None:
     """Warn of what a test has lost. The report of a failed test already names it."""
     for lost in test.losses:
@@ -304,7 +287,17 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
                 fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
                 'Depends(get_db, scope="function")',
             )
-    for failure, line in _failed_work(test).items():
+    # The errors of tasks, and of background tasks that failed after a good answer.
+    failures = dict(test.failures)
+    for request, error in test.app_errors:
+        trace = error.__traceback__
+        # The outermost frame caught the error: the user's code, also a block of `pytest.raises`.
+        is_caught = trace is not None and not is_library(trace.tb_frame.f_code.co_filename)
+        if is_caught or request.late_commits:
+            continue
+        if _OK <= (request.status or 0) < REFUSAL:
+            failures[f"{request.raised} in {request.shown}"] = None
+    for failure, line in failures.items():
         ledger.warn(
             LateWorkWarning,
             f"work that a request had begun failed after the answer: {failure}",

@@ -74,7 +74,17 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
     if used and summary.filled:
         yield _databases_line(summary)
-        yield _cost_line(len(summary.tests), used)
+        tests = len(summary.tests)
+        number = len(used)
+        changed = sum(is_changed for _, is_changed, _ in used)
+        line = f"{number} of {tests} tests had a separate database"
+        if number < tests:
+            line += f" ({tests - number} used none)"
+        first, *others = [seconds for _, _, seconds in used]
+        cost = f"{_ms(first)} for the first test"
+        if others:
+            cost += f", {_ms(sum(others) / len(others))} for each other test"
+        yield f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
     if summary.engines >= max(_FEW_ENGINES, len(used) // 2):
         yield (
             f"the run created {summary.engines:,} engines. A new engine compiles each statement "
@@ -107,19 +117,6 @@ def _databases_line(summary: Summary) -> str:
         f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
         f"{' and '.join(isolations)}; {template}"
     )
-
-
-def _cost_line(tests: int, used: list[TestFacts]) -> str:
-    number = len(used)
-    changed = sum(is_changed for _, is_changed, _ in used)
-    line = f"{number} of {tests} tests had a separate database"
-    if number < tests:
-        line += f" ({tests - number} used none)"
-    first, *others = [seconds for _, _, seconds in used]
-    cost = f"{_ms(first)} for the first test"
-    if others:
-        cost += f", {_ms(sum(others) / len(others))} for each other test"
-    return f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
 
 
 def _ms(seconds: float) -> str:

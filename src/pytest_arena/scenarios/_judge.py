@@ -170,9 +170,14 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
     if lacking:
         return Status.HOLLOW, lacking
     if is_noticed:
-        unproven = _unproven_steps(scenario, sabotage["steps"])
+        unproven = []  # the Then steps in whose blocks no assertion has failed
+        for each in sabotage["steps"]:
+            if each["scenario"] == scenario.key and not each["by"]:
+                why = f", {each['why']} stops it" if each["why"] else ""
+                line = scenario.steps[each["step"]].line
+                unproven.append(f"{each['text']} ({scenario.spec}:{line}{why})")
         if unproven:
-            return Status.HOLLOW, f"no wrong answer fails a check of: {unproven}"
+            return Status.HOLLOW, f"no wrong answer fails a check of: {'; '.join(unproven)}"
         return Status.PROVEN, noticed_text(sabotage["kinds"])
     if sabotage.get("result") == "unnoticed":
         return Status.HOLLOW, sabotage["why"]
@@ -182,17 +187,6 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
             why = "no answer was made wrong"  # such as by a process that died
         return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""
-
-
-def _unproven_steps(scenario: ScenarioSpec, steps: Sequence[Json]) -> str:
-    """Return the Then steps in whose blocks no assertion has failed, with their lines."""
-    texts = []
-    for each in steps:
-        if each["scenario"] == scenario.key and not each["by"]:
-            why = f", {each['why']} stops it" if each["why"] else ""
-            line = scenario.steps[each["step"]].line
-            texts.append(f"{each['text']} ({scenario.spec}:{line}{why})")
-    return "; ".join(texts)
 
 
 def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = False) -> str:

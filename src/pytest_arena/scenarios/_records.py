@@ -274,25 +274,20 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
         rows = f": rows of {tables}" if tables else ""
         yield "data", source["source"] + rows
     for request in facts["requests"]:
-        yield "request", request_text(request)
+        text = f"{request['method']} {request['path']}"
+        if request["role"]:
+            text += f" as {request['role']}"
+        status = request["status"]
+        text += ", no answer" if status is None else f", answered {status}"
+        if request["changed"]:
+            text += f", changed {', '.join(request['changed'])}"
+        yield "request", text
     for check in facts["assertions"]:
         of_step = f"{check['step']}: " if check["step"] else ""
         yield "check", f"{of_step}{check['text']} ({check['place']})"
     if "sabotage" in attempt:
         for text in sabotage_texts(attempt["sabotage"]):
             yield "again", text
-
-
-def request_text(request: Json) -> str:
-    """Return a request in one line."""
-    text = f"{request['method']} {request['path']}"
-    if request["role"]:
-        text += f" as {request['role']}"
-    status = request["status"]
-    text += ", no answer" if status is None else f", answered {status}"
-    if request["changed"]:
-        text += f", changed {', '.join(request['changed'])}"
-    return text
 
 
 def noticed_text(kinds: Json) -> str:
