@@ -380,27 +380,22 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
     return result
 
 
-def _new_owner(fixturedef: Any, request: Any) -> WideFixture:
-    """Return the owner for a wide fixture, or for the set-up function of a module or a class."""
-    # pytest turns such a function into a fixture.
-    match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
-    name = f"{request.scope} fixture {fixturedef.argname}"
-    if match:
-        name = f"{match[1]} of {request.node.nodeid}"
-    return WideFixture(
-        name,
-        partial(fixturedef.finish, request),
-        request.getfixturevalue,
-        is_of_user=match is not None or line_of_function(fixturedef.func) is not None,
-    )
-
-
 @contextmanager
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
     """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
         _prepare(request.config, run)
-    owner = _new_owner(fixturedef, request)
+    # pytest turns the set-up function of a module or a class into a fixture.
+    match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
+    name = f"{request.scope} fixture {fixturedef.argname}"
+    if match:
+        name = f"{match[1]} of {request.node.nodeid}"
+    owner = WideFixture(
+        name,
+        partial(fixturedef.finish, request),
+        request.getfixturevalue,
+        is_of_user=match is not None or line_of_function(fixturedef.func) is not None,
+    )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))

@@ -205,21 +205,15 @@ class LevelStack(ABC, Generic[UndoT]):
         if count != self._count_now:
             start = self.live.begin(self._now)
             if isinstance(start, NeedsCopy):
-                self._begin_with_base()
-            else:
-                self._now = start
-                self._count_now = count
+                self._refuse(self.writers())
+                count = self._count_uses()
+                base = self._freeze()
+                self._frozen.add(base)
+                start = self.live.begin_copy(base)
+            self._now = start
+            self._count_now = count
         self._stack.append(DatabaseLevel(self._now, isolation, self._now))
         self._tidy()
-
-    def _begin_with_base(self) -> None:
-        """Find or make a base with the current state, for the next level."""
-        self._refuse(self.writers())
-        count = self._count_uses()
-        base = self._freeze()
-        self._frozen.add(base)
-        self._now = self.live.begin_copy(base)
-        self._count_now = count
 
     def _refuse(self, writers: Collection[int]) -> None:
         if writers:

@@ -73,7 +73,20 @@ _FEW_ENGINES = 20
 def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
     if used and summary.filled:
-        yield _databases_line(summary)
+        databases = dict.fromkeys(
+            f"{name} ({given or 'empty'})" for name, given, *_ in summary.filled
+        )
+        products = dict.fromkeys(product for _, _, product, _ in summary.filled)
+        isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
+        template = "template from the cache"
+        if not summary.has_template:
+            template = "no template: the database starts empty"
+        elif summary.build_seconds:
+            template = f"template built in {_ms(summary.build_seconds)}"
+        yield (
+            f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
+            f"{' and '.join(isolations)}; {template}"
+        )
         tests = len(summary.tests)
         number = len(used)
         changed = sum(is_changed for _, is_changed, _ in used)
@@ -102,21 +115,6 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     for name in summary.unasked:
         problem = f"the options name a database {name!r}, but no engine used it"
         yield f"{problem} (engines used: {known})"
-
-
-def _databases_line(summary: Summary) -> str:
-    databases = dict.fromkeys(f"{name} ({given or 'empty'})" for name, given, *_ in summary.filled)
-    products = dict.fromkeys(product for _, _, product, _ in summary.filled)
-    isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
-    template = "template from the cache"
-    if not summary.has_template:
-        template = "no template: the database starts empty"
-    elif summary.build_seconds:
-        template = f"template built in {_ms(summary.build_seconds)}"
-    return (
-        f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
-        f"{' and '.join(isolations)}; {template}"
-    )
 
 
 def _ms(seconds: float) -> str:

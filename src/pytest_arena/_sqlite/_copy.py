@@ -302,18 +302,19 @@ def _digest(*texts: str | None) -> str:
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
-        contents = [_content_of(each, without=_internal(first, last)) for each in (first, last)]
+        internal = _internal(first, last)
+        contents = []
+        for each in (first, last):
+            tables = _tables(each)
+            for name in tables.keys() & internal:
+                del tables[name]
+            contents.append(ReadContent(tables, tables))
         changed = compared(*contents, limit=limit)
         marks = tuple((mark,) for mark in _schema_changes(first, last))
     if marks:
         rows = TableRows(SCHEMA, ("changed",), (), (), marks)
         changed.append(limited(rows, limit))
     return changed
-
-
-def _content_of(connection: sqlite3.Connection, *, without: set[str]) -> ReadContent:
-    tables = {name: each for name, each in _tables(connection).items() if name not in without}
-    return ReadContent(tables, tables)
 
 
 def _in_memory(content: bytes) -> sqlite3.Connection:
