@@ -73,7 +73,8 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
         for place in places:
             things = _table(place.things) if place.things else ("  nothing",)
             notes = [f"  {place.note}"] if place.note else []
-            _say(place.headline, *things, *notes, "")
+            where = "" if place.where in place.shown else f" ({place.where})"
+            _say(f"{place.shown}{where}", *things, *notes, "")
 
 
 def _sweep(kinds: list[PlaceKind], failures: list[ArenaError], *, everything: bool) -> None:

@@ -282,7 +282,10 @@ def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: Are
     if kind == "no connection":
         return _NO_CONNECTION_LEFT
     if isinstance(error, PoolTimeout):
-        return _empty_pool(held)
+        # The lines that hold the connections of an exhausted pool.
+        numbers = Counter(line.short for line in held if line is not None)
+        shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
+        return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
     text = str(getattr(error, "msg", ""))
     for package, hint in _WIDER.items():
         if "ScopeMismatch" in text and package in text:
@@ -348,13 +351,6 @@ _SYNC_SESSION = """\
 `db_session` is a Session in a `def` test, also in its async fixtures, and in each test of an
 app with a sync engine
 next: call it without `await` and `async`, or, if the engine is async, make the test `async def`"""
-
-
-def _empty_pool(held: Iterable[CodeLine | None]) -> str:
-    """Name the lines that hold the connections of an exhausted pool."""
-    numbers = Counter(line.short for line in held if line is not None)
-    shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
-    return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
 
 
 _EMPTY_POOL = """\
