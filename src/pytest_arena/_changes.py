@@ -277,34 +277,30 @@ class Changes:
 
 
 def _paired(rows: TableRows) -> list[Change]:
+    """Pair removed and added rows of the same key. Without a key, pair each row with None."""
+    places = [rows.columns.index(name) for name in rows.key or rows.columns]
+    removed = _keyed(rows.removed, places)
+    added = _keyed(rows.added, places)
     changes = []
-    for old, new in _pairs(rows):
-        kind: Kind = "updated"
-        if old is None:
-            kind = "inserted"
-        elif new is None:
-            kind = "deleted"
-        before = _named(rows.columns, old)
-        after = _named(rows.columns, new)
-        changes.append(Change(rows.table, kind, before, after, rows.key))
+    for key in {**removed, **added}:
+        # A key may have several rows, because SQLite allows NULL in a primary key.
+        for old, new in zip_longest(removed[key], added[key]):
+            kind: Kind = "updated"
+            if old is None:
+                kind = "inserted"
+            elif new is None:
+                kind = "deleted"
+            elif not rows.key:
+                continue  # two equal rows
+            before = _named(rows.columns, old)
+            after = _named(rows.columns, new)
+            changes.append(Change(rows.table, kind, before, after, rows.key))
     return sorted(changes, key=_order)
 
 
 Row = tuple[object, ...]
 # A value that identifies equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-
-
-def _pairs(rows: TableRows) -> Iterator[tuple[Row | None, Row | None]]:
-    """Pair removed and added rows of the same key. Without a key, pair each row with None."""
-    places = [rows.columns.index(name) for name in rows.key or rows.columns]
-    old = _keyed(rows.removed, places)
-    new = _keyed(rows.added, places)
-    for key in {**old, **new}:
-        # A key may have several rows, because SQLite allows NULL in a primary key.
-        for pair in zip_longest(old[key], new[key]):
-            if rows.key or None in pair:  # without a key, a pair is two equal rows
-                yield pair
 
 
 def _keyed(rows: Iterable[Row], places: list[int]) -> defaultdict[Hashable, list[Row]]:
