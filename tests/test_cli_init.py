@@ -128,6 +128,7 @@ import pytest
 def db_session(): ...
 """
 
+ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
 # The files of each layout, and the options that it needs.
 LAYOUTS: dict[str, tuple[Files, Files]] = {
     "one module of SQLModel": (
@@ -141,11 +142,11 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
     ),
     "a package without __init__.py": (
         {**PACKAGE, "tests/test_main.py": SQLMODEL, ".venv/lib/other.py": SQLMODEL},
-        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"},
+        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"} | ASYNC,
     ),
     "Alembic": (
         {**PACKAGE, "app/__init__.py": "", "alembic.ini": ALEMBIC, **MIGRATION},
-        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "alembic.ini"},
+        {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "alembic.ini"} | ASYNC,
     ),
     "a factory below src": (
         {
@@ -156,6 +157,7 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
             "pyproject.toml": "[project]\nname = 'shop'\n[tool.pytest.ini_options]\n# ours\n",
         },
         {
+            **ASYNC,
             "pythonpath": "src",
             "arena_app": "shop.app:create_app",
             "arena_schema": "shop.models:Base",
@@ -176,7 +178,11 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {"pythonpath": ".", "arena_app": "web:app"},
     ),
 }
-RUN = ("one module of SQLModel", "Flask-SQLAlchemy with Flask-Migrate")
+RUN = (
+    "one module of SQLModel",
+    "a package without __init__.py",
+    "Flask-SQLAlchemy with Flask-Migrate",
+)
 
 
 def written(folder: Path, files: Mapping[str, str]) -> Path:
@@ -224,7 +230,8 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     first = arena("init", "--write", folder=folder).output
     assert "tests/conftest.py has a fixture db_session" in first
     (folder / "tests/conftest.py").unlink()
-    words = ("-m", "pytest", "-p", "pytest_arena.plugin", "tests/test_arena.py")
+    plugins = ("-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin")
+    words = ("-m", "pytest", *plugins, "tests/test_arena.py")
     Example(folder, {}).python(*words).expect(passed=1)
     options = options_of(folder)
     assert "nothing to write" in arena("init", "--write", folder=folder).output

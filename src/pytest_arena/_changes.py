@@ -10,7 +10,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from pytest_arena.errors import redact
+from pytest_arena.errors import cut, redact
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -277,34 +277,30 @@ class Changes:
 
 
 def _paired(rows: TableRows) -> list[Change]:
+    """Pair removed and added rows of the same key. Without a key, pair each row with None."""
+    places = [rows.columns.index(name) for name in rows.key or rows.columns]
+    removed = _keyed(rows.removed, places)
+    added = _keyed(rows.added, places)
     changes = []
-    for old, new in _pairs(rows):
-        kind: Kind = "updated"
-        if old is None:
-            kind = "inserted"
-        elif new is None:
-            kind = "deleted"
-        before = _named(rows.columns, old)
-        after = _named(rows.columns, new)
-        changes.append(Change(rows.table, kind, before, after, rows.key))
+    for key in {**removed, **added}:
+        # A key may have several rows, because SQLite allows NULL in a primary key.
+        for old, new in zip_longest(removed[key], added[key]):
+            kind: Kind = "updated"
+            if old is None:
+                kind = "inserted"
+            elif new is None:
+                kind = "deleted"
+            elif not rows.key:
+                continue  # two equal rows
+            before = _named(rows.columns, old)
+            after = _named(rows.columns, new)
+            changes.append(Change(rows.table, kind, before, after, rows.key))
     return sorted(changes, key=_order)
 
 
 Row = tuple[object, ...]
 # A value that identifies equal rows, and the row.
 _Identified = tuple["Hashable", Row]
-
-
-def _pairs(rows: TableRows) -> Iterator[tuple[Row | None, Row | None]]:
-    """Pair removed and added rows of the same key. Without a key, pair each row with None."""
-    places = [rows.columns.index(name) for name in rows.key or rows.columns]
-    old = _keyed(rows.removed, places)
-    new = _keyed(rows.added, places)
-    for key in {**old, **new}:
-        # A key may have several rows, because SQLite allows NULL in a primary key.
-        for pair in zip_longest(old[key], new[key]):
-            if rows.key or None in pair:  # without a key, a pair is two equal rows
-                yield pair
 
 
 def _keyed(rows: Iterable[Row], places: list[int]) -> defaultdict[Hashable, list[Row]]:
@@ -376,20 +372,16 @@ def _as_line(change: Change) -> str:
         line += f" {name}={_shown_of(change.row, name)}"
     rest = _as_row(change)
     if change.kind == "updated":
-        rest = _as_update(change)
-    line = _cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
+        steps = []
+        for name in change.columns:
+            before = _shown_of(change.before, name)
+            after = _shown_of(change.after, name)
+            steps.append(f"{name} {before} → {after}")
+        rest = ", ".join(steps) or "written again with the same values"
+    line = cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
     # A terminal would interpret control characters in a name.
     letters = [letter if letter.isprintable() else " " for letter in line]
     return "".join(letters)
-
-
-def _as_update(change: Change) -> str:
-    steps = []
-    for name in change.columns:
-        before = _shown_of(change.before, name)
-        after = _shown_of(change.after, name)
-        steps.append(f"{name} {before} → {after}")
-    return ", ".join(steps) or "written again with the same values"
 
 
 def _as_row(change: Change) -> str:
@@ -418,10 +410,6 @@ def _shown_of(row: Mapping[str, object], column: str) -> str:
 _RAW = ("row",)
 
 
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
 def shown(value: object) -> str:
     """Return a short text of a value in one line, with quotation marks around a string."""
     if value is None:
@@ -432,7 +420,7 @@ def shown(value: object) -> str:
         text = repr(value[:_LONGEST_READ])
     else:
         text = str(value)[:_LONGEST_READ]
-    return _cut(redact(text), _LONGEST_VALUE)
+    return cut(redact(text), _LONGEST_VALUE)
 
 
 # The number of characters in which `redact` searches for passwords. It is much larger than the

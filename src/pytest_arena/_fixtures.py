@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,7 +156,7 @@ def client_as(
     _check_awaited(request)
     _use_app(request, arena_app)
     apps = RUNS[request.config].apps
-    return partial(_client_as, apps.new_client, client_options)
+    return _client_as(apps.new_client, client_options)
 
 
 @pytest.fixture
@@ -181,7 +180,7 @@ def test_client_as(
     if not _is_async(request):
         app_run.join()
     apps = RUNS[request.config].apps
-    return partial(_client_as, apps.new_test_client, client_options)
+    return _client_as(apps.new_test_client, client_options)
 
 
 @pytest.fixture
@@ -226,8 +225,9 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
         )
 
 
-def _client_as(
-    new_client: Any, client_options: dict[str, object], role: str, **options: object
-) -> Any:
-    __tracebackhide__ = True
-    return new_client({**client_options, **options}, role)
+def _client_as(new_client: Any, client_options: dict[str, object]) -> ClientAs[Any]:
+    def client_as(role: str, **options: object) -> Any:
+        __tracebackhide__ = True
+        return new_client({**client_options, **options}, role)
+
+    return client_as

@@ -32,7 +32,7 @@ from pytest_arena._run._summary import (
     summary_lines,
 )
 from pytest_arena._values import CodeLine, Plan, Stage, counted
-from pytest_arena.errors import AfterSessionError, ArenaError, ConfigError
+from pytest_arena.errors import AfterSessionError, ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FACTS] = facts
     scenarios = RUNS[config].scenarios
     if scenarios is not None:
-        for name, plugin in scenarios.more_plugins():
-            config.pluginmanager.register(plugin, name)
+        scenarios.prepare()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -152,9 +151,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
                 text = "arena_specs is not set, so the marker scenario proves nothing: "
                 run.ledger.note(text + counted(marked, "test"))
     except ArenaError as error:
+        run.ledger.mark_reported(*causes(error))
         if not config.stash[FACTS].send_mistake(str(error)):
             raise pytest.UsageError(str(error)) from None
         items.clear()
+
+
+def pytest_exception_interact(node: pytest.Collector | pytest.Item, call: Any) -> None:
+    """Note that pytest reports this error, also one of the collection."""
+    RUNS[node.config].ledger.mark_reported(*causes(call.excinfo.value))
 
 
 def _line_of(item: pytest.Item) -> CodeLine:
@@ -375,27 +380,22 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
     return result
 
 
-def _new_owner(fixturedef: Any, request: Any) -> WideFixture:
-    """Return the owner for a wide fixture, or for the set-up function of a module or a class."""
-    # pytest turns such a function into a fixture.
-    match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
-    name = f"{request.scope} fixture {fixturedef.argname}"
-    if match:
-        name = f"{match[1]} of {request.node.nodeid}"
-    return WideFixture(
-        name,
-        partial(fixturedef.finish, request),
-        request.getfixturevalue,
-        is_of_user=match is not None or line_of_function(fixturedef.func) is not None,
-    )
-
-
 @contextmanager
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
     """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
         _prepare(request.config, run)
-    owner = _new_owner(fixturedef, request)
+    # pytest turns the set-up function of a module or a class into a fixture.
+    match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
+    name = f"{request.scope} fixture {fixturedef.argname}"
+    if match:
+        name = f"{match[1]} of {request.node.nodeid}"
+    owner = WideFixture(
+        name,
+        partial(fixturedef.finish, request),
+        request.getfixturevalue,
+        is_of_user=match is not None or line_of_function(fixturedef.func) is not None,
+    )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
     fixturedef.addfinalizer(partial(run.levels.leave_fixture, owner))

@@ -37,6 +37,9 @@ class Request:
     """The method that was sent. ``WEBSOCKET`` for the opening of a websocket."""
     path: str
     """The path without the query, because a query may contain secrets."""
+    # The query, and the first part of a refusal. Only reports of failed tests show it.
+    query: str = ""
+    refusal: bytes = b""
     role: str | None = None
     """The role with which the client is logged in."""
     route: str = ""
@@ -113,6 +116,7 @@ class Ledger:
     filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     race_passes: int = 0  # of `arena.races()` in all tests
+    engines: int = 0  # that code of the user has created
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 
     def begin(self, test: str) -> None:

@@ -58,6 +58,16 @@ def cause_of_connection() -> str:
     )
 
 
+def is_importing() -> bool:
+    """Return whether this thread imports a module."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def line_of_coroutine(coroutine: object) -> CodeLine | None:
     """Return the innermost line of the user's code at which a coroutine waits."""
     innermost = None

@@ -143,7 +143,7 @@ class ArenaError(Exception):
 
 
 def _short(text: str, part: str) -> str:
-    lines = [_cut(line) for line in redact(text).rstrip().splitlines()]
+    lines = [cut(line, _LETTERS) for line in redact(text).rstrip().splitlines()]
     allowed = _LINES[part]
     if len(lines) > allowed:
         total = len(lines)
@@ -152,11 +152,9 @@ def _short(text: str, part: str) -> str:
     return "\n".join(lines)
 
 
-def _cut(line: str) -> str:
-    if len(line) <= _LETTERS:
-        return line
-    words, space, _ = line[:_LETTERS].rpartition(" ")
-    return f"{words if space else line[:_LETTERS]} …"
+def cut(text: str, longest: int) -> str:
+    """Return a text with at most this number of characters."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 class ConfigError(ArenaError):

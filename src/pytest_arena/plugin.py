@@ -104,7 +104,14 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     waiting = Waiting(early_config)
     early_config.stash[BEGIN] = waiting.begin
     early_config.pluginmanager.register(waiting, "arena_waiting")
-    if _is_set_up(early_config) or any(name in sys.modules for name in _WATCHED):
+    # An option is set, or a variable that the defaults name.
+    values = [early_config.getini(option.ini) for option in OPTIONS]
+    values += [os.environ.get("ARENA_DATABASE"), os.environ.get("DATABASE_URL")]
+    for name, value in vars(early_config.known_args_namespace).items():
+        if name.startswith("arena_"):
+            values.append(value)
+    is_imported = any(name in sys.modules for name in _WATCHED)
+    if is_imported or any(values) or _names_in_file(early_config):
         waiting.begin()
     else:
         waiting.watch()
@@ -127,16 +134,6 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-
-
-def _is_set_up(config: pytest.Config) -> bool:
-    """Return whether an option is set, or a variable that the defaults name."""
-    values = [config.getini(option.ini) for option in OPTIONS]
-    values += [os.environ.get("ARENA_DATABASE"), os.environ.get("DATABASE_URL")]
-    for name, value in vars(config.known_args_namespace).items():
-        if name.startswith("arena_"):
-            values.append(value)
-    return any(values) or bool(_names_in_file(config))
 
 
 def _names_in_file(config: pytest.Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,8 +87,17 @@ def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:
         "arena_seed (string): A function that writes the rows for all tests",
         "arena_env (linelist): The environment variables that hold the app's database URLs",
     )
-    example.run("--markers").says("@pytest.mark.arena(isolation='copy', keep='failed', seed=False")
     example.run("--fixtures").says("db_session --", "A session on the test's database", "client --")
+
+
+def test_each_marker_of_the_list_is_an_example(example: Example) -> None:
+    """A call of a marker that pytest shows can be pasted."""
+    text = example.run("--markers").output
+    calls = re.findall(r"@pytest\.mark\.(?:arena|scenario)\(.*?\)(?=: )", text)
+    tests = [f"{call}\ndef test_{number}(): assert True\n" for number, call in enumerate(calls)]
+    spec = "Feature: Feature\n  @no-request\n  Scenario: name\n    Then it works\n"
+    files = {"test_marked.py": "import pytest\n" + "".join(tests), "a.feature": spec}
+    example.with_paths(files).run("-oarena_specs=a.feature", "test_marked.py").expect(passed=2)
 
 
 def test_help_is_printed_in_spite_of_a_mistake_in_the_options(example: Example) -> None:

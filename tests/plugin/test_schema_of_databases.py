@@ -176,7 +176,7 @@ def test_one_line_is_for_all_engines_in_memory(tmp_path: Path) -> None:
     project.run().expect(1, failed=2).says("    memory = none")
     lines = "models:create_partly\n    memory = none"
     run = project.change("pytest.ini", "models:create_partly", f"\n    {lines}").run()
-    run.expect(passed=2).says("database memory on SQLite", "no template")
+    run.expect(passed=2).says("database memory (empty) on SQLite", "no template")
 
 
 LAZY = """

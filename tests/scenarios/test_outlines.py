@@ -40,6 +40,15 @@ def test_each_row_has_its_badge(tmp_path: Path) -> None:
     assert rows == [("proven", "/battles"), ("failed", "/nothing"), ("proven", "/others")]
 
 
+def test_the_page_compares_statuses_in_words(tmp_path: Path) -> None:
+    """P9."""
+    example = project("outlines", tmp_path).change("tests/test_paths.py", "== 404", "== 200")
+    folder = example.run("--scenarios-out=html:page.html").folder
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert "(404)" in page
+    assert "assert 404 == 200" not in page
+
+
 @pytest.mark.parametrize(
     "old, new, error",
     [

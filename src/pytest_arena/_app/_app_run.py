@@ -321,7 +321,9 @@ class Lifespan:
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        error = _innermost(error) or self._reported
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # a task group wraps the app's exception
+        error = error or self._reported
         if self._is_up:
             self._owner.end()
             if error is not None:
@@ -385,13 +387,6 @@ def _lifespan_error(what: str, why: str, fix: str, error: BaseException) -> Aren
     failure = LifespanError(f"{what}: {reason}", why=why, cause=line, fix=next_step or fix)
     failure.__cause__ = error
     return failure
-
-
-def _innermost(error: BaseException | None) -> BaseException | None:
-    """Return the app's exception. A task group wraps it into a group of one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 class AppLoop:

@@ -136,6 +136,7 @@ def observed(call: Any) -> Any:
         request = Request(
             method=scope.get("method", "WEBSOCKET"),
             path=scope["path"],
+            query=scope.get("query_string", b"").decode(errors="replace"),
             role=client_call.role,
             is_login=client_call.is_login,
             began=now(),
@@ -177,7 +178,8 @@ def _observed_wsgi(call: Any) -> Any:
         hooks.commit()
         method = environ["REQUEST_METHOD"]
         path = environ.get("PATH_INFO", "")
-        request = Request(method=method, path=path, began=now())
+        query = environ.get("QUERY_STRING", "")
+        request = Request(method=method, path=path, query=query, began=now())
 
         def start(status: str, headers: Any, *error: Any) -> object:
             request.status = int(status.partition(" ")[0])
@@ -187,7 +189,10 @@ def _observed_wsgi(call: Any) -> Any:
         with _Entry(request, hooks, find_route).answering():
             body = call(app, environ, start)
             try:
-                return [*body]  # a generator of the app runs in the request
+                parts = [*body]  # a generator of the app runs in the request
+                if request.is_refused:
+                    request.refusal = b"".join(parts)
+                return parts
             finally:
                 getattr(body, "close", bool)()
 
@@ -258,7 +263,10 @@ class _Entry:
                 self.missing = int(size)
                 self._note_handled(message["status"])
             case "http.response.body":
-                self.missing -= len(message.get("body", b""))
+                body = message.get("body", b"")
+                self.missing -= len(body)
+                if request.is_refused:
+                    request.refusal = request.refusal or body
                 has_more = self.missing != 0 and message.get("more_body", False)
                 request.is_open = has_more
                 return not has_more

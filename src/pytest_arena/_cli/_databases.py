@@ -70,7 +70,11 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
         rows = {"places": list(map(asdict, places))}
         _say(json.dumps(rows, indent=2, default=datetime.isoformat))
     else:
-        _say(*_as_lines(places))
+        for place in places:
+            things = _table(place.things) if place.things else ("  nothing",)
+            notes = [f"  {place.note}"] if place.note else []
+            where = "" if place.where in place.shown else f" ({place.where})"
+            _say(f"{place.shown}{where}", *things, *notes, "")
 
 
 def _sweep(kinds: list[PlaceKind], failures: list[ArenaError], *, everything: bool) -> None:
@@ -93,16 +97,6 @@ def _say(*lines: str) -> None:
     """Print lines at once, because the next step may take long."""
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
-
-
-def _as_lines(places: Iterable[Place]) -> Iterator[str]:
-    """Yield the name of each place, and a table of its things."""
-    for place in places:
-        yield place.headline
-        yield from _table(place.things) if place.things else ("  nothing",)
-        if place.note:
-            yield f"  {place.note}"
-        yield ""
 
 
 def _table(things: Iterable[Thing]) -> Iterator[str]:

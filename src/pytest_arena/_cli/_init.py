@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,6 +40,8 @@ _VARIABLE = re.compile(
     r"(\w*(?:DATABASE|DB|POSTGRES|SQL)\w*_(?:URL|URI|DSN))[\"']"
 )
 _FIXTURE = re.compile(r"(?m)^(?:async )?def (db_session|test_client)\(")
+# The options with which pytest-asyncio runs the first test of an app with an async engine.
+_ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
 _SECTIONS = {
     "pyproject.toml": ("tool.pytest", "tool.pytest.ini_options"),
     "setup.cfg": ("tool:pytest",),
@@ -90,9 +93,14 @@ def init(arguments: argparse.Namespace) -> int:
     if present:
         sys.stdout.write(f"nothing to write: {ini.name} has {present[0]}\n")
         return 0
-    options, text = _with_options(ini, _options(folder, modules, apps, models, settings))
+    has_async = any("create_async_engine(" in module.text for module in modules)
+    is_async = bool(apps and has_async and find_spec("pytest_asyncio"))
+    proposed = _options(folder, modules, apps, models, settings)
+    if is_async:
+        proposed |= {name: _ASYNC[name] for name in _ASYNC if name not in settings}
+    options, text = _with_options(ini, proposed)
     test = folder / "tests" / "test_arena.py"
-    test_text = _first_test(apps, models)
+    test_text = _first_test(apps, models, is_async=is_async)
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
     lines += [f"note: {note}" for note in _notes(folder, apps)]
@@ -231,20 +239,21 @@ def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[st
     return f"[{section}]\n{lines}", text
 
 
-def _first_test(apps: list[Found], models: list[Found]) -> str:
+def _first_test(apps: list[Found], models: list[Found], *, is_async: bool) -> str:
     """Return a test of a request and of a table."""
     imports = ""
     fixtures = []
     body = ""
     if apps:
-        fixtures.append("test_client")
-        body = '    assert test_client.get("/").status_code < 500\n'
+        fixtures.append("client")
+        body = '    response = await client.get("/")\n    assert response.status_code < 500\n'
     if models:
-        model = models[0].name
-        imports = (
-            f"from sqlalchemy import select\n\nfrom {models[0].module.name} import {model}\n\n\n"
-        )
+        module, model, _ = models[-1]  # an abstract class is mostly in an earlier module
+        imports = f"from sqlalchemy import select\n\nfrom {module.name} import {model}\n\n\n"
         fixtures.append("db_session")
-        body += f"    db_session.execute(select({model}))  # its table exists\n"
-    head = '"""The first test that uses pytest-arena."""\n\n'
-    return f"{head}{imports}def test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"
+        body += f"    await db_session.execute(select({model}))  # its table exists\n"
+    test = f"async def test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"
+    if not is_async:
+        for word, sync in {"async ": "", "await ": "", "client": "test_client"}.items():
+            test = test.replace(word, sync)
+    return f'"""The first test that uses pytest-arena."""\n\n{imports}{test}'

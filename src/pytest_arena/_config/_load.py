@@ -4,6 +4,8 @@ import difflib
 import importlib
 import inspect
 import os
+import pkgutil
+import re
 import sys
 import sysconfig
 import traceback
@@ -44,34 +46,43 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
+        return reduce(getattr, attribute.split("."), module)
     except (Exception, SystemExit) as error:
+        problem = f" does not import: {described(error)}"
         cause = str(blame(error) or source)
         fix = f'correct that line; python -c "import {module_name}" shows the whole traceback'
-        if _is_absent(module_name, error):
-            cause = f"no module {module_name!r} on sys.path; named by {source}"
-            fix = f"pythonpath = {_folder_of(module_name)}   (in the pytest configuration)"
+        wrong = str(getattr(error, "name", ""))
+        names: list[str] = []
+        if isinstance(error, ArenaError):
+            fix = error.fix
+        elif isinstance(error, AttributeError) and module_name in sys.modules:
+            problem = f": {error}"
+            cause = f"{sys.modules[module_name].__file__}; named by {source}"
+            fix = f"name the module that has {attribute}"
+            names = dir(error.obj)
+        elif isinstance(error, ModuleNotFoundError):
+            fix = f"install what has the module {wrong!r}, or {fix}"
+            if f"{module_name}.".startswith(f"{wrong}."):
+                cause = f"no module {module_name!r} on sys.path; named by {source}"
+                fix = f"pythonpath = {_folder_of(module_name)}   (in the pytest configuration)"
+                names = _modules_beside(wrong)
+        for name in difflib.get_close_matches(wrong, names, n=1):
+            corrected = re.sub(rf"\b{wrong}\b", name, path, count=1)
+            fix = f"{option} = {corrected}   (a similar name)"
         raise ConfigError(
-            f"{option} = {path} does not import: {described(error)}",
+            f"{option} = {path}{problem}",
             why="pytest-arena cannot use what the option names",
             cause=cause,
             fix=fix,
         ) from error
-    try:
-        return reduce(getattr, attribute.split("."), module)
-    except AttributeError as error:
-        raise ConfigError(
-            f"{option} = {path}: {error}",
-            why="pytest-arena cannot use what the option names",
-            cause=f"{module.__file__}; named by {source}",
-            fix=f"name the module that has {attribute}",
-        ) from None
 
 
-def _is_absent(module: str, error: BaseException) -> bool:
-    """Return whether the module itself, or a package of it, was not found."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return False
-    return f"{module}.".startswith(f"{error.name}.")
+def _modules_beside(name: str) -> list[str]:
+    """Return the modules of the package of an absent module, or the user's modules on the path."""
+    package, dot, _ = name.rpartition(".")
+    users = [each for each in sys.path if not is_library(f"{each}{os.sep}")]
+    folders = getattr(sys.modules.get(package), "__path__", users)
+    return [module.name for module in pkgutil.iter_modules(folders, package + dot)]
 
 
 def _folder_of(module: str) -> str:

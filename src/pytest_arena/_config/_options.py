@@ -192,8 +192,8 @@ MARKERS = (
         "empty database, for tests of migrations."
     ),
     (
-        "scenario(name, spec='', row={}): the test proves this scenario of arena_specs. name is "
-        "its name, 'Feature :: name' or '@ID'. spec is its file. row is one row of the examples "
-        "of an outline. Without arena_specs the marker does nothing."
+        "scenario('name'): the test proves this scenario of arena_specs. Also 'Feature :: name', "
+        "or a tag, '@ID'. The test's parameters name the row of an outline. Without arena_specs "
+        "the marker does nothing."
     ),
 )

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from enum import Enum
-from fnmatch import fnmatch
+from fnmatch import filter as filter_names
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,8 +165,9 @@ class AllowedFiles:
             if self.temporary and Path(path).is_relative_to(self.temporary):
                 return Whose.FREE
             names.update(f"{FILES.name}:///{each}" for each in [*names])
-        if any(map(self._is_allowed, names)):
-            return Whose.FREE
+        for pattern in self.allowed:
+            if pattern in names or filter_names(names, pattern):
+                return Whose.FREE
         engines = requested_by_engines(known_engines.find())
         if is_file:
             files = [each.name for each in engines if each.product in FILE_PRODUCTS]
@@ -177,9 +178,6 @@ class AllowedFiles:
                 for each in engines
             )
         return Whose.APP if is_the_apps else Whose.UNKNOWN
-
-    def _is_allowed(self, name: str) -> bool:
-        return any(fnmatch(name, each) or name == each for each in self.allowed)
 
     def is_older_than_run(self, file: str) -> bool:
         """Return whether this file has not changed since the run began."""
@@ -504,8 +502,8 @@ class Environment:
                     f"arena_env names {name}, whose value is no database URL",
                     why="pytest-arena redirects the app by changing the URL in the variable. "
                     "Without that, the app would use your database",
-                    cause=f"{self._config.place('env')} names the variable\n"
-                    "the environment has its value, such as a path",
+                    cause=f"{self._config.place('env')} names the variable, by default "
+                    "DATABASE_URL\nthe environment has its value, such as a path",
                     fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
                     "or, if the value names no database: arena_env = another variable",
                 )

@@ -204,7 +204,12 @@ class Provision:
     def _template(self, database: Database, stage: Stage) -> object:
         """Return the content of a template, None if it is empty. Build it if necessary."""
         recipe = self.recipe(database)
-        store = self._store(database)
+        key = (database.product.name, database.dialect.driver)
+        store = self.stores.get(key)
+        if store is None:
+            template_store = database.product.template_store(database.dialect)
+            store = Store(template_store, self._config.root, self._newer_than)
+            self.stores[key] = store
         try:
             template = store.ensure(recipe, stage, database)
         except TemplateError as error:
@@ -219,18 +224,6 @@ class Provision:
                 self._compared.add(schema)
                 warn_of_drift(self._config.root, self._ledger, schema, drift)
         return template.content if template is not None else None
-
-    def _store(self, database: Database) -> Store:
-        key = (database.product.name, database.dialect.driver)
-        store = self.stores.get(key)
-        if store is None:
-            store = Store(
-                database.product.template_store(database.dialect),
-                self._config.root,
-                self._newer_than,
-            )
-            self.stores[key] = store
-        return store
 
     def recipe(self, database: Database) -> Recipe:
         """Decide what a database is given. No other function does.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import inspect
 import logging
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from pytest_arena._databases._builders import (
     suggested_schema,
 )
 from pytest_arena._databases._refusals import OTHER_DATABASE_IN_BUILD
+from pytest_arena._origin import is_importing
 from pytest_arena._product import (
     FEWER_CONNECTIONS,
     OF_RUN,
@@ -265,7 +265,7 @@ def run_apart(call: Callable[[], _Answer]) -> _Answer:
     same module would wait for this thread, which would wait for the build.
     """
     with _loggers_restored():
-        if _is_importing() and _process.running_loop() is None:
+        if is_importing() and _process.running_loop() is None:
             return call()
         return _call_in_thread(call)
 
@@ -285,15 +285,6 @@ def _call_in_thread(call: Callable[[], _Answer]) -> _Answer:
     thread = Thread(target=run, name="pytest-arena-build", daemon=True)
     thread.start()
     return answer.result()
-
-
-def _is_importing() -> bool:
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, SAWarning
 from sqlalchemy.pool import Pool
 
 from pytest_arena._config._supported import (
@@ -44,9 +45,11 @@ from pytest_arena._product._server_connections import driver_connection
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import Child
 from pytest_arena.errors import RefusedError
+from pytest_arena.warnings import LeakWarning
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.pool import PoolResetState
 
     from pytest_arena._gate._registry import Registry
     from pytest_arena._owner import Owner
@@ -54,6 +57,10 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
+CLOSE_IT = (
+    "commit, and close it: `async with session:` / `with engine.connect() as connection:`. For a "
+    "scoped_session: Session.remove(). For a thread or a job: wait for its end"
+)
 
 # The parent's connections in a fork. SQLite forbids a fork to use or to close them.
 _abandoned: list[object] = []
@@ -110,7 +117,7 @@ class Gate:
         for name in EVENTS:
             listener = getattr(self, name, None) or getattr(self.lost, name)
             event.listen(Engine, name, listener)
-        for name in ("connect", "checkout", "checkin", "detach"):
+        for name in ("connect", "checkout", "checkin", "detach", "reset"):
             event.listen(Pool, name, getattr(self, name))
         watch_sessions(self.lost.before_end)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
@@ -127,6 +134,7 @@ class Gate:
         connections_of(product).watch(lambda: self.core)
 
     def _remember(self, engine: Engine) -> None:
+        self.core.ledger.engines += 1
         if known_engines.add(engine, self.core.level_owner()):
             instrument_loops(engine.dialect)
 
@@ -201,6 +209,21 @@ class Gate:
             if pooled.usage is not None:
                 pooled.usage.unwatch()
             self.registry.check_in(pooled)
+
+    def reset(self, _dbapi_connection: object, entry: Any, state: PoolResetState) -> None:
+        """Warn of an async connection that the garbage collector ends, in place of SQLAlchemy.
+
+        SQLAlchemy's warning, which would follow, names no line of the app.
+        """
+        if not state.asyncio_safe and INFO in entry.info:
+            text = "The garbage collector is trying to clean up"
+            warnings.filterwarnings("ignore", text, SAWarning)
+            self.warn_of_leak(entry.info[INFO])
+
+    def warn_of_leak(self, pooled: PooledConnection) -> None:
+        """Warn of an idle connection that no code has returned."""
+        what = "no code has returned a connection to its pool, so it was closed"
+        self.core.ledger.warn(LeakWarning, what, cause=pooled.place, fix=CLOSE_IT)
 
     def engine_connect(self, connection: Connection) -> None:
         """Note a Core connection that the app or a session creates."""

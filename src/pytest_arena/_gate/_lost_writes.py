@@ -146,9 +146,12 @@ class LostWrites:
         _explain_lock(self._registry, error, pooled)
         request = request_here()
         if request is not None:
-            request.failure = _failure_words(error)
+            line = user_line()
+            where = f" ({line.short})" if line is not None else ""
+            first_line = str(error).partition("\n")[0]
+            request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
             if request.is_answered and pooled is not None and pooled.begun_by is request:
-                request.late_commits.append(user_line())
+                request.late_commits.append(line)
 
     def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
@@ -255,13 +258,6 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"
     )
     error.add_note("\n".join(lines))
-
-
-def _failure_words(error: BaseException) -> str:
-    line = user_line()
-    where = f" ({line.short})" if line is not None else ""
-    first_line = str(error).partition("\n")[0]
-    return redact(f"{type(error).__name__}: {first_line}{where}")
 
 
 def _is_meant(writes: PendingWrites | None = None, *, is_rollback: bool = False) -> bool:

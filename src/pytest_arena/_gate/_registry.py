@@ -430,11 +430,6 @@ def record_of(session: Session) -> SessionRecord:
     return record
 
 
-def is_of_arena(session: Session) -> bool:
-    """Return whether pytest-arena has made a session: ``db_session``, ``arena.session()``."""
-    return type(session).__module__.startswith("pytest_arena.")
-
-
 def sessions_in_use() -> list[Session]:
     """Return the sessions that hold an instance, or have begun a transaction."""
     in_use = []
@@ -487,7 +482,8 @@ def unflushed_by_tests() -> list[str]:
     lines = []
     for session in sessions_in_use():
         record = record_of(session)
-        if not record.is_changed or record.changed_by or is_of_arena(session):
+        is_of_arena = type(session).__module__.startswith("pytest_arena.")
+        if not record.is_changed or record.changed_by or is_of_arena:
             continue
         with suppress(RuntimeError):  # another thread uses the session
             words = unflushed_words(session)

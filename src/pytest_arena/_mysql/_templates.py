@@ -29,10 +29,6 @@ _DELIMITED = re.compile(
 )
 
 
-def _without_delimiters(script: str) -> str:
-    return _DELIMITED.sub(lambda found: found["text"].replace(found["mark"], ";"), script)
-
-
 _DESCRIBED = (
     "SELECT SUBSTRING_INDEX(VERSION(), '.', 2), VERSION() LIKE '%MariaDB%', "
     "@@GLOBAL.character_set_server, @@GLOBAL.collation_server, @@GLOBAL.sql_mode, "
@@ -56,7 +52,9 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
                 "/*M! , SESSION check_constraint_checks = 1 */"
             )
             try:
-                control.run(_without_delimiters(script))
+                control.run(
+                    _DELIMITED.sub(lambda found: found["text"].replace(found["mark"], ";"), script)
+                )
             except MySQLFailure as error:
                 raise ScriptError(str(error), line=0, fix="") from error
 

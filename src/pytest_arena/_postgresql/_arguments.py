@@ -214,12 +214,13 @@ def _libpq_target(settings: Mapping[str, object]) -> ServerTarget:
 def _redirect_libpq(
     driver: str, address: Address, args: list[object], kwargs: dict[str, object]
 ) -> None:
-    session = _libpq_session(driver, args, kwargs)
+    settings = _settings(driver, args, kwargs)
     _remove_server(kwargs)
     if args:
         args[0] = ""  # the connection string
     # The app's `options` replace the value in `_EXPLICIT`.
-    kwargs |= {**_EXPLICIT, **session}
+    kwargs |= _EXPLICIT
+    kwargs |= {key: settings[key] for key in _LIBPQ_SESSION if key in settings}
     kwargs |= {
         "host": _host_of(address),
         "port": address.port,
@@ -229,12 +230,6 @@ def _redirect_libpq(
     }
     if address.password:
         kwargs["password"] = address.password
-
-
-def _libpq_session(driver: str, args: object, kwargs: dict[str, object]) -> dict[str, object]:
-    """Return the settings of the session."""
-    settings = _settings(driver, args, kwargs)
-    return {key: settings[key] for key in _LIBPQ_SESSION if key in settings}
 
 
 def _settings(driver: str, args: Any, kwargs: dict[str, object]) -> dict[str, object]:

@@ -338,7 +338,9 @@ def find(programs: Programs, *, cache: Path) -> PrivateServer:
         folder.ensure()  # the previous owner of the lock may have removed the folder
         if not is_in_use(folder):
             folder.beside("kept").unlink(missing_ok=True)
-        if not _is_ready(folder):
+        # It may start or stop now.
+        until(lambda: answers(folder) or not is_running(folder), within=_START_SECONDS)
+        if not (is_running(folder) and answers(folder)):
             _start(folder, programs)
         return PrivateServer(
             address_of(folder),
@@ -394,12 +396,6 @@ def remove(folder: ServerFolder) -> None:
     shutil.rmtree(folder.path, ignore_errors=True)
     for ending in ("used", "made", "kept"):
         folder.beside(ending).unlink(missing_ok=True)
-
-
-def _is_ready(folder: ServerFolder) -> bool:
-    """Return whether the server answers. Wait for a server that starts or stops."""
-    until(lambda: answers(folder) or not is_running(folder), within=_START_SECONDS)
-    return is_running(folder) and answers(folder)
 
 
 def _start(folder: ServerFolder, programs: Programs) -> None:

@@ -144,7 +144,11 @@ def read_content(control: Control) -> dict[str, str]:
     """
     with one_snapshot(control):
         definitions = dict(control.rows(_DEFINITIONS))
-        sequences = [_value_of(*sequence) for sequence in control.rows(_SEQUENCES)]
+        called = "CASE WHEN is_called THEN ', called' ELSE ', not called' END"
+        sequences = [
+            f"SELECT {literal(f'sequence {name}')}, last_value || {called} FROM {quoted}"
+            for name, quoted in control.rows(_SEQUENCES)
+        ]
         tables = [table.digest() for table in _tables(control)]
         values = dict(in_batches(control, sequences))
         rows = {
@@ -152,11 +156,6 @@ def read_content(control: Control) -> dict[str, str]:
             for name, number, total in in_batches(control, tables)
         }
         return {**definitions, **values, **rows}
-
-
-def _value_of(name: str, quoted: str) -> str:
-    called = "CASE WHEN is_called THEN ', called' ELSE ', not called' END"
-    return f"SELECT {literal(f'sequence {name}')}, last_value || {called} FROM {quoted}"
 
 
 def _tables(control: Control) -> list[_CatalogTable]:

@@ -327,6 +327,7 @@ class LoopDriver:
                 why="the connection belongs to an event loop of pytest-arena, so that each "
                 "test's loop can use it",
                 cause=str(user_line()),
-                fix="use the session's transaction and its results",
+                fix="use the session's transaction and its results\n"
+                "for LISTEN: asyncpg.connect(…) in the lifespan, and arena_drivers = redirect",
             )
         return partial(self._run, value) if iscoroutinefunction(value) else value

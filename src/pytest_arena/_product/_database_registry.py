@@ -319,7 +319,9 @@ class DatabaseRegistry(ABC):
 
     def _template(self, fingerprint: str) -> str:
         """Return the name of the template with a fingerprint. Each login has its own templates."""
-        base = _base_of(fingerprint)
+        # A derived template has the name of its base at its end.
+        match = re.search(r"arena_(?:template|seeded)_[0-9a-f_]+\Z", fingerprint)
+        base = match[0] if match else ""
         of_base = self._manifests[base].built if base in self._manifests else ""
         is_of_run = fingerprint.startswith(OF_RUN) or base.startswith("arena_seeded_")
         recipe = f"{self._address.user} {fingerprint} {of_base}"
@@ -431,9 +433,3 @@ class DatabaseRegistry(ABC):
 
 
 RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry)
-
-
-def _base_of(fingerprint: str) -> str:
-    """Return the template from which a template is derived, "" for a template of a recipe."""
-    base = re.search(r"arena_(?:template|seeded)_[0-9a-f_]+\Z", fingerprint)
-    return base[0] if base else ""

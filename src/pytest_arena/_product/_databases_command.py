@@ -40,13 +40,6 @@ class Place:
     note: str = ""
     """the reason why things are missing"""
 
-    @property
-    def headline(self) -> str:
-        """The name of the place, and its folder or address."""
-        if self.where in self.shown:
-            return self.shown
-        return f"{self.shown} ({self.where})"
-
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:

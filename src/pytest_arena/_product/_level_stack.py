@@ -205,21 +205,15 @@ class LevelStack(ABC, Generic[UndoT]):
         if count != self._count_now:
             start = self.live.begin(self._now)
             if isinstance(start, NeedsCopy):
-                self._begin_with_base()
-            else:
-                self._now = start
-                self._count_now = count
+                self._refuse(self.writers())
+                count = self._count_uses()
+                base = self._freeze()
+                self._frozen.add(base)
+                start = self.live.begin_copy(base)
+            self._now = start
+            self._count_now = count
         self._stack.append(DatabaseLevel(self._now, isolation, self._now))
         self._tidy()
-
-    def _begin_with_base(self) -> None:
-        """Find or make a base with the current state, for the next level."""
-        self._refuse(self.writers())
-        count = self._count_uses()
-        base = self._freeze()
-        self._frozen.add(base)
-        self._now = self.live.begin_copy(base)
-        self._count_now = count
 
     def _refuse(self, writers: Collection[int]) -> None:
         if writers:
@@ -280,7 +274,13 @@ class LevelStack(ABC, Generic[UndoT]):
         try:
             level.carried.append(self.live.carried(level.start))
         except ArenaError as error:
-            raise _rows_lost(error) from error
+            raise IsolationError(
+                "rows that wide fixtures wrote are lost: the change journal cannot be read",
+                why="the test's database had to be replaced, and only its journal had these rows",
+                cause=f"{str(error).partition(chr(10))[0]}\n(for example, a test dropped its "
+                "database)",
+                fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
+            ) from error
 
     def _move_to(self, base: Any, level: DatabaseLevel | None = None) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
@@ -410,12 +410,3 @@ class LevelStack(ABC, Generic[UndoT]):
         if since is None:
             since = self._stack[number].first
         return self.live.rows_changed(since, until, limit)
-
-
-def _rows_lost(error: Exception) -> IsolationError:
-    return IsolationError(
-        "rows that wide fixtures wrote are lost: the change journal cannot be read",
-        why="the test's database had to be replaced, and only its journal had these rows",
-        cause=f"{str(error).partition(chr(10))[0]}\n(for example, a test dropped its database)",
-        fix='@pytest.mark.arena(isolation="clone")   # for a test that drops schemas',
-    )

@@ -147,17 +147,14 @@ class Redis:
             return
         if self._server is None:
             return
-        self._end_clients(owner)
-        if self.content() != found:
-            self._restore_keys(found)
-
-    def _end_clients(self, owner: Owner) -> None:
-        """End what waits for keys or messages, in this process, for an owner that is over."""
+        # End what waits for keys or messages, in this process, for an owner that is over.
         names = {_client_name(each) for each in (owner, None)}
         with self._asked():
             for client in self._control().client_list():
                 if client["name"] in names and not _WAITING.isdisjoint(client["flags"]):
                     self._control().client_kill_filter(_id=client["id"])
+        if self.content() != found:
+            self._restore_keys(found)
 
     def content(self) -> Content:
         """Return all keys with their values."""

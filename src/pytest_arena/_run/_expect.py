@@ -363,7 +363,14 @@ class StatementLimit(Block):
             )
         statements = statements_of(requests)
         if len(statements) > self.count:
-            raise AssertionError(_too_many(statements, self.count))
+            lines = [
+                f"{counted(len(statements), 'statement')} in this block, allowed: {self.count:,}"
+            ]
+            for statement, times in Counter(statements).most_common(_MOST_STATEMENTS):
+                text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
+                lines.append(f"  {counted(times, 'time')}: {text}")
+            lines.append("next: load rows that belong together at once: selectinload(…) or a join")
+            raise AssertionError("\n".join(lines))
         _note_assertion(self.run, "arena.max_statements(…)")
 
 
@@ -375,13 +382,3 @@ def statements_of(requests: Iterable[Request]) -> list[str]:
 
 
 _MOST_STATEMENTS = 5  # in a message
-
-
-def _too_many(sent: list[str], count: int) -> str:
-    lines = [f"{counted(len(sent), 'statement')} in this block, allowed: {count:,}"]
-    most_frequent = Counter(sent).most_common(_MOST_STATEMENTS)
-    for statement, times in most_frequent:
-        text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
-        lines.append(f"  {counted(times, 'time')}: {text}")
-    lines.append("next: load rows that belong together at once: selectinload(…) or a join")
-    return "\n".join(lines)

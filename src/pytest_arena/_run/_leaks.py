@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy.ext.asyncio import async_session
 
 from pytest_arena._databases._refusals import late_work
+from pytest_arena._gate._listeners import CLOSE_IT
 from pytest_arena._gate._registry import (
     held_by_sessions,
     record_of,
@@ -159,27 +160,27 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
     # This may also end a connection in the app's state, because that state is restored later.
     gate.end_raw(test)
     transactions = [leak for leak in own if leak.has_uncommitted_writes]
-    error = _leak_error(transactions) if transactions else None
-    for leak in own if error is None and not has_failed else ():
-        ledger.warn(
-            LeakWarning,
-            "the test ended with a connection that was not returned to its pool, and "
-            "pytest-arena closed it",
-            cause=leak.place,
-            fix=_CLOSE_IT,
-        )
+    for leak in own if not (transactions or has_failed) else ():
+        gate.warn_of_leak(leak)
     for leak in leaks:
         if leak.owner is not None and leak.owner is not test:
             ledger.warn(
                 LateWorkWarning,
-                f"a thread of {leak.owner.name} still used a connection, which pytest-arena closed",
+                f"work of {leak.owner.name} still used a connection, which pytest-arena closed",
                 cause=leak.place,
                 fix=late_work(leak.owner).fix,
             )
     _close(leaks)
     _roll_back_others(gate, test)
-    if error is not None and not has_failed:  # its own error says more
-        raise error
+    if transactions and not has_failed:  # its own error says more
+        lines = {leak.place for leak in transactions}
+        places = f" ({len(lines)} places)" if len(lines) > 1 else ""
+        raise ConnectionLeak(
+            f"the test ended with an open transaction{places}",
+            why="the next test would wait for its lock",
+            cause=lines_of_error(lines),
+            fix=CLOSE_IT,
+        )
 
 
 def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
@@ -315,26 +316,6 @@ def _empty_session(session: Session) -> None:
     instances = [*session] if async_session(session) is None else [*session.dirty]
     for instance in instances:
         session.expire(instance)
-
-
-def _leak_error(leaks: list[PooledConnection]) -> ConnectionLeak:
-    """Return the error for transactions. It contains the lines of their first writes."""
-    what = "the test ended with an open transaction"
-    lines = {leak.place for leak in leaks}
-    if len(lines) > 1:
-        what += f" ({len(lines)} places)"
-    return ConnectionLeak(
-        what,
-        why="the next test would wait for its lock",
-        cause=lines_of_error(lines),
-        fix=_CLOSE_IT,
-    )
-
-
-_CLOSE_IT = (
-    "commit, and close it: `async with session:` / `with engine.connect() as connection:`. For a "
-    "scoped_session: Session.remove(). For a thread or a job: wait for its end"
-)
 
 
 def lines_of_holders(gate: Gate) -> list[str]:

@@ -224,9 +224,12 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
             for name, value in entry.frame.f_locals.items():
                 if not re.search(rf"\b{re.escape(name)}\b", source):
                     continue
-                state = _state_of(value)
-                columns = _stale_columns(state, fresh) if state is not None else []
-                if state is None or not columns:
+                # Ask the type first, because an attribute of another object may do anything.
+                if not isinstance(inspect(type(value), raiseerr=False), Mapper):
+                    continue
+                state: State = inspect(value)
+                columns = _stale_columns(state, fresh)
+                if not columns:
                     continue
                 keys = tuple(state.identity or ())
                 key = keys[0] if len(keys) == 1 else keys
@@ -236,12 +239,6 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                     f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
                 )
     return list(lines.values())
-
-
-def _state_of(value: object) -> State | None:
-    # Ask the type first, because an attribute of another object may do anything.
-    is_mapped = isinstance(inspect(type(value), raiseerr=False), Mapper)
-    return inspect(value, raiseerr=False) if is_mapped else None
 
 
 def _shown_row(state: State) -> str:
@@ -278,12 +275,17 @@ def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: Are
     """
     kind = kind_of_error(error)
     if kind == "no table":
+        if run.config.schema:
+            return _NO_TABLE
         line = schema_to_set(run.config)
         return _EMPTY.format(line) if line else ""
     if kind == "no connection":
         return _NO_CONNECTION_LEFT
     if isinstance(error, PoolTimeout):
-        return _empty_pool(held)
+        # The lines that hold the connections of an exhausted pool.
+        numbers = Counter(line.short for line in held if line is not None)
+        shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
+        return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
     text = str(getattr(error, "msg", ""))
     for package, hint in _WIDER.items():
         if "ScopeMismatch" in text and package in text:
@@ -304,6 +306,9 @@ def _no_file(error: BaseException, run: ArenaRun) -> str:
 _EMPTY = """\
 each test begins with an empty database, and no code of this test created the table
 next: {}   in pytest's configuration"""
+_NO_TABLE = """\
+arena_schema has not created this table in this database
+next: add the table to its source, or a line for the database: name = package.module:Base"""
 _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
@@ -346,13 +351,6 @@ _SYNC_SESSION = """\
 `db_session` is a Session in a `def` test, also in its async fixtures, and in each test of an
 app with a sync engine
 next: call it without `await` and `async`, or, if the engine is async, make the test `async def`"""
-
-
-def _empty_pool(held: Iterable[CodeLine | None]) -> str:
-    """Name the lines that hold the connections of an exhausted pool."""
-    numbers = Counter(line.short for line in held if line is not None)
-    shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
-    return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
 
 
 _EMPTY_POOL = """\

@@ -32,7 +32,7 @@ from pytest_arena.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pluggy import HookRelay
@@ -98,9 +98,6 @@ class ArenaRun:
             schema_builder(schema, self.config.root, source=self.config.place("schema"))
         for seed in filter(None, self.config.seed.values()):
             seed_builder(seed, source=self.config.place("seed"))
-        self._find_engines()
-
-    def _find_engines(self) -> None:
         self._known.register_engines()
         self.databases.environment.redirect()
         self.databases.environment.complete()
@@ -216,20 +213,18 @@ class ArenaRun:
         is_wanted |= keep != "never" and is_failed
         if when == "teardown" or not is_wanted:
             return []
-        texts = list(self._keep_used())
-        if outcome == "passed":
-            self.ledger.kept = texts[-1] if texts else ""
-        return texts
-
-    def _keep_used(self) -> Iterator[str]:
+        texts = []
         used = self.databases.known.provisioned
         for database in used:
             name = f"({database.name})  " if len(used) > 1 else ""
             try:
                 command = shlex.join(database.product.shell(self.keep(database)))
-                yield f"the test's database was kept: {name}{command}"
+                texts.append(f"the test's database was kept: {name}{command}")
             except Exception as error:  # noqa: BLE001 - a full disk, a lock: the report continues
                 self.ledger.note(f"{self.ledger.test}: not kept: {error}")
+        if outcome == "passed":
+            self.ledger.kept = texts[-1] if texts else ""
+        return texts
 
     def keep(self, database: Database) -> str:
         """Copy a database as it is now. Return the file or the URL of the copy."""

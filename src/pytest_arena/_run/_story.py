@@ -11,7 +11,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import CodeLine, counted
-from pytest_arena.errors import IsolationError, redact
+from pytest_arena.errors import IsolationError, cut, redact
 from pytest_arena.warnings import (
     LateCommitWarning,
     LateWorkWarning,
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._gate._lost_writes import Uncommitted
-    from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger, Request
     from pytest_arena._run._test import RunningTest, StoryMoment, Turn
     from pytest_arena._values import TableRows
@@ -36,6 +35,7 @@ class StoryPart:
     changes: Changes | None  # None if they are unknown
     notes: tuple[str, ...] = ()
     has_rows: bool = True  # whether the report shows them, and not only their number
+    is_silent: bool = False  # whether its requests have sent no statement
 
 
 def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:
@@ -108,9 +108,17 @@ class StoryReader:
         since: StoryMoment | None = None
         for turn in self._turns:
             yield from self._outside(title, since, turn.before)
-            notes = (*self._lost_lines(turn), *_hints(turn))
+            lost_lines = [
+                f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
+                for lost in self._test.losses
+                if lost.request in turn.records
+            ]
+            notes = (*lost_lines, *_hints(turn))
             changes = self.changes(turn.before, turn.after)
-            yield StoryPart(turn.step or _requests(turn), changes, notes, has_rows=not turn.step)
+            is_seen = self._test.gate.registry.has_raw or turn.step
+            is_silent = not (is_seen or any(record.statements for record in turn.records))
+            title = turn.step or _requests(turn)
+            yield StoryPart(title, changes, notes, not turn.step, is_silent)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:
@@ -128,11 +136,6 @@ class StoryReader:
         changes = self.changes(since, until)
         if changes or not (self._turns or self._failure):
             yield StoryPart(title, changes)
-
-    def _lost_lines(self, turn: Turn) -> Iterator[str]:
-        for lost in self._test.losses:
-            if lost.request in turn.records:
-                yield f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
 
     def changes(
         self,
@@ -187,7 +190,8 @@ def _with_answer(record: Request) -> str:
         answer = f" raised {record.error.partition(':')[0]}"
     elif record.status is not None:
         answer = f" {record.status}"
-    return f"{record.shown}{role}{answer}"
+    query = f"?{redact(record.query)}" if record.query else ""
+    return f"{record.shown}{query}{role}{answer}"
 
 
 def _hints(turn: Turn) -> Iterator[str]:
@@ -201,9 +205,13 @@ def _hints(turn: Turn) -> Iterator[str]:
             line = _line_of_late_commit(record)
             yield f"answered {record.status} before its commit ({line})"
         if record.raised:
-            yield f"raised {record.raised}"
+            when = "" if record.is_refused else "after its answer: "
+            yield f"raised {when}{record.raised}"
         elif record.failure and record.is_refused:
             yield f"a statement raised {record.failure}"
+        text = " ".join(record.refusal.decode(errors="replace").split())
+        if text and text.isprintable() and not record.raised:  # compressed bytes are no text
+            yield f"answered {cut(redact(text), _LONGEST_BODY)}"
 
 
 _TEST = "the test or its fixture"
@@ -224,21 +232,16 @@ def uncommitted(test: RunningTest) -> list[str]:
     unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
     unseen += [_lost_by_test(lost) for lost in test.losses if lost.request is None]
     held = test.turns[-1].held if test.turns else set()
-    unseen += _open_work(held | test.gate.registry.pending_writes())
+    for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
+        if not pending_writes.request:  # else it is a write of the app
+            words = f"{pending_writes.words} and did not commit it: {pending_writes.place}"
+            unseen.append(f"{_TEST} {words}")
+    unseen += [f"{_TEST} {words}" for words in unflushed_by_tests()]
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"
     fix = f"next: commit it before {reader}: {awaited}session.commit()"
     return [*lines, *unseen, fix]
-
-
-def _open_work(writes: set[PendingWrites]) -> Iterator[str]:
-    """Yield a line for each uncommitted write, and for the unflushed objects of each session."""
-    for pending in sorted(writes, key=str):
-        if not pending.request:  # else it is a write of the app
-            yield f"{_TEST} {pending.words} and did not commit it: {pending.place}"
-    for words in unflushed_by_tests():
-        yield f"{_TEST} {words}"
 
 
 def _lost_by_test(lost: Uncommitted) -> str:
@@ -267,31 +270,6 @@ def _late_work(test: RunningTest) -> list[str]:
 _OK = 200  # the lowest status of a good answer
 
 
-def _failed_work(test: RunningTest) -> dict[str, CodeLine | None]:
-    """Return the errors of tasks and of background tasks that failed after a good answer.
-
-    Errors that a client has raised in the test, and those of a failed commit, are left out.
-    """
-    failures = dict(test.failures)
-    for request, error in test.app_errors:
-        if request.late_commits or _was_caught_by_user(error):
-            continue
-        if _OK <= (request.status or 0) < REFUSAL:
-            failures[f"{request.raised} in {request.shown}"] = None
-    return failures
-
-
-def _was_caught_by_user(error: BaseException) -> bool:
-    """Return whether the user's code caught an error, also by a block of `pytest.raises`.
-
-    The outermost frame of a traceback is the one that caught the error.
-    """
-    trace = error.__traceback__
-    if trace is None:
-        return False
-    return not is_library(trace.tb_frame.f_code.co_filename)
-
-
 def warn(ledger: Ledger, test: RunningTest) -> None:
     """Warn of what a test has lost. The report of a failed test already names it."""
     for lost in test.losses:
@@ -300,8 +278,26 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
             warn_of_loss(ledger, author, lost)
     for request in test.records:
         if request.late_commits:
-            _warn_of_late_commit(ledger, request)
-    for failure, line in _failed_work(test).items():
+            ledger.warn(
+                LateCommitWarning,
+                f"{request.method} {request.route or request.path} answered {request.status} "
+                "before its commit. FastAPI runs the code behind `yield` after the answer, and so "
+                "may a middleware",
+                cause=_line_of_late_commit(request),
+                fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
+                'Depends(get_db, scope="function")',
+            )
+    # The errors of tasks, and of background tasks that failed after a good answer.
+    failures = dict(test.failures)
+    for request, error in test.app_errors:
+        trace = error.__traceback__
+        # The outermost frame caught the error: the user's code, also a block of `pytest.raises`.
+        is_caught = trace is not None and not is_library(trace.tb_frame.f_code.co_filename)
+        if is_caught or request.late_commits:
+            continue
+        if _OK <= (request.status or 0) < REFUSAL:
+            failures[f"{request.raised} in {request.shown}"] = None
+    for failure, line in failures.items():
         ledger.warn(
             LateWorkWarning,
             f"work that a request had begun failed after the answer: {failure}",
@@ -343,17 +339,6 @@ def _lost_words(lost: Uncommitted) -> str:
     return f"{lost.words}{how}"
 
 
-def _warn_of_late_commit(ledger: Ledger, request: Request) -> None:
-    ledger.warn(
-        LateCommitWarning,
-        f"{request.method} {request.route or request.path} answered {request.status} before its "
-        "commit. FastAPI runs the code behind `yield` after the answer, and so may a middleware",
-        cause=_line_of_late_commit(request),
-        fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
-        'Depends(get_db, scope="function")',
-    )
-
-
 def _line_of_late_commit(request: Request) -> CodeLine | str:
     """Return the app's line of a commit after the answer."""
     lines = filter(None, request.late_commits)
@@ -365,6 +350,7 @@ def _line_of_late_commit(request: Request) -> CodeLine | str:
 
 _WIDEST_TITLE = 48  # of titles in a column
 _LONGEST_TITLE = 150
+_LONGEST_BODY = 200
 _MOST_LINES = 40
 _ROWS = 8  # the largest number of shown rows of each table of a part
 
@@ -384,7 +370,10 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     for title, part in zip(reversed(titles), reversed(parts), strict=True):
         lines = [title]
         if part.changes is not None:
-            lines = [f"{title:<{width}}  {part.changes.counted()}"]
+            words = part.changes.counted()
+            if part.is_silent and not part.changes:
+                words = "no statement"
+            lines = [f"{title:<{width}}  {words}"]
             rows = part.changes.lines(_ROWS) if part.has_rows else []
             if len(rows) <= space:
                 space -= len(rows)

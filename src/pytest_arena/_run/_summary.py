@@ -37,6 +37,7 @@ class Summary:
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
     race_passes: int = 0
+    engines: int = 0  # that code of the user has created
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
@@ -66,11 +67,42 @@ def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     return [*_lines_with_figures(summary), *problems]
 
 
+_FEW_ENGINES = 20
+
+
 def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
     if used and summary.filled:
-        yield _databases_line(summary)
-        yield _cost_line(len(summary.tests), used)
+        databases = dict.fromkeys(
+            f"{name} ({given or 'empty'})" for name, given, *_ in summary.filled
+        )
+        products = dict.fromkeys(product for _, _, product, _ in summary.filled)
+        isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
+        template = "template from the cache"
+        if not summary.has_template:
+            template = "no template: the database starts empty"
+        elif summary.build_seconds:
+            template = f"template built in {_ms(summary.build_seconds)}"
+        yield (
+            f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
+            f"{' and '.join(isolations)}; {template}"
+        )
+        tests = len(summary.tests)
+        number = len(used)
+        changed = sum(is_changed for _, is_changed, _ in used)
+        line = f"{number} of {tests} tests had a separate database"
+        if number < tests:
+            line += f" ({tests - number} used none)"
+        first, *others = [seconds for _, _, seconds in used]
+        cost = f"{_ms(first)} for the first test"
+        if others:
+            cost += f", {_ms(sum(others) / len(others))} for each other test"
+        yield f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
+    if summary.engines >= max(_FEW_ENGINES, len(used) // 2):
+        yield (
+            f"the run created {summary.engines:,} engines. A new engine compiles each statement "
+            "again: create one at import, or in a fixture of the session"
+        )
     if summary.race_passes:
         yield f"arena.races() ran requests at once in {counted(summary.race_passes, 'order')}"
     if used and summary.suggestion and not summary.has_template:
@@ -83,40 +115,6 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
     for name in summary.unasked:
         problem = f"the options name a database {name!r}, but no engine used it"
         yield f"{problem} (engines used: {known})"
-
-
-def _databases_line(summary: Summary) -> str:
-    databases: dict[str, None] = {}
-    for name, given, _, _ in summary.filled:
-        shown = f"{name} ({given or 'empty'})" if summary.has_template else name
-        databases[shown] = None
-    products = dict.fromkeys(product for _, _, product, _ in summary.filled)
-    isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
-    return (
-        f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
-        f"{' and '.join(isolations)}; {_template_words(summary)}"
-    )
-
-
-def _template_words(summary: Summary) -> str:
-    if not summary.has_template:
-        return "no template: the database starts empty"
-    if not summary.build_seconds:
-        return "template from the cache"
-    return f"template built in {_ms(summary.build_seconds)}"
-
-
-def _cost_line(tests: int, used: list[TestFacts]) -> str:
-    number = len(used)
-    changed = sum(is_changed for _, is_changed, _ in used)
-    line = f"{number} of {tests} tests had a separate database"
-    if number < tests:
-        line += f" ({tests - number} used none)"
-    first, *others = [seconds for _, _, seconds in used]
-    cost = f"{_ms(first)} for the first test"
-    if others:
-        cost += f", {_ms(sum(others) / len(others))} for each other test"
-    return f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
 
 
 def _ms(seconds: float) -> str:
@@ -149,6 +147,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion=suggestion,
         build_seconds=sum(store.build_seconds for store in stores),
         race_passes=ledger.race_passes,
+        engines=ledger.engines,
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from inspect import currentframe
 from typing import TYPE_CHECKING
 
 from pytest_arena._interpreter import on_audit_events
-from pytest_arena._origin import as_own, is_own
+from pytest_arena._origin import as_own, is_importing, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,8 +33,8 @@ class Variables:
         if not self._before or name.startswith("PYTEST_") or is_own():
             return
         is_url = name in self._urls and name in os.environ
-        if not is_url and _is_in_import():
-            return
+        if not is_url and is_importing():
+            return  # what an import sets stays, because a module is imported once
         *_, values = self._before.values()
         values.setdefault(name, os.environ.get(name))
 
@@ -52,13 +51,3 @@ class Variables:
                     os.environ[name] = value
                 else:
                     os.environ.pop(name, None)
-
-
-def _is_in_import() -> bool:
-    """Return whether a module is imported. What it sets stays, because it is imported once."""
-    frame = currentframe()
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False

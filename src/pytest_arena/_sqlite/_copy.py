@@ -46,7 +46,15 @@ def isolation_errors(method: _MethodT) -> _MethodT:
         except (sqlite3.Error, OSError) as error:
             if sql.is_locked(error):
                 raise Held(str(error)) from error
-            raise _file_error(self.path, error) from error
+            live = self.path
+            raise IsolationError(
+                f"the database {live.stem!r} cannot be read or written: {error}",
+                why="pytest-arena restores the database before each test",
+                cause=f"a test or the app has removed, replaced or locked {live}, or the disk is "
+                "full",
+                fix="do not remove or replace the file: `metadata.drop_all(engine)` empties it in "
+                f"place\ndf -h {live.parent}   shows the free space",
+            ) from error
 
     return cast("_MethodT", raising)
 
@@ -269,17 +277,6 @@ class Copy(LevelStack[LiveFile]):
         return digests(self.path)
 
 
-def _file_error(live: Path, error: Exception) -> IsolationError:
-    """Return the error for a live file that was removed or replaced, or for a full disk."""
-    return IsolationError(
-        f"the database {live.stem!r} cannot be read or written: {error}",
-        why="pytest-arena restores the database before each test",
-        cause=f"a test or the app has removed, replaced or locked {live}, or the disk is full",
-        fix="do not remove or replace the file: `metadata.drop_all(engine)` empties it in place\n"
-        f"df -h {live.parent}   shows the free space",
-    )
-
-
 # The content of a file
 
 
@@ -305,18 +302,19 @@ def _digest(*texts: str | None) -> str:
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
-        contents = [_content_of(each, without=_internal(first, last)) for each in (first, last)]
+        internal = _internal(first, last)
+        contents = []
+        for each in (first, last):
+            tables = _tables(each)
+            for name in tables.keys() & internal:
+                del tables[name]
+            contents.append(ReadContent(tables, tables))
         changed = compared(*contents, limit=limit)
         marks = tuple((mark,) for mark in _schema_changes(first, last))
     if marks:
         rows = TableRows(SCHEMA, ("changed",), (), (), marks)
         changed.append(limited(rows, limit))
     return changed
-
-
-def _content_of(connection: sqlite3.Connection, *, without: set[str]) -> ReadContent:
-    tables = {name: each for name, each in _tables(connection).items() if name not in without}
-    return ReadContent(tables, tables)
 
 
 def _in_memory(content: bytes) -> sqlite3.Connection:

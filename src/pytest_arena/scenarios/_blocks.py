@@ -100,6 +100,7 @@ class Scenario:
                 fix='@pytest.mark.scenario("the name of the scenario")',
             )
         steps = _steps_of(record, kind, text)
+        record.step = record.steps[steps[0]]["text"]
         assertions = set(record.assertions)
         failures = len(recorder.failures)
         try:
@@ -108,6 +109,7 @@ class Scenario:
             if not recorder.goes_on_after(error):
                 raise
         finally:
+            record.step = ""
             passed = len(record.assertions.keys() - assertions)
             for step in steps:
                 record.steps[step]["assertions"] += passed

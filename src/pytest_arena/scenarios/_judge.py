@@ -125,7 +125,9 @@ def judge(
         if is_changed and done and status is not Status.FAILED:
             status = Status.DRIFTED
             reason = "its steps have changed since the team accepted them"
-        is_proven = _is_enough(scenario, status)
+        # Without a request there is no answer to break.
+        is_enough = status is Status.ASSERTED and NO_REQUEST in scenario.tags
+        is_proven = is_enough or status is Status.PROVEN
         gap = ""
         if locked and locked.until and not is_proven:
             is_over = locked.until < today
@@ -136,13 +138,6 @@ def judge(
         is_open = not (is_proven or gap or is_unknown)
         judged.append(Judged(scenario, status, reason, done, gap, is_open))
     return Results(specification, tuple(judged), tests, tries, partial, is_sabotaged)
-
-
-def _is_enough(scenario: ScenarioSpec, status: Status) -> bool:
-    """Return whether a strict run accepts a status."""
-    if status is Status.ASSERTED:
-        return NO_REQUEST in scenario.tags  # there is no answer to break
-    return status is Status.PROVEN
 
 
 def _status(
@@ -175,9 +170,14 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
     if lacking:
         return Status.HOLLOW, lacking
     if is_noticed:
-        unproven = _unproven_steps(scenario, sabotage["steps"])
+        unproven = []  # the Then steps in whose blocks no assertion has failed
+        for each in sabotage["steps"]:
+            if each["scenario"] == scenario.key and not each["by"]:
+                why = f", {each['why']} stops it" if each["why"] else ""
+                line = scenario.steps[each["step"]].line
+                unproven.append(f"{each['text']} ({scenario.spec}:{line}{why})")
         if unproven:
-            return Status.HOLLOW, f"no wrong answer fails a check of: {unproven}"
+            return Status.HOLLOW, f"no wrong answer fails a check of: {'; '.join(unproven)}"
         return Status.PROVEN, noticed_text(sabotage["kinds"])
     if sabotage.get("result") == "unnoticed":
         return Status.HOLLOW, sabotage["why"]
@@ -187,17 +187,6 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
             why = "no answer was made wrong"  # such as by a process that died
         return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""
-
-
-def _unproven_steps(scenario: ScenarioSpec, steps: Sequence[Json]) -> str:
-    """Return the Then steps in whose blocks no assertion has failed, with their lines."""
-    texts = []
-    for each in steps:
-        if each["scenario"] == scenario.key and not each["by"]:
-            why = f", {each['why']} stops it" if each["why"] else ""
-            line = scenario.steps[each["step"]].line
-            texts.append(f"{each['text']} ({scenario.spec}:{line}{why})")
-    return "; ".join(texts)
 
 
 def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = False) -> str:
@@ -211,21 +200,12 @@ def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = F
     requests = facts["requests"]
     if NO_REQUEST not in scenario.tags and not requests:
         return "its test sends no request"
-    if needs_seed(scenario) and not _is_prepared(facts):
+    is_prepared = facts["seeded"] or len(requests) > 1 or any(each["role"] for each in requests)
+    if needs_seed(scenario) and not is_prepared:
         return (
             f"{counted(len(scenario.kinds('given')), 'Given step')}, "
             "and no data, login or earlier request prepares it"
         )
-    return _lacking_assertion(scenario, facts, is_noticed=is_noticed)
-
-
-def _is_prepared(facts: Json) -> bool:
-    requests = facts["requests"]
-    is_by_request = len(requests) > 1 or any(request["role"] for request in requests)
-    return bool(facts["seeded"]) or is_by_request
-
-
-def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool) -> str:
     thens = scenario.kinds("then")
     steps = {
         each["step"]: each["assertions"]
@@ -238,8 +218,7 @@ def _lacking_assertion(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool)
                 step = scenario.steps[number]
                 return f"its test checks nothing for: {step} ({scenario.spec}:{step.line})"
         return ""
-    has_request = bool(facts["requests"])
-    after = [each for each in facts["assertions"] if each["after"] or not has_request]
+    after = [each for each in facts["assertions"] if each["after"] or not requests]
     # pytest reports no call of a mock, and no block of pytest.raises.
     is_seen = bool(facts["assertions"]) or not is_noticed
     if len(after) < max(len(thens), 1) and is_seen:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -173,11 +175,12 @@ def _not_of_run(path: Path, cause: str) -> ScenarioError:
 
 def page(results: Results, root: Path) -> str:
     """Return the page. It needs no script and no other file."""
+    name = escape(_project(root))
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(root.name)}: scenarios</title><style>{_STYLE}</style></head><body>",
-        *_header(results, root),
+        f"<title>{name}: scenarios</title><style>{_STYLE}</style></head><body>",
+        *_header(results, name),
     ]
     for spec, text in results.specification.files.items():
         judged = [each for each in results.scenarios if each.scenario.spec == spec]
@@ -186,9 +189,18 @@ def page(results: Results, root: Path) -> str:
     return "\n".join([*parts, "</main></body></html>", ""])
 
 
-def _header(results: Results, root: Path) -> Iterator[str]:
+def _project(root: Path) -> str:
+    """Return the project's name in ``pyproject.toml``, else the name of its folder."""
+    try:
+        table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        return str(table["project"]["name"])
+    except (OSError, ValueError, KeyError):
+        return root.name
+
+
+def _header(results: Results, name: str) -> Iterator[str]:
     today = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    yield f"<header><h1>{escape(root.name)}</h1><p>tested {today}</p>"
+    yield f"<header><h1>{name}</h1><p>tested {today}</p>"
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
         yield "So “No test yet” may be wrong.</p>"
@@ -272,13 +284,27 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
     yield "</article>"
 
 
+_STATUSES = re.compile(r"assert ([2-5]\d\d) == ([2-5]\d\d)(?= )")
+_VERBS = {"2": "accepts", "3": "redirects", "4": "refuses", "5": "fails"}
+
+
+def _in_words(judged: Judged) -> str:
+    """Return a reason with words in place of the status of an answer and the expected one."""
+    match = _STATUSES.match(judged.reason)
+    if not match or f"'status': {match[1]}," not in str(judged.tries):
+        return judged.reason
+    found, wanted = match.groups()
+    words = f"the app {_VERBS[found[0]]} ({found}), the test expects that it "
+    return f"{words}{_VERBS[wanted[0]]} ({wanted}){judged.reason[match.end() :]}"
+
+
 def _results(rows: list[Judged]) -> Iterator[str]:
     """Yield what the tests of a scenario, or of the rows of an outline, did."""
     for judged in rows:
         if judged.scenario.row:
             yield f"<p>{_badge(judged.status)} {escape(row_text(judged.scenario.row))}</p>"
         if judged.reason:
-            yield f"<p>Why: {escape(judged.reason)}</p>"
+            yield f"<p>Why: {escape(_in_words(judged))}</p>"
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:

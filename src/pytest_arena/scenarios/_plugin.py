@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from pytest_arena._values import counted
-from pytest_arena.errors import ArenaError, redact
+from pytest_arena.errors import ArenaError, cut, redact
 from pytest_arena.scenarios import _outputs as outputs
 from pytest_arena.scenarios._judge import judge
 from pytest_arena.scenarios._lock import FILE as LOCK
@@ -79,12 +79,11 @@ class Scenarios:
         record_assertions(self.recorder, self._config)
         return self.recorder
 
-    def more_plugins(self) -> list[tuple[str, object]]:
-        """Return further plugins of this run, with their names."""
-        if self._options.scenarios != "strict":
-            return []
-        self._sabotage = Sabotage(self._config, self.recorder, self._tries)
-        return [("arena_sabotage", self._sabotage)]
+    def prepare(self) -> None:
+        """Register the plugin of a strict run."""
+        if self._is_strict:
+            self._sabotage = Sabotage(self._config, self.recorder, self._tries)
+            self._config.pluginmanager.register(self._sabotage, "arena_sabotage")
 
     def read(self) -> None:
         """Read the specifications and the lock file.
@@ -246,12 +245,22 @@ class Scenarios:
             self._finish(session)
 
     def _finish(self, session: pytest.Session) -> None:
+        # Why the run left out tests.
+        reasons = [*_narrowed(self._config)]
+        if self._deselected:
+            reasons.append(
+                f"{len(self._deselected)} of {counted(len(self._tests), 'test')} "
+                "with a scenario deselected"
+            )
+        stopped = session.shouldfail or session.shouldstop
+        if stopped:
+            reasons.append(str(stopped))
         self.results = judge(
             self.specification,
             self._tests,
             self._tries,
             self._lock,
-            partial=self._partial(session),
+            partial="; ".join(reasons),
             is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
         )
         try:
@@ -285,21 +294,6 @@ class Scenarios:
             shown.append(self._sabotage.line())
         for line in [*shown, *self._lines]:
             terminalreporter.write_line(line)
-
-    # Did the run include all tests?
-
-    def _partial(self, session: pytest.Session) -> str:
-        """Return why the run left out tests, or "" if it left out none."""
-        reasons = [*_narrowed(self._config)]
-        if self._deselected:
-            reasons.append(
-                f"{len(self._deselected)} of {counted(len(self._tests), 'test')} "
-                "with a scenario deselected"
-            )
-        stopped = session.shouldfail or session.shouldstop
-        if stopped:
-            reasons.append(str(stopped))
-        return "; ".join(reasons)
 
 
 def _narrowed(config: pytest.Config) -> Iterator[str]:
@@ -345,7 +339,5 @@ def _add_phase(attempt: Json, report: Any, root: Path) -> None:
 
 
 def _one_line(text: str) -> str:
-    line = next(iter(text.strip().splitlines()), "").rstrip()
-    if len(line) > _LONGEST:
-        line = f"{line[:_LONGEST]} …"
-    return redact(line)
+    line, _, _ = text.strip().partition("\n")
+    return cut(redact(line.rstrip()), _LONGEST)

@@ -88,6 +88,8 @@ class Record:
     assertions: dict[tuple[str, int], Json] = field(default_factory=dict)
     steps: dict[tuple[str, int], Json] = field(default_factory=dict)
     """The steps with a block, by the scenario's key and the number."""
+    step: str = ""
+    """The text of the step whose block runs."""
     is_in_call: bool = False
     facts: Json | None = None
 
@@ -110,6 +112,7 @@ class Record:
             "place": place,
             "text": text,
             "after": answered,
+            "step": self.step,
         }
 
 
@@ -271,30 +274,26 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
         rows = f": rows of {tables}" if tables else ""
         yield "data", source["source"] + rows
     for request in facts["requests"]:
-        yield "request", request_text(request)
+        text = f"{request['method']} {request['path']}"
+        if request["role"]:
+            text += f" as {request['role']}"
+        status = request["status"]
+        text += ", no answer" if status is None else f", answered {status}"
+        if request["changed"]:
+            text += f", changed {', '.join(request['changed'])}"
+        yield "request", text
     for check in facts["assertions"]:
-        yield "check", f"{check['text']} ({check['place']})"
+        of_step = f"{check['step']}: " if check["step"] else ""
+        yield "check", f"{of_step}{check['text']} ({check['place']})"
     if "sabotage" in attempt:
         for text in sabotage_texts(attempt["sabotage"]):
             yield "again", text
 
 
-def request_text(request: Json) -> str:
-    """Return a request in one line."""
-    text = f"{request['method']} {request['path']}"
-    if request["role"]:
-        text += f" as {request['role']}"
-    status = request["status"]
-    text += ", no answer" if status is None else f", answered {status}"
-    if request["changed"]:
-        text += f", changed {', '.join(request['changed'])}"
-    return text
-
-
 def noticed_text(kinds: Json) -> str:
     """Return which kinds of broken answers a test has noticed."""
     words = [KINDS[kind][0] for kind, is_noticed in kinds.items() if is_noticed]
-    text = f"noticed {', '.join(words)}"
+    text = f"its test noticed {', '.join(words)}"
     return text if kinds.get("wrong", True) else f"{text} only, not other values"
 
 

@@ -93,20 +93,17 @@ class Sabotage:
             started = _process.seconds()
             # Reports without tracebacks are cheap.
             with mock.patch.object(self._config.option, "tbstyle", "no"):
-                self._run_all(session)
+                last = {each["test"]: each for each in self._tries}
+                items = []
+                for item in session.items:
+                    attempt = last.get(item.nodeid)
+                    if attempt and attempt["outcome"] == "passed" and attempt["facts"]["requests"]:
+                        items.append(item)
+                for item, following in zip_longest(items, items[1:]):
+                    attempt = last[item.nodeid]
+                    attempt["sabotage"] = self._sabotage(item, attempt["facts"], following)
             self._took = _process.seconds() - started
         return result
-
-    def _run_all(self, session: pytest.Session) -> None:
-        last = {each["test"]: each for each in self._tries}
-        items = []
-        for item in session.items:
-            attempt = last.get(item.nodeid)
-            if attempt and attempt["outcome"] == "passed" and attempt["facts"]["requests"]:
-                items.append(item)
-        for item, following in zip_longest(items, items[1:]):
-            attempt = last[item.nodeid]
-            attempt["sabotage"] = self._sabotage(item, attempt["facts"], following)
 
     def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
         """Break one answer after the other until the test notices it, and then none."""
@@ -222,18 +219,13 @@ def _why_not(session: pytest.Session) -> str:
     option = session.config.option
     if getattr(option, "usepdb", False):
         return "--pdb would stop at each failure"
-    if _updates_snapshots(session.config):
+    flags = set(str(getattr(option, "inline_snapshot", None)).split(","))
+    is_update = any(getattr(option, name, False) for name in _SNAPSHOT_OPTIONS)
+    if is_update or flags & _INLINE_SNAPSHOT_FLAGS:
         return "snapshots are updated, and would save broken answers"
     if session.shouldstop or session.shouldfail:
         return "the run was stopped"
     return ""
-
-
-def _updates_snapshots(config: pytest.Config) -> bool:
-    option = config.option
-    flags = set(str(getattr(option, "inline_snapshot", None)).split(","))
-    is_update = any(getattr(option, name, False) for name in _SNAPSHOT_OPTIONS)
-    return is_update or bool(flags & _INLINE_SNAPSHOT_FLAGS)
 
 
 @contextmanager

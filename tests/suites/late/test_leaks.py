@@ -74,6 +74,17 @@ def test_no_object_is_pending():
     Session.remove()
 
 
+@app.post("/dropped")
+async def drop():
+    session = maker()
+    await session.execute(select(Order))
+
+
+@pytest.mark.expect("LeakWarning", at="await session.execute(select(Order))")
+async def test_a_session_that_no_code_closes(client):
+    await client.post("/dropped")
+
+
 @app.post("/kept")
 def keep():
     LEFT.append(sync_engine.connect())

@@ -62,7 +62,7 @@ async def swallowed(db=Depends(get_db)):
 
 @app.get("/meant")
 async def meant():
-    raise HTTPException(404)
+    raise HTTPException(404, {"name": "vase", "token": TOKEN})
 
 
 small = create_async_engine(

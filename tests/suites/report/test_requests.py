@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import httpx2
 import pytest
-from async_app import app, maker
+from async_app import TOKEN, app, maker
 from fastapi.responses import StreamingResponse
 from models import Order, Stock, Visit
 
@@ -23,7 +23,7 @@ def lamps(arena):
 async def test_each_kind_of_line(lamps, client, db_session):
     db_session.add(Order(item="vase", note="by hand"))
     await client.post("/orders/chair")
-    await client.post("/orders/nothing")
+    await client.post(f"/orders/nothing?note=1&token={TOKEN}")
     await asyncio.gather(client.post("/orders/chair"), client.get("/me"))
     async with maker.begin() as session:
         session.add(Order(item="between"))
