@@ -183,3 +183,10 @@ def test_extras_name_what_the_messages_tell_users_to_install() -> None:
         for extra in re.findall(r"pytest-arena\[(\w+)\]", file.read_text(encoding="utf-8"))
     }
     assert told <= set(EXTRAS)
+
+
+def test_each_known_fault_can_be_planted() -> None:
+    """Its text stands once in its file."""
+    faults = ROOT / "tests/mutants.toml"
+    for name, entry in tomllib.loads(faults.read_text(encoding="utf-8")).items():
+        assert (SOURCE / entry["file"]).read_text(encoding="utf-8").count(entry["old"]) == 1, name
