@@ -19,7 +19,7 @@ OLDEST := import tomllib; \
 # Most tests wait for a process of theirs: one worker for each core, and one for the waits.
 WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
-.PHONY: help demo test test-full bench docs format clean check size others release-check
+.PHONY: help demo test test-full bench docs format clean check size others release-check zoo
 .PRECIOUS: .venvs/%/.installed
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make test       format, lint, types, layers, size, and the suite"
 	@echo "make test-full  the same with each Python found, the oldest libraries, other plugins"
 	@echo "make bench      measure, and write docs/explanation/speed.md"
+	@echo "make zoo        run 40 small apps in six ways, and write docs/explanation/zoo.md"
 	@echo "make docs       the site of docs/, in build/docs"
 	@echo "make format     rewrite the code as 'make test' wants it"
 	@echo "make clean      remove everything that these targets made"
@@ -71,6 +72,9 @@ test-in-%: .venvs/%/.installed
 bench: .venvs/bench/.installed
 	@.venvs/bench/bin/python -m bench
 
+zoo: .venvs/zoo/.installed
+	@.venvs/zoo/bin/python -m bench.ways
+
 docs: .venvs/docs/.installed
 	@.venvs/docs/bin/sphinx-build -q -E -W --keep-going -b html -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
@@ -105,5 +109,5 @@ EXTRAS_demo := sqlite,http,scenarios
 	@$(or $(PYTHON_$*),$(PYTHON)) -m venv --clear .venvs/$*
 	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@.venvs/$*/bin/python -m pip install --quiet --editable '.[$(or $(EXTRAS_$*),all)]' \
-	    --group $(if $(filter bench demo docs release others,$*),$*,test) $(WANTED_$*)
+	    --group $(if $(filter bench zoo demo docs release others,$*),$*,test) $(WANTED_$*)
 	@touch $@

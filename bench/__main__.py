@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "speed.md"
-BEGIN = "<!-- written by `make bench`, from here -->"
+BEGIN = "<!-- written by `make`, from here -->"
 END = "<!-- to here -->"
 LIBRARIES = ("SQLAlchemy", "aiosqlite", "asyncpg", "asyncmy", "FastAPI", "httpx2", "pytest")
 
@@ -89,9 +89,9 @@ def main() -> None:
         write_page("\n".join(tables))
 
 
-def place() -> str:
+def place(libraries: Sequence[str] = LIBRARIES) -> str:
     """Return a line about the machine and the libraries."""
-    names = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    names = ", ".join(f"{name} {version(name)}" for name in libraries)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     return f"{today}, {os.cpu_count()} cores, Python {python_version()}, {names}.\n"
 
@@ -175,19 +175,25 @@ def measure_start(rounds: int) -> str:
     return table(title, about, ("without the plugin", "with it", "ratio"), [row])
 
 
-def table(title: str, about: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def table(
+    title: str,
+    about: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    align: str = "---:",
+) -> str:
     """Return a table in Markdown."""
-    line = ("---", *("---:" for _ in header[1:]))
+    line = ("---", *(align for _ in header[1:]))
     body = "\n".join("| " + " | ".join(cells) + " |" for cells in (header, line, *rows))
     return f"### {title}\n\n{about}\n\n{body}\n"
 
 
-def write_page(tables: str) -> None:
+def write_page(tables: str, page: Path = PAGE) -> None:
     """Replace the tables of the page."""
-    old = PAGE.read_text(encoding="utf-8")
+    old = page.read_text(encoding="utf-8")
     between = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
-    PAGE.write_text(between.sub(lambda _: f"\n{tables}\n", old), encoding="utf-8")
-    sys.stdout.write(f"written to {PAGE}\n")
+    page.write_text(between.sub(lambda _: f"\n{tables}\n", old), encoding="utf-8")
+    sys.stdout.write(f"written to {page}\n")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ NAVIGATION = {
             "explanation/how-it-works",
             "explanation/limits",
             "explanation/speed",
+            "explanation/zoo",
             "explanation/architecture",
         ],
         "Problems": ["problems/README"],
