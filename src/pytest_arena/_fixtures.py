@@ -133,7 +133,7 @@ def db_session(
     run = RUNS[request.config]
     test = run.current.required_test()
     # The app may create the engines.
-    if test.starts_app or not run.databases.known.find_first():
+    if test.will_start_app or not run.databases.known.find_first():
         run.apps.try_fixture(test, request)
     return run.engines.open_session(test.sessions, run.database(), wants_async=test.plan.is_async)
 

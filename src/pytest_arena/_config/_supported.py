@@ -36,6 +36,11 @@ REDIS = {"redis", "rediss"}  # the schemes of its URLs
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 
+def redis_name(host: object, port: object, number: object) -> str:
+    """Return what ``arena_allow`` compares for a database of Redis, also for one with TLS."""
+    return f"redis://{host}:{port or 6379}/{number or 0}"
+
+
 _OTHER_DIALECTS = {
     dialect: facts.name for facts in SUPPORTED.values() for dialect in facts.other_dialects
 }

@@ -30,6 +30,7 @@ from pytest_arena._config._supported import (
     SHOWN,
     SUPPORTED,
     product_of,
+    redis_name,
 )
 from pytest_arena._gate._engines import (
     described_url,
@@ -560,7 +561,10 @@ class Environment:
             return url.set(database=file)
         # The new URL has a host that does not exist. The gate redirects engines with this host. A
         # raw driver or another process fails to connect.
+        is_redis = url.drivername in REDIS
         shown = requested.name if requested else described_url(url)
+        if is_redis:
+            shown = redis_name(url.host, url.port, url.database)
         if files.whose(shown) is Whose.FREE:
             return url
         is_named = names_database(url)
@@ -568,7 +572,7 @@ class Environment:
             self._known.prefer(requested)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         # The private server has no certificate.
-        drivername = "redis" if url.drivername in REDIS else url.drivername
+        drivername = "redis" if is_redis else url.drivername
         return URL.create(drivername, url.username, None, NOWHERE, None, url.database, query)
 
 

@@ -81,7 +81,7 @@ _FAILED = """
 DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25P02', MESSAGE = 'current transaction is aborted, '
 'commands ignored until end of transaction block'; END $$
 """
-_READING = "SAVEPOINT arena_reading"
+_SAVEPOINT = "SAVEPOINT arena_reading"
 _END_READING = "ROLLBACK TO SAVEPOINT arena_reading; RELEASE SAVEPOINT arena_reading"
 
 
@@ -548,7 +548,7 @@ class _Reader(Control):
         """Execute statements. A transaction for reading is a savepoint."""
         if sql == "ROLLBACK":
             sql = _END_READING
-        for statement in re.sub(r"BEGIN ISOLATION[\w ]+", _READING, sql).split(";"):
+        for statement in re.sub(r"BEGIN ISOLATION[\w ]+", _SAVEPOINT, sql).split(";"):
             self.rows(statement)
 
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from pytest_arena._config._supported import redis_name
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, cause_of_connection, is_own
 from pytest_arena._owner import OWNER
@@ -266,7 +267,7 @@ class Redis:
             RefusedError: it is no plain connection, or the run is over.
             ServerError: there is no private server.
         """
-        name = f"redis://{connection.host}:{connection.port}/{connection.db}"
+        name = redis_name(connection.host, connection.port, connection.db)
         if is_own() or any(fnmatch(name, pattern) for pattern in self.allowed):
             return
         if isinstance(connection, module.SSLConnection):

@@ -159,7 +159,7 @@ class Arena(Generic[S]):
         """
         test: RunningTest | None = Phase.test  # a wide fixture closes its sessions itself
         sessions = test.sessions if test else Sessions()
-        if test is not None and test.starts_app:
+        if test is not None and test.will_start_app:
             self._run.apps.try_fixture(test, test.request)
         wants_async = running_loop() is not None
         session = self._run.engines.open_session(

@@ -274,14 +274,14 @@ class RunningTest(Hooks):
     # without a client, no session starts the app.
 
     @property
-    def starts_app(self) -> bool:
+    def will_start_app(self) -> bool:
         """Whether the next statement of `db_session` starts the app."""
         is_started = bool(self.app_runs) and self.app_runs[-1].is_started
         return self.plan.starts_app and not is_started
 
     def start_app(self) -> None:
         """Start the app before the first row of `db_session`, like in production."""
-        if not self.starts_app:
+        if not self.will_start_app:
             return
         if in_greenlet():
             await_only(self.astart())
