@@ -248,12 +248,10 @@ class JournaledDatabase(PostgreSQLDatabase):
         start = first.first if isinstance(first, ClockTime) else first
         end = last.state.snapshot if isinstance(last, Start) else ""
         entries = entries_between(start.state.snapshot, end)
-        if isinstance(first, ClockTime) or isinstance(last, ClockTime):
-            self._clock.measure(self._journal)
-        if isinstance(first, ClockTime):
-            entries += f" AND m.t >= {self._clock.sql(first.seconds)}"
-        if isinstance(last, ClockTime):
-            entries += f" AND m.t < {self._clock.sql(last.seconds)}"
+        for time, comparison in ((first, ">="), (last, "<")):
+            if isinstance(time, ClockTime):
+                self._clock.measure(self._journal)
+                entries += f" AND m.t {comparison} {self._clock.sql(time.seconds)}"
         return entries
 
     def release(self) -> None:

@@ -149,25 +149,28 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._limits = (-inf, inf)  # of the difference, in seconds
+        self._ahead = inf  # seconds by which the server's clock is ahead
+        self._error = 0.0
         self._measured = 0.0
         self._jumped = 0.0  # when pytest-arena has last seen a jump
 
     def measure(self, control: Control) -> None:
         """Measure the difference of the clocks. Cost: some round trips."""
-        low, high = -inf, inf
+        answers = []
         for _ in range(_QUESTIONS):
             sent = seconds()
             [(time,)] = control.rows(_TIME)
-            low = max(low, time - seconds())
-            high = min(high, time - sent)
-        now = seconds()
-        drift = (now - self._measured) * _DRIFT
-        lowest, highest = self._limits
-        if low > min(high, highest + drift) or high < lowest - drift:
-            self._jumped = now
-        self._limits = (low, high)
-        self._measured = now
+            answers.append((seconds() - sent, time - sent))
+        trip, behind = min(answers)
+        ahead = behind - trip / 2
+        error = self._error + (sent - self._measured) * _DRIFT
+        if abs(ahead - self._ahead) > error + trip:
+            self._jumped = sent
+        elif error < trip:  # the last measurement is more exact
+            return
+        self._ahead = ahead
+        self._error = trip
+        self._measured = sent
 
     def sql(self, time: float) -> str:
         """Return the server's time at a time of this process.
@@ -182,7 +185,7 @@ class ServerClock:
                 cause="the clock of the database's server has jumped during the test",
                 fix="arena.changes()   for the changes of the whole test",
             )
-        return f"to_timestamp({time + sum(self._limits) / 2!r})"
+        return f"to_timestamp({time + self._ahead!r})"
 
 
 _QUESTIONS = 5
