@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 from pytest_arena._config._supported import redis_name
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, cause_of_connection, is_own
-from pytest_arena._owner import OWNER
+from pytest_arena._owner import owner_here
 from pytest_arena._redis._server import RedisServer
 from pytest_arena.errors import AfterSessionError, ArenaError, ServerError, UnknownDatabaseError
 
@@ -287,7 +287,7 @@ class Redis:
         connection.host = "127.0.0.1"
         connection.credential_provider = connection.username = connection.password = None
         # The end of a level finds its clients by this name.
-        connection.client_name = connection.client_name or _client_name(OWNER.get())
+        connection.client_name = connection.client_name or _client_name(owner_here())
 
     def _replace_connect(self, module: Any, redirected: Any) -> None:
         def refused(connection: Any) -> None:
