@@ -134,3 +134,19 @@ def test_a_folder_without_env_py_is_a_mistake_of_configuration(example: Example)
     """At collection, and not at the first connection."""
     project = with_migrations(example, SYNC_ENV).change("alembic.ini", "/migrations", "/migration")
     project.run().expect(status=4).says("/migration", "script_location")
+
+
+def test_a_folder_named_alembic_does_not_hide_that_the_package_is_missing(example: Example) -> None:
+    conftest = """
+import sys
+from importlib.machinery import PathFinder
+
+class OnlyTheFolder:
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, ["."]) if name == "alembic" else None
+
+sys.meta_path.insert(0, OnlyTheFolder)
+"""
+    project = with_migrations(example, SYNC_ENV).change("alembic.ini", "/migrations", "/alembic")
+    files = {"alembic/env.py": SYNC_ENV, "conftest.py": conftest}
+    project.with_paths(files).run().expect(status=4).says("pip install 'pytest-arena[alembic]'")

@@ -284,7 +284,8 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
             problem = f"there is no {env}"
     except Exception as error:  # noqa: BLE001 - Alembic's, or configparser's
         problem = str(error)
-        if isinstance(error, ImportError) and error.name == "alembic":
+        # The project's folder `alembic` is a package if the library is missing.
+        if isinstance(error, ImportError) and error.name in {"alembic", "alembic.config"}:
             fix = "pip install 'pytest-arena[alembic]'"
     raise ConfigError(
         f"arena_schema = {ini.name}: {problem}",
