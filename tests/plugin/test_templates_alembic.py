@@ -137,6 +137,7 @@ def test_a_folder_without_env_py_is_a_mistake_of_configuration(example: Example)
 
 
 def test_a_folder_named_alembic_does_not_hide_that_the_package_is_missing(example: Example) -> None:
+    """`alembic init alembic` makes it, and Python imports it in place of the library."""
     conftest = """
 import sys
 from importlib.machinery import PathFinder
