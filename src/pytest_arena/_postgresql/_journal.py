@@ -294,7 +294,11 @@ limited AS (
         array_agg(p.r) FILTER (WHERE NOT p.is_removed) AS added
     FROM images p {cut} GROUP BY p.rel),
 sums AS (SELECT n.rel, sum(abs(n.c))::int8 AS number FROM net n GROUP BY n.rel)
-SELECT s.rel::int8, {name}, s.rel::regclass::text, {columns}, {key},
+SELECT s.rel::int8, {name},
+    -- The name alone may be that of a type of PostgreSQL.
+    (SELECT format('%s.%I', o.relnamespace::regnamespace, o.relname)
+        FROM pg_catalog.pg_class o WHERE o.oid = s.rel),
+    {columns}, {key},
     s.number, coalesce(w.removed, '{{}}'), coalesce(w.added, '{{}}')
 FROM sums s LEFT JOIN limited w ON w.rel = s.rel
 LEFT JOIN pg_catalog.pg_class c ON c.oid = coalesce(pg_partition_root(s.rel), s.rel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import Enum
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -43,7 +44,11 @@ class ExpectedRows:
             return False
         row = change.row
         for name, value in self.values.items():
-            if name not in row or row[name] != value:
+            # SQLAlchemy stores the name of an enum's member by default.
+            accepted = [value]
+            if isinstance(value, Enum):
+                accepted += [value.name, value.value]
+            if name not in row or row[name] not in accepted:
                 return False
         return True
 

@@ -201,3 +201,10 @@ async def test_of_one_request_with_clone(arena, client):
         pytest.skip("the changes are known")
     response = await client.post("/orders/chair")
     arena.changes(response)
+
+
+async def test_a_table_with_the_name_of_a_type(arena, client):
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE box (id INT PRIMARY KEY, note VARCHAR(9))"))
+        await connection.execute(text("INSERT INTO box VALUES (1, 'full')"))
+    assert [one.after["note"] for one in arena.changes()["box"].inserted] == ["full"]

@@ -1,5 +1,7 @@
 """A block that changes what it is expected to change, and nothing else."""
 
+from enum import Enum
+
 import pytest
 from async_app import engine
 from models import Order
@@ -126,3 +128,12 @@ async def test_in_a_wide_fixture(lamps, arena, client):
 @pytest.mark.expect("A101", at="arena.max_statements(0)")
 def test_a_block_that_no_with_enters(arena):
     arena.max_statements(0)
+
+
+class Status(Enum):
+    new = "just ordered"
+
+
+def test_a_member_of_an_enum_is_stored_by_its_name(arena, test_client):
+    with arena.expect_changes(orders=inserted(status=Status.new), stock=updated()):
+        test_client.post("/orders/chair")
