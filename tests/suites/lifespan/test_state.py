@@ -33,6 +33,16 @@ def test_those_of_a_wide_fixture_stay(wide, test_client, turn):
     app.state.fake = "test"
 
 
+@pytest.fixture(scope="module")
+def wide_client(wide, arena):
+    return arena.client()
+
+
+@turns
+async def test_the_app_of_a_wide_client_starts_in_each_test(wide_client, turn):
+    assert (await wide_client.get("/orders")).json() == ["start-up"]
+
+
 @turns
 async def test_a_request_has_a_copy_of_the_context(client, turn):
     assert (await client.post("/user/Sand")).json() == "nobody"

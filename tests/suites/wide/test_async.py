@@ -63,3 +63,16 @@ async def test_a_transaction_that_a_test_begins_on_it(session):
 
 async def test_it_has_ended_with_its_test(session):
     assert await items(session) == ["vase", "chair"]
+
+
+@wide_fixture
+async def snapshot():
+    async with maker(bind=engine.execution_options(isolation_level="SERIALIZABLE")) as session:
+        yield session
+
+
+@turns
+async def test_a_snapshot_ends_with_its_test(snapshot, turn):
+    async with maker.begin() as session:
+        session.add(Order(item=f"turn {turn}"))
+    assert f"turn {turn}" in await items(snapshot)
