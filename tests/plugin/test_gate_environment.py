@@ -105,3 +105,23 @@ def test_a_value_that_is_no_url_is_refused(tmp_path: Path, value: str) -> None:
         "DB_PATH=sqlite:///",
         "[A101]",
     )
+
+
+TWO = """
+import os
+from app import add, names
+from sqlalchemy import create_engine
+
+def test_each_variable_and_its_literal_url_lead_to_one_database():
+    for variable, url in {"A_URL": "sqlite:///a.db", "B_URL": "sqlite:///b.db"}.items():
+        add(create_engine(os.environ[variable]), variable)
+        assert names(create_engine(url)) == [variable]
+"""
+
+
+def test_a_worker_knows_the_original_of_each_variable(tmp_path: Path) -> None:
+    """A worker inherits the redirected URLs."""
+    options = "[pytest]\narena_env = A_URL, B_URL"
+    example = small_example(tmp_path, test_two=TWO).change("pytest.ini", "[pytest]", options)
+    env = {"A_URL": "sqlite:///a.db", "B_URL": "sqlite:///b.db"}
+    example.run("-p", "xdist.plugin", "-n1", env=env).expect(passed=1)

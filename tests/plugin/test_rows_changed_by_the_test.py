@@ -45,6 +45,11 @@ async def old(item: str) -> None:
     return RedirectResponse(f"/nothing/{item}", 307)
 
 
+@app.put("/moved/{item}")
+async def moved(item: str) -> None:
+    return RedirectResponse(f"/written/{item}", 307)
+
+
 @app.put("/refused/{item}")
 async def refused(item: str) -> None:
     async with maker() as db:
@@ -124,6 +129,11 @@ async def test_quiet_written(client, chair):
     await client.put("/written/chair")
 
 
+async def test_quiet_a_redirect(arena, chair):
+    chair.amount = 3
+    await arena.client(follow_redirects=True).put("/moved/chair")
+
+
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 async def test_quiet_a_method_that_updates_nothing(client, chair, method):
     chair.amount = 3
@@ -179,7 +189,7 @@ def test_a_request_that_wrote_nothing_after_a_change_by_the_test_is_named(
     project = example.with_files(app=APP, test_it=TEST, models=models)
     project = project.change("pytest.ini", "seed:seed", "models:seed")
     project = project.change("pytest.ini", "app:Base", "models:Base")
-    project.run("-q", "-k", "quiet", env=env).expect(passed=10).never_says("wrote nothing")
+    project.run("-q", "-k", "quiet", env=env).expect(passed=11).never_says("wrote nothing")
     run = project.run("-q", "-k", "named", env=env).expect(passed=NAMED)
     lines = [line for line in run.output.splitlines() if "wrote nothing" in line]
     more = [int(number) for line in lines for number in re.findall(r"also in (\d+) more", line)]

@@ -68,3 +68,26 @@ def test_a_product_that_the_app_does_not_use_is_named(example: Example) -> None:
     """The team believes that its tests run on PostgreSQL."""
     run = example.with_files(test_sum=TESTS).run("-q", "--arena-database=own").expect(passed=3)
     run.says("no test used PostgreSQL", "the tests ran on SQLite", "remove arena_database in")
+
+
+OTHER = """
+import asyncio
+import pytest
+from sqlalchemy import create_engine
+
+@pytest.mark.parametrize("number", range(2))
+def test_one_uses_it(number):
+    if number:
+        with create_engine("sqlite:///other.db").connect():
+            pass
+"""
+
+
+def test_a_database_that_one_worker_used_was_used(example: Example) -> None:
+    """The facts of all workers count."""
+    project = example.change(
+        "pytest.ini", "arena_seed = seed:seed", "arena_seed = seed:seed\n\tother = seed:seed"
+    )
+    project.with_files(test_other=OTHER).run("-p", "xdist.plugin", "-n2").expect(
+        passed=2
+    ).never_says("no engine")

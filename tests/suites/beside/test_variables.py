@@ -25,7 +25,8 @@ def test_a_test_sets_and_deletes_variables(of_module, of_fixture, tmp_path, monk
     os.environ["TEST"] = "set"
     os.environ["MODULE"] = "other"
     del os.environ["HOME"]
-    (tmp_path / "sets_at_import.py").write_text("import os\nos.environ['IMPORT'] = 'set'\n")
+    text = "import os\nos.environ |= {'IMPORT': 'set', 'UNSET_URL': 'sqlite:///second.db'}\n"
+    (tmp_path / "sets_at_import.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("sets_at_import")
     assert os.environ["IMPORT"] == "set"
@@ -38,6 +39,7 @@ def test_the_next_test_has_the_variables_of_its_fixtures_and_imports(of_module):
     assert os.environ["MODULE"] == "set"
     assert "sets_at_import" in sys.modules
     assert os.environ["IMPORT"] == "set"
+    assert "UNSET_URL" in os.environ
 
 
 def test_an_import_replaces_the_url_of_the_app(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from async_app import TASKS, app, maker
 from fastapi import BackgroundTasks
+from fastapi.responses import StreamingResponse
 from models import Order
 from sqlalchemy import create_engine, insert
 
@@ -95,6 +96,16 @@ async def leave(way: str):
 @app.post("/background", status_code=202)
 async def background(tasks: BackgroundTasks):
     tasks.add_task(add_async)
+
+
+async def parts():
+    yield "first"
+    await asyncio.Event().wait()  # never set
+
+
+@app.get("/stream")
+async def stream():
+    return StreamingResponse(parts())
 
 
 @app.post("/endless", status_code=202)

@@ -47,3 +47,9 @@ async def test_nothing_has_come_into_the_next_test(client, arena):
 async def test_settled_in_vain(client, arena):
     await client.post("/endless")
     await arena.settled(0.1)
+
+
+async def test_an_open_stream_is_not_waited_for(client, arena):
+    async with client.stream("GET", "/stream") as answer:
+        assert await anext(answer.aiter_text()) == "first"
+        await arena.settled(0.1)

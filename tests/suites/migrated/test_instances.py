@@ -49,6 +49,21 @@ async def test_a_fixture_does_not_see_what_the_test_has_not_committed(team, clie
 
 
 @pytest.fixture
+async def bare_team(db_session):
+    team = Team(tags=[])
+    db_session.add(team)
+    await db_session.commit()
+    yield team
+    await db_session.refresh(team)
+    await db_session.commit()
+    assert (await db_session.scalars(select(Tag))).all() == []
+
+
+async def test_a_fixture_does_not_write_what_the_test_has_left_beside_it(bare_team):
+    bare_team.tags.append(Tag())
+
+
+@pytest.fixture
 def sync_team(db_session):
     team = Team(name="Dune")
     db_session.add(team)

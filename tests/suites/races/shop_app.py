@@ -146,6 +146,13 @@ def lost_update_versioned(db, _):
 
 
 @endpoint
+def add_if_none(db, _):
+    if db.scalar(select(func.count()).select_from(Seat)) == 0:
+        db.add(Seat(who="Dune"))
+    db.commit()
+
+
+@endpoint
 def get_or_create(db, _):
     if db.get(Code, "SAND") is None:
         db.add(Code(name="SAND"))

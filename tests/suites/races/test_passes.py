@@ -139,6 +139,12 @@ async def test_a_result_that_no_serial_order_has(client, arena):
         await race(client.post(FIRST), client.post(SECOND))
 
 
+@pytest.mark.expect("RaceWarning", at="await race(")
+async def test_a_wrong_result_although_no_request_is_ever_declined(client, arena):
+    async for race in arena.races():
+        await race(*[client.post("/add_if_none") for _ in range(2)])
+
+
 @pytest.mark.filterwarnings("ignore::pytest_arena.RaceWarning")
 @pytest.mark.parametrize("path", ["/lost_update_versioned", "/transfer_in_order"])
 async def test_a_refused_request_is_no_warning(client, arena, path):

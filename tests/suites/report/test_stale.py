@@ -49,3 +49,10 @@ async def test_that_was_refreshed(order, client, db_session):
 async def test_of_another_cause(order, client):
     await client.post("/settle/1")
     assert False
+
+
+@fails
+async def test_of_a_value_that_the_test_has_set(order, client):
+    await client.post("/settle/1")
+    order.status = "mine"
+    assert order.status == "paid"

@@ -4,7 +4,7 @@ import pytest
 from async_app import app, get_db, maker
 from fastapi import Depends
 from models import Base, Order
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from starlette.testclient import TestClient
 
@@ -27,6 +27,15 @@ async def test_flushed_in_a_block(client):
         session.add_all([Order(item="vase"), Order(item="lamp")])
         await session.flush()
         assert await orders(client)
+
+
+@fails
+async def test_committed_by_a_statement(client):
+    async with maker() as session:
+        session.add(Order(item="vase"))
+        await session.flush()
+        await session.execute(text("COMMIT"))
+        assert not await orders(client)
 
 
 @pytest.fixture

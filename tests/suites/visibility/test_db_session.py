@@ -87,6 +87,12 @@ async def test_a_read_does_not_overwrite_what_the_test_has_changed(db_session, v
     assert (await db_session.scalar(select(Order))).item == "mine"
 
 
+async def test_a_read_without_a_flush_is_fresh(db_session, client, vase):
+    with db_session.no_autoflush:
+        await client.post("/settle/1")
+        assert (await db_session.get_one(Order, 1)).status == "paid"
+
+
 async def test_gathered_requests_see_what_is_pending(db_session, client):
     async with db_session.begin_nested():
         db_session.add(Order(item="vase"))
