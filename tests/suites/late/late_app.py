@@ -99,8 +99,12 @@ async def background(tasks: BackgroundTasks):
 
 
 async def parts():
-    yield "first"
-    await asyncio.Event().wait()  # never set
+    producer = asyncio.create_task(asyncio.Event().wait())  # never set
+    try:
+        yield "first"
+        await producer
+    finally:
+        producer.cancel()
 
 
 @app.get("/stream")
