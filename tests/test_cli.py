@@ -240,6 +240,18 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     assert read_project(database="postgresql").database == "postgresql"
 
 
+def test_an_empty_pytest_ini_ends_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for pytest, which takes its folder as the root."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\narena_database = own\n")
+    below = tmp_path / "src"
+    below.mkdir()
+    (below / "pytest.ini").touch()
+    monkeypatch.chdir(below)
+    assert read_project().file == below / "pytest.ini"
+
+
 @pytest.mark.parametrize(
     "file, text, line",
     [

@@ -238,6 +238,14 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     assert options_of(folder) == options
 
 
+def test_a_test_of_the_same_name_stays(tmp_path: Path) -> None:
+    """The user may have written it."""
+    files = {"main.py": SQLMODEL, "tests/test_arena.py": "def test_mine(): ..."}
+    folder = written(tmp_path, files)
+    assert arena("init", "--write", folder=folder).status == 0
+    assert "test_mine" in (folder / "tests/test_arena.py").read_text()
+
+
 def test_a_note_names_other_apps(tmp_path: Path) -> None:
     """An app of the usual name in the outermost folder is chosen."""
     app = "from fastapi import FastAPI\napp = FastAPI()\n"

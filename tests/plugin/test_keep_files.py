@@ -45,6 +45,10 @@ def test_without_database():
 @pytest.mark.parametrize("text", ["long" * 60 + "/ü", "long" * 60 + "/ö"])
 async def test_names(client, text):
     assert False
+
+@pytest.mark.parametrize("text", ["a b", "a/b"])
+async def test_short_names(client, text):
+    assert False
 """
 
 
@@ -63,16 +67,16 @@ def test_keep_failed_tests(example: Example) -> None:
     """P8: the file holds what the test wrote, and the report says how to open it."""
     project = example.with_files(test_it=KEEP)
     run = project.run("--arena-keep=failed")
-    run.expect(1, passed=2, failed=5, errors=1)
+    run.expect(1, passed=2, failed=7, errors=1)
     kept = {file.name: names_in(file) for file in kept_files(run)}
     assert kept["test_it.py_test_failed-" + _digest(kept, "test_failed") + "dev.db"] == [
         "Sand",
         "written",
     ]
     assert ["Sand", "early"] in kept.values()
-    assert len(kept) == 6
-    assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 6
-    assert len(kept_files(project.run("--arena-keep=failed"))) == 6
+    assert len(kept) == 8
+    assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 8
+    assert len(kept_files(project.run("--arena-keep=failed"))) == 8
 
 
 def _digest(kept: dict[str, list[str]], test: str) -> str:

@@ -238,3 +238,44 @@ def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path) -> None:
         "snapshots are updated, and would save broken answers",
         "1 of 28 asserted, 27 unmapped; this run fails, as 1 scenario must be proven",
     )
+
+
+def test_a_login_prepares(tmp_path: Path) -> None:
+    """P9. The role of the only request may be all that its Given says."""
+    login = "def login(client, role): ...\n\n\nasync def seed"
+    example = battles(tmp_path).change("data.py", "async def seed", login)
+    old = "async def test_no_seed(client):"
+    new = "async def test_no_seed(client_as):\n    client = client_as('guest')"
+    example = example.change("tests/test_weak.py", old, new)
+    results = Results.of(example, "-oarena_login=data:login", "-k", "test_no_seed")
+    assert results.statuses["It seeds nothing"] == "ASSERTED"
+
+
+def test_an_answer_without_a_body_becomes_an_error(tmp_path: Path) -> None:
+    """P9. A test of a 204 can notice that."""
+    old, new = '@app.post("/judges/{name}")', '@app.post("/judges/{name}", status_code=204)'
+    example = battles(tmp_path).change("app.py", old, new)
+    old = 'client.post("/battles/7/start")).status_code == 404'
+    new = 'client.post("/judges/Bo")).status_code == 204'
+    example = example.change("tests/test_proven.py", old, new)
+    results = Results.of(example, "--scenarios=strict", "-k", "test_unknown")
+    assert results.statuses["An unknown battle is not found"] == "PROVEN"
+
+
+def test_an_assertion_of_the_app_is_no_check(tmp_path: Path) -> None:
+    """P9. The app stops the test, which checks nothing."""
+    old = 'if name == "Ann":\n        raise HTTPException(409)'
+    example = battles(tmp_path).change("app.py", old, 'assert name == "Bo"')
+    old = "assert response.status_code < 600"
+    new = """assert response.status_code < 600
+    await client.post(f"/judges/{response.json()[0]['name'].replace('Sand', 'Bo')}")"""
+    example = example.change("tests/test_weak.py", old, new)
+    results = Results.of(example, "--scenarios=strict", "-k", "test_always_true")
+    assert results.statuses["It asserts what is always true"] == "HOLLOW"
+
+
+def test_a_worker_says_which_tests_were_left_out(tmp_path: Path) -> None:
+    """P9. Else a strict run would demand them."""
+    example = battles(tmp_path)
+    run = example.run(*XDIST, "--scenarios=strict", "-k", "test_twice").expect(0, passed=1)
+    run.says("partial run: ", "with a scenario deselected")

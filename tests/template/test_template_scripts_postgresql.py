@@ -69,8 +69,8 @@ CREATE TRIGGER shout BEFORE INSERT ON public.dancers FOR EACH ROW EXECUTE FUNCTI
 
 
 def test_a_dump_is_a_schema(on_server: ServerProject) -> None:
-    """With its rows; the search path that it sets ends with its connection."""
-    (on_server.root / "dump.sql").write_text(DUMP)
+    """With its rows, also after a byte order mark. Its search path ends with its connection."""
+    (on_server.root / "dump.sql").write_text(f"\ufeff{DUMP}", encoding="utf-8")
     on_server.schema, on_server.driver = "dump.sql", "asyncpg"
     assert on_server.rows("select id, name, mood::text, tags from dancers order by id") == [
         (1, "Ana; B 100%", "calm", ["a", "b c"]),

@@ -65,6 +65,11 @@ def test_starlettes_client(arena, sync_vase, is_entered):
     ]
 
 
+def test_a_route_behind_a_proxy(arena):
+    TestClient(fast, root_path="/proxy").get("/orders")
+    assert [request.route for request in arena.requests] == ["/orders"]
+
+
 @pytest.mark.parametrize("is_entered", [True, False])
 def test_starlettes_websocket(arena, sync_vase, is_entered):
     client = TestClient(fast)

@@ -70,6 +70,12 @@ def test_a_listener_changes_the_arguments(made):
     assert "shop.db" in seen[0]
 
 
+def test_a_time_out_of_the_app_stays(made):
+    own = made("sqlite:///shop.db", connect_args={"timeout": 1.5})
+    with own.connect() as connection:
+        assert connection.scalar(text("PRAGMA busy_timeout")) == 1500
+
+
 def test_a_connect_listener_sets_up_each_connection(made):
     own = made("sqlite:///shop.db")
 

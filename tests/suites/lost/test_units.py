@@ -10,6 +10,7 @@ WAYS = [
 PATHS = [f"/work/{way}/executed" for way in ("by_a_context_manager", "by_an_open_savepoint")]
 for name in ("executed", "flushed", "added"):
     PATHS += [f"/work/by_a_unit/{name}", f"/dependency/{name}"]
+PATHS.append("/dependency/recovered")
 
 
 @pytest.fixture

@@ -144,6 +144,13 @@ async def failed(db):
         await db.execute(insert(Stock).values(item="chair", amount=1))
 
 
+async def recovered(db):
+    await executed(db)
+    with suppress(IntegrityError):
+        async with db.begin_nested():
+            await db.execute(insert(Stock).values(item="chair", amount=1))
+
+
 app = FastAPI()
 app.include_router(router)
 

@@ -61,6 +61,11 @@ def test_the_keys_of_the_class_are_gone(shared):
     assert sorted(sync_cache.keys()) == ["deleted", "shared"]
 
 
+def test_a_login_of_the_app():
+    login = redis.UsernamePasswordCredentialProvider("app", "s3cret")
+    assert redis.Redis(credential_provider=login).ping()
+
+
 async def test_several_numbers(client):
     other = redis.asyncio.Redis(db=7)
     await other.set("seven", "7")

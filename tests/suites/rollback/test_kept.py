@@ -6,9 +6,11 @@ import threading
 import pytest
 from async_app import engine, maker
 from models import Order, Stock
-from sqlalchemy import DDL, select, text
+from sqlalchemy import DDL, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
 from sqlalchemy.orm import Session
+
+TIMES = []
 
 
 @pytest.fixture(params=[1, 2])
@@ -62,6 +64,21 @@ async def test_a_failed_statement_fails_its_transaction(turn):
             await connection.execute(text("SELECT 1"))
         await connection.rollback()
         assert await connection.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_commit_after_a_failed_statement_keeps_nothing(turn):
+    async with engine.connect() as connection:
+        await connection.execute(insert(Order).values(item="lost", status="new"))
+        with pytest.raises(DBAPIError, match="division by zero"):
+            await connection.execute(text("SELECT 1 / 0"))
+        await connection.commit()
+    assert await items() == []
+
+
+async def test_each_test_has_its_time(turn):
+    async with engine.connect() as connection:
+        TIMES.append(await connection.scalar(text("SELECT now()")))
+    assert len(set(TIMES)) == len(TIMES)
 
 
 async def test_savepoints(turn):
