@@ -27,6 +27,14 @@ async def test_passed(client):
 async def test_marked(client):
     await client.post("/dancers/marked")
 
+@pytest.fixture
+def skipped(client):
+    pytest.skip("before its call")
+
+@pytest.mark.arena(keep="always")
+async def test_skipped(skipped):
+    pass
+
 @pytest.mark.arena(keep="never")
 async def test_never(client):
     assert False
@@ -67,7 +75,7 @@ def test_keep_failed_tests(example: Example) -> None:
     """P8: the file holds what the test wrote, and the report says how to open it."""
     project = example.with_files(test_it=KEEP)
     run = project.run("--arena-keep=failed")
-    run.expect(1, passed=2, failed=7, errors=1)
+    run.expect(1, passed=2, failed=7, errors=1, skipped=1)
     kept = {file.name: names_in(file) for file in kept_files(run)}
     assert kept["test_it.py_test_failed-" + _digest(kept, "test_failed") + "dev.db"] == [
         "Sand",

@@ -82,14 +82,3 @@ def test_a_row_without_a_test_is_unmapped(tmp_path: Path) -> None:
     run = example.run("--scenarios=strict")
     assert run.status == 1
     run.says("UNMAPPED A path is answered [path=/more, status=404] no test names it")
-
-
-def test_a_boolean_names_its_row(tmp_path: Path) -> None:
-    """P9. A specification writes it in small letters."""
-    rows = "| Path name |\n      | /battles  |\n      | /judges   |"
-    new = "| Path name | found |\n      | /battles | true |\n      | /judges | false |"
-    example = project("outlines", tmp_path).change("specs/paths.feature", rows, new)
-    old = '"path_name", ["/battles", "/judges"])\nasync def test_open(client, path_name'
-    new = '"path_name, found", [("/battles", True), ("/judges", False)])\n'
-    new += "async def test_open(client, path_name, found"
-    example.change("tests/test_paths.py", old, new).run("--scenarios=strict").expect(0, passed=5)

@@ -65,6 +65,11 @@ def test_starlettes_client(arena, sync_vase, is_entered):
     ]
 
 
+async def test_the_answer_to_head_has_no_body(client):
+    answer = await client.head("/orders")
+    assert (answer.status_code, answer.content) == (405, b"")
+
+
 def test_a_route_behind_a_proxy(arena):
     TestClient(fast, root_path="/proxy").get("/orders")
     assert [request.route for request in arena.requests] == ["/orders"]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from async_app import TASKS, app, maker
 from fastapi import BackgroundTasks
@@ -17,6 +18,8 @@ sync_engine = create_engine(f"{SYNC.get(driver, 'mysql+pymysql')}:{rest}")
 POOL = ThreadPoolExecutor(1)
 GATE = threading.Event()  # a test opens it for the work of an earlier one
 ENDS = []
+BEGUN = threading.Event()
+STOP = threading.Event()
 
 
 def add():
@@ -110,6 +113,14 @@ async def parts():
 @app.get("/stream")
 async def stream():
     return StreamingResponse(parts())
+
+
+@app.get("/stubborn")
+async def stubborn():
+    BEGUN.set()
+    while not STOP.is_set():
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
 
 
 @app.post("/endless", status_code=202)

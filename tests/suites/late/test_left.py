@@ -6,6 +6,7 @@ import time
 from contextlib import asynccontextmanager
 from functools import partial
 
+import httpx2
 import late_app
 import pytest
 from anyio import create_task_group, to_thread
@@ -147,3 +148,17 @@ def test_the_thread_of_the_lifespan_ends(opened_gate, db_session):
 
 def test_no_thread_is_left():
     assert not any("after_the_gate" in thread.name for thread in threading.enumerate())
+
+
+class TestStubborn:
+    @late
+    def test_a_request_that_ignores_its_end(self, live_server):
+        url = f"{live_server.url}/stubborn"
+        threading.Thread(target=httpx2.get, args=(url,), daemon=True).start()
+        assert late_app.BEGUN.wait(20)
+
+    def test_the_next_test_does_not_wait_for_it(self, live_server):
+        assert httpx2.get(f"{live_server.url}/orders").json() == []
+
+    def test_it_ends(self):
+        late_app.STOP.set()

@@ -1,5 +1,6 @@
 """A fixture `arena_app` replaces the configured app where it is, and may fail to start."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -131,3 +132,24 @@ async def test_a_client_that_a_global_keeps(client):
 @pytest.mark.expect("LifespanError", at="kept.pop()")
 async def test_a_client_whose_test_is_over():
     await kept.pop().get("/orders")
+
+
+TASKS = []
+
+
+@asynccontextmanager
+async def polling(app):
+    TASKS.append(asyncio.create_task(asyncio.Event().wait()))  # never set, never cancelled
+    yield
+
+
+class TestPolling:
+    @pytest.fixture
+    def arena_app(self):
+        return FastAPI(lifespan=polling)
+
+    def test_it_leaves_a_task(self, arena_app, test_client):
+        test_client.get("/")
+
+    def test_the_task_has_ended_with_its_app(self):
+        assert TASKS.pop().cancelled()

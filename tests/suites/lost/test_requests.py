@@ -217,6 +217,23 @@ async def test_a_dependency_that_commits_after_the_answer(answers_first, client,
     assert (await client.post(f"/careful/{name}")).status_code == 200
 
 
+class TestMiddleware:
+    @pytest.fixture
+    def arena_app(self):
+        async def closing(scope, receive, send):
+            async def send_and_go_on(message):
+                await send({**message, "more_body": True})
+
+            await app(scope, receive, send_and_go_on)
+            await send({"type": "http.response.body"})
+
+        return closing
+
+    @pytest.mark.expect("LateCommitWarning", at="await session.commit()")
+    async def test_a_dependency_behind_a_middleware(self, answers_first, client):
+        assert (await client.post("/careful/flushed")).status_code == 200
+
+
 @pytest.mark.expect("LateCommitWarning", at="await session.commit()")
 async def test_a_commit_that_fails_after_the_answer(answers_first, arena):
     client = arena.client(raise_app_exceptions=False)

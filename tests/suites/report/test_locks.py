@@ -1,10 +1,11 @@
 """A statement that waits for a lock of the same test: a note names the line that holds the lock."""
 
 import pytest
-from async_app import maker
+from async_app import engine, maker
 from models import Stock
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 UPDATE = "UPDATE stock SET amount = 9 WHERE item = 'chair'"
 
@@ -42,3 +43,13 @@ async def test_of_a_request_that_answers_500(arena):
 
 async def test_the_lock_has_ended_with_its_test(client):
     assert (await client.post("/orders/chair")).status_code == 201
+
+
+async def test_a_time_out_of_the_app_stays():
+    if engine.dialect.name != "postgresql":
+        pytest.skip("it is a setting of asyncpg")
+    settings = {"server_settings": {"lock_timeout": "1234"}}
+    own = create_async_engine(engine.url, connect_args=settings)
+    async with own.connect() as connection:
+        assert await connection.scalar(text("SHOW lock_timeout")) == "1234ms"
+    await own.dispose()

@@ -4,7 +4,7 @@ import pytest
 import pytest_asyncio
 from async_app import engine, items, maker
 from models import Order
-from sqlalchemy import insert, select, text
+from sqlalchemy import select, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 wide_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -76,22 +76,6 @@ async def test_a_snapshot_ends_with_its_test(snapshot, turn):
     async with maker.begin() as session:
         session.add(Order(item=f"turn {turn}"))
     assert f"turn {turn}" in await items(snapshot)
-
-
-@wide_fixture
-async def detached():
-    async with engine.connect() as connection:
-        await connection.run_sync(lambda sync: sync.detach())
-        yield connection
-
-
-async def test_a_detached_connection_writes(detached):
-    await detached.execute(insert(Order).values(item="detached", status="new"))
-    await detached.commit()
-
-
-async def test_its_row_ends_with_the_test(session):
-    assert "detached" not in await items(session)
 
 
 @turns
