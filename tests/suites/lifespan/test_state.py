@@ -38,6 +38,7 @@ def wide_client(wide, arena):
     return arena.client()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @turns
 async def test_the_app_of_a_wide_client_starts_in_each_test(wide_client, turn):
     assert (await wide_client.get("/orders")).json() == ["start-up"]
