@@ -246,11 +246,12 @@ def test_a_test_of_the_same_name_stays(tmp_path: Path) -> None:
     assert "test_mine" in (folder / "tests/test_arena.py").read_text()
 
 
-def test_a_note_names_other_apps(tmp_path: Path) -> None:
-    """An app of the usual name in the outermost folder is chosen."""
-    app = "from fastapi import FastAPI\napp = FastAPI()\n"
-    folder = written(tmp_path, {"main.py": app, "jobs/main.py": app})
-    assert "other apps: main:app" in arena("init", folder=folder).output
+def test_of_several_apps_one_with_the_usual_name_is_proposed(tmp_path: Path) -> None:
+    """Another one may come first."""
+    files = {"main.py": "from fastapi import FastAPI\nadmin = FastAPI()\napp = FastAPI()\n"}
+    output = arena("init", folder=written(tmp_path, files)).output
+    assert "main:app" in output
+    assert "main:admin" not in output
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
     run.expect(passed=8 * workers, skipped=workers)
     assert (run.folder / "built").read_text() == "x"
     run.says(
-        f"{8 * workers} of {9 * workers} tests had a separate database ({workers} used none), "
+        f"{8 * workers} of {9 * workers} tests had a separate database, "
         f"and {7 * workers} changed it",
         "template built",
     )

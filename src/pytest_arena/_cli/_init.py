@@ -103,7 +103,7 @@ def init(arguments: argparse.Namespace) -> int:
     test_text = _first_test(apps, models, is_async=is_async)
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
-    lines += [f"note: {note}" for note in _notes(folder, apps)]
+    lines += [f"note: {note}" for note in _notes(folder)]
     if arguments.write:
         ini.write_bytes(text.encode())
         test.parent.mkdir(exist_ok=True)
@@ -116,10 +116,8 @@ def init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _notes(folder: Path, apps: list[Found]) -> Iterator[str]:
+def _notes(folder: Path) -> Iterator[str]:
     """Yield what the user should know about the options."""
-    if len(apps) > 1:
-        yield f"there are other apps: {', '.join(map(str, apps[1:]))}"
     for file in folder.glob("tests/**/conftest.py"):
         for name in _FIXTURE.findall(file.read_text(errors="replace")):
             shown = file.relative_to(folder)

@@ -99,7 +99,7 @@ class AllowedFiles:
         self.allowed: tuple[str, ...] = (*config.allow, *below_root)
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
-        self._folders = {cache / "templates", cache / "kept"}
+        self.folders = {cache / "templates", cache / "kept"}
         # The real paths of files that engines name, and of those that were empty then.
         self.of_app: set[str] = set()
         self._empty: set[str] = set()
@@ -110,10 +110,6 @@ class AllowedFiles:
         self.began = time.time()
         # The folder in which pytest creates `tmp_path`.
         self.temporary: Path | None = None
-
-    def add_live(self, folder: Path) -> None:
-        """Note the folder of live databases. Its parent has those of other processes, too."""
-        self._folders.add(folder.parent)
 
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
@@ -161,7 +157,7 @@ class AllowedFiles:
         path = real(name) if is_file else name
         names = {name, path}
         if is_file:
-            if not self._folders.isdisjoint(Path(path).parents):
+            if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
             if self.temporary and Path(path).is_relative_to(self.temporary):
                 return Whose.FREE
@@ -335,7 +331,7 @@ class KnownDatabases:
             {file.name.lower() for file in files},
         )
         if live is not None:
-            self.files.add_live(live.parent)
+            self.files.folders.add(live.parent.parent)
         dialect = type(requested.dialect)
         database = Database(
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)

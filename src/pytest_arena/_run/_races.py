@@ -97,7 +97,7 @@ class Race:
 
     def _check(self, requests: Sequence[Any], is_right: Any) -> None:
         """Refuse what cannot be a race."""
-        isolations = [each.name for each in self._run.databases.known.provisioned.values()]
+        isolations = {each.name for each in self._run.databases.known.provisioned.values()}
         if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
             raise _error(
                 "race(…) cannot run these arguments",
@@ -106,7 +106,7 @@ class Race:
             )
         if self.schedule.racers:
             raise _error("race(…) was called twice in one pass", "call it once in the loop")
-        if {"clone", "rollback"} & {*isolations}:
+        if isolations & {"clone", "rollback"}:
             raise _error(
                 f"arena.races() with the isolation {' and '.join(isolations)}",
                 "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",

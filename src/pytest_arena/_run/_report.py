@@ -234,19 +234,10 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                 keys = tuple(state.identity or ())
                 key = keys[0] if len(keys) == 1 else keys
                 lines[id(value)] = (
-                    f"`{name}` ({_shown_row(state)}) was loaded before another session changed "
-                    f"its {', '.join(columns)}: "
+                    f"`{name}` was loaded before another session changed its {', '.join(columns)}: "
                     f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
                 )
     return list(lines.values())
-
-
-def _shown_row(state: State) -> str:
-    """Return the row of an instance as a message shows it: ``tickets id=1``."""
-    columns = [column.name for column in state.mapper.primary_key]
-    key = zip(columns, state.identity or (), strict=False)
-    table = getattr(state.mapper.local_table, "name", "")
-    return " ".join([table, *(f"{name}={value}" for name, value in key)])
 
 
 def _stale_columns(state: State, fresh: Session) -> list[str]:
@@ -381,7 +372,7 @@ def _not_loaded(error: BaseException) -> str:
         key = str(frame.f_locals.get("key"))
         if isinstance(state, InstanceState) and key in state.attrs:
             name = f"{state.class_.__name__}.{key}"
-            words = _NOT_LOADED.format(name, _shown_row(state), key)
+            words = _NOT_LOADED.format(name, key)
             if key in state.mapper.relationships:
                 words += _LOADER_OPTION.format(name)
             return words
@@ -389,6 +380,6 @@ def _not_loaded(error: BaseException) -> str:
 
 
 _NOT_LOADED = """\
-`{0}` ({1}) is not loaded, and an async session cannot load it when it is read
-next: `await session.refresh(instance, ["{2}"])`"""
+`{0}` is not loaded, and an async session cannot load it when it is read
+next: `await session.refresh(instance, ["{1}"])`"""
 _LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`"""

@@ -146,9 +146,8 @@ class StoryReader:
     ) -> Changes | None:
         """Return the changes in all databases, None if they are not known."""
         moments = [moment for moment in (since, until) if moment is not None]
-        is_known = self._knows_turns or not moments
         # After a failure, do not retry on a lost connection.
-        if self._failure or not is_known:
+        if self._failure or (moments and not self._knows_turns):
             return None
         if any(moment.levels != self._levels for moment in moments):
             return None

@@ -87,12 +87,8 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
             f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
             f"{' and '.join(isolations)}; {template}"
         )
-        tests = len(summary.tests)
-        number = len(used)
         changed = sum(is_changed for _, is_changed, _ in used)
-        line = f"{number} of {tests} tests had a separate database"
-        if number < tests:
-            line += f" ({tests - number} used none)"
+        line = f"{len(used)} of {len(summary.tests)} tests had a separate database"
         first, *others = [seconds for _, _, seconds in used]
         cost = f"{_ms(first)} for the first test"
         if others:
