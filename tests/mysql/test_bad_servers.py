@@ -149,7 +149,7 @@ def test_a_full_server_that_writes_names_in_lower_case(tmp_path: Path) -> None:
                 taken.enter_context(closing(connect(bad.server.socket)))
             run = bad.shop(tmp_path / str(number)).run("-q")
         assert run.status == 1, run.output
-        run.says("Too many connections", "next:  pytest -n 2")
+        run.says("ny connections", "next:  pytest -n 2")  # PyMySQL 1.1.0 cuts the message
     four_parts(run)
     bad.shop(tmp_path).run("-q").expect(passed=2)
     assert bad.touches() == before

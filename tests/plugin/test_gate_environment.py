@@ -114,8 +114,11 @@ from sqlalchemy import create_engine
 
 def test_each_variable_and_its_literal_url_lead_to_one_database():
     for variable, url in {"A_URL": "sqlite:///a.db", "B_URL": "sqlite:///b.db"}.items():
-        add(create_engine(os.environ[variable]), variable)
-        assert names(create_engine(url)) == [variable]
+        engines = [create_engine(os.environ[variable]), create_engine(url)]
+        add(engines[0], variable)
+        assert names(engines[1]) == [variable]
+        for engine in engines:
+            engine.dispose()
 """
 
 
