@@ -124,7 +124,7 @@ class JournaledDatabase(PostgreSQLDatabase):
         self._clock = ServerClock()
         with registry.reporting("a copy cannot be connected to"):
             self._journal.open()  # before the app can use all connections of the server
-            self._clock.measure(self._journal)
+            self._clock.measure(self._journal, questions=5)
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         try:
@@ -248,9 +248,9 @@ class JournaledDatabase(PostgreSQLDatabase):
         start = first.first if isinstance(first, ClockTime) else first
         end = last.state.snapshot if isinstance(last, Start) else ""
         entries = entries_between(start.state.snapshot, end)
+        self._clock.measure(self._journal)  # it finds a jump
         for time, comparison in ((first, ">="), (last, "<")):
             if isinstance(time, ClockTime):
-                self._clock.measure(self._journal)
                 entries += f" AND m.t {comparison} {self._clock.sql(time.seconds)}"
         return entries
 

@@ -149,28 +149,28 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._ahead = inf  # seconds by which the server's clock is ahead
+        self._difference = inf  # seconds by which the server's clock is ahead
         self._error = 0.0
-        self._measured = 0.0
-        self._jumped = 0.0  # when pytest-arena has last seen a jump
+        self._time_of_answer = 0.0
+        self._time_of_jump = 0.0  # when pytest-arena has last seen one
 
-    def measure(self, control: Control) -> None:
-        """Measure the difference of the clocks. Cost: some round trips."""
+    def measure(self, control: Control, questions: int = 1) -> None:
+        """Measure the difference of the clocks. Each question is a round trip."""
         answers = []
-        for _ in range(_QUESTIONS):
+        for _ in range(questions):
             sent = seconds()
             [(time,)] = control.rows(_TIME)
             answers.append((seconds() - sent, time - sent))
-        trip, behind = min(answers)
-        ahead = behind - trip / 2
-        error = self._error + (sent - self._measured) * _DRIFT
-        if abs(ahead - self._ahead) > error + trip:
-            self._jumped = sent
+        trip, largest = min(answers)
+        difference = largest - trip / 2
+        error = self._error + (sent - self._time_of_answer) * _DRIFT
+        if abs(difference - self._difference) > error + trip:
+            self._time_of_jump = sent
         elif error < trip:  # the last measurement is more exact
             return
-        self._ahead = ahead
+        self._difference = difference
         self._error = trip
-        self._measured = sent
+        self._time_of_answer = sent
 
     def sql(self, time: float) -> str:
         """Return the server's time at a time of this process.
@@ -178,17 +178,16 @@ class ServerClock:
         Raises:
             IsolationError: the server's clock has jumped since then.
         """
-        if time < self._jumped:
+        if time < self._time_of_jump:
             raise IsolationError(
                 "which request has changed which rows is not known",
                 why="pytest-arena compares the times of changes and requests",
                 cause="the clock of the database's server has jumped during the test",
                 fix="arena.changes()   for the changes of the whole test",
             )
-        return f"to_timestamp({time + self._ahead!r})"
+        return f"to_timestamp({time + self._difference!r})"
 
 
-_QUESTIONS = 5
 _DRIFT = 0.0002  # seconds in each second: more than clocks of computers deviate
 _TIME = "SELECT extract(epoch FROM clock_timestamp())::float8"
 

@@ -77,7 +77,7 @@ class Levels:
         self._hooks = hooks
         # The owners whose state beside the databases has begun.
         self._begun: set[Owner] = set()
-        # The state beside the databases that comes back by itself.
+        # What pytest-arena restores beside the databases.
         self.beside: list[Beside] = [Variables(databases.config.env)]
         self._current = current
         self._apps = apps

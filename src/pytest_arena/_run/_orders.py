@@ -70,7 +70,7 @@ class Racer:
     permit: Future[None] = field(default_factory=Future)  # done while it runs
     step: RaceStep | None = None  # the last one that it has reached
     is_busy: bool = False  # whether a statement runs, or a connection is opened
-    looks: int = 0  # that have found it waiting. With _PATIENCE looks it is blocked
+    looks: int = 0  # at a wait for it. After _PATIENCE looks it is blocked
     is_done: bool = False
 
     def look(self) -> None:

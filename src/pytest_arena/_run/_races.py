@@ -84,7 +84,7 @@ class Race:
             raise
         await acommit()
         works = [*requests]
-        if callable(works[0]):  # a sync test has a loop of its own for this
+        if callable(works[0]):  # a sync test runs this in a new loop
             pool = ThreadPoolExecutor(len(works))
             asyncio.get_running_loop().set_default_executor(pool)
             works = [*map(asyncio.to_thread, requests)]

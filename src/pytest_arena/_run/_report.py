@@ -43,7 +43,7 @@ KEYS = "arena: the keys in Redis (+ set, ~ changed, - deleted)"
 
 
 def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
-    """Let pytest show only the user's lines of an error of pytest-arena, the app or SQLAlchemy."""
+    """Choose the lines that pytest renders of an error, and note tasks that have failed."""
     test = run.current.test
     if test is not None:
         test.note_failed_tasks()
@@ -53,7 +53,7 @@ def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
     is_ours = isinstance(excinfo.value, ArenaError)
     if not is_ours and not _is_of_app_or_sql(excinfo.value, run):
         return
-    style = "long" if option.tbstyle == "auto" else option.tbstyle
+    style = option.tbstyle.replace("auto", "long")
     if is_ours:
         style = "short"
     shown = partial(_users_repr, excinfo, excinfo.getrepr, style, not is_ours)
@@ -91,7 +91,7 @@ def _users_repr(
     style: str,
     chain: bool,  # noqa: FBT001 - of a partial
     /,
-    **_: object,
+    **_: object,  # of pytest, also a style
 ) -> Any:
     """Show an error like pytest, but only the lines of the test and of the app."""
     users = _users_entries(excinfo)

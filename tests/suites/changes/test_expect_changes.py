@@ -137,3 +137,14 @@ class Status(Enum):
 def test_a_member_of_an_enum_is_stored_by_its_name(arena, test_client):
     with arena.expect_changes(orders=inserted(status=Status.new), stock=updated()):
         test_client.post("/orders/chair")
+
+
+@pytest.mark.skipif(engine.dialect.name != "postgresql", reason="its form of partitions")
+async def test_rows_of_two_partitions(arena):
+    floors = [f"CREATE TABLE f{n} PARTITION OF seats FOR VALUES IN ({n})" for n in (1, 2)]
+    table = "CREATE TABLE seats (floor INT) PARTITION BY LIST (floor)"
+    async with engine.begin() as connection:
+        for sql in (table, *floors, "INSERT INTO seats VALUES (1), (2)"):
+            await connection.execute(text(sql))
+    async with arena.expect_changes(seats=deleted(2)), engine.begin() as connection:
+        await connection.execute(text("DELETE FROM seats"))
