@@ -241,6 +241,7 @@ class ArenaRun:
             self._known,
             self.engines.given_url,
             self.redis.url,
+            env,
         )
         process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
         self.levels.processes.setdefault(Phase.owner, []).append(process)

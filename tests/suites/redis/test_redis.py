@@ -117,8 +117,13 @@ def test_it_has_ended():
 def test_another_program_uses_the_same_server(arena):
     client = "redis.from_url(os.environ['REDIS_URL'])"
     code = f"import os, redis; {client}.set('by', 'program'); print('done')"
-    with arena.process([sys.executable, "-c", code], ready="done"):
+    with arena.process([sys.executable, "-c", code], ready="done", env={"QUEUE_URL": ""}):
         assert sync_cache.get("by") == "program"
+
+
+@pytest.mark.expect("ConfigError", at="arena.process([sys.executable])")
+def test_a_program_that_may_find_an_unset_variable_in_a_file(arena):
+    arena.process([sys.executable])
 
 
 @pytest.mark.expect("AssertionError")
