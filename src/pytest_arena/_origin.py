@@ -2,7 +2,7 @@
 
 import gc
 import inspect
-from asyncio import current_task
+from asyncio import all_tasks, current_task
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -75,6 +75,15 @@ def line_of_coroutine(coroutine: object) -> CodeLine | None:
         if not is_library(frame.f_code.co_filename):
             innermost = frame
     return line_of(innermost)
+
+
+def is_in_use(session: object) -> bool:
+    """Return whether a task of this loop waits in a method of a session, called in a greenlet."""
+    return any(
+        getattr(frame.f_locals.get("fn"), "__self__", None) is session
+        for task in all_tasks()
+        for frame in _awaited(task.get_coro())
+    )
 
 
 def line_of_task(task: AnyTask) -> CodeLine | str:

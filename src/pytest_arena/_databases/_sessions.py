@@ -33,7 +33,7 @@ from pytest_arena._gate._engines import (
     requested_by_engine,
     sync_engine_of_async,
 )
-from pytest_arena._origin import user_line
+from pytest_arena._origin import is_in_use, user_line
 from pytest_arena._process import async_rest, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
@@ -219,6 +219,8 @@ class Sessions:
             await async_rest(_STEP)
         try:
             for session in self._to_be_committed(is_async=True):
+                while is_in_use(session):  # by a task of the test
+                    await async_rest(_STEP)
                 with self._committing():
                     await greenlet_spawn(_COMMIT, session)
         finally:

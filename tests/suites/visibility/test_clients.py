@@ -61,6 +61,19 @@ def test_the_live_server(live_server, db_session):
     assert [order.item for order in db_session.scalars(select(Order))] == ["vase", "chair"]
 
 
+@pytest.mark.parametrize("use", ["commit", "flush", "read"])
+async def test_a_request_that_begins_while_the_test_uses_its_session(client, db_session, use):
+    asking = asyncio.create_task(client.get("/orders"))
+    db_session.add(Order(item="vase"))
+    if use == "read":
+        assert await items(db_session) == ["vase"]
+    else:
+        await getattr(db_session, use)()
+    assert (await asking).json() == ["vase"]
+    await db_session.commit()
+    assert await items(db_session) == ["vase"]
+
+
 async def test_the_live_server_in_an_async_test(live_server, client, vase, db_session):
     async with httpx2.AsyncClient(base_url=live_server.url) as browser:
         assert (await browser.post("/orders/chair")).status_code == 201
