@@ -26,6 +26,7 @@ PROVEN = (
     "A unittest proves",
     "Changed rows prove",
     "A request prepares another",
+    "Two judges are invited at once",
     "An unknown battle is not found",
     "It passes on its second try",
 )
@@ -36,7 +37,7 @@ OTHERS = {
     "It checks one of two": ("HOLLOW", "2 Then steps, 1 check after the answer"),
     "It has an empty block": (
         "HOLLOW",
-        "its test checks nothing for: Then it is PENDING (specs/battles.md:85)",
+        "its test checks nothing for: Then it is PENDING (specs/battles.md:90)",
     ),
     "It seeds nothing": ("HOLLOW", "1 Given step, and no data, login or earlier request"),
     "It asserts before the answer": ("HOLLOW", "1 Then step, 0 checks after the answer"),
@@ -106,7 +107,7 @@ def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) 
     assert failing == results.statuses.keys() - accepted
     assert results.run.status == 1
     results.run.says(
-        "scenarios: 9 of 28 proven, 3 asserted, 8 hollow, 1 skipped, 1 drifted, 3 failed, "
+        "scenarios: 10 of 29 proven, 3 asserted, 8 hollow, 1 skipped, 1 drifted, 3 failed, "
         "3 unmapped; this run fails, as 17 scenarios must be proven",
         "gap until 2999-12-31: tried by hand",
     )
@@ -146,7 +147,7 @@ def test_rows_of_a_wide_fixture_have_its_name(results: Results) -> None:
 
 def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
     """P8. Only the first run of each test is counted."""
-    results.run.expect(1, failed=2, passed=23, skipped=1, xfailed=1)
+    results.run.expect(1, failed=2, passed=24, skipped=1, xfailed=1)
 
 
 def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
     assert accepted.status == 0
     accepted.says("scenarios.lock written")
     lock = read_lock(accepted.folder / "scenarios.lock")
-    assert len(lock) == 28
+    assert len(lock) == 29
     assert "Not ready :: It was renamed" not in lock
     assert lock["Not ready :: Its gap is agreed"].gap == "gap until 2999-12-31: tried by hand"
 
@@ -237,7 +238,7 @@ def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path) -> None:
     )
     run.says(
         "snapshots are updated, and would save broken answers",
-        "1 of 28 asserted, 27 unmapped; this run fails, as 1 scenario must be proven",
+        "1 of 29 asserted, 28 unmapped; this run fails, as 1 scenario must be proven",
     )
 
 

@@ -349,18 +349,17 @@ class StatementLimit(Block):
     """A ``with`` block, and the number of statements that its requests may send."""
 
     count: int
-    _before: int = 0  # the number of requests before the block
+    _before: int = 0  # the number of the test's requests before the block
 
     def __enter__(self) -> Self:
         self.is_entered = True
-        self._before = len(self.run.ledger.requests)
+        self._before = len(self.run.current.required_test().requests())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        sent = self.run.ledger.requests[self._before :]
-        requests = [request for request in sent if not request.is_login]
+        requests = self.run.current.required_test().requests()[self._before :]
         if not requests:
             raise AssertionError(
                 "no request was made in this block: arena.max_statements(…) counts the statements "
@@ -380,9 +379,11 @@ class StatementLimit(Block):
 
 
 def statements_of(requests: Iterable[Request]) -> list[str]:
+    """Return the statements of requests, except of logins."""
     statements: list[str] = []
     for request in requests:
-        statements += request.statements
+        if not request.is_login:
+            statements += request.statements
     return statements
 
 

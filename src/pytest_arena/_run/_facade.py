@@ -125,7 +125,7 @@ class Arena(Generic[S]):
 
     @property
     def statements(self) -> tuple[str, ...]:
-        """The statements that the app's engines sent in the requests of this test, in order."""
+        """The statements of the app's engines in the requests of this test, without logins."""
         return tuple(statements_of(self.requests))
 
     def session(

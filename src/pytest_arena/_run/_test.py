@@ -364,6 +364,10 @@ class RunningTest(Hooks):
         self.records.append(record)
         return record
 
+    def requests(self) -> list[Request]:
+        """Return the requests of the test without logins, also of nested levels."""
+        return [each for each in self.records if each.method != LIFESPAN and not each.is_login]
+
     def begin_request(self, request: Request) -> None:
         """Begin a request: in a new turn, or in the present turn if other requests are open."""
         if running_loop() is not self.loop:

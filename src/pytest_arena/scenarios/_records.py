@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import linecache
-import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,6 @@ Json = dict[str, Any]
 
 _LONGEST = 160  # characters of an assertion
 _MOST_ASSERTIONS = 40
-_READ = re.compile(r"\s*(?:SELECT|SHOW)\b", re.IGNORECASE)
 
 
 def record_assertions(recorder: Recorder, early_config: Any) -> None:
@@ -175,7 +173,7 @@ class Recorder:
 
     def requests(self) -> list[Request]:
         """Return the requests of the running test, without logins."""
-        return [each for each in self.run.ledger.requests if not each.is_login]
+        return self.run.current.required_test().requests()
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -244,8 +242,6 @@ class Recorder:
 
     def _changed(self, request: Request) -> list[str] | None:
         """Return the tables in which a request has committed changes. None if that is unknown."""
-        if all(map(_READ.match, request.statements)):
-            return []  # the query for its changes would take as long as a fast request
         test = self.run.current.test
         turn = test.turn_of(request) if test else None
         # Requests at the same time have one set of changes.

@@ -3,7 +3,7 @@
 import unittest
 
 import pytest
-from app import Battle, app, end_all
+from app import Battle, Judge, app, end_all
 from pytest_arena import updated
 from starlette.testclient import TestClient
 
@@ -71,6 +71,16 @@ async def test_two_requests(client, db_session):
     db_session.add(Battle(id=1, name="Sand"))
     assert (await client.post("/battles/1/start")).status_code == 200
     assert (await client.post("/battles/1/start")).status_code == 409
+
+
+@pytest.mark.scenario("Two judges are invited at once")
+async def test_race(arena, client, db_session):
+    db_session.add(Judge(name="Ann"))
+    async for race in arena.races():
+        await race(client.post("/judges/Bea"), client.post("/judges/Cid"))
+        async with arena.fresh():
+            judges = (await client.get("/judges")).json()
+            assert {"Ann", "Bea", "Cid"} <= {*judges}
 
 
 @pytest.mark.scenario("An unknown battle is not found")
