@@ -33,6 +33,7 @@ from pytest_arena._config._load import line_of_function
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import (
     NO_LINE,
+    OUR_TASK,
     REQUEST,
     line_of_coroutine,
     user_line,
@@ -186,6 +187,17 @@ def is_runner_of_anyio(task: AnyTask) -> bool:
 def owner_of(task: AnyTask) -> Owner | None:
     """Return the owner of a task."""
     return context_of(task).get(OWNER)
+
+
+def is_users_task(task: AnyTask) -> bool:
+    """Return whether a task may run the user's code. False for tasks of pytest-arena."""
+    if task.get_name() == OUR_TASK or is_runner_of_anyio(task):
+        return False
+    # A private function of a library is no work of the app. For example, the first stream of
+    # sse-starlette begins a task that waits until the server shuts down.
+    coroutine = task.get_coro()
+    is_private = getattr(coroutine, "__name__", "").startswith("_")
+    return not is_private or line_of_coroutine(coroutine) is not None
 
 
 class Job:

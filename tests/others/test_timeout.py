@@ -70,3 +70,35 @@ def test_a_timeout_by_signal(example: Example) -> None:
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
     run.expect(status=1, passed=3, failed=4).says("client.stream")
     assert run.output.count("from pytest-timeout.") >= 3
+
+
+SLOW_SCHEMA = """
+import threading
+from app import Base
+
+calls = []
+
+def create(connection):
+    calls.append("a call")
+    if len(calls) == 1:
+        threading.Event().wait()
+    Base.metadata.create_all(connection)
+"""
+
+OF_SLOW_SCHEMA = """
+import pytest
+
+@pytest.mark.timeout(0.5)
+async def test_whose_template_takes_too_long(client):
+    await client.get("/dancers")
+
+async def test_that_waits_for_the_template(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+"""
+
+
+def test_a_timeout_while_a_template_is_built(example: Example) -> None:
+    """The next test builds it again."""
+    files = example.with_files(schema=SLOW_SCHEMA, test_it=OF_SLOW_SCHEMA)
+    run = files.run(*PLUGINS, "-o", "arena_schema=schema:create")
+    run.expect(status=1, passed=1, errors=1).says("from pytest-timeout.")

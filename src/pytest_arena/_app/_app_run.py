@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pytest_arena._app._apps import as_asgi
 from pytest_arena._app._entry import explained, is_observed, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
-from pytest_arena._owner import OWNER, Owner, Phase, owned_by, owner_of
+from pytest_arena._owner import OWNER, Owner, Phase, is_users_task, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
 from pytest_arena.errors import ArenaError, LifespanError
 
@@ -441,7 +441,7 @@ async def _cancel(test: Owner | None) -> None:
     for task in asyncio.all_tasks():
         owner = owner_of(task)
         is_left = owner is not None and (owner is test or owner.is_over)
-        if is_left and task is not current_task():
+        if is_left and is_users_task(task) and task is not current_task():
             tasks.append(task)
             task.cancel()
     if tasks:

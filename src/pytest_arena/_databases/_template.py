@@ -120,6 +120,8 @@ class StageBuild:
                 fix=error.fix,
             ) from error
         except BaseException as error:  # also SystemExit and pytest.skip()
+            if _process.by_timeout(error):
+                raise
             raise self.failed(error) from error
         if target.is_being_written():
             raise TemplateError(

@@ -21,8 +21,8 @@ from pytest_arena._gate._registry import (
     sessions_in_use,
     sessions_on,
 )
-from pytest_arena._origin import OUR_TASK, line_of_coroutine, line_of_task
-from pytest_arena._owner import Owner, is_runner_of_anyio, owner_of
+from pytest_arena._origin import line_of_task
+from pytest_arena._owner import Owner, is_users_task, owner_of
 from pytest_arena._process import AnyTask, alive, running_loop
 from pytest_arena.errors import (
     ConnectionLeak,
@@ -66,17 +66,6 @@ def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
             fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
             f"not wait for it. For slow work: arena.settled({longer:g})",
         )
-
-
-def _is_users_task(task: AnyTask) -> bool:
-    """Return whether a task may run the user's code. False for tasks of pytest-arena."""
-    if task.get_name() == OUR_TASK or is_runner_of_anyio(task):
-        return False
-    # A private function of a library is no work of the app. For example, the first stream of
-    # sse-starlette begins a task that waits until the server shuts down.
-    coroutine = task.get_coro()
-    is_private = getattr(coroutine, "__name__", "").startswith("_")
-    return not is_private or line_of_coroutine(coroutine) is not None
 
 
 # Seconds to wait for the end of cancelled tasks.
@@ -123,7 +112,7 @@ class Tasks:
             task
             for loop in loops
             for task in all_tasks(loop)
-            if task is not this_task and owner_of(task) is owner and _is_users_task(task)
+            if task is not this_task and owner_of(task) is owner and is_users_task(task)
         ]
 
     def end(self, owner: Owner) -> list[CodeLine | str]:

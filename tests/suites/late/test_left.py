@@ -1,6 +1,7 @@
 """Work that outlives its owner is named, and gets no connection."""
 
 import asyncio
+import sysconfig
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -45,6 +46,27 @@ def check_refused(ends, db_session):
 @late
 async def test_leaves_an_endless_task(client):
     await client.post("/endless")
+
+
+class TestTaskOfALibrary:
+    """The first request of a loop begins it, as in sse-starlette, and later ones use it."""
+
+    file = f"{sysconfig.get_path('purelib')}/library.py"
+    code = compile("async def _watch(end):\n    await end.wait()", file, "exec")
+    library = {}
+    exec(code, library)
+    tasks = []
+
+    @pytest.mark.parametrize("turn", [1, 2])
+    def test_it_serves_the_next_test(self, test_client, turn):
+        @late_app.app.get(f"/watched/{turn}")
+        async def watched():
+            if not self.tasks:
+                watching = self.library["_watch"](asyncio.Event())
+                self.tasks.append(asyncio.create_task(watching))
+            return not self.tasks[0].done()
+
+        assert test_client.get(f"/watched/{turn}").json() is True
 
 
 class TestThread:
