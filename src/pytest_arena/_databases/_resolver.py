@@ -90,9 +90,11 @@ class Databases:
     def _admit_open(self, opener: Opener, name: str) -> ConnectTarget | None:
         """Decide on a connection that cannot be redirected. It is open, or it is of sqlite3."""
         database = self.known.at_file(name) if name else None
-        # A builder that opens the file would wait for its own build.
-        if database is not None and not self.finished and build_here() is None:
-            self.ensure_content(database)
+        if database is not None:
+            self._refuse_after_session(name)
+            # A builder that opens the file would wait for its own build.
+            if build_here() is None:
+                self.ensure_content(database)
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose in {Whose.APP, Whose.UNKNOWN}:
             if "://" in name:
@@ -118,6 +120,7 @@ class Databases:
         product: Any = self.products.opened.get(requested.product)  # a `ServerProduct`
         live: Database | None = product and product.live_at(requested)
         if live is not None and live.isolation is not None:
+            self._refuse_after_session(requested.name)
             if live.is_shared:
                 raise self._refused(refusals.PAST_TRANSACTION, requested.name)
             return live.target
@@ -132,8 +135,6 @@ class Databases:
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Decide on a connection that pytest-arena can redirect."""
         self.refuse_late()
-        if self.finished:
-            raise self._refused(refusals.AFTER_SESSION, requested.name or "a memory database")
         is_known = known_engines.of(requested.dialect).database is not None
         is_replaced = is_known or self.known.replaces(requested)
         if requested.product not in self.products or not is_replaced:
@@ -141,6 +142,7 @@ class Databases:
                 self._refuse_other_product(requested)
                 raise self._not_replaced(requested)
             return None
+        self._refuse_after_session(requested.name or "a memory database")
         build = build_here()
         if build is not None:
             database = self.known.find(requested)
@@ -158,6 +160,10 @@ class Databases:
             # Set the variables now: code may copy them for a later child process.
             self.environment.complete()
         return database.target
+
+    def _refuse_after_session(self, name: str) -> None:
+        if self.finished:
+            raise self._refused(refusals.AFTER_SESSION, name)
 
     def refuse_late(self) -> None:
         """Refuse a connection of code that works for an owner that is over."""
@@ -219,8 +225,7 @@ class Databases:
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
         database = self.known.by_key.get(key)
-        if self.finished:
-            raise self._refused(refusals.AFTER_SESSION, key.name)
+        self._refuse_after_session(key.name)
         build = build_here()
         if build is not None:
             # A pool may have a connection to the live database, which a builder must not get.
