@@ -127,6 +127,10 @@ class Child:
     is_fork: bool = False
 
 
+# A Python program reads in this variable where its connections lead.
+PROGRAM = "ARENA_PROGRAM"
+
+
 # The user in the URL of an engine that uses pytest-arena's login. The row-level security policies
 # of the app do not apply to this login.
 PAST_POLICIES = "arena_past_policies"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import astuple
+from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, product_of
@@ -20,12 +23,16 @@ from pytest_arena._databases._app_databases import (
 from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
-from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._origin import REQUEST, as_own, user_line
 from pytest_arena._owner import owner_here
 from pytest_arena._product import Opener
+from pytest_arena._product._server_connections import address_for
+from pytest_arena._values import PROGRAM
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
     from pytest_arena._gate._registry import Registry
@@ -68,6 +75,7 @@ class Databases:
         self.levels: list[Owner] = []  # the top one last
         self.provision = Provision(config, ledger, self.known, connections, levels=self.levels)
         self.process = os.getpid()  # the process that runs tests
+        self.redis_port: Callable[[], int] = lambda: 0  # of the tests' Redis, 0 without one
         self.finished = False  # every connection is refused from then on
 
     # For the gate and the products.
@@ -265,6 +273,29 @@ class Databases:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
+        if child.is_fork or user_line() is not None:
+            with as_own():  # no level puts it back
+                self.guard_programs(os.environ)
+
+    def guard_programs(self, environment: MutableMapping[str, str]) -> None:
+        """Let Python programs with this environment connect to the tests' databases."""
+        addresses = {}
+        for database in self.provisioned:
+            target = database.target
+            if target.address is not None and not database.is_shared:
+                self.note_published(database.key)
+                addresses[database.key.name] = astuple(address_for(target, None))
+        facts = {
+            "addresses": addresses,
+            "files": sorted(self.files.of_app),
+            "allow": self.files.allowed,
+            "redis": self.redis_port(),
+        }
+        folder = str(Path(__file__).parent.parent / "at_start")
+        others = environment.get("PYTHONPATH", "").split(os.pathsep)
+        paths = dict.fromkeys(filter(None, [folder, *others]))
+        environment[PROGRAM] = dumps(facts)
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
 
     def level_owner(self) -> Owner | None:
         """Return the owner of the level on top, to which writes belong. None without a level.

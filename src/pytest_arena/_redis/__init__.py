@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -85,6 +86,12 @@ class Redis:
     def url(self, database: str | None) -> str:
         """Return the URL of a database on the server, for other processes."""
         return f"redis://127.0.0.1:{self.port}/{database or 0}"
+
+    def port_of_programs(self) -> int:
+        """Return the port for other programs, 0 if the app has not imported redis-py."""
+        with suppress(ServerError):
+            return self.port if "redis" in sys.modules else 0
+        return 0
 
     def close(self) -> None:
         """End the server. Later connections are refused."""

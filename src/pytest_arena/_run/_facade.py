@@ -303,8 +303,7 @@ class Arena(Generic[S]):
             patience: seconds.
 
         Raises:
-            ConfigError: the program was not ready in time, or ended before it was ready. Or another
-                variable of ``arena_env`` than the first is not set.
+            ConfigError: the program was not ready in time, or ended before it was ready.
             OSError: the program does not exist.
         """
         process = self._run.begin_process(command, env or {}, Path(cwd or Path.cwd()))

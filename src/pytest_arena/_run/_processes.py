@@ -161,15 +161,11 @@ def variables(
     known: KnownDatabases,
     url_of: Callable[[Database], URL],
     redis_url: Callable[[str | None], str],
-    given: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the variables of ``arena_env`` with the URLs of the test's databases.
 
     The first variable gets the app's first database if it names none. ``url_of`` returns the URL
-    of a database and allows any program to use it. The user has set the ``given`` variables.
-
-    Raises:
-        ConfigError: another variable is not set.
+    of a database and allows any program to use it.
     """
     urls: dict[str, str] = {}
     for name, original in environment.originals().items():
@@ -182,14 +178,6 @@ def variables(
             url = url_of(known.register(requested)).set(drivername=original.drivername)
         elif not urls and known.primary is not None:
             url = url_of(known.primary)
-        elif original is None and name not in given:
-            raise ConfigError(
-                f"{name} of arena_env is not set, and the program may need it",
-                why="it may find your database's URL elsewhere, in a .env file or its code",
-                cause=f"the environment has no {name}, nor has env={{…}} of arena.process",
-                fix=f"set {name} before pytest starts\n"
-                f'or, if the program does not need it: arena.process(…, env={{"{name}": ""}})',
-            )
         else:
             continue
         urls[name] = url.render_as_string(hide_password=False)

@@ -82,6 +82,7 @@ class ArenaRun:
         )
         self.redis = Redis(ledger, config.allow, self.databases.refuse_late, self.levels.beside)
         self.redis.watch_clients()
+        self.databases.redis_port = self.redis.port_of_programs
         self.faults: list[Callable[..., Any]] = []
         self._process = os.getpid()
 
@@ -241,9 +242,13 @@ class ArenaRun:
             self._known,
             self.engines.given_url,
             self.redis.url,
-            env,
         )
-        process = Process(command, env={**os.environ, **names, **env}, cwd=cwd)
+        for database in self._known.by_key.values():
+            if database.has_engine:
+                self.databases.ensure_content(database)
+        environment = {**os.environ, **names, **env}
+        self.databases.guard_programs(environment)
+        process = Process(command, env=environment, cwd=cwd)
         self.levels.processes.setdefault(Phase.owner, []).append(process)
         return process
 

@@ -48,23 +48,22 @@ async def test_leaves_an_endless_task(client):
     await client.post("/endless")
 
 
+WATCH = "async def _watch(end):\n    await end.wait()"
+LIBRARY = {}
+exec(compile(WATCH, f"{sysconfig.get_path('purelib')}/library.py", "exec"), LIBRARY)
+WATCHING = []
+
+
 class TestTaskOfALibrary:
     """The first request of a loop begins it, as in sse-starlette, and later ones use it."""
-
-    file = f"{sysconfig.get_path('purelib')}/library.py"
-    code = compile("async def _watch(end):\n    await end.wait()", file, "exec")
-    library = {}
-    exec(code, library)
-    tasks = []
 
     @pytest.mark.parametrize("turn", [1, 2])
     def test_it_serves_the_next_test(self, test_client, turn):
         @late_app.app.get(f"/watched/{turn}")
         async def watched():
-            if not self.tasks:
-                watching = self.library["_watch"](asyncio.Event())
-                self.tasks.append(asyncio.create_task(watching))
-            return not self.tasks[0].done()
+            if not WATCHING:
+                WATCHING.append(asyncio.create_task(LIBRARY["_watch"](asyncio.Event())))
+            return not WATCHING[0].done()
 
         assert test_client.get(f"/watched/{turn}").json() is True
 

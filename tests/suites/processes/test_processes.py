@@ -12,10 +12,6 @@ from sqlalchemy import create_engine
 turns = pytest.mark.parametrize("turn", [1, 2])
 engine = create_engine(jobs.sync_url(str(jobs.engine.url)))
 
-by_variable = pytest.mark.skipif(
-    engine.dialect.name != "sqlite", reason="of a server, arena.url and arena.process tell it"
-)
-
 
 def insert():
     with engine.begin() as connection:
@@ -36,14 +32,12 @@ def forked_pool():
 EARLY = forked_pool()
 
 
-@by_variable
 @pytest.mark.parametrize("how", ["spawn", "forkserver"])
 def test_of_multiprocessing(test_client, how):
     run(how, jobs.add)
     assert test_client.get("/orders").json() == ["vase"]
 
 
-@by_variable
 def test_a_process_of_such_a_process(test_client):
     run("spawn", jobs.add_by_grandchild)
     assert test_client.get("/orders").json() == ["vase"]
@@ -87,7 +81,7 @@ def test_a_fork_is_the_first_to_connect(test_client):
     assert test_client.get("/orders").json() == ["vase"]
 
 
-@by_variable
+@pytest.mark.skipif(engine.dialect.name != "sqlite", reason="on a server the test comes first")
 def test_a_command_is_the_first_to_connect():
     sold = subprocess.check_output([sys.executable, "sells.py"], text=True)
     assert sold == "['chair', 'lamp']\n"

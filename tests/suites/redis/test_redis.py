@@ -117,13 +117,14 @@ def test_it_has_ended():
 def test_another_program_uses_the_same_server(arena):
     client = "redis.from_url(os.environ['REDIS_URL'])"
     code = f"import os, redis; {client}.set('by', 'program'); print('done')"
-    with arena.process([sys.executable, "-c", code], ready="done", env={"QUEUE_URL": ""}):
+    with arena.process([sys.executable, "-c", code], ready="done"):
         assert sync_cache.get("by") == "program"
 
 
-@pytest.mark.expect("ConfigError", at="arena.process([sys.executable])")
-def test_a_program_that_may_find_an_unset_variable_in_a_file(arena):
-    arena.process([sys.executable])
+def test_a_program_that_has_the_url_in_its_code(arena):
+    code = "import redis; redis.Redis().set('by', 'program')"
+    assert arena.process([sys.executable, "-c", code]).wait() == 0
+    assert redis.Redis().get("by") == b"program"
 
 
 @pytest.mark.expect("AssertionError")

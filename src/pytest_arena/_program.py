@@ -1,0 +1,106 @@
+"""The guard in a Python program that a test has started, such as a worker.
+
+It leads connections to the tests' databases and to the tests' Redis, or refuses them. The program
+may read the developer's URLs from a file such as ``.env``.
+"""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatch
+from functools import partial
+from json import loads
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS
+from pytest_arena._interpreter import on_audit_events, when_imported
+from pytest_arena._values import PROGRAM, Address
+from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
+
+if TYPE_CHECKING:
+    from pytest_arena._product import ConnectTarget, RequestedDatabase
+    from pytest_arena.errors import RefusedError
+
+
+def begin() -> None:
+    """Watch the drivers until the program ends. Imports none of them."""
+    program = Program(loads(os.environ[PROGRAM]))
+    on_audit_events({"sqlite3.connect": program.open_file})
+    for package, product in DRIVERS.items():
+        if product not in FILE_PRODUCTS:
+            when_imported(package, partial(program.watch_driver, product))
+    when_imported("redis", program.watch_redis)
+
+
+class Program:
+    """Decides on connections, as ``Databases`` does in the run of pytest."""
+
+    drivers = "off"  # connections that stay as they are need no record
+
+    def __init__(self, facts: Any) -> None:
+        self._facts = facts
+        self._addresses = {key: Address(*each) for key, each in facts["addresses"].items()}
+        self.config: Any = self
+        self.ledger: Any = self
+
+    def watch_driver(self, product: str, _module: object) -> None:
+        """Watch a driver of a server."""
+        from pytest_arena._product import connections_of  # noqa: PLC0415 - few programs connect
+
+        core: Any = self
+        connections_of(product).watch(lambda: core)
+
+    def watch_redis(self, _module: object) -> None:
+        """Let redis-py use the tests' Redis."""
+        from pytest_arena._redis import Redis  # noqa: PLC0415 - as above
+
+        ledger: Any = self
+        server: Any = SimpleNamespace(port=self._facts["redis"])
+        Redis(ledger, self._facts["allow"], lambda: None, [], server).watch_clients()
+
+    def admit(
+        self, _opener: object, name: str, requested: RequestedDatabase
+    ) -> ConnectTarget | None:
+        """Return the target of a connection to a server, None if it stays as it is."""
+        from pytest_arena._product import ConnectTarget, Key  # noqa: PLC0415 - as above
+
+        address = self._addresses.get(f"{requested.product}/{requested.database}")
+        if address is not None:
+            return ConnectTarget(Key("server", name), "", (0, 0), address)
+        is_live = any(each.database == requested.database for each in self._addresses.values())
+        if is_live or any(fnmatch(name, pattern) for pattern in self._facts["allow"]):
+            return None
+        raise _refused(UnknownDatabaseError, name)
+
+    def open_file(self, file: Any, *_: object) -> None:
+        """Refuse a database file of the app."""
+        if not isinstance(file, str | bytes | os.PathLike):
+            return
+        path = os.fsdecode(file).removeprefix("file:").partition("?")[0]
+        if os.path.realpath(path) in self._facts["files"]:
+            raise _refused(ProductionDatabaseError, path)
+
+    # What the guards also call.
+
+    def level_owner(self) -> None:
+        """Return that connections belong to the whole program."""
+
+    def opened_raw(self, _key: object) -> None:
+        """Record nothing: the program ends before the database is restored."""
+
+    def note(self, _text: str) -> None:
+        """Record nothing."""
+
+    def refused(self, error: RefusedError) -> RefusedError:
+        """Return the error: no test can be red for it."""
+        return error
+
+
+def _refused(kind: type[RefusedError], name: str) -> RefusedError:
+    return kind(
+        f"refused: a connection to {name}",
+        why="a test has started this program, and no test database replaces this one",
+        cause="the program reads its URL from a file such as .env, or from its code",
+        fix="name the variable with the URL in arena_env, and let the test use the database first",
+    )

@@ -1,0 +1,63 @@
+"""A Python program that reads the URL of the developer's database from a file or its code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from async_app import engine
+from sqlalchemy import select
+from models import Order
+
+PRODUCT = engine.dialect.name
+DRIVERS = {
+    "sqlite": ["pysqlite", "aiosqlite"],
+    "postgresql": ["asyncpg", "psycopg", "psycopg2"],
+    "mysql": ["asyncmy", "aiomysql", "pymysql"],
+}
+is_server = PRODUCT != "sqlite"
+drivers = pytest.mark.parametrize("driver", DRIVERS[PRODUCT])
+
+
+def program(driver, database="shop"):
+    place = f"me:s3cret@db.example.org/{database}" if is_server else f"/{database}.db"
+    Path("program.env").write_text(f"{PRODUCT}+{driver}://{place} {driver}")
+    return [sys.executable, "knows_its_url.py"]
+
+
+def is_refused(output):
+    return any(each in output for each in ("UnknownDatabaseError", "ProductionDatabaseError"))
+
+
+@drivers
+def test_a_process(arena, db_session, driver):
+    process = arena.process(program(driver))
+    assert process.wait() == (0 if is_server else 1), process.output
+    assert is_refused(process.output) is not is_server
+    assert db_session.scalars(select(Order.item)).all() == [driver] * is_server
+
+
+@drivers
+def test_a_command(test_client, driver):
+    test_client.get("/orders")
+    done = subprocess.run(program(driver), check=False, capture_output=True, text=True)
+    assert done.returncode == (0 if is_server else 1), done.stderr
+    assert is_refused(done.stderr) is not is_server
+    assert test_client.get("/orders").json() == [driver] * is_server
+
+
+@pytest.mark.skipif(not is_server, reason="a file that the app does not use is free")
+@drivers
+def test_a_database_that_the_app_does_not_use(arena, driver):
+    process = arena.process(program(driver, "other"))
+    assert process.wait() == 1
+    assert is_refused(process.output)
+
+
+def test_another_sitecustomize(tmp_path, arena):
+    (tmp_path / "sitecustomize.py").write_text("print('the other one')")
+    command = program(DRIVERS[PRODUCT][0], "other" if is_server else "shop")
+    process = arena.process(command, env={"PYTHONPATH": str(tmp_path)})
+    assert process.wait() == 1
+    assert "the other one" in process.output
+    assert is_refused(process.output)
