@@ -106,22 +106,3 @@ def test_the_variable_of_an_allowed_server_stays(example: Example) -> None:
     options = ("-o", "arena_allow=redis://localhost:6379/*", "-o", "arena_env=REDIS_URL")
     env = {"REDIS_URL": "rediss://localhost"}
     example.with_files(test_it=tests).run("test_it.py", *options, env=env).expect(passed=1)
-
-
-FILE_OF_SETTINGS = """
-import sys
-import redis
-SETTINGS = "import os; print(os.environ.get('REDIS_URL', 'the URL of the file .env'))"
-
-def test_a_program(arena):
-    redis.Redis().set("key", "value")
-    with arena.process([sys.executable, "-c", SETTINGS]) as process:
-        process.wait()
-    assert "redis://127.0.0.1:" in process.output
-"""
-
-
-def test_an_unset_variable_leads_no_program_to_the_real_server(example: Example) -> None:
-    """A file such as .env has its value, which programs would read."""
-    project = example.with_files(test_it=FILE_OF_SETTINGS)
-    project.run("test_it.py", "-o", "arena_env=DATABASE_URL REDIS_URL").expect(passed=1)

@@ -485,9 +485,7 @@ class Environment:
             ConfigError: the value of a variable is no URL.
         """
         for name in reversed(self._names):
-            # A file such as .env may have the URL, which another process reads.
-            default = f"redis://{NOWHERE}" if "REDIS" in name.upper() else ""
-            shown = os.environ.get(name, default)
+            shown = os.environ.get(name)
             if not shown or shown in self._known.exported:
                 continue
             text = _inherited().get(shown, shown)
