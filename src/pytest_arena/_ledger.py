@@ -110,7 +110,7 @@ class Ledger:
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
     # The warnings of the running test, by their texts, each with the line where it is shown.
-    _warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(default_factory=dict)
+    warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(default_factory=dict)
     kept: str = ""  # where the database of the last passed test was kept
     # The filled databases as keys: the name, what it was given, the product, the isolation.
     filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
@@ -181,15 +181,15 @@ class Ledger:
         text = f"{what}\n  cause: {cause}\n  next:  {fix}\n  {_PAGE}#{category.__name__.lower()}"
         if isinstance(cause, CodeLine):
             line = cause
-        self._warned[text] = (category(redact(text)), line)
+        self.warned[text] = (category(redact(text)), line)
 
     def emit_warnings(self, test: CodeLine) -> list[ArenaWarning]:
         """Emit the recorded warnings. Return those that the user's filters turn into errors.
 
         ``test`` is the line for warnings whose cause has no line.
         """
-        recorded = self._warned.values()
-        self._warned = {}
+        recorded = self.warned.values()
+        self.warned = {}
         errors = []
         for warning, line in recorded:
             place = line or test

@@ -46,6 +46,7 @@ WORDS = {
     Status.ASSERTED: "Tested",
     Status.PROVEN: "Proven",
 }
+_ERROR_ALONE = noticed_text({"wrong": False, "500": True})
 # A run with only a part of the tests says nothing about these.
 _UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
 
@@ -87,6 +88,9 @@ class Results:
         counts = Counter(judged.status for judged in self.scenarios)
         best = Status.PROVEN if self.is_sabotaged else Status.ASSERTED
         words = [f"{counts[best]} of {len(self.scenarios)} {best.lower()}"]
+        weak = sum(judged.reason == _ERROR_ALONE for judged in self.scenarios)
+        if weak:
+            words.append(f"{weak} by an error 500 alone")
         for status in reversed(Status):
             if counts[status] and status is not best:
                 words.append(f"{counts[status]} {status.lower()}")
@@ -159,14 +163,16 @@ def _status(
         return Status.SKIPPED, tries[0]["reason"]
     verdicts = [_verdict(scenario, each, is_sabotaged=is_sabotaged) for each in passed]
     order = [*Status]
-    return max(verdicts, key=lambda verdict: order.index(verdict[0]))
+    return max(verdicts, key=lambda each: (order.index(each[0]), each[1] != _ERROR_ALONE))
 
 
 def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tuple[Status, str]:
     """Return what one passed test shows about a scenario."""
     sabotage = attempt.get("sabotage") or {}
     is_noticed = sabotage.get("result") == "noticed"
-    lacking = what_is_lacking(scenario, attempt["facts"], is_noticed=is_noticed)
+    facts = attempt["facts"]
+    lost = "; ".join(facts["lost"])
+    lacking = lost or what_is_lacking(scenario, facts, is_noticed=is_noticed)
     if lacking:
         return Status.HOLLOW, lacking
     if is_noticed:
@@ -183,7 +189,7 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
         return Status.HOLLOW, sabotage["why"]
     if is_sabotaged:
         why = "its test sends no request"
-        if attempt["facts"]["requests"]:
+        if facts["requests"]:
             why = "no answer was made wrong"  # such as by a process that died
         return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""

@@ -43,7 +43,7 @@ _LISTS = ("collectonly", "setuponly", "setupplan")
 _FAILED = 1  # pytest's exit statuses
 _USAGE = 4
 _BROKEN = (3, 4)  # an internal error, a usage error
-NO_FACTS: Json = {"seeded": [], "requests": [], "assertions": [], "steps": []}
+NO_FACTS: Json = {"seeded": [], "requests": [], "assertions": [], "steps": [], "lost": []}
 """The facts of a test that was not called."""
 
 

@@ -19,6 +19,7 @@ from pytest_arena._values import Stage
 from pytest_arena.errors import causes
 from pytest_arena.scenarios._faults import KINDS
 from pytest_arena.scenarios._specs import ScenarioSpec, relative
+from pytest_arena.warnings import LostWriteWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -137,10 +138,20 @@ class Recorder:
     def settled(self, errors: list[Exception]) -> list[Exception]:
         """Return the errors to report for a settled test. A repeated test reports none."""
         if not self.is_repeating:
+            self._note_lost_writes()
             return errors
         for error in errors:
             self.failures.append(Failure(str(error).partition("\n")[0]))
         return []
+
+    def _note_lost_writes(self) -> None:
+        """Add the writes that the test has lost to its facts, each with its line."""
+        if self.record is None or self.record.facts is None:
+            return
+        for warning, _ in self.run.ledger.warned.values():
+            if isinstance(warning, LostWriteWarning):
+                what, cause, *_ = str(warning).splitlines()
+                self.record.facts["lost"].append(f"{what}, {cause.strip()}")
 
     # Called by blocks and by the plugin of repeated tests.
 
@@ -198,6 +209,7 @@ class Recorder:
             "requests": [self._request(each) for each in self.requests()],
             "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
             "steps": [*record.steps.values()],
+            "lost": [],
         }
 
     def take(self) -> Json | None:

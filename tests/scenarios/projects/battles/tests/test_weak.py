@@ -57,6 +57,11 @@ async def test_early(battle, client):
     await client.get("/battles")
 
 
+@pytest.mark.scenario("Its request loses a write")
+async def test_lost(battle, client):
+    assert (await client.post("/judges/Dan")).json() == "Dan"
+
+
 @pytest.mark.scenario("It sends no request")
 async def test_no_request(battle, db_session):
     assert (await db_session.get_one(Battle, 1)).name == "Sand"
