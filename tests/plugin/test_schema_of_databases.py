@@ -231,3 +231,15 @@ def test_an_engine_made_at_a_request_takes_the_database_of_its_line(
         run.expect(1, passed=1, failed=1).says("no such table: orders")
     else:
         run.expect(passed=2)
+
+
+def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:
+    """The error names the database, and the variable that makes it the first one."""
+    options = "arena_schema =\n    shop = models:Base\n    archive = models:create_others\n"
+    options += "arena_seed = models:seed\narena_env = SHOP_URL ARCHIVE_URL\n"
+    run = shop(tmp_path, options).run(env={"ARCHIVE_URL": "sqlite:///archive.db"})
+    run.says(
+        "next:  add the table to the source in arena_schema",
+        "or a line of arena_seed, which is for archive, the first database by ARCHIVE_URL:",
+        "<database> = models:seed",
+    )

@@ -244,6 +244,7 @@ class KnownDatabases:
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
+        self.by_variable = ""  # which makes the first database the first one
         # The first database before it has an engine, and its key by that of its first engine.
         self.without_engine: Database | None = None
         self._same: dict[Key, Key] = {}
@@ -282,11 +283,12 @@ class KnownDatabases:
                 database.use_dialect(dialect, is_of_engine=known.had_engine)
             return database
 
-    def prefer(self, requested: RequestedDatabase) -> Database:
+    def prefer(self, requested: RequestedDatabase, variable: str) -> Database:
         """Register a database that a variable names, as the first one if tests use no other."""
         database = self.register(requested)
         if self.primary is None or self.primary.isolation is None:
             self.primary = database
+            self.by_variable = f" by {variable}"
         return database
 
     def add_first(self, product: str, schemas: Mapping[str, str]) -> None:
@@ -505,7 +507,7 @@ class Environment:
                     "or, if the value names no database: arena_env = another variable",
                 )
             self._originals[name] = text
-            self._put(name, self._inside(text, url))
+            self._put(name, self._inside(name, text, url))
 
     def complete(self) -> None:
         """Set the first variable if it is unset, and the app's first database is known."""
@@ -536,22 +538,22 @@ class Environment:
             os.environ[name] = url
             os.environ[_ORIGINALS] = dumps(originals)
 
-    def _inside(self, text: str, url: URL) -> str:
-        new = self._new_url(url)
+    def _inside(self, name: str, text: str, url: URL) -> str:
+        new = self._new_url(name, url)
         if new is url:
             return text
         new_text = new.render_as_string(hide_password=False)
         # SQLAlchemy 2.1 writes the colon as %3A. An app may parse the URL without SQLAlchemy.
         return new_text.replace("/file%3A", "/file:", 1)
 
-    def _new_url(self, url: URL) -> URL:
+    def _new_url(self, name: str, url: URL) -> URL:
         requested = requested_by_url(url)
         files = self._known.files
         if url.get_backend_name() in FILE_PRODUCTS:
             # A memory URL stays, so that the pool class stays. A free file stays.
             if requested is None or files.whose(requested.name) is Whose.FREE:
                 return url
-            file = self._known.prefer(requested).file
+            file = self._known.prefer(requested, name).file
             if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
                 file = f"file:{quote(file)}"
             return url.set(database=file)
@@ -565,7 +567,7 @@ class Environment:
             return url
         is_named = names_database(url)
         if is_named and requested and requested.product in self._known.products:
-            self._known.prefer(requested)
+            self._known.prefer(requested, name)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername

@@ -213,10 +213,17 @@ class Provision:
         try:
             template = store.ensure(recipe, stage, database)
         except TemplateError as error:
-            if recipe.is_for_all and len(self._known.by_key) > 1:
+            has_several = len(self._known.by_key) > 1
+            is_of_seed = error.what.startswith("arena_seed")
+            if recipe.is_for_all and has_several:
                 error.add_fix(
                     f"or, if {database.name} has other tables or none, a line of arena_schema "
                     f"below {recipe.schema}:\n    {database.tails[-1]} = none   (or its value)"
+                )
+            elif is_of_seed and has_several and recipe.seed == self._config.seed.get(""):
+                error.add_fix(
+                    f"or a line of arena_seed, which is for {database.name}, the first database"
+                    f"{self._known.by_variable}:\n    <database> = {recipe.seed}"
                 )
             raise
         for schema, drift in store.drifts.items():
