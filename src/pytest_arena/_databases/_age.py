@@ -9,7 +9,7 @@ from sqlalchemy import Date, DateTime, MetaData, Table, bindparam, inspect, sele
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pytest_arena._origin import user_line
-from pytest_arena.errors import ConfigError, IsolationError
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Connection
 
 
-def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None:
+def age(connection: Connection, delta: timedelta, also: Collection[str]) -> set[str]:
     """Make each date, each timestamp, and the numbers ``also`` of all rows older by ``delta``.
 
-    It reads and writes each such row. The caller commits.
+    It reads and writes each such row. The caller commits. Return the unknown columns of ``also``.
 
     Raises:
-        ConfigError: there is no such column.
         IsolationError: the database does not accept the values, or a trigger sets others. A table
             with such values has no primary key.
     """
@@ -33,14 +32,6 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None
         with suppress(DBAPIError), connection.begin_nested():
             connection.execute(text("SET LOCAL session_replication_role = replica"))
     tables = [*_tables(connection)]
-    unknown = {*also} - {str(each) for table in tables for each in table.columns}
-    if unknown:
-        raise ConfigError(
-            f"arena.age: there is no column {', '.join(sorted(unknown))}",
-            why="its rows would not be older",
-            cause=str(user_line() or "arena.age()"),
-            fix='also=["events.at"]   a list, with the name of each table',
-        )
     for table in tables:
         columns = []
         for column in table.columns:
@@ -58,6 +49,7 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> None
                 cause=str(user_line() or "arena.age()"),
                 fix="write the older rows in the test",
             )
+    return {*also} - {str(each) for table in tables for each in table.columns}
 
 
 def _tables(connection: Connection) -> Iterator[Table]:

@@ -240,7 +240,7 @@ class Arena(Generic[S]):
         return _Settled()
 
     def age(self, *, also: Collection[str] = (), **time: float) -> Awaitable[None]:
-        """Make all rows of the app's first database older, as if this time had passed.
+        """Make all rows of the test's databases older, as if this time had passed.
 
         Every date and timestamp moves to the past. The clocks stay, so the app, the database and
         the tokens of logins agree. The call first commits pending work of ``db_session``. Await it
@@ -575,12 +575,23 @@ async def _age_later(
 
 
 def _age(run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]) -> None:
-    session = run.engines.open_session(
-        Sessions(), run.database(), wants_async=False, past_policies=True
-    )
-    with test.step(f"arena.age({delta})"), cast("Session", session) as opened:
-        age(opened.connection(), delta, also)
-        opened.commit()
+    unknown = {*also}
+    databases = dict.fromkeys([run.database(), *run.databases.known.provisioned])
+    with test.step(f"arena.age({delta})"):
+        for database in databases:
+            session = run.engines.open_session(
+                Sessions(), database, wants_async=False, past_policies=True
+            )
+            with cast("Session", session) as opened:
+                unknown &= age(opened.connection(), delta, also)
+                opened.commit()
+    if unknown:
+        raise ConfigError(
+            f"arena.age: there is no column {', '.join(sorted(unknown))}",
+            why="its rows would not be older",
+            cause=str(user_line() or "arena.age()"),
+            fix='also=["events.at"]   a list, with the name of each table',
+        )
 
 
 async def _asettled(test: RunningTest, patience: float) -> None:

@@ -1,5 +1,7 @@
 """Each database has its schema and seed, and each is restored."""
 
+import datetime as dt
+
 import pytest
 from pytest_arena.errors import ConfigError
 from sqlalchemy import create_engine, delete, func, inspect, select
@@ -63,6 +65,14 @@ async def test_a_named_session_is_of_the_kind_of_its_engine(arena):
         assert await session.scalar(select(func.count(Visit.id))) == 1
     with arena.session(database="shop") as session:
         assert session.scalar(select(func.count(Order.id))) == 2
+
+
+def test_the_rows_of_each_become_older(arena):
+    arena.age(days=30)
+    with arena.session(database="analytics") as session:
+        assert session.scalar(select(Visit.day)) == dt.date(2026, 3, 1)
+    with pytest.raises(ConfigError, match="there is no column visits.at"):
+        arena.age(days=1, also=["visits.id", "visits.at"])
 
 
 def test_an_unknown_and_a_new_name(arena):

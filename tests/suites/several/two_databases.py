@@ -1,6 +1,7 @@
 """An app with two databases, a replica, and builders that use the app's engines."""
 
 import asyncio
+import datetime as dt
 from pathlib import Path
 
 from sqlalchemy import create_engine, insert
@@ -24,6 +25,7 @@ class Order(ShopBase):
 class Visit(AnalyticsBase):
     __tablename__ = "visits"
     id: Mapped[int] = mapped_column(primary_key=True)
+    day: Mapped[dt.date] = mapped_column(default=dt.date(2026, 3, 31))
 
 
 shop = create_engine("sqlite:///shop.db")
