@@ -650,6 +650,6 @@ def _unknown_product(tried: str, engines: str) -> ConfigError:
         "there is no database for this test: no engine is known",
         why=why,
         cause=tried,
-        fix="import the module with the app's engine in conftest.py, or name the variable that has "
-        "its URL: arena_env = DATABASE_URL\nor its product: arena_database = postgresql",
+        fix="arena_database = postgresql   (or the product that the app uses)\n"
+        "or import the module with the app's engine in conftest.py",
     )

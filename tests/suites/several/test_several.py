@@ -71,7 +71,7 @@ def test_the_rows_of_each_become_older(arena):
     arena.age(days=30)
     with arena.session(database="analytics") as session:
         assert session.scalar(select(Visit.day)) == dt.date(2026, 3, 1)
-    with pytest.raises(ConfigError, match="there is no column visits.at"):
+    with pytest.raises(ConfigError, match=r"there is no column visits.at"):
         arena.age(days=1, also=["visits.id", "visits.at"])
 
 
