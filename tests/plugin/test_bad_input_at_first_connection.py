@@ -56,6 +56,13 @@ def test_a_seed_for_which_the_tables_lack_a_column(example: Example) -> None:
     run.says("the commit after seed.py:", "a migration").never_says("had a separate database")
 
 
+def test_no_engine_is_known(example: Example) -> None:
+    """The next step works for each app."""
+    test = "def test_it(arena):\n    print(arena.url)\n"
+    run = example.with_paths({"pytest.ini": "[pytest]\n", "test_it.py": test}).run()
+    run.expect(1, failed=1).says("no engine is known", "next:  arena_database = postgresql")
+
+
 INIT = """
 import asyncio
 from app import Base, engine, maker, Dancer

@@ -368,8 +368,8 @@ def open_test_client(run: AppRun, role: str | None, options: Options) -> TestCli
             f"the sync test client cannot log in as {role!r}: {run.login_path} is async",
             why="a sync client cannot await the function",
             cause="client_as and test_client_as both use arena_login",
-            fix="use client_as. Or a sync function for both clients, which returns the request:\n"
-            "def login(client, role):\n"
+            fix="use client_as. Or a sync function for both clients, which returns the request, or "
+            "sets a token that it creates without a request:\ndef login(client, role):\n"
             '    return client.post("/login", json={"user": role})  # client_as awaits it',
         )
     options = {_RAISES[1] if name == _RAISES[0] else name: options[name] for name in options}
