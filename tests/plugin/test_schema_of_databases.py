@@ -239,7 +239,7 @@ def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:
     options += "arena_seed = models:seed\narena_env = SHOP_URL ARCHIVE_URL\n"
     run = shop(tmp_path, options).run(env={"ARCHIVE_URL": "sqlite:///archive.db"})
     run.says(
-        "next:  add the table to the source in arena_schema",
+        "next:  create the table in arena_schema",
         "or a line of arena_seed, which is for archive, the first database by ARCHIVE_URL:",
         "<database> = models:seed",
     )

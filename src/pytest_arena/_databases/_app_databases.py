@@ -635,21 +635,20 @@ def _is_named(name: str, word: str, folder: str) -> bool:
 
 
 def _unknown_product(tried: str, engines: str) -> ConfigError:
-    why = (
-        f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a database of another "
-        "product, the test would not see the app's changes"
+    known = "no engine is known"
+    cause = tried
+    fix = (
+        "arena_database = postgresql   (or the product that the app uses)\n"
+        "or import the module with the app's engine in conftest.py"
     )
     if engines:
-        return ConfigError(
-            f"there is no database for this test: the app's engines are on {engines}",
-            why=why,
-            cause="the driver is not supported, or arena_database leaves out its product",
-            fix=f"arena_database = auto, and one of these drivers: {', '.join(DRIVERS)}",
-        )
+        known = f"the app's engines are on {engines}"
+        cause = "the driver is not supported, or arena_database leaves out its product"
+        fix = f"arena_database = auto, and one of these drivers: {', '.join(DRIVERS)}"
     return ConfigError(
-        "there is no database for this test: no engine is known",
-        why=why,
-        cause=tried,
-        fix="arena_database = postgresql   (or the product that the app uses)\n"
-        "or import the module with the app's engine in conftest.py",
+        f"there is no database for this test: {known}",
+        why=f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a database of "
+        "another product, the test would not see the app's changes",
+        cause=cause,
+        fix=fix,
     )

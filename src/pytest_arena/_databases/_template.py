@@ -156,7 +156,7 @@ class StageBuild:
             likely = suggested_schema(self.root) or "<module>:<Base>"
             fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
             if self.below is not None:
-                fix = "add the table to the source in arena_schema"
+                fix = "create the table in arena_schema"
         elif not fix and self.stage is Stage.SEEDED and line is None:
             cause = f"the commit after {cause}"
             fix = (
