@@ -13,7 +13,6 @@ import pytest
 from pytest_arena._mysql._servers import SEARCH as MYSQL
 from pytest_arena._postgresql import _clusters, _servers
 from pytest_arena._postgresql._servers import SEARCH
-from pytest_arena._product._server_search import Unavailable
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port, newest_programs
@@ -96,7 +95,6 @@ def test_a_server_without_a_free_connection_is_named(config: Config, untouched: 
         (f"postgresql://me:{PASSWORD}@no-such-host.invalid/shop", "nothing answers on"),
         ("postgresql://me@127.0.0.1:1/shop", "nothing answers on 127.0.0.1:1"),
         ("postgresql://me@/shop?host=/nowhere", "nothing answers on /nowhere:5432"),
-        ("mysql://me@db/shop", "mysql is not PostgreSQL's"),
         ("postgresql://me@db:port/shop", "the URL cannot be read"),
         ("postgresql://a,b:2/shop", "pytest-arena needs one"),
         ("postgresql:///shop?host=a:1&host=b:2", "pytest-arena needs one"),
@@ -133,13 +131,11 @@ def test_a_password_may_come_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_urls_of_mysql() -> None:
-    """A socket, a password, and a URL of another product."""
+    """A socket, and a password."""
     found = MYSQL.read_url("mysql://me:secret@db:3307/shop")
     assert found == Address("mysql", "db", 3307, "me", "", "secret")
     socket = MYSQL.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
     assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
-    with pytest.raises(Unavailable, match="is not MySQL's"):
-        MYSQL.read_url("postgresql://me@db/shop")
 
 
 def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:

@@ -64,7 +64,7 @@ class MySQLSearch(ServerSearch):
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server."""
-        url = parse_url(text, {"mysql", "mariadb"}, "MySQL's")
+        url = parse_url(text)
         socket = url.query.get("unix_socket", "")
         host = socket if isinstance(socket, str) and socket else url.host or "127.0.0.1"
         user = url.username or os_user()

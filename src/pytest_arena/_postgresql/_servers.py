@@ -75,7 +75,7 @@ class PostgreSQLSearch(ServerSearch):
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server. PGPASSWORD replaces a missing password."""
-        url = parse_url(text, {"postgresql", "postgres"}, "PostgreSQL's")
+        url = parse_url(text)
         options: dict[str, Any] = {
             "host": unquote(url.host or ""),
             "user": url.username,

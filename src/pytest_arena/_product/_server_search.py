@@ -83,8 +83,8 @@ class ServerSearch(ABC):
             raise refused(address, error) from error
 
     def find(self, config: Config) -> Server:
-        """Return the named server, else the first one."""
-        if config.server_url:
+        """Return the server that the option names, else the first one of the product."""
+        if config.server_url and self.is_meant(config):
             return self._named(config)
         sources = {
             "a local service": self.local_service,
@@ -172,20 +172,17 @@ def refused(address: Address, error: ServerFailure) -> Unavailable:
     return Unavailable(f"{address.server} refuses {address.user}: {text}")
 
 
-def parse_url(text: str, names: set[str], shown: str) -> URL:
-    """Parse the URL of a server of a product. ``names`` are names of its dialects."""
+def parse_url(text: str) -> URL:
+    """Parse the URL of a server."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does without it
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - as above
 
     try:
-        url = make_url(text)
+        return make_url(text)
     except (ArgumentError, ValueError) as error:
         raise Unavailable(
             "the URL cannot be read. pytest-arena needs a URL of one server"
         ) from error
-    if url.get_backend_name() not in names:
-        raise Unavailable(f"{url.get_backend_name()} is not {shown}")
-    return url
 
 
 def port_of(variable: str, default: int) -> int:
