@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql import _clusters as clusters
-from tests.plugin.private_server import on_postgresql, private_server
+from tests.plugin.private_server import PRODUCTION, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 
 if TYPE_CHECKING:
@@ -55,11 +55,21 @@ def four_parts(run: Run) -> None:
     run.never_says(PASSWORD, "INTERNALERROR", "Exception ignored")
 
 
-def run_on(server: Crowded, example: Example, login: str, *, last: str = "", **files: str) -> Run:
+def run_on(
+    server: Crowded,
+    example: Example,
+    login: str,
+    *,
+    last: str = "",
+    driver: str = "asyncpg",
+    **files: str,
+) -> Run:
     """Run on the server, with a template that no other test has built."""
     seed = SEED.replace("{version}", example.folder.parent.name).replace("{last}", last)
     example = on_postgresql(example, **{"test_it": TESTS, "seed": seed, **files})
-    return example.run("--tb=short", env={"ARENA_DATABASE": server.url(login)})
+    url = PRODUCTION.replace("asyncpg", driver)
+    env = {"ARENA_DATABASE": server.url(login), "DATABASE_URL": url}
+    return example.run("--tb=short", env=env)
 
 
 def check_left(server: Crowded) -> None:
@@ -94,10 +104,14 @@ async def test_many_at_once(client):
 """
 
 
-def test_an_app_with_a_pool_that_is_too_large(example: Example, crowded: Crowded) -> None:
-    """The test fails with the server's message."""
-    run = run_on(crowded, example, f"maker:{PASSWORD}", test_it=CROWD)
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_an_app_with_a_pool_that_is_too_large(
+    example: Example, crowded: Crowded, driver: str
+) -> None:
+    """The test fails with the server's message, and the report explains it."""
+    run = run_on(crowded, example, f"maker:{PASSWORD}", driver=driver, test_it=CROWD)
     run.expect(1, passed=1, failed=1).says("too many clients already")
+    run.says("all connections of the server are taken. Each test process")
     check_left(crowded)
 
 

@@ -14,6 +14,7 @@ FACTS = ProductFacts(
         "(1146,": "no table",
         "(1040,": "no connection",
         "(1203,": "no connection",
+        "(1226,": "no connection",
     },
     example_url="mysql://root@localhost:3306/",
     maintenance_database="mysql",

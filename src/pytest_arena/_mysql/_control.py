@@ -21,7 +21,6 @@ _PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
 # The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
 _NO_PLUGIN = 2061  # the client's number if it cannot send the password
-_CROWDED = (1040, 1203, 1226)
 NO_DATABASE = 1049
 NO_TABLE = 1146
 # The client's numbers if it cannot connect, or has lost the connection.
@@ -49,11 +48,6 @@ class MySQLFailure(ServerFailure):
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
         return self.code in _LOST
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether the server has no free connection."""
-        return self.code in _CROWDED
 
 
 class MySQLControl(Control):

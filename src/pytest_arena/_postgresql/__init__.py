@@ -15,6 +15,12 @@ FACTS = ProductFacts(
         "53300": "no connection",  # too_many_connections
         "55P03": "lock timeout",  # lock_not_available
     },
+    # For a refused login, libpq reports the server's text without the SQLSTATE.
+    error_words={
+        "too many clients": "no connection",
+        "too many connections": "no connection",
+        "connection slots are reserved": "no connection",
+    },
     is_default_of_own=True,
     other_url="postgres://",
     example_url="postgresql://postgres@localhost:5432/postgres",

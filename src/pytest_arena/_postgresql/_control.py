@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10
 APPLICATION_NAME = "pytest-arena"  # in pg_stat_activity
-# For a refused login libpq reports the server's text, without the SQLSTATE.
-TOO_MANY_CLIENTS = re.compile("too many (clients|connections)|connection slots are reserved")
 
 # SQLSTATEs of a server that shuts down, has crashed, or starts.
 _SHUTDOWN = ("57P01", "57P02", "57P03")
 _STARTS_OR_STOPS = re.compile("is (shutting down|starting up|not yet accepting|in recovery)")
-TOO_MANY_CONNECTIONS = "53300"
 # Classes of SQLSTATE: no answer, connection, resources, operator, system.
 _ELSEWHERE = ("", "08", "53", "57", "58")
 
@@ -43,6 +40,8 @@ class ControlFailure(ServerFailure):
     @property
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
+        if self.is_crowded:
+            return False
         return self.sqlstate in ("", *_SHUTDOWN) or self.sqlstate.startswith("08")
 
     @property
@@ -52,11 +51,6 @@ class ControlFailure(ServerFailure):
             return self.is_lost
         # A server that refuses a login answers. libpq reports no code for that.
         return "FATAL:" not in str(self) or _STARTS_OR_STOPS.search(str(self)) is not None
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether the server has no free connection."""
-        return self.sqlstate == TOO_MANY_CONNECTIONS
 
     @property
     def is_of_server(self) -> bool:
@@ -108,10 +102,7 @@ def connect(
             prepare_threshold=None,
         )
     except psycopg.Error as error:
-        sqlstate = error.sqlstate or ""
-        if TOO_MANY_CLIENTS.search(str(error)):
-            sqlstate = TOO_MANY_CONNECTIONS
-        raise ControlFailure(str(error).strip(), sqlstate) from error
+        raise ControlFailure(str(error).strip(), error.sqlstate or "") from error
     return connection
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_arena._config._supported import kind_of_error
 from pytest_arena._origin import as_own
 from pytest_arena._product import nothing
 from pytest_arena.errors import ConfigError
@@ -39,7 +40,7 @@ def import_driver(package: str, shown: str, servers: str, extra: str) -> ModuleT
 class ServerFailure(Exception):
     """The server refused a statement or a login, or no server answers.
 
-    ``code`` is the server's code, empty if no server answered.
+    ``code`` is the server's code, empty if no server answered. The cause is the driver's error.
     """
 
     def __init__(self, message: str, code: Any = "") -> None:
@@ -62,9 +63,9 @@ class ServerFailure(Exception):
         """Whether the connection is lost. False if the server refused a statement."""
 
     @property
-    @abstractmethod
     def is_crowded(self) -> bool:
-        """Whether the server has no free connection."""
+        """Whether the server has no free connection, by the facts about the driver's error."""
+        return kind_of_error(self.__cause__ or self) == "no connection"
 
 
 class Control(ABC):
