@@ -40,6 +40,7 @@ SECRETS = [
     "{'user': 'me', 'password': 's3cret'}",
     "PGPASSWORD=s3cret pytest",
     "https://host/path?token=s3cret",
+    "POST /pay?otp=s3cret&hashed_pin=s3cret",
 ]
 
 
@@ -101,7 +102,7 @@ def test_no_part_of_a_message_shows_a_password(text: str) -> None:
     "text",
     [
         "the password is wrong",
-        "app.db:5: in get_password",
+        "app.db:5: in get_password, of TestPasswords::test_it",
         "sqlite:////home/me/dev.db",
         "sqlite+aiosqlite:///./dev.db and me@example.org",
         "http://testserver:80/dancers",

@@ -10,7 +10,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from pytest_arena.errors import cut, redact
+from pytest_arena.errors import cut, is_secret, redact
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -31,11 +31,6 @@ Kind = Literal["inserted", "updated", "deleted"]
 _SIGNS: dict[Kind, str] = {"inserted": "+", "updated": "~", "deleted": "-"}
 _LONGEST_VALUE = 60
 _LONGEST_ROW = 180
-
-
-def is_secret(column: str) -> bool:
-    """Return whether a report shows the values of a column as ``***``, by the column's name."""
-    return _SECRET.search(column) is not None
 
 
 def without_values(text: str) -> str:
@@ -66,11 +61,6 @@ _PARAMETERS = re.compile(r"(?s)(?P<head>\[SQL: (?P<names>.*?)\]\n\[parameters: )
 # Values in the details of PostgreSQL's errors.
 _KEY = re.compile(r"(?P<head>(?<=Key )\((?P<names>[^()]*)\)=\().*(?=\))")
 _FAILING_ROW = re.compile(r"(?s)(?<=Failing row contains )\(.*?\)(?=\.?(?:\n|\Z))")
-# `hash` in a longer word, such as `hashtag`, is no secret.
-_SECRET = re.compile(
-    r"(?i)pass(word|wd|phrase|code)|pwd|secret|token|(api|private|secret)_?key|credential"
-    r"|(^|_)(hash(ed)?|salt|otp|pin|cvc|cvv)(_|$)|[a-z]Hash$"
-)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -57,6 +57,19 @@ __all__ = [
     "redact",
 ]
 
+# The names of secret values. `hash` in a longer word, such as `hashtag`, is no secret.
+_NAMES = (
+    "(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)_?key|credential"
+    r"|(?<![^\W_])(?:hash(?:ed)?|salt|otp|pin|cvc|cvv)(?![^\W_])|(?<=[a-z])hash(?!\w))"
+)
+_NAME = re.compile(f"(?i){_NAMES}")
+
+
+def is_secret(name: str) -> bool:
+    """Return whether no report shows the values of a column or a parameter with this name."""
+    return _NAME.search(name) is not None
+
+
 # SQLAlchemy hides the password of a URL in repr(url), but not a password in its query.
 _SECRETS = (
     # user:password@host in any URL, up to the last @, because a password may contain an @.
@@ -65,10 +78,9 @@ _SECRETS = (
     # dict.
     (
         re.compile(
-            r"""(?ix) ((?:(?<!empty_root_)password|passwd|passphrase|pwd|token|secret|api_?key)
-            ['"]? \s* [=:] \s*)
+            rf"""(?ix) ((?<!empty_root_){_NAMES} \w{{0,40}}+ ['"]? \s* [=:] (?!:) \s*)
             (?!(?:yes|no)\))  # "(using password: NO)" in a server's error
-            (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^\s&;,'")\]}]+ )"""
+            (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^\s&;,'")\]}}]+ )"""
         ),
         r"\1***",
     ),

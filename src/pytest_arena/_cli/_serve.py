@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._app._live_server import CONTROL_PATH
-from pytest_arena._changes import is_secret
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import RUNS, start_live_server
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._report import show_causes, show_story, trace_of_error
-from pytest_arena.errors import ArenaError, ConfigError, redact
+from pytest_arena.errors import ArenaError, ConfigError, is_secret, redact
 
 if TYPE_CHECKING:
     import argparse
