@@ -150,7 +150,7 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         },
     ),
     "a package without __init__.py": (
-        {**PACKAGE, "tests/test_main.py": SQLMODEL, ".venv/lib/other.py": SQLMODEL},
+        {**PACKAGE, "app/main_test.py": SQLMODEL, ".venv/lib/other.py": SQLMODEL},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"} | ASYNC,
     ),
     "two bases": (

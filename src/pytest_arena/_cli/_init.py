@@ -14,6 +14,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._config._read import pytest_file
+from pytest_arena._origin import is_of_tests
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SKIPPED = re.compile(
-    r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env|tests?|docs?|examples?|scripts"
-    r"|migrations|alembic|versions)$|test_|conftest\.py$"
+    r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env|docs?|examples?|scripts"
+    r"|migrations|alembic|versions)$"
 )
 _FRAMEWORK = r"(?:\w+\.)?(?:FastAPI|Starlette|Litestar|Flask)\("
 _APP = re.compile(rf"(?m)^(\w+)(?:: \w+)? = (?:{_FRAMEWORK}|create_app\()")
@@ -132,8 +133,8 @@ def _read_modules(folder: Path) -> list[Module]:
     for path, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _SKIPPED.match(name))
         for name in sorted(names):
-            if name.endswith(".py") and not _SKIPPED.match(name):
-                file = Path(path, name)
+            file = Path(path, name)
+            if file.suffix == ".py" and not is_of_tests(str(file.relative_to(folder))):
                 texts[file] = file.read_text(encoding="utf-8", errors="replace")
     all_text = "\n".join(texts.values())
     imported = set(re.findall(r"(?m)^\s*(?:from|import) (\w+)", all_text))
