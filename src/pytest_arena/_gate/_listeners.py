@@ -280,10 +280,10 @@ class Gate:
         pooled, meaning = context.arena
         if pooled.target is None:
             return
-        if meaning.table and cursor.rowcount:
-            self.lost.note_write(pooled, meaning.table)
-        elif meaning.ends_transaction:
+        if meaning.ends_transaction:
             pooled.pending_writes = None
+        elif meaning.table and cursor.rowcount:
+            self.lost.note_write(pooled, meaning.table)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""

@@ -36,15 +36,6 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 
 # These begin no transaction.
 _OUTSIDE = {"SET", "SHOW", "USE", "DO", "KILL", "PREPARE"}
-_ENDING = {"COMMIT", "CREATE", "ALTER", "DROP", "RENAME", "TRUNCATE"}
-
-
-def _ends_transaction(verb: str, others: list[str]) -> bool:
-    if verb == "SET":
-        return "AUTOCOMMIT" in "".join(others)
-    if verb == "ROLLBACK":
-        return "TO" not in others  # a savepoint
-    return verb in _ENDING and "TEMPORARY" not in others
 
 
 class MySQLSession:
@@ -79,12 +70,10 @@ class MySQLSession:
 
     def note_before(self, statement: Statement, *, autocommits: bool) -> None:
         """Note a statement before the driver sends it."""
-        verb, *others = statement.words or ("",)
-        if verb in {"BEGIN", "START"}:
+        [verb] = statement.words[:1] or [""]
+        if statement.ends_transaction:
             self.end_transaction()
-            self._is_begun = True
-        elif _ends_transaction(verb, others):
-            self.end_transaction()
+            self._is_begun = verb in {"BEGIN", "START"}
         elif not autocommits and verb not in _OUTSIDE:
             self._is_begun = True
         if self.target.database is not None:
@@ -294,6 +283,12 @@ WORDS = Words(
         r"(?ix) (?:\A|;)\s* (?: SET \b (?!\s+(?:TRANSACTION)\b) | PREPARE\b | USE\b "
         r"| LOCK\s+TABLES?\b | CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b | EXECUTE\s+IMMEDIATE\b )"
         r"| := | \bGET_LOCK\s*\( | \bINTO\s+@"
+    ),
+    # A statement that changes the schema commits first.
+    ending=re.compile(
+        r"(?isx) \s* (?: BEGIN | START | COMMIT | ROLLBACK(?!.*\bTO\b) | SET\b.*\bAUTOCOMMIT"
+        r"| (?:CREATE | ALTER | DROP | RENAME | TRUNCATE)"
+        r"(?!\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b) )\b"
     ),
     beyond=re.compile(r"(?i)(?:\A|;)\s*(?P<verb>(?:CREATE|DROP)\s+(?:DATABASE|SCHEMA))\b"),
     # A comment with `!` has statements that the server executes. The search is fast because each

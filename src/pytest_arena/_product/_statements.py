@@ -18,6 +18,7 @@ _PARTS = re.compile(
     r"""|(?P<comment>--[^\n\r]*|/\*(?:[^*]++|\*(?!/))*\*/)"""
 )
 _NEVER = re.compile(r"(?!)")
+_END = re.compile(r"(?is)\s*(?:COMMIT|END|ROLLBACK(?!.*\bTO\b)|ABORT)\b")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,12 +28,14 @@ class Words:
     ``altering``: statements that may change the session beyond its transaction. A connection with
     an altered session is dropped when the level ends. ``beyond``: statements that reach other
     databases or the server, by a named group. ``instead``: what to send instead of them.
-    ``parts``: the texts and comments in a statement.
+    ``ending``: statements that end the present transaction. ``parts``: the texts and comments in a
+    statement.
     """
 
     altering: re.Pattern[str]
     beyond: re.Pattern[str] = _NEVER
     instead: Mapping[str, str] = field(default_factory=dict)
+    ending: re.Pattern[str] = _END
     parts: re.Pattern[str] = _PARTS
 
 
@@ -82,7 +85,6 @@ _ROWS = re.compile(
     r"(?i)\s*(?:INSERT|REPLACE|UPDATE|DELETE|TRUNCATE|WITH|LOAD|DO|HANDLER|SELECT)\b[^;]*\Z"
 )
 _WITH = re.compile(r"(?i)\s*WITH\b")
-_END = re.compile(r"(?is)\s*(?:COMMIT|END|ROLLBACK(?!.*\bTO\b)|ABORT)\b")
 _PART = re.compile(_NAME)
 _DEFAULT_SCHEMAS = ("main", "public")
 # The rows of a temporary table end with the connection.
@@ -122,7 +124,7 @@ def classify(text: str, words: Words) -> Statement:
         table,
         reach,
         words.altering.search(sql) is not None,
-        _END.match(sql) is not None,
+        words.ending.match(sql) is not None,
         beyond_of(sql, words),
     )
 

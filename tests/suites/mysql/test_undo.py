@@ -1,6 +1,7 @@
 """Written tables are restored in place, a changed schema by a copy."""
 
 import pytest
+from async_app import app, engine
 from models import Order
 from pytest_arena import inserted, updated
 
@@ -115,3 +116,15 @@ async def test_a_table_that_changes_between_requests(arena, client, run):
     with arena.expect_changes(orders=inserted(1)):
         await client.post("/orders/lamp")
         await run("ALTER TABLE orders ADD COLUMN late INT")
+
+
+@app.post("/staged")
+async def staged():
+    async with engine.connect() as connection:
+        for statement in ("DELETE FROM stock", "TRUNCATE visits", "SELECT 1"):
+            await connection.exec_driver_sql(statement)
+
+
+async def test_a_statement_that_commits_loses_no_write(client, run):
+    await client.post("/staged")
+    assert await run("SELECT * FROM stock") == []
