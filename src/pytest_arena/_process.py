@@ -1,10 +1,11 @@
-"""The time, event loops and threads of this process."""
+"""The time, event loops, threads and folders of this process."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import shutil
 import sys
 import threading
 import time
@@ -56,6 +57,18 @@ def lock_here(
 def run_id() -> str:
     """Return an id of this run of pytest, which the workers of pytest-xdist share."""
     return os.environ.get("PYTEST_XDIST_TESTRUNUID") or os.urandom(16).hex()
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Return whether a folder belongs to this process' user. Another user may have created it."""
+    if not hasattr(os, "getuid"):
+        return True
+    return not folder.is_symlink() and folder.lstat().st_uid == os.getuid()
+
+
+def has_room(folder: Path, needed: int) -> bool:
+    """Return whether this user may write so many bytes into a folder."""
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= needed
 
 
 _collector_lock = threading.RLock()

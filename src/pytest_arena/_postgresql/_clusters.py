@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._process import until
+from pytest_arena._process import has_room, is_own_folder, until
 from pytest_arena._product._server_search import Server, Unavailable
 from pytest_arena._values import Address, digest
 
@@ -171,7 +171,7 @@ class ServerFolder:
             parent.parent.mkdir(parents=True, exist_ok=True)
             # 711 lets another user enter its folder inside, but not list the folders.
             parent.mkdir(mode=0o711 if other else 0o700, exist_ok=True)
-            if not is_own(parent):
+            if not is_own_folder(parent):
                 raise PermissionError(f"{parent} belongs to another user")
             self.path.mkdir(mode=0o700, exist_ok=True)
             if other:
@@ -190,14 +190,9 @@ def parents(cache: Path) -> list[Path]:
     on_disk = Path("/var/tmp") if account() else cache  # noqa: S108 - no other user enters the folder in it
     # Both places are searched, so that a server in memory is found when memory is full.
     places = [on_disk / name, _MEMORY / name]
-    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM_NEEDED:
+    if has_room(_MEMORY, _ROOM_NEEDED):
         places.reverse()
     return places
-
-
-def is_own(folder: Path) -> bool:
-    """Return whether a folder belongs to this process' user."""
-    return not folder.is_symlink() and folder.lstat().st_uid == os.getuid()
 
 
 # Locks

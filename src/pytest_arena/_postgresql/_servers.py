@@ -16,6 +16,7 @@ from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import identifier, open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
+from pytest_arena._process import is_own_folder
 from pytest_arena._product._databases_command import (
     DatabasesOnServer,
     Place,
@@ -171,7 +172,7 @@ class PrivatePlaces:
         """Yield the existing folders of this user's servers."""
         with suppress(Unavailable):  # no account can run a server
             for parent in dict.fromkeys(clusters.parents(self.cache)):
-                if parent.is_dir() and clusters.is_own(parent):
+                if parent.is_dir() and is_own_folder(parent):
                     folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
                     yield from map(clusters.ServerFolder, folders)
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, Dialect
 
+from pytest_arena._process import has_room, is_own_folder
 from pytest_arena._product import (
     OF_RUN,
     BuildTarget,
@@ -79,17 +80,16 @@ class Home:
 
 def homes() -> list[Path]:
     """Return the existing folders that contain this user's run folders."""
-    return [parent for parent in _parents() if parent.is_dir() and _is_own(parent)]
+    return [parent for parent in _parents() if parent.is_dir() and is_own_folder(parent)]
 
 
 def _parent() -> Path:
     for parent in _parents():
         with suppress(OSError):
-            is_small = shutil.disk_usage(parent.parent).free < _ROOM_NEEDED
-            if parent.parent == _MEMORY and is_small:
+            if parent.parent == _MEMORY and not has_room(_MEMORY, _ROOM_NEEDED):
                 continue
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if _is_own(parent) and os.access(parent, os.W_OK):
+            if is_own_folder(parent) and os.access(parent, os.W_OK):
                 return parent
     raise ServerError(
         f"no folder for the test databases: {parent} cannot be used",
@@ -107,11 +107,6 @@ def _parents() -> list[Path]:
     name = f"pytest-arena-{user}"
     temporary = Path(tempfile.gettempdir()).resolve()
     return [place / name for place in dict.fromkeys([_MEMORY, temporary])]
-
-
-def _is_own(folder: Path) -> bool:
-    # All users may write to the parent, so another user may have created this folder.
-    return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
 
 
 def _sweep(parent: Path) -> None:
