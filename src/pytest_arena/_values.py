@@ -16,7 +16,6 @@ class FileFormat:
     name: str  # a pattern of the name of such a file
     # The endings of the log files. The first log has changes that the file does not have yet.
     logs: tuple[str, str]
-    opening: str  # the audit event of a connect call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena._values import sqlstate
@@ -32,6 +34,15 @@ for _facts in SUPPORTED.values():
 [OWN] = [facts for facts in SUPPORTED.values() if facts.is_default_of_own]
 FILE_PRODUCTS = {FILES.name}
 FILE_FORMAT = cast("FileFormat", FILES.file_format)
+
+
+def is_database(file: str | Path) -> bool:
+    """Return whether a file has the format of a database. An empty file has none."""
+    with suppress(OSError, ValueError), Path(file).open("rb") as opened:
+        return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
+    return False
+
+
 REDIS = {"redis", "rediss"}  # the schemes of its URLs
 SHOWN = [facts.shown for facts in SUPPORTED.values()]
 

@@ -185,13 +185,6 @@ class AllowedFiles:
         return False
 
 
-def is_database(file: str) -> bool:
-    """Return whether a file has the format of a database."""
-    with suppress(OSError, ValueError), Path(file).open("rb") as opened:
-        return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
-    return False
-
-
 def real(file: str) -> str:
     """Return the path of a file without links. Return an impossible name unchanged."""
     try:

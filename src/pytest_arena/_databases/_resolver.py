@@ -9,7 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, product_of
+from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database, product_of
 from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -17,7 +17,6 @@ from pytest_arena._databases._app_databases import (
     KnownDatabases,
     Products,
     Whose,
-    is_database,
     named_by,
 )
 from pytest_arena._databases._provision import Provision

@@ -12,7 +12,6 @@ FACTS = ProductFacts(
         header=b"SQLite format 3\0",  # https://www.sqlite.org/fileformat.html
         name=r"\.(db|sqlite)\w*$",
         logs=("-wal", "-journal"),
-        opening="sqlite3.connect",
     ),
     error_words={"no such table": "no table", "database is locked": "lock timeout"},
     example_url="sqlite+aiosqlite:///test.db",

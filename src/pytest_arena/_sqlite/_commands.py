@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_arena._config._supported import is_database
 from pytest_arena._product import OF_RUN
 from pytest_arena._product._databases_command import (
     Place,
@@ -22,7 +23,6 @@ from pytest_arena._sqlite._product import (
     remove_dead_run,
     try_lock,
 )
-from pytest_arena._sqlite._sql import is_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +120,7 @@ class SQLiteFiles:
     def _found_kept(self) -> Iterator[tuple[Thing, list[Path]]]:
         for name in sorted(_names(self._kept)):
             file = self._kept / name
-            if is_database(file):
+            if is_database(file) or not size_of(file):
                 yield _thing(name, "kept", file), [file]
 
 

@@ -12,8 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: two connections have opened a log at the same time.
 _LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
-# A file's header, with the journal mode: https://sqlite.org/fileformat.html#the_database_header
-_HEADER = b"SQLite format 3\0"
+# The journal mode in the file: https://sqlite.org/fileformat.html#the_database_header
 _MODE = slice(18, 20)
 _ROLLBACK_JOURNAL = b"\1\1"
 
@@ -54,15 +53,6 @@ def renamed(database: str, file: str, *, uri: bool) -> str:
         return file
     mode = "?mode=ro" if _parsed(database, uri=uri).is_read_only else ""
     return f"file:{quote(file)}{mode}"
-
-
-def is_database(file: str | Path) -> bool:
-    """Return whether a file has the header of a database, or is empty."""
-    try:
-        with Path(file).open("rb") as opened:
-            return opened.read(len(_HEADER)) in (_HEADER, b"")
-    except OSError:
-        return False
 
 
 def remove_file(live: Path) -> None:
