@@ -36,6 +36,11 @@ def user_line() -> CodeLine | None:
     return None if frame is None else CodeLine(frame.f_code.co_filename, frame.f_lineno)
 
 
+def shown_line(otherwise: str) -> str:
+    """Return the innermost line of the user's code for a message, else this text."""
+    return str(user_line() or otherwise)
+
+
 @cache
 def is_of_tests(file: str) -> bool:
     """Return whether a file has tests, fixtures or their helpers, by its path."""

@@ -14,7 +14,7 @@ from asyncio import (
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._app._entry import is_disconnect
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
 from pytest_arena.errors import ConfigError
@@ -52,7 +52,7 @@ class Transport:
             raise ConfigError(
                 "a websocket by the async client, which has none",
                 why="the HTTP library opens no websockets",
-                cause=str(user_line() or "client.stream(…)"),
+                cause=shown_line("client.stream(…)"),
                 fix='with test_client.websocket_connect("/chat") as websocket:\n'
                 "or any library's client, with the URL `live_server.url`",
             )

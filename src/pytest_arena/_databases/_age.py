@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Date, DateTime, MetaData, Table, bindparam, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> set[
             raise IsolationError(
                 f"arena.age: the rows of {table} cannot be made older: {problem}",
                 why="a part of the rows would be older than the others",
-                cause=str(user_line() or "arena.age()"),
+                cause=shown_line("arena.age()"),
                 fix="write the older rows in the test",
             )
     return {*also} - {str(each) for table in tables for each in table.columns}

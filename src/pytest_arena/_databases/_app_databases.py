@@ -39,7 +39,7 @@ from pytest_arena._gate._engines import (
     requested_by_url,
     requested_without_engine,
 )
-from pytest_arena._origin import as_own, user_line
+from pytest_arena._origin import as_own, shown_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
     NOWHERE,
@@ -89,6 +89,11 @@ class Whose(Enum):
     FREE = "nobody's: tests may open it"  # in pytest's folder, or by `arena_allow`
     APP = "the app's: an engine names it, which need not have connected"
     UNKNOWN = "unknown: it may be a real one"
+
+    @property
+    def is_at_stake(self) -> bool:
+        """Whether a connection could change a database of the user."""
+        return self in {Whose.APP, Whose.UNKNOWN}
 
 
 class AllowedFiles:
@@ -390,7 +395,7 @@ class KnownDatabases:
         is_file = requested.product in FILE_PRODUCTS
         if is_file and (not name or self.at_file(name) is not None):
             return True
-        return self.files.whose(name) in {Whose.APP, Whose.UNKNOWN}
+        return self.files.whose(name).is_at_stake
 
     def named(self, name: str, tried: str) -> Database:
         """Return a database by the name that an engine has given it, "" for the first one.
@@ -410,7 +415,7 @@ class KnownDatabases:
                 raise _unknown_product(tried, ", ".join(dict.fromkeys(shown)))
             return self.primary
         self.register_engines()
-        return self.only(name, "arena.session(database={!r})", str(user_line() or ""))
+        return self.only(name, "arena.session(database={!r})", shown_line(""))
 
     def only(self, name: str, form: str, place: str) -> Database:
         """Return the only database of this name. ``form`` and ``place`` use the name.
@@ -611,7 +616,7 @@ def named_by(child: Child, known: KnownDatabases) -> str:
     names = {*known.requested, *known.files.of_app, *(each.name for each in of_engines)}
     words = [*child.arguments, *_WORD.findall(" ".join(child.arguments))]
     for name in filter(None, names):
-        is_at_stake = known.files.whose(name) in {Whose.APP, Whose.UNKNOWN}
+        is_at_stake = known.files.whose(name).is_at_stake
         if is_at_stake and any(_is_named(name, word, child.folder) for word in words):
             return name
     return ""

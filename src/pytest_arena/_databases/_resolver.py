@@ -103,7 +103,7 @@ class Databases:
             if build_here() is None:
                 self.ensure_content(database)
         whose = self.files.whose(name) if database is None else Whose.OURS
-        if opener is Opener.CREATOR and whose in {Whose.APP, Whose.UNKNOWN}:
+        if opener is Opener.CREATOR and whose.is_at_stake:
             if "://" in name:
                 raise self._refused(refusals.UNKNOWN_DATABASE, name)
             raise self._refused(refusals.OPENED_FILE.of(whose), name)
@@ -145,7 +145,7 @@ class Databases:
         is_known = known_engines.of(requested.dialect).database is not None
         is_replaced = is_known or self.known.replaces(requested)
         if requested.product not in self.products or not is_replaced:
-            if self.files.whose(requested.name) in {Whose.APP, Whose.UNKNOWN}:
+            if self.files.whose(requested.name).is_at_stake:
                 self._refuse_other_product(requested)
                 raise self._not_replaced(requested)
             return None
@@ -224,7 +224,7 @@ class Databases:
         if not self.files.is_older_than_run(file):
             return
         whose = self.files.whose(file)
-        if whose in {Whose.APP, Whose.UNKNOWN} and is_database(file):
+        if whose.is_at_stake and is_database(file):
             if whose is Whose.APP:
                 raise self._refused(refusals.REMOVED_FILE, file, action=action)
             self.note_touched(file, is_removed=True)

@@ -24,7 +24,7 @@ from pytest_arena._mysql._refill import (
     read_difference,
     refill,
 )
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
@@ -274,7 +274,7 @@ def _between(name: str, since: TableDifference | None, until: TableDifference | 
         raise IsolationError(
             "the changes since a moment of this test are not known",
             why=f"the test has changed the columns of {name} since then",
-            cause=str(user_line() or "a statement such as ALTER TABLE"),
+            cause=shown_line("a statement such as ALTER TABLE"),
             fix="compare with the start of the test: arena.changes()",
         )
     before = [*added_before.rows, *removed.rows]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_arena._changes import Changes, shown_in
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line, user_line
 from pytest_arena._owner import Phase
 from pytest_arena._process import running_loop
 from pytest_arena._run._leaks import refuse_unfinished
@@ -315,7 +315,7 @@ def changes_between(run: Any, database: Database, since: object, until: object) 
             f"not all changed rows of {database.name} are known: {changes.counted()}",
             why="a wide fixture changed the schema. pytest-arena kept only some of the rows that "
             "it wrote before this test",
-            cause=str(user_line() or "arena.changes()"),
+            cause=shown_line("arena.changes()"),
             fix="arena.changes()   in the set-up of that fixture, or create the tables by "
             "arena_schema",
         )
@@ -339,7 +339,7 @@ def check_table(run: Any, database: Database, table: str) -> None:
         raise ConfigError(
             f"the database {database.name} has no table {table!r}",
             why="a table with a wrong name never changes, so the test would prove nothing",
-            cause=str(user_line() or "arena.changes()"),
+            cause=shown_line("arena.changes()"),
             fix=f"one of its tables: {', '.join(sorted(database.tables)) or 'it has none'}",
         )
 

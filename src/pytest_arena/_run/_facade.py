@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from pytest_arena._changes import Changes
 from pytest_arena._databases._age import age
 from pytest_arena._databases._sessions import Sessions
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line
 from pytest_arena._owner import Phase
 from pytest_arena._process import running_loop
 from pytest_arena._run._expect import (
@@ -542,7 +542,7 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             f"{records[0].shown}: the changes of this request in {database.name} are not known",
             why="they are known of the last forty requests of a test, none of a wide fixture, and "
             "only if the isolation need not read the whole database at each request",
-            cause=str(user_line() or "arena.changes(request)"),
+            cause=shown_line("arena.changes(request)"),
             fix="with arena.expect_changes(...):   around the request",
         )
     if after is not None and database not in after.times:  # it did not exist yet
@@ -561,7 +561,7 @@ def _delta(time: Mapping[str, float]) -> timedelta:
         raise ConfigError(
             f"arena.age({words}) makes no row older",
             why="the test would see no later time",
-            cause=str(user_line() or "arena.age()"),
+            cause=shown_line("arena.age()"),
             fix="arena.age(hours=25)   or days, minutes, seconds, weeks",
         )
     return delta
@@ -589,7 +589,7 @@ def _age(run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[st
         raise ConfigError(
             f"arena.age: there is no column {', '.join(sorted(unknown))}",
             why="its rows would not be older",
-            cause=str(user_line() or "arena.age()"),
+            cause=shown_line("arena.age()"),
             fix='also=["events.at"]   a list, with the name of each table',
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 from pytest_arena._changes import Changes
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line, user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
 from pytest_arena._run._nested import Fresh
@@ -36,7 +36,7 @@ def _error(what: str, fix: str) -> RaceError:
     return RaceError(
         what,
         why="the orders of the requests would prove nothing",
-        cause=str(user_line() or "arena.races()"),
+        cause=shown_line("arena.races()"),
         fix=fix,
     )
 

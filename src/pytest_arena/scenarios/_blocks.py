@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line
 from pytest_arena.errors import NotWritten, ScenarioError
 from pytest_arena.scenarios._specs import canonical
 
@@ -80,7 +80,7 @@ class Scenario:
         raise NotWritten(
             "this test is not written yet" + (f": {text}" if text else ""),
             why="a test proves a scenario only if it requests and asserts",
-            cause=str(user_line() or "scenario.todo()"),
+            cause=shown_line("scenario.todo()"),
             fix=f"write the steps {' '.join(places)}, then delete scenario.todo()",
         )
 
@@ -96,7 +96,7 @@ class Scenario:
             raise ScenarioError(
                 "the test has a block for a step, but names no scenario",
                 why="the block would have no effect, and the scenario would be unproven",
-                cause=str(user_line() or "a step block"),
+                cause=shown_line("a step block"),
                 fix='@pytest.mark.scenario("the name of the scenario")',
             )
         steps = _steps_of(record, kind, text)
@@ -140,7 +140,7 @@ def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
         raise ScenarioError(
             f"no {kind.title()} step of the scenario reads {text!r}",
             why="the block would prove no step",
-            cause=str(user_line() or "a step block"),
+            cause=shown_line("a step block"),
             fix="\n".join(blocks),
         )
     return found
