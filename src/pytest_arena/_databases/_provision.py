@@ -70,7 +70,7 @@ class Provision:
         # By product and driver.
         self.stores: dict[tuple[str, str], Store] = {}
 
-    def ensure_content(self, database: Database) -> Isolation:
+    def provide(self, database: Database) -> Isolation:
         """Give a database its content, once.
 
         Raises:

@@ -241,7 +241,7 @@ class Databases:
             return build.target_of(database)
         if database is None:
             return None
-        return database.product.target(database)
+        return database.target
 
     def before_child(self, child: Child) -> None:
         """Build the databases that a child process may use.
@@ -350,6 +350,6 @@ class Databases:
             raise self._refused(refusals.IN_FORK, database.name)
         token = REQUEST.set(None)  # a build is no part of a request
         try:
-            return self.provision.ensure_content(database)
+            return self.provision.provide(database)
         finally:
             REQUEST.reset(token)

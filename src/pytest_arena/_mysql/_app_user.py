@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from dataclasses import replace
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
-from pytest_arena._values import ServerLogin
+from pytest_arena._values import ServerLogin, digest
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
@@ -78,8 +77,8 @@ def _login_for(address: Address) -> ServerLogin:
     """Return the user's login, the same in each run, known to those who know the password."""
     name = f"{_PREFIX}{address.user}"
     if len(name) > _LONGEST_NAME:
-        name = f"{name[:23]}_{sha256(address.user.encode()).hexdigest()[:8]}"
-    secret = sha256(f"{address.user} {address.password}".encode()).hexdigest()
+        name = f"{name[:23]}_{digest(address.user)[:8]}"
+    secret = digest(f"{address.user} {address.password}")
     # Password plugins require letters, digits and other characters.
     return ServerLogin(name, f"aA1!{secret[:24]}")
 

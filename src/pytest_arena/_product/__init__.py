@@ -258,6 +258,7 @@ class Database:
     tables: set[str] = field(default_factory=set)  # that it had at the last question
     incarnation: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _target: ConnectTarget | None = None
     # pytest-arena's engines: whether one is async, and whether it uses pytest-arena's login.
     engines: dict[tuple[bool, bool], Engine | AsyncEngine] = field(default_factory=dict)
 
@@ -273,8 +274,15 @@ class Database:
 
     @property
     def target(self) -> ConnectTarget:
-        """The present target of its connections."""
-        return self.product.target(self)
+        """The present target of its connections. Each checkout reads it."""
+        # Read it before the address: an older generation only makes the next call read again.
+        number = -1 if self.isolation is None else self.isolation.generation
+        generation = (self.incarnation, number)
+        target = self._target
+        if target is None or target.generation != generation or target.key != self.key:
+            target = self.product.target(self, generation)
+            self._target = target
+        return target
 
     def use_dialect(self, dialect: type[Dialect], *, is_of_engine: bool) -> None:
         """Note a dialect: async counts more than sync, an engine's more than a URL's."""
@@ -438,8 +446,8 @@ class Product(Protocol):
     def isolate(self, database: Database, content: object, uses: Usage) -> Isolation:
         """Return the isolation of a database, filled with a template's content."""
 
-    def target(self, database: Database) -> ConnectTarget:
-        """Return the present target of connections."""
+    def target(self, database: Database, generation: tuple[int, int]) -> ConnectTarget:
+        """Return the target of connections of a new generation."""
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the present URL of the database, for a driver."""

@@ -51,7 +51,6 @@ class ServerProduct(Generic[RegistryT]):
         self._starting = threading.RLock()
         # By all names that the tests' databases have had in this run.
         self._databases_by_name: dict[str, Database] = {}
-        self._targets: dict[Database, ConnectTarget] = {}
 
     @abstractmethod
     def _start(self) -> RegistryT:
@@ -88,20 +87,14 @@ class ServerProduct(Generic[RegistryT]):
         """Return the database whose ``arena.url`` had this name at any time in this run."""
         return self._databases_by_name.get(requested.database)
 
-    def target(self, database: Database) -> ConnectTarget:
+    def target(self, database: Database, generation: tuple[int, int]) -> ConnectTarget:
         """Return the live database. Its name may change after a test with writes."""
         isolation: Any = database.isolation  # with the address of the live database
         if isolation is None:
-            return ConnectTarget(database.key, "", (database.incarnation, 0), database=database)
-        # Read it before the address: an older generation only makes the next call read again.
-        generation = (database.incarnation, isolation.generation)
-        target = self._targets.get(database)
-        if target is None or target.generation != generation or target.key != database.key:
-            address = isolation.address
-            self._databases_by_name.setdefault(address.database, database)
-            target = ConnectTarget(database.key, "", generation, address, database=database)
-            self._targets[database] = target
-        return target
+            return ConnectTarget(database.key, "", generation, database=database)
+        address = isolation.address
+        self._databases_by_name.setdefault(address.database, database)
+        return ConnectTarget(database.key, "", generation, address, database=database)
 
     def _url_of(self, address: Address, database: Database, driver: str) -> URL:
         dialect = database.dialect.name
@@ -110,7 +103,7 @@ class ServerProduct(Generic[RegistryT]):
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the app's first login, which sees what the app sees."""
-        target = self.target(database)
+        target = database.target
         if target.address is None:
             raise impossible(f"{database.name}: no address before its first connection")
         url = self._url_of(address_for(target, None), database, driver)
@@ -131,7 +124,6 @@ class ServerProduct(Generic[RegistryT]):
     def remove(self, database: Database) -> None:
         """Close the isolation, which drops the live database and its snapshots."""
         database.close()
-        self._targets.pop(database, None)
         self._databases_by_name = {
             name: known for name, known in self._databases_by_name.items() if known is not database
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -37,6 +36,7 @@ from pytest_arena._product import (
 )
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
+from pytest_arena._values import digest
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
@@ -150,8 +150,7 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)
     if name != test or len(name) > _LONGEST_NAME:
-        digest = hashlib.sha256(test.encode()).hexdigest()[:8]
-        name = f"{name[-_LONGEST_NAME:]}-{digest}"
+        name = f"{name[-_LONGEST_NAME:]}-{digest(test)[:8]}"
     file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
     newest_first = sorted(folder.iterdir(), key=written_at, reverse=True)
@@ -333,7 +332,6 @@ class SQLite:
         self._home = Home()
         self._templates = FileTemplates(config.cache / "templates", self._home)
         self._numbers = count(1)
-        self._targets: dict[Database, ConnectTarget] = {}
 
     @property
     def shown(self) -> str:
@@ -370,18 +368,9 @@ class SQLite:
             self._core.ledger.note(_ROLLBACK_IS_COPY)
         return Copy(Path(database.file), content, uses, note=self._core.ledger.note)
 
-    def target(self, database: Database) -> ConnectTarget:
+    def target(self, database: Database, generation: tuple[int, int]) -> ConnectTarget:
         """Return the live file of a database."""
-        number = 0
-        if database.isolation is not None:
-            number = database.isolation.generation
-        # Each checkout calls this.
-        generation = (database.incarnation, number)
-        target = self._targets.get(database)
-        if target is None or target.generation != generation:
-            target = ConnectTarget(database.key, database.file, generation)
-            self._targets[database] = target
-        return target
+        return ConnectTarget(database.key, database.file, generation)
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL of the live file."""
@@ -400,10 +389,9 @@ class SQLite:
 
     def remove(self, database: Database) -> None:
         """Remove the live file, its side files and its snapshots."""
-        self._targets.pop(database, None)
-        if database.isolation is not None:
-            database.isolation.close()
-            sql.remove_file(Path(database.file))
+        database.close()
+        if database.live is not None:
+            sql.remove_file(database.live)
 
     def close(self) -> None:
         """Remove the folder."""
