@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 AnyTask = asyncio.Task[Any]
-_Answer = TypeVar("_Answer")
+Answer = TypeVar("Answer")
 _Key = TypeVar("_Key")
 
 _LONGEST_STEP = 0.05
@@ -91,7 +91,7 @@ def innermost_frames() -> dict[int, FrameType]:
                 gc.enable()
 
 
-def until(ask: Callable[[], _Answer], *, within: float) -> _Answer:
+def until(ask: Callable[[], Answer], *, within: float) -> Answer:
     """Call ``ask`` until its answer is true or the time is up. Return the last answer.
 
     ``ask`` is called at least once. The first pause takes 1 ms. Each later pause is twice as
@@ -148,7 +148,7 @@ def by_timeout(error: BaseException) -> bool:
     return "pytest_timeout" in [frame.f_globals.get("__name__") for frame, _ in frames]
 
 
-def run_in_new_loop(coroutine: Coroutine[object, object, _Answer]) -> _Answer:
+def run_in_new_loop(coroutine: Coroutine[object, object, Answer]) -> Answer:
     """Run a coroutine in a thread without a running loop. Return its result.
 
     Unlike asyncio.run, it leaves the main thread's event loop to the user.

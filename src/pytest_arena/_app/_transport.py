@@ -11,7 +11,7 @@ from asyncio import (
     run_coroutine_threadsafe,
     wrap_future,
 )
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._entry import is_disconnect
 from pytest_arena._origin import shown_line
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import Message, Scope
+    from pytest_arena._process import Answer
 
-_Result = TypeVar("_Result")
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -119,7 +119,7 @@ class AppCall:
             self._is_closing = True
             await self.in_loop(self._close(is_quiet=sys.exception() is not None))
 
-    def in_loop(self, step: Coroutine[Any, Any, _Result]) -> Awaitable[_Result]:
+    def in_loop(self, step: Coroutine[Any, Any, Answer]) -> Awaitable[Answer]:
         """Return an awaitable that runs a coroutine in the loop of the app."""
         if self._loop is None:
             return step

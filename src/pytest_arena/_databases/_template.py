@@ -12,8 +12,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from unittest.mock import patch
+from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
 
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, line_of_function
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._databases._builders import Builder
     from pytest_arena._ledger import Ledger
-
-_Answer = TypeVar("_Answer")
+    from pytest_arena._process import Answer
 
 
 class Recipe(NamedTuple):
@@ -259,7 +258,7 @@ def warn_of_drift(root: Path, ledger: Ledger, schema: str, drift: str) -> None:
     )
 
 
-def run_apart(call: Callable[[], _Answer]) -> _Answer:
+def run_apart(call: Callable[[], Answer]) -> Answer:
     """Call in a separate thread, and restore the loggers afterwards.
 
     A builder may call ``asyncio.run``, like an async ``env.py`` of Alembic. ``asyncio.run`` raises
@@ -274,8 +273,8 @@ def run_apart(call: Callable[[], _Answer]) -> _Answer:
         return _call_in_thread(call)
 
 
-def _call_in_thread(call: Callable[[], _Answer]) -> _Answer:
-    answer: Future[_Answer] = Future()
+def _call_in_thread(call: Callable[[], Answer]) -> Answer:
+    answer: Future[Answer] = Future()
     context = contextvars.copy_context()
 
     def run() -> None:
@@ -284,8 +283,8 @@ def _call_in_thread(call: Callable[[], _Answer]) -> _Answer:
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
             answer.set_exception(error)
 
-    # A daemon, so that the process does not wait for it after Ctrl-C. Not `threading.Thread`, which
-    # a test may have replaced.
+    # A daemon, so that the process does not wait for it after Ctrl-C. A test may have replaced
+    # `threading.Thread`, but not the name in this module.
     thread = Thread(target=run, name="pytest-arena-build", daemon=True)
     thread.start()
     return answer.result()
@@ -304,7 +303,7 @@ def _loggers_restored() -> Iterator[None]:
         if isinstance(logger, logging.Logger)
     ]
     try:
-        with patch.object(logging, "shutdown"):
+        with mock.patch.object(logging, "shutdown"):
             yield
     finally:
         for logger, handlers, level, is_disabled, propagates in states:

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
+    from pytest_arena._process import Answer
     from pytest_arena._values import Address
 
-_ResultT = TypeVar("_ResultT")
 _DAY = 86400.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
@@ -65,9 +65,9 @@ class Background:
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def do(self, job: Callable[[], _ResultT]) -> Future[_ResultT]:
+    def do(self, job: Callable[[], Answer]) -> Future[Answer]:
         """Add a job. After ``close`` the job is cancelled at once."""
-        future: Future[_ResultT] = Future()
+        future: Future[Answer] = Future()
         with self._lock:
             if self._is_closed:
                 future.cancel()

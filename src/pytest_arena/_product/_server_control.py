@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._origin import as_own
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Self
 
-
-_ResultT = TypeVar("_ResultT")
+    from pytest_arena._process import Answer
 
 
 def import_driver(package: str, shown: str, servers: str, extra: str) -> ModuleType:
@@ -123,7 +122,7 @@ class Control(ABC):
         """Execute one statement, or several without parameters. Raises as ``rows`` does."""
         self.rows(sql, fetch=False)
 
-    def call(self, function: Callable[..., _ResultT], *args: object, **options: object) -> _ResultT:
+    def call(self, function: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """Call a function with this control. All its statements are sent to one connection."""
         with self._lock:
             try:
@@ -132,7 +131,7 @@ class Control(ABC):
                 self._reconnect(error)
             return self._whole(function, *args, **options)
 
-    def _whole(self, function: Callable[..., _ResultT], *args: Any, **kw: Any) -> _ResultT:
+    def _whole(self, function: Callable[..., Answer], *args: Any, **kw: Any) -> Answer:
         """Call a function. No single statement of it is repeated after a loss."""
         reconnects = self._reconnects
         self._reconnects = False

@@ -55,7 +55,8 @@ class Redis:
     ledger: Ledger
     allowed: Iterable[str]
     refuse_late: Callable[[], None]  # raises an error in work whose test or fixture is over
-    # The state of which each level calls `begin` and `end`: of this one from its start on.
+    # The state of which each level calls `begin` and `end`: of this one from its start on. `begin`
+    # is called again after a late fixture.
     beside: list[Any]
     _server: RedisServer | None = None
     _is_over: bool = False

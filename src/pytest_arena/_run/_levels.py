@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from pytest_arena import _process
 from pytest_arena._owner import WideFixture, begin_phase
@@ -26,37 +26,28 @@ if TYPE_CHECKING:
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
+    from pytest_arena._process import Answer
     from pytest_arena._product import Database, Isolation
+    from pytest_arena._redis import Redis
     from pytest_arena._run._leaks import Tasks
     from pytest_arena._run._processes import Process
     from pytest_arena._run._test import Current, RunningTest
     from pytest_arena._run._test_apps import Apps
     from pytest_arena._values import CodeLine
 
-_Answer = TypeVar("_Answer")
 
 # Seconds. Other threads and event loops may hold a lock for the length of a transaction.
 _PATIENCE = 1.0
 _STEP = 0.002
 
 
-class Beside(Protocol):
-    """State beside the databases: the variables of the environment, Redis."""
-
-    def begin(self, owner: Owner) -> None:
-        """Note the state that a test or a wide fixture finds. Called again after a late fixture."""
-
-    def end(self, owner: Owner) -> None:
-        """Restore the state that it has found."""
-
-
 class Levels:
     """Enters and leaves levels on all databases at once, last in, first out.
 
     A database that is first used inside some levels joins all of them with the content of its
-    template. Each owner also has its state beside the databases: that of
-    the hooks `pytest_arena_enter` and `pytest_arena_leave`, and the environment's variables. It
-    begins and ends once, whatever happens to the level.
+    template. Each owner also has its state beside the databases: that of the hooks
+    `pytest_arena_enter` and `pytest_arena_leave`, the environment's variables, and Redis. It begins
+    and ends once, whatever happens to the level.
     """
 
     def __init__(
@@ -78,7 +69,7 @@ class Levels:
         # The owners whose state beside the databases has begun.
         self._begun: set[Owner] = set()
         # What pytest-arena restores beside the databases.
-        self.beside: list[Beside] = [Variables(databases.config.env)]
+        self.beside: list[Variables | Redis] = [Variables(databases.config.env)]
         self._current = current
         self._apps = apps
         self._tasks = tasks
@@ -126,7 +117,7 @@ class Levels:
         if level.is_of_user:
             self._hooks.pytest_arena_enter(level=level)
 
-    def _with_patience(self, call: Callable[[], _Answer]) -> _Answer:
+    def _with_patience(self, call: Callable[[], Answer]) -> Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
 
         Raises:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import on_audit_events, patch, when_imported
 from pytest_arena._origin import cause_of_connection
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._owner import Owner
+    from pytest_arena._process import Answer
 
     CurrentCore = Callable[[], Core | None]
 
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
-_Answer = TypeVar("_Answer")
 _in_transaction = attrgetter("in_transaction")
 
 
@@ -100,9 +100,7 @@ class SQLiteHandle(Handle):
         """Close the connection. If it is bound to another thread, it ends with that thread."""
         self._call(sqlite3.Connection.close, otherwise=None)
 
-    def _call(
-        self, function: Callable[[sqlite3.Connection], _Answer], otherwise: _Answer
-    ) -> _Answer:
+    def _call(self, function: Callable[[sqlite3.Connection], Answer], otherwise: Answer) -> Answer:
         """Call a function with the connection. Return ``otherwise`` if the connection is closed."""
         raw = self.reference()
         if raw is None:

@@ -5,8 +5,6 @@ Only a run with specifications imports this package, because it needs further li
 
 from pytest_arena.errors import ConfigError
 
-__all__ = ["require_extra"]
-
 
 def require_extra(place: str) -> None:
     """Check that the libraries for scenarios are installed.

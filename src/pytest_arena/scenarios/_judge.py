@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._values import counted
 from pytest_arena.scenarios._markers import NO_REQUEST, needs_seed
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_arena.scenarios._lock import Lock
+    from pytest_arena.scenarios._records import Json
     from pytest_arena.scenarios._specs import ScenarioSpec, Specification
-
-Json = dict[str, Any]
 
 
 class Status(StrEnum):

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_arena.scenarios._judge import Judged, Results
+    from pytest_arena.scenarios._records import Json
     from pytest_arena.scenarios._specs import ScenarioSpec, Specification
 
-Json = dict[str, Any]
 
 _FORMS = ("json", "html")
 _PLACE = 48  # the largest width of a column

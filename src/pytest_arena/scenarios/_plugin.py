@@ -8,8 +8,6 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
 from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, cut, redact
 from pytest_arena.scenarios import _outputs as outputs
@@ -18,7 +16,7 @@ from pytest_arena.scenarios._lock import FILE as LOCK
 from pytest_arena.scenarios._lock import accept, read_lock
 from pytest_arena.scenarios._markers import scenarios_of, write_stubs
 from pytest_arena.scenarios._records import Recorder, record_assertions
-from pytest_arena.scenarios._sabotage import Sabotage
+from pytest_arena.scenarios._sabotage import Sabotage, hook
 from pytest_arena.scenarios._specs import read_specs, relative
 
 if TYPE_CHECKING:
@@ -29,11 +27,9 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._run._run import ArenaRun
     from pytest_arena.scenarios._judge import Results
+    from pytest_arena.scenarios._records import Json
     from pytest_arena.scenarios._specs import ScenarioSpec
 
-hook = pluggy.HookimplMarker("pytest")
-
-Json = dict[str, Any]
 
 _SENT = "arena_scenario"
 """The attribute of a report, and the key of a worker's output."""

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_arena.scenarios._records import Recorder
+    from pytest_arena.scenarios._records import Json, Recorder
 
 hook = pluggy.HookimplMarker("pytest")
 
-Json = dict[str, Any]
 
 _MOST_REQUESTS = 8  # the last requests of a test, whose answers are broken
 _NO_BODY = {*BODILESS, 301, 302, 303, 307, 308}  # a client does not show a redirect
