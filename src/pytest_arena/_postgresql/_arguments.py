@@ -149,21 +149,8 @@ _VARIABLES = {
     "user": "PGUSER",
     "dbname": "PGDATABASE",
 }
-# Settings of the session in a string. They are kept on any server.
-_LIBPQ_SESSION = {
-    "application_name",
-    "client_encoding",
-    "connect_timeout",
-    "fallback_application_name",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "options",
-    "replication",
-    "tcp_user_timeout",
-}
-# Arguments that describe the app's server, with those whose names begin with ssl, gss or krb.
+# Arguments that describe the app's server, with those whose names begin with ssl, gss or krb. All
+# others describe the session, and stay.
 _OF_SERVER = {
     *("host", "hostaddr", "port", "dbname", "database", "dsn", "conninfo"),
     *("service", "servicefile"),
@@ -220,7 +207,7 @@ def _redirect_libpq(
         args[0] = ""  # the connection string
     # The app's `options` replace the value in `_EXPLICIT`.
     kwargs |= _EXPLICIT
-    kwargs |= {key: settings[key] for key in _LIBPQ_SESSION if key in settings}
+    kwargs |= {key: value for key, value in settings.items() if not _is_of_server(key)}
     kwargs |= {
         "host": _host_of(address),
         "port": address.port,
