@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._config._load import check_function, load_attribute
 from pytest_arena._config._options import FLAGS, OPTIONS, Option
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena.errors import ConfigError
@@ -234,12 +235,11 @@ def test_a_package_below_src_is_found_for_the_message(
 @pytest.mark.usefixtures("modules")
 def test_a_login_takes_a_client_and_a_role() -> None:
     """Anything that can be called like that will do."""
-    parameters = ("client", "role")
-    login = load_function("right:two", *parameters, option="arena_login", source="pytest.ini")
-    assert login.__name__ == "two"
-    for path in ("right:application", "right:os"):
-        with pytest.raises(ConfigError, match=r"called with \(client, role\)"):
-            load_function(path, *parameters, option="arena_login", source="pytest.ini")
+    for path in ("right:two", "right:application", "right:os"):
+        login = load_attribute(path, option="arena_login", source="pytest.ini")
+        refused = pytest.raises(ConfigError, match=r"called with \(client, role\)")
+        with nullcontext() if path == "right:two" else refused:
+            check_function(login, "client", "role", setting=path, source="pytest.ini")
 
 
 # The documentation.

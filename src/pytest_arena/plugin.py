@@ -156,7 +156,6 @@ class Waiting:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._waits = False  # since the call of `watch`
         self._has_begun = False
         self._is_over = False
         self._temporary: Path | None = None
@@ -165,7 +164,6 @@ class Waiting:
 
     def watch(self) -> None:
         """Begin the run later, before the user's code opens a connection or removes a file."""
-        self._waits = True
         for name in _WATCHED:
             _interpreter.when_imported(name, lambda _module: self.begin())
         _interpreter.on_audit_events(

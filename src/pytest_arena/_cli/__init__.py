@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     AddCommand = Callable[..., argparse.ArgumentParser]
     Options = argparse.Namespace
 
-__all__ = ["main"]
-
 _FAILED = 1
 _USAGE = 2
 _STOPPED = 130

@@ -9,11 +9,11 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, reduce
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, cast
+from typing import Any
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import ArenaError, ConfigError
@@ -99,17 +99,6 @@ def nearest(text: str, names: Iterable[str]) -> str:
     names = list(names)
     similar = difflib.get_close_matches(text, names, n=1, cutoff=0.3)
     return similar[0] if similar else names[0]
-
-
-def load_function(path: str, *arguments: str, option: str, source: str) -> Callable[..., object]:
-    """Import an object that takes these arguments by position.
-
-    Raises:
-        ConfigError: as ``load_attribute``, or the object does not take these arguments.
-    """
-    function = load_attribute(path, option=option, source=source)
-    check_function(function, *arguments, setting=f"{option} = {path}", source=source)
-    return cast("Callable[..., object]", function)
 
 
 def check_function(function: object, *arguments: str, setting: str, source: str) -> None:

@@ -36,10 +36,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     def _start(self) -> ServerRegistry:
         server = SEARCH.find(self._config)
         self._server = server
-        registry = ServerRegistry(
-            server.address,
-            lock_timeout=self._config.lock_timeout,
-        )
+        registry = ServerRegistry(server.address)
         self.users = Roles(self._core, registry, is_private=server.is_private)
         self.login_of = self.users.login_of
         return registry

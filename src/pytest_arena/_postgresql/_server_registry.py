@@ -30,17 +30,12 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 
-__all__ = ["ServerRegistry"]
-
 # The first numbers of advisory locks. A process holds (session, process).
 _USES = 7_264_001  # templates, shared by the processes that copy them
 TURNS = 7_264_002  # builds, and the creation of roles
 _HOME = "postgres"  # the database in which all processes take their locks
 _LEAVE_SECONDS = 5.0
 _OF_PROCESS = re.compile(r"([0-9a-f]{8})(?:_([0-9a-f]{8}))?")
-# FILE_COPY is faster: 147 ms for 227 MB on tmpfs, and WAL_LOG takes 1,416 ms. But with fsync
-# FILE_COPY costs a checkpoint, so WAL_LOG is faster for small databases.
-
 # With these settings no statement hangs, and the server detects a client that died silently.
 _SESSION = (
     "SET lock_timeout = '10s'; SET statement_timeout = '10min'; SET search_path = pg_catalog; "
@@ -67,8 +62,7 @@ class ServerRegistry(DatabaseRegistry):
     give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
     another = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 
-    def __init__(self, address: Address, *, lock_timeout: float = 0.0, **options: Any) -> None:
-        self.lock_timeout = lock_timeout  # seconds, of the app's statements
+    def __init__(self, address: Address, **options: Any) -> None:
         # For each source, the strategy of a copy, and the statement for the copy's settings.
         self._copy_plans: dict[str, tuple[str, str | None]] = {}
         super().__init__(address, **options)
@@ -241,6 +235,8 @@ def _source_question(name: str) -> str:
     commit in the copy waits for the disk. The column is NULL if the copy needs no statement. As
     in pg_dump, the values of some settings are lists of quoted names.
     """
+    # FILE_COPY is faster: 147 ms for 227 MB on tmpfs, and WAL_LOG takes 1,416 ms. But with fsync
+    # FILE_COPY costs a checkpoint, so WAL_LOG is faster for small databases.
     return f"""
 WITH d AS (SELECT * FROM pg_database WHERE datname = {literal(name)}),
 pairs AS (

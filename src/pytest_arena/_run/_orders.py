@@ -33,8 +33,8 @@ _LOOK = 0.005
 # A request that has reached no step after so many looks waits for a timer, a lock of the app or
 # another service. Only looks count at which no other thread of the process has work: on a loaded
 # machine, time alone does not show who waits.
-_PATIENCE = 30
-_PATIENCE_AFTER = 5  # once it has waited, after each step of another request
+_LOOKS = 30
+_LOOKS_AFTER = 5  # once it has waited, after each step of another request
 # Seconds without a step, after which a request has no end.
 _ENDLESS = 10.0
 # The names of the requests in an order.
@@ -70,7 +70,7 @@ class Racer:
     permit: Future[None] = field(default_factory=Future)  # done while it runs
     step: RaceStep | None = None  # the last one that it has reached
     is_busy: bool = False  # whether a statement runs, or a connection is opened
-    looks: int = 0  # at a wait for it. After _PATIENCE looks it is blocked
+    looks: int = 0  # at a wait for it. After _LOOKS it is blocked
     is_done: bool = False
 
     def look(self) -> None:
@@ -78,7 +78,7 @@ class Racer:
         if not self.is_busy:
             self.looks += not has_other_work()
         elif self.step is not None and self.step.handle.is_waiting():
-            self.looks = _PATIENCE
+            self.looks = _LOOKS
             self.step.note = "  (it waited for a lock)"
         else:
             self.looks = 0
@@ -166,7 +166,7 @@ class Schedule:
                 if not racers:
                     return
                 is_any_running = any(
-                    racer.looks < _PATIENCE for racer in racers if racer.permit.done()
+                    racer.looks < _LOOKS for racer in racers if racer.permit.done()
                 )
                 if not (is_any_running or self._has_news.is_set()):
                     self._advance(racers)
@@ -184,7 +184,7 @@ class Schedule:
         self._has_news.clear()
         for racer in self.racers:
             if is_news:
-                racer.looks = min(racer.looks, _PATIENCE - _PATIENCE_AFTER)
+                racer.looks = min(racer.looks, _LOOKS - _LOOKS_AFTER)
             if racer.permit.done() and not racer.is_done:
                 racer.look()
 

@@ -13,15 +13,14 @@ from pytest_arena._app._apps import (
     as_asgi,
     build_app,
     check_app,
-    is_wsgi,
 )
 from pytest_arena._app._clients import open_async_client, open_test_client
-from pytest_arena._config._load import load_attribute, load_function
+from pytest_arena._config._load import check_function, load_attribute
 from pytest_arena._owner import Phase, WideFixture
 from pytest_arena.errors import ConfigError, LifespanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from pytest_arena._app._clients import AsyncClient, TestClient
     from pytest_arena._app._live_server import LiveServer
@@ -39,11 +38,9 @@ class Apps:
         self._config = config
         self._current = current
         self.app_of_option: object = None  # the object that `arena_app` names
-        # Checked once, because the checks cost 50 µs.
-        # Whether `arena_app` names a function that returns an app, or an ASGI app.
+        # Whether `arena_app` names a function that returns an app. The check costs 50 µs.
         self.is_factory: bool = False
-        self._is_asgi = False
-        self._login: Callable[..., Any] | None = None
+        self._login: Any = None
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
         # The loop of sync clients, of the session's lifespan and of the live server.
@@ -67,15 +64,12 @@ class Apps:
                 source=self._config.place("app"),
             )
             self.is_factory = check_app(self.app_of_option, path)
-            self._is_asgi = not (self.is_factory or is_wsgi(self.app_of_option))
-        if self._config.login:
-            self._login = load_function(
-                self._config.login,
-                "client",
-                "role",
-                option="arena_login",
-                source=self._config.place("login"),
-            )
+        login = self._config.login
+        if login:
+            place = self._config.place("login")
+            self._login = load_attribute(login, option="arena_login", source=place)
+            setting = f"arena_login = {login}"
+            check_function(self._login, "client", "role", setting=setting, source=place)
 
     def run_here(self) -> AppRun:
         """Return the app of the running test, or of the wide fixture that is being set up."""
@@ -197,11 +191,8 @@ class Apps:
             self.try_fixture(test, test.request)
 
     def _begin(self, app: ASGIApp) -> AppRun:
-        # `as_asgi` takes time, and the named app is known to be an ASGI app.
-        if app is not self.app_of_option or not self._is_asgi:
-            app = as_asgi(app)
         return AppRun(
-            app,
+            as_asgi(app),
             lifespan=self._config.lifespan == "on",
             login=self._login,
             login_path=self._config.login,
