@@ -63,15 +63,10 @@ def test_rollback_is_refused(server: StoryMySQLServer, tmp_path: Path) -> None:
     run.says("does not have it")
 
 
-def test_the_option_names_a_server_of_another_product(
-    server: StoryMySQLServer, tmp_path: Path
-) -> None:
-    """MySQL's databases are on a local service, as with the option's name of that product."""
+def test_a_server_of_another_product_is_named(server: StoryMySQLServer, tmp_path: Path) -> None:
+    """MySQL's databases are on a local service, as with the name of that product."""
     login = server.developers_arguments
-    env = {
-        "ARENA_DATABASE": "postgresql://postgres@localhost:5432/postgres",
-        "MYSQL_TCP_PORT": str(login["port"]),
-        "MYSQL_PWD": login["password"],
-    }
+    env = {"MYSQL_TCP_PORT": str(login["port"]), "MYSQL_PWD": login["password"]}
+    env["ARENA_DATABASE"] = "postgresql://postgres@localhost:5432/postgres"
     run = shop(server, tmp_path).with_files(test_kept=KEPT).run("-q", env=env)
     run.expect(status=1, failed=1).says("assert False")

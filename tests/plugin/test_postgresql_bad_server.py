@@ -55,20 +55,11 @@ def four_parts(run: Run) -> None:
     run.never_says(PASSWORD, "INTERNALERROR", "Exception ignored")
 
 
-def run_on(
-    server: Crowded,
-    example: Example,
-    login: str,
-    *,
-    last: str = "",
-    driver: str = "asyncpg",
-    **files: str,
-) -> Run:
+def run_on(server: Crowded, example: Example, login: str, *, last: str = "", **files: str) -> Run:
     """Run on the server, with a template that no other test has built."""
     seed = SEED.replace("{version}", example.folder.parent.name).replace("{last}", last)
+    env = {"ARENA_DATABASE": server.url(login), "DATABASE_URL": files.pop("url", PRODUCTION)}
     example = on_postgresql(example, **{"test_it": TESTS, "seed": seed, **files})
-    url = PRODUCTION.replace("asyncpg", driver)
-    env = {"ARENA_DATABASE": server.url(login), "DATABASE_URL": url}
     return example.run("--tb=short", env=env)
 
 
@@ -105,11 +96,10 @@ async def test_many_at_once(client):
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-def test_an_app_with_a_pool_that_is_too_large(
-    example: Example, crowded: Crowded, driver: str
-) -> None:
+def test_a_pool_that_is_too_large(example: Example, crowded: Crowded, driver: str) -> None:
     """The test fails with the server's message, and the report explains it."""
-    run = run_on(crowded, example, f"maker:{PASSWORD}", driver=driver, test_it=CROWD)
+    url = PRODUCTION.replace("asyncpg", driver)
+    run = run_on(crowded, example, f"maker:{PASSWORD}", url=url, test_it=CROWD)
     run.expect(1, passed=1, failed=1).says("too many clients already")
     run.says("all connections of the server are taken. Each test process")
     check_left(crowded)
