@@ -102,7 +102,7 @@ def test_no_part_of_a_message_shows_a_password(text: str) -> None:
     "text",
     [
         "the password is wrong",
-        "app.db:5: in get_password, of TestPasswords::test_it",
+        "app.db:5: in get_password, of TestPasswords::test_it: assert token == expected",
         "sqlite:////home/me/dev.db",
         "sqlite+aiosqlite:///./dev.db and me@example.org",
         "http://testserver:80/dancers",

@@ -78,7 +78,7 @@ _SECRETS = (
     # dict.
     (
         re.compile(
-            rf"""(?ix) ((?<!empty_root_){_NAMES} \w{{0,40}}+ ['"]? \s* [=:] (?!:) \s*)
+            rf"""(?ix) ((?<!empty_root_){_NAMES} \w{{0,40}}+ ['"]? \s* [=:] (?![:=]) \s*)
             (?!(?:yes|no)\))  # "(using password: NO)" in a server's error
             (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^\s&;,'")\]}}]+ )"""
         ),
