@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What a developer's shell may hold and a test must not see: it would change what arena is told.
-FOREIGN = ("ARENA_", "DATABASE_URL", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+FOREIGN = ("ARENA_", "DATABASE_URL", "PG", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 Example.execute = staticmethod(forks.run)  # type: ignore[method-assign]  # for the whole suite

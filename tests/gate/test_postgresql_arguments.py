@@ -6,7 +6,6 @@ What libpq itself makes of the same arguments is the measure.
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,6 @@ ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.da
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.pgpass, no ~/.pg_service.conf
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._sqlite._copy import Copy
-from pytest_arena._values import Address
 from tests.conformance.story_mysql_server import StoryMySQLServer
 from tests.isolation.random_schema import Schema
 from tests.isolation.world_postgresql import ROLE, PostgreSQLWorld, filled
 from tests.isolation.world_sqlite import SQLiteWorld
 from tests.mysql.level_world import LevelWorld, made_template
+from tests.mysql.server import address_of
 from tests.servers.postgresql import own_databases, own_registry, run
 
 if TYPE_CHECKING:
@@ -81,8 +81,5 @@ class Makers:
 
     @cached_property
     def _mysql(self) -> MySQLRegistry:
-        login = StoryMySQLServer().entrance
-        address = Address(
-            "mysql", login["host"], login["port"], login["user"], "", login["password"]
-        )
+        address = address_of(StoryMySQLServer().entrance)
         return self._stack.enter_context(closing(MySQLRegistry(address)))

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._mysql._server_registry import MySQLRegistry
-from pytest_arena._values import Address
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
+from tests.mysql.server import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pytest_arena._values import Address
 
 
 @cache
@@ -35,17 +37,12 @@ def server() -> Iterator[StoryMySQLServer]:
 @pytest.fixture
 def address(server: StoryMySQLServer) -> Address:
     """The server, with the login of the runs."""
-    return _address(server)
+    return address_of(server.entrance)
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[MySQLRegistry]:
     """The databases of this module, which are dropped after it."""
     server_arguments()
-    with closing(MySQLRegistry(_address(_server()))) as own:
+    with closing(MySQLRegistry(address_of(_server().entrance))) as own:
         yield own
-
-
-def _address(server: StoryMySQLServer) -> Address:
-    login = server.entrance
-    return Address("mysql", login["host"], login["port"], login["user"], "", login["password"])

@@ -15,6 +15,8 @@ from typing import Any
 import pymysql
 import pytest
 
+from pytest_arena._values import Address
+
 _START_SECONDS = 60
 _FAST = (
     "--innodb-flush-log-at-trx-commit=0",
@@ -89,6 +91,11 @@ class PrivateServer:
         self.process.kill()
         self.process.wait()
         self._watcher.communicate()
+
+
+def address_of(login: dict[str, Any]) -> Address:
+    """Return the address of a server with a login."""
+    return Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
 
 
 def connect(socket: str, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:

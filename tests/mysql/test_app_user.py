@@ -10,6 +10,7 @@ import pytest
 
 from pytest_arena._mysql._control import MySQLControl, open_control
 from pytest_arena._values import Address, ServerLogin
+from tests.mysql.server import address_of
 from tests.mysql.shop import shop
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def control(server: StoryMySQLServer) -> Iterator[MySQLControl]:
     """A connection with all rights."""
-    login = server.developers_arguments
-    root = Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
-    with closing(open_control(root)) as opened:
+    with closing(open_control(address_of(server.developers_arguments))) as opened:
         yield opened
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,10 +27,3 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return load_config(
         flags={}, environ=environ, ini=lambda _: "", root=tmp_path_factory.mktemp("root")
     )
-
-
-@pytest.fixture
-def no_libpq_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell without PGHOST and its like."""
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        monkeypatch.delenv(name)

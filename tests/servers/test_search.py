@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from tests.servers.crowded import Crowded
 
-pytestmark = pytest.mark.usefixtures("no_libpq_variables")
 ME = getpass.getuser()
 
 

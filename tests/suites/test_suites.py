@@ -19,7 +19,11 @@ SETTINGS = {
     "beside": ("sqlite",),
     "clients": ("sqlite",),
     "visibility": ("sqlite", "postgresql", "rollback", "mysql"),
-    "visibility_sync": ("sqlite", "postgresql"),
+    "visibility_sync": (
+        "sqlite",
+        "postgresql",
+        "mysql -oarena_app=flask_app:app test_each_client.py",
+    ),
     "visibility_flask": ("mysql",),
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
