@@ -145,8 +145,8 @@ class AppRun:
                 if self._lifespan.is_usable:
                     return self._lifespan
                 self._lifespan.close()  # its shutdown may have failed
-            hooks = Phase.test
-            request = hooks.begin_lifespan() if hooks is not None else None
+            test = Phase.test
+            request = test.begin_lifespan() if test is not None else None
             self._lifespan = begin(request)
             return self._lifespan
 

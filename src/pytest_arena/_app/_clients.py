@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar  # has a default; SQLAlchemy requires it
 
     from pytest_arena._app._app_run import AppRun
-    from pytest_arena._app._entry import Hooks
+    from pytest_arena._run._test import RunningTest
 
     _AsyncBase = httpx.AsyncClient
     _SyncBase = httpx.Client
@@ -165,9 +165,9 @@ class AsyncClient(_AsyncBase):
         if running_loop() is None:
             raise no_asyncio()
         await self.arena_run.ajoin()
-        hooks: Hooks | None = Phase.test
-        if hooks is not None:
-            await hooks.acommit()  # its error is not one of the login
+        test: RunningTest | None = Phase.test
+        if test is not None:
+            await test.acommit()  # its error is not one of the login
         if self.arena_login is not None:
             await self.arena_login.aonce(self)
         return self
@@ -235,9 +235,9 @@ class TestClient(_SyncBase):
 
     def _arena_ready(self) -> None:
         self.arena_start()
-        hooks: Hooks | None = Phase.test
-        if hooks is not None:
-            hooks.commit()
+        test: RunningTest | None = Phase.test
+        if test is not None:
+            test.commit()
         if self.arena_login is not None:
             self.arena_login.once(self)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from pytest_arena._ledger import FAILURE, REFUSAL, Request
 from pytest_arena._origin import REQUEST
 from pytest_arena._owner import (
     OWNER,
-    Owner,
     Phase,
     watch_background_work,
     watch_failures,
@@ -35,49 +33,13 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from pytest_arena._app._apps import Message, Scope
+    from pytest_arena._run._test import RunningTest
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
 # The statuses with which a server accepts or refuses a websocket.
 ACCEPTED = 101
 REFUSED = 403
-
-
-class Hooks(Owner, ABC):
-    """A test, whose methods are called around the start-up of the app and each request.
-
-    `RunningTest` implements it: a module of this package may not import a module of `_run`.
-    """
-
-    is_test = True
-    is_of_user = True
-
-    # Functions that call the app for a request, and may break it.
-    faults: list[Callable[..., Any]]
-    # Errors that the app raised, with its requests.
-    app_errors: list[tuple[Request, Exception]]
-    # Exceptions that the app answered and did not expect.
-    handled_traces: list[tuple[Request, TracebackException]]
-
-    @abstractmethod
-    def begin_lifespan(self) -> Request:
-        """Return the record of a lifespan that begins."""
-
-    @abstractmethod
-    async def acommit(self) -> None:
-        """Commit pending work before a request, in the loop of the test."""
-
-    @abstractmethod
-    def commit(self) -> None:
-        """Commit pending work before a request of a sync client, in this thread."""
-
-    @abstractmethod
-    def begin_request(self, request: Request) -> None:
-        """Begin a request, in the app's task or thread."""
-
-    @abstractmethod
-    def end_request(self, request: Request) -> None:
-        """Note that the app has returned, and the client has a streamed answer of a WSGI app."""
 
 
 @dataclass(slots=True)
@@ -100,7 +62,7 @@ CLIENT_CALL: ContextVar[ClientCall | None] = ContextVar("arena: a client's call"
 
 
 def watch_requests(undo: ExitStack) -> None:
-    """Call hooks around requests of all clients, and watch the work that requests begin.
+    """Record the requests of all clients, and watch the work that requests begin.
 
     The frameworks are wrapped when they are imported. This imports none of them. ``undo`` restores
     their classes.
@@ -124,14 +86,14 @@ def observed(call: Any) -> Any:
     @functools.wraps(call, updated=())
     async def observing(*args: Any) -> None:
         *_, scope, receive, send = args
-        hooks: Hooks | None = Phase.test
+        test: RunningTest | None = Phase.test
         # Code of a request or a lifespan that calls an app begins no other request.
-        if hooks is None or scope["type"] == "lifespan" or REQUEST.get() is not None:
+        if test is None or scope["type"] == "lifespan" or REQUEST.get() is not None:
             await call(*args)
             return
         client_call = CLIENT_CALL.get()
         if client_call is None:  # a client of the user, or a browser
-            await hooks.acommit()
+            await test.acommit()
             client_call = ClientCall()
         request = Request(
             method=scope.get("method", "WEBSOCKET"),
@@ -142,9 +104,9 @@ def observed(call: Any) -> Any:
             began=now(),
         )
         client_call.requests.append(request)
-        entry = _Entry(request, hooks, functools.partial(_route_of, scope))
+        entry = _Entry(request, test, functools.partial(_route_of, scope))
         app = functools.partial(call, *args[:-3])
-        for enter_with_fault in hooks.faults:
+        for enter_with_fault in test.faults:
             app = functools.partial(enter_with_fault, app)
 
         async def send_and_note(message: Message) -> None:
@@ -171,11 +133,11 @@ def _observed_wsgi(call: Any) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
         body: Iterable[bytes]
-        hooks: Hooks | None = Phase.test
-        if hooks is None or REQUEST.get() is not None:
+        test: RunningTest | None = Phase.test
+        if test is None or REQUEST.get() is not None:
             body = call(app, environ, start_response)
             return body
-        hooks.commit()
+        test.commit()
         method = environ["REQUEST_METHOD"]
         path = environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")
@@ -186,7 +148,7 @@ def _observed_wsgi(call: Any) -> Any:
             return start_response(status, headers, *error)
 
         find_route = functools.partial(_rule_of, app, environ)
-        with _Entry(request, hooks, find_route).answering():
+        with _Entry(request, test, find_route).answering():
             body = call(app, environ, start)
             try:
                 parts = [*body]  # a generator of the app runs in the request
@@ -204,7 +166,7 @@ class _Entry:
     """One call of an app for a request."""
 
     request: Request
-    hooks: Hooks
+    test: RunningTest
     find_route: Callable[[], str]  # returns the template of the path
     # The exception that the test was handling when it made the request.
     outside: BaseException | None = field(default_factory=sys.exception)
@@ -216,20 +178,20 @@ class _Entry:
     def answering(self) -> Iterator[None]:
         """Make the code of the block, and the work that it begins, a part of the request."""
         request = self.request
-        owner = OWNER.set(self.hooks)
-        self.hooks.begin_request(request)
+        owner = OWNER.set(self.test)
+        self.test.begin_request(request)
         token = REQUEST.set(request)
         try:
             yield
             for trace in self.traces:
-                self.hooks.handled_traces.append((request, trace))
+                self.test.handled_traces.append((request, trace))
         except BaseException as error:
             self._note_error(error)
             raise
         finally:
             request.route = self.find_route()
             request.end(now())
-            self.hooks.end_request(request)
+            self.test.end_request(request)
             self.outside = None  # a task of the app may keep this object
             REQUEST.reset(token)
             OWNER.reset(owner)
@@ -241,7 +203,7 @@ class _Entry:
         request = self.request
         if isinstance(error, Exception):
             request.raised = _with_cause(error)
-            self.hooks.app_errors.append((request, error))
+            self.test.app_errors.append((request, error))
         is_answered = request.is_answered and not request.is_refused
         if request.status == ACCEPTED or not isinstance(error, Exception):
             is_answered = request.status is not None  # the client has left

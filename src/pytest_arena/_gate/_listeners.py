@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -35,7 +35,6 @@ from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
     UNNAMED,
-    Core,
     OpenConnection,
     Opener,
     connections_of,
@@ -51,9 +50,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.pool import PoolResetState
 
+    from pytest_arena._databases._resolver import Databases
     from pytest_arena._gate._registry import Registry
     from pytest_arena._owner import Owner
-    from pytest_arena._product import ConnectTarget, Key
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -66,25 +65,6 @@ CLOSE_IT = (
 _abandoned: list[object] = []
 
 
-class Resolver(Core, Protocol):
-    """Resolves databases for the gate, and prepares them for other processes."""
-
-    def current(self, key: Key) -> ConnectTarget | None:
-        """Return the present target of connections to this database, None if it was dropped."""
-
-    def before_child(self, child: Child) -> None:
-        """Prepare the databases that a child process may use."""
-
-    def refuse_late(self) -> None:
-        """Refuse a connection of code that works for an owner that is over."""
-
-    def before_removal(self, file: str, action: str) -> None:
-        """Refuse to change a database of the app that is older than the run."""
-
-    def note_touched(self, file: str) -> None:
-        """Note that code may change a file."""
-
-
 class Gate:
     """Redirects the connections of all engines of the process to the databases of the test.
 
@@ -92,14 +72,14 @@ class Gate:
     checkout about five.
     """
 
-    core: Resolver
+    core: Databases
     registry: Registry
 
     def __init__(self) -> None:
         self.lost = LostWrites()
         self._is_installed = False
 
-    def install(self, core: Resolver, registry: Registry) -> None:
+    def install(self, core: Databases, registry: Registry) -> None:
         """Serve a run. A later run in this process takes its place."""
         self.core = core
         self.registry = registry

@@ -13,7 +13,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._app._clients import no_asyncio
-from pytest_arena._app._entry import Hooks, in_one_line
+from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._ledger import LIFESPAN, Request
@@ -127,12 +127,15 @@ _KEPT = 40  # the number of last turns whose changes can be read
 
 
 @dataclass(eq=False)
-class RunningTest(Hooks):
+class RunningTest(Owner):
     """A test that runs, with its clients, its sessions and its requests.
 
     A request costs at most one query to each database before it and one after it. A database
     that no connection uses meanwhile gets no query.
     """
+
+    is_test = True
+    is_of_user = True
 
     plan: Plan
     patience: float  # seconds that its end waits for late work
