@@ -25,6 +25,14 @@ async def test_an_eager_load_is_whole_and_fresh(db_session, client, load, loaded
     team.members.clear()  # no warning: the collection is valid
 
 
+async def test_an_eager_load_that_leads_back(db_session):
+    db_session.add(Member(role="new", team=Team(), user=User()))
+    await db_session.commit()
+    load = selectinload(Member.team).selectinload(Team.members)
+    [member] = await db_session.scalars(select(Member).options(load))
+    assert member.team.members == [member]
+
+
 @pytest.fixture
 async def team(db_session):
     team = Team(name="Dune")
