@@ -1,8 +1,13 @@
 """Written tables are restored in place, a changed schema by a copy."""
 
+import subprocess
+import sys
+
 import pytest
+from async_app import engine
 from models import Order
 from pytest_arena import inserted, updated
+from sqlalchemy import make_url, text
 
 NAMES = []
 
@@ -52,6 +57,19 @@ async def test_rows_by_a_clone(same_content, run):
 async def test_the_databases(same_content):
     assert len({*NAMES[:7]}) == 1
     assert len({*NAMES[6:]}) == 6
+
+
+def test_the_schema_by_another_program(arena):
+    url = make_url(arena.url)
+    login = {"host": url.host, "port": url.port, "user": url.username, "database": url.database}
+    login["password"] = url.password or ""
+    change = "CREATE TABLE early (id INT)"
+    code = f"import pymysql; pymysql.connect(**{login!r}).cursor().execute({change!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_it_is_undone(run):
+    assert await run("SHOW TABLES LIKE 'early'") == []
 
 
 @pytest.fixture(scope="module", params=["InnoDB", "MyISAM"])
@@ -115,3 +133,13 @@ async def test_a_table_that_changes_between_requests(arena, client, run):
     with arena.expect_changes(orders=inserted(1)):
         await client.post("/orders/lamp")
         await run("ALTER TABLE orders ADD COLUMN late INT")
+
+
+LEFT = []
+
+
+@pytest.mark.expect("A602", at="INSERT INTO")
+async def test_a_temporary_table_ends_no_transaction():
+    LEFT.append(await engine.connect())
+    await LEFT[0].execute(text("INSERT INTO orders (item, status) VALUES ('vase', 'new')"))
+    await LEFT[0].execute(text("CREATE TEMPORARY TABLE early (id INT)"))
