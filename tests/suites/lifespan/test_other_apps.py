@@ -92,21 +92,16 @@ async def incomplete(scope, receive, send):
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
 
 
-class TestWithoutAnError:
-    @pytest.fixture
-    def arena_app(self, request):
-        return request.param
+@pytest.mark.expect("A702")
+@pytest.mark.parametrize("arena_app", [refusing])
+async def test_a_start_up_that_is_reported_as_failed(arena_app, client):
+    await client.get("/orders")
 
-    @pytest.mark.parametrize(
-        "arena_app",
-        [
-            pytest.param(refusing, marks=pytest.mark.expect("A702")),
-            pytest.param(incomplete, marks=pytest.mark.expect("AssertionError")),
-        ],
-        indirect=True,
-    )
-    async def test_an_app_that_fails(self, client):
-        await client.get("/orders")
+
+@pytest.mark.expect("AssertionError")
+@pytest.mark.parametrize("arena_app", [incomplete])
+async def test_an_answer_without_an_end(arena_app, client):
+    await client.get("/orders")
 
 
 @asynccontextmanager

@@ -7,7 +7,8 @@ import pytest
 from async_app import engine
 from models import Order
 from pytest_arena import inserted, updated
-from sqlalchemy import make_url, text
+from sqlalchemy import text
+from test_raw import arguments
 
 NAMES = []
 
@@ -60,9 +61,7 @@ async def test_the_databases(same_content):
 
 
 def test_the_schema_by_another_program(arena):
-    url = make_url(arena.url)
-    login = {"host": url.host, "port": url.port, "user": url.username, "database": url.database}
-    login["password"] = url.password or ""
+    login = arguments(arena.url)
     change = "CREATE TABLE early (id INT)"
     code = f"import pymysql; pymysql.connect(**{login!r}).cursor().execute({change!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
