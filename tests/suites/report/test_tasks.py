@@ -68,12 +68,8 @@ async def begin_to_work():
     patient.state.work = asyncio.create_task(work())
 
 
-class TestPatient:
-    @pytest.fixture
-    def arena_app(self):
-        return patient
-
-    @pytest.mark.expect("AssertionError", at="assert False")
-    async def test_that_failed_before_the_end_of_work(self, client):
-        await client.post("/works")
-        assert False
+@pytest.mark.expect("AssertionError", at="assert False")
+@pytest.mark.parametrize("arena_app", [patient])
+async def test_that_failed_before_the_end_of_work(arena_app, client):
+    await client.post("/works")
+    assert False
