@@ -267,6 +267,9 @@ def test_a_database_is_kept_for_inspection(world: PostgreSQLWorld) -> None:
     now = world.isolation.save("first")
     reader.run("BEGIN; SELECT 1")
     then = world.isolation.save("second")
+    hand.run("CREATE TABLE other ()")  # so that the next level freezes the database
+    world.isolation.enter()
+    world.isolation.leave()
     assert world.isolation.leave()
     for name in (now, then):
         assert rows("SELECT count(*) FROM plain WHERE a = 77", name) == [(1,)]

@@ -161,6 +161,17 @@ def test_a_file_that_a_test_loses_is_restored_by_force(
     assert world.content() == before
 
 
+def test_another_size_of_pages(world: SQLiteWorld) -> None:
+    """A backup cannot write into such a file if it has a log."""
+    if world.mode == "wal":
+        return  # no VACUUM changes the size
+    before = world.content()
+    world.isolation.enter()
+    world.connect().run("PRAGMA page_size = 16384; VACUUM; PRAGMA journal_mode = wal")
+    assert world.isolation.leave()
+    assert world.content() == before
+
+
 def test_a_saved_file_is_whole(world: SQLiteWorld) -> None:
     """It needs no log."""
     hand = world.connect()

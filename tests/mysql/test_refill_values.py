@@ -229,6 +229,23 @@ def test_what_only_a_copy_restores(worlds: Worlds, statement: str, reason: str) 
         assert reason in world.lines[0]
 
 
+@pytest.mark.parametrize(
+    "call",
+    ["(SELECT f())", "( SELECT f())", "SET @a = f()", "WITH c AS (SELECT f()) SELECT * FROM c"],
+)
+def test_a_read_that_calls_a_function_that_writes(worlds: Worlds, call: str) -> None:
+    """The text of the statement names no table."""
+    f = "CREATE FUNCTION f() RETURNS INT DETERMINISTIC "
+    f += "BEGIN INSERT INTO t VALUES (1); RETURN 1; END"
+    with worlds("CREATE TABLE t (id INT)", f) as world:
+        before = contents(world)
+        world.isolation.enter()
+        world.connect().execute(call)
+        assert contents(world) != before
+        assert world.isolation.leave()
+        assert contents(world) == before
+
+
 def test_a_sequence_is_refused(own: MySQLRegistry) -> None:
     """The error names it."""
     if not is_mariadb(own):

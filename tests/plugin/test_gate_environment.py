@@ -119,6 +119,9 @@ def test_each_variable_and_its_literal_url_lead_to_one_database():
         assert names(engines[1]) == [variable]
         for engine in engines:
             engine.dispose()
+
+def test_the_first_variable_names_the_first_database(arena):
+    assert arena.url == os.environ["A_URL"]
 """
 
 
@@ -127,4 +130,4 @@ def test_a_worker_knows_the_original_of_each_variable(tmp_path: Path) -> None:
     options = "[pytest]\narena_env = A_URL, B_URL"
     example = small_example(tmp_path, test_two=TWO).change("pytest.ini", "[pytest]", options)
     env = {"A_URL": "sqlite:///a.db", "B_URL": "sqlite:///b.db"}
-    example.run("-p", "xdist.plugin", "-n1", env=env).expect(passed=1)
+    example.run("-p", "xdist.plugin", "-n1", env=env).expect(passed=2)

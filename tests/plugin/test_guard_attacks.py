@@ -186,7 +186,7 @@ def test_a_file_that_code_changes_in_another_way_fails_the_run(
 
 
 LOGGED = """
-import sqlite3
+import os, sqlite3
 from sqlalchemy import create_engine
 
 with sqlite3.connect("logged.db") as connection:
@@ -196,6 +196,10 @@ engine = create_engine("sqlite:///logged.db")
 
 def test_the_engine_names_the_file():
     engine.dispose()
+
+def test_the_log_stays(arena):
+    with arena.expect_refusal():
+        os.remove("logged.db-wal")
 """
 
 
@@ -205,8 +209,19 @@ def test_a_row_in_the_log_of_a_file_fails_the_run(tmp_path: Path) -> None:
     with closing(sqlite3.connect(example.write() / "logged.db")) as developer:
         developer.execute("PRAGMA journal_mode = WAL")
         developer.execute("CREATE TABLE dancers (name)")
-        run = example.run("-q", "test_logged.py").expect(1, passed=1)
+        run = example.run("-q", "test_logged.py").expect(1, passed=2)
     run.says("logged.db was changed during this run")
+
+
+def test_the_empty_log_of_a_reader_is_no_change(tmp_path: Path) -> None:
+    """SQLite creates it at the first read."""
+    read = LOGGED.replace("INSERT INTO dancers VALUES ('Grain')", "SELECT * FROM dancers")
+    read = read.replace("connection.close()\n", "")
+    example = small_example(tmp_path).with_paths({"pytest.ini": BARE, "test_read.py": read})
+    with closing(sqlite3.connect(example.write() / "logged.db")) as developer:
+        developer.execute("PRAGMA journal_mode = WAL")
+        developer.execute("CREATE TABLE dancers (name)")
+    example.run("-q", "test_read.py").expect(passed=2)
 
 
 # It writes a row when somebody opens its pipe to write.

@@ -69,6 +69,13 @@ def test_an_allowed_machine_is_not_named(example: Example, value: str) -> None:
     run.never_says("api.example.invalid")
 
 
+def test_the_server_of_an_allowed_database_is_not_named(example: Example) -> None:
+    """Tests may reach that database."""
+    allow = "arena_allow=postgresql://api.example.invalid:5432/shop"
+    run = example.with_files(calls=CALLS, test_it=TESTS).run("-o", allow).expect(passed=4)
+    run.never_says("api.example.invalid")
+
+
 @pytest.mark.parametrize(
     "conftest",
     [

@@ -61,6 +61,7 @@ async def refused(item: str) -> None:
 async def written(item: str) -> None:
     async with maker.begin() as db:
         db.add(Visit(path=item))
+        await db.scalar(select(Visit))
 """
 TEST = """
 import httpx2
@@ -156,7 +157,13 @@ async def test_quiet_made_by_the_test(client, db_session):
     db_session.add(order)
     await db_session.flush()
     order.item = "cup"
-    await client.post("/nothing/chair")
+    await client.put("/nothing/chair")
+
+
+async def test_quiet_in_a_block(client, arena, chair):
+    chair.amount = 3
+    async with arena.expect_changes():
+        await client.put("/nothing/chair")
 
 
 async def test_quiet_the_same_value(client, chair):
@@ -172,7 +179,7 @@ async def test_quiet_rolled_back(client, db_session, chair):
 
 async def test_quiet_statement(client, db_session):
     await db_session.execute(update(Stock).values(amount=3))
-    await client.post("/nothing/chair")
+    await client.put("/nothing/chair")
 """
 NAMED = 8
 
@@ -189,7 +196,7 @@ def test_a_request_that_wrote_nothing_after_a_change_by_the_test_is_named(
     project = example.with_files(app=APP, test_it=TEST, models=models)
     project = project.change("pytest.ini", "seed:seed", "models:seed")
     project = project.change("pytest.ini", "app:Base", "models:Base")
-    project.run("-q", "-k", "quiet", env=env).expect(passed=11).never_says("wrote nothing")
+    project.run("-q", "-k", "quiet", env=env).expect(passed=12).never_says("wrote nothing")
     run = project.run("-q", "-k", "named", env=env).expect(passed=NAMED)
     lines = [line for line in run.output.splitlines() if "wrote nothing" in line]
     more = [int(number) for line in lines for number in re.findall(r"also in (\d+) more", line)]

@@ -84,6 +84,23 @@ def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
         project.run().expect(1, failed=1).says("[A201]", 'sqlite3.connect("dev.db")')
 
 
+CREATED = """
+import tempfile
+from sqlalchemy import create_engine
+
+_, NAME = tempfile.mkstemp()
+engine = create_engine(f"sqlite:///{NAME}")
+
+def test_it():
+    engine.connect().close()
+"""
+
+
+def test_an_empty_file_of_the_suite_is_no_developers(tmp_path: Path) -> None:
+    """P4: the suite creates it after the start of the run."""
+    _project(tmp_path, test_it=CREATED).run().expect(passed=1)
+
+
 @pytest.mark.parametrize("options", [(), ("-p", "xdist.plugin", "-n", "2")])
 def test_a_conftest_that_removes_the_apps_file_fails_the_run(
     tmp_path: Path, options: tuple[str, ...]

@@ -86,13 +86,30 @@ DDL = (
 )
 
 
+REQUEST = """
+from app import app
+from starlette.testclient import TestClient
+
+def test_it(request):
+    TestClient(app).get("/dancers")
+    [asked] = request.getfixturevalue("arena").requests
+    assert len(asked.statements) == 1
+"""
+
+
+def test_a_build_is_no_part_of_the_request_that_waits_for_it(example: Example) -> None:
+    """Nor are its statements."""
+    example.with_files(test_it=REQUEST).run("test_it.py").expect(passed=1)
+
+
 def test_a_listener_runs_in_each_run_and_a_ddl_if_its_text_changes(example: Example) -> None:
     """A function may read anything. The text of a DDL decides its result."""
     imports = "\nfrom sqlalchemy import DDL, event, text\n"
     project = _with_schema(example, "app:Base")
     app = project.files["app.py"] + imports
-    run = project.with_files(app=app + LISTENER).run("-s").expect(passed=1)
-    run.says("['Rock']", BUILT)
+    for _ in range(2):
+        run = project.with_files(app=app + LISTENER).run("-s").expect(passed=1)
+        run.says("['Rock']", BUILT)
     for name in ("Wave", "Tide"):
         with_ddl = project.with_files(app=app + DDL.format(name))
         with_ddl.run("-s").expect(passed=1).says(f"['{name}']", BUILT)

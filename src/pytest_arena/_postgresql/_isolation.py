@@ -391,7 +391,6 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         except BaseException:
             self._registry.thaw(frozen)
             raise
-        self._kept = None  # the test continues in the copy
         self.live = live
         self.generation += 1
         self.on_new_schema(live.address)

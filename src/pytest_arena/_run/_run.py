@@ -212,7 +212,7 @@ class ArenaRun:
         keep = test.plan.keep
         is_wanted = keep == "always" and when == "call"
         is_wanted |= keep != "never" and is_failed
-        if when == "teardown" or not is_wanted:
+        if not is_wanted:
             return []
         texts = []
         used = self.databases.known.provisioned

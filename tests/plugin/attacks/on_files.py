@@ -348,6 +348,13 @@ def child_by_code(file, engine):
 
 
 @refused
+def child_in_a_folder(file, engine):
+    folder = Path("folder")
+    folder.mkdir()
+    subprocess.run([sys.executable, "../child.py", f"../{file}"], check=True, cwd=folder)  # here
+
+
+@refused
 def child_of_the_system(file, engine):
     os.system(f"{sys.executable} child.py {file}")  # here
 

@@ -49,6 +49,13 @@ def breaks():
     raise LookupError("no such thing")
 
 
+@app.get("/closes")
+def closes():
+    response = jsonify()
+    response.call_on_close(lambda: setattr(app, "closed", True))
+    return response
+
+
 @app.post("/keeps")
 def keeps():
     app.kept = engine.connect()

@@ -139,6 +139,14 @@ def test_a_member_of_an_enum_is_stored_by_its_name(arena, test_client):
         test_client.post("/orders/chair")
 
 
+@pytest.mark.skipif(engine.dialect.name != "sqlite", reason="its search")
+async def test_the_tables_of_a_virtual_table_are_left_out(arena):
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE VIRTUAL TABLE words USING fts5(word)"))
+    async with arena.expect_changes(words=inserted()), engine.begin() as connection:
+        await connection.execute(text("INSERT INTO words VALUES ('vase')"))
+
+
 @pytest.mark.skipif(engine.dialect.name != "postgresql", reason="its form of partitions")
 async def test_rows_of_two_partitions(arena):
     floors = [f"CREATE TABLE f{n} PARTITION OF seats FOR VALUES IN ({n})" for n in (1, 2)]

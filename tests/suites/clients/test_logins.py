@@ -51,6 +51,12 @@ def test_a_sync_client_cannot_await_the_login(test_client_as):
     test_client_as("ada").get("/me")
 
 
+@pytest.mark.expect("AssertionError", at="arena.max_statements")
+async def test_a_login_is_no_request_of_a_block(client_as, arena):
+    with arena.max_statements(0):
+        await client_as("ada")
+
+
 @pytest.fixture(scope="module")
 def wide_ada(arena):
     return arena.client_as("ada")

@@ -40,3 +40,10 @@ async def test_the_isolation_of_the_run(vase, client, turn):
 async def test_no_seed(vase, client, db_session):
     assert (await db_session.scalars(select(Stock.item))).all() == []
     assert (await client.get("/orders")).json() == []
+
+
+@pytest.mark.arena(seed=False)
+class TestMarkers:
+    @pytest.mark.arena(seed=True)
+    async def test_the_inner_one_wins(self, client, db_session):
+        assert (await db_session.scalars(select(Stock.item))).all() != []

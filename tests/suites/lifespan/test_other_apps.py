@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 from fastapi import FastAPI, Request
+from life import STARTS
 
 other = FastAPI()
 
@@ -57,6 +58,20 @@ async def test_the_configured_app_elsewhere(client):
     assert (await client.get("/orders")).json() == ["start-up"]
 
 
+@pytest.fixture(scope="class")
+def class_client(arena):
+    return arena.test_client()
+
+
+class TestWideClient:
+    def test_its_app_is_up(self, class_client):
+        assert STARTS[-1] == "up"
+
+
+def test_the_app_of_a_wide_client_ends_with_it():
+    assert STARTS[-1] == "down"
+
+
 class TestAsync:
     @pytest.fixture
     async def arena_app(self):
@@ -64,6 +79,29 @@ class TestAsync:
 
     async def test_an_async_fixture(self, arena_app, arena):
         assert (await arena.client().get("/orders")).json() == ["other"]
+
+
+async def refusing(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no broker"})
+
+
+async def incomplete(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+
+@pytest.mark.expect("A702")
+@pytest.mark.parametrize("arena_app", [refusing])
+async def test_a_start_up_that_is_reported_as_failed(arena_app, client):
+    await client.get("/orders")
+
+
+@pytest.mark.expect("AssertionError")
+@pytest.mark.parametrize("arena_app", [incomplete])
+async def test_an_answer_without_an_end(arena_app, client):
+    await client.get("/orders")
 
 
 @asynccontextmanager

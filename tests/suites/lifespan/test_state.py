@@ -23,14 +23,14 @@ def test_a_replaced_dictionary_of_overrides(test_client):
 
 @pytest.fixture(scope="module")
 def wide(arena):
-    app.state.fake = "module"
+    app.state.fake = app.dependency_overrides[len] = "module"
 
 
 @turns
 def test_those_of_a_wide_fixture_stay(wide, test_client, turn):
-    assert not app.dependency_overrides
+    assert app.dependency_overrides == {len: "module"}
     assert test_client.get("/state").json() == "module"
-    app.state.fake = "test"
+    app.state.fake = app.dependency_overrides[len] = "test"
 
 
 @pytest.fixture(scope="module")

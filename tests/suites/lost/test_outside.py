@@ -80,6 +80,18 @@ def chair(arena):
         session.commit()
 
 
+@pytest.fixture(scope="module")
+def forgetful_module(arena):
+    with arena.session() as session:
+        session.add(Order(item="vase"))
+        session.flush()  # lost
+
+
+@lost
+def test_a_wide_fixture(forgetful_module):
+    pass
+
+
 @lost
 def test_a_command_before_a_wide_fixture(request, test_client):
     asyncio.run(jobs.flushes())

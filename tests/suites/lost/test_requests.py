@@ -75,6 +75,8 @@ async def rolled_back(db):
 async def savepoint_undone(db):
     savepoint = await db.begin_nested()
     await executed(db)
+    async with db.begin_nested():
+        await executed(db)
     await savepoint.rollback()
 
 

@@ -32,6 +32,11 @@ def test_as_fastapi_has_it(client, db_session, turn):
     assert client.get("/heroes").json() == ["Deadpond"]
 
 
+def test_a_list_keeps_the_session_of_a_test_without_db_session(client, session):
+    KEPT.append(session)
+    assert client.get("/heroes").json() == []
+
+
 @pytest.mark.parametrize("turn", range(3))
 def test_a_list_keeps_the_session(client, session, db_session, turn):
     KEPT.append(session)

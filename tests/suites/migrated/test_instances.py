@@ -25,6 +25,15 @@ async def test_an_eager_load_is_whole_and_fresh(db_session, client, load, loaded
     team.members.clear()  # no warning: the collection is valid
 
 
+async def test_an_eager_load_that_leads_back(db_session):
+    db_session.add(Team(tags=[Tag()], members=[Member(role="new", user=User())]))
+    await db_session.commit()
+    back = selectinload(Team.members).selectinload(Member.team)
+    query = select(Team).options(selectinload(Team.tags), back).where(Team.tags.any())
+    [team] = await db_session.scalars(query)
+    assert len(team.tags) == len(team.members) == 1
+
+
 @pytest.fixture
 async def team(db_session):
     team = Team(name="Dune")
@@ -87,3 +96,19 @@ async def test_a_deleted_instance_may_be_in_a_loaded_collection(db_session):
     await db_session.delete(member)
     await db_session.commit()
     assert (await db_session.scalars(select(Member))).all() == []
+
+
+@pytest.fixture(scope="module")
+def held(arena):
+    with arena.session() as session:
+        session.connection()
+        yield session
+
+
+def test_a_commit_of_a_transaction_that_the_module_has_begun(held):
+    held.add(Team(name="Desk"))
+    held.commit()
+
+
+def test_its_row_is_undone(test_client):
+    assert test_client.get("/teams").json() == ["Sand"]

@@ -1,9 +1,14 @@
 """Written tables are restored in place, a changed schema by a copy."""
 
+import subprocess
+import sys
+
 import pytest
 from async_app import app, engine
 from models import Order
 from pytest_arena import inserted, updated
+from sqlalchemy import text
+from test_raw import arguments
 
 NAMES = []
 
@@ -53,6 +58,17 @@ async def test_rows_by_a_clone(same_content, run):
 async def test_the_databases(same_content):
     assert len({*NAMES[:7]}) == 1
     assert len({*NAMES[6:]}) == 6
+
+
+def test_the_schema_by_another_program(arena):
+    login = arguments(arena.url)
+    change = "CREATE TABLE early (id INT)"
+    code = f"import pymysql; pymysql.connect(**{login!r}).cursor().execute({change!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_it_is_undone(run):
+    assert await run("SHOW TABLES LIKE 'early'") == []
 
 
 @pytest.fixture(scope="module", params=["InnoDB", "MyISAM"])
@@ -128,3 +144,13 @@ async def staged():
 async def test_a_statement_that_commits_loses_no_write(client, run):
     await client.post("/staged")
     assert await run("SELECT * FROM stock") == []
+
+
+LEFT = []
+
+
+@pytest.mark.expect("A602", at="INSERT INTO")
+async def test_a_temporary_table_ends_no_transaction():
+    LEFT.append(await engine.connect())
+    await LEFT[0].execute(text("INSERT INTO orders (item, status) VALUES ('vase', 'new')"))
+    await LEFT[0].execute(text("CREATE TEMPORARY TABLE early (id INT)"))

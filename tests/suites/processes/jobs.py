@@ -18,6 +18,9 @@ def sync_url(url):
     return url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
 
 
+os.environ.setdefault("SYNC_URL", sync_url(os.environ["DATABASE_URL"]))
+
+
 def add():
     async def main():
         async with maker.begin() as session:

@@ -1,5 +1,6 @@
 """Another process works on the test's database, and its changes are restored."""
 
+import fcntl
 import multiprocessing
 import subprocess
 import sys
@@ -46,6 +47,17 @@ def test_a_process_of_such_a_process(test_client):
 def test_by_the_tests_url(arena, test_client):
     run("spawn", jobs.add_by_url, arena.url)
     assert test_client.get("/orders").json() == ["vase"]
+
+
+def test_the_children_of_a_program_end_with_it(arena, tmp_path):
+    code = (
+        "import fcntl, os, time; file = open('lock', 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "os.fork() and print('ready', flush=True); time.sleep(600)"
+    )
+    with arena.process([sys.executable, "-c", code], ready="ready", cwd=tmp_path):
+        pass
+    with (tmp_path / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def test_without_a_database():

@@ -41,6 +41,11 @@ def test_a_program_that_ends_by_itself(arena):
     assert job.wait() == 3
 
 
+def test_each_url_keeps_its_driver(arena):
+    code = "import os, sqlalchemy; sqlalchemy.create_engine(os.environ['SYNC_URL']).connect()"
+    assert arena.process([sys.executable, "-c", code]).wait() == 0
+
+
 @pytest.mark.expect("A101")
 def test_a_program_that_ends_before_it_is_ready(arena):
     arena.process([sys.executable, "-c", "raise SystemExit('no broker')"], ready="ready")

@@ -49,6 +49,21 @@ def test_blocks_in_a_block(test_client, arena, db_session):
     assert db_session.get(Account, 1).money == 10
 
 
+@pytest.fixture(scope="module")
+def seat(arena):
+    with arena.session() as session:
+        session.add(Seat(who="module"))
+        session.commit()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_wide_fixture_in_a_block(arena, db_session, request, turn):
+    with arena.fresh():
+        request.getfixturevalue("seat")
+        assert db_session.scalar(select(func.count()).select_from(Seat)) == 1
+    assert db_session.scalar(select(func.count()).select_from(Seat)) == 0
+
+
 @pytest.mark.expect("LostWriteWarning", at="db.execute(")
 async def test_a_write_that_the_app_forgot(client, arena):
     async with arena.fresh():

@@ -96,6 +96,24 @@ def listen(found):
         found.append("ended")
 
 
+@pytest.fixture(scope="class")
+def key_of_class():
+    sync_cache.set("class", 1)
+
+
+@pytest.fixture(scope="module")
+def key_of_module():
+    sync_cache.set("module", 1)
+
+
+class TestWide:
+    def test_a_fixture_of_the_class_is_first(self, key_of_class):
+        pass
+
+    def test_one_of_the_module_outlives_it(self, key_of_class, key_of_module):
+        assert sync_cache.exists("class", "module") == 2
+
+
 FOUND = []
 THREADS = []
 

@@ -3,9 +3,11 @@
 import ast
 import asyncio
 import gc
+from contextlib import asynccontextmanager
 
 import pytest
 from async_app import app, maker
+from fastapi import FastAPI
 from models import Order
 
 
@@ -45,4 +47,29 @@ def collector_waits(monkeypatch):
 async def test_that_failed_after_the_answer(client, arena, collector_waits):
     await client.post("/fails")
     await arena.settled()
+    assert False
+
+
+@asynccontextmanager
+async def waits_for_work(app):
+    yield
+    await app.state.work
+
+
+patient = FastAPI(lifespan=waits_for_work)
+
+
+async def work():
+    await asyncio.sleep(0.1)
+
+
+@patient.post("/works", status_code=202)
+async def begin_to_work():
+    patient.state.work = asyncio.create_task(work())
+
+
+@pytest.mark.expect("AssertionError", at="assert False")
+@pytest.mark.parametrize("arena_app", [patient])
+async def test_that_failed_before_the_end_of_work(arena_app, client):
+    await client.post("/works")
     assert False

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from async_app import engine, items
 from models import Order
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -85,6 +85,16 @@ async def test_a_read_does_not_overwrite_what_the_test_has_changed(db_session, v
     with db_session.no_autoflush:
         assert (await db_session.get_one(Order, 1)).item == "mine"
     assert (await db_session.scalar(select(Order))).item == "mine"
+
+
+async def test_a_read_inside_of_a_flush_does_not_overwrite_it(db_session, vase):
+    @event.listens_for(db_session.sync_session, "before_flush")
+    def read(session, *_):
+        session.scalars(select(Order)).all()
+
+    vase.status = "paid"
+    await db_session.commit()
+    assert await scalar(db_session) == "paid"
 
 
 async def test_a_read_without_a_flush_is_fresh(db_session, client, vase):

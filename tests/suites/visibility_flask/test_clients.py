@@ -22,6 +22,11 @@ def test_flasks_own_client(db_session, arena, turn):
     assert len(arena.requests) == 2
 
 
+def test_an_answer_is_closed():
+    app.test_client().get("/closes")
+    assert app.closed
+
+
 def test_the_apps_own_session():
     with app.app_context():
         Session.add(Order(item="vase"))

@@ -55,3 +55,17 @@ def test_a_transaction_that_is_left_open(app):
 
 def test_it_has_ended_with_its_test(app):
     assert items() == []
+
+
+@pytest.fixture(scope="class")
+def chair(app):
+    chair = Order(item="chair")
+    db.session.add(chair)
+    db.session.commit()
+    return chair
+
+
+class TestWideSession:
+    @turns
+    def test_it_stays(self, chair, turn):
+        db.session.refresh(chair)

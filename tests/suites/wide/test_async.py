@@ -83,3 +83,20 @@ async def test_a_connection_that_has_read_outlives_a_change_of_the_schema(connec
     assert await connection.scalar(text("SELECT 1")) == 1
     async with engine.begin() as other:
         await other.execute(text("CREATE TABLE more (id INT)"))
+
+
+@wide_fixture
+async def lamp(session):
+    lamp = Order(item="lamp")
+    session.add(lamp)
+    await session.commit()
+    return lamp
+
+
+async def test_a_transaction_beside_an_instance_of_the_module(lamp, session):
+    session.add(Order(item="not committed"))
+    await session.flush()
+
+
+async def test_the_instance_has_its_values(lamp):
+    assert lamp.item == "lamp"

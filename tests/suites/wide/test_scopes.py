@@ -50,6 +50,18 @@ class TestSecondClass:
         assert found == ["automatic", "class"]
 
 
+@pytest.fixture
+def of_parameter(arena, request):
+    write(arena, request.param)
+
+
+@pytest.mark.parametrize("of_parameter", ["wide"], indirect=True, scope="class")
+class TestParameter:
+    @turns
+    def test_its_scope_is_that_of_the_parameter(self, of_parameter, found, turn):
+        assert found == ["automatic", "wide"]
+
+
 class TestXunit:
     @classmethod
     def setup_class(cls):

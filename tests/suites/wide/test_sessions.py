@@ -39,3 +39,19 @@ def test_a_deletion_that_is_never_written(db, vase):
 def test_it_is_not_written_later(db, vase):
     db.commit()
     assert db.scalar(select(Order.status)) == "new"
+
+
+@pytest.fixture(scope="class")
+def adds_at_its_end(db):
+    yield
+    db.add(Order(item="never written"))
+
+
+class TestAdds:
+    def test_it(self, adds_at_its_end):
+        pass
+
+
+def test_an_order_of_a_tear_down_is_not_written_later(db, vase):
+    db.commit()
+    assert db.scalars(select(Order.item)).all() == ["vase"]
