@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     Delete,
@@ -34,7 +35,7 @@ from pytest_arena._gate._engines import (
     sync_engine_of_async,
 )
 from pytest_arena._origin import is_in_use, user_line
-from pytest_arena._process import async_rest, run_in_new_loop
+from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
 from pytest_arena.errors import ArenaError, PendingWorkError
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 
-_STEP = 0.001  # seconds between two attempts to take a lock
+_STEP = 0.001  # seconds between two looks at a session
 # SQLAlchemy's methods, for calls that must work while a test mocks or spies on the methods.
 _COMMIT = Session.commit
 _CLOSE = Session.close
@@ -189,7 +190,7 @@ class Sessions:
     failures: list[Exception] = field(default_factory=list)
     opened: list[FreshSession] = field(default_factory=list)
     # Locks: requests of several tasks or threads commit one after the other.
-    _async_lock: threading.Lock = field(default_factory=threading.Lock)
+    _async_locks: Any = field(default_factory=WeakKeyDictionary)  # by event loop
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def open(self, engine: Engine | AsyncEngine) -> FreshSession | AsyncSession:
@@ -214,17 +215,12 @@ class Sessions:
 
     async def acommit_async_sessions(self) -> None:
         """Commit the pending work of async sessions. Several tasks may call this at once."""
-        # Tasks of several loops may wait.
-        while not self._async_lock.acquire(blocking=False):
-            await async_rest(_STEP)
-        try:
+        async with lock_here(self._async_locks):
             for session in self._to_be_committed(is_async=True):
                 while is_in_use(session):  # by a task of the test
                     await async_rest(_STEP)
                 with self._committing():
                     await greenlet_spawn(_COMMIT, session)
-        finally:
-            self._async_lock.release()
 
     def refuse_pending(self, line: CodeLine | None = None) -> None:
         """Raise an error if an async session has pending work. ``line`` sends the request."""

@@ -205,11 +205,8 @@ class KnownEngines:
 
     def of(self, dialect: Dialect) -> KnownEngine:
         """Return the record of a dialect object. Create it at the first call."""
-        known = self._by_dialect.get(dialect)
-        if known is None:
-            # `setdefault` is atomic, so two threads get the same record.
-            known = self._by_dialect.setdefault(dialect, KnownEngine())
-        return known
+        # `setdefault` is atomic, so two threads get the same record.
+        return self._by_dialect.setdefault(dialect, KnownEngine())
 
     def all(self) -> list[KnownEngine]:
         """Return all records."""

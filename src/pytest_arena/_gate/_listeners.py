@@ -102,7 +102,8 @@ class Gate:
         watch_sessions(self.lost.before_end)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
-        on_audit_events({"os.remove": self._removed, "os.rename": self._renamed})
+        on_audit_events({"os.remove": partial(self._check_file, "removing")})
+        on_audit_events({"os.rename": self._renamed})
         on_audit_events({"open": self._opened, "os.truncate": self._opened})
         on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
         # A process that multiprocessing spawns may use what a fork may use.
@@ -144,7 +145,7 @@ class Gate:
             self.registry.add(pooled)
             if level is not None:
                 self.registry.close_after(level, pooled)
-        self.registry.openings.begin(request_here())
+        self.registry.running.begin(request_here())
         if self.registry.schedule is not None:
             self.registry.schedule.set_busy(is_busy=True)
 
@@ -172,6 +173,7 @@ class Gate:
         if pooled.handle is not None:
             pooled.handle.note_checkout()
         self.registry.check_out(pooled)
+        self.registry.running.begin(request_here())  # aiosqlite opens a cursor before the event
         # Read last: a test that ends from now on sees this checkout.
         if pooled.is_left:
             self.core.refuse_late()
@@ -223,8 +225,9 @@ class Gate:
         request = request_here()
         if request is not None:
             request.statements.append(statement)
-            if self.registry.openings.requests and self.registry.schedule is None:
-                self.registry.openings.wait(request)
+            if self.registry.schedule is None:
+                self.registry.running.begin(request)
+                self.registry.running.wait(request)
         if pooled is None:  # it is in use since before pytest-arena was installed
             self._recognize(connection.connection.dbapi_connection)
             return
@@ -251,8 +254,7 @@ class Gate:
         *_: object,
     ) -> None:
         """Note what a statement has written."""
-        if self.registry.openings.requests:
-            self.registry.openings.end(REQUEST.get())
+        self.registry.running.end(REQUEST.get())
         if self.registry.schedule is not None:
             self.registry.schedule.set_busy(is_busy=False)
         if not hasattr(context, "arena"):
@@ -306,19 +308,16 @@ class Gate:
 
     # An audit hook is called before the system call, and can refuse it.
 
-    def _removed(self, name: Any, folder: int = -1) -> None:
-        self._check_file(name, folder, "removing")
-
     def _renamed(self, old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
-        self._check_file(old, folder, "renaming")
-        self._check_file(new, new_folder, "replacing")
+        self._check_file("renaming", old, folder)
+        self._check_file("replacing", new, new_folder)
 
     def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
         """Note a file that is opened for writing, or truncated."""
         if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
             self.core.note_touched(os.fsdecode(name))
 
-    def _check_file(self, name: Any, folder: int, action: str) -> None:
+    def _check_file(self, action: str, name: Any, folder: int = -1) -> None:
         """Ask whether the file of a database may be removed or replaced."""
         if is_own():
             return

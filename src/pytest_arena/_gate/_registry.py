@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import IllegalStateChangeError
 
-from pytest_arena._gate._openings import Openings
+from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._origin import NO_LINE, user_line
 from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
@@ -191,7 +191,7 @@ class Registry:
         self.has_raw = False
         self.has_others = False  # whether another process may use the databases
         self.lock = threading.RLock()
-        self.openings = Openings()
+        self.running = RunningStatements()
         self.schedule: Any = None  # the `Schedule` of `arena.races()` that runs: of a higher layer
         # A dictionary, for its order.
         self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
@@ -343,8 +343,7 @@ class Registry:
 
     def may_be_used(self, key: Key) -> None:
         """Note that a database may be used without a checkout from now on."""
-        with self.lock:
-            self.usage_of(key).unwatch()
+        self.usage_of(key).unwatch()
 
 
 class DatabaseUsage:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from asyncio import run_coroutine_threadsafe, wrap_future
-from asyncio import wait as wait_for_tasks
+from asyncio import run_coroutine_threadsafe, wait_for, wrap_future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +15,7 @@ from pytest_arena._app._clients import no_asyncio
 from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
+from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._ledger import LIFESPAN, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
 from pytest_arena._owner import JOBS, OWNER, Job, Owner
@@ -351,10 +351,8 @@ class RunningTest(Owner):
         loop = self.loop
         if loop is not None and loop.is_running() and self.sessions.has_async_work:
             commit = run_coroutine_threadsafe(self.sessions.acommit_async_sessions(), loop)
-            done, _ = await wait_for_tasks({wrap_future(commit)}, timeout=_PATIENCE)
-            for future in done:
-                future.result()
-            commit.cancel()
+            with suppress(TimeoutError):
+                await wait_for(wrap_future(commit), _PATIENCE)
         try:
             self.sessions.refuse_pending(line_of_thread(self.thread))
         except PendingWorkError as error:
@@ -391,6 +389,7 @@ class RunningTest(Owner):
     def _begin_turn(self) -> None:
         before = StoryMoment.now(self.databases)
         registry = self.gate.registry
+        registry.running = RunningStatements()
         held = registry.pending_writes()
         self.turns.append(Turn(before, checkouts=registry.checkouts, held=held))
         if len(self.turns) > _KEPT:
@@ -411,9 +410,7 @@ class RunningTest(Owner):
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        openings = self.gate.registry.openings
-        if openings.requests:
-            openings.end(request)
+        self.gate.registry.running.end(request)
         # The test's sessions had no pending work when the request began.
         is_shared = self.sessions.opened and self.sessions.pending()
         for record in request.foreign_sessions:

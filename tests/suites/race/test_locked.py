@@ -1,10 +1,10 @@
 """A sale with a row lock sells the last chair once, to the first buyer."""
 
 import pytest
-from conftest import TURNS, gather, group, to_server
+from conftest import TURNS, gather, to_server
 
 
-@pytest.mark.parametrize("sold", [gather, group, to_server], indirect=True)
+@pytest.mark.parametrize("sold", [gather, to_server], indirect=True)
 async def test_requests_at_once(sold):
     assert await sold("/locked") == [1] * TURNS
 
