@@ -463,17 +463,12 @@ _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
 
 class Environment:
-    """Redirects the variables of ``arena_env``.
-
-    It also sets the first variable if it is unset, once the app's first database is known.
-    Otherwise another process would use the app's default database.
-    """
+    """Redirects the variables of ``arena_env``."""
 
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
         self._names = config.env
         self._config = config
-        self._is_complete = False
         self._originals: dict[str, str] = {}
 
     def redirect(self) -> None:
@@ -506,17 +501,6 @@ class Environment:
                 )
             self._originals[name] = text
             self._put(name, self._inside(name, text, url))
-
-    def complete(self) -> None:
-        """Set the first variable if it is unset, and the app's first database is known."""
-        first = self._known.primary
-        if first is None or self._is_complete:
-            return
-        self._is_complete = True
-        if not self._names or os.environ.get(self._names[0]):
-            return
-        url = redirected_url(first, driver_of(first))
-        self._put(self._names[0], str(url))
 
     def products(self) -> list[str]:
         """Return the products that ``arena_database`` and the variables name."""
@@ -566,7 +550,7 @@ class Environment:
         is_named = names_database(url)
         if is_named and requested and requested.product in self._known.products:
             self._known.prefer(requested, name)
-        query = settings_of(url)
+        query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername
         return URL.create(drivername, url.username, None, NOWHERE, None, url.database, query)
@@ -603,11 +587,6 @@ _ELSEWHERE = {
     "unix_socket",
 }
 _SECRET = {"passfile", "password", "sslpassword", "user"}
-
-
-def settings_of(url: URL) -> Mapping[str, tuple[str, ...] | str]:
-    """Return the parameters of a URL that name neither a server nor a login."""
-    return url.difference_update_query(_ELSEWHERE | _SECRET).query
 
 
 def redis_number(url: URL) -> str:
