@@ -200,13 +200,14 @@ class ArenaRun:
             "the app. Such an app needs a file in tests"
         )
 
-    def note_outcome(self, when: str, outcome: str) -> list[str]:
+    def note_outcome(self, when: str, outcome: str, *, has_error: bool) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""
         test = self.current.test
         if test is None:
             return []
         is_failed = outcome == "failed"
-        test.failed |= is_failed
+        # pytest reports the error of an xfailed test as skipped.
+        test.failed |= is_failed or has_error
         keep = test.plan.keep
         is_wanted = keep == "always" and when == "call"
         is_wanted |= keep != "never" and is_failed
