@@ -484,9 +484,6 @@ class Environment:
             if not shown or shown in self._known.exported:
                 continue
             text = _inherited().get(shown, shown)
-            if not text:
-                del os.environ[name]  # the parent run has set it
-                continue
             url = parse_url(text)
             if url is None:
                 # The message does not show the value, which may hold a password.
@@ -500,7 +497,11 @@ class Environment:
                     "or, if the value names no database: arena_env = another variable",
                 )
             self._originals[name] = text
-            self._put(name, self._inside(name, text, url))
+            new = self._inside(name, text, url)
+            self._known.exported.add(new)
+            with as_own():  # no level puts them back
+                os.environ[name] = new
+                os.environ[_ORIGINALS] = dumps({**_inherited(), new: text})
 
     def products(self) -> list[str]:
         """Return the products that ``arena_database`` and the variables name."""
@@ -512,13 +513,6 @@ class Environment:
         """Return the original URL of each variable, None if it was unset or is no URL."""
         originals = self._originals
         return {name: parse_url(originals.get(name, "")) for name in self._names}
-
-    def _put(self, name: str, url: str) -> None:
-        self._known.exported.add(url)
-        originals = {**_inherited(), url: self._originals.get(name, "")}
-        with as_own():  # no level puts them back
-            os.environ[name] = url
-            os.environ[_ORIGINALS] = dumps(originals)
 
     def _inside(self, name: str, text: str, url: URL) -> str:
         new = self._new_url(name, url)
@@ -557,7 +551,7 @@ class Environment:
 
 
 def _inherited() -> dict[str, str]:
-    """Return the original value for each new URL, "" if the variable was unset."""
+    """Return the original value for each new URL."""
     return dict(loads(os.environ.get(_ORIGINALS, "{}")))
 
 
