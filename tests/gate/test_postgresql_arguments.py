@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._postgresql._arguments import is_redirected, redirect, target
 from pytest_arena._values import Address
-from tests.gate.postgresql import SERVER
+from tests.servers.postgresql import address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._product._server_connections import ServerTarget
 
-ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
+ADDRESS = replace(address(), password="")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._postgresql import _clusters as clusters
-from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._postgresql._control import open_control
 from pytest_arena._values import Address
 from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster, until
@@ -64,13 +64,6 @@ class PrivateServer:
         with closing(open_control(self.address(database))) as control:
             return control.rows(sql)
 
-    def is_there(self) -> bool:
-        """Whether it lets somebody in."""
-        try:
-            return bool(self.rows("SELECT 1"))
-        except ControlFailure:
-            return False
-
     def names(self, *, but: tuple[str, ...] = ()) -> list[str]:
         """Return the databases there that have come after initdb, but for some kinds."""
         found = self.rows(
@@ -84,19 +77,10 @@ class PrivateServer:
         """Return the databases that no run may leave, if it is not killed."""
         return self.names(but=("template_",))
 
-    def is_clean(self) -> bool:
-        """Whether nothing is there but templates."""
-        return not self.of_runs()
-
     def check_clean(self, text: object = "") -> None:
         """Assert that it is."""
         left = self.of_runs()
         assert left == [], f"{left}\n{text}"
-
-    def files(self) -> list[str]:
-        """What stays where servers were started; whoever waits for a lock has to find it."""
-        found = (self.place / "c").rglob("*")
-        return [path.name for path in found if path.is_file() and path.suffix != ".lock"]
 
     def arena(self, *words: str) -> str:
         """Call the command on it."""
