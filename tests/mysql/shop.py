@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.example import Example
+from tests.example import CONFIG, Example
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,19 +75,6 @@ def seed(session):
     session.flush()
     session.add(Line(item_id=1))
 """
-_CONFIG = """
-[pytest]
-arena_app = app:app
-arena_schema = app:Base
-arena_seed = seed:seed
-arena_database = {server}
-asyncio_mode = auto
-asyncio_default_fixture_loop_scope = function
-filterwarnings =
-    error
-    default::pytest_arena.ArenaWarning
-pythonpath = .
-"""
 
 
 def shop(server: StoryMySQLServer, folder: Path, driver: str = "mysql+asyncmy") -> Example:
@@ -98,6 +85,7 @@ def shop(server: StoryMySQLServer, folder: Path, driver: str = "mysql+asyncmy") 
 def shop_on(apps: URL, runs: URL, folder: Path) -> Example:
     """Return the project with the URL of the app's engine, and that of the runs' server."""
     url = apps.render_as_string(hide_password=False)
-    config = _CONFIG.format(server=runs.render_as_string(hide_password=False))
+    server = runs.render_as_string(hide_password=False)
+    config = CONFIG.replace("[pytest]", f"[pytest]\narena_database = {server}")
     files = {"app.py": _APP.format(url=url), "seed.py": _SEED, "pytest.ini": config}
     return Example(folder / "project", files, options=("--arena-verify",))

@@ -243,3 +243,45 @@ def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:
         "or a line of arena_seed, which is for archive, the first database by ARCHIVE_URL:",
         "<database> = models:seed",
     )
+
+
+MEANWHILE = """
+import threading
+from sqlalchemy import select
+from models import Base, Order, shop
+
+building, connecting = threading.Event(), threading.Event()
+
+def make(connection):
+    building.set()
+    connecting.wait(20)
+    Base.metadata.create_all(connection)
+
+def test_a_thread_of_the_apps_waits_for_the_template():
+    def add():
+        connecting.set()
+        with shop.begin() as connection:
+            connection.execute(Order.__table__.insert().values(id=1))
+    def first():
+        with shop.connect():
+            pass
+    threads = [threading.Thread(target=first), threading.Thread(target=add)]
+    threads[0].start()
+    building.wait(20)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    with shop.connect() as connection:
+        assert connection.scalars(select(Order.id)).all() == [1]
+
+def test_the_template_is_clean():
+    with shop.connect() as connection:
+        assert connection.scalars(select(Order.id)).all() == []
+"""
+
+
+def test_who_connects_while_a_template_is_built_waits_for_it(tmp_path: Path) -> None:
+    """A thread that the app starts meanwhile is none of the builder's."""
+    options = "arena_schema = test_meanwhile:make\n"
+    project = shop(tmp_path, options).with_files(test_meanwhile=MEANWHILE)
+    project.run("test_meanwhile.py").expect(passed=2)
