@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.plugin.test_summary_sections import OUTSIDE
+
 if TYPE_CHECKING:
     from tests.example import Example, Run
 
@@ -95,17 +97,6 @@ def test_refused():
     except Exception:
         pass
 """
-
-OUTSIDE = """
-import sqlite3
-
-def pytest_sessionfinish():
-    try:
-        sqlite3.connect("dev.db")
-    except Exception:
-        pass
-"""
-
 
 ALONE = """
 from dataclasses import replace

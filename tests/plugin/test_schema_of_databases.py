@@ -39,6 +39,9 @@ def create_others(connection):
 def seed_none(session):
     pass
 
+def seed_in_archive(session):
+    archive.connect().close()
+
 def create_all():
     Base.metadata.create_all(shop)
 
@@ -98,9 +101,16 @@ def test_a_build_that_fails_names_the_line_for_another_schema(tmp_path: Path) ->
 
 
 def test_a_builder_on_an_engine_of_the_app_builds_each_database(tmp_path: Path) -> None:
-    """Like `env.py` of Alembic, it knows one URL. With two engines it must be split."""
-    shop(tmp_path / "one", "arena_schema = models:create_all\n").run().expect(passed=2)
-    run = shop(tmp_path / "two", "arena_schema = models:create_both\n").run().expect(1, failed=2)
+    """Like `env.py` of Alembic, it knows one URL."""
+    shop(tmp_path, "arena_schema = models:create_all\n").run().expect(passed=2)
+
+
+@pytest.mark.parametrize("schema", ["create_both", "Base\narena_seed = models:seed_in_archive"])
+def test_a_builder_that_connects_to_two_databases_must_be_split(
+    tmp_path: Path, schema: str
+) -> None:
+    """A schema or a seed."""
+    run = shop(tmp_path, f"arena_schema = models:{schema}\n").run("-k", "shop").expect(1, failed=1)
     run.says("connects to another database of the app: archive", "archive = module:its_function")
 
 
