@@ -390,10 +390,14 @@ def _as_row(change: Change) -> str:
     return " ".join(parts)
 
 
+def hides(row: Mapping[str, object], column: str) -> bool:
+    """Return whether a report shows a value of a row as ``***``."""
+    return tuple(row) == _RAW or is_secret(column)
+
+
 def _shown_of(row: Mapping[str, object], column: str) -> str:
-    if tuple(row) == _RAW:
-        return "***"
-    return shown_in(column, row[column])
+    value = row[column]
+    return "***" if value is not None and hides(row, column) else shown(value)
 
 
 # If the columns of a table have changed, a row has only this column: a text with possible secrets.

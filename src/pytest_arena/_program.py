@@ -77,7 +77,10 @@ class Program:
         """Refuse a database file of the app."""
         if not isinstance(file, str | bytes | os.PathLike):
             return
-        path = os.fsdecode(file).removeprefix("file:").partition("?")[0]
+        from pytest_arena._sqlite._sql import requested  # noqa: PLC0415 - as above
+
+        name = os.fsdecode(file)
+        path = requested(name, uri=name.startswith("file:")).file
         if os.path.realpath(path) in self._facts["files"]:
             raise _refused(ProductionDatabaseError, path)
 

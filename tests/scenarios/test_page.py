@@ -83,8 +83,10 @@ def test_the_top_says_which_project_and_when(page: str) -> None:
     assert "<h1>battle-d</h1>" in top
     assert re.search(r"tested \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
     assert "Only a part of the tests was run: tests/test_proven.py" in top
-    assert "Proven: 9" in top
-    assert "“Proven”: a test passes, and fails when the app answers wrongly." in top
+    assert "9 of 30 scenarios are proven." in top
+    assert "Proven: 9</span> a test passes, and fails when the app answers wrongly" in top
+    assert "No test yet: 9</span> a developer writes it" in top
+    assert ">It cannot run twice</a>" in top
 
 
 def test_the_page_is_the_specification_with_badges(page: str) -> None:
@@ -97,13 +99,23 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
         r"<article[^>]*>.{0,60}\n?.*?A pending battle.*?</article>", page, re.DOTALL
     )
     assert '<span class="badge proven">Proven</span>' in proven
-    assert "\n  And the answer says so</pre>" in proven
-    assert re.search(r"Check: Then .*: response\.json\(\) == .*\(tests/test_proven\.py:", proven)
+    assert '<span class="line">  And the answer says so</span></pre>' in proven
     for text in (
-        "Data: made for this test: rows of battles",
+        "so: response.json() == {&#x27;status&#x27;: &#x27;ACTIVE&#x27;} (tests/test_proven.py:",
+        "Data: rows of battles, written by the test or its fixtures",
         "Request: POST /battles/1/start, answered 200, changed battles",
-        "Again: Then the battle is ACTIVE: fails if POST /battles/{battle_id}/start is answered ",
+        "Wrong answer: Then the battle is ACTIVE: the test fails if POST /battles/{battle_id}/",
     ):
         assert text in " ".join(proven.split())
     assert "The team has agreed to this gap until 2999-12-31: tried by hand" in page
     assert "Why: 2 Then steps, 1 check after the answer" in page
+
+
+def test_the_evidence_of_a_test_is_in_words(page: str) -> None:
+    """P9. Each test of a scenario has a list. A check that no answer was needed for says so."""
+    assert page.count('<ul class="facts">') == page.count("<li>Test: ") > page.count("<details>")
+    assert (
+        "<li>Wrong answer: the test fails if GET /battles is answered with other values: " in page
+    )
+    assert "<li>Check: before the answer: 1 + 1 == 2 (tests/test_weak.py:" in page
+    assert page.count("<li>Check: not recorded (such as a unittest method)") == 1

@@ -31,7 +31,10 @@ PROVEN = (
     "It passes on its second try",
 )
 OTHERS = {
-    "A job without a request is accepted": ("ASSERTED", "its test sends no request"),
+    "A job without a request is accepted": (
+        "ASSERTED",
+        "its test sends no request, as @no-request allows, so no answer can be made wrong",
+    ),
     "It asserts nothing": ("HOLLOW", "1 Then step, 0 checks after the answer"),
     "It asserts what is always true": ("HOLLOW", "passes whatever the app answers"),
     "It checks one of two": ("HOLLOW", "2 Then steps, 1 check after the answer"),
@@ -122,12 +125,18 @@ def test_a_reason_is_text_on_the_page(results: Results) -> None:
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;issue 7" in page
     assert "<script>issue 7" not in page
+    assert "<p>Why: this check does not hold: [] == [&#x27;Sand&#x27;] (tests/" in page
+    assert "<p>Why: this test is not written yet: ask the organisers (tests/" in page
+    assert "AssertionError" not in page
+    assert page.index("Test fails: 3") < page.index("Proven: 10") < page.index("No test yet: 3")
 
 
 def test_the_evidence_is_what_the_test_did(results: Results) -> None:
     """P9. Rows, requests with their changes, and assertions with their lines."""
     facts = results.facts("A pending battle is started")
-    assert facts["seeded"] == [{"source": "made for this test", "tables": ["battles"]}]
+    assert facts["seeded"] == [
+        {"source": "written by the test or its fixtures", "tables": ["battles"]}
+    ]
     [request] = facts["requests"]
     assert request["changed"] == ["battles"]
     assert (request["method"], request["path"], request["status"]) == (
@@ -136,7 +145,7 @@ def test_the_evidence_is_what_the_test_did(results: Results) -> None:
         200,
     )
     texts = [check["text"] for check in facts["assertions"]]
-    assert texts[1] == 'response.json() == {"status": "ACTIVE"}'
+    assert texts[1] == "response.json() == {'status': 'ACTIVE'}"
     places = [check["place"].partition(":")[0] for check in facts["assertions"]]
     assert {*places} == {"tests/test_proven.py"}
     steps = [(each["step"], each["assertions"]) for each in facts["steps"]]
@@ -146,7 +155,7 @@ def test_the_evidence_is_what_the_test_did(results: Results) -> None:
 def test_rows_of_a_wide_fixture_have_its_name(results: Results) -> None:
     """P6, P9."""
     seeded = results.facts("A wide fixture has the battle")["seeded"]
-    assert seeded == [{"source": "made for several tests by season", "tables": ["battles"]}]
+    assert seeded == [{"source": "written for several tests by season", "tables": ["battles"]}]
 
 
 def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
@@ -164,13 +173,16 @@ def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> 
 def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
     """P9. Without broken answers a scenario is ASSERTED at most. arena_seed counts as a Given."""
     example = battles(tmp_path).change("pytest.ini", "[pytest]", "[pytest]\narena_seed = data:seed")
-    results = Results.of(example, "--deselect=tests/test_not_ready.py")
+    deselect = "--deselect=tests/test_not_ready.py"
+    results = Results.of(example, deselect, "--scenarios-out=html:page.html")
+    page = (results.run.folder / "page.html").read_text(encoding="utf-8")
+    assert "This run tried no wrong answers, so it proves nothing." in page
     assert "PROVEN" not in results.statuses.values()
     for name in ("A pending battle is started", "Changed rows prove"):
         assert results.statuses[name] == "ASSERTED"
     assert results.statuses["It seeds nothing"] == "ASSERTED"
     assert results.facts("It seeds nothing")["seeded"] == [
-        {"source": "made for every test by data:seed", "tables": None}
+        {"source": "written for every test by data:seed", "tables": None}
     ]
     assert results.run.status == 0
     assert "sabotage" not in results.attempt("A pending battle is started")

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._app._live_server import CONTROL_PATH
+from pytest_arena._changes import hides
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import RUNS, start_live_server
 from pytest_arena._run._facade import Arena
 from pytest_arena._run._report import show_causes, show_story, trace_of_error
-from pytest_arena.errors import ArenaError, ConfigError, is_secret, redact
+from pytest_arena.errors import ArenaError, ConfigError, redact
 
 if TYPE_CHECKING:
     import argparse
@@ -277,7 +278,7 @@ def _as_json(change: Change) -> dict[str, object]:
     fields: dict[str, object] = {"table": change.table, "kind": change.kind}
     for name, row in (("before", change.before), ("after", change.after)):
         fields[name] = {
-            column: "***" if is_secret(column) else value for column, value in row.items()
+            column: "***" if hides(row, column) else value for column, value in row.items()
         }
     return fields
 

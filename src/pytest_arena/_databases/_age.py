@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Date, DateTime, MetaData, Table, bindparam, inspect, select, text, update
@@ -104,6 +105,7 @@ def _older(value: Any, delta: timedelta) -> Any:
     """Return an older value. A number is in seconds."""
     if value is None:
         return None
-    if isinstance(value, (int, float)):
-        return type(value)(value - delta.total_seconds())
-    return value - delta
+    step: Any = delta
+    if isinstance(value, (int, float, Decimal)):
+        step = type(value)(delta.total_seconds())
+    return value - step

@@ -560,13 +560,13 @@ class Environment:
         is_redis = url.drivername in REDIS
         shown = requested.name if requested else described_url(url)
         if is_redis:
-            shown = redis_name(url.host, url.port, url.database)
+            shown = redis_name(url.host, url.port, redis_number(url))
         if files.whose(shown) is Whose.FREE:
             return url
         is_named = names_database(url)
         if is_named and requested and requested.product in self._known.products:
             self._known.prefer(requested, name)
-        query = url.difference_update_query(_ELSEWHERE | _SECRET).query
+        query = settings_of(url)
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername
         return URL.create(drivername, url.username, None, NOWHERE, None, url.database, query)
@@ -603,6 +603,16 @@ _ELSEWHERE = {
     "unix_socket",
 }
 _SECRET = {"passfile", "password", "sslpassword", "user"}
+
+
+def settings_of(url: URL) -> Mapping[str, tuple[str, ...] | str]:
+    """Return the parameters of a URL that name neither a server nor a login."""
+    return url.difference_update_query(_ELSEWHERE | _SECRET).query
+
+
+def redis_number(url: URL) -> str:
+    """Return the number of a Redis database, as redis-py reads it."""
+    return str(url.query.get("db") or url.database or 0)
 
 
 # Other processes

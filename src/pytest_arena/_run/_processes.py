@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pytest_arena._config._supported import REDIS
-from pytest_arena._databases._app_databases import names_database
+from pytest_arena._databases._app_databases import names_database, redis_number, settings_of
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._process import until
 from pytest_arena.errors import ConfigError, redact
@@ -170,12 +170,19 @@ def variables(
     urls: dict[str, str] = {}
     for name, original in environment.originals().items():
         if original is not None and original.drivername in REDIS:
-            urls[name] = redis_url(original.database)
+            urls[name] = redis_url(redis_number(original))
             continue
         requested = requested_by_url(original)
         is_named = original is not None and names_database(original)
         if requested is not None and original is not None and is_named:
-            url = url_of(known.register(requested)).set(drivername=original.drivername)
+            url = url_of(known.register(requested))
+            # No test server has a certificate.
+            settings = {
+                key: value
+                for key, value in settings_of(original).items()
+                if not key.startswith("ssl")
+            }
+            url = url.set(drivername=original.drivername, query={**settings, **url.query})
         elif not urls and known.primary is not None:
             url = url_of(known.primary)
         else:

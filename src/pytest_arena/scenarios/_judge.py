@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from pytest_arena._values import counted
 from pytest_arena.scenarios._markers import NO_REQUEST, needs_seed
 from pytest_arena.scenarios._records import noticed_text
-from pytest_arena.scenarios._specs import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_arena.scenarios._lock import Lock
     from pytest_arena.scenarios._records import Json
@@ -34,17 +33,6 @@ class Status(StrEnum):
     PROVEN = "PROVEN"
 
 
-# The words of each status for a reader who does not know pytest-arena.
-WORDS = {
-    Status.UNMAPPED: "No test yet",
-    Status.FAILED: "Test fails",
-    Status.DRIFTED: "Changed since it was tested",
-    Status.SKIPPED: "Test is switched off",
-    Status.NOT_RUN: "Not tested in this run",
-    Status.HOLLOW: "Test checks too little",
-    Status.ASSERTED: "Tested",
-    Status.PROVEN: "Proven",
-}
 _ERROR_ALONE = noticed_text({"wrong": False, "500": True})
 # A run with only a part of the tests says nothing about these.
 _UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
@@ -72,7 +60,7 @@ class Results:
     scenarios: tuple[Judged, ...]
     tests: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The keys of the scenarios of each collected test."""
-    tries: tuple[Json, ...] = ()
+    tries: Sequence[Json] = ()
     partial: str = ""
     """Why the run left out tests, "" if it left out none."""
     is_sabotaged: bool = False
@@ -82,10 +70,15 @@ class Results:
         """The scenarios that fail a strict run."""
         return [judged for judged in self.scenarios if judged.is_open]
 
+    @property
+    def best(self) -> Status:
+        """The best status that a scenario of this run can have."""
+        return Status.PROVEN if self.is_sabotaged else Status.ASSERTED
+
     def totals(self) -> str:
         """Return the number of scenarios of each status, the best status first."""
         counts = Counter(judged.status for judged in self.scenarios)
-        best = Status.PROVEN if self.is_sabotaged else Status.ASSERTED
+        best = self.best
         words = [f"{counts[best]} of {len(self.scenarios)} {best.lower()}"]
         weak = sum(judged.reason == _ERROR_ALONE for judged in self.scenarios)
         if weak:
@@ -99,7 +92,7 @@ class Results:
 def judge(
     specification: Specification,
     tests: Mapping[str, Sequence[str]],
-    tries: Iterable[Json],
+    tries: Sequence[Json],
     lock: Lock,
     *,
     partial: str = "",
@@ -115,7 +108,6 @@ def judge(
         partial: why the run left out tests, "" if it left out none.
         is_sabotaged: whether answers were broken.
     """
-    tries = tuple(tries)
     today = datetime.now(tz=UTC).date()
     last = {each["test"]: each for each in tries}
     judged = []
@@ -133,9 +125,9 @@ def judge(
         is_proven = is_enough or status is Status.PROVEN
         gap = ""
         if locked and locked.until and not is_proven:
-            is_over = locked.until < today
-            gap = "" if is_over else locked.gap
-            if is_over:
+            gap = locked.gap
+            if locked.until < today:
+                gap = ""
                 reason = f"{reason}; the agreed gap ended on {locked.until}".lstrip("; ")
         is_unknown = bool(partial) and status in _UNKNOWN_IN_PART
         is_open = not (is_proven or gap or is_unknown)
@@ -187,7 +179,7 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
     if sabotage.get("result") == "unnoticed":
         return Status.HOLLOW, sabotage["why"]
     if is_sabotaged:
-        why = "its test sends no request"
+        why = f"its test sends no request, as {NO_REQUEST} allows, so no answer can be made wrong"
         if facts["requests"]:
             why = "no answer was made wrong"  # such as by a process that died
         return Status.ASSERTED, sabotage.get("why", why)
@@ -235,24 +227,25 @@ def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = F
 
 def document(results: Results) -> Json:
     """Return the results as plain values, for JSON."""
-    scenarios = []
-    for judged in results.scenarios:
-        scenarios.append(
-            {
-                **plain(judged.scenario),
-                "status": judged.status.value,
-                "reason": judged.reason,
-                "gap": judged.gap,
-                "fails_strict": judged.is_open,
-                "tests": [each["test"] for each in judged.tries],
-            }
-        )
     return {
         "version": 1,
         "partial": results.partial,
         "is_sabotaged": results.is_sabotaged,
         "totals": results.totals(),
-        "scenarios": scenarios,
-        "collected": {test: [*keys] for test, keys in results.tests.items()},
-        "tries": [*results.tries],
+        "scenarios": [
+            {
+                **asdict(judged.scenario),
+                "key": judged.scenario.key,
+                "revision": judged.scenario.revision,
+                "row": dict(judged.scenario.row),
+                "status": judged.status,
+                "reason": judged.reason,
+                "gap": judged.gap,
+                "fails_strict": judged.is_open,
+                "tests": [each["test"] for each in judged.tries],
+            }
+            for judged in results.scenarios
+        ],
+        "collected": results.tests,
+        "tries": results.tries,
     }

@@ -122,8 +122,7 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
     if len(named) == 1:
         return named
     names = {identifier(column): column for column, _ in named[0].row}
-    callspec = getattr(item, "callspec", None)
-    parameters = callspec.params if callspec else {}
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
     values = {}
     for name, value in parameters.items():
         if name in names:
@@ -135,7 +134,7 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
             found.append(each)
     if not found:
         rows = [f"{each.place}  {row_text(each.row)}" for each in named]
-        shown = ", ".join(f"{column}={value}" for column, value in values.items())
+        shown = row_text(tuple(values.items()))
         raise ScenarioError(
             f"{item.name}: no row of the outline has {shown or 'its parameters'}",
             why="each row is a scenario, and needs a test with its values",

@@ -8,16 +8,17 @@ import re
 import tomllib
 from datetime import UTC, datetime
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios._judge import WORDS, Status, document
+from pytest_arena.scenarios._judge import Status, document
 from pytest_arena.scenarios._records import evidence
 from pytest_arena.scenarios._specs import is_gherkin, row_text
 
@@ -32,6 +33,24 @@ if TYPE_CHECKING:
 _FORMS = ("json", "html")
 _PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
+# The words of each status for a reader who does not know pytest-arena: its badge, and what it means
+# or who does what next. The list at the top of the page has this order.
+WORDS = {
+    Status.FAILED: (
+        "Test fails",
+        "the app or the test is wrong, or the test is not written: the team decides",
+    ),
+    Status.PROVEN: ("Proven", "a test passes, and fails when the app answers wrongly"),
+    Status.ASSERTED: ("Tested", "a test passes, but might not notice a wrong answer"),
+    Status.HOLLOW: ("Test checks too little", "a developer completes the test"),
+    Status.NOT_RUN: ("Not tested in this run", "run all tests"),
+    Status.SKIPPED: ("Test is switched off", "the team decides when it is switched on"),
+    Status.DRIFTED: (
+        "Changed since it was tested",
+        "a developer adapts the test, the team accepts the new steps",
+    ),
+    Status.UNMAPPED: ("No test yet", "a developer writes it"),
+}
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885 }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem;
@@ -45,6 +64,10 @@ small { display: block } small, .facts { font-size: .85rem } .facts { padding-le
 .badge { border-radius: 1rem; padding: 0 .7rem; color: #fff; background: #9a6700;
   font-size: .85rem; font-weight: 600; white-space: nowrap; print-color-adjust: exact }
 .proven { background: #1a7f37 } .asserted { background: #0969da } .failed { background: #cf222e }
+.line { display: block; padding-left: 4ch; text-indent: -4ch }
+.line:first-child { font-weight: 600 } small a { display: inline-block; padding: .15rem 0 }
+@media print { details::details-content { content-visibility: visible }
+  h1, h2, h3, main > pre { break-after: avoid } }
 """
 
 
@@ -53,17 +76,18 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
 
     ``-qq`` shows the totals only. ``-v`` adds the other scenarios, with what their tests did.
     """
-    best = Status.PROVEN if results.is_sabotaged else Status.ASSERTED
     is_detailed = verbosity > 0
-    shown = [each for each in results.scenarios if is_detailed or each.status is not best]
-    longest = max((len(judged.scenario.place) for judged in shown), default=0)
+    shown = [each for each in results.scenarios if is_detailed or each.status is not results.best]
+    width = min(_PLACE, max((len(judged.scenario.place) for judged in shown), default=0))
     text = []
     for judged in shown if verbosity >= _QUIETER else ():
-        place = judged.scenario.place.ljust(min(longest, _PLACE))
+        scenario = judged.scenario
         reason = "; ".join(filter(None, (judged.reason, judged.gap)))
-        text.append(f"{place}  {judged.status:8}  {judged.scenario.label}  {reason}".rstrip())
+        text.append(
+            f"{scenario.place:{width}}  {judged.status:8}  {scenario.label}  {reason}".rstrip()
+        )
         for attempt in judged.tries if is_detailed else ():
-            text += [f"    {word:7} {fact}" for word, fact in evidence(attempt)]
+            text += [f"    {word:12} {fact}" for word, fact in evidence(attempt)]
     if results.partial:
         text.append(f"partial run: {results.partial}")
     total = f"scenarios: {results.totals()}"
@@ -81,13 +105,11 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
 def listing(specification: Specification) -> list[str]:
     """Return the scenarios below their features, and their number."""
     text = []
-    heading = ""
-    for scenario in specification.scenarios:
-        if heading != f"Feature: {scenario.feature}":
-            heading = f"Feature: {scenario.feature}"
-            text.append(heading)
-        number = counted(len(scenario.steps), "step")
-        text.append(f"  {scenario.place}  {number}  {scenario.label}")
+    for feature, scenarios in groupby(specification.scenarios, lambda each: each.feature):
+        text.append(f"Feature: {feature}")
+        for scenario in scenarios:
+            number = counted(len(scenario.steps), "step")
+            text.append(f"  {scenario.place}  {number}  {scenario.label}")
     return [*text, counted(len(specification.scenarios), "scenario")]
 
 
@@ -98,17 +120,16 @@ def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:
         ConfigError: a value has another form.
     """
     found = []
-    for text in texts:
-        for part in filter(None, map(str.strip, text.split(","))):
-            form, _, path = part.partition(":")
-            if form not in _FORMS or not path:
-                raise ConfigError(
-                    f"--scenarios-out={part}: neither json:PATH nor html:PATH",
-                    why="the results would not be written",
-                    cause="--scenarios-out on the command line or in addopts",
-                    fix="--scenarios-out=html:scenarios.html",
-                )
-            found.append((form, Path(path).absolute()))
+    for part in filter(None, map(str.strip, ",".join(texts).split(","))):
+        form, _, path = part.partition(":")
+        if form not in _FORMS or not path:
+            raise ConfigError(
+                f"--scenarios-out={part}: neither json:PATH nor html:PATH",
+                why="the results would not be written",
+                cause="--scenarios-out on the command line or in addopts",
+                fix="--scenarios-out=html:scenarios.html",
+            )
+        found.append((form, Path(path).absolute()))
     return found
 
 
@@ -204,25 +225,40 @@ def _header(results: Results, name: str) -> Iterator[str]:
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
         yield "So “No test yet” may be wrong.</p>"
+    yield f"<p><strong>{_sentence(results)}</strong></p>"
     yield "<p>This page is the specification, with the result of its tests at each scenario. "
-    yield "“Proven”: a test passes, and fails when the app answers wrongly. “Tested”: a test "
-    yield "passes, and might not notice a wrong answer. "
-    yield "Only a reader can judge whether a check says what its step says.</p>"
-    yield f"<p>{counted(len(results.scenarios), 'scenario')}:</p><ul>"
-    for status in reversed(Status):
+    yield "Only a reader can judge whether a check says what its step says.</p><ul>"
+    for status, (_, meaning) in WORDS.items():
         found = [each.scenario for each in results.scenarios if each.status is status]
         if not found:
             continue
-        yield f"<li>{_badge(status, f'{WORDS[status]}: {len(found)}')}"
-        if status not in {Status.PROVEN, Status.ASSERTED}:
+        yield f"<li>{_badge(status, f': {len(found)}')} {meaning}"
+        if status is not Status.PROVEN:
             for scenario in found:
                 yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
         yield "</li>"
     yield "</ul></header><main>"
 
 
-def _badge(status: Status, text: str = "") -> str:
-    return f'<span class="badge {status.lower()}">{escape(text or WORDS[status])}</span>'
+def _sentence(results: Results) -> str:
+    """Return how many scenarios are proven, and how many fail."""
+    if not results.is_sabotaged:
+        return "This run tried no wrong answers, so it proves nothing."
+    statuses = [each.status for each in results.scenarios]
+    proven = statuses.count(Status.PROVEN)
+    failed = statuses.count(Status.FAILED)
+    total = len(statuses)
+    number = counted(total, "scenario")
+    text = f"{proven} of {number} {'is' if 1 in {proven, total} else 'are'} proven"
+    if proven == total > 1:
+        text = f"All {number} are proven"
+    if failed:
+        text += f", {failed} {'fails' if failed == 1 else 'fail'}"
+    return f"{text}."
+
+
+def _badge(status: Status, count: str = "") -> str:
+    return f'<span class="badge {status.lower()}">{WORDS[status][0]}{count}</span>'
 
 
 def _anchor(scenario: ScenarioSpec) -> str:
@@ -235,16 +271,13 @@ def _file(text: str, spec: str, judged: list[Judged]) -> Iterator[str]:
         return
     # Without "html", the library escapes the HTML of the specification.
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-
-    def fence(tokens: Any, number: int, options: Any, env: Any) -> str:
-        token = tokens[number]
-        if not is_gherkin(token):
-            return str(plain_fence(tokens, number, options, env))
-        return "\n".join(_gherkin(token.content, token.map[0] + 1, judged))
-
-    plain_fence = reader.renderer.rules["fence"]  # type: ignore[attr-defined]
-    reader.renderer.rules["fence"] = fence  # type: ignore[attr-defined]
-    yield str(reader.render(text))
+    tokens = reader.parse(text)
+    for token in tokens:
+        if is_gherkin(token):
+            first, _ = token.map or (0, 0)
+            token.content = "\n".join(_gherkin(token.content, first + 1, judged))
+            token.type = "html_block"
+    yield str(reader.renderer.render(tokens, reader.options, {}))
 
 
 def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
@@ -255,15 +288,13 @@ def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
         above: the number of lines above it in its file.
         judged: the scenarios of the file. The rows of an outline have one article.
     """
-    starts: dict[int, list[Judged]] = {}
-    for each in judged:
-        starts.setdefault(each.scenario.start, []).append(each)
     rows: list[Judged] = []
     lines: list[str] = []
     for number, line in enumerate(text.splitlines(), start=above + 1):
-        if number in starts:
+        begun = [each for each in judged if each.scenario.start == number]
+        if begun:
             yield from _article(rows, lines)
-            rows = starts[number]
+            rows = begun
             lines = []
         if not line.strip().startswith(("@", "#")):
             lines.append(line)
@@ -276,26 +307,53 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
     if not rows:
         yield f"<pre>{text}</pre>" if text else ""
         return
-    yield f'<article id="{_anchor(rows[0].scenario)}">'
-    if not rows[0].scenario.row:
-        yield _badge(rows[0].status)
-    yield f"<pre>{text}</pre>"
+    first = rows[0]
+    yield f'<article id="{_anchor(first.scenario)}">'
+    if not first.scenario.row:
+        yield _badge(first.status)
+    steps = [f'<span class="line">{line or "<br>"}</span>' for line in text.splitlines()]
+    yield f"<pre>{''.join(steps)}</pre>"
     yield from _results(rows)
     yield "</article>"
 
 
-_STATUSES = re.compile(r"assert ([2-5]\d\d) == ([2-5]\d\d)(?= )")
-_VERBS = {"2": "accepts", "3": "redirects", "4": "refuses", "5": "fails"}
+_VERBS = {
+    "2": "accepts",
+    "3": "redirects",
+    "4": "refuses",
+    "404": "finds nothing",
+    "5": "fails",
+}
+
+
+def _without_python(text: str) -> str:
+    """Return a text without the names of errors and the word ``assert``."""
+    text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
+    return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)
+
+
+def _verb(status: str) -> str:
+    """Return what an app does that answers with a status."""
+    return f"{_VERBS.get(status, _VERBS.get(status[0], 'answers'))} ({status})"
 
 
 def _in_words(judged: Judged) -> str:
-    """Return a reason with words in place of the status of an answer and the expected one."""
-    match = _STATUSES.match(judged.reason)
-    if not match or f"'status': {match[1]}," not in str(judged.tries):
-        return judged.reason
-    found, wanted = match.groups()
-    words = f"the app {_VERBS[found[0]]} ({found}), the test expects that it "
-    return f"{words}{_VERBS[wanted[0]]} ({wanted}){judged.reason[match.end() :]}"
+    """Return a reason with words for the last status and the expected one."""
+    reason = judged.reason
+    for attempt in judged.tries:
+        statuses = [str(each["status"]) for each in attempt["facts"]["requests"]]
+        if statuses and attempt["reason"] == reason:
+            last = statuses[-1]
+            match = re.match(
+                "(?:AssertionError: )?assert "
+                rf"(?:{last} == ([2-5]\d\d)|([2-5]\d\d) == {last})(?= )",
+                reason,
+            )
+            # If an earlier answer had the left status, either side may be the expected one.
+            if match and match[2] not in statuses:
+                words = f"the app {_verb(last)}, the test expects that it "
+                return f"{words}{_verb(match[1] or match[2])}{reason[match.end() :]}"
+    return _without_python(reason)
 
 
 def _results(rows: list[Judged]) -> Iterator[str]:
@@ -308,8 +366,10 @@ def _results(rows: list[Judged]) -> Iterator[str]:
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
-            yield '<details><summary>What the test did</summary><ul class="facts">'
+            yield "<details><summary>What the test did</summary>"
             for attempt in judged.tries:
+                yield '<ul class="facts">'
                 for word, text in evidence(attempt):
-                    yield f"<li>{word.title()}: {escape(text)}</li>"
-            yield "</ul></details>"
+                    yield f"<li>{word.capitalize()}: {escape(_without_python(text))}</li>"
+                yield "</ul>"
+            yield "</details>"

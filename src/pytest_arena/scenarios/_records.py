@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import linecache
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +48,13 @@ def record_assertions(recorder: Recorder, early_config: Any) -> None:
 
     def passed() -> bool:
         record = recorder.record
-        if record is not None and record.is_in_call:
+        if record is not None:
             here: Any = inspect.currentframe()
             frame = here.f_back
-            path = relative(Path(frame.f_code.co_filename), record.root)
+            file = frame.f_code.co_filename
+            text = _assertions(file).get(frame.f_lineno, "")
             caller = frame.f_back.f_lineno if frame.f_back else 0
-            text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            record.passed(f"{path}:{frame.f_lineno}", text.removeprefix("assert "), caller)
+            record.passed(f"{file}:{frame.f_lineno}", text, caller)
         return has_hook()
 
     early_config._inicache["enable_assertion_pass_hook"] = True  # noqa: SLF001 - no public way at this time
@@ -60,6 +62,17 @@ def record_assertions(recorder: Recorder, early_config: Any) -> None:
     patch(rewriting, "PYC_TAIL", f"{tail.removesuffix('.pyc')}-asserts.pyc", undo)
     patch(rewriting, "_check_if_assertion_pass_impl", passed, undo)
     early_config.add_cleanup(undo.close)
+
+
+@cache
+def _assertions(file: str) -> dict[int, str]:
+    """Return the code of each assertion of a file, by its first line."""
+    found = {}
+    with suppress(SyntaxError):  # the file has changed since its import
+        for node in ast.walk(ast.parse("".join(linecache.getlines(file)))):
+            if isinstance(node, ast.Assert):
+                found[node.lineno] = ast.unparse(node.test)
+    return found
 
 
 @dataclass(slots=True)
@@ -103,14 +116,13 @@ class Record:
         """
         if not self.is_in_call:
             return
-        answered = 0
-        for request in self.requests():
-            answered += request.status is not None or request.method == "WEBSOCKET"
+        answers = [request.status or request.method == "WEBSOCKET" for request in self.requests()]
         text = " ".join(text.split())[:_LONGEST]
+        place = relative(Path(place), self.root)
         self.assertions[place, caller] = {
             "place": place,
             "text": text,
-            "after": answered,
+            "after": any(answers),
             "step": self.step,
         }
 
@@ -131,8 +143,6 @@ class Recorder:
     def asserted(self, place: str, text: str) -> None:
         """Record an assertion of pytest-arena that has passed, such as ``expect_changes``."""
         if self.record is not None:
-            file, _, line = place.rpartition(":")
-            place = f"{relative(Path(file), self.record.root)}:{line}"
             self.record.passed(place, text)
 
     def settled(self, errors: list[Exception]) -> list[Exception]:
@@ -201,16 +211,13 @@ class Recorder:
             if self.is_repeating:
                 self.record = None
             else:
-                self._end(record)
-
-    def _end(self, record: Record) -> None:
-        record.facts = {
-            "seeded": self._seeded(record.item),
-            "requests": [self._request(each) for each in self.requests()],
-            "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
-            "steps": [*record.steps.values()],
-            "lost": [],
-        }
+                record.facts = {
+                    "seeded": self._seeded(record.item),
+                    "requests": [self._request(each) for each in self.requests()],
+                    "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
+                    "steps": [*record.steps.values()],
+                    "lost": [],
+                }
 
     def take(self) -> Json | None:
         """Return the facts of the test, and forget them. None if its call was not reached."""
@@ -222,24 +229,22 @@ class Recorder:
 
     def _seeded(self, item: Any) -> list[Json]:
         """Return the sources of the rows before the first request, with the tables."""
-        test = self.run.current.test
-        if test is None:
-            return []
+        test = self.run.current.required_test()
         sources: list[Json] = []
         if self.run.config.seed and test.plan.stage is Stage.SEEDED:
             functions = ", ".join(filter(None, self.run.config.seed.values()))
-            source = f"made for every test by {functions}"
+            source = f"written for every test by {functions}"
             sources.append({"source": source, "tables": None})
         levels = tuple(self.run.databases.levels)
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if not level.is_test and name in item.fixturenames:
                 tables = self._tables(None, None, depth=len(levels) - number)
-                source = f"made for several tests by {name}"
+                source = f"written for several tests by {name}"
                 sources.append({"source": source, "tables": tables})
         turns = [turn for turn in test.turns if not all(each.is_login for each in turn.records)]
         tables = self._tables(None, turns[0].before if turns else None)
-        sources.append({"source": "made for this test", "tables": tables})
+        sources.append({"source": "written by the test or its fixtures", "tables": tables})
         return [each for each in sources if each["tables"] != []]
 
     def _request(self, request: Request) -> Json:
@@ -254,8 +259,7 @@ class Recorder:
 
     def _changed(self, request: Request) -> list[str] | None:
         """Return the tables in which a request has committed changes. None if that is unknown."""
-        test = self.run.current.test
-        turn = test.turn_of(request) if test else None
+        turn = self.run.current.required_test().turn_of(request)
         # Requests at the same time have one set of changes.
         if turn is None or turn.before is None or turn.is_at_once:
             return None
@@ -279,23 +283,40 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
     yield "test", f"{attempt['test']} {attempt['outcome']}"
     for source in facts["seeded"] or ():
         tables = ", ".join(source["tables"] or ())
-        rows = f": rows of {tables}" if tables else ""
-        yield "data", source["source"] + rows
+        rows = f"rows of {tables}" if tables else "rows"
+        yield "data", f"{rows}, {source['source']}"
     for request in facts["requests"]:
         text = f"{request['method']} {request['path']}"
         if request["role"]:
             text += f" as {request['role']}"
         status = request["status"]
-        text += ", no answer" if status is None else f", answered {status}"
+        text += f", answered {status}" if status else ", no answer"
         if request["changed"]:
             text += f", changed {', '.join(request['changed'])}"
         yield "request", text
     for check in facts["assertions"]:
         of_step = f"{check['step']}: " if check["step"] else ""
+        if facts["requests"] and not check["after"]:
+            of_step = f"before the answer: {of_step}"
         yield "check", f"{of_step}{check['text']} ({check['place']})"
     if "sabotage" in attempt:
-        for text in sabotage_texts(attempt["sabotage"]):
-            yield "again", text
+        yield from _wrong_answers(attempt["sabotage"], facts["assertions"])
+
+
+def _wrong_answers(sabotage: Json, assertions: Sequence[Json]) -> Iterator[tuple[str, str]]:
+    """Yield what the runs with broken answers have shown, in all or by Then step."""
+    if sabotage["result"] != "noticed":
+        yield "wrong answer", sabotage["why"]
+        return
+    if not assertions:
+        yield "check", "not recorded (such as a unittest method)"
+    for step in sabotage["steps"] or [{"text": "", "by": sabotage}]:
+        broken = step["by"]
+        text = "no wrong answer fails its checks"
+        if broken:
+            answer = f"{broken['what']} is answered with {KINDS[broken['kind']][0]}"
+            text = f"the test fails if {answer}: {broken['why']}"
+        yield "wrong answer", f"{step['text']}: {text}".removeprefix(": ")
 
 
 def noticed_text(kinds: Json) -> str:
@@ -303,17 +324,3 @@ def noticed_text(kinds: Json) -> str:
     words = [KINDS[kind][0] for kind, is_noticed in kinds.items() if is_noticed]
     text = f"its test noticed {', '.join(words)}"
     return text if kinds.get("wrong", True) else f"{text} only, not other values"
-
-
-def sabotage_texts(sabotage: Json) -> Iterator[str]:
-    """Yield a line about the runs with broken answers, or a line for each Then with a block."""
-    if sabotage["result"] != "noticed":
-        yield str(sabotage["why"])
-        return
-    for step in sabotage["steps"] or [{"text": "the test", "by": sabotage}]:
-        broken = step["by"]
-        if broken is None:
-            yield f"{step['text']}: no wrong answer fails its checks"
-        else:
-            answer = f"{broken['what']} is answered with {KINDS[broken['kind']][0]}"
-            yield f"{step['text']}: fails if {answer}: {broken['why']}"

@@ -347,20 +347,3 @@ def _check_names(scenarios: list[ScenarioSpec]) -> None:
                 cause=f"{other.place}\n{scenario.place}",
                 fix="rename one of them, or its feature",
             )
-
-
-def plain(scenario: ScenarioSpec) -> dict[str, Any]:
-    """Return a scenario as plain values, for JSON."""
-    return {
-        "name": scenario.name,
-        "feature": scenario.feature,
-        "key": scenario.key,
-        "spec": scenario.spec,
-        "line": scenario.line,
-        "tags": list(scenario.tags),
-        "row": dict(scenario.row),
-        "revision": scenario.revision,
-        "steps": [
-            {"kind": step.kind, "text": step.text, "line": step.line} for step in scenario.steps
-        ],
-    }

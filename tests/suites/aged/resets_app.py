@@ -4,7 +4,7 @@ import datetime as dt
 import os
 
 from fastapi import FastAPI, HTTPException
-from sqlalchemy import Computed, DateTime, func, literal, select
+from sqlalchemy import Computed, DateTime, Float, Numeric, func, literal, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -28,6 +28,9 @@ class Reset(Base):
     changed: Mapped[dt.datetime | None] = mapped_column(DateTime, onupdate=now)
     day: Mapped[dt.date] = mapped_column(default=lambda: dt.date(2026, 3, 31))
     seconds: Mapped[int] = mapped_column(default=1_000_000)
+    exact: Mapped[float] = mapped_column(
+        Numeric(12, 2).with_variant(Float, "sqlite"), default=1_000_000
+    )
     same_day: Mapped[dt.date] = mapped_column(Computed("day"))
 
 

@@ -17,7 +17,9 @@ async def test_start(scenario, client, db_session):
     with scenario.then("the battle is ACTIVE"):
         assert (await db_session.get_one(Battle, 1)).status == "ACTIVE"
     with scenario.then("the answer says so"):
-        assert response.json() == {"status": "ACTIVE"}
+        assert response.json() == {
+            "status": "ACTIVE",
+        }
 
 
 @pytest.mark.scenario("A battle is not started twice")
