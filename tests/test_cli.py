@@ -363,18 +363,6 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
     assert not cache.exists()
 
 
-def test_all_is_removed(begin: Any, arena: Callable[..., str], tmp_path: Path) -> None:
-    """Also what was kept for a look."""
-    kept = kept_file()
-    dead, _ = begin(ON_FILES, tempfile.gettempdir())
-    killed(dead)
-    words = ("sweep", "--all", "--database", "own")
-    assert arena(*words).endswith("2 removed, 5 kB.\n")
-    assert not kept.exists()
-    assert arena(*words) == "Nothing to remove.\n"
-    assert not list(tmp_path.glob("cache*"))
-
-
 def kept_file() -> Path:
     """Make an SQLite database in the cache, kept for a look."""
     file = Path(os.environ["ARENA_CACHE"]) / "kept" / "test_red-shop"

@@ -51,12 +51,6 @@ def _columns(file: Path) -> int:
         return len(connection.execute("pragma table_info(dancers)").fetchall())
 
 
-def test_a_template_is_built_once(cached: Project) -> None:
-    """The second time it is found."""
-    assert cached.ensure() == cached.ensure()
-    assert cached.builds() == 1
-
-
 def _time_after(template: Path) -> float:
     """Return a later time. A tick of the files' clock takes some milliseconds."""
     lock = template.with_suffix(".lock")
