@@ -277,7 +277,6 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add sections to the report of a test. Fail the test if the app caught a refusal."""
     run = RUNS[item.config]
-    test = run.current.test
     excinfo = call.excinfo
     if excinfo is not None:
         _report.prepare_report(excinfo, run, item.config.option)
@@ -297,10 +296,9 @@ def pytest_runtest_makereport(
     # After the tear-down the test's level no longer exists.
     if report.outcome == "failed" and report.when != "teardown":
         _report.show_story(report, excinfo, run)
-    if report.outcome == "failed" or (test and test.plan.keep == "always"):
-        for text in run.note_outcome(report.when, report.outcome):
-            report.sections.append(("arena", text))
-        _report.show_with_traceback(report)
+    for text in run.note_outcome(report.when, report.outcome, has_error=excinfo is not None):
+        report.sections.append(("arena", text))
+    _report.show_with_traceback(report)
     return report
 
 

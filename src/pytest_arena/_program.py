@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from fnmatch import fnmatch
-from functools import partial
+from functools import partial, wraps
 from json import loads
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS
-from pytest_arena._interpreter import on_audit_events, when_imported
+from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._values import PROGRAM, Address
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def begin() -> None:
     """Watch the drivers until the program ends. Imports none of them."""
     program = Program(loads(os.environ[PROGRAM]))
-    on_audit_events({"sqlite3.connect": program.open_file})
+    when_imported("sqlite3", program.watch_files)
     for package, product in DRIVERS.items():
         if product not in FILE_PRODUCTS:
             when_imported(package, partial(program.watch_driver, product))
@@ -73,16 +73,30 @@ class Program:
             return None
         raise _refused(UnknownDatabaseError, name)
 
-    def open_file(self, file: Any, *_: object) -> None:
-        """Refuse a database file of the app."""
-        if not isinstance(file, str | bytes | os.PathLike):
-            return
-        from pytest_arena._sqlite._sql import requested  # noqa: PLC0415 - as above
+    def watch_files(self, module: Any) -> None:
+        """Watch the connections of sqlite3, which aiosqlite uses, too."""
+        connect = module.connect
 
-        name = os.fsdecode(file)
-        path = requested(name, uri=name.startswith("file:")).file
-        if os.path.realpath(path) in self._facts["files"]:
+        @wraps(connect)
+        def redirected(database: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(database, str | bytes | os.PathLike):
+                database = self._file(os.fsdecode(database), uri=bool(kwargs.get("uri")))
+            return connect(database, *args, **kwargs)
+
+        for each in (module, module.dbapi2):
+            patch(each, "connect", redirected)
+
+    def _file(self, name: str, *, uri: bool) -> str:
+        """Return the file to open in place of one of the app."""
+        from pytest_arena._sqlite._sql import renamed, requested  # noqa: PLC0415 - as above
+
+        path = requested(name, uri=uri).file
+        live = self._facts["files"].get(os.path.realpath(path)) if path else None
+        if live is None:
+            return name
+        if not live:
             raise _refused(ProductionDatabaseError, path)
+        return renamed(name, live, uri=uri)
 
     # What the guards also call.
 

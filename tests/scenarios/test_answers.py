@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tests.example import Example
 from tests.scenarios.projects import Results, project
+from tests.scenarios.wsgi import WSGI_APP
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
-    from tests.example import Example
+    import pytest
 
 _TESTS = re.compile(r"def test_(\w+)\(")
 _STEPS = "    Given a dancer\n    When I GET /dancers\n    Then there are dancers\n"
@@ -53,3 +55,25 @@ def test_no_hollow_test_is_proven_and_most_honest_ones_are(
     not_found = {name: status for name, status in not_found.items() if status != "PROVEN"}
     assert not_found.keys() == NOT_FOUND.keys(), results.run.output
     assert Counter(not_found.values()) == NOT_FOUND_ARE
+
+
+_WITH_TWO_CLIENTS = """
+import pytest
+from app import app
+
+
+@pytest.mark.scenario("Two clients")
+def test_two_clients(test_client):
+    assert app.test_client().post("/dancers/Ann").status_code == 201
+    assert test_client.get("/dancers").json() == ["Ann"]
+"""
+
+
+def test_a_wrong_answer_has_the_name_of_its_request(tmp_path: Path) -> None:
+    """P9. No answer of Flask's own client is made wrong, and its requests count."""
+    files = {"app.py": WSGI_APP, "test_two.py": _WITH_TWO_CLIENTS}
+    files["dancers.feature"] = f"Feature: Dancers\n  Scenario: Two clients\n{_STEPS}"
+    options = ("[pytest]", "arena_app = app:app", "arena_schema = app:Base", "arena_specs = .")
+    files["pytest.ini"] = "\n".join(options)
+    results = Results.of(Example(tmp_path, files), "--scenarios=strict")
+    assert results.attempt("Two clients")["sabotage"]["what"] == "GET /dancers", results.run.output

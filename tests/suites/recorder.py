@@ -39,7 +39,7 @@ def pytest_runtest_makereport(
     facts: dict[str, Any] = {
         "test": report.nodeid,
         "phase": report.when,
-        "outcome": report.outcome,
+        "outcome": "xfailed" if hasattr(report, "wasxfail") else report.outcome,
         "expected": [*marker.args, marker.kwargs.get("at", "")] if marker else None,
         "text": report.longreprtext,
     }

@@ -72,7 +72,7 @@ SETTINGS = {
     "memory": ("sqlite",),
     "mysql": ("mysql", "mysql -odriver=aiomysql"),
     "mysql_programs": ("mysql",),
-    "rollback": ("rollback",),
+    "rollback": ("rollback", "rollback -oarena_lock_timeout=0 test_kept.py"),
     "runners": ("postgresql",),
     "several": ("sqlite",),
     "wide": ("sqlite", "postgresql"),

@@ -145,11 +145,14 @@ def _observed_wsgi(call: Any) -> Any:
 
         def start(status: str, headers: Any, *error: Any) -> object:
             request.status = int(status.partition(" ")[0])
+            request.is_open = "text/event-stream" in str(headers)
             return start_response(status, headers, *error)
 
         find_route = functools.partial(_rule_of, app, environ)
         with _Entry(request, test, find_route).answering():
             body = call(app, environ, start)
+            if request.is_open:
+                return body  # it may have no end
             try:
                 parts = [*body]  # a generator of the app runs in the request
                 if request.is_refused:

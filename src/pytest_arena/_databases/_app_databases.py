@@ -463,17 +463,12 @@ _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
 
 class Environment:
-    """Redirects the variables of ``arena_env``.
-
-    It also sets the first variable if it is unset, once the app's first database is known.
-    Otherwise another process would use the app's default database.
-    """
+    """Redirects the variables of ``arena_env``."""
 
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
         self._names = config.env
         self._config = config
-        self._is_complete = False
         self._originals: dict[str, str] = {}
 
     def redirect(self) -> None:
@@ -489,9 +484,6 @@ class Environment:
             if not shown or shown in self._known.exported:
                 continue
             text = _inherited().get(shown, shown)
-            if not text:
-                del os.environ[name]  # the parent run has set it
-                continue
             url = parse_url(text)
             if url is None:
                 # The message does not show the value, which may hold a password.
@@ -505,18 +497,11 @@ class Environment:
                     "or, if the value names no database: arena_env = another variable",
                 )
             self._originals[name] = text
-            self._put(name, self._inside(name, text, url))
-
-    def complete(self) -> None:
-        """Set the first variable if it is unset, and the app's first database is known."""
-        first = self._known.primary
-        if first is None or self._is_complete:
-            return
-        self._is_complete = True
-        if not self._names or os.environ.get(self._names[0]):
-            return
-        url = redirected_url(first, driver_of(first))
-        self._put(self._names[0], str(url))
+            new = self._inside(name, text, url)
+            self._known.exported.add(new)
+            with as_own():  # no level puts them back
+                os.environ[name] = new
+                os.environ[_ORIGINALS] = dumps({**_inherited(), new: text})
 
     def products(self) -> list[str]:
         """Return the products that ``arena_database`` and the variables name."""
@@ -528,13 +513,6 @@ class Environment:
         """Return the original URL of each variable, None if it was unset or is no URL."""
         originals = self._originals
         return {name: parse_url(originals.get(name, "")) for name in self._names}
-
-    def _put(self, name: str, url: str) -> None:
-        self._known.exported.add(url)
-        originals = {**_inherited(), url: self._originals.get(name, "")}
-        with as_own():  # no level puts them back
-            os.environ[name] = url
-            os.environ[_ORIGINALS] = dumps(originals)
 
     def _inside(self, name: str, text: str, url: URL) -> str:
         new = self._new_url(name, url)
@@ -566,14 +544,14 @@ class Environment:
         is_named = names_database(url)
         if is_named and requested and requested.product in self._known.products:
             self._known.prefer(requested, name)
-        query = settings_of(url)
+        query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername
         return URL.create(drivername, url.username, None, NOWHERE, None, url.database, query)
 
 
 def _inherited() -> dict[str, str]:
-    """Return the original value for each new URL, "" if the variable was unset."""
+    """Return the original value for each new URL."""
     return dict(loads(os.environ.get(_ORIGINALS, "{}")))
 
 
@@ -603,11 +581,6 @@ _ELSEWHERE = {
     "unix_socket",
 }
 _SECRET = {"passfile", "password", "sslpassword", "user"}
-
-
-def settings_of(url: URL) -> Mapping[str, tuple[str, ...] | str]:
-    """Return the parameters of a URL that name neither a server nor a login."""
-    return url.difference_update_query(_ELSEWHERE | _SECRET).query
 
 
 def redis_number(url: URL) -> str:

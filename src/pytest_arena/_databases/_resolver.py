@@ -163,9 +163,6 @@ class Databases:
         except ArenaError as error:
             raise self.ledger.refused(error) from None
         self.ensure_content(database)
-        if database.key.kind != "memory":
-            # Set the variables now: code may copy them for a later child process.
-            self.environment.complete()
         return database.target
 
     def _refuse_after_session(self, name: str) -> None:
@@ -250,7 +247,6 @@ class Databases:
         environment. A child whose command names a database of the app is refused. If a build fails,
         the first connection raises its error.
         """
-        self.environment.complete()
         # Without a line of the user's code, xdist starts its workers, and Python `uname`.
         self.files.has_child |= child.is_fork or user_line() is not None
         if not child.is_fork:
@@ -279,14 +275,17 @@ class Databases:
     def guard_programs(self, environment: MutableMapping[str, str]) -> None:
         """Let Python programs with this environment connect to the tests' databases."""
         addresses = {}
+        files = dict.fromkeys(self.files.of_app, "")
         for database in self.provisioned:
             target = database.target
-            if target.address is not None and not database.is_shared:
-                self.note_published(database.key)
+            self.note_published(database.key)
+            if target.address is None:
+                files[database.key.name] = target.file
+            elif not database.is_shared:
                 addresses[database.key.name] = astuple(address_for(target, None))
         facts = {
             "addresses": addresses,
-            "files": sorted(self.files.of_app),
+            "files": files,
             "allow": self.files.allowed,
             "redis": self.redis_port(),
         }

@@ -150,7 +150,8 @@ class LostWrites:
             where = f" ({line.short})" if line is not None else ""
             first_line = str(error).partition("\n")[0]
             request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
-            if request.is_answered and pooled is not None and pooled.begun_by is request:
+            is_late = request.is_answered and request.has_written
+            if is_late and pooled is not None and pooled.begun_by is request:
                 request.late_commits.append(line)
 
     def savepoint(self, connection: Connection, *_: object) -> None:

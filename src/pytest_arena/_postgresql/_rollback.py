@@ -17,6 +17,7 @@ import re
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial, partialmethod
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
@@ -292,7 +293,7 @@ class Rollback:
 
     def _wait_for(self, facade: SharedTransaction | None) -> None:
         """Wait until no other transaction has written."""
-        end = seconds() + self._patience
+        end = seconds() + (self._patience or inf)
         while True:
             self._drop_closed()
             writer = self._writer

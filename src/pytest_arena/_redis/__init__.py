@@ -84,10 +84,6 @@ class Redis:
                 self.beside.append(self)
         return self._server.port
 
-    def url(self, database: str | None) -> str:
-        """Return the URL of a database on the server, for other processes."""
-        return f"redis://127.0.0.1:{self.port}/{database or 0}"
-
     def port_of_programs(self) -> int:
         """Return the port for other programs, 0 if the app has not imported redis-py."""
         with suppress(ServerError):

@@ -282,8 +282,8 @@ class Arena(Generic[S]):
     ) -> Process:
         """Begin another program on the test's database: a queue's worker, a script, a server.
 
-        The program finds the database by the variables of ``arena_env``, whose URLs keep their
-        driver. pytest-arena stops the program at the end of the test or the fixture that began it,
+        Connections of a Python program lead to the tests' databases. Give ``arena.url`` to another
+        one. pytest-arena stops the program at the end of the test or the fixture that began it,
         before it restores the database. The report of a failed test shows the end of the output.
         The summary names a program that failed or had to be killed.
 

@@ -11,19 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pytest_arena._config._supported import REDIS
-from pytest_arena._databases._app_databases import names_database, redis_number, settings_of
-from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._process import until
 from pytest_arena.errors import ConfigError, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy.engine import URL
-
-    from pytest_arena._databases._app_databases import Environment, KnownDatabases
-    from pytest_arena._product import Database
 
 __tracebackhide__ = True  # a traceback ends at the line of the test
 
@@ -154,38 +147,3 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def variables(
-    environment: Environment,
-    known: KnownDatabases,
-    url_of: Callable[[Database], URL],
-    redis_url: Callable[[str | None], str],
-) -> dict[str, str]:
-    """Return the variables of ``arena_env`` with the URLs of the test's databases.
-
-    The first variable gets the app's first database if it names none. ``url_of`` returns the URL
-    of a database and allows any program to use it.
-    """
-    urls: dict[str, str] = {}
-    for name, original in environment.originals().items():
-        if original is not None and original.drivername in REDIS:
-            urls[name] = redis_url(redis_number(original))
-            continue
-        requested = requested_by_url(original)
-        is_named = original is not None and names_database(original)
-        if requested is not None and original is not None and is_named:
-            url = url_of(known.register(requested))
-            # No test server has a certificate.
-            settings = {
-                key: value
-                for key, value in settings_of(original).items()
-                if not key.startswith("ssl")
-            }
-            url = url.set(drivername=original.drivername, query={**settings, **url.query})
-        elif not urls and known.primary is not None:
-            url = url_of(known.primary)
-        else:
-            continue
-        urls[name] = url.render_as_string(hide_password=False)
-    return urls

@@ -101,14 +101,12 @@ class ArenaRun:
             seed_builder(seed, source=self.config.place("seed"))
         self._known.register_engines()
         self.databases.environment.redirect()
-        self.databases.environment.complete()
 
     # Tests
 
     def begin_test(self, plan: Plan, request: Any = None) -> None:
         """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
         self.databases.process = os.getpid()  # it may be a fork
-        self.databases.environment.complete()
         self.ledger.begin(plan.name)
         self.connections.has_used = False
         test = RunningTest(
@@ -202,13 +200,14 @@ class ArenaRun:
             "the app. Such an app needs a file in tests"
         )
 
-    def note_outcome(self, when: str, outcome: str) -> list[str]:
+    def note_outcome(self, when: str, outcome: str, *, has_error: bool) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""
         test = self.current.test
         if test is None:
             return []
         is_failed = outcome == "failed"
-        test.failed |= is_failed
+        # pytest reports the error of an xfailed test as skipped.
+        test.failed |= is_failed or has_error
         keep = test.plan.keep
         is_wanted = keep == "always" and when == "call"
         is_wanted |= keep != "never" and is_failed
@@ -234,19 +233,12 @@ class ArenaRun:
 
     def begin_process(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> Process:
         """Begin another program on the database. It ends with the test or the wide fixture."""
-        from pytest_arena._run._processes import Process, variables  # noqa: PLC0415 - few tests need it
+        from pytest_arena._run._processes import Process  # noqa: PLC0415 - few tests need it
 
-        self.database()
-        names = variables(
-            self.databases.environment,
-            self._known,
-            self.engines.given_url,
-            self.redis.url,
-        )
-        for database in self._known.by_key.values():
-            if database.has_engine:
+        for database in {self.database(), *self._known.by_key.values()}:
+            if database.has_engine or database is self._known.primary:
                 self.databases.ensure_content(database)
-        environment = {**os.environ, **names, **env}
+        environment = {**os.environ, **env}
         self.databases.guard_programs(environment)
         process = Process(command, env=environment, cwd=cwd)
         self.levels.processes.setdefault(Phase.owner, []).append(process)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import REQUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._ledger import Request
 
 _FAILURE = {
     "type": "http.response.start",
@@ -72,20 +77,17 @@ def broken_body(kind: str, body: bytes) -> bytes:
 
 
 class Fault:
-    """Breaks the answer of one request of a test. ``at`` is its number among the requests."""
+    """Breaks the answer of one request of a test. ``at`` is its number among ``requests()``."""
 
-    def __init__(self, kind: str, at: int) -> None:
+    def __init__(self, kind: str, at: int, requests: Callable[[], list[Request]]) -> None:
         self.is_applied = False  # whether an answer was broken
         self._kind = kind
         self._at = at
-        self._number = 0
+        self._requests = requests
 
     async def enter(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app for a request, with the fault if this is its request."""
-        request = REQUEST.get()
-        is_counted = request is not None and not request.is_login
-        is_mine = is_counted and self._number == self._at
-        self._number += is_counted
+        is_mine = self._requests()[self._at : self._at + 1] == [REQUEST.get()]
         if is_mine and scope["type"] != "websocket":
             if self._kind == "500":
                 self.is_applied = True

@@ -128,7 +128,7 @@ class Sabotage:
             request = requests[number]
             if kind != "500" and request["status"] in _NO_BODY:
                 continue
-            fault = Fault(kind, number)
+            fault = Fault(kind, number, self._recorder.requests)
             with mock.patch.object(self._recorder.run, "faults", [fault.enter]):
                 # With the parent as the next item, pytest keeps the wide fixtures.
                 self._run_again(item, item.parent)

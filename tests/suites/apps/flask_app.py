@@ -2,7 +2,7 @@
 
 import os
 
-from flask import Flask, abort, jsonify
+from flask import Flask, Response, abort, jsonify, stream_with_context
 from models import Order, Stock
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import scoped_session, sessionmaker
@@ -54,6 +54,17 @@ def closes():
     response = jsonify()
     response.call_on_close(lambda: setattr(app, "closed", True))
     return response
+
+
+@app.get("/events")
+def events():
+    def read():
+        for _ in range(9):
+            items = Session.scalars(select(Order.item)).all()
+            Session.commit()
+            yield ",".join(items)
+
+    return Response(stream_with_context(read()), mimetype="text/event-stream")
 
 
 @app.post("/keeps")

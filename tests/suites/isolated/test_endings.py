@@ -68,6 +68,15 @@ async def test_that_leaves_a_transaction_open():
     LEFT.append(session)
 
 
+@pytest.mark.xfail(raises=AssertionError)
+async def test_that_is_expected_to_fail_and_leaves_a_transaction_open():
+    session = maker()
+    session.add(Order(item="left"))
+    await session.flush()
+    LEFT.append(session)
+    assert False
+
+
 @pytest.mark.expect("LeakWarning", at="engine.connect()")
 async def test_that_leaves_a_connection():
     connection = await engine.connect()

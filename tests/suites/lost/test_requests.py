@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import fastapi
+import httpx2
 import pytest
 import units
 from async_app import app, engine, get_db, maker
@@ -215,6 +216,22 @@ class TestMiddleware:
 async def test_a_commit_that_fails_after_the_answer(answers_first, arena):
     client = arena.client(raise_app_exceptions=False)
     assert (await client.post("/careful/conflict")).status_code == 200
+
+
+async def read_late():
+    async with maker() as session:
+        yield session
+        await session.execute(text("SELECT no_column FROM orders"))
+
+
+@app.get("/read-late")
+async def read_and_answer(db=Depends(read_late)):
+    await db.execute(text("SELECT item FROM orders"))
+
+
+@pytest.mark.expect("LateWorkWarning")
+def test_a_read_that_fails_after_the_answer(answers_first, live_server):
+    assert httpx2.get(f"{live_server.url}/read-late").status_code == 200
 
 
 @pytest.mark.parametrize("name", NAMES)

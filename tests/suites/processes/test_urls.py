@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from async_app import engine
-from sqlalchemy import select
 from models import Order
+from sqlalchemy import select
 
 PRODUCT = engine.dialect.name
 DRIVERS = {
@@ -25,25 +25,18 @@ def program(driver, database="shop"):
     return [sys.executable, "knows_its_url.py"]
 
 
-def is_refused(output):
-    return any(each in output for each in ("UnknownDatabaseError", "ProductionDatabaseError"))
-
-
 @drivers
 def test_a_process(arena, db_session, driver):
     process = arena.process(program(driver))
-    assert process.wait() == (0 if is_server else 1), process.output
-    assert is_refused(process.output) is not is_server
-    assert db_session.scalars(select(Order.item)).all() == [driver] * is_server
+    assert process.wait() == 0, process.output
+    assert db_session.scalars(select(Order.item)).all() == [driver]
 
 
 @drivers
 def test_a_command(test_client, driver):
     test_client.get("/orders")
-    done = subprocess.run(program(driver), check=False, capture_output=True, text=True)
-    assert done.returncode == (0 if is_server else 1), done.stderr
-    assert is_refused(done.stderr) is not is_server
-    assert test_client.get("/orders").json() == [driver] * is_server
+    subprocess.run(program(driver), check=True)
+    assert test_client.get("/orders").json() == [driver]
 
 
 @pytest.mark.skipif(not is_server, reason="a file that the app does not use is free")
@@ -51,13 +44,13 @@ def test_a_command(test_client, driver):
 def test_a_database_that_the_app_does_not_use(arena, driver):
     process = arena.process(program(driver, "other"))
     assert process.wait() == 1
-    assert is_refused(process.output)
+    assert "UnknownDatabaseError" in process.output
 
 
-def test_another_sitecustomize(tmp_path, arena):
+def test_another_sitecustomize(tmp_path, arena, db_session):
     (tmp_path / "sitecustomize.py").write_text("print('the other one')")
-    command = program(DRIVERS[PRODUCT][0], "other" if is_server else "shop")
-    process = arena.process(command, env={"PYTHONPATH": str(tmp_path)})
-    assert process.wait() == 1
+    driver = DRIVERS[PRODUCT][0]
+    process = arena.process(program(driver), env={"PYTHONPATH": str(tmp_path)})
+    assert process.wait() == 0
     assert "the other one" in process.output
-    assert is_refused(process.output)
+    assert db_session.scalars(select(Order.item)).all() == [driver]

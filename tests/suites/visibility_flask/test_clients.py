@@ -27,6 +27,16 @@ def test_an_answer_is_closed():
     assert app.closed
 
 
+def test_a_stream_is_read_part_by_part(db_session, arena):
+    db_session.add(Order(item="vase"))
+    with app.test_client().get("/events") as answer:
+        assert next(answer.response) == b"vase"
+        db_session.add(Order(item="lamp"))
+        db_session.commit()
+        assert next(answer.response) == b"vase,lamp"
+    assert len(arena.requests) == 1
+
+
 def test_the_apps_own_session():
     with app.app_context():
         Session.add(Order(item="vase"))
