@@ -84,9 +84,11 @@ class PrivateServer:
 
     def arena(self, *words: str) -> str:
         """Call the command on it."""
+        others = ("PG", "ARENA_", "PYTEST_")
+        env = {name: text for name, text in os.environ.items() if not name.startswith(others)}
         done = subprocess.run(
             [sys.executable, "-c", _COMMAND, "databases", *words, "--database", "own"],
-            env={**_without_variables(), **self.env, "TMPDIR": str(self.place)},
+            env={**env, **self.env, "TMPDIR": str(self.place)},
             cwd=self.place,
             capture_output=True,
             text=True,
@@ -121,11 +123,6 @@ _COMMAND = (
     "import sys; from pytest_arena._cli import main; from pytest_arena._sqlite import _commands; "
     "_commands.homes = list; sys.exit(main(sys.argv[1:]))"
 )
-
-
-def _without_variables() -> dict[str, str]:
-    kept = ("PG", "ARENA_", "PYTEST_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(kept)}
 
 
 @contextmanager

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 import pytest_asyncio
-from async_app import app, items, maker
-from fastapi.testclient import TestClient
+from async_app import items, maker
 from models import Order
 
 turns = pytest.mark.parametrize("turn", [1, 2])
@@ -83,11 +82,3 @@ async def test_a_sync_client_in_an_async_test(client, test_client, turn):
     test_client.post("/orders/chair")
     await client.post("/orders/lamp")
     assert test_client.get("/orders").json() == (await client.get("/orders")).json()
-
-
-@turns
-def test_a_client_of_the_suite(turn):
-    client = TestClient(app)
-    for _ in range(5):
-        client.post("/orders/chair")
-    assert client.get("/orders").json() == ["chair"] * 5
