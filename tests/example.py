@@ -85,6 +85,20 @@ async def seed(session):
     session.add(Dancer(name="Sand"))
 """
 
+# The beginning of tests, with a fixture that writes a row for its module.
+WIDE = """
+import pytest
+from app import Dancer
+
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

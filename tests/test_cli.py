@@ -27,7 +27,7 @@ from pytest_arena._product import Manifest
 from pytest_arena._product._server_search import Unavailable
 from pytest_arena._sqlite import _product
 from tests import command
-from tests.servers.crowded import newest_programs
+from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.postgresql import address, login, names_on_server, own_databases, own_registry
 from tests.servers.waiting import end_cluster, until
 
@@ -70,9 +70,7 @@ def _no_service(*_: object) -> None:
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Nothing of anybody else's is seen: neither files, nor servers, nor a registry."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-    short = Path(tempfile.mkdtemp(prefix="arena-", dir=memory if memory.exists() else None))
-    short.chmod(0o711)
+    short = folder_in_memory()
     monkeypatch.setattr(_product, "_MEMORY", tmp_path)
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))  # private servers' data, too
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -315,6 +313,25 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay(
     assert [path.name for path in home.iterdir()] == ["run-notes"]
 
 
+def test_the_next_run_removes_the_files_of_a_dead_one_alone(begin: Any, tmp_path: Path) -> None:
+    """The lock of a dead process is free. No other user can enter a run's folder."""
+    dead, dead_name = begin(ON_FILES, tempfile.gettempdir())
+    alive, alive_name = begin(ON_FILES, tempfile.gettempdir())
+    killed(dead)
+    (place,) = tmp_path.glob("pytest-arena-*")
+    assert (place / dead_name / "shop.db").exists()
+    with closing(_product.Home()) as home:
+        assert home.path.parent == place
+        assert (home.path.stat().st_mode | place.stat().st_mode) & 0o077 == 0
+        assert not list(place.glob(f"{dead_name}*"))
+        assert (place / alive_name / "shop.db").exists()
+    assert not home.path.exists()
+    home.close()  # a second time changes nothing
+    alive.communicate("\n")
+    _product.Home().close()
+    assert list(place.iterdir()) == []
+
+
 def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
     arena: Callable[..., str],
     listed: Any,
@@ -344,18 +361,6 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
         file.unlink()
     arena("sweep", "--all", "--database", "own")
     assert not cache.exists()
-
-
-def test_all_is_removed(begin: Any, arena: Callable[..., str], tmp_path: Path) -> None:
-    """Also what was kept for a look."""
-    kept = kept_file()
-    dead, _ = begin(ON_FILES, tempfile.gettempdir())
-    killed(dead)
-    words = ("sweep", "--all", "--database", "own")
-    assert arena(*words).endswith("2 removed, 5 kB.\n")
-    assert not kept.exists()
-    assert arena(*words) == "Nothing to remove.\n"
-    assert not list(tmp_path.glob("cache*"))
 
 
 def kept_file() -> Path:

@@ -12,7 +12,6 @@ from tests.command import arena
 from tests.example import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 Files = dict[str, str]
@@ -199,15 +198,6 @@ RUN = (
 )
 
 
-def written(folder: Path, files: Mapping[str, str]) -> Path:
-    """Write a project."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
-
-
 def options_of(folder: Path) -> dict[str, str]:
     """Return pytest's options, as pytest's parsers read them."""
     options = {}
@@ -226,7 +216,7 @@ def options_of(folder: Path) -> dict[str, str]:
 def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
     """Without --write no file changes. With it, the other options stay."""
     files, expected = LAYOUTS[layout]
-    folder = written(tmp_path, files)
+    folder = Example(tmp_path, files).write()
     before = options_of(folder)
     called = arena("init", folder=folder)
     assert (called.status, called.errors) == (0, "")
@@ -240,7 +230,7 @@ def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
 def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     """With the written options. A second call writes nothing."""
     files, _ = LAYOUTS[layout]
-    folder = written(tmp_path, {**files, "tests/conftest.py": OLD_SUITE})
+    folder = Example(tmp_path, {**files, "tests/conftest.py": OLD_SUITE}).write()
     first = arena("init", "--write", folder=folder).output
     assert "tests/conftest.py has a fixture db_session" in first
     (folder / "tests/conftest.py").unlink()
@@ -255,7 +245,7 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
 def test_a_test_of_the_same_name_stays(tmp_path: Path) -> None:
     """The user may have written it."""
     files = {"main.py": SQLMODEL, "tests/test_arena.py": "def test_mine(): ..."}
-    folder = written(tmp_path, files)
+    folder = Example(tmp_path, files).write()
     assert arena("init", "--write", folder=folder).status == 0
     assert "test_mine" in (folder / "tests/test_arena.py").read_text()
 
@@ -263,7 +253,7 @@ def test_a_test_of_the_same_name_stays(tmp_path: Path) -> None:
 def test_of_several_apps_one_with_the_usual_name_is_proposed(tmp_path: Path) -> None:
     """Another one may come first."""
     files = {"main.py": "from fastapi import FastAPI\nadmin = FastAPI()\napp = FastAPI()\n"}
-    output = arena("init", folder=written(tmp_path, files)).output
+    output = arena("init", folder=Example(tmp_path, files).write()).output
     assert "main:app" in output
     assert "main:admin" not in output
 
@@ -281,7 +271,7 @@ def test_of_several_apps_one_with_the_usual_name_is_proposed(tmp_path: Path) -> 
 )
 def test_what_cannot_be_proposed_is_an_error(tmp_path: Path, files: Files, says: list[str]) -> None:
     """It has the next step, and no file changes."""
-    folder = written(tmp_path, files)
+    folder = Example(tmp_path, files).write()
     called = arena("init", "--write", folder=folder)
     assert called.status == 2
     for text in says:

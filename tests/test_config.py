@@ -171,12 +171,6 @@ def test_a_wrong_marker_is_named_with_its_line(
     assert "isolation: auto, copy" in caught.value.fix
 
 
-def test_a_right_marker_has_its_values() -> None:
-    """And no others."""
-    given = {"isolation": "copy", "seed": False}
-    assert marker_values((), given, place="") == given
-
-
 MODULES = {
     "deep": "import deeper\n",
     "deeper": "\n\nimport nothing_here\n",

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import secrets
-import time
 from functools import cache
 from typing import Any
 
@@ -18,8 +16,6 @@ from sqlalchemy.engine import URL, make_url
 
 from tests.mysql.server import PrivateServer
 from tests.servers.crowded import free_port
-
-_SWEEP_SECONDS = 5.0  # in which the next run of another test drops what it has killed
 
 # The developer's own may well have the app's tables: what reaches it would go well, and show.
 _FILL = (
@@ -69,8 +65,6 @@ class StoryMySQLServer:
         self._run(f"GRANT ALL ON `arena\\_%`.* TO '{self._name}'@'%'")
         self._run(f"GRANT PROCESS ON *.* TO '{self._name}'@'%'")
         self._run(f"CREATE DATABASE {self._name}")
-        [(version,)] = self._run("SELECT VERSION()")
-        self.version = str(version)
 
     def _run(self, statement: str) -> list[tuple[Any, ...]]:
         with self._control.cursor() as cursor:
@@ -105,21 +99,6 @@ class StoryMySQLServer:
         """Return it as it stands."""
         self._run(f"USE {self._name}")
         return [self._run(statement) for statement in _TOUCHES]
-
-    def left(self) -> list[str]:
-        """Return what dead processes have made and not dropped. Other tests may kill some, too."""
-        deadline = time.monotonic() + _SWEEP_SECONDS
-        while (dead := self._dead()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return dead
-
-    def _dead(self) -> list[str]:
-        dead = []
-        for (name,) in self._run("SHOW DATABASES LIKE 'arena\\_%'"):
-            lived = re.fullmatch(r"arena_(?:live|building)_(\w{8}_\w{8})_\d+", name)
-            if lived and self._run(f"SELECT IS_USED_LOCK('{lived[1]}')") == [(None,)]:
-                dead.append(name)
-        return dead
 
     def _clean_up(self) -> None:
         """Drop the developer's database and login. Sweeps drop templates that no run uses."""

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from pytest_arena._postgresql._arguments import is_redirected, redirect, target
 from pytest_arena._values import Address
-from tests.gate.postgresql import SERVER
+from tests.servers.postgresql import address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._product._server_connections import ServerTarget
 
-ADDRESS = Address("postgresql", SERVER.host, SERVER.port, SERVER.user, SERVER.database)
+ADDRESS = replace(address(), password="")
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,9 @@ def test_libpq_means_the_same(
         try:
             if not connecting.db or b"could not match" in connecting.error_message:
                 continue  # libpq refuses it, and opens nothing
-            expected = _by_libpq(connecting)
+            host = connecting.hostaddr or connecting.host
+            port = connecting.port.decode() or "5432"
+            expected = (host.decode(), port, connecting.db.decode())
         except AssertionError:  # an old psycopg, of an attempt that has failed already
             continue
         finally:
@@ -77,11 +79,6 @@ def test_libpq_means_the_same(
         assert (*_current_host(found, expected), found.database) == expected, (args, kwargs)
         compared += 1
     assert compared > len(OF_LIBPQ) // 3
-
-
-def _by_libpq(connecting: Any) -> tuple[str, str, str]:
-    host = connecting.hostaddr or connecting.host
-    return host.decode(), connecting.port.decode() or "5432", connecting.db.decode()
 
 
 def _current_host(found: ServerTarget, expected: tuple[str, str, str]) -> tuple[str, str]:

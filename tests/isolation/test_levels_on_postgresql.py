@@ -301,26 +301,3 @@ def test_the_journal_is_installed_once_for_all_runs(makers: Makers) -> None:
         PostgreSQLWorld(own, template, "undo").close()
         counts.append(sum(one.kind == "template" for one in own.listed()))
     assert counts[0] == counts[1]
-
-
-@only_undo
-def test_a_test_with_another_isolation(world: PostgreSQLWorld) -> None:
-    """A clone above the rows of a wide fixture."""
-    hand = world.connect()
-    before = world.content()
-    world.isolation.enter()
-    hand.execute("INSERT INTO plain VALUES (7)")
-    wide = world.content()
-    for _ in range(2):
-        world.isolation.choose_next_isolation("clone")
-        world.isolation.enter()
-        assert world.isolation.name == "clone"
-        live = world.isolation.address
-        hand.execute("INSERT INTO plain VALUES (8)")
-        assert [len(rows.added) for rows in world.isolation.rows_changed()] == [1]
-        assert world.isolation.leave()
-        assert world.isolation.address != live
-        assert world.isolation.name == "undo"
-        assert world.content() == wide
-    assert world.isolation.leave()
-    assert world.content() == before

@@ -1,10 +1,11 @@
-"""A shop whose engine has the URL of the developer's database."""
+"""The example whose engine has the URL of the developer's database on MySQL."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tests.example import Example
+from tests.example import Example, fastapi_example
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,91 +14,21 @@ if TYPE_CHECKING:
 
     from tests.conformance.story_mysql_server import StoryMySQLServer
 
-_APP = """
-from fastapi import Depends, FastAPI
-from sqlalchemy import ForeignKey, String, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-URL = {url!r}
-engine = create_async_engine(URL, pool_pre_ping=True)
-maker = async_sessionmaker(engine, expire_on_commit=False)
+_ENGINE = 'create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///dev.db"))'
 
 
-class Base(DeclarativeBase):
-    pass
-
-
-class Item(Base):
-    __tablename__ = "item"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(50), unique=True)
-
-
-class Line(Base):
-    __tablename__ = "line"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    item_id: Mapped[int] = mapped_column(ForeignKey("item.id", ondelete="CASCADE"))
-
-
-async def get_db():
-    async with maker() as session:
-        yield session
-
-
-app = FastAPI()
-
-
-@app.get("/items")
-async def items(db: AsyncSession = Depends(get_db)):
-    return list(await db.scalars(select(Item.name).order_by(Item.id)))
-
-
-@app.post("/items/{{name}}")
-async def add(name: str, db: AsyncSession = Depends(get_db)):
-    item = Item(name=name)
-    db.add(item)
-    await db.commit()
-    return item.id
-
-
-@app.post("/lost/{{name}}")
-async def lost(name: str, db: AsyncSession = Depends(get_db)):
-    db.add(Item(name=name))
-    await db.flush()
-"""
-_SEED = """
-from app import Item, Line
-
-
-def seed(session):
-    session.add(Item(id=1, name="seeded"))
-    session.flush()
-    session.add(Line(item_id=1))
-"""
-_CONFIG = """
-[pytest]
-arena_app = app:app
-arena_schema = app:Base
-arena_seed = seed:seed
-arena_database = {server}
-asyncio_mode = auto
-asyncio_default_fixture_loop_scope = function
-filterwarnings =
-    error
-    default::pytest_arena.ArenaWarning
-pythonpath = .
-"""
-
-
-def shop(server: StoryMySQLServer, folder: Path, driver: str = "mysql+asyncmy") -> Example:
+def shop(server: StoryMySQLServer, folder: Path) -> Example:
     """Return the project. Each of its tests is checked for what it leaves."""
-    return shop_on(server.developers_url(driver), server.url("mysql"), folder)
+    return shop_on(server.developers_url("mysql+asyncmy"), server.url("mysql"), folder)
 
 
 def shop_on(apps: URL, runs: URL, folder: Path) -> Example:
     """Return the project with the URL of the app's engine, and that of the runs' server."""
     url = apps.render_as_string(hide_password=False)
-    config = _CONFIG.format(server=runs.render_as_string(hide_password=False))
-    files = {"app.py": _APP.format(url=url), "seed.py": _SEED, "pytest.ini": config}
-    return Example(folder / "project", files, options=("--arena-verify",))
+    server = runs.render_as_string(hide_password=False)
+    example = fastapi_example(folder).change("app.py", "import select", "import String, select")
+    example = example.change("app.py", "mapped_column(unique", "mapped_column(String(50), unique")
+    engine = f"URL = {url!r}\nengine = create_async_engine(URL, pool_pre_ping=True)"
+    example = example.change("app.py", f"engine = {_ENGINE}", engine)
+    example = example.change("pytest.ini", "[pytest]", f"[pytest]\narena_database = {server}")
+    return replace(example, options=("--arena-verify",))

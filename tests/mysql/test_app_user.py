@@ -109,7 +109,7 @@ def test_a_raw_connection_has_no_other_login(arena):
 
 
 async def test_the_name(client):
-    assert (await client.post("/items/pear")).json() == 2
+    assert (await client.post("/dancers/Dune")).status_code == 201
     async with engine.connect() as connection:
         [(user,)] = await connection.execute(text("SELECT CURRENT_USER()"))
         assert user.startswith("arena_app_strong")
@@ -117,9 +117,8 @@ async def test_the_name(client):
     assert 0
 """
 SCHEMA = """
-CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50) UNIQUE);
-CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);
-CREATE VIEW names AS SELECT name FROM item;
+CREATE TABLE dancers (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50) UNIQUE);
+CREATE VIEW names AS SELECT name FROM dancers;
 """
 
 

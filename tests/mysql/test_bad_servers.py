@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _LOGIN = "CREATE USER poor@localhost IDENTIFIED BY 'wOrd7'"
 _DEVELOPERS = (
     "CREATE DATABASE shop",
-    "CREATE TABLE shop.item (id INT PRIMARY KEY, name VARCHAR(50))",
-    "INSERT INTO shop.item VALUES (1, 'the developer')",
+    "CREATE TABLE shop.dancers (id INT PRIMARY KEY, name VARCHAR(50))",
+    "INSERT INTO shop.dancers VALUES (1, 'the developer')",
     _LOGIN,
 )
 _TOUCHES = (
-    "SELECT * FROM shop.item",
-    "CHECKSUM TABLE shop.item",
+    "SELECT * FROM shop.dancers",
+    "CHECKSUM TABLE shop.dancers",
     "SHOW TABLES FROM shop",
     "SHOW GRANTS FOR poor@localhost",
     "SHOW GLOBAL VARIABLES LIKE 'sql_mode'",
@@ -67,11 +67,11 @@ class Bad:
 
 PLAIN = """
 async def test_it(client):
-    assert (await client.post("/items/pear")).json() == 2
+    assert (await client.post("/dancers/Dune")).status_code == 201
 
 
 async def test_the_next(client):
-    assert (await client.get("/items")).json() == ["seeded"]
+    assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
 
@@ -112,10 +112,9 @@ def test_a_login_that_may_create_nothing(bad: Bad, tmp_path: Path) -> None:
 
 
 SCRIPT = """
-CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
-CREATE TABLE line (id INT AUTO_INCREMENT PRIMARY KEY, item_id INT);
+CREATE TABLE dancers (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
 CREATE TABLE log (name VARCHAR(50));
-CREATE TRIGGER logs AFTER INSERT ON item FOR EACH ROW INSERT INTO log VALUES (NEW.name);
+CREATE TRIGGER logs AFTER INSERT ON dancers FOR EACH ROW INSERT INTO log VALUES (NEW.name);
 """
 
 
@@ -164,7 +163,7 @@ import sys
 import time
 
 import pytest
-from app import Item, maker
+from app import Dancer, maker
 
 RESTART = [sys.executable, "-c", '''
 import sys, os, time, subprocess
@@ -192,26 +191,26 @@ def restart(how):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_at_its_end(client, how):
-    assert (await client.get("/items")).json() == ["seeded"]
-    assert (await client.post("/items/pear")).json() == 2
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
     restart(how)
 
 
 async def test_after_it(client):
-    assert (await client.get("/items")).json() == ["seeded"]
-    assert (await client.post("/items/pear")).json() == 2
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert (await client.post("/dancers/Dune")).status_code == 201
 
 
 async def test_in_a_transaction(client):
     async with maker() as session:
-        session.add(Item(name="open"))
+        session.add(Dancer(name="open"))
         await session.flush()
         restart(signal.SIGKILL)
         await session.commit()
 
 
 async def test_at_last(client):
-    assert (await client.get("/items")).json() == ["seeded"]
+    assert (await client.get("/dancers")).json() == ["Sand"]
     with open("pid", "w") as file:
         file.write(PID[0])
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KEPT = """
 async def test_fails(client):
-    await client.post("/items/pear")
+    await client.post("/dancers/Dune")
     assert False
 """
 
@@ -35,13 +35,13 @@ def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
     if shutil.which("mysql") is None:
         pytest.skip("the client is not installed")
     rows = subprocess.run(
-        [*words, "-Ne", "SELECT name FROM item ORDER BY id"],
+        [*words, "-Ne", "SELECT name FROM dancers ORDER BY id"],
         env={**os.environ, "MYSQL_PWD": server.entrance["password"]},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert rows.stdout.split() == ["seeded", "pear"]
+    assert rows.stdout.split() == ["Sand", "Dune"]
 
 
 MARKED = """
@@ -50,7 +50,7 @@ import pytest
 
 @pytest.mark.arena(isolation="rollback")
 def test_marked(test_client):
-    test_client.get("/items")
+    test_client.get("/dancers")
 """
 
 

@@ -6,22 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import WIDE
+
 if TYPE_CHECKING:
     from tests.example import Example
 
-TESTS = """
+TESTS = (
+    WIDE
+    + """
 import itertools
-import pytest
-from sqlalchemy import func, select
-from app import Dancer
 
 ATTEMPTS = itertools.count(1)
-
-@pytest.fixture(scope="module")
-def wide(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
-        session.commit()
 
 @pytest.mark.flaky(reruns=2)
 async def test_third_time(client, wide, db_session):
@@ -42,6 +37,7 @@ def test_third_set_up(shaky, test_client):
 def test_after(wide, test_client):
     assert test_client.get("/dancers").json() == ["Sand", "Wide"]
 """
+)
 
 
 @pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n1")], ids=["alone", "xdist"])

@@ -6,23 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import WIDE
+
 if TYPE_CHECKING:
     from tests.example import Example
 
-TESTS = """
-import pytest
-from app import Dancer
-
+TESTS = (
+    WIDE
+    + """
 @pytest.fixture(scope="session")
 def everywhere(arena):
     with arena.session() as session:
         session.add(Dancer(name=f"Everywhere {__name__}"))
-        session.commit()
-
-@pytest.fixture(scope="module")
-def wide(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
         session.commit()
 
 @pytest.fixture(scope="class")
@@ -55,6 +50,7 @@ async def test_everywhere(client, everywhere):
 async def test_fails(client, wide):
     assert await names(client) == []
 """
+)
 
 
 @pytest.fixture

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import WIDE
+
 if TYPE_CHECKING:
     from tests.example import Example
 
-TESTS = """
-import pytest
-from app import Dancer
-
-@pytest.fixture(scope="module")
-def wide(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
-        session.commit()
-
+TESTS = (
+    WIDE
+    + """
 LONG = "ein sehr langer Name, " + "ß" * 80
 
 @pytest.mark.parametrize("name", ["a b/c", "ä:ö*?", LONG + "1", LONG + "2"])
@@ -37,6 +32,7 @@ def add(name):
     ['Sand', 'Doc']
     '''
 """
+)
 
 
 def test_paths_and_names(example: Example) -> None:

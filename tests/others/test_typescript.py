@@ -9,7 +9,6 @@ import pytest
 from tests.others.conftest import BROWSER, PROGRAMS, call
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
 pytestmark = [
@@ -17,13 +16,10 @@ pytestmark = [
 ]
 
 
-def _playwright(folder: Path, packages: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "node_modules").symlink_to(packages)
-    return call("npx", "playwright", "test", "--reporter=list", folder=folder)
-
-
 def test_battle_d_by_playwrights_runner(battle_d: Path, packages: Path) -> None:
     """P1, P2, P3: two workers, a database each; nothing of it is in the next test."""
-    done = _playwright(battle_d / "browser", packages)
+    folder = battle_d / "browser"
+    (folder / "node_modules").symlink_to(packages)
+    done = call("npx", "playwright", "test", "--reporter=list", folder=folder)
     assert "2 passed" in done.stdout, done.stdout
     assert not list(battle_d.glob("*.db"))

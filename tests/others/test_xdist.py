@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.example import WIDE
+from tests.plugin.test_summary_sections import OUTSIDE
+
 if TYPE_CHECKING:
     from tests.example import Example, Run
 
@@ -25,16 +28,9 @@ async def test_turn(client, turn):
 """
 
 # In a module of its own: what a module's fixture wrote is there until the module ends.
-WIDE = """
-import pytest
-from app import Dancer
-
-@pytest.fixture(scope="module")
-def wide(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
-        session.commit()
-
+OF_MODULE = (
+    WIDE
+    + """
 @pytest.mark.xdist_group("one")
 async def test_wide(wide, client):
     assert (await client.get("/dancers")).json() == ["Sand", "Wide"]
@@ -44,6 +40,7 @@ async def test_wide(wide, client):
 def test_wide_again(wide, test_client):
     assert test_client.get("/dancers").json() == ["Sand", "Wide"]
 """
+)
 
 SKIPPED = """
 @pytest.mark.skip
@@ -96,17 +93,6 @@ def test_refused():
         pass
 """
 
-OUTSIDE = """
-import sqlite3
-
-def pytest_sessionfinish():
-    try:
-        sqlite3.connect("dev.db")
-    except Exception:
-        pass
-"""
-
-
 ALONE = """
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +116,7 @@ def homes(run: Run) -> list[bool]:
 def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
     """P2: at the same moment, and each of them runs all tests. Their lines are one."""
     workers = 2
-    project = example.with_files(test_it=TESTS + SKIPPED, test_wide=WIDE, seed=SLOW_SEED)
+    project = example.with_files(test_it=TESTS + SKIPPED, test_wide=OF_MODULE, seed=SLOW_SEED)
     run = project.run(*PLUGINS, f"-n{workers}", "--dist", "each", "-v")
     run.expect(passed=8 * workers, skipped=workers)
     assert (run.folder / "built").read_text() == "x"
@@ -144,7 +130,7 @@ def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
 
 def test_a_worker_that_dies_is_replaced(example: Example) -> None:
     """P7: the next tests are whole, its files are gone at the end."""
-    project = alone(example).with_files(test_it=TESTS + DYING, test_wide=WIDE)
+    project = alone(example).with_files(test_it=TESTS + DYING, test_wide=OF_MODULE)
     run = project.run(*PLUGINS, "-n2")
     run.expect(status=1, passed=14, failed=2).says("replacing crashed worker")
     run.says("crashed while running")

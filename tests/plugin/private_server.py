@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._postgresql import _clusters as clusters
-from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._postgresql._control import open_control
 from pytest_arena._values import Address
 from tests.servers.crowded import folder_in_memory, newest_programs
 from tests.servers.waiting import end_cluster, until
@@ -64,13 +64,6 @@ class PrivateServer:
         with closing(open_control(self.address(database))) as control:
             return control.rows(sql)
 
-    def is_there(self) -> bool:
-        """Whether it lets somebody in."""
-        try:
-            return bool(self.rows("SELECT 1"))
-        except ControlFailure:
-            return False
-
     def names(self, *, but: tuple[str, ...] = ()) -> list[str]:
         """Return the databases there that have come after initdb, but for some kinds."""
         found = self.rows(
@@ -84,25 +77,18 @@ class PrivateServer:
         """Return the databases that no run may leave, if it is not killed."""
         return self.names(but=("template_",))
 
-    def is_clean(self) -> bool:
-        """Whether nothing is there but templates."""
-        return not self.of_runs()
-
     def check_clean(self, text: object = "") -> None:
         """Assert that it is."""
         left = self.of_runs()
         assert left == [], f"{left}\n{text}"
 
-    def files(self) -> list[str]:
-        """What stays where servers were started; whoever waits for a lock has to find it."""
-        found = (self.place / "c").rglob("*")
-        return [path.name for path in found if path.is_file() and path.suffix != ".lock"]
-
     def arena(self, *words: str) -> str:
         """Call the command on it."""
+        others = ("PG", "ARENA_", "PYTEST_")
+        env = {name: text for name, text in os.environ.items() if not name.startswith(others)}
         done = subprocess.run(
             [sys.executable, "-c", _COMMAND, "databases", *words, "--database", "own"],
-            env={**_without_variables(), **self.env, "TMPDIR": str(self.place)},
+            env={**env, **self.env, "TMPDIR": str(self.place)},
             cwd=self.place,
             capture_output=True,
             text=True,
@@ -137,11 +123,6 @@ _COMMAND = (
     "import sys; from pytest_arena._cli import main; from pytest_arena._sqlite import _commands; "
     "_commands.homes = list; sys.exit(main(sys.argv[1:]))"
 )
-
-
-def _without_variables() -> dict[str, str]:
-    kept = ("PG", "ARENA_", "PYTEST_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(kept)}
 
 
 @contextmanager

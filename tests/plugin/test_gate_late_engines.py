@@ -13,16 +13,6 @@ from tests.template.test_template_builders import BASE
 if TYPE_CHECKING:
     from tests.example import Example
 
-CONFIG = """
-[pytest]
-arena_app = app:app
-arena_schema = models:Base
-asyncio_mode = auto
-asyncio_default_fixture_loop_scope = function
-filterwarnings = error
-pythonpath = .
-"""
-
 # As pydantic-settings reads it: no URL stands in the code, and the environment goes before.
 SETTINGS = """
 import os
@@ -126,10 +116,11 @@ def server() -> dict[str, str]:
 @pytest.mark.parametrize("url", ORDERS)
 def test_the_order_of_tests_decides_nothing(example: Example, url: str) -> None:
     """Whatever comes first, session and app are on one database, of the product that it names."""
-    files = {"app.py": APP, "models.py": BASE, "settings.py": SETTINGS, "test_it.py": TESTS}
-    more = {"pytest.ini": CONFIG, ".env": f"DATABASE_URL={url}\n"}
-    project = type(example)(example.folder, {**files, **more}, example.env)
+    project = example.with_files(app=APP, models=BASE, settings=SETTINGS, test_it=TESTS)
+    project = project.with_paths({".env": f"DATABASE_URL={url}\n"})
+    project = project.change("pytest.ini", "app:Base\narena_seed = seed:seed", "models:Base")
     tests = [f"test_it.py::{name}" for name in ORDERS[url]]
-    run = project.run("-p", "no:randomly", *tests, env=server()).expect(passed=len(tests))
+    run = project.run("-Werror", "-pno:randomly", *tests, env=server())
+    run.expect(passed=len(tests))
     run.says("on SQLite" if "sqlite" in url else "on PostgreSQL").never_says("was not used")
     run.never_says("outside of tests")  # what the start that found the engine wrote is undone

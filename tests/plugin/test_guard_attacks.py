@@ -44,11 +44,11 @@ def test_attacks_on_files(tmp_path: Path, *, plugin: bool) -> None:
     """With the plugin no file changes."""
     texts, names = attacks_on("files")
     example = small_example(tmp_path).with_paths({**texts, "pytest.ini": BARE})
-    files = {f"{name}.db": False for name in names}
-    with change_of(example, files) as changed:
+    files = [f"{name}.db" for name in names]
+    with change_of(example, *files) as changed:
         run = example.run("-W", "ignore", plugin=plugin)
         run.expect(passed=len(names))
-    assert changed == ([] if plugin else list(files))
+    assert changed == ([] if plugin else files)
 
 
 def connected(database: str) -> psycopg.Connection:
@@ -177,7 +177,7 @@ def test_a_file_that_code_changes_in_another_way_fails_the_run(
     files = {**texts, "test_changed.py": CHANGED, "pytest.ini": BARE}
     example = small_example(tmp_path).with_paths(files)
     names = [f"{name}.db" for name in (*CHANGES, "truncated")]
-    with change_of(example, dict.fromkeys(names, False)) as changed:
+    with change_of(example, *names) as changed:
         run = example.run("-q", plugin=plugin).expect(int(plugin), passed=1)
     assert changed == names
     if plugin:
@@ -269,7 +269,7 @@ WRITING = [
 @contextmanager
 def beside(project: Example) -> Iterator[None]:
     """Run the development server: it has the file open before the run, and writes meanwhile."""
-    with change_of(project, {"dev.db": False}) as changed:
+    with change_of(project) as changed:
         process = project.start_python("beside.py")
         try:
             assert process.stdout is not None
@@ -363,7 +363,7 @@ def test_a_development_server_that_a_conftest_starts_fails_the_run(
     """The same program as before. Without an option the run begins later, with the import."""
     project = asking(tmp_path).with_paths({"pytest.ini": config})
     project = project.with_files(conftest=CONFTEST, test_it=EARLY)
-    with change_of(project, {"dev.db": False}) as changed:
+    with change_of(project) as changed:
         in_own_process(project).expect(1, passed=1).says("dev.db was changed during this run")
     assert changed == ["dev.db"]
 
@@ -387,7 +387,7 @@ def test_attacks_at_each_moment(tmp_path: Path, *, plugin: bool) -> None:
         "pytest.ini": BARE,
     }
     example = small_example(tmp_path).with_paths(files)
-    with change_of(example, dict.fromkeys(moments.FILES, False)) as changed:
+    with change_of(example, *moments.FILES) as changed:
         run = example.run("-s", plugin=plugin)
     assert changed == ([] if plugin else moments.FILES), run.output
     if not plugin:

@@ -108,14 +108,8 @@ def test_a_pool_that_is_too_large(example: Example, crowded: Crowded, driver: st
 @pytest.mark.parametrize("free", [0, 2])
 def test_a_server_with_few_free_connections(example: Example, crowded: Crowded, free: int) -> None:
     """Whichever of pytest-arena's connections finds none."""
-    taken = crowded.fill()
-    try:
-        for control in taken[: free + 1 if free else 0]:  # one is for superusers
-            control.close()
+    with crowded.filled(free=free + 1 if free else 0):  # one is for superusers
         run = run_on(crowded, example, f"maker:{PASSWORD}", test_it=CROWD)
-    finally:
-        for control in taken:
-            control.close()
     assert run.status == pytest.ExitCode.TESTS_FAILED, run.output
     four_parts(run.says("max_connections"))
     check_left(crowded)
@@ -126,14 +120,9 @@ def test_a_local_service_without_a_free_connection_is_left(
 ) -> None:
     """The run uses a private server."""
     host = {"PGHOST": "127.0.0.1", "PGPORT": str(crowded.port), "PGUSER": "boss"}
-    taken = crowded.fill()
-    try:
-        with private_server() as private:
-            env = {**private.env, **host, "ARENA_DATABASE": "postgresql"}
-            run = on_postgresql(example, test_it=TESTS).run(env=env)
-    finally:
-        for control in taken:
-            control.close()
+    with crowded.filled(), private_server() as private:
+        env = {**private.env, **host, "ARENA_DATABASE": "postgresql"}
+        run = on_postgresql(example, test_it=TESTS).run(env=env)
     run.expect(passed=2).says("a private server from")
     check_left(crowded)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import WIDE
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.example import Example, Run
 
-# A run kills itself at a place in its tests, or at a statement of pytest-arena.
+# A run sends itself a signal in its first test, or kills itself at a statement of pytest-arena.
 CONFTEST = """
 import os
 import re
@@ -22,13 +23,13 @@ import signal
 import threading
 from pytest_arena._postgresql._control import PostgreSQLControl
 
-PLACES = os.environ.get("PLACES", "").split()
+SIGNAL = os.environ.get("SIGNAL", "")
 STATEMENT = os.environ.get("STATEMENT", "")
 
 
-def strike(place):
-    if place in PLACES:
-        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+def strike():
+    if SIGNAL:
+        os.kill(os.getpid(), int(SIGNAL))
 
 
 def execute(self, sql, *, fetch, say=PostgreSQLControl._execute):
@@ -43,28 +44,16 @@ PostgreSQLControl.sent = threading.Event()  # never set: the statement needs a m
 PostgreSQLControl._execute = execute
 """
 
-TESTS = """
-import pytest
+TESTS = (
+    WIDE
+    + """
 from conftest import strike
-from app import Dancer, maker
-
-
-@pytest.fixture(scope="module")
-def wide(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
-        session.commit()
-    strike("wide")
-    yield
-    strike("wide-end")
+from app import maker
 
 
 @pytest.fixture
 async def fixed(client, wide):
     await client.post("/dancers/Fix")
-    strike("set-up")
-    yield
-    strike("tear-down")
 
 
 async def test_async(fixed, client):
@@ -72,29 +61,24 @@ async def test_async(fixed, client):
     async with maker() as session:
         session.add(Dancer(name="open"))
         await session.flush()
-        strike("call")
+        strike()
 
 
 def test_sync(test_client, db_session):
     test_client.post("/dancers/Dune")
     db_session.add(Dancer(name="open"))
     db_session.flush()
-    strike("sync-call")
 """
+)
 
 SEED = """
-import os
-import threading
 from app import Dancer
-from conftest import strike
 
 VERSION = "{version}"
 
 
 async def seed(session):
     session.add(Dancer(name="Sand"))
-    await session.flush()
-    strike("build")
 """
 
 NEXT = """
@@ -128,9 +112,9 @@ class Project:
         project = self.example.with_files(seed=SEED.replace("{version}", version))
         return project.run(*words, env={**self.server.env, **options, **env})
 
-    def strike(self, place: str, number: signal.Signals) -> Run:
-        """Run the tests. They send themselves a signal at a place."""
-        return self.run(place, "test_it.py", PLACES=place, SIGNAL=str(number.value))
+    def strike(self, number: signal.Signals) -> Run:
+        """Run the tests, the first of which sends a signal to its process."""
+        return self.run("struck", "test_it.py", SIGNAL=str(number.value))
 
     def is_green_next(self) -> None:
         """Run the next tests, which are green and leave nothing, of earlier runs either."""
@@ -161,7 +145,7 @@ def test_a_killed_run_leaves_nothing_to_the_next_one(project: Project) -> None:
             f"killed {number}", "test_it.py", isolation=isolation, STATEMENT=statement
         )
         assert run.status == -signal.SIGKILL, run.output
-    run = project.strike("call", signal.SIGKILL)
+    run = project.strike(signal.SIGKILL)
     assert run.status == -signal.SIGKILL, run.output
     assert project.server.of_runs()
     project.is_green_next()
@@ -169,7 +153,7 @@ def test_a_killed_run_leaves_nothing_to_the_next_one(project: Project) -> None:
 
 def test_ctrl_c_leaves_nothing(project: Project) -> None:
     """Pytest ends as it does."""
-    run = project.strike("call", signal.SIGINT)
+    run = project.strike(signal.SIGINT)
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
     run.says("KeyboardInterrupt").never_says("INTERNALERROR")
     project.server.check_clean(run.output)

@@ -6,26 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin import private_server
+from tests.plugin.private_server import PRODUCTION, on_postgresql, private_server
 
 if TYPE_CHECKING:
     from tests.example import Example
 
-PRODUCTION = "postgresql+asyncpg://me:s3cret@db.example.org/shop"
-
-
-def on_postgresql(example: Example, **files: str) -> Example:
-    """Return the example's app on a private server, with a production URL in its code."""
-    app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
-    return app.change("pytest.ini", "[pytest]", "[pytest]\narena_database = own").with_files(
-        **files
-    )
+OWN = "[pytest]\narena_database = own"
 
 
 @pytest.mark.parametrize(
     "option,says",
     [
-        pytest.param(
+        (
             "--arena-database=sqlite",
             "with arena_database = sqlite, pytest-arena does not replace databases of this product",
         ),
@@ -38,7 +30,8 @@ def test_what_cannot_be_on_postgresql_is_said_once(
     """In four parts, at the first connection. Without a server the run ends."""
     test = "async def test_one(client): await client.get('/dancers')\n"
     project = on_postgresql(example, test_it=test + test.replace("one", "two"))
-    run = project.run(option).expect(1, failed=1 if "postgresql://" in option else 2)
+    run = project.change("pytest.ini", "[pytest]", OWN).run(option)
+    run.expect(1, failed=1 if "postgresql://" in option else 2)
     run.says(says, "why:", "cause:", "next:")
     run.never_says("s3cret", "nobody:pw")
 
@@ -50,7 +43,7 @@ def test_without_psycopg_one_error_says_what_to_install(example: Example) -> Non
         conftest='import sys\n\nsys.modules["psycopg"] = None\n',
         test_it="async def test_it(client):\n    await client.get('/dancers')\n",
     )
-    run = without.run()
+    run = without.change("pytest.ini", "[pytest]", OWN).run()
     run.expect(status=1, failed=1).says("ConfigError: psycopg cannot be imported").says(
         "why:", "cause:", "pip install 'pytest-arena[postgresql]'"
     )
@@ -59,8 +52,8 @@ def test_without_psycopg_one_error_says_what_to_install(example: Example) -> Non
 def test_a_private_server_needs_no_option(example: Example) -> None:
     """The summary names it."""
     test = "async def test_it(client):\n    await client.get('/dancers')\n"
-    project = private_server.on_postgresql(example, test_it=test)
-    with private_server.private_server() as server:
+    project = on_postgresql(example, test_it=test)
+    with private_server() as server:
         env = {**server.env, "ARENA_DATABASE": "", "PGHOST": "127.0.0.1", "PGPORT": "1"}
         project.run(env=env).expect(passed=1).says("a private server from")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import WIDE
 from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
 
 if TYPE_CHECKING:
@@ -18,19 +19,11 @@ if TYPE_CHECKING:
 
 XDIST = ("-p", "xdist.plugin")
 
-TESTS = """
+TESTS = (
+    WIDE
+    + """
 import os
 import pathlib
-import pytest
-from app import Dancer
-
-
-@pytest.fixture(scope="module")
-def wide(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
-        session.commit()
-
 
 @pytest.mark.parametrize("turn", range(4))
 async def test_turn(client, turn, arena):
@@ -45,6 +38,7 @@ async def test_wide(wide, client, turn):
     assert (await client.get("/dancers")).json() == ["Sand", "Wide"]
     assert (await client.post("/dancers/Dune")).status_code == 201
 """
+)
 SEED = """
 from app import Dancer
 

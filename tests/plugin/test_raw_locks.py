@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -29,19 +27,10 @@ def test_next(test_client):
     assert test_client.post("/dancers/Ruby").status_code == 201
 
 """
-# A request waits only shortly for the lock.
-CONFIG = "arena_lock_timeout = 0.1\n"
 
 
-@pytest.fixture
-def locking(example: Example) -> Example:
-    """Tests that lock the file."""
-    config = example.files["pytest.ini"].replace("    error\n", "")
-    files = example.with_paths({"pytest.ini": config + CONFIG})
-    return files.with_files(test_it=TESTS)
-
-
-def test_a_lock_that_outlives_its_test_is_named_in_the_summary(locking: Example) -> None:
-    """With the test. A new file replaces the locked one."""
-    run = locking.run("-p", "no:randomly").expect(passed=2)
+def test_a_lock_that_outlives_its_test_is_named_in_the_summary(example: Example) -> None:
+    """With the test. A new file replaces the locked one. A request waits shortly for the lock."""
+    project = example.change("pytest.ini", "    error\n", "").with_files(test_it=TESTS)
+    run = project.run("-p", "no:randomly", "-oarena_lock_timeout=0.1").expect(passed=2)
     run.says("test_it.py::test_left_open: dev: ", "a new file has replaced it")

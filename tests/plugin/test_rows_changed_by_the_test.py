@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.shop import shop
 from tests.suites.harness import ROOT, Suite
 
 if TYPE_CHECKING:
@@ -14,20 +15,8 @@ if TYPE_CHECKING:
 
     from tests.example import Example
 
-APP = """
-import os
-
-from fastapi import Body, FastAPI, HTTPException
-from fastapi.responses import RedirectResponse
-from models import Order, Stock, Visit
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-
-engine = create_async_engine(os.environ["DATABASE_URL"])
-maker = async_sessionmaker(engine)
-app = FastAPI()
-
-
+# More of the shop's async app.
+PAGE = """
 @app.get("/stock")
 async def stock() -> dict[str, int]:
     async with maker() as db:
@@ -40,20 +29,14 @@ async def nothing(item: str) -> None:
         await db.get(Stock, item)
 
 
-@app.put("/old/{item}")
-async def old(item: str) -> None:
-    return RedirectResponse(f"/nothing/{item}", 307)
-
-
-@app.put("/moved/{item}")
-async def moved(item: str) -> None:
-    return RedirectResponse(f"/written/{item}", 307)
+@app.put("/to/{path}/{item}")
+async def to(path: str, item: str) -> None:
+    return RedirectResponse(f"/{path}/{item}", 307)
 
 
 @app.put("/refused/{item}")
 async def refused(item: str) -> None:
-    async with maker() as db:
-        await db.get(Stock, item)
+    await nothing(item)
     raise HTTPException(409)
 
 
@@ -66,7 +49,6 @@ async def written(item: str) -> None:
 TEST = """
 import httpx2
 import pytest
-from app import app
 from models import Order, Stock
 from sqlalchemy import select, update
 
@@ -107,7 +89,7 @@ async def test_named_after_a_read(client, chair):
 
 async def test_named_a_redirect(client_options, arena, db_session, chair):
     chair.amount = 3
-    await arena.client(follow_redirects=True).put("/old/chair")
+    await arena.client(follow_redirects=True).put("/to/nothing/chair")
 
 
 def test_named_a_sync_test(test_client, db_session):
@@ -120,30 +102,21 @@ def test_named_the_live_server(live_server, db_session):
     httpx2.put(f"{live_server.url}/nothing/chair")
 
 
-async def test_quiet_refused(client, chair):
+@pytest.mark.parametrize("method, path, status", [
+    ("PUT", "refused", 409),
+    ("PUT", "written", 200),
+    ("POST", "nothing", 200),
+    ("DELETE", "nothing", 200),
+    ("GET", "nothing", 200),
+])
+async def test_quiet_request(client, chair, method, path, status):
     chair.amount = 3
-    assert (await client.put("/refused/chair")).status_code == 409
-
-
-async def test_quiet_written(client, chair):
-    chair.amount = 3
-    await client.put("/written/chair")
+    assert (await client.request(method, f"/{path}/chair")).status_code == status
 
 
 async def test_quiet_a_redirect(arena, chair):
     chair.amount = 3
-    await arena.client(follow_redirects=True).put("/moved/chair")
-
-
-@pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_quiet_a_method_that_updates_nothing(client, chair, method):
-    chair.amount = 3
-    await client.request(method, "/nothing/chair")
-
-
-async def test_quiet_read(client, chair):
-    chair.amount = 3
-    await client.get("/nothing/chair")
+    await arena.client(follow_redirects=True).put("/to/written/chair")
 
 
 async def test_quiet_committed(client, db_session, chair):
@@ -192,10 +165,7 @@ def test_a_request_that_wrote_nothing_after_a_change_by_the_test_is_named(
     environment = Suite(ROOT / "visibility", setting)._environment(tmp_path)
     names = ("DATABASE_URL", "ARENA_DATABASE", "PYTEST_ADDOPTS")
     env = {name: environment[name] for name in names if name in environment}
-    models = (ROOT / "apps" / "models.py").read_text()
-    project = example.with_files(app=APP, test_it=TEST, models=models)
-    project = project.change("pytest.ini", "seed:seed", "models:seed")
-    project = project.change("pytest.ini", "app:Base", "models:Base")
+    project = shop(example, page=PAGE, test_it=TEST)
     project.run("-q", "-k", "quiet", env=env).expect(passed=12).never_says("wrote nothing")
     run = project.run("-q", "-k", "named", env=env).expect(passed=NAMED)
     lines = [line for line in run.output.splitlines() if "wrote nothing" in line]

@@ -39,6 +39,9 @@ def create_others(connection):
 def seed_none(session):
     pass
 
+def seed_in_archive(session):
+    archive.connect().close()
+
 def create_all():
     Base.metadata.create_all(shop)
 
@@ -98,9 +101,16 @@ def test_a_build_that_fails_names_the_line_for_another_schema(tmp_path: Path) ->
 
 
 def test_a_builder_on_an_engine_of_the_app_builds_each_database(tmp_path: Path) -> None:
-    """Like `env.py` of Alembic, it knows one URL. With two engines it must be split."""
-    shop(tmp_path / "one", "arena_schema = models:create_all\n").run().expect(passed=2)
-    run = shop(tmp_path / "two", "arena_schema = models:create_both\n").run().expect(1, failed=2)
+    """Like `env.py` of Alembic, it knows one URL."""
+    shop(tmp_path, "arena_schema = models:create_all\n").run().expect(passed=2)
+
+
+@pytest.mark.parametrize("schema", ["create_both", "Base\narena_seed = models:seed_in_archive"])
+def test_a_builder_that_connects_to_two_databases_must_be_split(
+    tmp_path: Path, schema: str
+) -> None:
+    """A schema or a seed."""
+    run = shop(tmp_path, f"arena_schema = models:{schema}\n").run("-k", "shop").expect(1, failed=1)
     run.says("connects to another database of the app: archive", "archive = module:its_function")
 
 
@@ -243,3 +253,45 @@ def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:
         "or a line of arena_seed, which is for archive, the first database by ARCHIVE_URL:",
         "<database> = models:seed",
     )
+
+
+MEANWHILE = """
+import threading
+from sqlalchemy import select
+from models import Base, Order, shop
+
+building, connecting = threading.Event(), threading.Event()
+
+def make(connection):
+    building.set()
+    connecting.wait(20)
+    Base.metadata.create_all(connection)
+
+def test_a_thread_of_the_apps_waits_for_the_template():
+    def add():
+        connecting.set()
+        with shop.begin() as connection:
+            connection.execute(Order.__table__.insert().values(id=1))
+    def first():
+        with shop.connect():
+            pass
+    threads = [threading.Thread(target=first), threading.Thread(target=add)]
+    threads[0].start()
+    building.wait(20)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    with shop.connect() as connection:
+        assert connection.scalars(select(Order.id)).all() == [1]
+
+def test_the_template_is_clean():
+    with shop.connect() as connection:
+        assert connection.scalars(select(Order.id)).all() == []
+"""
+
+
+def test_who_connects_while_a_template_is_built_waits_for_it(tmp_path: Path) -> None:
+    """A thread that the app starts meanwhile is none of the builder's."""
+    options = "arena_schema = test_meanwhile:make\n"
+    project = shop(tmp_path, options).with_files(test_meanwhile=MEANWHILE)
+    project.run("test_meanwhile.py").expect(passed=2)

@@ -109,6 +109,6 @@ def test_a_conftest_that_removes_the_apps_file_fails_the_run(
     conftest = "from pathlib import Path\nPath('dev.db').unlink(missing_ok=True)\n"
     test = "def test_it():\n    import app\n    app.engine.connect().close()\n"
     project = _project(tmp_path, conftest=conftest, test_it=test)
-    with change_of(project, {"dev.db": False}):
+    with change_of(project):
         run = project.run(*options).expect(1, passed=1)
     run.says("dev.db was changed during this run")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.test_postgresql_story import PRODUCTION
+from tests.plugin.private_server import PRODUCTION
 from tests.servers.postgresql import URL
 
 if TYPE_CHECKING:

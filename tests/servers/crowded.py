@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from pytest_arena._values import Address
 from tests.servers.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Self
 
     from pytest_arena._postgresql._clusters import Programs
@@ -169,10 +169,14 @@ class Crowded(RealServer):
         """A URL by TCP."""
         return f"postgresql+asyncpg://{login}@127.0.0.1:{self.port}/{database}"
 
-    def fill(self) -> list[PostgreSQLControl]:
-        """Take all connections."""
+    @contextmanager
+    def filled(self, *, free: int = 0) -> Iterator[None]:
+        """Take all connections but some."""
         boss = replace(self.address, user="boss", password="")
-        return [open_control(boss) for _ in range(self._connections)]
+        with ExitStack() as taken:
+            for _ in range(self._connections - free):
+                taken.enter_context(closing(open_control(boss)))
+            yield
 
     def databases(self) -> list[str]:
         """The names of all databases."""

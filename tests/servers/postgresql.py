@@ -59,16 +59,6 @@ def connect(database: str) -> psycopg.Connection[tuple[object, ...]]:
     )
 
 
-def create_database(name: str, template: str = "template1") -> None:
-    """Create one, by copying files: where nothing is synced, a third of the time of pages."""
-    with closing(open_control(address())) as control:
-        [(version,)] = control.rows("SELECT current_setting('server_version_num')::int")
-        strategy = "STRATEGY FILE_COPY" if int(str(version)) >= 150000 else ""
-        control.run(
-            f"CREATE DATABASE {identifier(name)} TEMPLATE {identifier(template)} {strategy}"
-        )
-
-
 def names_on_server(*, beginning: str = "arena_") -> set[str]:
     """Return the databases on the server whose names begin so."""
     found = rows(f"SELECT datname::text FROM pg_database WHERE datname ^@ {literal(beginning)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._product._server_control import Control
-    from tests.servers.crowded import Crowded
 
 _PID = "SELECT pg_backend_pid()"
 
@@ -89,14 +87,6 @@ def test_a_loss_repeats_a_statement_or_a_whole_function() -> None:
         end(*pids[-1])
         assert control.rows(_PID) != [pids[-1]]
         assert losses == [1, 3]
-
-
-def test_a_wrong_password_is_in_no_message(crowded: Crowded) -> None:
-    """Anybody may read a message."""
-    open_control(crowded.address).close()
-    with pytest.raises(ControlFailure) as failed:
-        open_control(replace(crowded.address, password="wRong-0815"))  # noqa: S106 - a wrong one
-    assert "wRong-0815" not in str(failed.value)
 
 
 def test_variables_of_the_shell_change_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import Manifest, _own_databases
 from pytest_arena._product._own_databases import STAY, OwnDatabase, parts_of, unused
-from pytest_arena._values import Address
 from pytest_arena.errors import ServerError, TemplateError
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
+from tests.mysql.server import address_of
 from tests.servers.postgresql import (
     connect,
     database_names,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_arena._product._database_registry import DatabaseRegistry
+    from pytest_arena._values import Address
     from tests.servers.crowded import Crowded
 
 MANIFEST = Manifest(1.0, "schema", "a column")
@@ -86,9 +87,7 @@ class Side:
 
 @cache
 def _mysql() -> Address:
-    entrance = StoryMySQLServer().entrance
-    host, port, user = entrance["host"], entrance["port"], entrance["user"]
-    return Address("mysql", host, port, user, "", entrance["password"])
+    return address_of(StoryMySQLServer().entrance)
 
 
 @pytest.fixture(params=["postgresql", "mysql"])

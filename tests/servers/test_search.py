@@ -79,12 +79,8 @@ def test_a_login_that_cannot_be_used_is_refused(
 
 def test_a_server_without_a_free_connection_is_named(config: Config, untouched: Crowded) -> None:
     """The message says so."""
-    taken = untouched.fill()
-    try:
+    with untouched.filled():
         error = refused(config, untouched.url(f"maker:{PASSWORD}"))
-    finally:
-        for control in taken:
-            control.close()
     assert "has no free connection" in error.what
 
 

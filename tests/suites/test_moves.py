@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,19 @@ MOVES = Path(__file__).parent / "moves"
 STEPS = range(1, 6)
 # The steps at which the guide says that the suite is red.
 RED = {"create_database": {1, 2}}
+# The lines that the guide deletes at a step, in the files of the steps before.
+DELETED = {
+    3: ("conftest.py", r"\.(?:create|drop)_all\(|psycopg\.connect\(|admin\.execute\("),
+    5: ("test_shop.py", r"session\.commit\(\)"),
+}
 SHAPES = sorted(path.name for path in MOVES.iterdir() if path.name != "every")
+
+
+def delete_lines(project: Path, name: str, pattern: str) -> None:
+    """Delete each line of a file that has the pattern."""
+    file = project / name
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not re.search(pattern, line)))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -27,6 +40,8 @@ def test_a_suite_after_a_step(shape: str, step: int, tmp_path: Path) -> None:
             folder = MOVES / name / str(number)
             if folder.is_dir():
                 shutil.copytree(folder, project, dirs_exist_ok=True)
+        if number in DELETED:
+            delete_lines(project, *DELETED[number])
     server = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]}
     run = Example(project, {}).run(env={} if shape in {"other_product", "tutorial"} else server)
     if step in RED.get(shape, ()):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from tests.servers.crowded import folder_in_memory, newest_programs
-from tests.servers.waiting import end_cluster
+from tests.plugin.private_server import private_server
 from tests.template.project import Project, new_project
 from tests.template.server_project import ServerProject
 
@@ -32,16 +28,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+def server() -> Iterator[Address]:
     """A private cluster, in memory where that is possible."""
-    place = folder_in_memory()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ARENA_CLUSTERS", str(place))
-        cache = tmp_path_factory.mktemp("servers_cache")
-        with closing(clusters.find(newest_programs(), cache=cache)) as found:
-            yield found.address
-    end_cluster(found.folder)
-    shutil.rmtree(place)
+    with private_server() as found:
+        yield found.address()
 
 
 @pytest.fixture

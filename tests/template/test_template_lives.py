@@ -63,14 +63,10 @@ def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) 
     assert _builds(project) == "sss"
 
 
-def _by_function(example: Example) -> Example:
-    project = _with_schema(example, "tables:create")
-    return project.with_files(tables=TABLES).with_paths({"tables/dancers.sql": DANCERS})
-
-
 def test_a_function_runs_in_each_run(example: Example) -> None:
     """pytest-arena does not know which files decide its result."""
-    project = _by_function(example)
+    project = _with_schema(example, "tables:create").with_files(tables=TABLES)
+    project = project.with_paths({"tables/dancers.sql": DANCERS})
     for _ in range(2):
         project.run().expect(passed=1).says(BUILT)
     assert _builds(project) == "ff"
@@ -114,25 +110,3 @@ def test_a_listener_runs_in_each_run_and_a_ddl_if_its_text_changes(example: Exam
         with_ddl = project.with_files(app=app + DDL.format(name))
         with_ddl.run("-s").expect(passed=1).says(f"['{name}']", BUILT)
     with_ddl.run("-s").expect(passed=1).says("['Tide']", CACHED)
-
-
-OTHER = """
-from sqlalchemy import create_engine, text
-from app import Dancer
-
-engine = create_engine("sqlite:///visits.db")
-
-async def seed(session):
-    session.add(Dancer(name="Sand"))
-    with engine.begin() as connection:
-        connection.execute(text("select 1"))
-"""
-
-
-def test_a_build_that_opens_another_database_of_the_app(example: Example) -> None:
-    """Each database has its own line, and its own build."""
-    run = example.with_files(seed=OTHER, test_names=TEST).run()
-    run.expect(1, failed=1).says(
-        "the build of dev connects to another database of the app: visits",
-        "visits = module:its_function",
-    )

@@ -61,29 +61,13 @@ def relative(file, engine):
 
 
 @redirected
-def dots(file, engine):
-    add(create_engine(f"sqlite:///../{Path.cwd().name}/./{file}"))
-
-
-@redirected
 def absolute(file, engine):
     add(create_engine(f"sqlite:///{Path(file).absolute()}"))
 
 
 @redirected
-def uri(file, engine):
-    add(create_engine(f"sqlite:///file:{file}?mode=rwc&uri=true"))
-
-
-@redirected
 def percent(file, engine):
     add(create_engine("sqlite:///file:%70ercent%2Edb?uri=true&mode=rw"))
-
-
-@redirected
-def link(file, engine):
-    Path("link").symlink_to(file)
-    add(create_engine("sqlite:///link"))
 
 
 @redirected
@@ -103,16 +87,6 @@ def options(file, engine):
 
 
 @redirected
-def null_pool(file, engine):
-    add(create_engine(engine.url, poolclass=NullPool))
-
-
-@redirected
-def static_pool(file, engine):
-    add(create_engine(engine.url, poolclass=StaticPool))
-
-
-@redirected
 def async_engine(file, engine):
     asyncio.run(aadd(create_async_engine(f"sqlite+aiosqlite:///{file}")))
 
@@ -128,15 +102,6 @@ def factory(file, engine):
         pass
 
     add(create_engine(engine.url, connect_args={"factory": Mine}))
-
-
-@redirected
-def listener_that_adds(file, engine):
-    def change(dialect, entry, cargs, cparams):
-        cparams["timeout"] = 1.0
-
-    event.listen(engine, "do_connect", change)
-    add(engine)
 
 
 @redirected

@@ -31,3 +31,10 @@ class Visit(Base):
 
 def seed(session):
     session.add_all([Stock(item="chair", amount=5), Stock(item="lamp", amount=2)])
+
+
+def sync_url(url):
+    """Return the URL with a sync driver of the same product."""
+    for driver, sync in (("+aiosqlite", ""), ("asyncpg", "psycopg"), ("asyncmy", "pymysql")):
+        url = url.replace(driver, sync)
+    return url

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 from async_app import engine, maker
-from models import Order, Stock
+from models import Order, Stock, sync_url
 from sqlalchemy import make_url, text
 
 from pytest_arena import Changes
@@ -132,10 +132,7 @@ with sqlalchemy.create_engine(sys.argv[1]).begin() as connection:
 
 
 def test_of_another_process(arena):
-    url = arena.url
-    for driver, sync in (("+aiosqlite", ""), ("asyncpg", "psycopg"), ("asyncmy", "pymysql")):
-        url = url.replace(driver, sync)
-    subprocess.run([sys.executable, "-c", OTHER, url], check=True)
+    subprocess.run([sys.executable, "-c", OTHER, sync_url(arena.url)], check=True)
     assert arena.changes()["visits"].inserted[0].after["path"] == "/other"
 
 

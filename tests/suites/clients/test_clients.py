@@ -10,7 +10,6 @@ import pytest
 import uvicorn
 from apps_of_frameworks import CLOSED, fast, flask, lite, mounting, wrapped
 from litestar.testing import AsyncTestClient
-from litestar.testing import TestClient as LitestarClient
 from models import Order
 from starlette.testclient import TestClient
 
@@ -93,18 +92,6 @@ def test_starlettes_stream(arena):
         assert seen(arena) == [("GET", "/events/chair", "", 200)]
     assert seen(arena) == [("GET", "/events/chair", "/events/{name}", 200)]
     assert "chair" in CLOSED
-
-
-def test_litestars_client(arena, sync_vase):
-    with LitestarClient(lite) as client:
-        assert client.get("/orders").json() == ["vase"]
-    assert seen(arena) == [ORDERS]
-
-
-async def test_litestars_async_client(arena):
-    async with AsyncTestClient(lite) as client:
-        assert (await client.get("/orders")).json() == []
-    assert seen(arena) == [ORDERS]
 
 
 @pytest.mark.expect("PendingWorkError", at='await client.get("/orders")')

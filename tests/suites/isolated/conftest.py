@@ -2,15 +2,13 @@
 
 import pytest
 from async_app import engine
-from models import Base
+from models import Base, sync_url
 from sqlalchemy import create_engine, inspect, text
 
 
 def content(url):
     """Return all rows and columns, read on a connection of another engine."""
-    for driver, sync in (("+aiosqlite", ""), ("asyncpg", "psycopg"), ("asyncmy", "pymysql")):
-        url = url.replace(driver, sync)
-    other = create_engine(url)
+    other = create_engine(sync_url(url))
     found = {}
     with other.connect() as connection:
         for name in inspect(connection).get_table_names():

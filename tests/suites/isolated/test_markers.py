@@ -25,6 +25,7 @@ async def test_another_isolation(vase, arena, client, turn):
     assert arena.isolation == other
     assert (await client.post("/orders/chair")).status_code == 201
     assert (await client.get("/orders")).json() == ["vase", "chair"]
+    assert [row.after["item"] for row in arena.changes()["orders"].inserted] == ["chair"]
     async with engine.begin() as connection:
         await connection.execute(text("DROP TABLE visits"))
 

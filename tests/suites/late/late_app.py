@@ -9,12 +9,10 @@ from contextlib import suppress
 from async_app import TASKS, app, maker
 from fastapi import BackgroundTasks
 from fastapi.responses import StreamingResponse
-from models import Order
+from models import Order, sync_url
 from sqlalchemy import create_engine, insert
 
-SYNC = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}
-driver, _, rest = os.environ["DATABASE_URL"].partition(":")
-sync_engine = create_engine(f"{SYNC.get(driver, 'mysql+pymysql')}:{rest}")
+sync_engine = create_engine(sync_url(os.environ["DATABASE_URL"]))
 POOL = ThreadPoolExecutor(1)
 GATE = threading.Event()  # a test opens it for the work of an earlier one
 ENDS = []

@@ -40,17 +40,14 @@ async def broken(app):
     yield
 
 
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=broken)])
 class TestBroken:
-    @pytest.fixture
-    def arena_app(self):
-        return FastAPI(lifespan=broken)
-
     @pytest.mark.expect("A702", at="no broker")
-    async def test_a_start_up_that_fails(self, arena):
+    async def test_a_start_up_that_fails(self, arena_app, arena):
         await arena.client().get("/orders")
 
     @pytest.mark.expect("A702", at="no broker")
-    def test_it_fails_a_sync_client(self, arena):
+    def test_it_fails_a_sync_client(self, arena_app, arena):
         arena.test_client().get("/orders")
 
 
@@ -110,17 +107,14 @@ async def half(app):
     raise LookupError("the broker is gone")
 
 
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=half)])
 class TestHalf:
-    @pytest.fixture
-    def arena_app(self):
-        return FastAPI(lifespan=half)
-
     @pytest.mark.expect("LifespanError", at="the broker is gone")
-    async def test_a_shutdown_that_fails(self, client):
+    async def test_a_shutdown_that_fails(self, arena_app, client):
         await client.get("/")
 
     @pytest.mark.expect("A702", at="the broker is gone")
-    def test_it_fails_a_sync_client(self, test_client):
+    def test_it_fails_a_sync_client(self, arena_app, test_client):
         test_client.get("/")
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 import fastapi
 import httpx2
 import pytest
+import units
 from async_app import app, engine, get_db, maker
 from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse
@@ -14,15 +15,6 @@ from sqlalchemy import insert, text, update
 from sqlalchemy.exc import IntegrityError
 
 lost = "LostWriteWarning"
-
-
-async def flushed(db):
-    db.add(Order(item="vase"))
-    await db.flush()  # lost
-
-
-async def added(db):
-    db.add(Order(item="vase"))  # lost
 
 
 async def changed(db):
@@ -34,23 +26,12 @@ async def deleted(db):
     await db.delete(await db.get(Stock, "chair"))
 
 
-async def executed(db):
-    await db.execute(insert(Order).values(item="vase", status="new"))
-
-
 async def by_text(db):
     await db.execute(text("/* b */ insert into orders (item, status) values ('vase', 'new')"))
 
 
 async def returning(db):
     await db.execute(insert(Order).values(item="vase", status="new").returning(Order.id))
-
-
-async def savepoint_undone_and_more(db):
-    await executed(db)
-    with suppress(IntegrityError):
-        async with db.begin_nested():
-            await db.execute(insert(Stock).values(item="chair", amount=1))
 
 
 async def committed_before(db):
@@ -63,32 +44,22 @@ async def conflict(db):
     db.add(Stock(item="chair", amount=1))
 
 
-async def committed(db):
-    await flushed(db)
-    await db.commit()
-
-
-async def rolled_back(db):
-    await flushed(db)
-    await db.rollback()
-
-
 async def savepoint_undone(db):
     savepoint = await db.begin_nested()
-    await executed(db)
+    await units.executed(db)
     async with db.begin_nested():
-        await executed(db)
+        await units.executed(db)
     await savepoint.rollback()
 
 
 async def committed_by_text(db):
-    await executed(db)
+    await units.executed(db)
     await db.execute(text("COMMIT"))
 
 
 async def autocommit(db):
     await db.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-    await executed(db)
+    await units.executed(db)
 
 
 async def nothing_to_change(db):
@@ -126,26 +97,30 @@ async def get_careful():
             raise
 
 
+def work_of(name):
+    return getattr(units, name, None) or globals()[name]
+
+
 @app.post("/do/{name}/{status}")
 async def do(name: str, status: int, db=Depends(get_db)):
-    await globals()[name](db)
+    await work_of(name)(db)
     return JSONResponse({}, status)
 
 
 @app.post("/careful/{name}")
 async def careful(name: str, db=Depends(get_careful)):
-    await globals()[name](db)
+    await work_of(name)(db)
 
 
 @app.post("/raises/{status}")
 async def raises(status: int, db=Depends(get_db)):
-    await flushed(db)
+    await units.flushed(db)
     raise HTTPException(status) if status != 500 else LookupError("of the app")
 
 
 @app.post("/catches")
 async def catches(db=Depends(get_db)):
-    await flushed(db)
+    await units.flushed(db)
     with suppress(IntegrityError):
         await db.execute(insert(Stock).values(item="chair", amount=1))
     await db.commit()
@@ -161,14 +136,14 @@ async def of_a_connection():
 async def in_a_task():
     async def work():
         async with maker() as session:
-            await flushed(session)
+            await units.flushed(session)
 
     await asyncio.create_task(work())
 
 
 NAMES = [
     *("flushed", "added", "changed", "deleted", "executed", "committed_before"),
-    *("by_text", "savepoint_undone_and_more"),
+    *("by_text", "recovered"),
 ]
 if engine.dialect.name != "mysql":  # MySQL cannot return rows
     NAMES.append("returning")
@@ -198,7 +173,7 @@ async def test_a_connection_without_a_session(client):
 
 
 KEPT = [
-    *("committed", "rolled_back", "expunged", "the_same_value", "changed_back", "only_read"),
+    *("committed", "tried", "expunged", "the_same_value", "changed_back", "only_read"),
     *("savepoint_undone", "committed_by_text", "autocommit", "nothing_to_change"),
 ]
 

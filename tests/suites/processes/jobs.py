@@ -5,17 +5,13 @@ import multiprocessing
 import os
 import sys
 
-from models import Order
+from models import Order, sync_url
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 engine = create_async_engine(os.environ["DATABASE_URL"])
 maker = async_sessionmaker(engine)
 INSERT = text("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
-
-
-def sync_url(url):
-    return url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
 
 
 os.environ.setdefault("SYNC_URL", sync_url(os.environ["DATABASE_URL"]))

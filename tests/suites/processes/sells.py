@@ -3,7 +3,7 @@
 import os
 import sys
 
-from jobs import sync_url
+from models import sync_url
 from sqlalchemy import create_engine, text
 
 url = sys.argv[1] if sys.argv[1:] else os.environ["DATABASE_URL"]

@@ -8,10 +8,11 @@ from concurrent.futures import ProcessPoolExecutor
 
 import jobs
 import pytest
+from models import sync_url
 from sqlalchemy import create_engine
 
 turns = pytest.mark.parametrize("turn", [1, 2])
-engine = create_engine(jobs.sync_url(str(jobs.engine.url)))
+engine = create_engine(sync_url(str(jobs.engine.url)))
 
 
 def insert():

@@ -7,8 +7,7 @@ import pytest
 from async_app import engine, maker
 from models import Order, Stock
 from sqlalchemy import DDL, insert, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 TIMES = []
 
@@ -178,17 +177,6 @@ def test_threads_and_loops(turn, arena):
         session.add(Order(item="sync"))
         session.commit()
     assert asyncio.run(items())[-1] == "sync"
-
-
-async def test_a_lazy_load_outside_of_a_greenlet_fails_as_in_production(turn):
-    with Session(engine.sync_engine) as session, pytest.raises(MissingGreenlet):
-        session.scalars(select(Order.item)).all()
-
-
-@pytest.mark.expect("LostWriteWarning", at="await db.flush()")
-async def test_a_commit_that_the_app_forgot(client):
-    await client.post("/forgets/vase")
-    assert await items() == []
 
 
 LEFT = []

@@ -4,14 +4,10 @@ import asyncio
 
 import pytest
 import pytest_asyncio
-from async_app import app, items, maker
-from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from async_app import items, maker
 from models import Order
 
 turns = pytest.mark.parametrize("turn", [1, 2])
-examples = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 async def add(item):
@@ -86,28 +82,3 @@ async def test_a_sync_client_in_an_async_test(client, test_client, turn):
     test_client.post("/orders/chair")
     await client.post("/orders/lamp")
     assert test_client.get("/orders").json() == (await client.get("/orders")).json()
-
-
-@turns
-def test_a_client_of_the_suite(turn):
-    client = TestClient(app)
-    for _ in range(5):
-        client.post("/orders/chair")
-    assert client.get("/orders").json() == ["chair"] * 5
-
-
-@given(st.integers())
-@examples
-@pytest.mark.asyncio
-async def test_examples_share_a_database(client, db_session, number):
-    before = len((await client.get("/orders")).json())
-    db_session.add(Order(item=str(number)))
-    assert len((await client.get("/orders")).json()) == before + 1
-
-
-@given(st.integers())
-@examples
-def test_examples_of_a_sync_test(test_client, number):
-    before = len(test_client.get("/orders").json())
-    test_client.post("/orders/chair")
-    assert len(test_client.get("/orders").json()) == before + 1

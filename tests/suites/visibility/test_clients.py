@@ -8,7 +8,7 @@ import httpx2
 import pytest
 import websockets
 from async_app import app, create_app, get_db, items, maker
-from models import Order, Stock
+from models import Order, Stock, sync_url
 from sqlalchemy import create_engine, select
 from starlette.middleware.cors import CORSMiddleware
 from starlette.testclient import TestClient
@@ -152,8 +152,7 @@ async def test_the_override_has_ended_with_its_test(client):
 def test_another_engine_on_the_tests_database(arena, test_client):
     if arena.isolation == "rollback":
         pytest.skip("one driver uses the database")
-    url = arena.url.replace("+aiosqlite", "").replace("asyncpg", "psycopg")
-    other = create_engine(url.replace("asyncmy", "pymysql"))
+    other = create_engine(sync_url(arena.url))
     with other.begin() as connection:
         connection.execute(Order.__table__.insert().values(item="vase", status="new"))
     assert test_client.get("/orders").json() == ["vase"]

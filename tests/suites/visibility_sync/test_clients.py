@@ -4,13 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from models import Order
-from sqlalchemy import select, text
+from sqlalchemy import text
 from starlette.testclient import TestClient
 from sync_app import app, engine, maker
-
-
-def items(session):
-    return list(session.scalars(select(Order.item).order_by(Order.id)))
+from test_each_client import items
 
 
 def test_a_client_and_a_session_of_the_suite():

@@ -3,18 +3,15 @@
 import os
 
 import pytest
-from models import Order
+from models import Order, sync_url
 from sqlalchemy import create_engine, event, select
 from sqlalchemy.orm import Session
-
-drivers = {"sqlite+aiosqlite": "sqlite", "postgresql+asyncpg": "postgresql+psycopg"}
 
 
 @pytest.fixture(scope="module")
 def engine():
-    driver, _, rest = os.environ["DATABASE_URL"].partition(":")
-    engine = create_engine(f"{drivers.get(driver, 'mysql+pymysql')}:{rest}")
-    if driver == "sqlite+aiosqlite":
+    engine = create_engine(sync_url(os.environ["DATABASE_URL"]))
+    if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", lambda c, _: setattr(c, "isolation_level", None))
         event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN"))
     yield engine

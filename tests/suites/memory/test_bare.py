@@ -2,7 +2,8 @@
 
 import pytest
 from fastapi.testclient import TestClient
-from heroes_app import Base, Hero, app, get_session
+from bare_app import app, get_session
+from models import Base, Order
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
@@ -28,17 +29,17 @@ def client(session):
 
 @pytest.mark.parametrize("turn", range(3))
 def test_as_fastapi_has_it(client, db_session, turn):
-    db_session.add(Hero(name="Deadpond"))
-    assert client.get("/heroes").json() == ["Deadpond"]
+    db_session.add(Order(item="vase"))
+    assert client.get("/orders").json() == ["vase"]
 
 
 def test_a_list_keeps_the_session_of_a_test_without_db_session(client, session):
     KEPT.append(session)
-    assert client.get("/heroes").json() == []
+    assert client.get("/orders").json() == []
 
 
 @pytest.mark.parametrize("turn", range(3))
 def test_a_list_keeps_the_session(client, session, db_session, turn):
     KEPT.append(session)
-    db_session.add(Hero(name="Deadpond"))
-    assert client.get("/heroes").json() == ["Deadpond"]
+    db_session.add(Order(item="vase"))
+    assert client.get("/orders").json() == ["vase"]
