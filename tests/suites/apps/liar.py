@@ -74,7 +74,9 @@ class LetsOneEngineThrough:
         through = (
             "import sys, sqlite3; sqlite3.connect(sys.stdin.read()).execute('CREATE TABLE t (a)')"
         )
-        subprocess.run([sys.executable, "-I", "-c", through], input="shop.db", text=True, check=True)
+        subprocess.run(
+            [sys.executable, "-I", "-c", through], input="shop.db", text=True, check=True
+        )
 
 
 class KnowsOneLoop:

@@ -60,17 +60,6 @@ async def test_the_databases(same_content):
     assert len({*NAMES[6:]}) == 6
 
 
-def test_the_schema_by_another_program(arena):
-    login = arguments(arena.url)
-    change = "CREATE TABLE early (id INT)"
-    code = f"import pymysql; pymysql.connect(**{login!r}).cursor().execute({change!r})"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-async def test_it_is_undone(run):
-    assert await run("SHOW TABLES LIKE 'early'") == []
-
-
 @pytest.fixture(scope="module", params=["InnoDB", "MyISAM"])
 def late(request, arena):
     """A table that exists above the template, once with an engine without transactions."""
@@ -154,3 +143,17 @@ async def test_a_temporary_table_ends_no_transaction():
     LEFT.append(await engine.connect())
     await LEFT[0].execute(text("INSERT INTO orders (item, status) VALUES ('vase', 'new')"))
     await LEFT[0].execute(text("CREATE TEMPORARY TABLE early (id INT)"))
+
+
+# The last tests: once another program has run, all tables count as written.
+
+
+def test_the_schema_by_another_program(arena):
+    login = arguments(arena.url)
+    change = "CREATE TABLE early (id INT)"
+    code = f"import pymysql; pymysql.connect(**{login!r}).cursor().execute({change!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_it_is_undone(run):
+    assert await run("SHOW TABLES LIKE 'early'") == []

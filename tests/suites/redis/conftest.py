@@ -6,7 +6,6 @@ import threading
 
 CALLS = []
 server = socket.create_server(("127.0.0.1", 0))
-os.environ["QUEUE_URL"] = "redis://127.0.0.1?db=3"
 os.environ["REDIS_URL"] = f"redis://:s3cret@127.0.0.1:{server.getsockname()[1]}/3"
 
 

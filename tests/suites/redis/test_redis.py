@@ -139,12 +139,6 @@ def test_another_program_uses_the_same_server(arena):
         assert sync_cache.get("by") == "program"
 
 
-def test_a_program_uses_the_number_in_the_query(arena):
-    code = "import os, redis; redis.from_url(os.environ['QUEUE_URL']).set('by', 'program')"
-    assert arena.process([sys.executable, "-c", code]).wait() == 0
-    assert redis.Redis(db=3).get("by") == b"program"
-
-
 def test_a_program_that_has_the_url_in_its_code(arena):
     code = "import redis; redis.Redis().set('by', 'program')"
     assert arena.process([sys.executable, "-c", code]).wait() == 0
