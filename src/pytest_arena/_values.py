@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,7 @@ class Child:
     arguments: tuple[str, ...] = ()
     folder: str = ""
     is_fork: bool = False
+    environment: Any = None  # that its caller has given
 
 
 # A Python program reads in this variable where its connections lead.

@@ -103,6 +103,17 @@ UNKNOWN_DATABASE = Refusal(
     "test's database",
     is_to_allow=True,
 )
+FILL = (
+    "delete the fixture that creates a test database, and name the source of its tables:\n"
+    "arena_schema = <module>:<Base>"
+)
+FOR_DATABASES = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name} by {driver}, and not by the app's engine",
+    why="programs create and drop databases from there, and one of them may be yours",
+    fix=FILL,
+    is_to_allow=True,
+)
 WITHOUT_ENGINE = Refusal(
     UnknownDatabaseError,
     "refused: a connection to {name} by {driver}, and not by the app's engine",
@@ -153,10 +164,6 @@ BEYOND_DATABASE = Refusal(
     why="the server may have databases of yours. pytest-arena does not undo changes to them or to "
     "the server",
     fix="{instead}",
-)
-FILL = (
-    "delete the fixture that creates a test database, and name the source of its tables:\n"
-    "arena_schema = <module>:<Base>"
 )
 LEAVE_OUT = "send it by hand before the tests, and not while tests run"
 

@@ -133,9 +133,13 @@ class Databases:
             return live.target
         if whose is Whose.FREE:
             return None
-        if drivers == "refuse":
+        refusal = refusals.WITHOUT_ENGINE.of(whose)
+        default = SUPPORTED[requested.product].maintenance_database
+        is_for_databases = whose is Whose.UNKNOWN and requested.database == default
+        if is_for_databases:
+            refusal = refusals.FOR_DATABASES
+        if drivers == "refuse" or is_for_databases:
             driver = requested.dialect.driver
-            refusal = refusals.WITHOUT_ENGINE.of(whose)
             raise self._refused(refusal, requested.name, driver=driver)
         return self._admit_engine(requested)
 
@@ -269,8 +273,10 @@ class Databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
         if child.is_fork or user_line() is not None:
-            with as_own():  # no level puts it back
-                self.guard_programs(os.environ)
+            # The caller's own mapping, which the event's function has not read yet.
+            environment = os.environ if child.environment is None else child.environment
+            with as_own(), suppress(TypeError):  # no level puts it back. It may be read-only
+                self.guard_programs(environment)
 
     def guard_programs(self, environment: MutableMapping[str, str]) -> None:
         """Let Python programs with this environment connect to the tests' databases."""

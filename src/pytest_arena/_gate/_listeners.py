@@ -381,19 +381,19 @@ CHILD_EVENTS = {
 
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     """Return the child process of an audit event."""
-    folder = None
+    folder = environment = None
     if name in {"os.fork", "os.forkpty"}:
         return Child(is_fork=True)
     if name == "os.system":
         command = values[0]
     elif name == "subprocess.Popen":
-        _, command, folder, _ = values
+        _, command, folder, environment = values
     else:
-        *_, command, _ = values
+        *_, command, environment = values
     # On Windows a command is one text.
     arguments = [command] if isinstance(command, str | bytes) else command
     texts = tuple(map(os.fsdecode, arguments))
-    return Child(texts, os.fsdecode(folder or ""))
+    return Child(texts, os.fsdecode(folder or ""), environment=environment)
 
 
 gate = Gate()

@@ -238,9 +238,7 @@ class ArenaRun:
         for database in {self.database(), *self._known.by_key.values()}:
             if database.has_engine or database is self._known.primary:
                 self.databases.ensure_content(database)
-        environment = {**os.environ, **env}
-        self.databases.guard_programs(environment)
-        process = Process(command, env=environment, cwd=cwd)
+        process = Process(command, env={**os.environ, **env}, cwd=cwd)
         self.levels.processes.setdefault(Phase.owner, []).append(process)
         return process
 

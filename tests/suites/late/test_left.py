@@ -54,9 +54,7 @@ exec(compile(WATCH, f"{sysconfig.get_path('purelib')}/library.py", "exec"), LIBR
 WATCHING = []
 
 
-class TestTaskOfALibrary:
-    """The first request of a loop begins it, as in sse-starlette, and later ones use it."""
-
+class TestTaskOfALibrary:  # for its loop, as of sse-starlette
     @pytest.mark.parametrize("turn", [1, 2])
     def test_it_serves_the_next_test(self, test_client, turn):
         @late_app.app.get(f"/watched/{turn}")

@@ -145,10 +145,7 @@ async def test_a_temporary_table_ends_no_transaction():
     await LEFT[0].execute(text("CREATE TEMPORARY TABLE early (id INT)"))
 
 
-# The last tests: once another program has run, all tables count as written.
-
-
-def test_the_schema_by_another_program(arena):
+def test_the_schema_by_another_program(arena):  # Last: from now on all tables count as written
     login = arguments(arena.url)
     change = "CREATE TABLE early (id INT)"
     code = f"import pymysql; pymysql.connect(**{login!r}).cursor().execute({change!r})"

@@ -1,5 +1,6 @@
 """A Python program that reads the URL of the developer's database from a file or its code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +34,10 @@ def test_a_process(arena, db_session, driver):
 
 
 @drivers
-def test_a_command(test_client, driver):
+@pytest.mark.parametrize("env", [None, {}, {**os.environ, "PYTHONPATH": ""}])
+def test_a_command(test_client, driver, env):
     test_client.get("/orders")
-    subprocess.run(program(driver), check=True)
+    subprocess.run(program(driver), env=env, check=True)
     assert test_client.get("/orders").json() == [driver]
 
 

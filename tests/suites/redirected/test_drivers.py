@@ -89,3 +89,9 @@ async def test_an_async_driver(client, way):
 def test_a_connection_of_arena_url(arena, test_client):
     insert(psycopg.connect(arena.url.replace("+psycopg", "")))
     assert test_client.get("/orders").json() == ["vase"]
+
+
+@pytest.mark.expect("UnknownDatabaseError", at="asyncpg.connect(database=")
+async def test_a_connection_to_create_and_drop_databases():
+    connection = await asyncpg.connect(database="postgres", host="db.example.org")
+    await connection.execute("DROP DATABASE IF EXISTS shop")
