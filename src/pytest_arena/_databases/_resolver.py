@@ -284,7 +284,6 @@ class Databases:
         files = dict.fromkeys(self.files.of_app, "")
         for database in self.provisioned:
             target = database.target
-            self.note_published(database.key)
             if target.address is None:
                 files[database.key.name] = target.file
             elif not database.is_shared:
