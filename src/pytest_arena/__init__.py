@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._changes import Change, Changes
     from pytest_arena._ledger import Request
+    from pytest_arena._run._arena import Arena
     from pytest_arena._run._expect import deleted, inserted, updated
-    from pytest_arena._run._facade import Arena
     from pytest_arena._run._processes import Process
     from pytest_arena.errors import (
         ArenaError,
@@ -69,7 +69,7 @@ __all__ = [
 # The modules of lazy imports. The command `arena` imports this package, and needs no SQLAlchemy.
 # pytest imports it for each run, which may use none of them.
 _MODULES = {
-    "Arena": "_run._facade",
+    "Arena": "_run._arena",
     "ArenaError": "errors",
     "ArenaWarning": "warnings",
     "AsyncClient": "_app._clients",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._clients import AsyncClient, ClientAs, TestClient
     from pytest_arena._app._live_server import LiveServer
-    from pytest_arena._run._facade import Arena
+    from pytest_arena._run._arena import Arena
     from pytest_arena._run._run import ArenaRun
 
 __all__ = [
@@ -80,7 +80,7 @@ def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001
 def arena(pytestconfig: pytest.Config) -> Arena:
     """The test's database and app, for fixtures of any scope: see `pytest_arena.Arena`."""
     run = RUNS[pytestconfig]  # begins the run before the import of SQLAlchemy would
-    from pytest_arena._run._facade import Arena  # noqa: PLC0415 - only runs that use a database
+    from pytest_arena._run._arena import Arena  # noqa: PLC0415 - only runs that use a database
 
     return Arena(run)
 

@@ -22,7 +22,7 @@ from pytest_arena._fixtures import RUNS
 from pytest_arena._interpreter import patch
 from pytest_arena._ledger import Ledger
 from pytest_arena._owner import WideFixture, phase_of
-from pytest_arena._process import by_timeout, interrupted
+from pytest_arena._process import interrupted, is_interruption
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
@@ -230,7 +230,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             return (yield)
     except BaseException as error:
         # Otherwise the loop could wait for a statement for ever.
-        if _is_interruption(error):
+        if is_interruption(error):
             run.interrupt()
         raise
 
@@ -319,7 +319,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     return result
 
 
-def _settle(item: pytest.Item, run: ArenaRun) -> list[Exception]:
+def _settle(item: pytest.Item, run: ArenaRun) -> list[BaseException]:
     """Settle the test, and emit its warnings. Return all errors."""
     errors = run.settle()
     if run.watcher is None or not run.watcher.is_repeating:
@@ -327,7 +327,7 @@ def _settle(item: pytest.Item, run: ArenaRun) -> list[Exception]:
     return errors
 
 
-def _raise(errors: list[Exception]) -> None:
+def _raise(errors: list[BaseException]) -> None:
     """Raise an error with the texts of all errors. pytest-arena's errors have no traceback."""
     __tracebackhide__ = True
     if all(isinstance(error, ArenaError | ArenaWarning) for error in errors):
@@ -491,13 +491,6 @@ def _own_function(item: object) -> tuple[object, str, Any]:
     if hypothesis:
         return hypothesis, "inner_test", hypothesis.inner_test
     return item, "obj", function
-
-
-def _is_interruption(error: BaseException) -> bool:
-    """Return whether Ctrl-C or pytest-timeout interrupted a test."""
-    if isinstance(error, pytest.fail.Exception):
-        return by_timeout(error)
-    return not isinstance(error, (Exception, pytest.skip.Exception))
 
 
 def _refuse_fork(item: Any) -> None:

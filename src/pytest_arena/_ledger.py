@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import redact
+from pytest_arena.errors import PAGE, redact
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pytest_arena.errors import ArenaError
 
 _Error = TypeVar("_Error", bound="ArenaError")
-
-_PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 
 _TEST = "{test}"
 REFUSAL = 400  # the lowest status of an app that does not do what a request asks for
@@ -178,7 +176,7 @@ class Ledger:
         line: CodeLine | None = None,
     ) -> None:
         """Record a warning for the end of the running test, once. ``line`` is where it is shown."""
-        text = f"{what}\n  cause: {cause}\n  next:  {fix}\n  {_PAGE}#{category.__name__.lower()}"
+        text = f"{what}\n  cause: {cause}\n  next:  {fix}\n  {PAGE}#{category.__name__.lower()}"
         if isinstance(cause, CodeLine):
             line = cause
         self.warned[text] = (category(redact(text)), line)

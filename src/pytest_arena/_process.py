@@ -148,6 +148,14 @@ def by_timeout(error: BaseException) -> bool:
     return "pytest_timeout" in [frame.f_globals.get("__name__") for frame, _ in frames]
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Return whether Ctrl-C or a timeout has raised an error, and no failure or skip of a test."""
+    if isinstance(error, Exception):
+        return False
+    is_outcome = hasattr(error, "pytrace")  # of `pytest.fail()`, which pytest-timeout calls, too
+    return not is_outcome or by_timeout(error)
+
+
 def run_in_new_loop(coroutine: Coroutine[object, object, Answer]) -> Answer:
     """Run a coroutine in a thread without a running loop. Return its result.
 

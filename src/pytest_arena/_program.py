@@ -7,13 +7,12 @@ may read the developer's URLs from a file such as ``.env``.
 from __future__ import annotations
 
 import os
-from fnmatch import fnmatch
 from functools import partial, wraps
 from json import loads
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS
+from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS, allows
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._values import PROGRAM, Address
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
@@ -34,7 +33,11 @@ def begin() -> None:
 
 
 class Program:
-    """Decides on connections, as ``Databases`` does in the run of pytest."""
+    """Decides on connections, as ``Databases`` does in the run of pytest.
+
+    Except that it also decides with ``arena_drivers = off``: here it cannot tell an engine's
+    connection from a driver's.
+    """
 
     drivers = "off"  # connections that stay as they are need no record
 
@@ -56,7 +59,9 @@ class Program:
         from pytest_arena._redis import Redis  # noqa: PLC0415 - as above
 
         ledger: Any = self
-        server: Any = SimpleNamespace(port=self._facts["redis"])
+        server: Any = (
+            SimpleNamespace(port=self._facts["redis"]) if self._facts["redis"] else _NoRedis()
+        )
         Redis(ledger, self._facts["allow"], lambda: None, [], server).watch_clients()
 
     def admit(
@@ -69,7 +74,7 @@ class Program:
         if address is not None:
             return ConnectTarget(Key("server", name), "", (0, 0), address)
         is_live = any(each.database == requested.database for each in self._addresses.values())
-        if is_live or any(fnmatch(name, pattern) for pattern in self._facts["allow"]):
+        if is_live or allows(self._facts["allow"], name):
             return None
         raise _refused(UnknownDatabaseError, name)
 
@@ -112,6 +117,15 @@ class Program:
     def refused(self, error: RefusedError) -> RefusedError:
         """Return the error: no test can be red for it."""
         return error
+
+
+class _NoRedis:
+    """In place of the tests' Redis, which no test has used."""
+
+    @property
+    def port(self) -> int:
+        """Refuse a connection."""
+        raise _refused(UnknownDatabaseError, "Redis")
 
 
 def _refused(kind: type[RefusedError], name: str) -> RefusedError:

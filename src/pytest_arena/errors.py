@@ -111,7 +111,7 @@ def redact_url(text: str) -> str:
     return redact(_LOGIN.sub(r"\1:***@", text))
 
 
-_PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
+PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 # Users read messages in a terminal, so a message with its code has at most twelve lines.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
 _LETTERS = 400
@@ -141,7 +141,7 @@ class ArenaError(Exception):
         parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
         indented = "\n         "
         lines = [f"  {name + ':':<6} {indented.join(text.splitlines())}" for name, text in parts]
-        return "\n".join([self.what, *lines, f"  [{self.code}] {_PAGE}#{self.code.lower()}"])
+        return "\n".join([self.what, *lines, f"  [{self.code}] {PAGE}#{self.code.lower()}"])
 
     def add_fix(self, text: str) -> None:
         """Add a next step, unless the error has several."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pymysql
 
 from pytest_arena._mysql._control import open_control
-from pytest_arena._mysql._driver_guard import WORDS, begin_session, is_in_transaction, known_session
+from pytest_arena._mysql._driver_guard import WORDS, begin_session, known_session
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._product import ConnectTarget, Key, Manifest
 from pytest_arena._product._statements import classify
@@ -162,7 +162,8 @@ class LevelWorld(World):
 
     def is_begun(self, connection: pymysql.Connection[Any]) -> bool:
         """Return whether a transaction is open."""
-        return is_in_transaction(connection)
+        session = known_session(connection)
+        return session is not None and session.is_begun
 
     def has_ended(self, connection: pymysql.Connection[Any]) -> bool:
         """Return whether the server has ended a connection."""

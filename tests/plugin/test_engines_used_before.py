@@ -53,3 +53,11 @@ def test_a_connection_from_before_pytest_is_refused(tmp_path: Path, use: str) ->
         run = example.python("run.py").expect(int("failed" in outcomes), **outcomes)
     if "failed" in outcomes:
         run.says("refused: an engine's connection to", "engine.dispose() before pytest")
+
+
+def test_a_second_run_in_a_process_is_refused(tmp_path: Path) -> None:
+    """pytest-arena guards the process by the options of the first run."""
+    first = 'pytest.main(["-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin"])'
+    project = small_example(tmp_path, test_it=TEST)
+    example = project.with_paths({"run.py": RUN.replace("USES_IT", first)})
+    example.python("run.py").expect(4, passed=2).says("for a second time in this process")

@@ -64,6 +64,21 @@ def test_a_hook_after_the_session_is_refused_in_a_few_lines(example: Example) ->
     assert run.never_says("Traceback").output.count("[A203]") == 1
 
 
+FAILING = """
+import pytest
+
+def pytest_arena_leave(level):
+    if level.name.endswith("test_writes") and level.is_over:
+        pytest.fail("of the hook")
+"""
+
+
+def test_a_hook_that_fails_is_no_interruption(example: Example) -> None:
+    """The database is restored in place."""
+    run = example.with_files(test_sum=TESTS, conftest=FAILING).run()
+    run.expect(status=1, passed=3, errors=1).never_says("interrupted")
+
+
 def test_a_product_that_the_app_does_not_use_is_named(example: Example) -> None:
     """The team believes that its tests run on PostgreSQL."""
     run = example.with_files(test_sum=TESTS).run("-q", "--arena-database=own").expect(passed=3)

@@ -23,7 +23,7 @@ from pytest_arena._app._live_server import CONTROL_PATH
 from pytest_arena._changes import hides
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import RUNS, start_live_server
-from pytest_arena._run._facade import Arena
+from pytest_arena._run._arena import Arena
 from pytest_arena._run._report import show_causes, show_story, trace_of_error
 from pytest_arena.errors import ArenaError, ConfigError, redact
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_arena._values import FileFormat, ProductFacts
 
 
@@ -49,7 +52,12 @@ SHOWN = [facts.shown for facts in SUPPORTED.values()]
 
 def redis_name(host: object, port: object, number: object) -> str:
     """Return what ``arena_allow`` compares for a database of Redis, also for one with TLS."""
-    return f"redis://{host}:{port or 6379}/{number or 0}"
+    return f"redis://{host or 'localhost'}:{port or 6379}/{number or 0}"
+
+
+def allows(patterns: Iterable[str], *names: str) -> bool:
+    """Return whether a value of ``arena_allow`` is one of these names, or a pattern of one."""
+    return any(name == each or fnmatch(name, each) for each in patterns for name in names)
 
 
 _OTHER_DIALECTS = {

@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import suppress
 from enum import Enum
-from fnmatch import filter as filter_names
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from pytest_arena._config._supported import (
     REDIS,
     SHOWN,
     SUPPORTED,
+    allows,
     product_of,
     redis_name,
 )
@@ -167,9 +167,8 @@ class AllowedFiles:
             if self.temporary and Path(path).is_relative_to(self.temporary):
                 return Whose.FREE
             names.update(f"{FILES.name}:///{each}" for each in [*names])
-        for pattern in self.allowed:
-            if pattern in names or filter_names(names, pattern):
-                return Whose.FREE
+        if allows(self.allowed, *names):
+            return Whose.FREE
         engines = requested_by_engines(known_engines.find())
         if is_file:
             files = [each.name for each in engines if each.product in FILE_PRODUCTS]

@@ -208,14 +208,11 @@ class KnownEngines:
         # `setdefault` is atomic, so two threads get the same record.
         return self._by_dialect.setdefault(dialect, KnownEngine())
 
-    def all(self) -> list[KnownEngine]:
-        """Return all records."""
-        # Copied in one step, because other threads create engines.
-        return [*self._by_dialect.data.values()]  # type: ignore[attr-defined]  # typeshed lacks it
-
     def on(self, database: Database) -> list[KnownEngine]:
         """Return the records of the engines whose connections the gate redirects to a database."""
-        return [known for known in self.all() if known.database is database]
+        # Copied in one step, because other threads create engines.
+        everyone = [*self._by_dialect.data.values()]  # type: ignore[attr-defined]  # typeshed
+        return [known for known in everyone if known.database is database]
 
     def find(self) -> list[Engine]:
         """Return the existing engines, the oldest first. Costs some microseconds for each."""

@@ -43,7 +43,7 @@ from pytest_arena._product import (
 from pytest_arena._product._server_connections import driver_connection
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import Child
-from pytest_arena.errors import RefusedError
+from pytest_arena.errors import ConfigError, RefusedError
 from pytest_arena.warnings import LeakWarning
 
 if TYPE_CHECKING:
@@ -80,15 +80,22 @@ class Gate:
         self._is_installed = False
 
     def install(self, core: Databases, registry: Registry) -> None:
-        """Serve a run. A later run in this process takes its place."""
+        """Serve the run of this process.
+
+        Raises:
+            ConfigError: it is the second one.
+        """
+        if self._is_installed:
+            raise ConfigError(
+                "pytest runs for a second time in this process",
+                why="pytest-arena guards a process until its end, by the options of the first run",
+                cause="a second call of pytest.main()",
+                fix="start a process for each run: python -m pytest",
+            )
+        self._is_installed = True
         self.core = core
         self.registry = registry
         self.lost.begin(core, registry)
-        if self._is_installed:
-            for known in known_engines.all():
-                known.database = None
-            return
-        self._is_installed = True
         self._listen()
 
     def _listen(self) -> None:

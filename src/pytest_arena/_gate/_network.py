@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from fnmatch import fnmatch
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ def watch_network(config: Config, ledger: Ledger) -> None:
             "socket.gethostbyname": network.look_up,
             "socket.connect": network.send,
             "socket.sendto": network.send,
+            "socket.sendmsg": network.send,
         }
     )
 
@@ -62,7 +64,7 @@ class _Network:
         if is_own() or self._is_inside(name):
             return
         test = None
-        if name.lower() not in self._names:
+        if not self._is_named(name):
             self._leave(name)
             test = self._ledger.test
         with as_own(), suppress(OSError):
@@ -79,12 +81,15 @@ class _Network:
         if self._addresses.isdisjoint(judged) and not self._is_inside(host):
             self._leave(host)
 
+    def _is_named(self, host: str) -> bool:
+        return any(fnmatch(host.lower(), pattern) for pattern in self._names)
+
     def _is_inside(self, host: str) -> bool:
         """Return whether an address is of this machine, or allowed."""
         try:
             address = ip_address(host.partition("%")[0])
         except ValueError:
-            return host.lower() in {"", "localhost"}
+            return host.lower() in {"", "localhost"} or host.endswith(".localhost")
         address = getattr(address, "ipv4_mapped", None) or address
         is_here = address.is_loopback or address.is_unspecified
         return is_here or any(address in network for network in self._networks)

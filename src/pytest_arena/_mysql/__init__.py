@@ -2,12 +2,14 @@
 
 from pytest_arena._values import ProductFacts
 
+# In the order of preference if no engine shows the app's driver.
+ASYNC_DRIVERS = ("asyncmy", "aiomysql")
 FACTS = ProductFacts(
     name="mysql",
     shown="MySQL",
     other_dialects=("mariadb",),
     isolations=("undo", "clone"),
-    drivers=("pymysql", "aiomysql", "asyncmy", "MySQLdb"),
+    drivers=("pymysql", *ASYNC_DRIVERS, "MySQLdb"),
     # Drivers' errors begin with the server's number. Their classes have no SQLSTATE.
     error_words={
         "(1205,": "lock timeout",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._mysql import FACTS
+from pytest_arena._mysql import ASYNC_DRIVERS, FACTS
 from pytest_arena._product._server_connections import (
     RedirectedHost,
     ServerTarget,
@@ -20,8 +20,6 @@ from pytest_arena._values import ServerLogin
 if TYPE_CHECKING:
     from pytest_arena._values import Address
 
-# In the order of preference if no engine shows the app's driver.
-ASYNC_DRIVERS = ("asyncmy", "aiomysql")
 DRIVERS = (*ASYNC_DRIVERS, "pymysql", "mysqldb")
 PORT = 3306
 # The database of a connection whose arguments name no database.

@@ -107,12 +107,6 @@ def known_session(connection: object) -> MySQLSession | None:
         return None
 
 
-def is_in_transaction(connection: object) -> bool:
-    """Return whether the session of a driver's connection is inside a transaction."""
-    session = known_session(connection)
-    return session is not None and session.is_begun
-
-
 def sessions_in(database: str) -> Iterator[MySQLSession]:
     """Yield the sessions of this process in a database."""
     # Copied, because other threads change the dictionary.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 
-from pytest_arena._mysql._arguments import ASYNC_DRIVERS
+from pytest_arena._mysql import ASYNC_DRIVERS
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
 from pytest_arena._mysql._driver_guard import writers_in
 from pytest_arena._mysql._server_registry import MySQLRegistry

@@ -224,7 +224,7 @@ class ServerRegistry(DatabaseRegistry):
 
 
 _COPY = "the copy"
-COPY = identifier(_COPY)  # the copy's name in the statements of `source`
+COPY = identifier(_COPY)
 
 
 def _source_question(name: str) -> str:

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 
 _STANDARD_PORT = 5432
-# "" is the database of a URL without a database.
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
 # One row: the server's product and version, and the role's rights.
 _LOGIN = """

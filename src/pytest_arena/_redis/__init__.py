@@ -17,12 +17,11 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pytest_arena._config._supported import redis_name
+from pytest_arena._config._supported import allows, redis_name
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, cause_of_connection, is_own
 from pytest_arena._owner import owner_here
@@ -272,7 +271,7 @@ class Redis:
             ServerError: there is no private server.
         """
         name = redis_name(connection.host, connection.port, connection.db)
-        if is_own() or any(fnmatch(name, pattern) for pattern in self.allowed):
+        if is_own() or allows(self.allowed, name):
             return
         if isinstance(connection, module.SSLConnection):
             self._refuse(name, "it uses TLS", "redis:// in place of rediss:// in the tests")

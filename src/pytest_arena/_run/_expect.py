@@ -215,7 +215,7 @@ def unentered(blocks: Iterable[Block]) -> Iterator[ConfigError]:
             )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ExpectedChanges(Block):
     """A ``with`` or ``async with`` block, and the changes that the test expects of it."""
 

@@ -46,8 +46,7 @@ class Levels:
 
     A database that is first used inside some levels joins all of them with the content of its
     template. Each owner also has its state beside the databases: that of the hooks
-    `pytest_arena_enter` and `pytest_arena_leave`, the environment's variables, and Redis. It begins
-    and ends once, whatever happens to the level.
+    `pytest_arena_enter` and `pytest_arena_leave`, the environment's variables, and Redis.
     """
 
     def __init__(
@@ -176,13 +175,15 @@ class Levels:
     def _leave_top(self) -> bool:
         level = self._stack[-1]
         started = _process.seconds()
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         is_changed = False
         try:
             try:
                 self._end_beside(level)
-            except Exception as error:  # noqa: BLE001 - raised after the databases are restored
-                failures.append(error)
+            except BaseException as error:
+                if _process.is_interruption(error):
+                    raise
+                failures.append(error)  # raised after the databases are restored
             for database, isolation in self._databases.known.provisioned.items():
                 try:
                     is_changed |= self._leave_database(database, isolation, level)
@@ -290,10 +291,11 @@ class Levels:
         for step in steps:
             try:
                 step()
-            except Exception as error:  # noqa: BLE001 - the report of the test has it
-                test.errors.append(error)
-            except BaseException as error:  # noqa: BLE001 - Ctrl-C, a timeout: raised below
-                interruption = error
+            except BaseException as error:  # noqa: BLE001 - raised below, or at the test's end
+                if _process.is_interruption(error):
+                    interruption = error
+                else:
+                    test.errors.append(error)
         if interruption is not None:
             raise interruption
 
@@ -384,10 +386,10 @@ class Levels:
             return
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
-        if is_below:
-            self._begun.remove(test)
-            self._hooks.pytest_arena_leave(level=test)
         try:
+            if is_below:
+                self._begun.remove(test)
+                self._hooks.pytest_arena_leave(level=test)
             yield
         finally:
             if is_below:

@@ -130,7 +130,7 @@ class ArenaRun:
             if owner is not None and owner.is_test and checkout.handle is not None:
                 checkout.handle.interrupt()
 
-    def settle(self) -> list[Exception]:
+    def settle(self) -> list[BaseException]:
         """Restore the state before the test, and freeze its facts. Return the errors to raise."""
         test = self.current.test
         try:

@@ -57,7 +57,7 @@ class Watcher(Protocol):
     def asserted(self, place: str, text: str) -> None:
         """Called when an assertion has passed."""
 
-    def settled(self, errors: list[Exception]) -> list[Exception]:
+    def settled(self, errors: list[BaseException]) -> list[BaseException]:
         """Called at the end of a test. Returns the errors to raise."""
 
 
@@ -160,7 +160,7 @@ class RunningTest(Owner):
     turns: list[Turn] = field(default_factory=list)
     under_way: int = 0  # the number of requests without an answer
     is_changed: bool = False  # whether it changed a database
-    errors: list[Exception] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     race: Any = None  # the `Race` of the pass that runs, or has failed: it imports this module
     has_level: bool = False  # whether its level was entered once

@@ -104,7 +104,7 @@ class Fault:
         async def send_broken(message: Any) -> None:
             nonlocal start, body
             if message["type"] == "http.response.start":
-                kind = dict(message["headers"]).get(b"content-type", b"")
+                kind = dict(message.get("headers", ())).get(b"content-type", b"")
                 if b"event-stream" not in kind:  # such a body may have no end
                     start = message
                     return

@@ -141,8 +141,9 @@ def write(wanted: Iterable[tuple[str, Path]], results: Results, root: Path) -> l
     """
     lines = []
     for form, path in wanted:
-        text = page(results, root)
-        if form == "json":
+        if form == "html":
+            text = page(results, root)
+        else:
             text = json.dumps(document(results), indent=1, ensure_ascii=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -145,7 +145,7 @@ class Recorder:
         if self.record is not None:
             self.record.passed(place, text)
 
-    def settled(self, errors: list[Exception]) -> list[Exception]:
+    def settled(self, errors: list[BaseException]) -> list[BaseException]:
         """Return the errors to report for a settled test. A repeated test reports none."""
         if not self.is_repeating:
             self._note_lost_writes()

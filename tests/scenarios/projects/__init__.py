@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.example import Example
+from tests.example import APP, SEED, Example
 
 if TYPE_CHECKING:
     from tests.example import Run
@@ -57,7 +57,11 @@ class Results:
 
 def project(name: str, folder: Path) -> Example:
     """Return a project of this folder. Each run writes its files to another folder."""
-    files = {"app.py": (ROOT / "battles" / "app.py").read_text(encoding="utf-8")}
+    files = {
+        "app.py": (ROOT / "battles" / "app.py").read_text(encoding="utf-8"),
+        "dancers.py": APP,
+        "seed.py": SEED,
+    }
     for path in (ROOT / name).rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             files[path.relative_to(ROOT / name).as_posix()] = path.read_text(encoding="utf-8")

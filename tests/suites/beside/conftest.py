@@ -5,6 +5,7 @@ import pytest
 CACHE = {}
 COPIES = {}
 CALLS = []
+FAILURES = []
 
 
 def pytest_arena_enter(level):
@@ -16,11 +17,18 @@ def pytest_arena_leave(level):
     CALLS.append(("leave", level.name))
     CACHE.clear()
     CACHE.update(COPIES.pop(level))
+    if FAILURES:
+        raise FAILURES.pop()
 
 
 @pytest.fixture(scope="session")
 def cache():
     return CACHE
+
+
+@pytest.fixture
+def failures():
+    return FAILURES
 
 
 @pytest.fixture(scope="session")

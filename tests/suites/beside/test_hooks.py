@@ -3,6 +3,7 @@
 import pytest
 import pytest_asyncio
 from models import Order
+from sqlalchemy import select
 
 READS = "module fixture greeting"
 WRITES = "module fixture order"
@@ -44,6 +45,25 @@ async def test_a_fixture_with_rows(order, client, cache, calls):
     assert cache == {"greeting": "hello"}
     of_fixtures = [(call, name) for call, name in calls if name in {READS, WRITES}]
     assert of_fixtures == [("enter", READS), ("enter", WRITES)]
+
+
+@pytest.fixture(scope="module")
+def requested_late(arena):
+    pass
+
+
+@pytest.mark.expect("Failed", at="FAILURES.pop()")
+async def test_a_hook_that_fails_at_a_late_fixture(failures, db_session, request):
+    failures.append(pytest.fail.Exception("of the hook"))
+    try:
+        request.getfixturevalue("requested_late")
+    finally:
+        db_session.add(Order(item="lamp"))
+        await db_session.commit()
+
+
+async def test_after_the_hook_has_failed(db_session):
+    assert not (await db_session.scalars(select(Order).filter_by(item="lamp"))).all()
 
 
 class TestOfLibraries:

@@ -87,6 +87,11 @@ async def by_datagram(host):
         sender.sendto(b"", (host, machine.port))
 
 
+async def by_datagram_of_parts(host):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendmsg([b""], [], 0, (host, machine.port))
+
+
 WAYS = {
     way.__name__: way
     for way in (
@@ -96,6 +101,7 @@ WAYS = {
         by_streams,
         by_websockets,
         by_datagram,
+        by_datagram_of_parts,
         in_thread,
         in_urllib,
     )

@@ -1,46 +1,9 @@
 """An app with dancers, and hooks that tests fill."""
 
-import os
-from fastapi import Depends, FastAPI, HTTPException
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from dancers import Base, Dancer, app, engine, get_db, maker
+from fastapi import Depends
 
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Dancer(Base):
-    __tablename__ = "dancers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-
-
-engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///dev.db"))
-maker = async_sessionmaker(engine)
-
-
-async def get_db():
-    async with maker() as session:
-        yield session
-
-
-app = FastAPI()
-
-
-@app.get("/dancers")
-async def dancers(db=Depends(get_db)):
-    return [dancer.name for dancer in await db.scalars(select(Dancer).order_by(Dancer.id))]
-
-
-@app.post("/dancers/{name}", status_code=201)
-async def add(name: str, db=Depends(get_db)):
-    db.add(Dancer(name=name))
-    await db.commit()
-    return name
-
-
+__all__ = ["Base", "Dancer", "app", "engine", "get_db", "maker"]
 HOOKS = {}
 
 

@@ -321,11 +321,10 @@ class Arena(Generic[S]):
     def changes(self, request: object = None, /, *, database: str = "") -> Changes:
         """Return the changes of the test, or of one request, row by row.
 
-        Without a request these are the changes of the test and its function fixtures so far. In
-        the set-up of a wide fixture they are the fixture's changes. pytest-arena first commits
-        pending work of ``db_session``. ``request`` is one of ``arena.requests``, its index there,
-        or a response of a client of pytest-arena. Requests that ran at the same time have one set
-        of changes.
+        Without a request pytest-arena first commits pending work of ``db_session``. The changes are
+        those of the test and its function fixtures so far, or in the set-up of a wide fixture those
+        of the fixture. ``request`` is one of ``arena.requests``, its index there, or a response of
+        a client of pytest-arena. Requests that ran at the same time have one set of changes.
 
         Changes by other connections and processes count, too, if they are committed. Cost: with
         ``undo`` one query and the changed rows. With ``copy`` and ``clone`` pytest-arena reads the
