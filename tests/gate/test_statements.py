@@ -126,14 +126,21 @@ BEYOND = (
     ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity", "PG_TERMINATE_BACKEND"),
 )
 HARMLESS = (
-    "create role a",
     "select 'drop role'",
     "DO $$ BEGIN EXECUTE format('ALTER ROLE a IN DATABASE %I SET b = 1'); END $$",
     "SELECT 1 /* DROP ROLE a */",
     "INSERT INTO notes VALUES ('drop database x')",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()",
-    "DROP USER MAPPING FOR a SERVER b",
+    "CREATE USER MAPPING FOR a SERVER b",
     "ALTER TABLE users ADD role text",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA public TO a; REVOKE ALL ON\n\"role\" FROM b",
+)
+# A build may send them.
+SHARED = (
+    ("create role a", "CREATE ROLE"),
+    ("SELECT 1; Revoke a, b FROM c", "REVOKE"),
+    ("GRANT connect ON  DATABASE shop TO a", "GRANT"),
+    ("comment on\ndatabase shop IS ''", "COMMENT ON DATABASE"),
 )
 
 
@@ -141,6 +148,10 @@ def test_what_reaches_beyond_a_database_is_known() -> None:
     """Anywhere in a script. A statement that only has such words in it does not."""
     for statement, found in BEYOND:
         assert classify(statement, POSTGRESQL).beyond == found, statement
+    for statement, found in SHARED:
+        meaning = classify(statement, POSTGRESQL)
+        assert (meaning.beyond, meaning.shared) == ("", found), statement
     for statement in HARMLESS:
-        assert classify(statement, POSTGRESQL).beyond == "", statement
+        meaning = classify(statement, POSTGRESQL)
+        assert meaning.beyond == meaning.shared == "", statement
     assert classify("drop schema IF EXISTS shop", MYSQL).beyond == "DROP SCHEMA"

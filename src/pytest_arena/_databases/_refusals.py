@@ -165,7 +165,10 @@ BEYOND_DATABASE = Refusal(
     "the server",
     fix="{instead}",
 )
-LEAVE_OUT = "send it by hand before the tests, and not while tests run"
+LEAVE_OUT = (
+    "send it by hand before the tests, and not while tests run\n"
+    "CREATE ROLE and GRANT may also be in a migration or in arena_schema"
+)
 
 # Another program, or the file system.
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Key,
         RequestedDatabase,
     )
+    from pytest_arena._product._statements import Statement, Words
     from pytest_arena._values import Child
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -212,12 +213,15 @@ class Databases:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
         return self.ledger.refused(refusal.error(name, **values))
 
-    def refuse_statement(self, beyond: str, instead: str) -> None:
+    def refuse_statement(self, meaning: Statement, words: Words) -> None:
         """Refuse a statement that would change another database or the server."""
-        if not instead:
-            is_of_fixture = beyond.endswith(("DATABASE", "SCHEMA"))
-            instead = refusals.FILL if is_of_fixture else refusals.LEAVE_OUT
-        raise self._refused(refusals.BEYOND_DATABASE, beyond, instead=instead)
+        if not meaning.beyond and build_here() is not None:
+            return
+        is_of_fixture = meaning.beyond.endswith(("DATABASE", "SCHEMA"))
+        default = refusals.FILL if is_of_fixture else refusals.LEAVE_OUT
+        instead = words.instead.get(meaning.beyond, default)
+        name = meaning.beyond or meaning.shared
+        raise self._refused(refusals.BEYOND_DATABASE, name, instead=instead)
 
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""

@@ -65,7 +65,7 @@ def _check_script(script: str) -> None:
             line=script.count("\n", 0, copy.start()) + 1,
             fix="pg_dump --inserts",
         )
-    beyond = beyond_of(bare(script, WORDS), WORDS)
+    beyond = beyond_of(bare(script, WORDS), WORDS.beyond)
     if beyond:
         delete = "delete it from the script (pg_dump without --create and --clean)"
         raise ScriptError(

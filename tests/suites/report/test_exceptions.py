@@ -142,7 +142,7 @@ def test_whose_text_cannot_be_read():
     raise Speechless
 
 
-@pytest_asyncio.fixture(scope="module")
+@pytest_asyncio.fixture(scope="session")
 async def wider_than_its_loop():
     yield
 
