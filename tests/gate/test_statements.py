@@ -133,7 +133,7 @@ HARMLESS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()",
     "CREATE USER MAPPING FOR a SERVER b",
     "ALTER TABLE users ADD role text",
-    "GRANT SELECT ON ALL TABLES IN SCHEMA public TO a; REVOKE ALL ON\n\"role\" FROM b",
+    'GRANT SELECT ON ALL TABLES IN SCHEMA public TO a; REVOKE ALL ON\n"role" FROM b',
 )
 # A build may send them.
 SHARED = (

@@ -99,7 +99,7 @@ WORDS = Words(
         r"""(?isx) (?:\A|;) \s* (?P<verb> CREATE \s+ (?:ROLE|USER(?!\s+MAPPING)|GROUP)
             | (?:CREATE|DROP|ALTER) \s+ TABLESPACE
             | COMMENT \s+ ON \s+ (?:DATABASE|ROLE|TABLESPACE) | (?:DROP|REASSIGN) \s+ OWNED
-            | (?:GRANT|REVOKE) (?! [^;]* \bON\b\s*+ (?!(?:DATABASE|TABLESPACE|PARAMETER)\b) ) ) \b"""
+            | (?:GRANT|REVOKE) (?![^;]*\bON\b\s*+(?!(?:DATABASE|TABLESPACE|PARAMETER)\b)) ) \b"""
     ),
     instead={
         "ALTER DATABASE": "in a migration or in arena_schema, for the database that it runs in:\n"

@@ -14,7 +14,7 @@ from pytest_arena._run import _leaks
 from pytest_arena._run._story import warn_of_loss
 from pytest_arena._run._variables import Variables
 from pytest_arena._values import Stage
-from pytest_arena.errors import ArenaError, IsolationError
+from pytest_arena.errors import ArenaError, ConfigError, IsolationError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ class Levels:
             return
         test.settled = True
         steps: list[Callable[[], object]] = [
-            partial(self.end_processes, test),
+            lambda: test.errors.extend(self.end_processes(test)),
             partial(self._await_late_work, test),
         ]
         for app_run in self._apps.wide_runs.values():
@@ -297,12 +297,19 @@ class Levels:
         if interruption is not None:
             raise interruption
 
-    def end_processes(self, owner: object) -> None:
-        """Stop the programs that a test or a wide fixture has started, the last one first."""
-        for process in reversed(self.processes.pop(owner, [])):
+    def end_processes(self, owner: object) -> list[ConfigError]:
+        """Stop the programs that a test or a wide fixture has started, the last one first.
+
+        Return the errors of programs that have failed.
+        """
+        processes = self.processes.pop(owner, [])
+        for process in reversed(processes):
             process.stop()
-            if process.complaint:
-                self._ledger.note(f"{{test}}: `{process.command}` {process.complaint}")
+            if process.was_killed:
+                self._ledger.note(
+                    f"{{test}}: `{process.command}` was killed: SIGTERM did not end it"
+                )
+        return [process.failure for process in processes if process.failure]
 
     def _await_late_work(self, test: RunningTest) -> None:
         cancelled: list[CodeLine | str] = []
@@ -425,9 +432,11 @@ class Levels:
             if owner not in self._stack:
                 return
             self._finish_above(owner)
-            self.end_processes(owner)
+            failures = self.end_processes(owner)
             self._apps.close_of(owner)
             _leaks.empty_sessions(self._ledger, has_failed=True)
+            for failure in failures:
+                raise failure
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.

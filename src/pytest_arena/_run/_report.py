@@ -300,7 +300,8 @@ each test begins with an empty database, and no code of this test created the ta
 next: {}   in pytest's configuration"""
 _NO_TABLE = """\
 arena_schema has not created this table in this database
-next: add the table to its source, or a line for the database: name = package.module:Base"""
+next: add the table to its source, or a line for the database: name = package.module:Base
+or, if `db_session` should use another database: its variable first in arena_env"""
 _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
