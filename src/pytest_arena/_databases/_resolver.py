@@ -9,7 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database, product_of
+from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database
 from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -88,7 +88,7 @@ class Databases:
         This method and those that it calls decide. ``_refusals.py`` has the texts.
         """
         if opener is Opener.LISTENER:
-            raise self._refused(refusals.CHANGED_BY_APP, name)
+            raise self._refused(refusals.CHOSEN_BY_APP, name)
         if requested is None:
             return self._admit_open(opener, name)
         if opener is Opener.DRIVER:
@@ -107,7 +107,7 @@ class Databases:
         if opener is Opener.CREATOR and whose.is_at_stake:
             if "://" in name:
                 raise self._refused(refusals.UNKNOWN_DATABASE, name)
-            raise self._refused(refusals.OPENED_FILE.of(whose), name)
+            raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
         if whose is Whose.UNKNOWN:
@@ -140,8 +140,7 @@ class Databases:
         if is_for_databases:
             refusal = refusals.FOR_DATABASES
         if drivers == "refuse" or is_for_databases:
-            driver = requested.dialect.driver
-            raise self._refused(refusal, requested.name, driver=driver)
+            raise self._refused(refusal, requested.name, driver=requested.dialect.driver)
         return self._admit_engine(requested)
 
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
@@ -152,7 +151,11 @@ class Databases:
         if requested.product not in self.products or not is_replaced:
             if self.files.whose(requested.name).is_at_stake:
                 self._refuse_other_product(requested)
-                raise self._not_replaced(requested)
+                refusal = refusals.UNKNOWN_DATABASE
+                option = self.config.database
+                if option in FILE_PRODUCTS and requested.product in SUPPORTED:
+                    refusal = refusals.LEFT_OUT_PRODUCT
+                raise self._refused(refusal, requested.name, option=option)
             return None
         self._refuse_after_session(requested.name or "a memory database")
         build = build_here()
@@ -196,19 +199,6 @@ class Databases:
             refusal = refusals.OTHER_PRODUCT_IN_BUILD
             raise self._refused(refusal, requested.name, product=product.shown)
 
-    def _not_replaced(self, requested: RequestedDatabase) -> ArenaError:
-        """Return the error for a database whose product or driver is not replaced."""
-        option = self.config.database
-        facts = SUPPORTED.get(product_of(requested.product))
-        if option in FILE_PRODUCTS and requested.product in SUPPORTED:
-            refusal = refusals.LEFT_OUT_PRODUCT
-            return self._refused(refusal, requested.name, option=option)
-        if facts is None:
-            return self._refused(refusals.UNKNOWN_DATABASE, requested.name)
-        driver, drivers = requested.dialect.driver, ", ".join(facts.drivers)
-        refusal = refusals.UNKNOWN_DRIVER
-        return self._refused(refusal, requested.name, driver=driver, drivers=drivers)
-
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
         return self.ledger.refused(refusal.error(name, **values))
@@ -220,8 +210,9 @@ class Databases:
         is_of_fixture = meaning.beyond.endswith(("DATABASE", "SCHEMA"))
         default = refusals.FILL if is_of_fixture else refusals.LEAVE_OUT
         instead = words.instead.get(meaning.beyond, default)
-        name = meaning.beyond or meaning.shared
-        raise self._refused(refusals.BEYOND_DATABASE, name, instead=instead)
+        raise self._refused(
+            refusals.BEYOND_DATABASE, meaning.beyond or meaning.shared, instead=instead
+        )
 
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""

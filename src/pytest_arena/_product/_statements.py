@@ -127,13 +127,13 @@ def classify(text: str, words: Words) -> Statement:
         reach,
         words.altering.search(sql) is not None,
         words.ending.match(sql) is not None,
-        beyond_of(sql, words.beyond),
-        beyond_of(sql, words.shared),
+        _beyond_of(sql, words.beyond),
+        _beyond_of(sql, words.shared),
     )
 
 
-def beyond_of(sql: str, pattern: re.Pattern[str]) -> str:
-    """Return what bare SQL does to other databases or the server by a pattern, or ""."""
+def _beyond_of(sql: str, pattern: re.Pattern[str]) -> str:
+    """Return the words of bare SQL that a pattern names, or ""."""
     beyond = pattern.search(sql)
     return " ".join(beyond[beyond.lastgroup or 0].upper().split()) if beyond else ""
 

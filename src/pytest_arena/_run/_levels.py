@@ -14,7 +14,7 @@ from pytest_arena._run import _leaks
 from pytest_arena._run._story import warn_of_loss
 from pytest_arena._run._variables import Variables
 from pytest_arena._values import Stage
-from pytest_arena.errors import ArenaError, ConfigError, IsolationError
+from pytest_arena.errors import ArenaError, IsolationError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ class Levels:
         databases = self._databases.known.provisioned
         try:
             for database, isolation in databases.items():
-                enter = self._databases.provision.enter
-                self._with_patience(partial(enter, isolation, database, level))
+                self._with_patience(
+                    partial(self._databases.provision.enter, isolation, database, level)
+                )
         except BaseException as error:  # also Ctrl-C or a timeout
             # No caller leaves this level.
             for isolation in databases.values():
@@ -297,7 +298,7 @@ class Levels:
         if interruption is not None:
             raise interruption
 
-    def end_processes(self, owner: object) -> list[ConfigError]:
+    def end_processes(self, owner: object) -> list[ArenaError]:
         """Stop the programs that a test or a wide fixture has started, the last one first.
 
         Return the errors of programs that have failed.
@@ -305,10 +306,6 @@ class Levels:
         processes = self.processes.pop(owner, [])
         for process in reversed(processes):
             process.stop()
-            if process.was_killed:
-                self._ledger.note(
-                    f"{{test}}: `{process.command}` was killed: SIGTERM did not end it"
-                )
         return [process.failure for process in processes if process.failure]
 
     def _await_late_work(self, test: RunningTest) -> None:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the line of the test
 
-_END_SECONDS = 5.0
-_SHOWN = 40  # lines of output
-
 
 class Process:
     """A program on the test's database, begun by ``arena.process(…)``.
@@ -38,7 +35,6 @@ class Process:
         self.command: str = shlex.join(command)
         self._status_before: int | None = None  # the exit status before `stop`
         self._is_status_read = False  # by the test, after the end
-        self.was_killed: bool = False
         # Not a pipe: the program would block when the pipe is full.
         number, name = tempfile.mkstemp(prefix="arena-process-")
         self._log = Path(name)
@@ -93,8 +89,7 @@ class Process:
             return
         self._status_before = self._process.poll()
         self._process.terminate()
-        if not until(lambda: self._process.poll() is not None, within=_END_SECONDS):
-            self.was_killed = True
+        until(lambda: self._process.poll() is not None, within=5.0)
         # Windows has no such function, and all processes of the group may have ended.
         with suppress(AttributeError, ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -118,10 +113,7 @@ class Process:
         until(lambda: self._process.poll() is not None or is_ready(), within=patience)
         if is_ready():
             return
-        what = "is not ready"
-        if isinstance(ready, str):
-            what = f"has not written {ready!r}"
-        what += f" after {patience:g} s"
+        what = f"is not ready after {patience:g} s (ready = {ready!r})"
         if self.status is not None:
             what = f"has ended with status {self.status}"
         self.stop()
@@ -145,8 +137,8 @@ class Process:
 
     @property
     def shown(self) -> str:
-        """The last lines of the output, without passwords."""
-        return redact("\n".join(self.output.splitlines()[-_SHOWN:]))
+        """The last forty lines of the output, without passwords."""
+        return redact("\n".join(self.output.splitlines()[-40:]))
 
     def __enter__(self) -> Self:
         return self
