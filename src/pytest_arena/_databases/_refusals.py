@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._config._supported import DRIVERS, SHOWN
+from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._origin import REQUEST, cause_of_connection
 from pytest_arena._product import NOWHERE, UNNAMED
@@ -90,10 +90,10 @@ LEFT_OUT_PRODUCT = Refusal(
 )
 UNKNOWN_DATABASE = Refusal(
     UnknownDatabaseError,
-    "refused: a connection to {name}",
+    "refused: a connection to {name} by {driver}",
     why="it is no test database, and pytest-arena cannot redirect this product or driver. The "
     "test's changes would stay in a database that may be a real one",
-    fix=f"use an engine for {' or '.join(SHOWN)} with one of these drivers: {', '.join(DRIVERS)}",
+    fix=f"use an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
 )
 FILL = (

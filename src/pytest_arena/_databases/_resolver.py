@@ -106,7 +106,7 @@ class Databases:
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose.is_at_stake:
             if "://" in name:
-                raise self._refused(refusals.UNKNOWN_DATABASE, name)
+                raise self._refused(refusals.UNKNOWN_DATABASE, name, driver="its creator")
             raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
@@ -155,7 +155,9 @@ class Databases:
                 option = self.config.database
                 if option in FILE_PRODUCTS and requested.product in SUPPORTED:
                     refusal = refusals.LEFT_OUT_PRODUCT
-                raise self._refused(refusal, requested.name, option=option)
+                raise self._refused(
+                    refusal, requested.name, option=option, driver=requested.dialect.driver
+                )
             return None
         self._refuse_after_session(requested.name or "a memory database")
         build = build_here()

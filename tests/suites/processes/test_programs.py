@@ -57,14 +57,12 @@ def test_each_url_keeps_its_driver(arena):
     assert arena.process([sys.executable, "-c", code]).wait() == 0
 
 
+@pytest.mark.parametrize(
+    "command, patience", [([sys.executable, "-c", "raise SystemExit('no')"], 10), (WORKER, 0.1)]
+)
 @pytest.mark.expect("A101")
-def test_a_program_that_ends_before_it_is_ready(arena):
-    arena.process([sys.executable, "-c", "raise SystemExit('no broker')"], ready="ready")
-
-
-@pytest.mark.expect("A101")
-def test_a_program_that_is_not_ready_in_time(arena):
-    arena.process(WORKER, ready="steady", patience=0.1)
+def test_a_program_that_is_never_ready(arena, command, patience):
+    arena.process(command, ready="steady", patience=patience)
 
 
 @pytest.mark.expect("FileNotFoundError")

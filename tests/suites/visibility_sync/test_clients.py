@@ -32,10 +32,7 @@ def test_a_commit_that_the_app_forgot_is_not_seen(test_client):
 
 
 @pytest.mark.skipif(engine.dialect.name == "sqlite", reason="SQLite has no such statements")
-@pytest.mark.parametrize(
-    "statement",
-    ['CREATE DATABASE "shop-test"', "CREATE ROLE clerk", "COMMENT ON DATABASE postgres IS ''"],
-)
+@pytest.mark.parametrize("statement", ["CREATE DATABASE a", "CREATE ROLE a", "GRANT a TO b"])
 @pytest.mark.expect("A201", at="text(statement)")
 def test_a_statement_about_the_server_is_refused(statement):
     with engine.connect() as connection:
