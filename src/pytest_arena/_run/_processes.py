@@ -80,8 +80,9 @@ class Process:
         Raises:
             subprocess.TimeoutExpired: the program still runs.
         """
+        status = self._process.wait(seconds)
         self._is_status_read = True
-        return self._process.wait(seconds)
+        return status
 
     def stop(self) -> None:
         """End the program and all processes that it has started. Idempotent."""

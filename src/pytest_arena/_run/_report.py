@@ -280,7 +280,7 @@ def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: Are
     text = str(getattr(error, "msg", ""))
     mismatch = _MISMATCH.match(text)
     for package, hint in _WIDER.items():
-        if mismatch is not None and package in text:
+        if mismatch and package in text:
             return hint.format(mismatch[1])
     awaited = _awaited_session(error, run.current.test)
     bound = _bound_to_another_loop(error)
