@@ -140,12 +140,12 @@ ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function
 # The files of each layout, and the options that it needs.
 LAYOUTS: dict[str, tuple[Files, Files]] = {
     "one module of SQLModel": (
-        {"main.py": SQLMODEL},
+        {"main.py": SQLMODEL, "settings.py": "import os\nURL = os.getenv('DATABASE_URL')"},
         {
             "pythonpath": ".",
             "arena_app": "main:app",
             "arena_schema": "main:SQLModel",
-            "arena_env": "HEROES_DB_URL",
+            "arena_env": "DATABASE_URL, HEROES_DB_URL",
         },
     ),
     "a package without __init__.py": (

@@ -201,7 +201,7 @@ def _options(
     for module in modules:
         variables |= dict.fromkeys(_VARIABLE.findall(module.text))
     if variables.keys() - {"DATABASE_URL"}:
-        proposed["arena_env"] = [*variables]
+        proposed["arena_env"] = sorted(variables, key="DATABASE_URL".__ne__)
     return proposed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_arena._config._supported import SHOWN
+from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._origin import REQUEST, cause_of_connection
 from pytest_arena._product import NOWHERE, UNNAMED
@@ -88,19 +88,12 @@ LEFT_OUT_PRODUCT = Refusal(
     "It may be a real database",
     fix="remove that option: pytest-arena can isolate this product",
 )
-UNKNOWN_DRIVER = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name} by {driver}",
-    why="pytest-arena does not know this driver. It may be a real database",
-    fix="use an engine with one of these drivers: {drivers}",
-)
 UNKNOWN_DATABASE = Refusal(
     UnknownDatabaseError,
-    "refused: a connection to {name}",
+    "refused: a connection to {name} by {driver}",
     why="it is no test database, and pytest-arena cannot redirect this product or driver. The "
     "test's changes would stay in a database that may be a real one",
-    fix=f"use an engine with a URL of {' or '.join(SHOWN)}, which pytest-arena redirects to the "
-    "test's database",
+    fix=f"use an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
 )
 FILL = (
@@ -137,25 +130,15 @@ PAST_TRANSACTION = Refusal(
     why="it would not see the tests' one transaction, which is never committed",
     fix="use the app's engine, db_session or arena.session()\nor arena_isolation = undo",
 )
-CHANGED_BY_APP = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name}, which is no test database",
-    why="a do_connect listener or a connection_factory of the app changed the target after "
-    "pytest-arena had redirected the connection to the test's database. The test's writes would "
-    "stay there",
-    fix="change only the session's settings in the listener or the factory",
-    is_to_allow=True,
-)
 
 # A connection that is open.
 
-OPENED_FILE = Refusal(
+CHOSEN_BY_APP = Refusal(
     UnknownDatabaseError,
     "refused: an engine's connection to {name}, which is no test database",
-    why="the engine's creator=, async_creator=, pool= or do_connect listener opened it, or the "
-    "engine connected before pytest began. The test's changes would stay in that file",
-    fix="give the engine a URL, or open arena.url in the creator; or engine.dispose() before "
-    "pytest begins",
+    why="the engine's creator=, async_creator=, pool=, connection_factory or do_connect listener "
+    "chose it, or the engine connected before pytest began. The test's changes would stay there",
+    fix="give the engine a URL, or open arena.url there; or engine.dispose() before pytest begins",
     is_to_allow=True,
 )
 BEYOND_DATABASE = Refusal(
@@ -165,7 +148,10 @@ BEYOND_DATABASE = Refusal(
     "the server",
     fix="{instead}",
 )
-LEAVE_OUT = "send it by hand before the tests, and not while tests run"
+LEAVE_OUT = (
+    "send it by hand before the tests, and not while tests run\n"
+    "CREATE ROLE and GRANT may also be in a migration or in arena_schema"
+)
 
 # Another program, or the file system.
 

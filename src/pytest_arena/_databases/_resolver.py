@@ -9,7 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database, product_of
+from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database
 from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Key,
         RequestedDatabase,
     )
+    from pytest_arena._product._statements import Statement, Words
     from pytest_arena._values import Child
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -87,7 +88,7 @@ class Databases:
         This method and those that it calls decide. ``_refusals.py`` has the texts.
         """
         if opener is Opener.LISTENER:
-            raise self._refused(refusals.CHANGED_BY_APP, name)
+            raise self._refused(refusals.CHOSEN_BY_APP, name)
         if requested is None:
             return self._admit_open(opener, name)
         if opener is Opener.DRIVER:
@@ -105,8 +106,8 @@ class Databases:
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose.is_at_stake:
             if "://" in name:
-                raise self._refused(refusals.UNKNOWN_DATABASE, name)
-            raise self._refused(refusals.OPENED_FILE.of(whose), name)
+                raise self._refused(refusals.UNKNOWN_DATABASE, name, driver="its creator")
+            raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
         if whose is Whose.UNKNOWN:
@@ -139,8 +140,7 @@ class Databases:
         if is_for_databases:
             refusal = refusals.FOR_DATABASES
         if drivers == "refuse" or is_for_databases:
-            driver = requested.dialect.driver
-            raise self._refused(refusal, requested.name, driver=driver)
+            raise self._refused(refusal, requested.name, driver=requested.dialect.driver)
         return self._admit_engine(requested)
 
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
@@ -151,7 +151,13 @@ class Databases:
         if requested.product not in self.products or not is_replaced:
             if self.files.whose(requested.name).is_at_stake:
                 self._refuse_other_product(requested)
-                raise self._not_replaced(requested)
+                refusal = refusals.UNKNOWN_DATABASE
+                option = self.config.database
+                if option in FILE_PRODUCTS and requested.product in SUPPORTED:
+                    refusal = refusals.LEFT_OUT_PRODUCT
+                raise self._refused(
+                    refusal, requested.name, option=option, driver=requested.dialect.driver
+                )
             return None
         self._refuse_after_session(requested.name or "a memory database")
         build = build_here()
@@ -195,29 +201,20 @@ class Databases:
             refusal = refusals.OTHER_PRODUCT_IN_BUILD
             raise self._refused(refusal, requested.name, product=product.shown)
 
-    def _not_replaced(self, requested: RequestedDatabase) -> ArenaError:
-        """Return the error for a database whose product or driver is not replaced."""
-        option = self.config.database
-        facts = SUPPORTED.get(product_of(requested.product))
-        if option in FILE_PRODUCTS and requested.product in SUPPORTED:
-            refusal = refusals.LEFT_OUT_PRODUCT
-            return self._refused(refusal, requested.name, option=option)
-        if facts is None:
-            return self._refused(refusals.UNKNOWN_DATABASE, requested.name)
-        driver, drivers = requested.dialect.driver, ", ".join(facts.drivers)
-        refusal = refusals.UNKNOWN_DRIVER
-        return self._refused(refusal, requested.name, driver=driver, drivers=drivers)
-
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
         return self.ledger.refused(refusal.error(name, **values))
 
-    def refuse_statement(self, beyond: str, instead: str) -> None:
+    def refuse_statement(self, meaning: Statement, words: Words) -> None:
         """Refuse a statement that would change another database or the server."""
-        if not instead:
-            is_of_fixture = beyond.endswith(("DATABASE", "SCHEMA"))
-            instead = refusals.FILL if is_of_fixture else refusals.LEAVE_OUT
-        raise self._refused(refusals.BEYOND_DATABASE, beyond, instead=instead)
+        if not meaning.beyond and build_here() is not None:
+            return
+        is_of_fixture = meaning.beyond.endswith(("DATABASE", "SCHEMA"))
+        default = refusals.FILL if is_of_fixture else refusals.LEAVE_OUT
+        instead = words.instead.get(meaning.beyond, default)
+        raise self._refused(
+            refusals.BEYOND_DATABASE, meaning.beyond or meaning.shared, instead=instead
+        )
 
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""

@@ -242,8 +242,8 @@ class Gate:
             return
         words = pooled.handle.words
         meaning = classify(statement, words)
-        if meaning.beyond:
-            self.core.refuse_statement(meaning.beyond, words.instead.get(meaning.beyond, ""))
+        if meaning.beyond or meaning.shared:
+            self.core.refuse_statement(meaning, words)
         if request is not None:
             request.has_written |= meaning.reach is not Reach.NOTHING
         if meaning.alters_session:

@@ -94,6 +94,13 @@ WORDS = Words(
         | (?P<function> \bpg_terminate_backend ) \s* \(
             (?=.*\bpg_stat_activity\b) (?!.*\bcurrent_database\s*\()"""
     ),
+    # Migrations have such statements, also for a database by its name in production.
+    shared=re.compile(
+        r"""(?isx) (?:\A|;) \s* (?P<verb> CREATE \s+ (?:ROLE|USER(?!\s+MAPPING)|GROUP)
+            | (?:CREATE|DROP|ALTER) \s+ TABLESPACE
+            | COMMENT \s+ ON \s+ (?:DATABASE|ROLE|TABLESPACE) | (?:DROP|REASSIGN) \s+ OWNED
+            | (?:GRANT|REVOKE) (?![^;]*\bON\b\s*+(?!(?:DATABASE|TABLESPACE|PARAMETER)\b)) ) \b"""
+    ),
     instead={
         "ALTER DATABASE": "in a migration or in arena_schema, for the database that it runs in:\n"
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I …', current_database()); END $$",

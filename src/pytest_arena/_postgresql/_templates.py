@@ -15,7 +15,7 @@ from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import Manifest, ScriptError
 from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_product import LOCK_SECONDS, ServerBuild, ServerTemplates
-from pytest_arena._product._statements import bare, beyond_of
+from pytest_arena._product._statements import classify
 from pytest_arena._values import digest, sqlstate
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _check_script(script: str) -> None:
             line=script.count("\n", 0, copy.start()) + 1,
             fix="pg_dump --inserts",
         )
-    beyond = beyond_of(bare(script, WORDS), WORDS)
+    beyond = classify(script, WORDS).beyond
     if beyond:
         delete = "delete it from the script (pg_dump without --create and --clean)"
         raise ScriptError(

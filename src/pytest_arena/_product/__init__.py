@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
-    from pytest_arena._product._statements import Words
+    from pytest_arena._product._statements import Statement, Words
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError
 
@@ -148,8 +148,8 @@ class Core(Protocol):
     def level_owner(self) -> Owner | None:
         """Return the owner of the level in use, None without a level."""
 
-    def refuse_statement(self, beyond: str, instead: str) -> None:
-        """Refuse a statement that reaches beyond the database."""
+    def refuse_statement(self, meaning: Statement, words: Words) -> None:
+        """Refuse a statement that reaches beyond the database, unless a build may send it."""
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""

@@ -28,13 +28,14 @@ class Words:
     ``altering``: statements that may change the session beyond its transaction. A connection with
     an altered session is dropped when the level ends. ``beyond``: statements that reach other
     databases or the server, by a named group. ``instead``: what to send instead of them.
-    ``ending``: statements that end the present transaction. ``parts``: the texts and comments in a
-    statement.
+    ``shared``: the same, but a build may send them. ``ending``: statements that end the present
+    transaction. ``parts``: the texts and comments in a statement.
     """
 
     altering: re.Pattern[str]
     beyond: re.Pattern[str] = _NEVER
     instead: Mapping[str, str] = field(default_factory=dict)
+    shared: re.Pattern[str] = _NEVER
     ending: re.Pattern[str] = _END
     parts: re.Pattern[str] = _PARTS
 
@@ -57,6 +58,7 @@ class Statement(NamedTuple):
     alters_session: bool
     ends_transaction: bool
     beyond: str  # what it does to other databases or the server: DROP DATABASE
+    shared: str  # the same, if a build may do it: CREATE ROLE
 
 
 _NAME = r'(?:"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|[\w$]+)'
@@ -125,13 +127,14 @@ def classify(text: str, words: Words) -> Statement:
         reach,
         words.altering.search(sql) is not None,
         words.ending.match(sql) is not None,
-        beyond_of(sql, words),
+        _beyond_of(sql, words.beyond),
+        _beyond_of(sql, words.shared),
     )
 
 
-def beyond_of(sql: str, words: Words) -> str:
-    """Return what bare SQL does to other databases or the server, or ""."""
-    beyond = words.beyond.search(sql)
+def _beyond_of(sql: str, pattern: re.Pattern[str]) -> str:
+    """Return the words of bare SQL that a pattern names, or ""."""
+    beyond = pattern.search(sql)
     return " ".join(beyond[beyond.lastgroup or 0].upper().split()) if beyond else ""
 
 

@@ -285,7 +285,7 @@ class Arena(Generic[S]):
         Connections of a Python program lead to the tests' databases. Give ``arena.url`` to another
         one. pytest-arena stops the program at the end of the test or the fixture that began it,
         before it restores the database. The report of a failed test shows the end of the output.
-        The summary names a program that failed or had to be killed.
+        A program that fails is an error of the test, unless the test reads its ``status``.
 
         Example::
 

@@ -88,8 +88,9 @@ class Levels:
         databases = self._databases.known.provisioned
         try:
             for database, isolation in databases.items():
-                enter = self._databases.provision.enter
-                self._with_patience(partial(enter, isolation, database, level))
+                self._with_patience(
+                    partial(self._databases.provision.enter, isolation, database, level)
+                )
         except BaseException as error:  # also Ctrl-C or a timeout
             # No caller leaves this level.
             for isolation in databases.values():
@@ -262,7 +263,7 @@ class Levels:
             return
         test.settled = True
         steps: list[Callable[[], object]] = [
-            partial(self.end_processes, test),
+            lambda: test.errors.extend(self.end_processes(test)),
             partial(self._await_late_work, test),
         ]
         for app_run in self._apps.wide_runs.values():
@@ -299,12 +300,15 @@ class Levels:
         if interruption is not None:
             raise interruption
 
-    def end_processes(self, owner: object) -> None:
-        """Stop the programs that a test or a wide fixture has started, the last one first."""
-        for process in reversed(self.processes.pop(owner, [])):
+    def end_processes(self, owner: object) -> list[ArenaError]:
+        """Stop the programs that a test or a wide fixture has started, the last one first.
+
+        Return the errors of programs that have failed.
+        """
+        processes = self.processes.pop(owner, [])
+        for process in reversed(processes):
             process.stop()
-            if process.complaint:
-                self._ledger.note(f"{{test}}: `{process.command}` {process.complaint}")
+        return [process.failure for process in processes if process.failure]
 
     def _await_late_work(self, test: RunningTest) -> None:
         cancelled: list[CodeLine | str] = []
@@ -427,9 +431,11 @@ class Levels:
             if owner not in self._stack:
                 return
             self._finish_above(owner)
-            self.end_processes(owner)
+            failures = self.end_processes(owner)
             self._apps.close_of(owner)
             _leaks.empty_sessions(self._ledger, has_failed=True)
+            for failure in failures:
+                raise failure
         finally:
             # After a failed set-up, a fixture that this one requested may already have left the
             # level.

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the line of the test
 
-_END_SECONDS = 5.0
-_SHOWN = 40  # lines of output
-
 
 class Process:
     """A program on the test's database, begun by ``arena.process(…)``.
@@ -37,7 +34,7 @@ class Process:
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         self.command: str = shlex.join(command)
         self._status_before: int | None = None  # the exit status before `stop`
-        self.was_killed: bool = False
+        self._is_status_read = False  # by the test, after the end
         # Not a pipe: the program would block when the pipe is full.
         number, name = tempfile.mkstemp(prefix="arena-process-")
         self._log = Path(name)
@@ -66,7 +63,9 @@ class Process:
     @property
     def status(self) -> int | None:
         """The exit status, negative for a signal. None while the program runs."""
-        return self._process.poll()
+        status = self._process.poll()
+        self._is_status_read |= status is not None
+        return status
 
     @property
     def output(self) -> str:
@@ -81,16 +80,17 @@ class Process:
         Raises:
             subprocess.TimeoutExpired: the program still runs.
         """
-        return self._process.wait(seconds)
+        status = self._process.wait(seconds)
+        self._is_status_read = True
+        return status
 
     def stop(self) -> None:
         """End the program and all processes that it has started. Idempotent."""
         if self._output is not None:
             return
-        self._status_before = self.status
+        self._status_before = self._process.poll()
         self._process.terminate()
-        if not until(lambda: self.status is not None, within=_END_SECONDS):
-            self.was_killed = True
+        until(lambda: self._process.poll() is not None, within=5.0)
         # Windows has no such function, and all processes of the group may have ended.
         with suppress(AttributeError, ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -111,36 +111,35 @@ class Process:
                 return ready in self.output
             return bool(ready())
 
-        until(lambda: self.status is not None or is_ready(), within=patience)
+        until(lambda: self._process.poll() is not None or is_ready(), within=patience)
         if is_ready():
             return
-        what = "is not ready"
-        if isinstance(ready, str):
-            what = f"has not written {ready!r}"
-        what += f" after {patience:g} s"
+        what = f"is not ready after {patience:g} s (ready = {ready!r})"
         if self.status is not None:
             what = f"has ended with status {self.status}"
         self.stop()
-        raise ConfigError(
+        raise self._error(what)
+
+    @property
+    def failure(self) -> ConfigError | None:
+        """The error for a program that failed before `stop`, if the test has not read that."""
+        if self._is_status_read or not self._status_before:
+            return None
+        return self._error(f"had ended with status {self._status_before}")
+
+    def _error(self, what: str) -> ConfigError:
+        return ConfigError(
             f"{self.command} {what}",
-            why="the test would run without the program",
+            why="a test without the program proves nothing",
             cause="\n".join(self.shown.splitlines()[-3:]) or "the program has written nothing",
-            fix=f"{self.command}   in a shell, with the database's URL in its environment",
+            fix=f"{self.command}   in a shell, with the database's URL in its environment\n"
+            "or, if the program may end so, read its `status` in the test",
         )
 
     @property
     def shown(self) -> str:
-        """The last lines of the output, without passwords."""
-        return redact("\n".join(self.output.splitlines()[-_SHOWN:]))
-
-    @property
-    def complaint(self) -> str:
-        """Words for the summary about a program that failed or was killed, else ""."""
-        if self.was_killed:
-            return f"did not end within {_END_SECONDS:g} s after SIGTERM, and was killed"
-        if self._status_before:
-            return f"had ended with status {self._status_before}"
-        return ""
+        """The last forty lines of the output, without passwords."""
+        return redact("\n".join(self.output.splitlines()[-40:]))
 
     def __enter__(self) -> Self:
         return self

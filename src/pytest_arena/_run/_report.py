@@ -278,9 +278,10 @@ def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: Are
         shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
         return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
     text = str(getattr(error, "msg", ""))
+    mismatch = _MISMATCH.match(text)
     for package, hint in _WIDER.items():
-        if "ScopeMismatch" in text and package in text:
-            return hint
+        if mismatch and package in text:
+            return hint.format(mismatch[1])
     awaited = _awaited_session(error, run.current.test)
     bound = _bound_to_another_loop(error)
     return awaited or bound or _no_file(error, run) or _not_loaded(error)
@@ -299,7 +300,8 @@ each test begins with an empty database, and no code of this test created the ta
 next: {}   in pytest's configuration"""
 _NO_TABLE = """\
 arena_schema has not created this table in this database
-next: add the table to its source, or a line for the database: name = package.module:Base"""
+next: add the table to its source, or a line for the database: name = package.module:Base
+or, if `db_session` should use another database: its variable first in arena_env"""
 _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
@@ -352,13 +354,14 @@ _NO_CONNECTION_LEFT = """\
 all connections of the server are taken. Each test process opens the app's pools, two
 connections of pytest-arena, and one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
+_MISMATCH = re.compile(r"ScopeMismatch: .* with a (\w+) scoped")
 _WIDER = {
     "pytest_arena": """\
-a fixture of a wider scope than a test requests what pytest-arena gives to each test
-next: the scope "function", or `with arena.session() as session:` and session.commit()""",
+a fixture of {0} scope requests what pytest-arena gives to each test
+next: the scope "function", or `arena` in its place: arena.session(), arena.client() and others""",
     "pytest_asyncio": """\
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
-next: name its scope twice: @pytest_asyncio.fixture(scope="module", loop_scope="module")""",
+next: name its scope twice: @pytest_asyncio.fixture(scope="{0}", loop_scope="{0}")""",
 }
 
 

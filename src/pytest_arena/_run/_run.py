@@ -247,10 +247,8 @@ class ArenaRun:
         outputs = []
         for processes in self.levels.processes.values():
             for process in processes:
-                shown = process.shown
-                if shown:
-                    title = f"arena: the output of {process.command}"
-                    outputs.append((title, shown))
+                if process.shown:
+                    outputs.append((f"arena: the output of {process.command}", process.shown))
         return outputs
 
     # The end of the run

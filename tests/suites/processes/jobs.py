@@ -12,8 +12,6 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 engine = create_async_engine(os.environ["DATABASE_URL"])
 maker = async_sessionmaker(engine)
 INSERT = text("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
-
-
 os.environ.setdefault("SYNC_URL", sync_url(os.environ["DATABASE_URL"]))
 
 

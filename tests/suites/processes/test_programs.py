@@ -1,6 +1,8 @@
 """`arena.process`: another program on the test's database, which ends with its owner."""
 
+import os
 import sys
+from contextlib import suppress
 
 import pytest
 from models import Order
@@ -41,19 +43,26 @@ def test_a_program_that_ends_by_itself(arena):
     assert job.wait() == 3
 
 
+@pytest.mark.parametrize("end", ["raise SystemExit(3)", "os.kill(os.getpid(), 9)"])
+@pytest.mark.expect("A101")
+def test_a_program_that_dies_unnoticed(arena, end):
+    code = f"import os; print('ready', flush=True); {end}"
+    job = arena.process([sys.executable, "-c", code], ready="ready")
+    with suppress(ChildProcessError):  # pytest-arena has seen its end already
+        os.waitid(os.P_PID, job.pid, os.WEXITED | os.WNOWAIT)
+
+
 def test_each_url_keeps_its_driver(arena):
     code = "import os, sqlalchemy; sqlalchemy.create_engine(os.environ['SYNC_URL']).connect()"
     assert arena.process([sys.executable, "-c", code]).wait() == 0
 
 
+@pytest.mark.parametrize(
+    "command, patience", [([sys.executable, "-c", "raise SystemExit('no')"], 10), (WORKER, 0.1)]
+)
 @pytest.mark.expect("A101")
-def test_a_program_that_ends_before_it_is_ready(arena):
-    arena.process([sys.executable, "-c", "raise SystemExit('no broker')"], ready="ready")
-
-
-@pytest.mark.expect("A101")
-def test_a_program_that_is_not_ready_in_time(arena):
-    arena.process(WORKER, ready="steady", patience=0.1)
+def test_a_program_that_is_never_ready(arena, command, patience):
+    arena.process(command, ready="steady", patience=patience)
 
 
 @pytest.mark.expect("FileNotFoundError")

@@ -142,14 +142,12 @@ def test_whose_text_cannot_be_read():
     raise Speechless
 
 
-@pytest_asyncio.fixture(scope="module")
-async def wider_than_its_loop():
-    yield
+@pytest_asyncio.fixture(scope="session")
+async def wider_than_its_loop(): ...
 
 
 @pytest.mark.expect("Failed")
-async def test_of_a_fixture_that_is_wider_than_its_loop(wider_than_its_loop):
-    pass
+async def test_of_a_fixture_that_is_wider_than_its_loop(wider_than_its_loop): ...
 
 
 @pytest.fixture(scope="module")
