@@ -1,7 +1,10 @@
 """Connections that the app opens or sets up itself."""
 
+import asyncio
 import logging
 import sqlite3
+import threading
+from queue import SimpleQueue
 
 import aiosqlite
 import pytest
@@ -138,6 +141,29 @@ async def test_other_files_are_free_for_aiosqlite():
     async with aiosqlite.connect("side.sqlite") as raw:
         await raw.execute("CREATE TABLE IF NOT EXISTS t (a)")
         assert await raw.execute_fetchall("SELECT a FROM t") == []
+
+
+def test_a_driver_that_answers_after_the_loop_of_a_cancelled_connect():
+    workers = SimpleQueue()
+    may_open = threading.Event()
+
+    class Slow(sqlite3.Connection):
+        def __init__(self, *args, **kwargs):
+            workers.put(threading.current_thread())
+            may_open.wait()
+            super().__init__(*args, **kwargs)
+
+    async def cancel():
+        slow = create_async_engine("sqlite+aiosqlite:///shop.db", connect_args={"factory": Slow})
+        task = asyncio.ensure_future(slow.connect().start())
+        worker = await asyncio.to_thread(workers.get)
+        task.cancel()
+        await asyncio.wait([task])
+        return worker
+
+    worker = asyncio.run(cancel())
+    may_open.set()
+    worker.join()
 
 
 def test_a_session_begins_as_the_apps_engine_does(arena, made):
