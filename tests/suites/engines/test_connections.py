@@ -143,25 +143,21 @@ async def test_other_files_are_free_for_aiosqlite():
         assert await raw.execute_fetchall("SELECT a FROM t") == []
 
 
-def test_a_driver_that_answers_after_the_loop_of_a_cancelled_connect():
+def test_a_loop_that_ends_before_the_driver_has_connected():
     workers = SimpleQueue()
     may_open = threading.Event()
 
-    class Slow(sqlite3.Connection):
-        def __init__(self, *args, **kwargs):
-            workers.put(threading.current_thread())
-            may_open.wait()
-            super().__init__(*args, **kwargs)
+    def slowly(*args, **kwargs):
+        workers.put(threading.current_thread())
+        may_open.wait()
+        return sqlite3.Connection(*args, **kwargs)
 
-    async def cancel():
-        slow = create_async_engine("sqlite+aiosqlite:///shop.db", connect_args={"factory": Slow})
-        task = asyncio.ensure_future(slow.connect().start())
-        worker = await asyncio.to_thread(workers.get)
-        task.cancel()
-        await asyncio.wait([task])
-        return worker
+    async def begin():
+        slow = create_async_engine("sqlite+aiosqlite:///shop.db", connect_args={"factory": slowly})
+        connecting = asyncio.ensure_future(slow.connect().start())
+        return connecting, await asyncio.to_thread(workers.get)
 
-    worker = asyncio.run(cancel())
+    _, worker = asyncio.run(begin())
     may_open.set()
     worker.join()
 
