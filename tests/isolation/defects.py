@@ -156,11 +156,12 @@ class LosesLevels(Copy):
 
     entered = 0
 
-    def enter(self) -> None:
+    def enter(self, isolation: str = "") -> str:
         """Enter only the lowest level."""
         if not self.entered:
-            super().enter()
+            super().enter(isolation)
         self.entered += 1
+        return ""
 
     def leave(self) -> bool:
         """Return to the lowest level each time."""

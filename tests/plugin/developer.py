@@ -42,11 +42,6 @@ def add(engine, name):
         connection.execute(insert(Dancer).values(name=name))
 
 
-async def anames(engine):
-    async with engine.connect() as connection:
-        return sorted(await connection.scalars(select(Dancer.name)))
-
-
 async def aadd(engine, name):
     async with engine.begin() as connection:
         await connection.execute(insert(Dancer).values(name=name))

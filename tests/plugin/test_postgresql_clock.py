@@ -59,8 +59,8 @@ async def test_the_story_has_them_too(client):
     await add(client, "Dune")
     await add(client, "Reef")
     assert False
-"""
-JUMP = """
+
+
 async def test_a_jump(client, arena):
     await add(client, "Dune")
     async with engine.begin() as connection:
@@ -85,26 +85,22 @@ async def test_after_the_jumps(client, arena):
 
 
 def test_a_clock_that_is_off_and_jumps(example: Example) -> None:
-    """Each request has its rows. After a jump the report has those of the whole test."""
-    with own_registry() as role:
+    """Each request has its rows, though every question takes 40 ms.
+
+    After a jump the report has those of the whole test.
+    """
+    with own_registry() as role, far_away() as port:
         run(f"ALTER ROLE {role} SET search_path = skew, public, pg_catalog")
-        project = on_postgresql(example, test_it=TESTS + JUMP).with_paths({"schema.sql": SCHEMA})
+        project = on_postgresql(example, test_it=TESTS).with_paths({"schema.sql": SCHEMA})
         options = ("arena_schema = app:Base\narena_seed = seed:seed", "arena_schema = schema.sql")
         project = project.change("pytest.ini", *options)
-        url = URL.set(username=role, password=None).render_as_string(hide_password=False)
+        server = URL.set(username=role, password=None, host="127.0.0.1", port=port)
+        url = server.render_as_string(hide_password=False)
         found = project.run("test_it.py", env={"ARENA_DATABASE": url})
     found.expect(1, passed=3, failed=2)
     story, jump = found.output.split("_ test_a_jump _")
     assert story.index("POST /dancers/Dune 201") < story.index("Dune'") < story.index("Reef 201")
     assert "it is not known which request changed what" in jump
-
-
-def test_a_server_that_is_far_away(example: Example) -> None:
-    """Each request has its rows, though every question takes 40 ms."""
-    with far_away() as port:
-        url = URL.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
-        project = on_postgresql(example, test_it=TESTS)
-        project.run("test_it.py", env={"ARENA_DATABASE": url}).expect(1, passed=1, failed=1)
 
 
 _DELAY = 0.02  # seconds in each direction

@@ -159,11 +159,12 @@ class Provision:
             ConfigError: the test's marker names an isolation that this database does not have.
             IsolationError: there is no space for a copy.
         """
+        requested = ""
         reason = ""
         if level.isolation != "auto":  # the test's marker names one
             product = database.product
             if level.isolation in SUPPORTED[product.name].isolations:
-                reason = isolation.choose_next_isolation(level.isolation)
+                requested = level.isolation
             else:
                 reason = f"{product.shown} does not have it"
         if database not in self.first_contents and not isolation.depth:
@@ -172,7 +173,7 @@ class Provision:
             if database.key.kind != "memory":
                 content = _read_or_note(isolation, database.name + _NOT_COMPARED, self._ledger)
             self.first_contents[database] = content
-        isolation.enter()
+        reason = isolation.enter(requested) or reason
         if reason:
             raise ConfigError(
                 f"{level.name}: isolation={level.isolation!r} is not available: {reason}",
@@ -292,10 +293,11 @@ class Verified:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._isolation, name)
 
-    def enter(self) -> None:
+    def enter(self, isolation: str = "") -> str:
         """Enter a level, and read its content."""
-        self._isolation.enter()
+        reason = self._isolation.enter(isolation)
         self._before[self._isolation.depth] = self._read()
+        return reason
 
     def _check(self) -> None:
         self._error = self._compared_with(self._before.get(self._isolation.depth))

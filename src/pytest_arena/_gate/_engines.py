@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import weakref
-from _thread import start_new_thread
 from collections import deque
 from contextlib import suppress
 from functools import wraps
@@ -351,23 +350,12 @@ def instrument_loops(dialect: Dialect) -> None:
 
 
 def _close_without_awaiting(close: OneConnection) -> OneConnection:
-    """Close a connection of psycopg or aiosqlite, also outside of a greenlet.
-
-    Outside of a greenlet psycopg's close cannot be awaited, so libpq closes the connection.
-    aiosqlite's worker would answer the running loop, which may be closed soon, so a thread without
-    a loop stops it. `threading.Thread` would wait for a lock, and the garbage collector may call
-    this function.
-    """
+    """Close a connection of psycopg. Outside of a greenlet libpq does it, without awaiting."""
 
     def closed(dbapi_connection: Any) -> None:
-        connection = dbapi_connection.driver_connection
         if in_greenlet() or isinstance(dbapi_connection, LoopConnection):
             close(dbapi_connection)
-            return
-        stop = getattr(connection, "stop", None)
-        if stop is not None:
-            start_new_thread(stop, ())
         else:
-            connection.pgconn.finish()
+            dbapi_connection.driver_connection.pgconn.finish()
 
     return closed

@@ -352,13 +352,14 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         self._kept: tuple[str, str] | None = None
         super().__init__(self._template(template), isolation, uses=uses, note=note)
 
-    def choose_next_isolation(self, isolation: str) -> str:
-        """Set the isolation of the next level. Return why it cannot have it, or ""."""
+    def enter(self, isolation: str = "") -> str:
+        """Open a level. Return why it cannot have an isolation, or ""."""
+        reason = ""
         if isolation == "rollback":
-            return ALL_OR_NONE
-        if isolation == "undo" and not self.has_journal:
-            return why_no_undo(self._registry) or "arena_isolation = clone"
-        return super().choose_next_isolation(isolation)
+            reason = ALL_OR_NONE
+        elif isolation == "undo" and not self.has_journal:
+            reason = why_no_undo(self._registry) or "arena_isolation = clone"
+        return super().enter("" if reason else isolation) or reason
 
     def _template(self, content: str | None) -> FrozenDatabase:
         if content not in self._templates:

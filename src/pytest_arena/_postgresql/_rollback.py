@@ -390,15 +390,12 @@ class Rollback:
             self.call(self._drop_closed)
         return self._writer
 
-    def choose_next_isolation(self, isolation: str) -> str:
-        """Return why the next level cannot have an isolation, or ""."""
-        return "" if isolation == self.name else ALL_OR_NONE
-
-    def enter(self) -> None:
+    def enter(self, isolation: str = "") -> str:
         """Open a level, whose savepoint is set at the first statement."""
         self._check_for_writer()
         self._check_transaction()
         self._levels.append(_Level())
+        return "" if isolation in {"", self.name} else ALL_OR_NONE
 
     def _check_for_writer(self) -> None:
         writer = self.writer

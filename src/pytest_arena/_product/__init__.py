@@ -491,11 +491,8 @@ class Isolation(Protocol):
     def depth(self) -> int:
         """The number of open levels."""
 
-    def choose_next_isolation(self, isolation: str) -> str:
-        """Set the next level's isolation. Return why it cannot have it, or ""."""
-
-    def enter(self) -> None:
-        """Open a level above the current state.
+    def enter(self, isolation: str = "") -> str:
+        """Open a level above the current state. Return why it cannot have an isolation, or "".
 
         Raises:
             Held: an open transaction is in the way. The level was not opened.

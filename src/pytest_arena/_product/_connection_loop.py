@@ -316,8 +316,10 @@ class LoopDriver:
     _REFUSED: Final = ("transaction", "cursor", "add_listener", "close", "terminate")
 
     def __init__(self, real: Any, run: Callable[..., Coroutine[Any, Any, Any]]) -> None:
-        self._real = real
-        self._run = run
+        vars(self).update(_real=real, _run=run)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._real, name, value)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._real, name)

@@ -146,7 +146,6 @@ class LevelStack(ABC, Generic[UndoT]):
         self._count_uses = uses
         self._note = note
         self.check: Callable[[], object] = nothing
-        self._next_isolation = ""
         self._frozen: set[Any] = set()  # this isolation drops them
         self.generation = 1
         # The level that was left last, if its start is not restored.
@@ -190,17 +189,10 @@ class LevelStack(ABC, Generic[UndoT]):
 
     # Levels
 
-    def choose_next_isolation(self, isolation: str) -> str:
-        """Set the isolation of the next level. Return why it cannot have it, or ""."""
-        self._next_isolation = isolation
-        return ""
-
-    def enter(self) -> None:
-        """Open a level above the current state."""
+    def enter(self, isolation: str = "") -> str:
+        """Open a level above the current state. Return "": it has the isolation."""
         if self._unrestored is not None:
             self._finish(self._unrestored)
-        isolation = self._next_isolation or self._stack[-1].isolation
-        self._next_isolation = ""
         count = self._count_uses()
         if count != self._count_now:
             start = self.live.begin(self._now)
@@ -212,8 +204,9 @@ class LevelStack(ABC, Generic[UndoT]):
                 start = self.live.begin_copy(base)
             self._now = start
             self._count_now = count
-        self._stack.append(DatabaseLevel(self._now, isolation, self._now))
+        self._stack.append(DatabaseLevel(self._now, isolation or self.name, self._now))
         self._tidy()
+        return ""
 
     def _refuse(self, writers: Collection[int]) -> None:
         if writers:

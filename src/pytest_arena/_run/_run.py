@@ -84,7 +84,6 @@ class ArenaRun:
         self.redis.watch_clients()
         self.databases.redis_port = self.redis.port_of_programs
         self.faults: list[Callable[..., Any]] = []
-        self._process = os.getpid()
 
     def check(self) -> None:
         """Import and check the objects that options name. Find the app's engines.
@@ -260,8 +259,7 @@ class ArenaRun:
 
     def finish(self) -> None:
         """Leave all levels after the session. The gate refuses every later connection."""
-        is_fork = os.getpid() != self._process
-        if self.databases.finished or is_fork:
+        if self.databases.finished:
             return
         self.settle()
         self._undo.close()

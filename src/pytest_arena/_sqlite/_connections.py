@@ -14,7 +14,7 @@ from functools import cache, partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._interpreter import on_audit_events, patch, when_imported
+from pytest_arena._interpreter import on_audit_events, patch
 from pytest_arena._origin import cause_of_connection
 from pytest_arena._product import (
     ConnectTarget,
@@ -179,9 +179,8 @@ class SQLiteConnections:
         return OpenConnection(target, SQLiteHandle.to(raw))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch each connection, and the calls to aiosqlite's threads."""
+        """Watch each connection."""
         watch_connections(core)
-        when_imported("aiosqlite.core", _stop_only_once)
 
     def end_raw(self, level: Owner) -> None:
         """Do nothing: raw connections can stay open while the file is restored."""
@@ -196,25 +195,6 @@ def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
     if cargs:
         database = cargs[0]
     return os.fsdecode(database), bool(cparams.get("uri"))
-
-
-def _stop_only_once(module: Any) -> None:
-    """Make aiosqlite's ``stop`` stop its thread only once.
-
-    SQLAlchemy stops a cancelled connection while a task closes it. After the first stop the thread
-    has ended, so the task would wait forever for an answer to the second.
-    """
-    original = getattr(module.Connection, "stop", None)
-    if original is None or hasattr(original, "__wrapped__"):  # it is new in 0.22.1
-        return
-
-    @wraps(original)
-    def stop(self: Any) -> Any:
-        if not hasattr(self, "arena_stopped"):
-            self.arena_stopped = original(self)
-        return self.arena_stopped
-
-    patch(module.Connection, "stop", stop)
 
 
 connections = SQLiteConnections()

@@ -226,6 +226,8 @@ class Copy(LevelStack[LiveFile]):
     Cost of enter and leave: 50 µs without a write to the file, otherwise 3 ms for each MB.
     """
 
+    name = "copy"  # whatever the level requests
+
     def __init__(
         self,
         path: Path,
@@ -238,7 +240,7 @@ class Copy(LevelStack[LiveFile]):
         self._usage = usage
         # Raw connections and other processes may write at any time, so each step asks the file.
         uses = count().__next__
-        super().__init__(self._template(template), "copy", uses=uses, note=note)
+        super().__init__(self._template(template), self.name, uses=uses, note=note)
 
     @isolation_errors
     def _template(self, content: Path | None) -> Content:
@@ -260,11 +262,6 @@ class Copy(LevelStack[LiveFile]):
 
     def _discard(self, live: LiveFile) -> None:
         live.release()
-
-    def choose_next_isolation(self, isolation: str) -> str:
-        """Return "": each level is a copy."""
-        del isolation
-        return ""
 
     @isolation_errors
     def save(self, file: Path) -> None:

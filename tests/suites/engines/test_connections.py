@@ -1,7 +1,10 @@
 """Connections that the app opens or sets up itself."""
 
+import asyncio
 import logging
 import sqlite3
+import threading
+from queue import SimpleQueue
 
 import aiosqlite
 import pytest
@@ -138,6 +141,25 @@ async def test_other_files_are_free_for_aiosqlite():
     async with aiosqlite.connect("side.sqlite") as raw:
         await raw.execute("CREATE TABLE IF NOT EXISTS t (a)")
         assert await raw.execute_fetchall("SELECT a FROM t") == []
+
+
+def test_a_loop_that_ends_before_the_driver_has_connected():
+    workers = SimpleQueue()
+    may_open = threading.Event()
+
+    def slowly(*args, **kwargs):
+        workers.put(threading.current_thread())
+        may_open.wait()
+        return sqlite3.Connection(*args, **kwargs)
+
+    async def begin():
+        slow = create_async_engine("sqlite+aiosqlite:///shop.db", connect_args={"factory": slowly})
+        connecting = asyncio.ensure_future(slow.connect().start())
+        return connecting, await asyncio.to_thread(workers.get)
+
+    _, worker = asyncio.run(begin())
+    may_open.set()
+    worker.join()
 
 
 def test_a_session_begins_as_the_apps_engine_does(arena, made):
