@@ -36,9 +36,16 @@ async def test_an_awaited_client_is_logged_in(client_as):
 
 
 async def test_a_stream_is_the_first_request(client_as):
-    async with client_as("ada").stream("GET", "/me") as response:
+    own = {"authorization": "own"}
+    async with client_as("ada").stream("GET", "/me", headers=own) as response:
         await response.aread()
-    assert response.json() == of("ada")
+    assert response.json() == ["ada", "own"]
+
+
+@pytest.mark.parametrize("client_options", [{"base_url": "http://all"}])
+async def test_an_option_of_the_call_wins(client_as):
+    assert client_as("ada").base_url == "http://all"
+    assert client_as("ada", base_url="http://one").base_url == "http://one"
 
 
 @pytest.mark.expect("A703", at='raise LookupError("no such user")')

@@ -67,6 +67,14 @@ def test_a_file_has_many_names(made, name):
     assert items(made(NAMES[name])) == ["vase"]
 
 
+def test_two_files_of_one_name(made):
+    one, two = (made(f"sqlite:///{folder}/Shop.db") for folder in ("one", "two"))
+    add(one, "vase")
+    add(two, "lamp")
+    one.dispose()
+    assert items(one) == ["vase"]
+
+
 def test_a_read_only_engine_stays_read_only(made):
     with pytest.raises(OperationalError, match="readonly"):
         add(made(NAMES["read_only"]), "vase")
