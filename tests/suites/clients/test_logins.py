@@ -42,12 +42,6 @@ async def test_a_stream_is_the_first_request(client_as):
     assert response.json() == ["ada", "own"]
 
 
-@pytest.mark.parametrize("client_options", [{"base_url": "http://all"}])
-async def test_an_option_of_the_call_wins(client_as):
-    assert client_as("ada").base_url == "http://all"
-    assert client_as("ada", base_url="http://one").base_url == "http://one"
-
-
 @pytest.mark.expect("A703", at='raise LookupError("no such user")')
 async def test_a_login_that_fails(client_as):
     await client_as("stranger").get("/me")

@@ -30,8 +30,7 @@ async def test_a_sync_driver(arena, client, turn):
 
 @pytest.mark.parametrize("turn", [1, 2])
 async def test_an_async_driver(arena, client, turn):
-    secure = create_default_context()
-    connection = await asyncmy.connect(**arguments(arena.url), ssl=secure)
+    connection = await asyncmy.connect(**arguments(arena.url), ssl=create_default_context())
     async with connection.cursor() as cursor:
         await cursor.execute(ADD)
     await connection.commit()
