@@ -264,10 +264,8 @@ def test_a_configuration_that_cannot_be_parsed_is_named(
     (tmp_path / file).write_bytes(text)
     called = command.arena("databases", "list")
     assert called.status == 2
-    assert called.output == ""
-    assert f"{tmp_path / file} cannot be read" in called.errors
+    assert str(tmp_path / file) in called.errors
     assert line in called.errors
-    assert "next:  correct the file" in called.errors
     assert "[A101]" in called.errors
 
 
@@ -297,6 +295,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay(
     alive, alive_name = begin(ON_FILES, tempfile.gettempdir())
     killed(dead)
     (home,) = tmp_path.glob("pytest-arena-*")
+    assert home.stat().st_mode & 0o077 == 0  # no other user can enter it
     (home / "run-notes").mkdir()
     found = listed("own")
     assert {name: (one["state"], one["bytes"]) for name, one in found.items()} == {
@@ -311,25 +310,6 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay(
     killed(alive)
     arena("sweep", "--all", "--database", "own")
     assert [path.name for path in home.iterdir()] == ["run-notes"]
-
-
-def test_the_next_run_removes_the_files_of_a_dead_one_alone(begin: Any, tmp_path: Path) -> None:
-    """The lock of a dead process is free. No other user can enter a run's folder."""
-    dead, dead_name = begin(ON_FILES, tempfile.gettempdir())
-    alive, alive_name = begin(ON_FILES, tempfile.gettempdir())
-    killed(dead)
-    (place,) = tmp_path.glob("pytest-arena-*")
-    assert (place / dead_name / "shop.db").exists()
-    with closing(_product.Home()) as home:
-        assert home.path.parent == place
-        assert (home.path.stat().st_mode | place.stat().st_mode) & 0o077 == 0
-        assert not list(place.glob(f"{dead_name}*"))
-        assert (place / alive_name / "shop.db").exists()
-    assert not home.path.exists()
-    home.close()  # a second time changes nothing
-    alive.communicate("\n")
-    _product.Home().close()
-    assert list(place.iterdir()) == []
 
 
 def test_the_cache_is_shown_and_emptied_of_what_is_arenas(

@@ -153,7 +153,7 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"} | ASYNC,
     ),
     "two bases": (
-        {"models.py": TWO_BASES},
+        {"models.py": TWO_BASES, "alembic.ini": ALEMBIC},
         {"pythonpath": ".", "arena_schema": "models:Base"},
     ),
     "Alembic": (

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._config._load import check_function, load_attribute
+from pytest_arena._config._load import load_attribute
 from pytest_arena._config._options import FLAGS, OPTIONS, Option
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 FILE = Path("/project/pytest.ini")
@@ -26,7 +25,6 @@ def read(
     *,
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
-    names: Sequence[str] = (),
 ) -> Config:
     """Read options as the plugin does, from plain dictionaries."""
     return load_config(
@@ -35,7 +33,6 @@ def read(
         ini=lambda name: (file or {}).get(name, ""),
         root=FILE.parent,
         file=FILE,
-        names=names,
     )
 
 
@@ -142,15 +139,6 @@ def test_a_wrong_value_is_named_with_its_option_and_its_file(
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_name_that_is_no_option_is_named_with_the_nearest() -> None:
-    """Names of others are none of our business."""
-    assert read(names=["arena_app", "asyncio_mode"]).app == ""
-    with pytest.raises(ConfigError, match="arena_shema is no option") as caught:
-        read(names=["arena_shema"])
-    assert caught.value.fix.startswith("arena_schema = ")
-    assert str(FILE) in caught.value.cause
-
-
 @pytest.mark.parametrize(
     "args, kwargs",
     [
@@ -177,7 +165,7 @@ MODULES = {
     "raising": "def f():\n    raise RuntimeError('SECRET_KEY is not set')\nf()\n",
     "wrong": "x = = 1\n",
     "leaving": "import sys\nsys.exit('no settings')\n",
-    "right": "import os\ndef application(): ...\ndef two(a, b): ...\n",
+    "right": "def application(): ...\n",
 }
 
 
@@ -189,6 +177,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in MODULES.items():
         (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "src" / "shop").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
@@ -201,7 +190,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("wrong:app", "SyntaxError", "wrong.py:1", "correct that line"),
         ("leaving:app", "no settings", "leaving.py:2", "correct that line"),
         ("right:app", "has no attribute 'app'", "right.py", "name the module"),
-        ("nowhere:app", "No module named 'nowhere'", "pytest.ini", "pythonpath = "),
+        ("nowhere:app", "No module named 'nowhere'", "pytest.ini", "pythonpath = <"),
+        ("shop.main:app", "No module named 'shop'", "pytest.ini", "pythonpath = src"),
         ("right.application", "not of the form", "pytest.ini", "arena_app = "),
     ],
 )
@@ -213,27 +203,6 @@ def test_a_path_that_leads_nowhere(path: str, what: str, cause: str, fix: str) -
     assert what in caught.value.what
     assert cause in caught.value.cause
     assert fix in caught.value.fix
-
-
-def test_a_package_below_src_is_found_for_the_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The usual reason: pytest does not look there by itself."""
-    (tmp_path / "src" / "shop").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError) as caught:
-        load_attribute("shop.main:app", option="arena_app", source="pytest.ini")
-    assert caught.value.fix.startswith("pythonpath = src")
-
-
-@pytest.mark.usefixtures("modules")
-def test_a_login_takes_a_client_and_a_role() -> None:
-    """Anything that can be called like that will do."""
-    for path in ("right:two", "right:application", "right:os"):
-        login = load_attribute(path, option="arena_login", source="pytest.ini")
-        refused = pytest.raises(ConfigError, match=r"called with \(client, role\)")
-        with nullcontext() if path == "right:two" else refused:
-            check_function(login, "client", "role", setting=path, source="pytest.ini")
 
 
 # The documentation.

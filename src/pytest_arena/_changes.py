@@ -304,12 +304,7 @@ def _keyed(rows: Iterable[Row], places: list[int]) -> defaultdict[Hashable, list
 
 def _content(row: Iterable[object]) -> Hashable:
     """Return an object that is equal for two rows with equal values and types."""
-    content = []
-    for value in row:
-        # psycopg2 returns a `bytea` as a memoryview.
-        plain = bytes(value) if isinstance(value, memoryview) else value
-        content.append((type(plain), repr(plain)))
-    return tuple(content)
+    return tuple((type(value), repr(value)) for value in row)
 
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
@@ -408,8 +403,6 @@ def shown(value: object) -> str:
     """Return a short text of a value in one line, with quotation marks around a string."""
     if value is None:
         return "NULL"
-    if isinstance(value, bytearray | memoryview):
-        value = bytes(value)
     if isinstance(value, str | bytes):
         text = repr(value[:_LONGEST_READ])
     else:

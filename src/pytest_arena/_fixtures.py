@@ -150,13 +150,15 @@ def client(
 
 @pytest.fixture
 def client_as(
-    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
+    arena: Arena,
+    arena_app: object,
+    client_options: object,  # noqa: ARG001 - `arena` reads it
+    request: pytest.FixtureRequest,
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
     _check_awaited(request)
     _use_app(request, arena_app)
-    apps = RUNS[request.config].apps
-    return _client_as(apps.new_client, client_options)
+    return arena.client_as
 
 
 @pytest.fixture
@@ -173,14 +175,16 @@ def test_client(
 
 @pytest.fixture
 def test_client_as(
-    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
+    arena: Arena,
+    arena_app: object,
+    client_options: object,  # noqa: ARG001 - `arena` reads it
+    request: pytest.FixtureRequest,
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
     app_run = _use_app(request, arena_app)
     if not _is_async(request):
         app_run.join()
-    apps = RUNS[request.config].apps
-    return _client_as(apps.new_test_client, client_options)
+    return arena.test_client_as
 
 
 @pytest.fixture
@@ -223,11 +227,3 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
             fix=f"test_{name} in place of {name}   (or make the test `async def`)\n"
             f"or, for all tests of a sync suite, a fixture `{name}` that returns test_{name}",
         )
-
-
-def _client_as(new_client: Any, client_options: dict[str, object]) -> ClientAs[Any]:
-    def client_as(role: str, **options: object) -> Any:
-        __tracebackhide__ = True
-        return new_client({**client_options, **options}, role)
-
-    return client_as

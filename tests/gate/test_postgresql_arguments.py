@@ -124,18 +124,19 @@ SHOWN = text(
     "SELECT current_database() || ' ' || current_user || ' ' || current_setting('search_path')"
     " || ' ' || current_setting('statement_timeout') || ' ' || current_setting('application_name')"
 )
-KEPT = f"{ADDRESS.database} {ADDRESS.user} app 4321ms the_app"
-OF_A_SESSION = {"search_path": "app", "statement_timeout": "4321", "application_name": "the_app"}
+KEPT = f"{ADDRESS.database} {ADDRESS.user} app 4321ms mine"
+OF_A_SESSION = {"search_path": "app", "statement_timeout": "4321"}
 
 # The attacks of tests/plugin have the other arguments that lead elsewhere.
 OF_LIBPQ_ELSEWHERE = {
     "hostaddr": "192.0.2.1",
+    "channel_binding": "require",
     "target_session_attrs": "standby",
     "options": "-csearch_path=app -cstatement_timeout=4321",
-    "application_name": "the_app",
+    "application_name": "mine",
 }
 OF_ASYNCPG_ELSEWHERE = {
-    "dsn": "postgresql://c.invalid/x?search_path=b&sslmode=require&target_session_attrs=x",
+    "dsn": "postgresql://c/x?application_name=mine&search_path=b&ssl=x&target_session_attrs=x",
     "server_settings": OF_A_SESSION,
     "target_session_attrs": "standby",
     "passfile": "no_such_file",
@@ -203,7 +204,7 @@ def test_only_a_server_elsewhere_may_ask_for_encryption() -> None:
     remote = Address("postgresql", "ci.example", 5432, "ci", "d", "of_ci")
     off = {"asyncpg": ("ssl", False), "psycopg": ("sslmode", "disable")}
     for driver, (name, value) in (off | {"psycopg2": off["psycopg"]}).items():
-        kwargs: dict[str, Any] = {"password": "the_apps", "sslrootcert": "apps.crt"}
+        kwargs: dict[str, Any] = {"password": "mines", "sslrootcert": "apps.crt"}
         redirect(driver, remote, [], kwargs)
         assert (kwargs[name], kwargs["password"]) == ("prefer", "of_ci")
         redirect(driver, ADDRESS, [], kwargs)

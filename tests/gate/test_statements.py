@@ -45,7 +45,12 @@ REACHES = {
         "DELETE FROM t WHERE a = 'it\\'s; c'",
         "TRUNCATE t",
     ),
-    Reach.ROWS: ("UPDATE t JOIN u SET a = 1", "DELETE t FROM t JOIN u", "LOAD DATA INFILE 'a'"),
+    Reach.ROWS: (
+        "UPDATE t JOIN u SET a = 1",
+        "DELETE t FROM t JOIN u",
+        "LOAD DATA INFILE 'a'",
+        "WITH a AS (SELECT 1) DELETE FROM t",
+    ),
     Reach.SCHEMA: ("ALTER TABLE t ADD a int", "SELECT 1; DELETE FROM t", "CALL f()", "EXECUTE s"),
 }
 

@@ -53,7 +53,7 @@ def test_the_database_and_its_connections_stay(world: PostgreSQLWorld) -> None:
     for _ in range(3):
         world.isolation.enter()
         numbers += hand.rows("SELECT nextval('tickets')")
-        hand.run("DELETE FROM dancers; TRUNCATE plain; INSERT INTO unlogged VALUES (2)")
+        hand.run("DELETE FROM dancers; TRUNCATE plain; DELETE FROM unlogged")
         assert world.isolation.leave()
     assert len({*numbers}) == 1
     assert hand.raw.info.backend_pid == pid

@@ -28,7 +28,7 @@ ROLE = f"arena_app_{secrets.token_hex(4)}"  # of the second connection
 SCHEMA = """
 CREATE TABLE dancers (id serial PRIMARY KEY, name text UNIQUE, style text);
 CREATE TABLE plain (a int);
-CREATE UNLOGGED TABLE unlogged (a int);
+CREATE UNLOGGED TABLE unlogged (a int, b int GENERATED ALWAYS AS (a + 1) STORED);
 CREATE SEQUENCE tickets CACHE 10;
 INSERT INTO dancers (name, style) VALUES ('Sand', 'toprock'), ('Dune', 'power');
 INSERT INTO plain VALUES (1), (1), (NULL);

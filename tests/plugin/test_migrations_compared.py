@@ -76,3 +76,12 @@ def test_an_error_of_the_comparison_fails_no_build(project: Example) -> None:
     env += broken.files["migrations/env.py"]
     run = broken.with_paths({"migrations/env.py": env}).run().expect(passed=1)
     run.says(DIFFERENCE, "ValueError: no such type (migrations/env.py:2")
+
+
+def test_without_models_nothing_is_compared(project: Example) -> None:
+    """The app has SQL alone, so `env.py` has no metadata."""
+    bare = SYNC_ENV.replace("import app", "").replace("app.Base.metadata", "None")
+    engine = "import sqlalchemy\nengine = sqlalchemy.create_engine('sqlite:///dev.db')\n"
+    project = project.change("pytest.ini", "arena_app = app:app\n", "")
+    project = project.with_paths({"migrations/env.py": bare, "test_names.py": engine + TESTS})
+    project.run().expect(passed=1).never_says(DIFFERENCE)

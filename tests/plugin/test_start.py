@@ -60,7 +60,9 @@ import pytest
 
 def test_it(tmp_path):
     import app, sqlite3
-    sqlite3.connect(tmp_path / "mine.db").execute("CREATE TABLE mine (id)").connection.close()
+    mine = tmp_path / "mine.db"
+    sqlite3.connect(mine).execute("CREATE TABLE mine (id)").connection.close()
+    app.create_engine(f"sqlite:///{mine}").connect().exec_driver_sql("SELECT * FROM mine")
     sqlite3.connect("dev.db")
 """
 

@@ -205,6 +205,7 @@ def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> N
     example.run("--scenarios=strict", "tests/test_paths.py").says(
         "partial run: tests/test_paths.py"
     )
+    example.run("--scenarios=strict", "--lf").says("partial run: --lf")
     whole = example.run("--scenarios=strict", ".").expect(0, passed=5)
     assert "partial run" not in whole.output
 

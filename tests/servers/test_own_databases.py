@@ -292,5 +292,6 @@ def test_the_templates_that_were_used_last_stay(monkeypatch: pytest.MonkeyPatch)
     found = [labelled(str(number), 100.0 + number) for number in range(4)]
     found += [OwnDatabase(name=f"arena_template_{'c' * 16}")]
     found += [OwnDatabase(name=f"arena_template_{'d' * 16}", role="the role x")]
+    found += [replace(labelled("e", 200.0), name="arena_kept_0123abcd_89ef4567_9")]
     assert [row.name[-1] for row in unused(found)] == [*"01c"]
-    assert [row.name[-1] for row in unused(found, everything=True)] == [*"0123c"]
+    assert [row.name[-1] for row in unused(found, everything=True)] == [*"0123c9"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._read import read_project
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, package_of
-from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     import argparse
@@ -24,14 +22,11 @@ if TYPE_CHECKING:
         Thing,
     )
 
-_FAILED = 1
 _COLUMNS = ("name", "what", "whose", "used", "size")
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
     """List the databases, or remove unused databases. Return the exit status.
-
-    The error of a place that fails follows the other places.
 
     Raises:
         ConfigError: an option has a wrong value.
@@ -43,26 +38,11 @@ def list_or_sweep(options: argparse.Namespace) -> int:
         name = "_commands" if product in FILE_PRODUCTS else "_servers"
         module = importlib.import_module(f"{package_of(product)}.{name}")
         kinds += module.place_kinds(config, removes_all=options.everything)
-    failures: list[ArenaError] = []
     if options.sweeps:
-        _sweep(kinds, failures, everything=options.everything)
+        _sweep(kinds, everything=options.everything)
     else:
-        places: list[Place] = []
-        for kind in kinds:
-            with _kept(failures):
-                places += kind.places()
-        _show(places, options)
-    sys.stderr.writelines(f"{failure}\n" for failure in failures)
-    return _FAILED if failures else 0
-
-
-@contextmanager
-def _kept(failures: list[ArenaError]) -> Iterator[None]:
-    """Keep the error of a place, so that the next place is read."""
-    try:
-        yield
-    except ArenaError as error:
-        failures.append(error)
+        _show([place for kind in kinds for place in kind.places()], options)
+    return 0
 
 
 def _show(places: list[Place], options: argparse.Namespace) -> None:
@@ -77,19 +57,18 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
             _say(f"{place.shown}{where}", *things, *notes, "")
 
 
-def _sweep(kinds: list[PlaceKind], failures: list[ArenaError], *, everything: bool) -> None:
+def _sweep(kinds: list[PlaceKind], *, everything: bool) -> None:
     number = 0
     size = 0
     for kind in kinds:
-        with _kept(failures):
-            for result in kind.sweep(everything=everything):
-                thing = result.thing
-                if result.reason:
-                    _say(f"left     {thing.name}: {result.reason}")
-                    continue
-                number += 1
-                size += thing.bytes or 0
-                _say(f"removed  {thing.what} {thing.name}, {_size(thing.bytes or 0)}")
+        for result in kind.sweep(everything=everything):
+            thing = result.thing
+            if result.reason:
+                _say(f"left     {thing.name}: {result.reason}")
+                continue
+            number += 1
+            size += thing.bytes or 0
+            _say(f"removed  {thing.what} {thing.name}, {_size(thing.bytes or 0)}")
     _say(f"{number} removed, {_size(size)}." if number else "Nothing to remove.")
 
 

@@ -7,7 +7,9 @@ import sys
 from contextlib import closing
 
 import pytest
-from async_app import engine, maker
+from async_app import TOKEN, app, engine, get_db, maker, order
+from fastapi import Depends
+from fastapi.responses import RedirectResponse
 from models import Order, Stock, sync_url
 from sqlalchemy import make_url, text
 
@@ -110,6 +112,13 @@ async def test_a_key_that_was_changed(arena):
     ]
 
 
+async def test_rows_of_a_table_that_was_dropped(arena, client):
+    await client.post("/orders/chair")
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE orders"))
+    assert TOKEN not in str(arena.changes())
+
+
 async def test_a_value_that_was_changed_back(arena):
     for change in ("+", "-"):
         async with engine.begin() as connection:
@@ -171,11 +180,18 @@ async def test_of_requests_at_once(arena, client):
     assert len(arena.changes(2)["orders"].inserted) == 1
 
 
+@app.post("/then/{item}")
+async def then(item: str, db=Depends(get_db)):
+    await order(item, db)
+    return RedirectResponse("/orders", 303)
+
+
 @of_requests
 def test_of_redirects(arena, test_client):
     responses = [test_client.post("/old/chair") for _ in range(2)]
     assert [request.status for request in arena.requests] == [307, 201] * 2
     assert arena.changes(responses[1]) == arena.changes(3) != arena.changes(2)
+    assert arena.changes(test_client.post("/then/chair")).tables == ("orders", "stock")
 
 
 @of_requests

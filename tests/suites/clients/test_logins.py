@@ -36,9 +36,10 @@ async def test_an_awaited_client_is_logged_in(client_as):
 
 
 async def test_a_stream_is_the_first_request(client_as):
-    async with client_as("ada").stream("GET", "/me") as response:
+    own = {"authorization": "own"}
+    async with client_as("ada").stream("GET", "/me", headers=own) as response:
         await response.aread()
-    assert response.json() == of("ada")
+    assert response.json() == ["ada", "own"]
 
 
 @pytest.mark.expect("A703", at='raise LookupError("no such user")')

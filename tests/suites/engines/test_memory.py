@@ -10,7 +10,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 SHARED = "mode=memory&cache=shared&uri=true"
 by_name = {"poolclass": SingletonThreadPool}
 static = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-plain = create_engine("sqlite://")
+plain = create_engine("sqlite:///:memory:")
 of_a_loop = create_async_engine("sqlite+aiosqlite://")
 named = create_engine(f"sqlite:///file:shared?{SHARED}", **by_name)
 named_async = create_async_engine(f"sqlite+aiosqlite:///file:shared?{SHARED}", poolclass=StaticPool)

@@ -20,6 +20,7 @@ NAMES = {
     "linked": "sqlite:///link.sqlite",
     "read_only": "sqlite:///file:shop.db?mode=ro&uri=true",
     "by_uri": "sqlite:///file:shop.db?uri=true",
+    "of_this_host": f"sqlite:///file://localhost{Path('shop.db').absolute()}?uri=true",
     "immutable": "sqlite:///file:shop.db?immutable=1&uri=true",
 }
 
@@ -65,6 +66,19 @@ async def test_a_sync_and_an_async_engine_in_turns():
 def test_a_file_has_many_names(made, name):
     add(engine, "vase")
     assert items(made(NAMES[name])) == ["vase"]
+
+
+@pytest.mark.expect("A201", at="sqlite3.connect")
+def test_an_encoded_name():
+    sqlite3.connect("file:%73hop.db?mode=ro", uri=True)
+
+
+def test_two_files_of_one_name(made):
+    one, two = (made(f"sqlite:///{folder}/Shop.db") for folder in ("one", "two"))
+    add(one, "vase")
+    add(two, "lamp")
+    one.dispose()
+    assert items(one) == ["vase"]
 
 
 def test_a_read_only_engine_stays_read_only(made):

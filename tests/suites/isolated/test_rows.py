@@ -66,6 +66,14 @@ async def test_numbers_begin_where_the_seed_ended(turn):
         assert order.id in {1, 2}  # SQLite gives the number of a rolled back row again
 
 
+async def test_a_copy_ends_no_transaction(arena):
+    async with maker() as session:
+        stock = await session.get(Stock, "chair")
+        assert "kept" in str(arena.keep())
+        stock.amount -= 1
+        await session.commit()
+
+
 async def test_many_rows():
     async with engine.begin() as connection:
         await connection.execute(insert(Visit), [{"path": f"/{n}"} for n in range(3000)])

@@ -1,7 +1,9 @@
 """Work of a request is waited for: by `arena.settled()`, and for a while by the test's end."""
 
+import asyncio
+
 import pytest
-from late_app import WAYS
+from late_app import WAYS, add, app
 
 ways = pytest.mark.parametrize("way", WAYS)
 twice = pytest.mark.parametrize("turn", [1, 2])
@@ -21,6 +23,16 @@ def test_settled_in_a_sync_test(test_client, arena, way, turn):
     test_client.post(f"/begin/{way}")
     arena.settled()
     assert test_client.get("/orders").json() == ["late"]
+
+
+@app.post("/job")
+async def job():
+    await asyncio.get_running_loop().run_in_executor(None, add)
+
+
+async def test_the_statements_of_a_job_are_of_its_request(client, arena):
+    await client.post("/job")
+    assert len(arena.requests[-1].statements) == 1
 
 
 async def test_a_background_task_of_the_framework(client):

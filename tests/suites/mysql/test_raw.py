@@ -1,6 +1,7 @@
 """Connections that no engine opens reach the test's database, and no other one."""
 
 from functools import partial
+from ssl import create_default_context
 
 import asyncmy
 import pymysql
@@ -29,7 +30,7 @@ async def test_a_sync_driver(arena, client, turn):
 
 @pytest.mark.parametrize("turn", [1, 2])
 async def test_an_async_driver(arena, client, turn):
-    connection = await asyncmy.connect(**arguments(arena.url))
+    connection = await asyncmy.connect(**arguments(arena.url), ssl=create_default_context())
     async with connection.cursor() as cursor:
         await cursor.execute(ADD)
     await connection.commit()

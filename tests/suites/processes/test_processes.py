@@ -13,6 +13,7 @@ from sqlalchemy import create_engine
 
 turns = pytest.mark.parametrize("turn", [1, 2])
 engine = create_engine(sync_url(str(jobs.engine.url)))
+unused = create_engine("sqlite:///unused.db")
 
 
 def insert():
@@ -32,6 +33,12 @@ def forked_pool():
 
 
 EARLY = forked_pool()
+
+
+# The first test: a fork fills all databases.
+def test_a_program_on_a_database_that_no_test_has_used(arena):
+    code = "import sqlite3; sqlite3.connect('un' + 'used.db').execute('DELETE FROM orders')"
+    assert arena.process([sys.executable, "-c", code]).wait() == 0
 
 
 @pytest.mark.parametrize("how", ["spawn", "forkserver"])

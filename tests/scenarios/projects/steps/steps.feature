@@ -83,3 +83,9 @@ Feature: Steps
     Given Ann is no judge
     When I POST to /judges/Ann
     Then it is refused
+
+  Scenario: A block is of another scenario
+    Given a battle is PENDING
+    When I GET /battles
+    Then it is in the list
+    And no judge is called

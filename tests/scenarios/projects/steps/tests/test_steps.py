@@ -47,6 +47,7 @@ async def test_stopped(battle, client, scenario):
 
 
 @pytest.mark.scenario("The blocks are nested")
+@pytest.mark.scenario("A block is of another scenario")
 def test_nested(battle, test_client, scenario):
     response = test_client.get("/battles")
     with scenario.then("it is in the list"), scenario.then("it has a name"):
