@@ -14,22 +14,13 @@ import pytest
 from pytest_arena._databases._builders import schema_builder, suggested_schema
 from pytest_arena._values import Stage
 from pytest_arena.errors import ConfigError, TemplateError
+from tests.example import APP
 from tests.template.project import SEED, Project
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-BASE = """
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-class Base(DeclarativeBase):
-    pass
-
-class Dancer(Base):
-    __tablename__ = "dancers"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-"""
+BASE = APP.partition("engine =")[0]
 
 FUNCTIONS = """
 from sqlalchemy import text
