@@ -119,7 +119,10 @@ class Gate:
             when_imported(package, partial(self._watch_driver, product))
 
     def _watch_driver(self, product: str, _module: object) -> None:
-        connections_of(product).watch(lambda: self.core)
+        connections_of(product).watch(self._core_now)
+
+    def _core_now(self) -> Databases:
+        return self.core
 
     def _remember(self, engine: Engine) -> None:
         self.core.ledger.engines += 1
