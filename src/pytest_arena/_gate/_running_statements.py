@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Request
 
 # Seconds. A running statement may wait for a lock of the request that waits here.
-_PATIENCE = 0.05
+_PATIENCE = 0.1
 
 
 class RunningStatements:
