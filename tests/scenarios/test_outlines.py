@@ -24,7 +24,7 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
     assert rows[4] == ("/judges is open", {"Path name": "/judges"})
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
     assert "All 5 scenarios are proven." in page
-    assert (page.count("<article"), page.count("path=/nothing, status=404")) == (2, 1)
+    assert (page.count("<article"), page.count("path=/nothing, status=404")) == (2, 2)
     assert "When I GET &lt;path&gt;" in page
     assert "| /nothing | 404    |" in page
 

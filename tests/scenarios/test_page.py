@@ -81,11 +81,12 @@ def test_the_top_says_which_project_and_when(page: str) -> None:
     """P9. And that not all tests were run."""
     top = page[: page.index("</header>")]
     assert "<h1>battle-d</h1>" in top
-    assert re.search(r"tested \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
+    assert re.search(r"Page written \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
     assert "Only a part of the tests was run: tests/test_proven.py" in top
     assert "9 of 30 scenarios are proven." in top
     assert "Proven: 9</span> a test passes, and fails when the app answers wrongly" in top
     assert "No test yet: 9</span> a developer writes it" in top
+    assert "would not notice a wrong value: " in top
     assert ">It cannot run twice</a>" in top
 
 

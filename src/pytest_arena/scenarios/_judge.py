@@ -33,7 +33,7 @@ class Status(StrEnum):
     PROVEN = "PROVEN"
 
 
-_ERROR_ALONE = noticed_text({"wrong": False, "500": True})
+ERROR_ALONE = noticed_text({"wrong": False, "500": True})
 # A run with only a part of the tests says nothing about these.
 _UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
 
@@ -80,7 +80,7 @@ class Results:
         counts = Counter(judged.status for judged in self.scenarios)
         best = self.best
         words = [f"{counts[best]} of {len(self.scenarios)} {best.lower()}"]
-        weak = sum(judged.reason == _ERROR_ALONE for judged in self.scenarios)
+        weak = sum(judged.reason == ERROR_ALONE for judged in self.scenarios)
         if weak:
             words.append(f"{weak} by an error 500 alone")
         for status in reversed(Status):
@@ -154,7 +154,7 @@ def _status(
         return Status.SKIPPED, tries[0]["reason"]
     verdicts = [_verdict(scenario, each, is_sabotaged=is_sabotaged) for each in passed]
     order = [*Status]
-    return max(verdicts, key=lambda each: (order.index(each[0]), each[1] != _ERROR_ALONE))
+    return max(verdicts, key=lambda each: (order.index(each[0]), each[1] != ERROR_ALONE))
 
 
 def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tuple[Status, str]:
@@ -163,9 +163,10 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
     is_noticed = sabotage.get("result") == "noticed"
     facts = attempt["facts"]
     lost = "; ".join(facts["lost"])
+    blind = sabotage["why"] if sabotage.get("result") == "unnoticed" else ""
     lacking = lost or what_is_lacking(scenario, facts, is_noticed=is_noticed)
-    if lacking:
-        return Status.HOLLOW, lacking
+    if blind or lacking:
+        return Status.HOLLOW, "; ".join(filter(None, (blind, lacking)))
     if is_noticed:
         unproven = []  # the Then steps in whose blocks no assertion has failed
         for each in sabotage["steps"]:
@@ -176,8 +177,6 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
         if unproven:
             return Status.HOLLOW, f"no wrong answer fails a check of: {'; '.join(unproven)}"
         return Status.PROVEN, noticed_text(sabotage["kinds"])
-    if sabotage.get("result") == "unnoticed":
-        return Status.HOLLOW, sabotage["why"]
     if is_sabotaged:
         why = f"its test sends no request, as {NO_REQUEST} allows, so no answer can be made wrong"
         if facts["requests"]:

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios._judge import Status, document
+from pytest_arena.scenarios._judge import ERROR_ALONE, Status, document
 from pytest_arena.scenarios._records import evidence
 from pytest_arena.scenarios._specs import is_gherkin, row_text
 
@@ -38,11 +38,14 @@ _QUIETER = -1  # the verbosity of -q
 WORDS = {
     Status.FAILED: (
         "Test fails",
-        "the app or the test is wrong, or the test is not written: the team decides",
+        "the app, the test or the scenario is wrong: a developer finds out which",
     ),
     Status.PROVEN: ("Proven", "a test passes, and fails when the app answers wrongly"),
-    Status.ASSERTED: ("Tested", "a test passes, but might not notice a wrong answer"),
-    Status.HOLLOW: ("Test checks too little", "a developer completes the test"),
+    Status.ASSERTED: (
+        "Tested",
+        "a test passes, but might not notice a wrong answer: the team decides",
+    ),
+    Status.HOLLOW: ("Test checks too little", "do not count on it: a developer completes the test"),
     Status.NOT_RUN: ("Not tested in this run", "run all tests"),
     Status.SKIPPED: ("Test is switched off", "the team decides when it is switched on"),
     Status.DRIFTED: (
@@ -60,6 +63,7 @@ pre, code { font-size: .85em } pre { white-space: pre-wrap }
 table { border-collapse: collapse } td, th { border: 1px solid var(--line); padding: .2rem .5rem }
 article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0;
   break-inside: avoid }
+header ul { padding-left: 1rem } blockquote { margin-inline: 1rem }
 small { display: block } small, .facts { font-size: .85rem } .facts { padding-left: 1rem }
 .badge { border-radius: 1rem; padding: 0 .7rem; color: #fff; background: #9a6700;
   font-size: .85rem; font-weight: 600; white-space: nowrap; print-color-adjust: exact }
@@ -67,7 +71,7 @@ small { display: block } small, .facts { font-size: .85rem } .facts { padding-le
 .line { display: block; padding-left: 4ch; text-indent: -4ch }
 .line:first-child { font-weight: 600 } small a { display: inline-block; padding: .15rem 0 }
 @media print { details::details-content { content-visibility: visible }
-  h1, h2, h3, main > pre { break-after: avoid } }
+  h1, h2, h3, main > p, main > pre { break-after: avoid } }
 """
 
 
@@ -222,21 +226,24 @@ def _project(root: Path) -> str:
 
 def _header(results: Results, name: str) -> Iterator[str]:
     today = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
-    yield f"<header><h1>{name}</h1><p>tested {today}</p>"
+    yield f"<header><h1>{name}</h1><p>Scenarios and their tests. Page written {today}</p>"
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
         yield "So “No test yet” may be wrong.</p>"
     yield f"<p><strong>{_sentence(results)}</strong></p>"
     yield "<p>This page is the specification, with the result of its tests at each scenario. "
+    yield "Tests without a scenario are not shown. "
     yield "Only a reader can judge whether a check says what its step says.</p><ul>"
     for status, (_, meaning) in WORDS.items():
-        found = [each.scenario for each in results.scenarios if each.status is status]
+        found = [each for each in results.scenarios if each.status is status]
         if not found:
             continue
         yield f"<li>{_badge(status, f': {len(found)}')} {meaning}"
-        if status is not Status.PROVEN:
-            for scenario in found:
-                yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
+        if status is Status.PROVEN:
+            found = [each for each in found if each.reason == ERROR_ALONE]
+            yield f"<br>Of these, would not notice a wrong value: {len(found)}" if found else ""
+        for scenario in (each.scenario for each in found):
+            yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
         yield "</li>"
     yield "</ul></header><main>"
 
@@ -312,6 +319,7 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
     yield f'<article id="{_anchor(first.scenario)}">'
     if not first.scenario.row:
         yield _badge(first.status)
+        yield "" if first.status is Status.PROVEN else WORDS[first.status][1]
     steps = [f'<span class="line">{line or "<br>"}</span>' for line in text.splitlines()]
     yield f"<pre>{''.join(steps)}</pre>"
     yield from _results(rows)
@@ -328,8 +336,12 @@ _VERBS = {
 
 
 def _without_python(text: str) -> str:
-    """Return a text without the names of errors and the word ``assert``."""
+    """Return a text without the names of errors, the word ``assert``, enums and whole pages."""
+    text = re.sub(r"<\w+\.(\w+): [^<>]*>", r"\1", text)
+    text = re.sub(r"(?is)['\"]\s*<(!doctype|html)\b.*?(?= \([^() ]*\)?$|$)", "a web page", text)
+    text = text.replace("[XPASS(strict)]", "its test passes, but is marked as failing:")
     text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
+    text = re.sub(r"^(?=[\w.]+(Error|Exception): )", "the test stops at an error: ", text)
     return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)
 
 
@@ -363,12 +375,20 @@ def _results(rows: list[Judged]) -> Iterator[str]:
         if judged.scenario.row:
             yield f"<p>{_badge(judged.status)} {escape(row_text(judged.scenario.row))}</p>"
         if judged.reason:
-            yield f"<p>Why: {escape(_in_words(judged))}</p>"
+            failed = [
+                f"{step['text']}: "
+                for attempt in judged.tries
+                for step in attempt["facts"]["steps"]
+                if attempt["reason"] == judged.reason and step.get("is_failed")
+            ]
+            yield f"<p>Why: {escape(''.join(failed[:1]) + _in_words(judged))}</p>"
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
             yield "<details><summary>What the test did</summary>"
             for attempt in judged.tries:
+                if {check["step"] for check in attempt["facts"]["assertions"]} == {""}:
+                    yield "<p>The test does not say which check is for which step.</p>"
                 yield '<ul class="facts">'
                 for word, text in evidence(attempt):
                     yield f"<li>{word.capitalize()}: {escape(_without_python(text))}</li>"

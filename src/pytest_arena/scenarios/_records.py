@@ -322,5 +322,5 @@ def _wrong_answers(sabotage: Json, assertions: Sequence[Json]) -> Iterator[tuple
 def noticed_text(kinds: Json) -> str:
     """Return which kinds of broken answers a test has noticed."""
     words = [KINDS[kind][0] for kind, is_noticed in kinds.items() if is_noticed]
-    text = f"its test noticed {', '.join(words)}"
-    return text if kinds.get("wrong", True) else f"{text} only, not other values"
+    text = f"its test would fail if the app answered with {' or '.join(words)}"
+    return text if kinds.get("wrong", True) else f"{text}, but not with other values"

@@ -113,8 +113,9 @@ async def test_passes(battle, client):
 
 
 @pytest.mark.scenario("One of two tests fails")
-async def test_fails(battle, client):
-    assert "<b>Dune</b>" in (await client.get("/battles")).text
+async def test_fails(battle, client, scenario):
+    with scenario.then("it is in the list"):
+        assert "<b>Dune</b>" in (await client.get("/battles")).text
 
 
 @pytest.mark.scenario("It is expected to fail and passes")
