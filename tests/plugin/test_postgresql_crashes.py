@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import SEED as PLAIN_SEED
 from tests.example import WIDE
-from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
+from tests.plugin.private_server import PrivateServer, on_postgresql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.example import Example, Run
 
 # A run sends itself a signal in its first test, or kills itself at a statement of pytest-arena.
@@ -71,15 +70,7 @@ def test_sync(test_client, db_session):
 """
 )
 
-SEED = """
-from app import Dancer
-
-VERSION = "{version}"
-
-
-async def seed(session):
-    session.add(Dancer(name="Sand"))
-"""
+SEED = 'VERSION = "{version}"' + PLAIN_SEED
 
 NEXT = """
 import pytest
@@ -90,13 +81,6 @@ def test_next(test_client, turn):
     assert test_client.get("/dancers").json() == ["Sand"]
     assert test_client.post("/dancers/Dune").status_code == 201
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PrivateServer]:
-    """One for the tests that do it no harm."""
-    with private_server() as found:
-        yield found
 
 
 class Project:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pytest_arena._postgresql._control import open_control
-from tests.plugin.private_server import PrivateServer, private_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.example import Example, Run
+    from tests.plugin.private_server import PrivateServer
 
 URL = "postgresql+asyncpg://shop_app:s3cret@db.example.org/shop"
 
@@ -92,13 +88,6 @@ async def test_one_tenant_does_not_see_another(client, turn):
     whose = "SELECT current_user, session_user"
     assert (await client.post("/sql", params={"statement": whose})).json() == [["shop_app"] * 2]
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PrivateServer]:
-    """One for all tests here."""
-    with private_server() as found:
-        yield found
 
 
 def shop(

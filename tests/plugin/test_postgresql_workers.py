@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.example import WIDE
-from tests.plugin.private_server import PrivateServer, on_postgresql, private_server
+from tests.plugin.private_server import PrivateServer, on_postgresql
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.example import Example
@@ -66,13 +63,6 @@ async def test_dies(client, number):
 async def test_after(client, turn):
     assert (await client.get("/dancers")).json() == ["Sand"]
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PrivateServer]:
-    """One server for all tests of this file."""
-    with private_server() as found:
-        yield found
 
 
 def project(example: Example, version: str, **files: str) -> Example:
