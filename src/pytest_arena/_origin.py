@@ -58,8 +58,8 @@ def cause_of_connection() -> str:
     if line is not None:
         return str(line)
     return (
-        "no line of your code is on the stack: a pool's task, a thread or an extension module "
-        "connects"
+        "no line of your code is on the stack: a pool's task, a thread or a package, such as a "
+        "plugin of pytest, connects"
     )
 
 
