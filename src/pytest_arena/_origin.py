@@ -139,7 +139,8 @@ def user_frame() -> FrameType | None:
         if not (is_of_library or is_library(frame.f_code.co_filename)):
             return frame
         if has_stack_switches and frame.f_code.co_name.endswith("main"):
-            return None  # what has called pytest is no part of the run
+            frame = None  # what has called pytest is no part of the run
+            continue
         outer = frame.f_back
         if has_stack_switches and frame.f_code.co_name == "greenlet_spawn":
             # The greenlet that it runs waits for a coroutine.

@@ -266,6 +266,6 @@ def _problems(phases: list[dict[str, Any]]) -> list[str]:
     for phase in failed:
         if error not in {phase["error"], *phase["codes"]}:
             found.append(f"{error} was expected\n{phase['text']}")
-        elif not any(at in line for line in phase["lines"]):
+        elif at is not None and not any(at in line for line in phase["lines"]):
             found.append(f"{error} names no line with {at!r}: {phase['lines']}\n{phase['text']}")
     return found

@@ -264,7 +264,6 @@ _MODULES = {
 
 
 @cache
-@cache
 def watch_drivers(find_core: FindCore) -> None:
     """Watch the drivers until the process ends. Imports none of them."""
     guard = _DriverGuard(find_core)

@@ -51,7 +51,6 @@ CONNECTIONS = RawConnections(pid_of)
 
 
 @cache
-@cache
 def watch_drivers(find_core: FindCore) -> None:
     """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
     guard = RawGuard(find_core, arguments, CONNECTIONS)

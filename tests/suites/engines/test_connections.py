@@ -146,11 +146,13 @@ async def test_other_files_are_free_for_aiosqlite():
 def test_a_loop_that_ends_before_the_driver_has_connected():
     workers = SimpleQueue()
     may_open = threading.Event()
+    opened = []
 
     def slowly(*args, **kwargs):
         workers.put(threading.current_thread())
         may_open.wait()
-        return sqlite3.Connection(*args, **kwargs)
+        opened.append(sqlite3.Connection(*args, **{**kwargs, "check_same_thread": False}))
+        return opened[0]
 
     async def begin():
         slow = create_async_engine("sqlite+aiosqlite:///shop.db", connect_args={"factory": slowly})
@@ -160,6 +162,7 @@ def test_a_loop_that_ends_before_the_driver_has_connected():
     _, worker = asyncio.run(begin())
     may_open.set()
     worker.join()
+    opened[0].close()
 
 
 def test_a_session_begins_as_the_apps_engine_does(arena, made):

@@ -18,14 +18,14 @@ def nothing_arrives():
     assert machine.calls == before
 
 
-@pytest.mark.expect("A204")
+@pytest.mark.expect("A204", at=None)  # a library's task calls: the error names the request
 @pytest.mark.parametrize("way", WAYS)
 @needs_network
 async def test_an_address(client, way):
     await client.post(f"/payments/{way}", params={"host": machine.address})
 
 
-@pytest.mark.expect("A204")
+@pytest.mark.expect("A204", at=None)  # a library's task calls: the error names the request
 @pytest.mark.parametrize("way", [way for way in WAYS if "datagram" not in way])
 async def test_a_name(client, way):
     await client.post(f"/payments/{way}", params={"host": NAME})
