@@ -105,9 +105,8 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self.folders = {cache / "templates", cache / "kept"}
-        # The real paths of files that engines name, and of those that were empty then.
-        self.of_app: set[str] = set()
-        self._empty: set[str] = set()
+        # The real paths of files that engines name, with their states then, None without a file.
+        self.of_app: dict[str, os.stat_result | None] = {}
         # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
         # Files that this run may have changed. True for a database, without an engine, it removed.
         self.touched: dict[str, bool] = {}
@@ -119,11 +118,10 @@ class AllowedFiles:
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
         path = real(file)
-        with suppress(OSError):
-            # A fixture may have created it by `tempfile.mkstemp()`.
-            if path not in self.of_app and Path(path).stat().st_size == 0:
-                self._empty.add(path)
-        self.of_app.add(path)
+        if path not in self.of_app:
+            self.of_app[path] = None
+            with suppress(OSError):
+                self.of_app[path] = Path(path).stat()
 
     def note_touched(self, file: str, *, is_removed: bool = False) -> None:
         """Note that code may change a file. Or it removes a database that an engine names later."""
@@ -133,21 +131,23 @@ class AllowedFiles:
 
     def changed(self) -> dict[str, str]:
         """Return the app's changed files, each with the program that did it, "" for this run."""
-        files = sorted(self.of_app - self._empty)
         return {
             file: "" if self.has_child or file in self.touched else _earlier_programs(file)
-            for file in files
-            if self._has_changed(file)
+            for file, before in sorted(self.of_app.items())
+            if self._has_changed(file, before)
         }
 
-    def _has_changed(self, file: str) -> bool:
-        log = f"{file}{FILE_FORMAT.logs[0]}"
-        for path in (file, log):
+    def _has_changed(self, file: str, before: os.stat_result | None) -> bool:
+        if before is not None:
+            if not before.st_size:  # a fixture may have created it by `tempfile.mkstemp()`
+                return False
+            if before.st_ctime <= self.began and not os.access(file, os.F_OK):
+                return True
+        for path in (file, f"{file}{FILE_FORMAT.logs[0]}"):
             with suppress(OSError):
                 status = Path(path).stat()
                 # An empty log does not count, because a reader creates one.
-                has_content = path == file or status.st_size > 0
-                if has_content and status.st_ctime > self.began:
+                if status.st_ctime > self.began and (path == file or status.st_size):
                     return True
         return self.touched.get(file, False)
 
@@ -272,9 +272,9 @@ class KnownDatabases:
         with self._registering:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
-            if known_engines.of(requested.dialect).database is None:
+            known = known_engines.of(requested.dialect)
+            if known.database is None:
                 database.login = database.login or requested.login
-                known = known_engines.of(requested.dialect)
                 known.database = database
                 dialect = type(requested.dialect)
                 database.use_dialect(dialect, is_of_engine=known.had_engine)
@@ -466,7 +466,6 @@ class Environment:
 
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
-        self._names = config.env
         self._config = config
         self._originals: dict[str, str] = {}
 
@@ -478,7 +477,7 @@ class Environment:
         Raises:
             ConfigError: the value of a variable is no URL.
         """
-        for name in reversed(self._names):
+        for name in reversed(self._config.env):
             shown = os.environ.get(name)
             if not shown or shown in self._known.exported:
                 continue
@@ -510,8 +509,7 @@ class Environment:
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""
-        originals = self._originals
-        return {name: parse_url(originals.get(name, "")) for name in self._names}
+        return {name: parse_url(self._originals.get(name, "")) for name in self._config.env}
 
     def _inside(self, name: str, text: str, url: URL) -> str:
         new = self._new_url(name, url)
@@ -540,8 +538,7 @@ class Environment:
             shown = redis_name(url.host, url.port, redis_number(url))
         if files.whose(shown) is Whose.FREE:
             return url
-        is_named = names_database(url)
-        if is_named and requested and requested.product in self._known.products:
+        if requested and names_database(url) and requested.product in self._known.products:
             self._known.prefer(requested, name)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         # The private server has no certificate.
