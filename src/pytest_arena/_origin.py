@@ -58,8 +58,8 @@ def cause_of_connection() -> str:
     if line is not None:
         return str(line)
     return (
-        "no line of your code is on the stack: a pool's task, a thread or an extension module "
-        "connects"
+        "no line of your code is on the stack: a pool's task, a thread or a package, such as a "
+        "plugin of pytest, connects"
     )
 
 
@@ -138,6 +138,8 @@ def user_frame() -> FrameType | None:
             continue
         if not (is_of_library or is_library(frame.f_code.co_filename)):
             return frame
+        if has_stack_switches and frame.f_code.co_name.endswith("main"):
+            return None  # what has called pytest is no part of the run
         outer = frame.f_back
         if has_stack_switches and frame.f_code.co_name == "greenlet_spawn":
             # The greenlet that it runs waits for a coroutine.
@@ -152,8 +154,9 @@ def user_frame() -> FrameType | None:
 
 
 # The files of SQLAlchemy's `greenlet_spawn` and of a step of asyncio's loop. At their frames the
-# logical stack continues in another stack.
+# logical stack continues in another stack. At pytest's `main` it ends.
 _FILES_WITH_STACK_SWITCHES = (
+    "/_pytest/config/__init__.py",
     "/sqlalchemy/util/concurrency.py",
     "/sqlalchemy/util/_concurrency_py3k.py",
     "/asyncio/events.py",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.test_engines_used_before import RUN
+
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -54,6 +56,13 @@ def test_each_process_has_a_server_that_ends_with_it(
     run = example.with_files(test_it=TESTS).run(*workers).expect(passed=3)
     assert len(folders(run.folder)) == max(len(workers) - 1, 1)
     assert not any(folder.exists() for folder in folders(run.folder))
+
+
+@pytest.mark.usefixtures("whole_process")
+def test_the_workers_of_a_script_are_no_programs_of_a_test(example: Example) -> None:
+    """Its line is on the stack, as that of a link to pytest."""
+    project = example.with_files(test_it=TESTS, run=RUN.replace("USES_IT", ""))
+    project.python("run.py", "-p", "xdist.plugin", "-n1").expect(passed=3)
 
 
 @needs_program

@@ -154,11 +154,10 @@ def test_a_seed_without_a_table_says_which_option_makes_it(project: Project) -> 
 
 def test_a_schema_is_suggested_where_there_is_one_and_no_other(project: Project) -> None:
     """What is suggested can be pasted: a base of the user's, or migrations."""
-    models = (project.root / "models.py").read_text()
     assert suggested_schema(project.root) == ""
-    project.load("models")
-    assert suggested_schema(project.root) == "models:metadata"
-    project.write(second=models.replace("dancers", "visits"))
+    project.write(models=BASE, importing="from models import Base\n", second=BASE)
+    project.load("models", "importing")
+    assert suggested_schema(project.root) == "models:Base"
     project.load("models", "second")
     assert suggested_schema(project.root) == ""
     (project.root / "alembic.ini").write_text("# ours\n[alembic]\n")

@@ -133,27 +133,25 @@ class FreshSession(Session):
         if not self._may_overwrite(is_flushed_before=is_flushed_before):
             return None
         state.update_execution_options(populate_existing=True)
-        if state.is_relationship_load and not state.lazy_loaded_from:
-            return self._load_eagerly(state)
-        self.last_load = max(map(_number_of_load, self), default=0)
-        return None
-
-    def _load_eagerly(self, state: ORMExecuteState) -> Result[Any]:
-        """Execute an eager load, such as that of ``selectinload()``.
-
-        It may read instances again that the same query has read, as the team of a member.
-        SQLAlchemy then unloads their relationships. Set these again.
-        """
-        values = [
+        if not state.is_relationship_load or state.lazy_loaded_from:
+            self.last_load = max(map(_number_of_load, self), default=0)
+        # SQLAlchemy unloads the relationships of instances that it reads again. An eager load, such
+        # as that of `selectinload()`, reads instances that the same query has read. Rows that this
+        # transaction inserts are seen by no other connection, which could change them.
+        kept = [
             (instance, dict(vars(instance)))
             for instance in self
-            if _number_of_load(instance) > self.last_load
+            if instance_state(instance).pending
+            or instance_state(instance) in self.created
+            or _number_of_load(instance) > self.last_load
         ]
+        if not kept:
+            return None
         result = state.invoke_statement(execution_options={"prebuffer_rows": True})
-        for instance, before in values:
-            relationships = object_mapper(instance).relationships.keys()
-            for key in before.keys() & relationships - vars(instance).keys():
-                set_committed_value(instance, key, before[key])
+        for instance, before in kept:
+            for key in object_mapper(instance).relationships.keys() - vars(instance).keys():
+                if key in before:
+                    set_committed_value(instance, key, before[key])
         return result
 
     def note_end(self, transaction: SessionTransaction) -> None:
