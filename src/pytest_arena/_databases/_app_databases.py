@@ -324,10 +324,9 @@ class KnownDatabases:
             return first
         if key is None:
             key = Key("memory", str(next(self._count)))
-        files = [database.live for database in self.by_key.values() if database.live]
         live = product.new_file(
             Path(requested.name).name or "memory.db",
-            {file.name.lower() for file in files},
+            {each.live.name.lower() for each in self.by_key.values() if each.live},
         )
         if live is not None:
             self.files.folders.add(live.parent.parent)
@@ -367,8 +366,8 @@ class KnownDatabases:
 
     def note_provisioned(self) -> None:
         """Note which databases have content now, in the order of their engines."""
-        isolations = {database: database.isolation for database in [*self.by_key.values()]}
-        self.provisioned = {each: found for each, found in isolations.items() if found is not None}
+        databases = [*self.by_key.values()]
+        self.provisioned = {each: each.isolation for each in databases if each.isolation}
 
     # The app's first database.
 
@@ -391,8 +390,7 @@ class KnownDatabases:
     def replaces(self, requested: RequestedDatabase) -> bool:
         """Return whether pytest-arena replaces this database by one of the tests."""
         name = requested.name
-        is_file = requested.product in FILE_PRODUCTS
-        if is_file and (not name or self.at_file(name) is not None):
+        if requested.product in FILE_PRODUCTS and (not name or self.at_file(name) is not None):
             return True
         return self.files.whose(name).is_at_stake
 
@@ -428,13 +426,12 @@ class KnownDatabases:
             return matching[0]
         known = sorted(database.name for database in databases)
         longer = [each.name for each in matching if each.name != name]
-        similar = nearest(name, longer or known or ["app"])
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
             "make it unique, or its name on the server, after its product if necessary",
             cause=f"known databases: {', '.join(known) or 'none'}\n{place}".strip(),
-            fix=form.format(similar),
+            fix=form.format(nearest(name, longer or known or ["app"])),
         )
 
 
