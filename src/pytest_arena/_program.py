@@ -9,12 +9,18 @@ from __future__ import annotations
 import os
 from functools import partial, wraps
 from json import loads
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS, allows
-from pytest_arena._interpreter import patch, when_imported
-from pytest_arena._values import PROGRAM, Address
+from pytest_arena._interpreter import (
+    PROGRAM,
+    STARTS,
+    guard_programs,
+    on_audit_events,
+    patch,
+    when_imported,
+)
+from pytest_arena._values import Address
 from pytest_arena.errors import ProductionDatabaseError, UnknownDatabaseError
 
 if TYPE_CHECKING:
@@ -24,12 +30,14 @@ if TYPE_CHECKING:
 
 def begin() -> None:
     """Watch the drivers until the program ends. Imports none of them."""
-    program = Program(loads(os.environ[PROGRAM]))
+    facts = os.environ[PROGRAM]
+    program = Program(loads(facts))
     when_imported("sqlite3", program.watch_files)
     for package, product in DRIVERS.items():
         if product not in FILE_PRODUCTS:
             when_imported(package, partial(program.watch_driver, product))
     when_imported("redis", program.watch_redis)
+    on_audit_events(dict.fromkeys(STARTS, lambda *values: guard_programs(values[-1], facts)))
 
 
 class Program:
@@ -44,25 +52,46 @@ class Program:
     def __init__(self, facts: Any) -> None:
         self._facts = facts
         self._addresses = {key: Address(*each) for key, each in facts["addresses"].items()}
-        self.config: Any = self
-        self.ledger: Any = self
+        self._core: Any = self
+        self.config = self.ledger = self._core
 
     def watch_driver(self, product: str, _module: object) -> None:
         """Watch a driver of a server."""
-        from pytest_arena._product import connections_of  # noqa: PLC0415 - few programs connect
+        from sqlalchemy import event  # noqa: PLC0415 - few programs connect
+        from sqlalchemy.engine import Engine  # noqa: PLC0415 - as above
 
-        core: Any = self
-        connections_of(product).watch(lambda: core)
+        from pytest_arena._product import connections_of  # noqa: PLC0415 - as above
+
+        connections = connections_of(product)
+        connections.watch(lambda: self._core)
+        event.listen(Engine, "before_cursor_execute", partial(self._check, connections))
+
+    def _check(
+        self, connections: Any, connection: Any, _cursor: object, statement: str, *_: object
+    ) -> None:
+        """Refuse the statements of engines that the gate refuses in the run of pytest."""
+        from pytest_arena._databases._refusals import beyond_database  # noqa: PLC0415 - as above
+        from pytest_arena._product._statements import classify  # noqa: PLC0415 - as above
+
+        meaning = classify(statement, connections.words)
+        if meaning.beyond or meaning.shared:
+            opened = connections.opened(connection.connection.driver_connection)
+            if opened and not allows(self._facts["allow"], opened.name):
+                raise beyond_database(meaning, connections.words)
 
     def watch_redis(self, _module: object) -> None:
         """Let redis-py use the tests' Redis."""
         from pytest_arena._redis import Redis  # noqa: PLC0415 - as above
 
-        ledger: Any = self
-        server: Any = (
-            SimpleNamespace(port=self._facts["redis"]) if self._facts["redis"] else _NoRedis()
-        )
-        Redis(ledger, self._facts["allow"], lambda: None, [], server).watch_clients()
+        Redis(self._core, self._facts["allow"], lambda: None, [], self._core).watch_clients()
+
+    @property
+    def port(self) -> int:
+        """The port of the tests' Redis. A connection is refused if no test has used it."""
+        port: int = self._facts["redis"]
+        if not port:
+            raise _refused(UnknownDatabaseError, "Redis")
+        return port
 
     def admit(
         self, _opener: object, name: str, requested: RequestedDatabase
@@ -117,15 +146,6 @@ class Program:
     def refused(self, error: RefusedError) -> RefusedError:
         """Return the error: no test can be red for it."""
         return error
-
-
-class _NoRedis:
-    """In place of the tests' Redis, which no test has used."""
-
-    @property
-    def port(self) -> int:
-        """Refuse a connection."""
-        raise _refused(UnknownDatabaseError, "Redis")
 
 
 def _refused(kind: type[RefusedError], name: str) -> RefusedError:

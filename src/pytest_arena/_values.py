@@ -128,10 +128,6 @@ class Child:
     environment: Any = None  # that its caller has given
 
 
-# A Python program reads in this variable where its connections lead.
-PROGRAM = "ARENA_PROGRAM"
-
-
 # The user in the URL of an engine that uses pytest-arena's login. The row-level security policies
 # of the app do not apply to this login.
 PAST_POLICIES = "arena_past_policies"

@@ -105,9 +105,8 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self.folders = {cache / "templates", cache / "kept"}
-        # The real paths of files that engines name, and of those that were empty then.
-        self.of_app: set[str] = set()
-        self._empty: set[str] = set()
+        # The real paths of files that engines name, with their states then, None without a file.
+        self.of_app: dict[str, os.stat_result | None] = {}
         # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
         # Files that this run may have changed. True for a database, without an engine, it removed.
         self.touched: dict[str, bool] = {}
@@ -119,11 +118,10 @@ class AllowedFiles:
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
         path = real(file)
-        with suppress(OSError):
-            # A fixture may have created it by `tempfile.mkstemp()`.
-            if path not in self.of_app and Path(path).stat().st_size == 0:
-                self._empty.add(path)
-        self.of_app.add(path)
+        if path not in self.of_app:
+            self.of_app[path] = None
+            with suppress(OSError):
+                self.of_app[path] = Path(path).stat()
 
     def note_touched(self, file: str, *, is_removed: bool = False) -> None:
         """Note that code may change a file. Or it removes a database that an engine names later."""
@@ -133,21 +131,23 @@ class AllowedFiles:
 
     def changed(self) -> dict[str, str]:
         """Return the app's changed files, each with the program that did it, "" for this run."""
-        files = sorted(self.of_app - self._empty)
         return {
             file: "" if self.has_child or file in self.touched else _earlier_programs(file)
-            for file in files
-            if self._has_changed(file)
+            for file, before in sorted(self.of_app.items())
+            if self._has_changed(file, before)
         }
 
-    def _has_changed(self, file: str) -> bool:
-        log = f"{file}{FILE_FORMAT.logs[0]}"
-        for path in (file, log):
+    def _has_changed(self, file: str, before: os.stat_result | None) -> bool:
+        if before is not None:
+            if not before.st_size:  # a fixture may have created it by `tempfile.mkstemp()`
+                return False
+            if before.st_ctime <= self.began and not os.access(file, os.F_OK):
+                return True
+        for path in (file, f"{file}{FILE_FORMAT.logs[0]}"):
             with suppress(OSError):
                 status = Path(path).stat()
                 # An empty log does not count, because a reader creates one.
-                has_content = path == file or status.st_size > 0
-                if has_content and status.st_ctime > self.began:
+                if status.st_ctime > self.began and (path == file or status.st_size):
                     return True
         return self.touched.get(file, False)
 
@@ -272,9 +272,9 @@ class KnownDatabases:
         with self._registering:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
-            if known_engines.of(requested.dialect).database is None:
+            known = known_engines.of(requested.dialect)
+            if known.database is None:
                 database.login = database.login or requested.login
-                known = known_engines.of(requested.dialect)
                 known.database = database
                 dialect = type(requested.dialect)
                 database.use_dialect(dialect, is_of_engine=known.had_engine)
@@ -324,10 +324,9 @@ class KnownDatabases:
             return first
         if key is None:
             key = Key("memory", str(next(self._count)))
-        files = [database.live for database in self.by_key.values() if database.live]
         live = product.new_file(
             Path(requested.name).name or "memory.db",
-            {file.name.lower() for file in files},
+            {each.live.name.lower() for each in self.by_key.values() if each.live},
         )
         if live is not None:
             self.files.folders.add(live.parent.parent)
@@ -367,8 +366,8 @@ class KnownDatabases:
 
     def note_provisioned(self) -> None:
         """Note which databases have content now, in the order of their engines."""
-        isolations = {database: database.isolation for database in [*self.by_key.values()]}
-        self.provisioned = {each: found for each, found in isolations.items() if found is not None}
+        databases = [*self.by_key.values()]
+        self.provisioned = {each: each.isolation for each in databases if each.isolation}
 
     # The app's first database.
 
@@ -391,8 +390,7 @@ class KnownDatabases:
     def replaces(self, requested: RequestedDatabase) -> bool:
         """Return whether pytest-arena replaces this database by one of the tests."""
         name = requested.name
-        is_file = requested.product in FILE_PRODUCTS
-        if is_file and (not name or self.at_file(name) is not None):
+        if requested.product in FILE_PRODUCTS and (not name or self.at_file(name) is not None):
             return True
         return self.files.whose(name).is_at_stake
 
@@ -428,13 +426,12 @@ class KnownDatabases:
             return matching[0]
         known = sorted(database.name for database in databases)
         longer = [each.name for each in matching if each.name != name]
-        similar = nearest(name, longer or known or ["app"])
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
             "make it unique, or its name on the server, after its product if necessary",
             cause=f"known databases: {', '.join(known) or 'none'}\n{place}".strip(),
-            fix=form.format(similar),
+            fix=form.format(nearest(name, longer or known or ["app"])),
         )
 
 
@@ -466,7 +463,6 @@ class Environment:
 
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
-        self._names = config.env
         self._config = config
         self._originals: dict[str, str] = {}
 
@@ -478,7 +474,7 @@ class Environment:
         Raises:
             ConfigError: the value of a variable is no URL.
         """
-        for name in reversed(self._names):
+        for name in reversed(self._config.env):
             shown = os.environ.get(name)
             if not shown or shown in self._known.exported:
                 continue
@@ -510,8 +506,7 @@ class Environment:
 
     def originals(self) -> dict[str, URL | None]:
         """Return the original URL of each variable, None if it was unset or is no URL."""
-        originals = self._originals
-        return {name: parse_url(originals.get(name, "")) for name in self._names}
+        return {name: parse_url(self._originals.get(name, "")) for name in self._config.env}
 
     def _inside(self, name: str, text: str, url: URL) -> str:
         new = self._new_url(name, url)
@@ -540,8 +535,7 @@ class Environment:
             shown = redis_name(url.host, url.port, redis_number(url))
         if files.whose(shown) is Whose.FREE:
             return url
-        is_named = names_database(url)
-        if is_named and requested and requested.product in self._known.products:
+        if requested and names_database(url) and requested.product in self._known.products:
             self._known.prefer(requested, name)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         # The private server has no certificate.

@@ -19,6 +19,7 @@ from pytest_arena.errors import (
 
 if TYPE_CHECKING:
     from pytest_arena._owner import Owner
+    from pytest_arena._product._statements import Statement, Words
 
 
 class Refusal(NamedTuple):
@@ -100,13 +101,6 @@ FILL = (
     "delete the fixture that creates a test database, and name the source of its tables:\n"
     "arena_schema = <module>:<Base>"
 )
-FOR_DATABASES = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name} by {driver}, and not by the app's engine",
-    why="programs create and drop databases from there, and one of them may be yours",
-    fix=FILL,
-    is_to_allow=True,
-)
 WITHOUT_ENGINE = Refusal(
     UnknownDatabaseError,
     "refused: a connection to {name} by {driver}, and not by the app's engine",
@@ -115,6 +109,9 @@ WITHOUT_ENGINE = Refusal(
     fix="arena_drivers = redirect   (the driver opens the test's database)\n"
     "or use the app's engine, db_session or arena.url",
     is_to_allow=True,
+)
+FOR_DATABASES = WITHOUT_ENGINE._replace(
+    why="programs create and drop databases from there, and one of them may be yours", fix=FILL
 )
 FILE_WITHOUT_ENGINE = Refusal(
     ProductionDatabaseError,
@@ -141,17 +138,23 @@ CHOSEN_BY_APP = Refusal(
     fix="give the engine a URL, or open arena.url there; or engine.dispose() before pytest begins",
     is_to_allow=True,
 )
-BEYOND_DATABASE = Refusal(
-    ProductionDatabaseError,
-    "refused: {name}, which reaches beyond the test's database",
-    why="the server may have databases of yours. pytest-arena does not undo changes to them or to "
-    "the server",
-    fix="{instead}",
-)
-LEAVE_OUT = (
+_LEAVE_OUT = (
     "send it by hand before the tests, and not while tests run\n"
     "CREATE ROLE and GRANT may also be in a migration or in arena_schema"
 )
+
+
+def beyond_database(meaning: Statement, words: Words) -> ProductionDatabaseError:
+    """Return the error for a statement that would change another database or the server."""
+    is_of_fixture = meaning.beyond.endswith(("DATABASE", "SCHEMA"))
+    return ProductionDatabaseError(
+        f"refused: {meaning.beyond or meaning.shared}, which reaches beyond the test's database",
+        why="the server may have databases of yours. pytest-arena does not undo changes to them or "
+        "to the server",
+        cause=cause_of_connection(),
+        fix=words.instead.get(meaning.beyond, FILL if is_of_fixture else _LEAVE_OUT),
+    )
+
 
 # Another program, or the file system.
 

@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 from dataclasses import astuple
 from json import dumps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database
@@ -22,15 +21,15 @@ from pytest_arena._databases._app_databases import (
 from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
+from pytest_arena._interpreter import guard_programs
 from pytest_arena._origin import REQUEST, as_own, user_line
 from pytest_arena._owner import owner_here
 from pytest_arena._product import Opener
 from pytest_arena._product._server_connections import address_for
-from pytest_arena._values import PROGRAM
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
@@ -209,12 +208,7 @@ class Databases:
         """Refuse a statement that would change another database or the server."""
         if not meaning.beyond and build_here() is not None:
             return
-        is_of_fixture = meaning.beyond.endswith(("DATABASE", "SCHEMA"))
-        default = refusals.FILL if is_of_fixture else refusals.LEAVE_OUT
-        instead = words.instead.get(meaning.beyond, default)
-        raise self._refused(
-            refusals.BEYOND_DATABASE, meaning.beyond or meaning.shared, instead=instead
-        )
+        raise self.ledger.refused(refusals.beyond_database(meaning, words))
 
     def before_removal(self, file: str, action: str) -> None:
         """Refuse to change a database of the app that is older than the run."""
@@ -237,9 +231,7 @@ class Databases:
             if build.target.connect_target.key == key:
                 return build.target.connect_target
             return build.target_of(database)
-        if database is None:
-            return None
-        return database.target
+        return None if database is None else database.target
 
     def before_child(self, child: Child) -> None:
         """Build the databases that a child process may use.
@@ -249,34 +241,32 @@ class Databases:
         the first connection raises its error.
         """
         # Without a line of the user's code, xdist starts its workers, and Python `uname`.
-        self.files.has_child |= child.is_fork or user_line() is not None
-        if not child.is_fork:
-            name = named_by(child, self.known)
-            if name:
-                raise self._refused(refusals.NAMED_BY_CHILD, name)
+        is_of_user = child.is_fork or user_line() is not None
+        self.files.has_child |= is_of_user
         databases = [*self.known.by_key.values()]
         used = {database.product for database in self.provisioned}
         if child.is_fork:  # starts no server for an engine that no test uses
             databases = [each for each in databases if each.product in used or not used]
         else:
+            name = named_by(child, self.known)
+            if name:
+                raise self._refused(refusals.NAMED_BY_CHILD, name)
             exported = "\n".join(self.known.exported)
             databases = [each for each in databases if each.file and each.file in exported]
         # A child can use a test database if it is a fork, if a variable names one, or if one has
         # content. None of this holds for `uname`, which xdist's workers start.
         if child.is_fork or databases or self.provisioned:
             self._connections.has_others = True
-        if self.levels and build_here() is None and not self.finished:
+        if self.level_owner() is not None and not self.finished:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
-        if child.is_fork or user_line() is not None:
-            # The caller's own mapping, which the event's function has not read yet.
-            environment = os.environ if child.environment is None else child.environment
-            with as_own(), suppress(TypeError):  # no level puts it back. It may be read-only
-                self.guard_programs(environment)
+        if is_of_user:
+            with as_own():  # no level puts it back
+                guard_programs(child.environment, dumps(self._facts_of_programs()))
 
-    def guard_programs(self, environment: MutableMapping[str, str]) -> None:
-        """Let Python programs with this environment connect to the tests' databases."""
+    def _facts_of_programs(self) -> dict[str, object]:
+        """Return where the connections of a Python program lead."""
         addresses = {}
         files = dict.fromkeys(self.files.of_app, "")
         for database in self.provisioned:
@@ -285,17 +275,12 @@ class Databases:
                 files[database.key.name] = target.file
             elif not database.is_shared:
                 addresses[database.key.name] = astuple(address_for(target, None))
-        facts = {
+        return {
             "addresses": addresses,
             "files": files,
             "allow": self.files.allowed,
             "redis": self.redis_port(),
         }
-        folder = str(Path(__file__).parent.parent / "at_start")
-        others = environment.get("PYTHONPATH", "").split(os.pathsep)
-        paths = dict.fromkeys(filter(None, [folder, *others]))
-        environment[PROGRAM] = dumps(facts)
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
 
     def level_owner(self) -> Owner | None:
         """Return the owner of the level on top, to which writes belong. None without a level.
@@ -308,9 +293,11 @@ class Databases:
 
     def users(self) -> set[str]:
         """Return the users whose logins engines name."""
-        logins = [each.login for each in requested_by_engines(known_engines.find())]
-        logins += [each.login for each in self.known.by_key.values()]
-        return {login.user for login in logins if login is not None}
+        databases: list[Any] = [
+            *requested_by_engines(known_engines.find()),
+            *self.known.by_key.values(),
+        ]
+        return {database.login.user for database in databases if database.login}
 
     # For the run.
 
@@ -320,10 +307,8 @@ class Databases:
         A surviving engine, such as one in a cache, gets a new database at its next connect. Return
         whether it was dropped.
         """
-        if database.key.kind != "memory":
-            return False
         engines = known_engines.on(database)
-        if any(engine.level() is not level for engine in engines):
+        if database.key.kind != "memory" or any(each.level() is not level for each in engines):
             return False
         for engine in engines:
             engine.is_disposed = True  # a cache may keep what no later test uses

@@ -29,7 +29,7 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
 from pytest_arena._gate._registry import INFO, PooledConnection
-from pytest_arena._interpreter import on_audit_events, when_imported
+from pytest_arena._interpreter import STARTS, on_audit_events, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import before_spawn
@@ -109,10 +109,15 @@ class Gate:
         watch_sessions(self.lost.before_end)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
-        on_audit_events({"os.remove": partial(self._check_file, "removing")})
-        on_audit_events({"os.rename": self._renamed})
-        on_audit_events({"open": self._opened, "os.truncate": self._opened})
-        on_audit_events({name: partial(self._on_child, name) for name in CHILD_EVENTS})
+        on_audit_events(
+            {
+                "os.remove": partial(self._check_file, "removing"),
+                "os.rename": self._renamed,
+                "open": self._opened,
+                "os.truncate": self._opened,
+            }
+        )
+        on_audit_events({name: partial(self._on_child, name) for name in _FORKS | STARTS})
         # A process that multiprocessing spawns may use what a fork may use.
         before_spawn(partial(self._on_child, "os.fork"))
         for package, product in DRIVERS.items():
@@ -379,31 +384,22 @@ EVENTS = (
     "commit",
     "rollback",
 )
-CHILD_EVENTS = {
-    "subprocess.Popen",
-    "os.fork",
-    "os.forkpty",
-    "os.posix_spawn",
-    "os.system",
-    "os.spawn",
-}
+_FORKS = {"os.fork", "os.forkpty"}
 
 
 def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     """Return the child process of an audit event."""
-    folder = environment = None
-    if name in {"os.fork", "os.forkpty"}:
+    if name in _FORKS:
         return Child(is_fork=True)
-    if name == "os.system":
-        command = values[0]
-    elif name == "subprocess.Popen":
-        _, command, folder, environment = values
-    else:
-        *_, command, environment = values
+    folder = ""
+    command = values[-2:][0]  # `os.system` has no other value
+    if name == "subprocess.Popen":
+        _, command, folder, _ = values
     # On Windows a command is one text.
     arguments = [command] if isinstance(command, str | bytes) else command
-    texts = tuple(map(os.fsdecode, arguments))
-    return Child(texts, os.fsdecode(folder or ""), environment=environment)
+    return Child(
+        tuple(map(os.fsdecode, arguments)), os.fsdecode(folder or ""), environment=values[-1]
+    )
 
 
 gate = Gate()

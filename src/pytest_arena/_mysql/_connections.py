@@ -56,6 +56,8 @@ class MySQLHandle(EngineConnection):
 class MySQLConnections(ServerConnections):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
+    words = WORDS
+
     def handle(self, target: ConnectTarget, dbapi_connection: object) -> MySQLHandle:
         """Return the handle of a connection."""
         return MySQLHandle(target, dbapi_connection)

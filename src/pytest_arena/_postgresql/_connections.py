@@ -118,6 +118,8 @@ class SharedHandle(PostgreSQLHandle):
 class PostgreSQLConnections(ServerConnections):
     """Connections of asyncpg, psycopg and psycopg2."""
 
+    words = WORDS
+
     def opened(self, connection: Any) -> ServerTarget | None:
         """Ask psycopg and psycopg2, because a factory of the app may change arguments."""
         info = getattr(connection, "info", None)

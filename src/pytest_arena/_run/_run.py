@@ -243,12 +243,12 @@ class ArenaRun:
 
     def outputs(self) -> list[tuple[str, str]]:
         """Return report sections with the output of the running programs of `arena.process`."""
-        outputs = []
-        for processes in self.levels.processes.values():
-            for process in processes:
-                if process.shown:
-                    outputs.append((f"arena: the output of {process.command}", process.shown))
-        return outputs
+        return [
+            (f"arena: the output of {process.command}", process.shown)
+            for processes in self.levels.processes.values()
+            for process in processes
+            if process.shown
+        ]
 
     # The end of the run
 

@@ -1,7 +1,6 @@
 """What other processes do with the shop."""
 
 import asyncio
-import multiprocessing
 import os
 import sys
 
@@ -37,13 +36,6 @@ def items_by_url(url):
         found = connection.scalars(text("SELECT item FROM orders")).all()
     made.dispose()
     return found
-
-
-def add_by_grandchild():
-    process = multiprocessing.get_context("spawn").Process(target=add)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
 
 
 if __name__ == "__main__":

@@ -1,24 +1,22 @@
-"""A program that reads a file with the URL of the developer's database, and an item."""
+"""A Python program that reads a file with the URL of the developer's database, and a statement."""
 
 import asyncio
 from pathlib import Path
 
-from models import Order
-from sqlalchemy import create_engine, insert
+from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-url, item = Path("program.env").read_text().split()
-statement = insert(Order).values(item=item, status="new")
+url, statement = Path("program.env").read_text().split(maxsplit=1)
 
 
-async def add():
+async def run():
     async with create_async_engine(url, poolclass=NullPool).begin() as connection:
-        await connection.execute(statement)
+        await connection.execute(text(statement))
 
 
 if create_engine(url).dialect.is_async:
-    asyncio.run(add())
+    asyncio.run(run())
 else:
     with create_engine(url).begin() as connection:
-        connection.execute(statement)
+        connection.execute(text(statement))

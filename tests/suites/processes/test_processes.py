@@ -47,11 +47,6 @@ def test_of_multiprocessing(test_client, how):
     assert test_client.get("/orders").json() == ["vase"]
 
 
-def test_a_process_of_such_a_process(test_client):
-    run("spawn", jobs.add_by_grandchild)
-    assert test_client.get("/orders").json() == ["vase"]
-
-
 def test_by_the_tests_url(arena, test_client):
     run("spawn", jobs.add_by_url, arena.url)
     assert test_client.get("/orders").json() == ["vase"]

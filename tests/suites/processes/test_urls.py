@@ -17,12 +17,14 @@ DRIVERS = {
     "mysql": ["asyncmy", "aiomysql", "pymysql"],
 }
 is_server = PRODUCT != "sqlite"
+INSERT = "INSERT INTO orders (item, status) VALUES ('{}', 'new')"
+PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:], env={}, check=True)"
 drivers = pytest.mark.parametrize("driver", DRIVERS[PRODUCT])
 
 
-def program(driver, database="shop"):
+def program(driver, database="shop", statement=INSERT):
     place = f"me:s3cret@db.example.org/{database}" if is_server else f"/{database}.db"
-    Path("program.env").write_text(f"{PRODUCT}+{driver}://{place} {driver}")
+    Path("program.env").write_text(f"{PRODUCT}+{driver}://{place} {statement.format(driver)}")
     return [sys.executable, "knows_its_url.py"]
 
 
@@ -35,18 +37,24 @@ def test_a_process(arena, db_session, driver):
 
 @drivers
 @pytest.mark.parametrize("env", [None, {}, {**os.environ, "PYTHONPATH": ""}])
-def test_a_command(test_client, driver, env):
+@pytest.mark.parametrize("parent", [[], [sys.executable, "-c", PARENT]])
+def test_a_command(test_client, driver, env, parent):
     test_client.get("/orders")
-    subprocess.run(program(driver), env=env, check=True)
+    subprocess.run([*parent, *program(driver)], env=env, check=True)
     assert test_client.get("/orders").json() == [driver]
 
 
 @pytest.mark.skipif(not is_server, reason="a file that the app does not use is free")
 @drivers
-def test_a_database_that_the_app_does_not_use(arena, driver):
-    process = arena.process(program(driver, "other"))
-    assert process.wait() == 1
-    assert "UnknownDatabaseError" in process.output
+@pytest.mark.parametrize(
+    "database, statement, error",
+    [("other", INSERT, "UnknownData"), ("shop", "DROP DATABASE dev", "ProductionData")],
+)
+def test_a_database_that_the_tests_do_not_use(arena, driver, database, statement, error):
+    process = arena.process(program(driver, database, statement))
+    process.wait()
+    assert process.status == 1
+    assert f"{error}baseError" in process.output
 
 
 def test_another_sitecustomize(tmp_path, arena, db_session):
