@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import PAGE, redact
@@ -66,8 +66,6 @@ class Request:
     """Whether a client sent it to log in."""
     # The lines that committed, or failed to, after the answer what had begun before it.
     late_commits: list[CodeLine | None] = field(default_factory=list)
-    # The records of the sessions of others that it has changed, as of the test.
-    foreign_sessions: list[Any] = field(default_factory=list)
     # The last error of a statement or a commit, with the app's line.
     failure: str = ""
 

@@ -62,11 +62,6 @@ from sqlalchemy.orm import Session
 
 
 @pytest.fixture
-def shared(db_session):
-    return db_session
-
-
-@pytest.fixture
 def of_recipe():
     with engine.connect() as connection, connection.begin() as transaction:
         with Session(bind=connection, join_transaction_mode="create_savepoint") as session:
@@ -74,7 +69,7 @@ def of_recipe():
         transaction.rollback()
 
 
-@pytest.mark.parametrize("name", ["shared", "of_recipe"])
+@pytest.mark.parametrize("name", ["db_session", "of_recipe"])
 def test_it(request, name):
     session = request.getfixturevalue(name)
     session.add(Item())

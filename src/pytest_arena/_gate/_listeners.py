@@ -106,7 +106,7 @@ class Gate:
             event.listen(Engine, name, listener)
         for name in ("connect", "checkout", "checkin", "detach", "reset"):
             event.listen(Pool, name, getattr(self, name))
-        watch_sessions(self.lost.before_end)
+        watch_sessions(self.lost.note_unflushed)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
         on_audit_events(
@@ -161,8 +161,7 @@ class Gate:
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
-        if self.registry.schedule is not None:
-            self.registry.schedule.set_busy(is_busy=True)
+        self.registry.set_busy(is_busy=True)
 
     def connect(self, dbapi_connection: object, entry: Any) -> None:
         """Check which database a new connection has opened."""
@@ -270,8 +269,7 @@ class Gate:
     ) -> None:
         """Note what a statement has written."""
         self.registry.running.end(REQUEST.get())
-        if self.registry.schedule is not None:
-            self.registry.schedule.set_busy(is_busy=False)
+        self.registry.set_busy(is_busy=False)
         if not hasattr(context, "arena"):
             return
         pooled, meaning = context.arena

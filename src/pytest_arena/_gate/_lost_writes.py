@@ -135,8 +135,7 @@ class LostWrites:
 
     def handle_error(self, context: ExceptionContext) -> None:
         """Note a statement or a commit that has failed."""
-        if self._registry.schedule is not None:
-            self._registry.schedule.set_busy(is_busy=False)
+        self._registry.set_busy(is_busy=False)
         if context.connection is None:
             return  # no connection was opened
         pooled = pooled_of(context.connection)
@@ -151,7 +150,7 @@ class LostWrites:
             first_line = str(error).partition("\n")[0]
             request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
             is_late = request.is_answered and request.has_written
-            if is_late and pooled is not None and pooled.begun_by is request:
+            if is_late and pooled and pooled.begun_by is request:
                 request.late_commits.append(line)
 
     def savepoint(self, connection: Connection, *_: object) -> None:
@@ -177,7 +176,7 @@ class LostWrites:
             undone = replace(writes, tables=writes.tables[kept:], line=line)
             # A suite's isolation may roll its savepoint back after the request.
             is_meant = REQUEST.get() is not writes.request or _is_meant(writes)
-            self._note_end(undone, is_meant=is_meant)
+            self.note_end(undone, is_meant=is_meant)
             del writes.tables[kept:]
             writes.has_failed = False
             if not writes.tables:
@@ -190,9 +189,8 @@ class LostWrites:
             return
         writes = pooled.pending_writes
         is_in_build = pooled.target.key.kind == "building"
-        dbapi_connection = connection.connection.dbapi_connection
-        if writes.has_failed and pooled.handle.is_aborted(dbapi_connection):
-            self._note_end(writes, is_meant=False, is_failed=True)
+        if writes.has_failed and pooled.handle.is_aborted(connection.connection.dbapi_connection):
+            self.note_end(writes, is_meant=False, is_failed=True)
         elif self._core.level_owner() is None and not is_in_build:
             self._core.ledger.note(
                 f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
@@ -201,8 +199,7 @@ class LostWrites:
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
         # middleware. With autocommit no transaction is open.
         request = pooled.begun_by
-        is_late = request is not None and request.is_answered and not request.is_over
-        if request is not None and is_late and pooled.handle.is_begun:
+        if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
             request.late_commits.append(user_line())
         pooled.pending_writes = None
 
@@ -216,22 +213,21 @@ class LostWrites:
             return
         writes = pooled.pending_writes
         if pooled.handle is not None and pooled.handle.is_begun:
-            self._note_end(writes, is_meant=_is_meant(writes))
+            self.note_end(writes, is_meant=_is_meant(writes))
         pooled.pending_writes = None
 
     # Sessions
 
-    def before_end(self, session: Session, *, is_rollback: bool) -> None:
-        """Look for objects that a session has not flushed, before its rollback or its close."""
+    def note_unflushed(self, session: Session, request: Request | None, *, is_meant: bool) -> None:
+        """Note objects that a session has not flushed, before it is rolled back or closed."""
         level = self._core.level_owner()
         words = unflushed_words(session)
         if level is not None and words:
             line = record_of(session).line or user_line() or NO_LINE
-            is_meant = _is_meant(is_rollback=is_rollback)
-            objects = Uncommitted(words, line, REQUEST.get(), is_meant, is_unflushed=True)
+            objects = Uncommitted(words, line, request, is_meant, is_unflushed=True)
             self.by_level.setdefault(level, []).append(objects)
 
-    def _note_end(self, writes: PendingWrites, *, is_meant: bool, is_failed: bool = False) -> None:
+    def note_end(self, writes: PendingWrites, *, is_meant: bool, is_failed: bool = False) -> None:
         """Note writes that end without a commit."""
         level = writes.level
         # A wide fixture may keep a transaction open during its tests.
@@ -311,6 +307,14 @@ def _is_clean_up() -> bool:
     return bool(outermost.co_flags & _IS_GENERATOR) or not names.isdisjoint(_EXITS)
 
 
+def _is_imported_by_app() -> bool:
+    """Return whether a module of the app runs this when Python imports it."""
+    for frame in _frames_of_user():
+        if frame.f_code.co_name == "<module>":
+            return not is_of_tests(frame.f_code.co_filename)
+    return False
+
+
 def _frames_of_user() -> list[FrameType]:
     """Return the frames of the user's code that led here without a library between them."""
     frames = []
@@ -370,13 +374,16 @@ def watch_sessions(before_end: Callable[..., None]) -> None:
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        self.info[INFO] = SessionRecord(owner_here(), request=REQUEST.get())
+        self.info[INFO] = SessionRecord(
+            owner_here(), is_of_app=REQUEST.get() is not None or _is_imported_by_app()
+        )
 
     def noting(end: Callable[[Session], None]) -> Callable[[Session], None]:
         @wraps(end)
         def ending(self: Session) -> None:
             if self.new or self.dirty or self.deleted:
-                before_end(self, is_rollback=end.__name__ == "rollback")
+                is_meant = _is_meant(is_rollback=end.__name__ == "rollback")
+                before_end(self, REQUEST.get(), is_meant=is_meant)
             end(self)
 
         return ending
@@ -397,8 +404,7 @@ def _note_begun(session: Session, transaction: Any) -> None:
     BEGUN.add(session)
     record = record_of(session)
     owner = OWNER.get()
-    is_wide = owner is not None and owner.is_idle and owner.is_wide
-    record.is_used_by_wide_fixture = is_wide
+    record.is_used_by_wide_fixture = owner is not None and owner.is_idle and owner.is_wide
     request = request_here()
     if request is not None and request.is_answered:
         request = None  # the client has its answer
@@ -418,16 +424,11 @@ def _note_ended(session: Session, transaction: Any) -> None:
         record = record_of(session)
         record.connections.clear()
         record.line = None
-        record.is_changed = False
         record.changed_by = None
 
 
 def _note_changed(session: Session, *_: object) -> None:
     record = record_of(session)
-    if not record.is_changed:
-        record.is_changed = True
+    if record.line is None:
         record.line = user_line()
-        request = REQUEST.get()
-        record.changed_by = request
-        if request is not None and record.request is not request:
-            request.foreign_sessions.append(record)
+        record.changed_by = REQUEST.get()

@@ -238,6 +238,11 @@ class Registry:
             self.schedule.before_step(statement, pooled)
         return pooled
 
+    def set_busy(self, *, is_busy: bool) -> None:
+        """Report to a race that a connection is opened, or that a statement has ended."""
+        if self.schedule is not None:
+            self.schedule.set_busy(is_busy=is_busy)
+
     # Checkouts.
 
     def check_out(self, pooled: PooledConnection) -> None:
@@ -412,8 +417,9 @@ class SessionRecord(Owned):
     Its line added or flushed the first object since the last commit.
     """
 
-    request: Request | None = None  # of the code that created it
-    is_changed: bool = False  # whether an object was added or flushed since the last commit
+    # Whether a request or an import of the app created it. A session without a record was created
+    # by an import before the run.
+    is_of_app: bool = True
     changed_by: Request | None = None  # the request that did so first
     # Whether a task of a wide fixture has begun the last transaction.
     is_used_by_wide_fixture: bool = False
@@ -439,6 +445,12 @@ def sessions_in_use() -> list[Session]:
             BEGUN.add(session)
             in_use.append(session)
     return in_use
+
+
+def has_changed_tests_session(request: Request) -> bool:
+    """Return whether a request has left changes in a session of a test or a fixture."""
+    records = map(record_of, alive(BEGUN))
+    return any(each.changed_by is request and not each.is_of_app for each in records)
 
 
 def held_by_sessions() -> list[tuple[Session, PooledConnection]]:
@@ -482,7 +494,7 @@ def unflushed_by_tests() -> list[str]:
     for session in sessions_in_use():
         record = record_of(session)
         is_of_arena = type(session).__module__.startswith("pytest_arena.")
-        if not record.is_changed or record.changed_by or is_of_arena:
+        if not record.line or record.changed_by or is_of_arena:
             continue
         with suppress(RuntimeError):  # another thread uses the session
             words = unflushed_words(session)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import PooledConnection
-    from pytest_arena._ledger import Ledger
     from pytest_arena._values import CodeLine
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -133,7 +132,7 @@ class Tasks:
 # Connections, transactions and sessions.
 
 
-def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_failed: bool) -> None:
+def end_connections_of_test(gate: Gate, test: Owner, *, has_failed: bool) -> None:
     """Roll back what a test has begun, and close the connections that it has not returned.
 
     An idle connection is a warning, unless the test has failed. A transaction that the test has
@@ -142,6 +141,14 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
     Raises:
         ConnectionLeak: the test left a transaction.
     """
+    for session in sessions_in_use():
+        record = record_of(session)
+        request = record.changed_by if record.line else record.begun_by
+        if record.is_of_app and request and not request.is_refused:
+            gate.lost.note_unflushed(session, request, is_meant=False)
+            with suppress(Exception):  # a task may use the session
+                _empty_session(session)
+        del session, record  # a leak may be in a reference cycle
     if not (gate.registry.checked_out() or gate.registry.has_raw):
         return
     leaks = _leaks_of(gate)
@@ -153,7 +160,7 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
         gate.warn_of_leak(leak)
     for leak in leaks:
         if leak.owner is not None and leak.owner is not test:
-            ledger.warn(
+            gate.core.ledger.warn(
                 LateWorkWarning,
                 f"work of {leak.owner.name} still used a connection, which pytest-arena closed",
                 cause=leak.place,
@@ -162,12 +169,10 @@ def end_connections_of_test(gate: Gate, ledger: Ledger, test: Owner, *, has_fail
     _close(leaks)
     _roll_back_others(gate, test)
     if transactions and not has_failed:  # its own error says more
-        lines = {leak.place for leak in transactions}
-        places = f" ({len(lines)} places)" if len(lines) > 1 else ""
         raise ConnectionLeak(
-            f"the test ended with an open transaction{places}",
+            "the test ended with an open transaction",
             why="the next test would wait for its lock",
-            cause=lines_of_error(lines),
+            cause=lines_of_error(leak.place for leak in transactions),
             fix=CLOSE_IT,
         )
 
@@ -190,17 +195,15 @@ def _close(leaks: list[PooledConnection]) -> None:
 def _leaks_of(gate: Gate) -> list[PooledConnection]:
     """Return the connections that owners that are over have not returned."""
     leaks = _unreturned(gate)
-    if leaks and not any(leak.has_uncommitted_writes for leak in leaks):
-        _remove_session_of_flask()
-    if leaks:
-        # A connection in a reference cycle is no leak: the collector returns it to its pool.
-        gc.collect()
-    leaks = _unreturned(gate)
     if not leaks:
         return []
+    if not any(leak.has_uncommitted_writes for leak in leaks):
+        _remove_session_of_flask()
+    # A connection in a reference cycle is no leak: the collector returns it to its pool.
+    gc.collect()
     # A session of a wide fixture may keep the connection that it has checked out in a test.
     held = gate.registry.held_by_others()
-    return [leak for leak in leaks if leak not in held]
+    return [leak for leak in _unreturned(gate) if leak not in held]
 
 
 def _remove_session_of_flask() -> None:
@@ -221,8 +224,7 @@ def _unreturned(gate: Gate) -> list[PooledConnection]:
     unreturned = []
     for checkout in gate.registry.checked_out():
         # An idle connection that reaches no database of the tests blocks no test.
-        is_in_way = checkout.has_uncommitted_writes or checkout.usage
-        if checkout.is_left and is_in_way:
+        if checkout.is_left and (checkout.has_uncommitted_writes or checkout.usage):
             unreturned.append(checkout)
     return unreturned
 
@@ -234,13 +236,14 @@ def _roll_back_others(gate: Gate, test: Owner) -> None:
         is_writing = checkout.has_uncommitted_writes and checkout.has_begun_in(test)
         if (is_writing or checkout.owner is test) and not checkout.is_in_background:
             checkouts.append(checkout)
-    sessions = sessions_on(checkouts)
-    held = [pooled for _, pooled in held_by_sessions()]
-    end_transactions(each for each in checkouts if each not in held)
+    held = [each for each in held_by_sessions() if each[1] in checkouts]
+    of_sessions = [pooled for _, pooled in held]
+    end_transactions(each for each in checkouts if each not in of_sessions)
     # Outside of a loop, only an invalidated connection of an async driver sends nothing.
-    of_sessions = [each for each in checkouts if each in held]
     end_transactions(of_sessions, closes_connections=True)
-    for session in sessions:
+    for session, pooled in held:
+        if pooled.pending_writes and pooled.owner is test and record_of(session).is_of_app:
+            gate.lost.note_end(pooled.pending_writes, is_meant=False)
         transaction = session.get_transaction()
         # A rollback would expire instances, which an async session cannot load again.
         if transaction is not None and async_session(session) is not None:
@@ -267,7 +270,7 @@ def end_transactions(
             leak.entry.invalidate(soft=True)
 
 
-def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
+def empty_sessions(gate: Gate, *, has_failed: bool) -> None:
     """Forget the objects of a test or a fixture in sessions that outlive it. Warn of pending ones.
 
     Otherwise the next test would read them, or write the pending ones.
@@ -284,7 +287,7 @@ def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
     for reference, names in pending:
         for name in names if reference() is not None else ():
             if not has_failed:  # the report of a failed test has the pending objects
-                ledger.warn(
+                gate.core.ledger.warn(
                     LeakWarning,
                     f"the test left {name} pending in a session that outlives the test",
                     cause="no code has written it",
@@ -294,7 +297,7 @@ def empty_sessions(ledger: Ledger, *, has_failed: bool) -> None:
 
 
 def _empty_session(session: Session) -> None:
-    """Reset a session, or undo the changes of its instances if a wide fixture has made it."""
+    """Reset a session, or undo the changes of its instances if it outlives the test."""
     has_connection = any(held is session for held, _ in held_by_sessions())
     if not (record_of(session).outlives_tests or has_connection):
         session.reset()
@@ -305,9 +308,11 @@ def _empty_session(session: Session) -> None:
     instances = [*session] if async_session(session) is None else [*session.dirty]
     for instance in instances:
         session.expire(instance)
+    transaction = session.get_transaction()
+    if transaction and record_of(session).begun_by and not has_connection:
+        transaction.close()  # the next test begins its own
 
 
 def lines_of_holders(gate: Gate) -> list[str]:
     """Return the lines that have begun the open transactions."""
-    checkouts = gate.registry.checked_out()
-    return [str(checkout.place) for checkout in checkouts if checkout.has_uncommitted_writes]
+    return [str(each.place) for each in gate.registry.checked_out() if each.has_uncommitted_writes]

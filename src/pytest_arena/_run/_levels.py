@@ -279,7 +279,6 @@ class Levels:
             partial(
                 _leaks.end_connections_of_test,
                 self.gate,
-                self._ledger,
                 test,
                 has_failed=test.failed,
             ),
@@ -346,7 +345,7 @@ class Levels:
         test.take_lost()  # also what late work has lost
         try:
             self._finish_above(test)
-            _leaks.empty_sessions(self._ledger, has_failed=test.failed)
+            _leaks.empty_sessions(self.gate, has_failed=test.failed)
         finally:
             test.is_changed = self.leave(test)
 
@@ -433,7 +432,7 @@ class Levels:
             self._finish_above(owner)
             failures = self.end_processes(owner)
             self._apps.close_of(owner)
-            _leaks.empty_sessions(self._ledger, has_failed=True)
+            _leaks.empty_sessions(self.gate, has_failed=True)
             for failure in failures:
                 raise failure
         finally:

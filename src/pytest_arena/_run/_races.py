@@ -54,7 +54,7 @@ class Race:
         self.races = ref(races)
         self.level = Fresh(races.run, "a pass of arena.races()")
         self.schedule = Schedule(plan)
-        self._wanted = races.order
+        self._wanted = races.order if races.passes == 1 else ""
         self.line: CodeLine | str = ""  # of the call in the test
         # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
         self.result = ""
@@ -155,6 +155,12 @@ class Race:
                 "no request of this race has sent a statement by SQLAlchemy",
                 "a race cannot show what Redis, a file or the memory of the app has",
             )
+        if schedule.waits_in_memory:
+            self._run.ledger.note(
+                "{test}: a request of arena.races() waited in memory, such as for a lock of the "
+                "app. Two processes of the app do not wait for each other. next: lock a row, or "
+                "add a constraint"
+            )
         if self._wanted not in {"", schedule.order}:
             raise _error(
                 f'order="{self._wanted}" does not fit: the order was "{schedule.order}"',
@@ -197,7 +203,7 @@ class Race:
             where = getattr(step.line, "short", "")
             lines.append(f"{who}  {step.text[:_WIDEST]:<{_WIDEST}}  {where}{step.note}")
         if lines:
-            lines.append(f'next: this order alone: arena.races(order="{self.schedule.order}")')
+            lines.append(f'this order first: arena.races(order="{self.schedule.order}")')
         return lines
 
 
@@ -214,10 +220,9 @@ class Races:
         self.passes = 0
         if limit < 1 or switches < 0:
             raise _error("no order would run", "arena.races(switches=2, limit=100)")
-        if not {*order} <= {*DIGITS}:
-            raise _error(f"order={order!r}", "the order that the report of a failed test shows")
-        self._switches = -1 if order else switches
-        self._plans: list[tuple[int, Picks]] = [(0, tuple(order))]
+        self._switches = 0 if order else switches
+        # After a given order, the serial orders show whether only it has its result.
+        self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
         self._differences: list[str] = []
         # The first pass with each result, in a serial order or not.
         self._first_passes: dict[tuple[str, bool], Race] = {}
@@ -307,11 +312,12 @@ class Races:
         most = max(serial.values())
         for (result, _), race in firsts:
             if result not in serial and race.declined <= most:
-                names = " and ".join(racer.name for racer in race.schedule.racers)
+                steps = "\n  ".join(race.lines())
                 self.run.ledger.warn(
                     RaceWarning,
-                    f"{names} at once: {result}. One after the other: {' or '.join(serial)}",
+                    f"requests at once: {result}. One after the other: {' or '.join(serial)}\n  "
+                    f"{steps}",
                     cause=race.line,
-                    fix=f'arena.races(order="{race.schedule.order}")   runs this order alone',
+                    fix="check and write in one statement, or lock the row first",
                 )
                 return

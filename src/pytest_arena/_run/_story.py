@@ -109,7 +109,7 @@ class StoryReader:
         for turn in self._turns:
             yield from self._outside(title, since, turn.before)
             lost_lines = [
-                f"{_lost_words(lost)} ({lost.line}) [{LostWriteWarning.__name__}]"
+                f"{_lost_line(lost)} [{LostWriteWarning.__name__}]"
                 for lost in self._test.losses
                 if lost.request in turn.records
             ]
@@ -228,8 +228,8 @@ def uncommitted(test: RunningTest) -> list[str]:
         lines.append(f"{objects} {_IN_SESSION}: {awaited}db_session.commit()")
     if test.turns and not any(turn.checkouts for turn in test.turns):
         return lines  # the app uses the test's session
-    unseen = [_lost_by_test(lost) for lost in test.gate.lost.of_fixtures()]
-    unseen += [_lost_by_test(lost) for lost in test.losses if lost.request is None]
+    losses = [lost for lost in test.losses if lost.request is None]
+    unseen = [f"{_TEST} {_lost_line(lost)}" for lost in test.gate.lost.of_fixtures() + losses]
     held = test.turns[-1].held if test.turns else set()
     for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
         if not pending_writes.request:  # else it is a write of the app
@@ -241,13 +241,6 @@ def uncommitted(test: RunningTest) -> list[str]:
     reader = "the request" if test.turns else "the app reads it"
     fix = f"next: commit it before {reader}: {awaited}session.commit()"
     return [*lines, *unseen, fix]
-
-
-def _lost_by_test(lost: Uncommitted) -> str:
-    how = "closed the session without a commit"
-    if lost.is_failed:
-        how = "committed after a failed statement, which is a rollback"
-    return f"{_TEST} {lost.words} and {how}: {lost.line}"
 
 
 def _late_work(test: RunningTest) -> list[str]:
@@ -336,6 +329,10 @@ def _lost_words(lost: Uncommitted) -> str:
     elif lost.is_failed:
         how = ", and committed after a failed statement: rolled back, lost"
     return f"{lost.words}{how}"
+
+
+def _lost_line(lost: Uncommitted) -> str:
+    return f"{_lost_words(lost)} ({lost.line})"
 
 
 def _line_of_late_commit(request: Request) -> CodeLine | str:

@@ -15,6 +15,7 @@ from pytest_arena._app._clients import no_asyncio
 from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
+from pytest_arena._gate._registry import has_changed_tests_session
 from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._ledger import LIFESPAN, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
@@ -390,8 +391,9 @@ class RunningTest(Owner):
         before = StoryMoment.now(self.databases)
         registry = self.gate.registry
         registry.running = RunningStatements()
-        held = registry.pending_writes()
-        self.turns.append(Turn(before, checkouts=registry.checkouts, held=held))
+        self.turns.append(
+            Turn(before, checkouts=registry.checkouts, held=registry.pending_writes())
+        )
         if len(self.turns) > _KEPT:
             # The moments may hold the content of a database.
             self.turns[-_KEPT - 1].before = None
@@ -412,9 +414,7 @@ class RunningTest(Owner):
         """End a request, and the turn if this was its last open request."""
         self.gate.registry.running.end(request)
         # The test's sessions had no pending work when the request began.
-        is_shared = self.sessions.opened and self.sessions.pending()
-        for record in request.foreign_sessions:
-            is_shared = is_shared or record.changed_by is request
+        is_shared = self.sessions.pending() or has_changed_tests_session(request)
         if is_shared and not request.is_refused:
             self.ledger.note(_SHARES_SESSION)
         if self.changed_rows:
@@ -445,8 +445,7 @@ class RunningTest(Owner):
         for work in self.gate.lost.by_level.pop(self, ()):
             request = work.request if work.request in self.records else None
             if work.is_lost(request):
-                in_set_up = not self.is_set_up
-                self.losses.append(replace(work, request=request, in_set_up=in_set_up))
+                self.losses.append(replace(work, request=request, in_set_up=not self.is_set_up))
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""

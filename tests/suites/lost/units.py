@@ -9,6 +9,8 @@ from models import Order, Stock
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
+shared = maker()
+
 
 class AbstractUnit:
     async def __aexit__(self, *error):
@@ -101,6 +103,10 @@ async def by_a_connection(work):
             await connection.rollback()
 
 
+async def by_one_session(work):
+    return await work(shared)
+
+
 async def flushed(db):
     db.add(Order(item="vase"))
     await db.flush()  # lost
@@ -108,6 +114,11 @@ async def flushed(db):
 
 async def added(db):
     db.add(Order(item="vase"))  # lost
+
+
+async def changed(db):
+    stock = await db.get(Stock, "chair")
+    stock.amount = 77
 
 
 async def executed(db):

@@ -10,6 +10,7 @@ from flask import Flask
 from models import Order
 
 maker = sync_app.maker
+shared = maker()
 api = FastAPI()
 flask = Flask(__name__)
 
@@ -74,6 +75,12 @@ def caught(session):
 def by_a_unit(name: str, status: int):
     with Unit() as unit:
         globals()[name](unit.session)
+    return JSONResponse({}, status)
+
+
+@api.post("/one_session/{name}/{status}")
+def by_one_session(name: str, status: int):
+    globals()[name](shared)
     return JSONResponse({}, status)
 
 
