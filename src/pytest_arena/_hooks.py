@@ -162,17 +162,11 @@ def pytest_exception_interact(node: pytest.Collector | pytest.Item, call: Any) -
     RUNS[node.config].ledger.mark_reported(*causes(call.excinfo.value))
 
 
-def _line_of(item: pytest.Item) -> CodeLine:
-    """Return the line of a test."""
-    _, index, _ = item.location
-    return CodeLine(str(item.path), (index or 0) + 1)
-
-
 def _plan_of(item: pytest.Item, run: ArenaRun) -> Plan:
     values: dict[str, Any] = {}
     # `iter_markers` yields the innermost marker first. It overrides the others.
     for marker in reversed(list(item.iter_markers("arena"))):
-        place = str(_line_of(item))
+        place = str(CodeLine.of_test(item))
         values.update(marker_values(marker.args, marker.kwargs, place=place))
     _, _, function = _own_function(item)
     is_async = inspect.iscoroutinefunction(function)
@@ -323,7 +317,7 @@ def _settle(item: pytest.Item, run: ArenaRun) -> list[BaseException]:
     """Settle the test, and emit its warnings. Return all errors."""
     errors = run.settle()
     if run.watcher is None or not run.watcher.is_repeating:
-        errors += run.ledger.emit_warnings(_line_of(item))
+        errors += run.ledger.emit_warnings(CodeLine.of_test(item))
     return errors
 
 

@@ -43,10 +43,15 @@ def shown_line(otherwise: str) -> str:
 
 @cache
 def is_of_tests(file: str) -> bool:
-    """Return whether a file has tests, fixtures or their helpers, by its path."""
+    """Return whether a file has tests, fixtures or their helpers, by its path in the project."""
     path = Path(file)
+    folders = set()
+    for folder in path.parents:
+        if (folder / "pyproject.toml").exists():
+            break
+        folders.add(folder.name)
     is_test_module = path.stem == "conftest" or "test" in path.stem.split("_")
-    return is_test_module or not _FOLDERS_OF_TESTS.isdisjoint(path.parent.parts)
+    return is_test_module or not _FOLDERS_OF_TESTS.isdisjoint(folders)
 
 
 _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})

@@ -115,7 +115,9 @@ class Program:
         def redirected(database: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(database, str | bytes | os.PathLike):
                 database = self._file(os.fsdecode(database), uri=bool(kwargs.get("uri")))
-            return connect(database, *args, **kwargs)
+            connection = connect(database, *args, **kwargs)
+            connection.setlimit(module.SQLITE_LIMIT_ATTACHED, 0)  # it may be the app's file
+            return connection
 
         for each in (module, module.dbapi2):
             patch(each, "connect", redirected)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +103,12 @@ class CodeLine:
         if file.is_relative_to(folder):
             file = file.relative_to(folder)
         return str(file)
+
+    @classmethod
+    def of_test(cls, item: Any) -> Self:
+        """Return the line of a test of pytest."""
+        _, index, _ = item.location
+        return cls(str(item.path), (index or 0) + 1)
 
 
 @dataclass(frozen=True, slots=True)

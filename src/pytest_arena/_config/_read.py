@@ -224,7 +224,8 @@ def _parsed(option: Option, text: str, place: str) -> Any:
         ConfigError: the value is wrong.
     """
     example = option.example or option.default
-    if option.choices and text not in option.choices and "://" not in text:
+    is_url = option.form == "server" and "://" in text
+    if option.choices and text not in option.choices and not is_url:
         example = nearest(text.lower(), option.choices)
         problem = f"none of: {', '.join(option.choices)}"
     else:

@@ -23,7 +23,7 @@ from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._interpreter import guard_programs
 from pytest_arena._origin import REQUEST, as_own, user_line
-from pytest_arena._owner import owner_here
+from pytest_arena._owner import line_of_job, owner_here
 from pytest_arena._product import Opener
 from pytest_arena._product._server_connections import address_for
 from pytest_arena.errors import ArenaError
@@ -183,7 +183,7 @@ class Databases:
         owner = owner_here()
         if owner is None or not owner.is_over:
             return
-        if not user_line():
+        if not (user_line() or line_of_job()):
             return  # a library's task that a request has started may serve later requests
         error = refusals.late_work(owner)
         words = f"{error.what}: {error.cause}; next: {error.fix}".split()

@@ -108,7 +108,7 @@ def requested_without_engine(product: str, name: str) -> RequestedDatabase | Non
         place = URL.create(product, database=f"/{NOWHERE}/{name}")
     facts = SUPPORTED[product]
     dialects: list[Dialect] = []
-    for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):
+    for driver in filter(find_spec, facts.drivers):
         url = place
         if driver not in sys.stdlib_module_names:
             url = place.set(drivername=f"{product}+{driver.lower()}")

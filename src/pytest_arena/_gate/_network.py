@@ -78,7 +78,9 @@ class _Network:
             return
         host = str(address[0])
         judged = {(None, host), (self._ledger.test, host)}
-        if self._addresses.isdisjoint(judged) and not self._is_inside(host):
+        if self._addresses.isdisjoint(judged) and not (
+            self._is_inside(host) or self._is_named(host)
+        ):
             self._leave(host)
 
     def _is_named(self, host: str) -> bool:

@@ -98,7 +98,6 @@ class Schedule:
         # Each other order, and its number of switches away from a request that could go on.
         self.alternatives: list[tuple[int, Picks]] = []
         self.strangers: list[str] = []  # requests that belong to no racer
-        self.waits_in_memory = False  # whether a request has waited for no lock of the database
         self._switches = 0
         self._moved = 0.0  # when a racer was let go
         # Set when a racer has reached a step or has ended. Then the look at the others is old.
@@ -193,7 +192,6 @@ class Schedule:
         """Let the next racer go on. No other one runs, but some may be blocked."""
         waiting = [racer for racer in racers if not racer.permit.done()]
         steps = []
-        self.waits_in_memory |= any(racer.permit.done() and not racer.is_busy for racer in racers)
         for racer in waiting:
             if racer.step is None:
                 self._let_go(racer)

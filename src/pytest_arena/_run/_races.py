@@ -155,12 +155,6 @@ class Race:
                 "no request of this race has sent a statement by SQLAlchemy",
                 "a race cannot show what Redis, a file or the memory of the app has",
             )
-        if schedule.waits_in_memory:
-            self._run.ledger.note(
-                "{test}: a request of arena.races() waited in memory, such as for a lock of the "
-                "app. Two processes of the app do not wait for each other. next: lock a row, or "
-                "add a constraint"
-            )
         if self._wanted not in {"", schedule.order}:
             raise _error(
                 f'order="{self._wanted}" does not fit: the order was "{schedule.order}"',

@@ -231,8 +231,8 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                 columns = _stale_columns(state, fresh)
                 if not columns:
                     continue
-                keys = tuple(state.identity or ())
-                key = keys[0] if len(keys) == 1 else keys
+                keys: Any = state.identity
+                key = keys[0] if len(keys) == 1 else tuple(keys)
                 lines[id(value)] = (
                     f"`{name}` was loaded before another session changed its {', '.join(columns)}: "
                     f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"

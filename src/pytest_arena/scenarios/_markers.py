@@ -9,7 +9,7 @@ import unicodedata
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._values import counted
+from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import ScenarioError
 from pytest_arena.scenarios._specs import ScenarioSpec, canonical, row_text
 
@@ -38,17 +38,11 @@ def scenarios_of(item: pytest.Item, specification: Specification) -> list[Scenar
     """
     found: dict[str, ScenarioSpec] = {}
     for marker in item.iter_markers("scenario"):
-        place = place_of(item)
+        place = str(CodeLine.of_test(item))
         named = _named(_name(marker, place), specification, place)
         for scenario in _of_row(named, item, place):
             found[scenario.key] = scenario
     return [*found.values()]
-
-
-def place_of(item: pytest.Item) -> str:
-    """Return the file and the line of a test."""
-    file, index, _ = item.location
-    return f"{file}:{(index or 0) + 1}"
 
 
 def _name(marker: pytest.Mark, place: str) -> str:
