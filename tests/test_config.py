@@ -117,6 +117,7 @@ def test_the_cache_is_absolute() -> None:
         ("database", "mysq", "mysql"),
         ("database", "sqlite:///x.db", "postgresql://"),
         ("database", "mssql://me:s3cret@h/d", "postgresql://"),
+        ("keep", "always://x", "always"),
         ("settle", "soon", "1"),
         ("settle", "-1", "1"),
         ("schema", "schema.txt", "app.models:Base"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,7 +38,8 @@ def project(example: Example) -> Example:
     example = example.change(FIRST, NULLABLE, LIKE_THE_MODEL)
     seed = "def seed(session):\n    from sqlalchemy import text\n"
     seed += "    session.execute(text(\"insert into dancers (name) values ('Sand')\"))\n"
-    return example.with_files(seed=seed)
+    below_tests = replace(example, folder=example.folder / "tests" / "project")
+    return below_tests.with_files(seed=seed).with_paths({"pyproject.toml": ""})
 
 
 def with_a_new_column(project: Example) -> Example:
