@@ -112,7 +112,6 @@ class Ledger:
     filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     race_passes: int = 0  # of `arena.races()` in all tests
-    engines: int = 0  # that code of the user has created
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 
     def begin(self, test: str) -> None:

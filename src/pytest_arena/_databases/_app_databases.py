@@ -132,7 +132,7 @@ class AllowedFiles:
     def changed(self) -> dict[str, str]:
         """Return the app's changed files, each with the program that did it, "" for this run."""
         return {
-            file: "" if self.has_child or file in self.touched else _other_programs(file)
+            file: "" if self.has_child or file in self.touched else _earlier_programs(file)
             for file, before in sorted(self.of_app.items())
             if self._has_changed(file, before)
         }
@@ -197,14 +197,22 @@ def real(file: str) -> str:
         return file
 
 
-def _other_programs(file: str) -> str:
-    """Return the other processes that have a file open, "" if this one has. Only Linux shows it."""
+def _earlier_programs(file: str) -> str:
+    """Return the processes that have a file open, "" if one began later. Only Linux shows them."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # another user's process, or it has ended
-            if file in map(os.path.realpath, (process / "fd").iterdir()):
-                found.append(process.name)
-    return "" if str(os.getpid()) in found else ", ".join(f"process {each}" for each in found)
+            if file not in map(os.path.realpath, (process / "fd").iterdir()):
+                continue
+            if _start(process) >= _start(Path("/proc/self")):
+                return ""
+            found.append(f"process {process.name}")
+    return ", ".join(found)
+
+
+def _start(process: Path) -> int:
+    """Return when a process began. Its name, in parentheses, may have spaces."""
+    return int((process / "stat").read_text().rpartition(")")[2].split()[19])
 
 
 class KnownDatabases:

@@ -130,7 +130,6 @@ class Gate:
         return self.core
 
     def _remember(self, engine: Engine) -> None:
-        self.core.ledger.engines += 1
         if known_engines.add(engine, self.core.level_owner()):
             instrument_loops(engine.dialect)
 

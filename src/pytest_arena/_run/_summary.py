@@ -37,7 +37,6 @@ class Summary:
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
     race_passes: int = 0
-    engines: int = 0  # that code of the user has created
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
@@ -67,9 +66,6 @@ def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
     return [*_lines_with_figures(summary), *problems]
 
 
-_FEW_ENGINES = 20
-
-
 def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
     if used and summary.filled:
@@ -94,11 +90,6 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
         if others:
             cost += f", {_ms(sum(others) / len(others))} for each other test"
         yield f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
-    if summary.engines >= max(_FEW_ENGINES, len(used) // 2):
-        yield (
-            f"the run created {summary.engines:,} engines. A new engine compiles each statement "
-            "again: create one at import, or in a fixture of the session"
-        )
     if summary.race_passes:
         yield f"arena.races() ran requests at once in {counted(summary.race_passes, 'order')}"
     if used and summary.suggestion and not summary.has_template:
@@ -143,7 +134,6 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         suggestion=suggestion,
         build_seconds=sum(store.build_seconds for store in stores),
         race_passes=ledger.race_passes,
-        engines=ledger.engines,
     )
 
 
