@@ -364,8 +364,8 @@ def suggested_schema(root: Path) -> str:
             is_model = isinstance(value, type) and "__table__" in vars(value)
             metadata = getattr(value, "metadata", None) if isinstance(value, type) else value
             if isinstance(metadata, MetaData) and metadata.tables and not is_model:
-                is_imported = value.__module__ != module.__name__
-                found[is_imported, f"{module.__name__}:{name}"] = id(metadata)
+                place = f"{module.__name__}:{name}"
+                found[value.__module__ != module.__name__, place] = id(metadata)
     return min(found)[1] if len(set(found.values())) == 1 else ""
 
 

@@ -108,7 +108,7 @@ def requested_without_engine(product: str, name: str) -> RequestedDatabase | Non
         place = URL.create(product, database=f"/{NOWHERE}/{name}")
     facts = SUPPORTED[product]
     dialects: list[Dialect] = []
-    for driver in filter(find_spec, facts.drivers):
+    for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):
         url = place
         if driver not in sys.stdlib_module_names:
             url = place.set(drivername=f"{product}+{driver.lower()}")
@@ -350,12 +350,19 @@ def instrument_loops(dialect: Dialect) -> None:
 
 
 def _close_without_awaiting(close: OneConnection) -> OneConnection:
-    """Close a connection of psycopg. Outside of a greenlet libpq does it, without awaiting."""
+    """Close a connection of psycopg or aiosqlite in the loop of pytest-arena, which stays open.
+
+    Outside of a greenlet wait for nothing.
+    """
 
     def closed(dbapi_connection: Any) -> None:
-        if in_greenlet() or isinstance(dbapi_connection, LoopConnection):
+        if isinstance(dbapi_connection, LoopConnection):
             close(dbapi_connection)
+        elif in_greenlet():
+            connection_loop().call(close, dbapi_connection)
         else:
-            dbapi_connection.driver_connection.pgconn.finish()
+            connection = dbapi_connection.driver_connection
+            end = getattr(connection, "stop", None) or connection.pgconn.finish
+            connection_loop().schedule(end)
 
     return closed

@@ -91,7 +91,7 @@ class _Network:
         try:
             address = ip_address(host.partition("%")[0])
         except ValueError:
-            return host.lower() in {"", "localhost"} or host.endswith(".localhost")
+            return host.lower() in {"", "localhost"}
         address = getattr(address, "ipv4_mapped", None) or address
         is_here = address.is_loopback or address.is_unspecified
         return is_here or any(address in network for network in self._networks)

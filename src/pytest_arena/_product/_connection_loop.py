@@ -141,20 +141,21 @@ def for_sync_code(connect: Callable[..., Any], *args: Any) -> Any:
 def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
     """Let an async dialect open connections in the loop of pytest-arena.
 
-    If the driver's connections are not bound to a loop, do so only for sync code.
+    A test's loop may be closed before the driver answers. Calls of a connection that is not bound
+    to a loop run in the loop of their caller, except those of sync code.
     """
     dbapi: Any = dialect.dbapi
     connect = dbapi.connect
 
     def connect_in_loop(*args: Any, **kwargs: Any) -> Any:
         is_sync = has_sync_caller()
-        if is_bound or is_sync:
-            loop = connection_loop()
-            if not loop.is_here:
-                if not (is_sync or in_greenlet()):
-                    await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
-                return LoopConnection(loop, loop.call(connect, *args, **kwargs))
-        return connect(*args, **kwargs)
+        loop = connection_loop()
+        if loop.is_here:
+            return connect(*args, **kwargs)
+        if not (is_sync or in_greenlet()):
+            await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
+        real = loop.call(connect, *args, **kwargs)
+        return LoopConnection(loop, real) if is_bound or is_sync else real
 
     patch(dbapi, "connect", connect_in_loop)
 

@@ -232,7 +232,7 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                 if not columns:
                     continue
                 keys: Any = state.identity
-                key = keys[0] if len(keys) == 1 else tuple(keys)
+                key = keys[0] if len(keys) == 1 else keys
                 lines[id(value)] = (
                     f"`{name}` was loaded before another session changed its {', '.join(columns)}: "
                     f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"

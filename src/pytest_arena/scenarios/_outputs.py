@@ -340,7 +340,6 @@ def _without_python(text: str) -> str:
     text = re.sub(r"<\w+\.(\w+): [^<>]*>", r"\1", text)
     text = re.sub(r"(?is)['\"]\s*<(!doctype|html)\b.*?(?= \([^() ]*\)?$|$)", "a web page", text)
     text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
-    text = re.sub(r"^(?=[\w.]+(Error|Exception): )", "the test stops at an error: ", text)
     return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)
 
 
