@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections import deque
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from pytest_arena._product._connection_loop import (
     connection_loop,
     for_sync_code,
     keep_in_loop,
+    terminate,
 )
 
 if TYPE_CHECKING:
@@ -350,10 +351,7 @@ def instrument_loops(dialect: Dialect) -> None:
 
 
 def _close_without_awaiting(close: OneConnection) -> OneConnection:
-    """Close a connection of psycopg or aiosqlite in the loop of pytest-arena, which stays open.
-
-    Outside of a greenlet wait for nothing.
-    """
+    """Close a connection of psycopg or aiosqlite in the loop of pytest-arena, which stays open."""
 
     def closed(dbapi_connection: Any) -> None:
         if isinstance(dbapi_connection, LoopConnection):
@@ -361,8 +359,6 @@ def _close_without_awaiting(close: OneConnection) -> OneConnection:
         elif in_greenlet():
             connection_loop().call(close, dbapi_connection)
         else:
-            connection = dbapi_connection.driver_connection
-            end = getattr(connection, "stop", None) or connection.pgconn.finish
-            connection_loop().schedule(end)
+            connection_loop().schedule(partial(terminate, dbapi_connection))
 
     return closed

@@ -160,6 +160,12 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
     patch(dbapi, "connect", connect_in_loop)
 
 
+def terminate(real: Any) -> None:
+    """Close SQLAlchemy's connection of an async driver, without awaiting."""
+    end = getattr(real, "terminate", None) or real.driver_connection.pgconn.finish
+    end()
+
+
 class LoopConnection(AdaptedConnection):
     """A pool's connection. SQLAlchemy's adapted connection behind it lives in the loop."""
 
@@ -226,9 +232,7 @@ class LoopConnection(AdaptedConnection):
 
     def terminate(self) -> None:
         """Close without waiting."""
-        real = self.real
-        end = getattr(real, "terminate", None) or real.driver_connection.pgconn.finish
-        self._loop.schedule(end)
+        self._loop.schedule(partial(terminate, self.real))
 
     def __del__(self) -> None:
         self.terminate()
