@@ -119,8 +119,8 @@ def line_of(frame: FrameType | None) -> CodeLine | None:
 def user_frame() -> FrameType | None:
     """Return the innermost frame of the user's code on the logical call stack, or None.
 
-    At the end of the stack of a greenlet or a task, continue with the frames that wait for it. This
-    must be fast, because each checkout of a connection walks some twenty frames.
+    At the end of the stack of a greenlet or a task, continue with the frames that wait for it. End
+    at pytest's `main`. This must be fast: each checkout of a connection walks some twenty frames.
     """
     frame = inspect.currentframe()
     current: Any = greenlet.getcurrent()
