@@ -57,17 +57,6 @@ def is_of_tests(file: str) -> bool:
 _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
 
 
-def cause_of_connection() -> str:
-    """Return the user's line that connects, for a message. Return a text if no line is known."""
-    line = user_line()
-    if line is not None:
-        return str(line)
-    return (
-        "no line of your code is on the stack: a pool's task, a thread or a package, such as a "
-        "plugin of pytest, connects"
-    )
-
-
 def is_importing() -> bool:
     """Return whether this thread imports a module."""
     frame = inspect.currentframe()

@@ -236,6 +236,16 @@ def line_of_job() -> CodeLine | None:
     return None
 
 
+def cause_of_connection() -> str:
+    """Return who connects, for a message: the user's line, that of the job, or the request."""
+    request = REQUEST.get()
+    unknown = (
+        "no line of your code is on the stack: a pool's task, a thread or a package, such as a "
+        "plugin of pytest, connects"
+    )
+    return str(user_line() or line_of_job() or (request and request.shown) or unknown)
+
+
 def watch_background_work(undo: ExitStack) -> None:
     """Patch the classes by which the user's code begins threads and jobs of pools.
 

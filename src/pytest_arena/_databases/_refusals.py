@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
-from pytest_arena._origin import REQUEST, cause_of_connection
+from pytest_arena._origin import REQUEST
+from pytest_arena._owner import cause_of_connection
 from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import (
     AfterSessionError,

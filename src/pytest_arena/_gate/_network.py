@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_arena._interpreter import on_audit_events
-from pytest_arena._origin import REQUEST, as_own, cause_of_connection, is_own, user_line
-from pytest_arena._owner import line_of_job
+from pytest_arena._origin import as_own, is_own
+from pytest_arena._owner import cause_of_connection
 from pytest_arena.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -105,12 +105,10 @@ class _Network:
         if not self._refuses:
             self._ledger.note(f"{{test}}: reached another machine: {host}   (arena_network)")
             return
-        request = REQUEST.get()
-        line = user_line() or line_of_job() or (request and request.shown)
         error = NetworkError(
             f"refused: a call to {host}, another machine",
             why="a test must not change data elsewhere, or depend on it",
-            cause=str(line or cause_of_connection()),
+            cause=cause_of_connection(),
             fix="replace the call in the test (respx, pytest-httpx, moto), or allow it:\n"
             f"arena_network = refuse {host}",
         )

@@ -23,8 +23,8 @@ from weakref import WeakKeyDictionary
 
 from pytest_arena._config._supported import allows, redis_name
 from pytest_arena._interpreter import patch, when_imported
-from pytest_arena._origin import as_own, cause_of_connection, is_own
-from pytest_arena._owner import owner_here
+from pytest_arena._origin import as_own, is_own
+from pytest_arena._owner import cause_of_connection, owner_here
 from pytest_arena._redis._server import RedisServer
 from pytest_arena.errors import AfterSessionError, ArenaError, ServerError, UnknownDatabaseError
 

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from threading import Thread
 
-from pytest_arena._origin import as_own, cause_of_connection
+from pytest_arena._origin import as_own
+from pytest_arena._owner import cause_of_connection
 from pytest_arena._process import until
 from pytest_arena.errors import ServerError
 

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._interpreter import on_audit_events, patch
-from pytest_arena._origin import cause_of_connection
+from pytest_arena._owner import cause_of_connection
 from pytest_arena._product import (
     ConnectTarget,
     Core,

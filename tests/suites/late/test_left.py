@@ -48,9 +48,17 @@ async def test_leaves_an_endless_task(client):
     await client.post("/endless")
 
 
-WATCH = "async def _watch(end):\n    await end.wait()"
+SOURCE = """
+async def _watch(end):
+    await end.wait()
+
+def write(gate, engine, statement):
+    gate.wait(30)
+    with engine.begin() as connection:
+        connection.execute(statement)
+"""
 LIBRARY = {}
-exec(compile(WATCH, f"{sysconfig.get_path('purelib')}/library.py", "exec"), LIBRARY)
+exec(compile(SOURCE, f"{sysconfig.get_path('purelib')}/library.py", "exec"), LIBRARY)
 WATCHING = []
 
 
@@ -107,6 +115,17 @@ class TestPoolOfTheTest:
 
     def test_next(self, opened_gate, db_session):
         check_refused(opened_gate, db_session)
+
+
+class TestJobOfALibrary:
+    def test_leaves(self, arena):
+        statement = insert(Order).values(item="late", status="new")
+        job = late_app.POOL.submit(LIBRARY["write"], late_app.GATE, sync_engine, statement)
+        job.add_done_callback(lambda job: late_app.ENDS.append(str(job.exception())))
+
+    def test_next(self, opened_gate, db_session):
+        check_refused(opened_gate, db_session)
+        assert "test_left.py" in opened_gate[0]
 
 
 @pytest.fixture(scope="class")
