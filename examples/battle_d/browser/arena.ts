@@ -39,7 +39,7 @@ export const test = base.extend<{ arena: Arena }, { server: Arena }>({
       server.kill()
       await once(server, 'exit')
     },
-    { scope: 'worker' },
+    { scope: 'worker', timeout: 120_000 }, // the first one builds the template
   ],
 
   baseURL: async ({ server }, use) => use(server.app),

@@ -33,7 +33,8 @@ class Status(StrEnum):
     PROVEN = "PROVEN"
 
 
-ERROR_ALONE = noticed_text({"wrong": False, "500": True})
+# The reasons of proofs that may not notice a wrong value: none was noticed, or none could be tried.
+_ERROR_ALONE = {noticed_text({"wrong": False, "500": True}), noticed_text({"500": True})}
 # A run with only a part of the tests says nothing about these.
 _UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
 
@@ -50,6 +51,11 @@ class Judged:
     """The agreed gap of the lock file, if its day has not passed."""
     is_open: bool = False
     """Whether a strict run fails because of it."""
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether its tests have noticed an error 500, and no other wrong answer."""
+        return self.reason in _ERROR_ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +86,9 @@ class Results:
         counts = Counter(judged.status for judged in self.scenarios)
         best = self.best
         words = [f"{counts[best]} of {len(self.scenarios)} {best.lower()}"]
-        weak = sum(judged.reason == ERROR_ALONE for judged in self.scenarios)
+        weak = sum(judged.is_weak for judged in self.scenarios)
         if weak:
-            words.append(f"{weak} by an error 500 alone")
+            words.append(f"{weak} for errors only")
         for status in reversed(Status):
             if counts[status] and status is not best:
                 words.append(f"{counts[status]} {status.lower()}")
@@ -154,7 +160,7 @@ def _status(
         return Status.SKIPPED, tries[0]["reason"]
     verdicts = [_verdict(scenario, each, is_sabotaged=is_sabotaged) for each in passed]
     order = [*Status]
-    return max(verdicts, key=lambda each: (order.index(each[0]), each[1] != ERROR_ALONE))
+    return max(verdicts, key=lambda each: (order.index(each[0]), each[1] not in _ERROR_ALONE))
 
 
 def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tuple[Status, str]:
@@ -175,7 +181,10 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
                 line = scenario.steps[each["step"]].line
                 unproven.append(f"{each['text']} ({scenario.spec}:{line}{why})")
         if unproven:
-            return Status.HOLLOW, f"no wrong answer fails a check of: {'; '.join(unproven)}"
+            return (
+                Status.HOLLOW,
+                f"would stay green if the app answered wrongly: {'; '.join(unproven)}",
+            )
         return Status.PROVEN, noticed_text(sabotage["kinds"])
     if is_sabotaged:
         why = f"its test sends no request, as {NO_REQUEST} allows, so no answer can be made wrong"

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios._judge import ERROR_ALONE, Status, document
+from pytest_arena.scenarios._judge import Status, document
 from pytest_arena.scenarios._records import evidence
 from pytest_arena.scenarios._specs import is_gherkin, row_text
 
@@ -33,14 +33,20 @@ if TYPE_CHECKING:
 _FORMS = ("json", "html")
 _PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
-# The words of each status for a reader who does not know pytest-arena: its badge, and what it means
+_WEAK = "ERRORS-ONLY"
+_GAP = "GAP"
+# The words of each state for a reader who does not know pytest-arena: its badge, and what it means
 # or who does what next. The list at the top of the page has this order.
-WORDS = {
+_WORDS: dict[str, tuple[str, str]] = {
     Status.FAILED: (
         "Test fails",
         "the app, the test or the scenario is wrong: a developer finds out which",
     ),
-    Status.PROVEN: ("Proven", "a test passes, and fails when the app answers wrongly"),
+    Status.PROVEN: ("Proven", "a test passes, and failed for a wrong answer that was tried"),
+    _WEAK: (
+        "Proven for errors only",
+        "the test notices if the app fails, but no wrong value: a developer checks a value",
+    ),
     Status.ASSERTED: (
         "Tested",
         "a test passes, but might not notice a wrong answer: the team decides",
@@ -49,10 +55,11 @@ WORDS = {
     Status.NOT_RUN: ("Not tested in this run", "run all tests"),
     Status.SKIPPED: ("Test is switched off", "the team decides when it is switched on"),
     Status.DRIFTED: (
-        "Changed since it was tested",
+        "Steps changed, not yet accepted",
         "a developer adapts the test, the team accepts the new steps",
     ),
     Status.UNMAPPED: ("No test yet", "a developer writes it"),
+    _GAP: ("Gap agreed", "do not count on it: the team accepts this until a day"),
 }
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885 }
@@ -234,15 +241,12 @@ def _header(results: Results, name: str) -> Iterator[str]:
     yield "<p>This page is the specification, with the result of its tests at each scenario. "
     yield "Tests without a scenario are not shown. "
     yield "Only a reader can judge whether a check says what its step says.</p><ul>"
-    for status, (_, meaning) in WORDS.items():
-        found = [each for each in results.scenarios if each.status is status]
+    for state, (word, meaning) in _WORDS.items():
+        found = [each.scenario for each in results.scenarios if _state(each) == state]
         if not found:
             continue
-        yield f"<li>{_badge(status, f': {len(found)}')} {meaning}"
-        if status is Status.PROVEN:
-            found = [each for each in found if each.reason == ERROR_ALONE]
-            yield f"<br>Of these, would not notice a wrong value: {len(found)}" if found else ""
-        for scenario in (each.scenario for each in found):
+        yield f'<li><span class="badge {state.lower()}">{word}: {len(found)}</span> {meaning}'
+        for scenario in found if state != Status.PROVEN else ():
             yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
         yield "</li>"
     yield "</ul></header><main>"
@@ -250,27 +254,37 @@ def _header(results: Results, name: str) -> Iterator[str]:
 
 def _sentence(results: Results) -> str:
     """Return how many scenarios are proven, and how many fail."""
+    states = [*map(_state, results.scenarios)]
+    weak = states.count(_WEAK)
+    failed = states.count(Status.FAILED)
+    proven = states.count(Status.PROVEN) + weak
+    text = f"Proven: {proven} of {counted(len(states), 'scenario')}"
     if not results.is_sabotaged:
-        return "This run tried no wrong answers, so it proves nothing."
-    statuses = [each.status for each in results.scenarios]
-    proven = statuses.count(Status.PROVEN)
-    failed = statuses.count(Status.FAILED)
-    total = len(statuses)
-    number = counted(total, "scenario")
-    text = f"{proven} of {number} {'is' if 1 in {proven, total} else 'are'} proven"
-    if proven == total > 1:
-        text = f"All {number} are proven"
+        text = "This run tried no wrong answers, so it proves nothing"
+    if weak:
+        text += f", {weak} of them for errors only"
     if failed:
-        text += f", {failed} {'fails' if failed == 1 else 'fail'}"
+        text += f". Test fails: {failed}"
     return f"{text}."
 
 
-def _badge(status: Status, count: str = "") -> str:
-    return f'<span class="badge {status.lower()}">{WORDS[status][0]}{count}</span>'
+def _state(judged: Judged) -> str:
+    """Return which words of the page a scenario has."""
+    if judged.gap:
+        return _GAP
+    return _WEAK if judged.is_weak else judged.status
+
+
+def _head(judged: Judged) -> str:
+    """Return the badge of a scenario, to which the top links, and who does what next."""
+    state = _state(judged)
+    word, meaning = _WORDS[state]
+    badge = f'<span id="{_anchor(judged.scenario)}" class="badge {state.lower()}">{word}</span>'
+    return badge if state == Status.PROVEN else f"{badge} {meaning}"
 
 
 def _anchor(scenario: ScenarioSpec) -> str:
-    return quote(f"{scenario.spec}:{scenario.start}", safe="/:")
+    return quote(scenario.place, safe="/:")
 
 
 def _file(text: str, spec: str, judged: list[Judged]) -> Iterator[str]:
@@ -316,10 +330,9 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
         yield f"<pre>{text}</pre>" if text else ""
         return
     first = rows[0]
-    yield f'<article id="{_anchor(first.scenario)}">'
+    yield "<article>"
     if not first.scenario.row:
-        yield _badge(first.status)
-        yield "" if first.status is Status.PROVEN else WORDS[first.status][1]
+        yield _head(first)
     steps = [f'<span class="line">{line or "<br>"}</span>' for line in text.splitlines()]
     yield f"<pre>{''.join(steps)}</pre>"
     yield from _results(rows)
@@ -371,7 +384,7 @@ def _results(rows: list[Judged]) -> Iterator[str]:
     """Yield what the tests of a scenario, or of the rows of an outline, did."""
     for judged in rows:
         if judged.scenario.row:
-            yield f"<p>{_badge(judged.status)} {escape(row_text(judged.scenario.row))}</p>"
+            yield f"<p>{escape(row_text(judged.scenario.row))}<br>{_head(judged)}</p>"
         if judged.reason:
             failed = [
                 f"{step['text']}: "
@@ -383,10 +396,12 @@ def _results(rows: list[Judged]) -> Iterator[str]:
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
+            checks = [each for attempt in judged.tries for each in attempt["facts"]["assertions"]]
+            has_several = len(judged.scenario.kinds("then")) > 1
+            if has_several and {check["step"] for check in checks} == {""}:
+                yield "<p>The test does not say which check is for which step.</p>"
             yield "<details><summary>What the test did</summary>"
             for attempt in judged.tries:
-                if {check["step"] for check in attempt["facts"]["assertions"]} == {""}:
-                    yield "<p>The test does not say which check is for which step.</p>"
                 yield '<ul class="facts">'
                 for word, text in evidence(attempt):
                     yield f"<li>{word.capitalize()}: {escape(_without_python(text))}</li>"
