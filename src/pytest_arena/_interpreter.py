@@ -9,7 +9,6 @@ from copy import copy
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,22 +60,19 @@ def _install_hook() -> None:
     sys.addaudithook(hook)
 
 
-# A Python program reads in this variable where its connections lead.
+# A Python program reads in this variable where its connections lead. `pytest_arena.pth`, which
+# Python reads at each start, imports the guard.
 PROGRAM = "ARENA_PROGRAM"
 # The events of programs that start. The last argument is the environment, except of `os.system`.
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.system", "os.spawn", "os.exec"}
 
 
 def guard_programs(environment: object, facts: str) -> None:
-    """Let Python programs with this environment, or with the present one, import the guard."""
+    """Give the facts to Python programs with this environment, or with the present one."""
     # The caller's own mapping, which `subprocess` has not read yet. `os.posix_spawn` has.
     if not isinstance(environment, MutableMapping):
         environment = os.environ
-    folder = str(Path(__file__).parent / "at_start")
-    others = environment.get("PYTHONPATH", "").split(os.pathsep)
-    paths = dict.fromkeys(filter(None, [folder, *others]))
     environment[PROGRAM] = facts
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
 
 
 def when_imported(name: str, change: Change) -> None:
