@@ -118,7 +118,7 @@ class Served:
         if number and self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(30)
-        self._reader.join()
+        self._reader.join(30)
         return status
 
     @property
