@@ -21,7 +21,7 @@ import os
 from fastapi import Depends, FastAPI
 from sqlmodel import Field, Session, SQLModel, create_engine, select
 
-engine = create_engine(os.environ.get("HEROES_DB_URL", "sqlite:///heroes.db"))
+engine = create_engine(os.environ.get("APP_DB_URL", "sqlite:///heroes.db"))
 app = FastAPI()
 
 
@@ -145,7 +145,7 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
             "pythonpath": ".",
             "arena_app": "main:app",
             "arena_schema": "main:SQLModel",
-            "arena_env": "DATABASE_URL, HEROES_DB_URL",
+            "arena_env": "DATABASE_URL, APP_DB_URL",
         },
     ),
     "a package without __init__.py": (

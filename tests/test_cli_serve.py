@@ -6,10 +6,10 @@ import json
 import signal
 import socket
 import sys
-import threading
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,7 +88,7 @@ class Served:
                 where = json.loads(line)
                 self.app, self.control = where["app"], where["control"]
                 break
-        self._reader = threading.Thread(target=self._lines.extend, args=[process.stdout])
+        self._reader = Thread(target=self._lines.extend, args=[process.stdout], daemon=True)
         self._reader.start()
 
     def ask(self, path: str, /, key: str = WORD, **given: object) -> tuple[int, Any]:
@@ -118,7 +118,7 @@ class Served:
         if number and self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(30)
-        self._reader.join()
+        self._reader.join(30)
         return status
 
     @property

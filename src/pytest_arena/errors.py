@@ -103,12 +103,14 @@ _LOGIN = re.compile(r"(?s)^((?:\w[\w+.-]*:/+)?[^:@]*):(?!/).*@")
 
 
 def redact_url(text: str) -> str:
-    """Return a URL, which may be malformed, without its password.
+    """Return a URL, which may be malformed, without the password of its login.
+
+    The error that shows the URL hides a password in its query.
 
     >>> redact_url("postgresql:/me:my secret@db/shop")
     'postgresql:/me:***@db/shop'
     """
-    return redact(_LOGIN.sub(r"\1:***@", text))
+    return _LOGIN.sub(r"\1:***@", text)
 
 
 PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"

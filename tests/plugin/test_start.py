@@ -103,12 +103,15 @@ def test_an_empty_file_of_the_suite_is_no_developers(tmp_path: Path) -> None:
     _project(tmp_path, test_it=CREATED).run().expect(passed=1)
 
 
-@pytest.mark.parametrize("options", [(), ("-p", "xdist.plugin", "-n", "2")])
+@pytest.mark.parametrize(
+    "call, options",
+    [("rename('other')", ()), ("unlink(missing_ok=True)", ("-p", "xdist.plugin", "-n", "2"))],
+)
 def test_a_conftest_that_removes_the_apps_file_fails_the_run(
-    tmp_path: Path, options: tuple[str, ...]
+    tmp_path: Path, call: str, options: tuple[str, ...]
 ) -> None:
     """P4: it does so before it imports SQLAlchemy. The file is compared at the end."""
-    conftest = "from pathlib import Path\nPath('dev.db').unlink(missing_ok=True)\n"
+    conftest = f"from pathlib import Path\nPath('dev.db').{call}\n"
     test = "def test_it():\n    import app\n    app.engine.connect().close()\n"
     project = _project(tmp_path, conftest=conftest, test_it=test)
     with change_of(project):

@@ -119,7 +119,7 @@ def test_a_feature_file_has_rules_backgrounds_tables_and_tags(tmp_path: Path) ->
                 | name |
                 | Sand |
               When I look
-              But nothing moves
+              * nothing moves
         """
     [scenario] = read(tmp_path, text, "queue.feature")
     assert scenario.tags == ("@web", "@slow")

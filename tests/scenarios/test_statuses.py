@@ -245,15 +245,12 @@ def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
     assert lock["Not ready :: Its gap is agreed"].gap == "gap until 2999-12-31: tried by hand"
 
 
-def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--snapshot-update", "--inline-snapshot"])
+def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path, option: str) -> None:
     """P9. A run that updates snapshots breaks no answer."""
-    option = (
-        "def pytest_addoption(parser): parser.addoption('--snapshot-update', action='store_true')"
-    )
-    example = battles(tmp_path).with_paths({"snapshots.py": option})
-    run = example.run(
-        "-psnapshots", "--snapshot-update", "--scenarios=strict", "tests/test_wide.py"
-    )
+    plugin = f"def pytest_addoption(parser): parser.addoption({option!r}, nargs='?', const='fix')"
+    example = battles(tmp_path).with_paths({"snapshots.py": plugin})
+    run = example.run("-psnapshots", option, "--scenarios=strict", "tests/test_wide.py")
     run.says(
         "snapshots are updated, and would save broken answers",
         "1 of 30 asserted, 29 unmapped; this run fails, as 1 scenario must be proven",

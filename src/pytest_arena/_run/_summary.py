@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +208,6 @@ class FactsOfProcesses:
     """
 
     def __init__(self, config: Any) -> None:
-        self._config = config
         # pytest-xdist sends this from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         self.mistake = ""
@@ -225,10 +224,6 @@ class FactsOfProcesses:
         """Add the summary of this process after its tests, or send it to the controller."""
         if self._output is not None:
             self._output[_SUMMARY] = asdict(summary)
-        if self._config.pluginmanager.has_plugin("dsession"):
-            # A controller runs no test itself, so it knows no engines.
-            unasked = self.summary.unasked if self.summary else ()
-            summary = replace(summary, unasked=unasked)
         self.summary = summary + self.summary if self.summary else summary
 
     def add_worker(self, output: Mapping[str, Any]) -> None:

@@ -18,12 +18,7 @@ _FAILURE = {
     "headers": [(b"content-type", b"text/plain; charset=utf-8")],
 }
 BODILESS = {204, 304}
-_BODY_HEADERS = {
-    b"content-length",
-    b"content-encoding",
-    b"transfer-encoding",
-    b"trailer",
-}
+_BODY_HEADERS = {b"content-length", b"transfer-encoding", b"trailer"}
 
 
 def wrong(value: Any) -> Any:
@@ -93,6 +88,9 @@ class Fault:
                 self.is_applied = True
                 await _send_whole(send, _FAILURE, b"Internal Server Error")
                 return
+            # A compressed body cannot be broken.
+            sent = scope["headers"]
+            scope["headers"] = [each for each in sent if each[0] != b"accept-encoding"]
             send = self._breaking(send)
         await call(scope, receive, send)
 

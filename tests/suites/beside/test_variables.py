@@ -42,7 +42,9 @@ def test_the_next_test_has_the_variables_of_its_fixtures_and_imports(of_module):
     assert "UNSET_URL" in os.environ
 
 
-def test_an_import_replaces_the_url_of_the_app(tmp_path, monkeypatch):
+@pytest.mark.expect("LookupError", at="FAILURES.pop()")
+def test_an_import_replaces_the_url_of_the_app(tmp_path, monkeypatch, failures):
+    failures.append(LookupError())  # at the end of the test
     text = "import os\nos.environ['DATABASE_URL'] = 'sqlite+aiosqlite:///theirs.db'\n"
     (tmp_path / "sets_the_url.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

@@ -156,11 +156,6 @@ async def test_our_client(arena, client, vase):
         await client.get("ws://testserver/orders")
 
 
-@pytest.mark.expect("PendingWorkError", at='TestClient(fast).get("/orders")')
-async def test_a_sync_client_that_blocks_the_loop(vase):
-    TestClient(fast).get("/orders")
-
-
 @pytest.mark.expect("PendingWorkError", at='client.get("/orders")')
 async def test_a_sync_client_that_hides_the_error(vase):
     client = TestClient(fast, raise_server_exceptions=False)

@@ -60,7 +60,13 @@ def in_a_task():
 
 
 def in_a_thread(target=add):
-    threading.Thread(target=target, daemon=True).start()
+    thread = threading.Thread(target=target, daemon=True)
+    TASKS.add(thread)
+    thread.start()
+
+
+def in_a_loop():
+    threading.Thread(target=asyncio.run, args=[add_async()]).start()
 
 
 def in_the_executor():
@@ -78,6 +84,7 @@ def in_a_timer(target=add):
 WAYS = {
     "task": in_a_task,
     "thread": in_a_thread,
+    "loop": in_a_loop,
     "executor": in_the_executor,
     "pool": in_a_pool,
     "timer": in_a_timer,

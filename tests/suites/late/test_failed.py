@@ -57,7 +57,9 @@ async def add_background_task(tasks: BackgroundTasks):
 
 @app.post("/retrieved", status_code=202)
 async def retrieve():
-    await asyncio.gather(asyncio.create_task(fail_later()), return_exceptions=True)
+    task = asyncio.create_task(fail_later())
+    TASKS.add(task)
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @fails

@@ -17,8 +17,9 @@ async def test_overrides_and_state_end_with_the_test(client, turn):
     assert (await client.get("/state")).json() == "test"
 
 
-def test_a_replaced_dictionary_of_overrides(test_client):
+def test_a_replaced_dictionary_of_overrides(test_client, request):
     app.dependency_overrides = {get_db: lambda: None}
+    request.getfixturevalue("doctest_namespace")  # a session fixture
 
 
 @pytest.fixture(scope="module")

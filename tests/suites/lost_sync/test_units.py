@@ -5,7 +5,7 @@ import units
 from sqlalchemy.orm import Session
 from sync_app import engine
 
-WAYS = ["unit", "dependency", "one_session"]
+WAYS = ["unit", "dependency", "next", "one_session"]
 PATHS = [f"/{way}/{name}" for way in WAYS for name in ("flushed", "added")]
 
 

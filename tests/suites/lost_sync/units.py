@@ -90,6 +90,13 @@ def by_a_dependency(name: str, status: int, db=Depends(get_db)):
     return JSONResponse({}, status)
 
 
+@api.post("/next/{name}/{status}")
+def by_a_generator(name: str, status: int):
+    generator = get_db()  # no code ends it
+    globals()[name](next(generator))
+    return JSONResponse({}, status)
+
+
 @flask.post("/flask/<name>/<int:status>")
 def of_flask(name, status):
     globals()[name](flask_app.Session)

@@ -5,6 +5,7 @@ from shop_app import Account, Seat, app
 from sqlalchemy import func, select
 
 from pytest_arena import inserted
+from pytest_arena.errors import IsolationError
 
 
 async def test_each_block_begins_with_the_present_rows(client, arena, db_session):
@@ -29,12 +30,13 @@ async def test_each_block_begins_with_the_present_rows(client, arena, db_session
 
 
 async def test_a_failed_block(client, arena, db_session):
-    with pytest.raises(LookupError):
+    answer = await client.post("/me")
+    with pytest.raises(IsolationError):
         async with arena.fresh():
             db_session.add(Seat(who="in the block"))
             await db_session.flush()
             await client.post("/lost_update")
-            raise LookupError
+            arena.changes(answer)  # of a request before the block
     assert await db_session.scalar(select(func.count()).select_from(Seat)) == 0
     assert (await db_session.get(Account, 1)).money == 10
 

@@ -21,14 +21,14 @@ def lamps(arena):
 
 @fails
 async def test_each_kind_of_line(lamps, client, db_session):
-    db_session.add(Order(item="vase", note="by hand"))
+    db_session.add_all(Order(item="vase", note="by hand") for _ in range(9))
     await client.post("/orders/chair")
     await client.post(f"/orders/nothing?note=1&token={TOKEN}")
     await asyncio.gather(client.post("/orders/chair"), client.get("/me"))
     async with maker.begin() as session:
         session.add(Order(item="between"))
     await client.delete("/orders/2")
-    for _ in range(3):
+    for _ in range(6):
         await client.get("/orders")
     await client.post("/old/lamp", follow_redirects=True)
     await client.post("/forgets/vase")

@@ -8,9 +8,8 @@ import httpx2
 import pytest
 import websockets
 from async_app import app, create_app, get_db, items, maker
-from models import Order, Stock, sync_url
+from models import Order, sync_url
 from sqlalchemy import create_engine, select
-from starlette.middleware.cors import CORSMiddleware
 from starlette.testclient import TestClient
 
 of_the_module = TestClient(app)
@@ -102,11 +101,6 @@ def test_another_app_of_the_factory(db_session):
     assert TestClient(create_app()).get("/orders").json() == ["vase"]
 
 
-def test_a_test_client_around_middleware(db_session):
-    db_session.add(Order(item="vase"))
-    assert TestClient(CORSMiddleware(app)).get("/orders").json() == ["vase"]
-
-
 async def test_several_clients_in_one_test(client, own_client, live_server, vase):
     await client.post("/orders/chair")
     await own_client.post("/orders/lamp")
@@ -118,17 +112,6 @@ async def test_several_clients_in_one_test(client, own_client, live_server, vase
 async def test_requests_at_once(client, vase):
     await asyncio.gather(client.post("/orders/chair"), client.post("/orders/lamp"))
     assert {*(await client.get("/orders")).json()} == {"vase", "chair", "lamp"}
-
-
-async def test_pending_rows_are_committed_before_a_request(client, db_session):
-    db_session.add(Stock(item="sofa", amount=1))
-    assert (await client.post("/orders/sofa")).status_code == 201
-
-
-@pytest.mark.expect("PendingWorkError", at='test_client.get("/orders")')
-async def test_a_sync_client_in_an_async_test_cannot_commit_them(test_client, db_session):
-    db_session.add(Order(item="vase"))
-    test_client.get("/orders")
 
 
 async def test_a_session_of_the_suite(own_session, client):

@@ -2,9 +2,11 @@
 
 from dancers import Base, Dancer, app, engine, get_db, maker
 from fastapi import Depends
+from fastapi.middleware.gzip import GZipMiddleware
 
 __all__ = ["Base", "Dancer", "app", "engine", "get_db", "maker"]
 HOOKS = {}
+app.add_middleware(GZipMiddleware, minimum_size=1)
 
 
 @app.get("/none")
