@@ -283,7 +283,7 @@ def pytest_runtest_makereport(
         _report.explain_error(report, excinfo, run)
     if report.outcome == "failed" and report.when == "call":
         _report.show_causes(report, excinfo, run)
-    refused = run.ledger.unreported(item.nodeid) if run.ledger.refusals else []
+    refused = run.ledger.unreported(item.nodeid)
     if refused:
         run.ledger.mark_reported(*refused)
         _report.report_swallowed(report, refused)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +14,7 @@ from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import IO
 
     from pytest_arena.errors import ArenaError
 
@@ -103,6 +105,8 @@ class Ledger:
     requests: list[Request] = field(default_factory=list)
     # Unreported errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
+    # To this file the programs of the tests append their refusals, None without a program.
+    programs: IO[bytes] | None = None
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
     # The warnings of the running test, by their texts, each with the line where it is shown.
@@ -133,6 +137,7 @@ class Ledger:
 
     def since(self, mark: int) -> list[ArenaError]:
         """Return the refusals after the first ``mark``."""
+        self._add_of_programs()
         return [error for error, _ in self.refusals[mark:]]
 
     def mark_reported(self, *errors: BaseException) -> None:
@@ -142,7 +147,14 @@ class Ledger:
 
     def unreported(self, test: str) -> list[ArenaError]:
         """Return the unreported refusals of a test. "" means outside of any test."""
+        self._add_of_programs()
         return [error for error, of_test in self.refusals if of_test == test]
+
+    def _add_of_programs(self) -> None:
+        """Add the refusals of the programs that the test has started."""
+        with suppress(EOFError):
+            while self.programs:
+                self.refused(pickle.load(self.programs))  # noqa: S301 - only this user may write it
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:

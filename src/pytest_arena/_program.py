@@ -7,8 +7,10 @@ may read the developer's URLs from a file such as ``.env``.
 from __future__ import annotations
 
 import os
+import pickle
 from functools import partial, wraps
 from json import loads
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS, allows
@@ -33,6 +35,7 @@ def begin() -> None:
     facts = os.environ[PROGRAM]
     program = Program(loads(facts))
     when_imported("sqlite3", program.watch_files)
+    when_imported("sqlalchemy", program.watch_engines)
     for package, product in DRIVERS.items():
         if product not in FILE_PRODUCTS:
             when_imported(package, partial(program.watch_driver, product))
@@ -77,7 +80,7 @@ class Program:
         if meaning.beyond or meaning.shared:
             opened = connections.opened(connection.connection.driver_connection)
             if opened and not allows(self._facts["allow"], opened.name):
-                raise beyond_database(meaning, connections.words)
+                raise self.refused(beyond_database(meaning, connections.words))
 
     def watch_redis(self, _module: object) -> None:
         """Let redis-py use the tests' Redis."""
@@ -90,7 +93,7 @@ class Program:
         """The port of the tests' Redis. A connection is refused if no test has used it."""
         port: int = self._facts["redis"]
         if not port:
-            raise _refused(UnknownDatabaseError, "Redis")
+            raise self._refused(UnknownDatabaseError, "Redis")
         return port
 
     def admit(
@@ -105,7 +108,25 @@ class Program:
         is_live = any(each.database == requested.database for each in self._addresses.values())
         if is_live or allows(self._facts["allow"], name):
             return None
-        raise _refused(UnknownDatabaseError, name)
+        raise self._refused(UnknownDatabaseError, name)
+
+    def watch_engines(self, _module: object) -> None:
+        """Watch the files of engines, which the test process need not have."""
+        from sqlalchemy import event  # noqa: PLC0415 - as above
+        from sqlalchemy.engine import Engine  # noqa: PLC0415 - as above
+
+        event.listen(Engine, "do_connect", self._check_file)
+
+    def _check_file(self, dialect: Any, _record: object, cargs: Any, cparams: Any) -> None:
+        """Refuse a file older than the run, if no test database replaces it."""
+        from pytest_arena._sqlite._sql import requested  # noqa: PLC0415 - as above
+
+        if dialect.name not in FILE_PRODUCTS:
+            return
+        path = Path(requested(*cargs, uri=bool(cparams.get("uri"))).file).resolve()
+        is_known = str(path) in self._facts["files"] or allows(self._facts["allow"], str(path))
+        if not is_known and path.is_file() and path.stat().st_ctime <= self._facts["began"]:
+            raise self._refused(UnknownDatabaseError, str(path))
 
     def watch_files(self, module: Any) -> None:
         """Watch the connections of sqlite3, which aiosqlite uses, too."""
@@ -131,7 +152,7 @@ class Program:
         if live is None:
             return name
         if not live:
-            raise _refused(ProductionDatabaseError, path)
+            raise self._refused(ProductionDatabaseError, path)
         return renamed(name, live, uri=uri)
 
     # What the guards also call.
@@ -146,14 +167,19 @@ class Program:
         """Record nothing."""
 
     def refused(self, error: RefusedError) -> RefusedError:
-        """Return the error: no test can be red for it."""
+        """Return an error that the test shows, too."""
+        with Path(self._facts["refusals"]).open("ab") as file:
+            file.write(pickle.dumps(error))
         return error
 
+    def _refused(self, kind: type[RefusedError], name: str) -> RefusedError:
+        from pytest_arena._owner import cause_of_connection  # noqa: PLC0415 - as above
 
-def _refused(kind: type[RefusedError], name: str) -> RefusedError:
-    return kind(
-        f"refused: a connection to {name}",
-        why="a test has started this program, and no test database replaces this one",
-        cause="the program reads its URL from a file such as .env, or from its code",
-        fix="name the variable with the URL in arena_env, and let the test use the database first",
-    )
+        error = kind(
+            f"refused: a connection to {name}, in a program",
+            why="a test has started this program, and no test database replaces this one",
+            cause=cause_of_connection(),
+            fix="let the test use the database first, and name the variable with its URL in "
+            f"arena_env\nor, if tests may change it: arena_allow = {name}",
+        )
+        return self.refused(error)

@@ -163,6 +163,8 @@ class Address:
     password: str = field(default="", repr=False)
     # The log file of a private server, "" for any other server.
     log: str = field(default="", compare=False)
+    # Seconds that a statement of a redirected connection waits for a lock, 0 for the app's limit.
+    lock_timeout: float = field(default=0, compare=False)
 
     @property
     def is_socket(self) -> bool:

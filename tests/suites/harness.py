@@ -190,7 +190,7 @@ class Result:
         """Return what is wrong with the run as a whole."""
         found = list(self.broken)
         stories = set(self.suite.stories())
-        if self.status not in {0, 1}:
+        if self.ended != f"exit status {self.status}" or self.status not in {0, 1}:
             found.append(f"the session did not end ({self.ended})\n{self.output}")
         for story in sorted((self.collected | {*self.phases}) - stories):
             found.append(f"{story} has no test in the outer suite")

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import astuple
 from json import dumps
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database
@@ -267,6 +268,8 @@ class Databases:
 
     def _facts_of_programs(self) -> dict[str, object]:
         """Return where the connections of a Python program lead."""
+        if self.ledger.programs is None:
+            self.ledger.programs = NamedTemporaryFile(prefix="arena-programs-")  # noqa: SIM115 - until the run's end
         addresses = {}
         files = dict.fromkeys(self.files.of_app, "")
         for database in self.provisioned:
@@ -280,6 +283,8 @@ class Databases:
             "files": files,
             "allow": self.files.allowed,
             "redis": self.redis_port(),
+            "began": self.files.began,
+            "refusals": self.ledger.programs.name,
         }
 
     def level_owner(self) -> Owner | None:

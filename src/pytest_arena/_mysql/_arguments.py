@@ -76,6 +76,8 @@ def redirect(driver: str, address: Address, _args: object, kwargs: dict[str, Any
     if driver == "pymysql" and is_here(address.host):
         # The server's plugin hashes or encrypts the password.
         kwargs["ssl_disabled"] = True
+    if address.lock_timeout:
+        _bound_locks(address.lock_timeout, kwargs)
 
 
 def is_redirected(_driver: str, _args: object, kwargs: dict[str, Any]) -> bool:
@@ -89,12 +91,11 @@ def is_redirected(_driver: str, _args: object, kwargs: dict[str, Any]) -> bool:
     return is_same_database and named.get("unix_socket", "") == socket
 
 
-def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
+def _bound_locks(seconds: float, kwargs: dict[str, Any]) -> None:
     """Limit the time that a statement waits for a lock, unless the app's settings limit it.
 
     The server counts in whole seconds. An ``init_command`` of the app stays as it is.
     """
-    del driver
     whole = math.ceil(seconds)
     limits = f"SESSION innodb_lock_wait_timeout = {whole}, SESSION lock_wait_timeout = {whole}"
     kwargs["init_command"] = kwargs.get("init_command") or f"SET {limits}"

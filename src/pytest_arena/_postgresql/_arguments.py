@@ -57,9 +57,11 @@ def redirect(driver: str, address: Address, args: list[object], kwargs: dict[str
         _redirect_asyncpg(address, args, kwargs)
     else:
         _redirect_libpq(driver, address, args, kwargs)
+    if address.lock_timeout:
+        _bound_locks(driver, address.lock_timeout, kwargs)
 
 
-def bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
+def _bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
     """Limit the time that a statement waits for a lock, unless the app's settings limit it.
 
     It is an option of the login, which costs no round trip.

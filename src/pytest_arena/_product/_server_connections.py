@@ -357,9 +357,6 @@ class ServerConnections(ABC):
             login = self._arguments.target(driver, cargs, cparams).login
             address = address_for(target, login)
             self._arguments.redirect(driver, address, cargs, cparams)
-            # The build of a template has no limit, and no database of a test.
-            if core.config.lock_timeout and target.database is not None:
-                self._arguments.bound_locks(driver, core.config.lock_timeout, cparams)
             self.prepare(core, dialect, address)
         # A later listener or a factory of the app may open another connection.
         has_factory = any(map(cparams.get, self._factories))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -92,7 +92,7 @@ class ServerProduct(Generic[RegistryT]):
         isolation: Any = database.isolation  # with the address of the live database
         if isolation is None:
             return ConnectTarget(database.key, "", generation, database=database)
-        address = isolation.address
+        address = replace(isolation.address, lock_timeout=self._config.lock_timeout)
         self._databases_by_name.setdefault(address.database, database)
         return ConnectTarget(database.key, "", generation, address, database=database)
 

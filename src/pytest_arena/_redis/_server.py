@@ -17,9 +17,10 @@ from pytest_arena.errors import ServerError
 PROGRAMS = ("redis-server", "valkey-server")
 _HOST = "127.0.0.1"
 _START_SECONDS = 10.0
+_END = b"\n"
 
-# The shell waits until this process closes the pipe, which its end does in any case. It ends the
-# server then. The server must not inherit the pipe.
+# The shell waits until this process writes a line to the pipe or ends, and ends the server then.
+# The server must not inherit the pipe. A fork of this process may: so its end alone closes nothing.
 _WITH_THIS_PROCESS = """
 exec 3<&0
 "$@" <&- 3<&- &
@@ -101,7 +102,7 @@ class RedisServer:
             self._shell = shell
             return ""
         text = log.read_text(encoding="utf-8", errors="replace").strip()
-        shell.communicate()
+        shell.communicate(_END)
         return text.rpartition("\n")[2] or "it did not answer"
 
     @property
@@ -116,4 +117,4 @@ class RedisServer:
     def close(self) -> None:
         """End the server, and remove its folder."""
         if self._shell is not None:
-            self._shell.communicate()
+            self._shell.communicate(_END)

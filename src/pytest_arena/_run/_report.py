@@ -119,11 +119,11 @@ def _users_entries(excinfo: Any) -> Any:
 
 
 def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
-    """Fail a passed test whose app swallowed these errors, or add them to a failed report."""
+    """Fail a passed test whose app or program swallowed these errors, or add them to a report."""
     texts = [f"{type(error).__name__}: {error}" for error in errors]
     text = "\n\n".join(dict.fromkeys(texts))  # an app may try again
     if report.passed:
-        head = "the app caught this error of pytest-arena and continued:\n\n"
+        head = "the app, or a program, caught or lost this error of pytest-arena:\n\n"
         report.outcome = "failed"
         report.longrepr = head + text
     else:

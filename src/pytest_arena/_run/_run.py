@@ -273,6 +273,9 @@ class ArenaRun:
             isolation.close()
         self.databases.finished = True
         self.redis.close()
+        if self.ledger.programs:
+            self.ledger.programs.close()
+            self.ledger.programs = None
         for product in self.databases.products.opened.values():
             product.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from async_app import engine
 from models import Order
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 PRODUCT = engine.dialect.name
 DRIVERS = {
@@ -44,14 +44,43 @@ def test_a_command(test_client, driver, env, parent):
     assert test_client.get("/orders").json() == [driver]
 
 
-ATTACH = ("shop", "ATTACH 'dev.db' AS dev", "too many attached data")
-OTHERS = [("other", INSERT, "UnknownData"), ("shop", "DROP DATABASE dev", "ProductionData")]
+OTHER = ("other" if is_server else "old/other", INSERT)  # the file is older than the run
+DROP = ("shop", "DROP DATABASE dev")
 
 
 @drivers
-@pytest.mark.parametrize("database, statement, error", OTHERS if is_server else [ATTACH])
-def test_a_database_that_the_tests_do_not_use(arena, driver, database, statement, error):
-    process = arena.process(program(driver, database, statement))
-    process.wait()
-    assert process.status == 1
-    assert f"{error}base" in process.output
+@pytest.mark.parametrize("database, statement", [OTHER, DROP] if is_server else [OTHER])
+def test_a_database_that_the_tests_do_not_use(arena, driver, database, statement):
+    with arena.expect_refusal() as refused:
+        process = arena.process(program(driver, database, statement))
+        process.wait()
+        assert process.status == 1
+    assert type(refused.error).__name__.endswith("DatabaseError")
+
+
+@pytest.mark.expect("UnknownDatabaseError", at="begin() as connection")
+@pytest.mark.parametrize("driver", DRIVERS[PRODUCT][-1:])
+def test_a_program_whose_refusal_nobody_reads(test_client, driver):
+    subprocess.run(program(driver, *OTHER), check=False)
+
+
+@pytest.mark.skipif(is_server, reason="a file")
+@pytest.mark.parametrize("driver", DRIVERS[PRODUCT])
+def test_it_attaches_no_file(arena, driver):
+    process = arena.process(program(driver, "shop", "ATTACH 'dev.db' AS dev"))
+    assert process.wait() == process.status == 1
+    assert "too many attached" in process.output
+
+
+LIMIT = {"postgresql": "current_setting('lock_timeout')", "mysql": "@@lock_wait_timeout"}
+
+
+@pytest.mark.skipif(not is_server, reason="a server waits for locks without an end")
+@drivers
+def test_its_waits_for_locks_end(arena, db_session, driver):
+    select_limit = f"SELECT {LIMIT[PRODUCT]}, 'new'"
+    statement = f"INSERT INTO orders (item, status) {select_limit}"
+    assert arena.process(program(driver, statement=statement)).wait() == 0
+    limit = str(db_session.scalar(text(select_limit)))
+    assert db_session.scalars(select(Order.item)).all() == [limit]
+    assert int(limit.removesuffix("s")) < 60

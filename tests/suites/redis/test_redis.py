@@ -1,15 +1,20 @@
 """Each test has the Redis of its level, in each loop, and none reaches the developer's."""
 
 import asyncio
+import multiprocessing
 import os
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import redis
 import redis.asyncio
 from carts_app import cache, sync_cache
 from conftest import CALLS
+
+
+FORKS = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +178,10 @@ def test_a_cluster():
 @pytest.mark.expect("A202", at="Sentinel")
 def test_a_sentinel():
     redis.Sentinel([("localhost", 26379)])
+
+
+def test_a_fork_that_outlives_the_run_does_not_keep_it():
+    assert FORKS.submit(abs, -1).result() == 1
 
 
 def test_nobody_has_reached_the_developers_server():
