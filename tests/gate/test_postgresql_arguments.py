@@ -105,6 +105,7 @@ def test_several_hosts_are_all_named() -> None:
         assert target(driver, [url], {}).name == "postgresql://a,b:1,2/shop"
     with pytest.raises(ValueError, match="b:2"):
         target("asyncpg", [url], {})
+    assert target("asyncpg", ["postgresql://a/shop?host=b"], {}).server == "a:5432"
 
 
 # What would keep a connection from the arena's server, if it were read.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._product import Held
+from pytest_arena._product import Held, Manifest
 from pytest_arena._product._server_control import Control
 from tests.isolation.world_postgresql import PostgreSQLWorld, filled
 from tests.servers.postgresql import connect, rows, run
@@ -45,7 +45,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @only_undo
 def test_the_database_and_its_connections_stay(world: PostgreSQLWorld) -> None:
-    """Also if the session has cached values of a sequence."""
+    """Also if the session has cached values of a sequence. ``clone`` replaces it for one value."""
     hand = world.connect()
     pid = hand.raw.info.backend_pid
     live = world.isolation.address
@@ -58,6 +58,9 @@ def test_the_database_and_its_connections_stay(world: PostgreSQLWorld) -> None:
     assert len({*numbers}) == 1
     assert hand.raw.info.backend_pid == pid
     assert world.isolation.address == live
+    world.isolation.enter("clone")
+    hand.rows("SELECT nextval('tickets')")
+    assert world.isolation.leave()
 
 
 def test_a_level_that_nobody_used_costs_nothing(
@@ -259,7 +262,8 @@ def test_a_test_that_ends_all_connections(world: PostgreSQLWorld) -> None:
     assert world.content() == before
 
 
-def test_a_database_is_kept_for_inspection(world: PostgreSQLWorld) -> None:
+@pytest.mark.parametrize("later", ["CREATE TABLE other ()", "SELECT 1"])  # the first one freezes
+def test_a_database_is_kept_for_inspection(world: PostgreSQLWorld, later: str) -> None:
     """A copy at once. The live database itself if a client is inside a transaction."""
     hand, reader = world.connect(), world.connect()
     world.isolation.enter()
@@ -267,7 +271,7 @@ def test_a_database_is_kept_for_inspection(world: PostgreSQLWorld) -> None:
     now = world.isolation.save("first")
     reader.run("BEGIN; SELECT 1")
     then = world.isolation.save("second")
-    hand.run("CREATE TABLE other ()")  # so that the next level freezes the database
+    hand.run(later)
     world.isolation.enter()
     world.isolation.leave()
     assert world.isolation.leave()
@@ -292,12 +296,18 @@ def test_moments_of_a_clone_are_all_rows(world: PostgreSQLWorld) -> None:
     assert (changed.removed, changed.added) == (((5,),), ((6,),))
 
 
-def test_the_journal_is_installed_once_for_all_runs(makers: Makers) -> None:
-    """The next run finds its template."""
+def test_the_journal_is_installed_once_for_each_build(makers: Makers) -> None:
+    """The next run finds its template. After `--arena-rebuild` there is another one."""
     own = makers.postgresql
-    template = filled(own)
     counts = []
-    for _ in range(2):
-        PostgreSQLWorld(own, template, "undo").close()
-        counts.append(sum(one.kind == "template" for one in own.listed()))
+    for number in (1, 2):
+        name = own.create("building")
+        run(f"CREATE TABLE built_{number} ()", database=name)
+        manifest = Manifest(number)
+        template = own.finish_template(name, fingerprint="built twice", manifest=manifest)
+        for _ in range(2):
+            world = PostgreSQLWorld(own, template, "undo")
+            assert world.connect().rows(f"SELECT FROM built_{number}") == []
+            world.close()
+            counts.append(sum(one.kind == "template" for one in own.listed()))
     assert counts[0] == counts[1]

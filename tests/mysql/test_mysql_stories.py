@@ -44,25 +44,6 @@ def test_a_kept_database(server: StoryMySQLServer, tmp_path: Path) -> None:
     assert rows.stdout.split() == ["Sand", "Dune"]
 
 
-MARKED = """
-import pytest
-
-
-@pytest.mark.arena(isolation="rollback")
-def test_marked(test_client):
-    test_client.get("/dancers")
-"""
-
-
-def test_rollback_is_refused(server: StoryMySQLServer, tmp_path: Path) -> None:
-    """As an option and as a marker, with the next step."""
-    example = shop(server, tmp_path).with_files(test_marked=MARKED)
-    run = example.run("-q", "--arena-isolation=rollback").expect(1, failed=1)
-    run.says("arena_isolation = rollback does not exist on", "arena_isolation = auto")
-    run = example.run("-q").expect(1, errors=1)
-    run.says("does not have it")
-
-
 def test_a_server_of_another_product_is_named(server: StoryMySQLServer, tmp_path: Path) -> None:
     """MySQL's databases are on a local service, as with the name of that product."""
     login = server.developers_arguments

@@ -67,7 +67,7 @@ FORCED = (
 )
 GRANTED = TABLES + (
     "GRANT SELECT, INSERT ON docs TO shop_app; GRANT USAGE ON SEQUENCE docs_id_seq TO shop_app;"
-    "GRANT SELECT ON docs TO shop_reader;"
+    "GRANT SELECT ON docs TO shop_group;"
 )
 
 
@@ -150,9 +150,9 @@ READER = URL.replace("shop_app", "shop_reader")
 
 
 def test_policies_and_grants_act_as_in_production(example: Example, server: PrivateServer) -> None:
-    """Each engine has the role of its URL. A role of a group is named by an option."""
+    """Each engine has the role of its URL, the second one by its group, which an option names."""
     schema = GRANTED + "CREATE POLICY none ON docs TO shop_group USING (false);"
-    schema += "GRANT shop_group TO shop_app;"
+    schema += "GRANT shop_group TO shop_app, shop_reader;"
     project = shop(example, schema, TENANTS + GRANTS, replica=READER)
     project = project.change("app.py", "async with AsyncSession(globals", RESCUED)
     missing = run(project, server).expect(1, failed=6)

@@ -10,10 +10,10 @@ import psycopg
 import psycopg2
 import psycopg2.pool
 import pytest
-from attack import ATTACKS, attempt, in_thread, redirected, refused
+from attack import ATTACKS, attempt, redirected, refused
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 HOST, PORT = os.environ["PGHOST"], int(os.environ["PGPORT"])
 USER, DEV = os.environ["PGUSER"], os.environ["PGDATABASE"]
@@ -102,16 +102,6 @@ def variables_of_asyncpg(name, engine):
     aadd("postgresql+asyncpg://", name)
 
 
-@redirected
-def null_pool(name, engine):
-    add(create_engine(engine.url, poolclass=NullPool), name)
-
-
-@redirected
-def thread_with_an_engine(name, engine):
-    in_thread(lambda: add(engine, name))
-
-
 # An engine whose connections the app opens.
 
 
@@ -126,6 +116,16 @@ def async_creator(name, engine):
         return await asyncpg.connect(f"postgresql://{PLACE}")  # here
 
     aadd("postgresql+asyncpg://", name, async_creator=open_one)
+
+
+@refused
+def factory(name, engine):
+    class Mine(psycopg2.extensions.connection):
+        def __init__(self, *_):
+            super().__init__(LIBPQ)
+
+    url = f"postgresql+psycopg2://{PLACE}"
+    add(create_engine(url, connect_args={"connection_factory": Mine}), name)
 
 
 @refused
@@ -173,11 +173,6 @@ def raw_psycopg(name, engine):
 
 
 @refused
-def raw_class(name, engine):
-    put(psycopg.Connection.connect(LIBPQ), name)  # here
-
-
-@refused
 def raw_subclass(name, engine):
     class Mine(psycopg.Connection):
         pass
@@ -196,18 +191,8 @@ def raw_service(name, engine):
 
 
 @refused
-def raw_psycopg2(name, engine):
-    put(psycopg2.connect(LIBPQ), name)  # here
-
-
-@refused
 def raw_psycopg2_pool(name, engine):
     put(psycopg2.pool.SimpleConnectionPool(1, 1, LIBPQ).getconn(), name)  # here
-
-
-@refused
-def raw_thread(name, engine):
-    in_thread(lambda: put(connect(), name))
 
 
 @refused

@@ -35,20 +35,22 @@ def forked_pool():
 EARLY = forked_pool()
 
 
-# The first test: a fork fills all databases.
+# The first tests: a fork fills all databases.
+def test_a_command_on_a_database_that_no_test_has_used(arena):
+    code = "import sqlite3; sqlite3.connect('un' + 'used.db')"
+    command = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, check=False)
+    assert b"ProductionDatabaseError" in command.stderr
+
+
 def test_a_program_on_a_database_that_no_test_has_used(arena):
-    code = "import sqlite3; sqlite3.connect('un' + 'used.db').execute('DELETE FROM orders')"
+    link = "import os, sqlite3; os.symlink('un' + 'used.db', 'link'); "
+    code = link + "sqlite3.connect('link').execute('DELETE FROM orders')"
     assert arena.process([sys.executable, "-c", code]).wait() == 0
 
 
 @pytest.mark.parametrize("how", ["spawn", "forkserver"])
 def test_of_multiprocessing(test_client, how):
     run(how, jobs.add)
-    assert test_client.get("/orders").json() == ["vase"]
-
-
-def test_by_the_tests_url(arena, test_client):
-    run("spawn", jobs.add_by_url, arena.url)
     assert test_client.get("/orders").json() == ["vase"]
 
 

@@ -52,18 +52,46 @@ async def test_a_block_with_rows_of_its_own(shared, arena, client):
     assert (await client.get("/carts")).json() == ["deleted", "shared"]
 
 
+def listen(found):
+    subscriber = redis.Redis().pubsub()
+    subscriber.subscribe("news")
+    try:
+        for message in subscriber.listen():
+            found.append(message)
+    except Exception:
+        found.append("ended")
+
+
+def start_to_listen():
+    found = []
+    LISTENING.append((threading.Thread(target=listen, args=[found], daemon=True), found))
+    LISTENING[-1][0].start()
+    while not found:
+        pass
+
+
+LISTENING = []
+
+
 @pytest.fixture(scope="class")
 def of_class():
     sync_cache.set("class", "yes")
+    start_to_listen()
 
 
+@pytest.mark.parametrize("turn", [1, 2])
 class TestOfAClass:
-    def test_it_has_the_keys_of_its_class_and_its_module(self, shared, of_class):
+    def test_it_has_the_keys_of_its_class_and_its_module(self, shared, request, turn):
+        request.getfixturevalue("of_class")
         assert sorted(sync_cache.keys()) == ["class", "deleted", "shared"]
+        sync_cache.set("mine", "yes")
+        assert LISTENING[-1][0].is_alive()
 
 
-def test_the_keys_of_the_class_are_gone(shared):
+def test_the_keys_and_the_subscription_of_the_class_are_gone(shared):
     assert sorted(sync_cache.keys()) == ["deleted", "shared"]
+    LISTENING[-1][0].join(10)
+    assert LISTENING[-1][1][-1] == "ended"
 
 
 def test_a_login_of_the_app():
@@ -91,16 +119,6 @@ async def test_requests_at_once(client):
     assert sorted(answer.json() for answer in answers) == list(range(1, 9))
 
 
-def listen(found):
-    subscriber = redis.Redis().pubsub()
-    subscriber.subscribe("news")
-    try:
-        for message in subscriber.listen():
-            found.append(message)
-    except Exception:
-        found.append("ended")
-
-
 @pytest.fixture(scope="class")
 def key_of_class():
     sync_cache.set("class", 1)
@@ -119,22 +137,15 @@ class TestWide:
         assert sync_cache.exists("class", "module") == 2
 
 
-FOUND = []
-THREADS = []
-
-
 def test_a_subscription_that_a_test_leaves():
-    thread = threading.Thread(target=listen, args=[FOUND], daemon=True)
-    THREADS.append(thread)
-    thread.start()
-    while not FOUND:
-        pass
+    start_to_listen()
     redis.Redis().publish("news", "first")
 
 
 def test_it_has_ended():
-    THREADS[0].join(10)
-    assert FOUND[-1] == "ended"
+    thread, found = LISTENING[-1]
+    thread.join(10)
+    assert found[-1] == "ended"
 
 
 def test_another_program_uses_the_same_server(arena):

@@ -25,6 +25,14 @@ async def test_rows_of_a_wide_fixture(client, vase, turn, arena):
     assert "vase" not in str(arena.changes())
 
 
+async def test_the_changes_of_two_blocks(client, vase, arena):
+    for item in ("chair", "lamp"):
+        async with arena.fresh():
+            await client.post("/orders/chair")
+            assert len(arena.changes()["orders"].inserted) == 1
+        await client.post(f"/orders/{item}")
+
+
 @pytest.mark.expect("AssertionError", at="assert False")
 async def test_that_fails(client, vase):
     await client.post("/orders/chair")
