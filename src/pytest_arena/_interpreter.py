@@ -60,8 +60,7 @@ def _install_hook() -> None:
     sys.addaudithook(hook)
 
 
-# A Python program reads in this variable where its connections lead. `pytest_arena.pth`, which
-# Python reads at each start, imports the guard.
+# Where connections lead. With this variable, `pytest_arena.pth` starts the guard in a program.
 PROGRAM = "ARENA_PROGRAM"
 # The events of programs that start. The last argument is the environment, except of `os.system`.
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.system", "os.spawn", "os.exec"}

@@ -115,7 +115,6 @@ class Ledger:
     # The filled databases as keys: the name, what it was given, the product, the isolation.
     filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
-    race_passes: int = 0  # of `arena.races()` in all tests
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 
     def begin(self, test: str) -> None:

@@ -79,12 +79,6 @@ def test_a_hook_that_fails_is_no_interruption(example: Example) -> None:
     run.expect(status=1, passed=3, errors=1).never_says("interrupted")
 
 
-def test_a_product_that_the_app_does_not_use_is_named(example: Example) -> None:
-    """The team believes that its tests run on PostgreSQL."""
-    run = example.with_files(test_sum=TESTS).run("-q", "--arena-database=own").expect(passed=3)
-    run.says("no test used PostgreSQL", "the tests ran on SQLite", "remove arena_database in")
-
-
 OTHER = """
 import asyncio
 import pytest

@@ -86,7 +86,7 @@ def test_the_top_says_which_project_and_when(page: str) -> None:
     assert "Proven: 9 of 30 scenarios, 4 of them for errors only." in top
     assert "Proven: 5</span> a test passes, and failed for a wrong answer that was tried" in top
     assert "No test yet: 8</span> a developer writes it" in top
-    assert "Proven for errors only: 4</span> the test notices if the app fails" in top
+    assert "Proven for errors only: 4</span> no wrong value was noticed" in top
     assert ">It cannot run twice</a>" in top
 
 

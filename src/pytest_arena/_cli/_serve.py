@@ -10,7 +10,6 @@ import os
 import queue
 import signal
 import sys
-from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field

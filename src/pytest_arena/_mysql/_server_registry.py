@@ -172,7 +172,6 @@ class MySQLRegistry(DatabaseRegistry):
 
     def copy_now(self, kind: str, source: str) -> str:
         """Copy a database that may change later."""
-        self._plans.pop(source, None)
         try:
             return self.create(kind, template=source)
         finally:

@@ -251,7 +251,6 @@ class Races:
             self._conclude()
             raise StopAsyncIteration
         self.passes += 1
-        self.run.ledger.race_passes += 1
         _, plan = self._plans.pop(0)
         race = Race(self, plan)
         await race.level.__aenter__()

@@ -6,11 +6,9 @@ from dataclasses import asdict, dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import SUPPORTED, product_of
 from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts, noted_lines
-from pytest_arena._values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,7 +34,6 @@ class Summary:
     unasked: tuple[str, ...] = ()  # databases that options name, but no engine
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
-    race_passes: int = 0
 
     def __add__(self, other: Summary) -> Summary:
         """Return the summary of two processes together."""
@@ -90,8 +87,6 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
         if others:
             cost += f", {_ms(sum(others) / len(others))} for each other test"
         yield f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
-    if summary.race_passes:
-        yield f"arena.races() ran requests at once in {counted(summary.race_passes, 'order')}"
     if used and summary.suggestion and not summary.has_template:
         yield (
             "set this, and delete create_all and drop_all in fixtures, so that each test "
@@ -126,14 +121,13 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         tests=tuple(ledger.tests),
         filled=tuple(ledger.filled),
         has_template=any(given for _, given, _, _ in ledger.filled),
-        notes=(*filter(None, [ledger.kept]), *_unread(databases), *_unused(databases)),
+        notes=(*filter(None, [ledger.kept]), *_unread(databases)),
         noted=tuple(ledger.noted),
         failures=failures,
         known=tuple(database.name for database in of_engines),
         unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
         build_seconds=sum(store.build_seconds for store in stores),
-        race_passes=ledger.race_passes,
     )
 
 
@@ -179,21 +173,6 @@ def _unread(databases: Databases) -> Iterator[str]:
                 f"{', '.join(others)}. arena_seed and db_session use the named database. "
                 f"Unset {variable}, or: arena_env = <the variable that the app reads>, {variable}"
             )
-
-
-def _unused(databases: Databases) -> Iterator[str]:
-    """Yield a line if ``arena_database`` names a product on which the app has no engine."""
-    config = databases.config
-    product = product_of(config.database)
-    first = databases.known.without_engine
-    opened = [*databases.products.opened]
-    used = [name for name in opened if first is None or first.product.name != name]
-    if product and used and product not in used:
-        yield (
-            f"no test used {SUPPORTED[product].shown}, because the app has no engine for it: the "
-            f"tests ran on {', '.join(SUPPORTED[name].shown for name in used)}. Set the app's "
-            f"URL in tests, or remove {config.place('database')}"
-        )
 
 
 # Keys in the report that a worker sends to pytest-xdist.

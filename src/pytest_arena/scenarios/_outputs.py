@@ -38,26 +38,14 @@ _GAP = "GAP"
 # The words of each state for a reader who does not know pytest-arena: its badge, and what it means
 # or who does what next. The list at the top of the page has this order.
 _WORDS: dict[str, tuple[str, str]] = {
-    Status.FAILED: (
-        "Test fails",
-        "the app, the test or the scenario is wrong: a developer finds out which",
-    ),
+    Status.FAILED: ("Test fails", "the app, the test or the scenario is wrong: ask a developer"),
     Status.PROVEN: ("Proven", "a test passes, and failed for a wrong answer that was tried"),
-    _WEAK: (
-        "Proven for errors only",
-        "the test notices if the app fails, but no wrong value: a developer checks a value",
-    ),
-    Status.ASSERTED: (
-        "Tested",
-        "a test passes, but might not notice a wrong answer: the team decides",
-    ),
+    _WEAK: ("Proven for errors only", "no wrong value was noticed: a developer checks a value"),
+    Status.ASSERTED: ("Tested", "a test passes, and may miss a wrong answer: the team decides"),
     Status.HOLLOW: ("Test checks too little", "do not count on it: a developer completes the test"),
     Status.NOT_RUN: ("Not tested in this run", "run all tests"),
     Status.SKIPPED: ("Test is switched off", "the team decides when it is switched on"),
-    Status.DRIFTED: (
-        "Steps changed, not yet accepted",
-        "a developer adapts the test, the team accepts the new steps",
-    ),
+    Status.DRIFTED: ("Steps changed", "a developer adapts the test, the team accepts the steps"),
     Status.UNMAPPED: ("No test yet", "a developer writes it"),
     _GAP: ("Gap agreed", "do not count on it: the team accepts this until a day"),
 }

@@ -146,22 +146,16 @@ class Recorder:
             self.record.passed(place, text)
 
     def settled(self, errors: list[BaseException]) -> list[BaseException]:
-        """Return the errors to report for a settled test. A repeated test reports none."""
-        if not self.is_repeating:
-            self._note_lost_writes()
-            return errors
-        for error in errors:
-            self.failures.append(Failure(str(error).partition("\n")[0]))
-        return []
-
-    def _note_lost_writes(self) -> None:
-        """Add the writes that the test has lost to its facts, each with its line."""
-        if self.record is None or self.record.facts is None:
-            return
-        for warning, _ in self.run.ledger.warned.values():
-            if isinstance(warning, LostWriteWarning):
-                what, cause, *_ = str(warning).splitlines()
-                self.record.facts["lost"].append(f"{what}, {cause.strip()}")
+        """Note the lost writes of a settled test. Return its errors, none of a repeated one."""
+        if self.is_repeating:
+            self.failures += [Failure(str(error).partition("\n")[0]) for error in errors]
+            return []
+        if self.record is not None and self.record.facts is not None:
+            for warning, _ in self.run.ledger.warned.values():
+                if isinstance(warning, LostWriteWarning):
+                    what, cause, *_ = str(warning).splitlines()
+                    self.record.facts["lost"].append(f"{what}, {cause.strip()}")
+        return errors
 
     # Called by blocks and by the plugin of repeated tests.
 

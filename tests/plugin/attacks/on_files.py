@@ -61,11 +61,6 @@ def relative(file, engine):
 
 
 @redirected
-def absolute(file, engine):
-    add(create_engine(f"sqlite:///{Path(file).absolute()}"))
-
-
-@redirected
 def percent(file, engine):
     add(create_engine("sqlite:///file:%70ercent%2Edb?uri=true&mode=rw"))
 
@@ -79,11 +74,6 @@ def another_folder(file, engine):
 @redirected
 def raw_connection(file, engine):
     write(engine.raw_connection())
-
-
-@redirected
-def options(file, engine):
-    add(engine.execution_options(stream_results=True))
 
 
 @redirected
@@ -184,11 +174,6 @@ def raw_bytes(file, engine):
 
 
 @refused
-def raw_path(file, engine):
-    write(open_file(Path(file).absolute()))
-
-
-@refused
 def raw_uri(file, engine):
     write(sqlite3.connect(f"file:{file}?mode=memory&mode=rwc", uri=True))  # here
 
@@ -207,11 +192,6 @@ def raw_c_module(file, engine):
 @refused
 def raw_class(file, engine):
     write(sqlite3.Connection(file))  # here
-
-
-@refused
-def raw_thread(file, engine):
-    in_thread(lambda: write(open_file(file)))
 
 
 @refused
@@ -239,17 +219,6 @@ def attach_text(file, engine):
 @prevented
 def attach_bound(file, engine):
     attach(sqlite3.connect(":memory:", factory=sqlite3.Connection), "ATTACH ? AS x", (file,))
-
-
-@prevented
-def attach_async(file, engine):
-    async def main():
-        async with aiosqlite.connect(":memory:") as connection:
-            await connection.execute("ATTACH ? AS x", (file,))
-            await connection.execute("CREATE TABLE x.attacks (a)")
-            await connection.commit()
-
-    asyncio.run(main())
 
 
 @prevented
@@ -281,11 +250,6 @@ def renamed(file, engine):
 def replaced(file, engine):
     shutil.copy("child.py", "new")
     os.replace("new", file)  # here
-
-
-@refused
-def moved(file, engine):
-    shutil.move(file, "moved")  # here
 
 
 # Other processes.
@@ -328,15 +292,6 @@ def child_of_the_system(file, engine):
 def child_of_a_spawn(file, engine):
     pid = os.posix_spawn(sys.executable, [sys.executable, "child.py", file], os.environ)  # here
     os.waitpid(pid, 0)
-
-
-@refused
-def child_of_a_loop(file, engine):
-    async def main():
-        process = await asyncio.create_subprocess_exec(sys.executable, "child.py", file)  # here
-        await process.wait()
-
-    asyncio.run(main())
 
 
 NEW = {"child_by_name"}  # its engine is created in the test, and has not connected
