@@ -28,7 +28,7 @@ SYMPTOMS = [
 
 def main() -> int:
     """Return 0 if each fault is there without pytest-arena, and none with it."""
-    # A run for each file: without pytest-arena, the tests of one file may lock the database for good.
+    # A run for each file: one file may lock its database for good.
     runs = [_run("-p", "no:arena", "-p", "without_arena", path.name) for path in FILES]
     output = "".join(text for text, _ in runs)
     rows = min(left for _, left in runs)

@@ -67,7 +67,7 @@ STARTS = {"subprocess.Popen", "os.posix_spawn", "os.system", "os.spawn", "os.exe
 
 
 def guard_programs(environment: object, facts: str) -> None:
-    """Give the facts to Python programs with this environment, or with the present one."""
+    """Give the facts to Python programs with this environment, or the present one, "" for none."""
     # The caller's own mapping, which `subprocess` has not read yet. `os.posix_spawn` has.
     if not isinstance(environment, MutableMapping):
         environment = os.environ

@@ -262,9 +262,9 @@ class Databases:
             for database in databases:
                 with suppress(ArenaError):
                     self.ensure_content(database)
-        if is_of_user:
-            with as_own():  # no level puts it back
-                guard_programs(child.environment, dumps(self._facts_of_programs()))
+        with as_own():  # no level puts it back
+            facts = dumps(self._facts_of_programs()) if is_of_user else ""
+            guard_programs(child.environment, facts)
 
     def _facts_of_programs(self) -> dict[str, object]:
         """Return where the connections of a Python program lead."""

@@ -75,7 +75,7 @@ class LetsOneEngineThrough:
             "import sys, sqlite3; sqlite3.connect(sys.stdin.read()).execute('CREATE TABLE t (a)')"
         )
         subprocess.run(
-            [sys.executable, "-I", "-c", through], input="shop.db", text=True, check=True
+            [sys.executable, "-S", "-c", through], input="shop.db", text=True, check=True
         )
 
 

@@ -38,8 +38,9 @@ EARLY = forked_pool()
 # The first tests: a fork fills all databases.
 def test_a_command_on_a_database_that_no_test_has_used(arena):
     code = "import sqlite3; sqlite3.connect('un' + 'used.db')"
-    command = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, check=False)
-    assert b"ProductionDatabaseError" in command.stderr
+    with arena.expect_refusal() as refused:
+        subprocess.run([sys.executable, "-c", code], check=False)
+    assert "unused.db" in refused.error.what
 
 
 def test_a_program_on_a_database_that_no_test_has_used(arena):

@@ -59,13 +59,12 @@ def test_a_database_that_the_tests_do_not_use(arena, driver, database, statement
 
 
 @pytest.mark.expect("UnknownDatabaseError", at="begin() as connection")
-@pytest.mark.parametrize("driver", DRIVERS[PRODUCT][-1:])
-def test_a_program_whose_refusal_nobody_reads(test_client, driver):
-    subprocess.run(program(driver, *OTHER), check=False)
+def test_a_program_whose_refusal_nobody_reads(test_client):
+    subprocess.run(program(DRIVERS[PRODUCT][-1], *OTHER), check=False)
 
 
 @pytest.mark.skipif(is_server, reason="a file")
-@pytest.mark.parametrize("driver", DRIVERS[PRODUCT])
+@drivers
 def test_it_attaches_no_file(arena, driver):
     process = arena.process(program(driver, "shop", "ATTACH 'dev.db' AS dev"))
     assert process.wait() == process.status == 1
