@@ -34,9 +34,7 @@ def test_the_wheel_has_the_form_of_one(release: Release, tmp_path: Path) -> None
 
 def test_the_wheel_holds_the_package_and_nothing_else(release: Release) -> None:
     """Each file of it, the marker for type checkers among them."""
-    package = {
-        name.removeprefix("src/") for name in release.files if name.startswith("src/pytest_arena/")
-    }
+    package = {name.removeprefix("src/") for name in release.files if name.startswith("src/")}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     folder = f"pytest_arena-{release.version}.dist-info"
     with zipfile.ZipFile(release.wheel) as wheel:
