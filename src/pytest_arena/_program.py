@@ -117,13 +117,13 @@ class Program:
 
         event.listen(Engine, "do_connect", self._check_file)
 
-    def _check_file(self, dialect: Any, _record: object, cargs: Any, cparams: Any) -> None:
+    def _check_file(self, dialect: Any, _record: object, cargs: Any, _cparams: object) -> None:
         """Refuse a file older than the run, if no test database replaces it."""
         from pytest_arena._sqlite._sql import requested  # noqa: PLC0415 - as above
 
-        if dialect.name not in FILE_PRODUCTS:
+        if dialect.name not in FILE_PRODUCTS or not cargs:
             return
-        path = Path(requested(*cargs, uri=bool(cparams.get("uri"))).file).resolve()
+        path = Path(requested(cargs[0]).file).resolve()
         is_known = str(path) in self._facts["files"] or allows(self._facts["allow"], str(path))
         if not is_known and path.is_file() and path.stat().st_ctime <= self._facts["began"]:
             raise self._refused(UnknownDatabaseError, str(path))
