@@ -151,7 +151,7 @@ class Ledger:
 
     def _add_of_programs(self) -> None:
         """Add the refusals of the programs that the test has started."""
-        with suppress(EOFError):
+        with suppress(EOFError, ValueError):  # closed after the run
             while self.programs:
                 self.refused(pickle.load(self.programs))  # noqa: S301 - only this user may write it
 

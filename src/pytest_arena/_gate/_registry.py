@@ -225,7 +225,8 @@ class Registry:
         for pooled in [*self._until.pop(level, ())]:
             if pooled in self._checked_out:
                 pooled.is_stale = True
-            elif pooled.is_open and pooled.process == os.getpid():
+            # A connection that was refused is not described, and its pool does not have it.
+            elif pooled.is_open and pooled.identify is None and pooled.process == os.getpid():
                 pooled.close()
 
     def before_sending(self, connection: Connection, statement: str) -> PooledConnection | None:

@@ -275,7 +275,6 @@ class ArenaRun:
         self.redis.close()
         if self.ledger.programs:
             self.ledger.programs.close()
-            self.ledger.programs = None
         for product in self.databases.products.opened.values():
             product.close()
 
