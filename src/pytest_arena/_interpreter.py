@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from collections.abc import MutableMapping
 from copy import copy
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,6 +74,12 @@ def guard_programs(environment: object, facts: str) -> None:
     if not isinstance(environment, MutableMapping):
         environment = os.environ
     environment[PROGRAM] = facts
+
+
+def send_refusal(file: str, error: object) -> None:
+    """Append an error of a program or a fork to the file that the process of the tests reads."""
+    with Path(file).open("ab") as opened:
+        opened.write(pickle.dumps(error))
 
 
 def when_imported(name: str, change: Change) -> None:

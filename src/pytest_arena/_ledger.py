@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_arena._interpreter import send_refusal
 from pytest_arena._values import CodeLine
 from pytest_arena.errors import PAGE, redact
 from pytest_arena.warnings import ArenaWarning
@@ -107,6 +109,7 @@ class Ledger:
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     # To this file the programs of the tests append their refusals, None without a program.
     programs: IO[bytes] | None = None
+    process: int = field(default_factory=os.getpid)
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
     # The warnings of the running test, by their texts, each with the line where it is shown.
@@ -132,7 +135,14 @@ class Ledger:
     def refused(self, error: _Error) -> _Error:
         """Record an error and return it. An ``except Exception`` of the app may swallow it."""
         self.refusals.append((error, self.test))
+        if self.programs and self.process != os.getpid():
+            send_refusal(self.programs.name, error)
         return error
+
+    def mark(self) -> int:
+        """Return the number of refusals so far."""
+        self._add_of_programs()
+        return len(self.refusals)
 
     def since(self, mark: int) -> list[ArenaError]:
         """Return the refusals after the first ``mark``."""

@@ -7,7 +7,7 @@ may read the developer's URLs from a file such as ``.env``.
 from __future__ import annotations
 
 import os
-import pickle
+import sys
 from functools import partial, wraps
 from json import loads
 from pathlib import Path
@@ -20,6 +20,7 @@ from pytest_arena._interpreter import (
     guard_programs,
     on_audit_events,
     patch,
+    send_refusal,
     when_imported,
 )
 from pytest_arena._values import Address
@@ -93,7 +94,7 @@ class Program:
         """The port of the tests' Redis. A connection is refused if no test has used it."""
         port: int = self._facts["redis"]
         if not port:
-            raise self._refused(UnknownDatabaseError, "Redis")
+            raise self._refused(UnknownDatabaseError, "redis://*")
         return port
 
     def admit(
@@ -160,24 +161,22 @@ class Program:
     def level_owner(self) -> None:
         """Return that connections belong to the whole program."""
 
-    def opened_raw(self, _key: object) -> None:
+    def note(self, _fact: object) -> None:
         """Record nothing: the program ends before the database is restored."""
 
-    def note(self, _text: str) -> None:
-        """Record nothing."""
+    opened_raw = note
 
     def refused(self, error: RefusedError) -> RefusedError:
         """Return an error that the test shows, too."""
-        with Path(self._facts["refusals"]).open("ab") as file:
-            file.write(pickle.dumps(error))
+        send_refusal(self._facts["refusals"], error)
         return error
 
     def _refused(self, kind: type[RefusedError], name: str) -> RefusedError:
         from pytest_arena._owner import cause_of_connection  # noqa: PLC0415 - as above
 
         error = kind(
-            f"refused: a connection to {name}, in a program",
-            why="a test has started this program, and no test database replaces this one",
+            f"refused: a connection to {name}, in: python {' '.join(sys.orig_argv[1:])}",
+            why="a test or a conftest has started the program, and no test database replaces this",
             cause=cause_of_connection(),
             fix="let the test use the database first, and name the variable with its URL in "
             f"arena_env\nor, if tests may change it: arena_allow = {name}",

@@ -52,7 +52,7 @@ def test_a_refusal_fails_its_test_once(tmp_path: Path) -> None:
     with untouched(example):
         run = example.run().expect(1, failed=3, passed=1)
     run.says(
-        "the app, or a program, caught or lost this error of pytest-arena", "# the user's line"
+        "the app, or a program, caught or lost this error", "# the user's line"
     )
     run.says("outside of any test: refused: a connection to", "conftest.py:7")
     run.never_says("site-packages/sqlalchemy", "src/pytest_arena/_gate")

@@ -19,7 +19,7 @@ from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _SKIPPED = re.compile(
     r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env|docs?|examples?|scripts"
@@ -40,7 +40,6 @@ _VARIABLE = re.compile(
     r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
     r"(\w*(?:DATABASE|DB|POSTGRES|SQL)\w*_(?:URL|URI|DSN))[\"']"
 )
-_FIXTURE = re.compile(r"(?m)^(?:async )?def (db_session|test_client)\(")
 # The options with which pytest-asyncio runs the first test of an app with an async engine.
 _ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
 _SECTIONS = {
@@ -106,7 +105,6 @@ def init(arguments: argparse.Namespace) -> int:
     test_text = _first_test(apps, models, is_async=is_async)
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]
-    lines += [f"note: {note}" for note in _notes(folder)]
     if arguments.write:
         ini.write_bytes(text.encode())
         test.parent.mkdir(exist_ok=True)
@@ -117,14 +115,6 @@ def init(arguments: argparse.Namespace) -> int:
         lines.append("next: arena init --write")
     sys.stdout.write("\n".join([*lines, ""]))
     return 0
-
-
-def _notes(folder: Path) -> Iterator[str]:
-    """Yield what the user should know about the options."""
-    for file in folder.glob("tests/**/conftest.py"):
-        for name in _FIXTURE.findall(file.read_text(errors="replace")):
-            shown = file.relative_to(folder)
-            yield f"{shown} has a fixture {name}, which hides pytest-arena's"
 
 
 def _read_modules(folder: Path) -> list[Module]:

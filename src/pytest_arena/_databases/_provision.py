@@ -99,7 +99,7 @@ class Provision:
             # Warnings of a build do not belong to the test.
             if is_expected and not (database.isolation or database.failure):
                 with database.lock, warnings.catch_warnings(action="ignore"):
-                    mark = len(self._ledger.refusals)
+                    mark = self._ledger.mark()
                     if not (database.isolation or database.failure or database.busy):
                         self._fill(database)
                     # The error of a failed build contains the refusals.

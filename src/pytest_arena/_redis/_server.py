@@ -19,8 +19,7 @@ _HOST = "127.0.0.1"
 _START_SECONDS = 10.0
 _END = b"\n"
 
-# The shell waits until this process writes a line to the pipe or ends, and ends the server then.
-# The server must not inherit the pipe. A fork of this process may: so its end alone closes nothing.
+# The shell ends the server at a line from this process, or when it and its forks have ended.
 _WITH_THIS_PROCESS = """
 exec 3<&0
 "$@" <&- 3<&- &

@@ -490,7 +490,7 @@ class Arena(Generic[S]):
             AssertionError: pytest-arena refused nothing.
         """
         refused = Refused()
-        before = len(self._run.ledger.refusals)
+        before = self._run.ledger.mark()
         try:
             yield refused
         except Exception:

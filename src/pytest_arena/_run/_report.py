@@ -123,9 +123,8 @@ def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
     texts = [f"{type(error).__name__}: {error}" for error in errors]
     text = "\n\n".join(dict.fromkeys(texts))  # an app may try again
     if report.passed:
-        head = "the app, or a program, caught or lost this error of pytest-arena:\n\n"
         report.outcome = "failed"
-        report.longrepr = head + text
+        report.longrepr = f"{text}\n\nthe app, or a program, caught or lost this error"
     else:
         report.sections.append(("arena: refused", text))
 

@@ -33,7 +33,6 @@ class Status(StrEnum):
     PROVEN = "PROVEN"
 
 
-# The reasons of proofs that may not notice a wrong value: none was noticed, or none could be tried.
 _ERROR_ALONE = {noticed_text({"wrong": False, "500": True}), noticed_text({"500": True})}
 # A run with only a part of the tests says nothing about these.
 _UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}

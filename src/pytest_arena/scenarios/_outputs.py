@@ -35,8 +35,7 @@ _PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
 _WEAK = "ERRORS-ONLY"
 _GAP = "GAP"
-# The words of each state for a reader who does not know pytest-arena: its badge, and what it means
-# or who does what next. The list at the top of the page has this order.
+# The badge of each state, and who acts next, for a reader without code. The page has this order.
 _WORDS: dict[str, tuple[str, str]] = {
     Status.FAILED: ("Test fails", "the app, the test or the scenario is wrong: ask a developer"),
     Status.PROVEN: ("Proven", "a test passes, and failed for a wrong answer that was tried"),
@@ -385,8 +384,7 @@ def _results(rows: list[Judged]) -> Iterator[str]:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
             checks = [each for attempt in judged.tries for each in attempt["facts"]["assertions"]]
-            has_several = len(judged.scenario.kinds("then")) > 1
-            if has_several and {check["step"] for check in checks} == {""}:
+            if {check["step"] for check in checks} == {""}:
                 yield "<p>The test does not say which check is for which step.</p>"
             yield "<details><summary>What the test did</summary>"
             for attempt in judged.tries:
