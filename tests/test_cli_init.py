@@ -128,14 +128,6 @@ class Post(db.Model):
 """
 MIGRATION = {"migrations/env.py": "from app.db import engine", "migrations/versions/1.py": ""}
 ALEMBIC = "[alembic]\nscript_location = %(here)s/migrations\n"
-OLD_SUITE = """
-import pytest
-
-
-@pytest.fixture
-def db_session(): ...
-"""
-
 ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
 # The files of each layout, and the options that it needs.
 LAYOUTS: dict[str, tuple[Files, Files]] = {
@@ -230,10 +222,8 @@ def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
 def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     """With the written options. A second call writes nothing."""
     files, _ = LAYOUTS[layout]
-    folder = Example(tmp_path, {**files, "tests/conftest.py": OLD_SUITE}).write()
-    first = arena("init", "--write", folder=folder).output
-    assert "tests/conftest.py has a fixture db_session" in first
-    (folder / "tests/conftest.py").unlink()
+    folder = Example(tmp_path, files).write()
+    arena("init", "--write", folder=folder)
     plugins = ("-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin")
     words = ("-m", "pytest", *plugins, "tests/test_arena.py")
     Example(folder, {}).python(*words).expect(passed=1)

@@ -51,8 +51,20 @@ def test_a_refusal_fails_its_test_once(tmp_path: Path) -> None:
     example = small_example(tmp_path, test_it=SWALLOWED, conftest=IN_A_HOOK)
     with untouched(example):
         run = example.run().expect(1, failed=3, passed=1)
-    run.says(
-        "the app, or a program, caught or lost this error", "# the user's line"
-    )
+    run.says("the app, or a program, caught or lost this error", "# the user's line")
     run.says("outside of any test: refused: a connection to", "conftest.py:7")
     run.never_says("site-packages/sqlalchemy", "src/pytest_arena/_gate")
+
+
+PROGRAM = """
+import subprocess, sys
+code = "import psycopg; psycopg.connect('postgresql://me@db.example.org/other')"
+subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+"""
+
+
+def test_a_refusal_in_a_program_of_a_conftest_fails_the_first_test(tmp_path: Path) -> None:
+    """The program begins before the template is built."""
+    test = "def test_it(db_session): ..."
+    example = small_example(tmp_path, test_it=test, conftest=PROGRAM)
+    example.run().expect(1, errors=1).says("db.example.org:5432/other")

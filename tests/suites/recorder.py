@@ -46,8 +46,7 @@ def pytest_runtest_makereport(
     if report.outcome == "skipped":
         facts["text"] = str(call.excinfo.value) if call.excinfo else ""
     elif report.outcome == "failed" or call.excinfo is not None:
-        # The plugin fails a test whose app has swallowed an error: its text follows the first line.
-        message = report.longreprtext.partition("\n\n")[2]
+        message = report.longreprtext  # of an error that the app has swallowed
         crash = None
         facts["error"] = message.partition(":")[0]
         if call.excinfo is not None:

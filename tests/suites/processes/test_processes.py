@@ -82,9 +82,10 @@ def test_a_fork_of_a_fixture(forked, test_client, turn):
     assert test_client.get("/orders").json() == ["vase"]
 
 
-def test_a_fork_of_a_time_before_any_test():
-    with pytest.raises(Exception, match="forked before"):
+def test_a_fork_of_a_time_before_any_test(arena):
+    with arena.expect_refusal() as refused:
         EARLY.apply(insert)
+    assert "forked before" in refused.error.what
 
 
 def test_it_has_written_nothing(test_client):
