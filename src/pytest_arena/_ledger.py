@@ -108,7 +108,7 @@ class Ledger:
     # Unreported errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     # To this file the programs of the tests append their refusals, None without a program.
-    programs: IO[bytes] | None = None
+    refusals_file: IO[bytes] | None = None
     process: int = field(default_factory=os.getpid)
     # The keys are lines for the summary, each with a test. The test is "" if the line names none.
     noted: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -135,8 +135,8 @@ class Ledger:
     def refused(self, error: _Error) -> _Error:
         """Record an error and return it. An ``except Exception`` of the app may swallow it."""
         self.refusals.append((error, self.test))
-        if self.programs and self.process != os.getpid():
-            send_refusal(self.programs.name, error)
+        if self.refusals_file and self.process != os.getpid():
+            send_refusal(self.refusals_file.name, error)
         return error
 
     def mark(self) -> int:
@@ -162,8 +162,8 @@ class Ledger:
     def _add_of_programs(self) -> None:
         """Add the refusals of the programs that the test has started."""
         with suppress(EOFError, ValueError):  # closed after the run
-            while self.programs:
-                self.refused(pickle.load(self.programs))  # noqa: S301 - only this user may write it
+            while self.refusals_file:
+                self.refused(pickle.load(self.refusals_file))  # noqa: S301 - only this user may write it
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:

@@ -268,8 +268,8 @@ class Databases:
 
     def _facts_of_programs(self) -> dict[str, object]:
         """Return where the connections of a Python program lead."""
-        if self.ledger.programs is None:
-            self.ledger.programs = NamedTemporaryFile(prefix="arena-programs-")  # noqa: SIM115 - until the run's end
+        if self.ledger.refusals_file is None:
+            self.ledger.refusals_file = NamedTemporaryFile(prefix="arena-programs-")  # noqa: SIM115 - until the run's end
         addresses = {}
         files = dict.fromkeys(self.files.of_app, "")
         for database in self.provisioned:
@@ -284,7 +284,7 @@ class Databases:
             "allow": self.files.allowed,
             "redis": self.redis_port(),
             "began": self.files.began,
-            "refusals": self.ledger.programs.name,
+            "refusals": self.ledger.refusals_file.name,
         }
 
     def level_owner(self) -> Owner | None:

@@ -273,8 +273,8 @@ class ArenaRun:
             isolation.close()
         self.databases.finished = True
         self.redis.close()
-        if self.ledger.programs:
-            self.ledger.programs.close()
+        if self.ledger.refusals_file:
+            self.ledger.refusals_file.close()
         for product in self.databases.products.opened.values():
             product.close()
 

@@ -82,4 +82,4 @@ def test_its_waits_for_locks_end(arena, db_session, driver):
     assert arena.process(program(driver, statement=statement)).wait() == 0
     limit = str(db_session.scalar(text(select_limit)))
     assert db_session.scalars(select(Order.item)).all() == [limit]
-    assert int(limit.removesuffix("s")) < 60
+    assert 0 < int(limit.removesuffix("s")) < 60
