@@ -27,18 +27,20 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
     assert (page.count("<article"), page.count("path=/nothing, status=404")) == (2, 2)
     assert "When I GET &lt;path&gt;" in page
     assert "| /nothing | 404    |" in page
+    assert "</article>\n<pre>Rule: Some paths are open</pre>\n<article>" in page
 
 
 def test_each_row_has_its_badge(tmp_path: Path) -> None:
     """P9. The test of the first row passes, and that of the second row fails."""
     old = "assert response.status_code == status"
-    new = f'{old} and path == "/battles"'
+    new = f'{old} and (path == "/battles" or __import__("json").loads(""))'
     example = project("outlines", tmp_path).change("tests/test_paths.py", old, new)
     run = example.run("--scenarios=strict", "--scenarios-out=html:page.html")
     run.expect(1, passed=4, failed=1)
     page = (run.folder / "page.html").read_text(encoding="utf-8")
     rows = re.findall(r"<p>path=(\S+), status.*class=.badge (\S+).>", page)
     assert rows == [("/battles", "errors-only"), ("/nothing", "failed"), ("/others", "errors-only")]
+    assert "(char 0) (tests/test_paths.py:" in page  # not a line of the library
 
 
 @pytest.mark.parametrize("check", ["{} == 200", "200 == {}"])
@@ -59,7 +61,15 @@ def test_the_page_compares_statuses_in_words(tmp_path: Path, check: str) -> None
         (
             '@pytest.mark.parametrize("path, status", [("/battles", 200), ("/nothing", 404)])\n',
             "",
-            "test_paths: no row of the outline has its parameters",
+            "test_paths: no parameter is called path, status",
+        ),
+        (
+            (
+                '"path, status", [("/battles", 200), ("/nothing", 404)])\n'
+                "async def test_paths(client, scenario, path, status):"
+            ),
+            '"path", ["/battles"])\nasync def test_paths(client, scenario, path, status=200):',
+            "no parameter is called status",
         ),
         (
             '("/nothing", 404)',

@@ -83,11 +83,12 @@ def test_the_top_says_which_project_and_when(page: str) -> None:
     assert "<h1>battle-d</h1>" in top
     assert re.search(r"Page written \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
     assert "Only a part of the tests was run: tests/test_proven.py" in top
-    assert "Proven: 9 of 30 scenarios, 4 of them for errors only." in top
-    assert "Proven: 5</span> a test passes, and failed for a wrong answer that was tried" in top
+    assert "Proven: 9 of 30 scenarios, 3 of them for errors only." in top
+    assert "Proven: 6</span> a test passes, and failed for a wrong answer that was tried" in top
     assert "No test yet: 8</span> a developer writes it" in top
-    assert "Proven for errors only: 4</span> no wrong value was noticed" in top
+    assert "Proven for errors only: 3</span> only an error was noticed" in top
     assert ">It cannot run twice</a>" in top
+    assert "App loses a write: 1</span>" in top
 
 
 def test_the_page_is_the_specification_with_badges(page: str) -> None:
@@ -105,7 +106,7 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
         "so: response.json() == {&#x27;status&#x27;: &#x27;ACTIVE&#x27;} (tests/test_proven.py:",
         "Data: rows of battles, written by the test or its fixtures",
         "Request: POST /battles/1/start, answered 200, changed battles",
-        "Wrong answer: Then the battle is ACTIVE: the test fails if POST /battles/{battle_id}/",
+        "Wrong answer: Then the battle is ACTIVE: it fails if the app wrote nothing for POST /",
     ):
         assert text in " ".join(proven.split())
     assert "The team has agreed to this gap until 2999-12-31: tried by hand" in page
@@ -115,8 +116,6 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
 def test_the_evidence_of_a_test_is_in_words(page: str) -> None:
     """P9. Each test of a scenario has a list. A check that no answer was needed for says so."""
     assert page.count('<ul class="facts">') == page.count("<li>Test: ") > page.count("<details>")
-    assert (
-        "<li>Wrong answer: the test fails if GET /battles is answered with other values: " in page
-    )
+    assert "<li>Wrong answer: it fails if the app answered other values for GET /battles: " in page
     assert "<li>Check: before the answer: 1 + 1 == 2 (tests/test_weak.py:" in page
     assert page.count("<li>Check: not recorded (such as a unittest method)") == 1

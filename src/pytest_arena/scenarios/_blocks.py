@@ -101,6 +101,8 @@ class Scenario:
             )
         steps = _steps_of(record, kind, text)
         record.step = record.steps[steps[0]]["text"]
+        if kind == "when" and record.first is None:
+            record.first = len(record.requests())
         assertions = set(record.assertions)
         failures = len(recorder.failures)
         try:

@@ -50,13 +50,14 @@ def more(value: Any) -> Any:
     return value
 
 
-# The kinds of broken answers, each with its words and the function for a JSON value. They are tried
-# in this order: most tests notice one of the first two.
+# What a broken app did, and the function for a JSON value. The kinds are tried in this order: most
+# tests notice one of the first two.
 KINDS: dict[str, tuple[str, Any]] = {
-    "wrong": ("other values", wrong),
-    "500": ("an error 500", lambda value: value),
-    "empty": ("an empty value", empty),
-    "more": ("each item of a list twice", more),
+    "wrong": ("answered other values", wrong),
+    "idle": ("wrote nothing", None),
+    "500": ("answered an error 500", None),
+    "empty": ("answered an empty value", empty),
+    "more": ("answered each item of a list twice", more),
 }
 
 
@@ -72,13 +73,19 @@ def broken_body(kind: str, body: bytes) -> bytes:
 
 
 class Fault:
-    """Breaks the answer of one request of a test. ``at`` is its number among ``requests()``."""
+    """Breaks the answer of one request of a test. ``at`` is its number among ``requests()``.
 
-    def __init__(self, kind: str, at: int, requests: Callable[[], list[Request]]) -> None:
+    ``messages`` are its true answer. An idle app sends them, and does not run.
+    """
+
+    def __init__(
+        self, kind: str, at: int, requests: Callable[[], list[Request]], messages: list[Any]
+    ) -> None:
         self.is_applied = False  # whether an answer was broken
         self._kind = kind
         self._at = at
         self._requests = requests
+        self._messages = messages
 
     async def enter(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app for a request, with the fault if this is its request."""
@@ -87,6 +94,11 @@ class Fault:
             if self._kind == "500":
                 self.is_applied = True
                 await _send_whole(send, _FAILURE, b"Internal Server Error")
+                return
+            if self._kind == "idle":
+                self.is_applied = True
+                for message in self._messages:
+                    await send(message)
                 return
             # A compressed body cannot be broken.
             sent = scope["headers"]

@@ -121,16 +121,20 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
     for name, value in parameters.items():
         if name in names:
             values[names[name]] = str(value).casefold()
+    steps = " ".join(step.template for step in named[0].steps)
+    lacking = {each for each in names.values() if f"<{each}>" in steps} - values.keys()
     found = []
     for each in named:
         row = {column: value.casefold() for column, value in each.row}
-        if values and values.items() <= row.items():
+        if values and not lacking and values.items() <= row.items():
             found.append(each)
     if not found:
         rows = [f"{each.place}  {row_text(each.row)}" for each in named]
-        shown = row_text(tuple(values.items()))
+        what = f"no row of the outline has {row_text(tuple(values.items()))}"
+        if lacking:
+            what = f"no parameter is called {', '.join(map(identifier, sorted(lacking)))}"
         raise ScenarioError(
-            f"{item.name}: no row of the outline has {shown or 'its parameters'}",
+            f"{item.name}: {what}",
             why="each row is a scenario, and needs a test with its values",
             cause="\n".join([place, *rows]),
             fix=f'@pytest.mark.parametrize("{", ".join(names)}", […])',

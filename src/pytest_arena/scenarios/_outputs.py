@@ -11,16 +11,17 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from gherkin.dialect import Dialect
 from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios._judge import Status, document
 from pytest_arena.scenarios._records import evidence
-from pytest_arena.scenarios._specs import is_gherkin, row_text
+from pytest_arena.scenarios._specs import is_gherkin, language_of, row_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,11 +36,13 @@ _PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
 _WEAK = "ERRORS-ONLY"
 _GAP = "GAP"
+_LOST = "LOST"
 # The badge of each state, and who acts next, for a reader without code. The page has this order.
 _WORDS: dict[str, tuple[str, str]] = {
     Status.FAILED: ("Test fails", "the app, the test or the scenario is wrong: ask a developer"),
+    _LOST: ("App loses a write", "the app does not keep what it writes: ask a developer"),
     Status.PROVEN: ("Proven", "a test passes, and failed for a wrong answer that was tried"),
-    _WEAK: ("Proven for errors only", "no wrong value was noticed: a developer checks a value"),
+    _WEAK: ("Proven for errors only", "only an error was noticed: if a step says more, check it"),
     Status.ASSERTED: ("Tested", "a test passes, and may miss a wrong answer: the team decides"),
     Status.HOLLOW: ("Test checks too little", "do not count on it: a developer completes the test"),
     Status.NOT_RUN: ("Not tested in this run", "run all tests"),
@@ -61,7 +64,8 @@ header ul { padding-left: 1rem } blockquote { margin-inline: 1rem }
 small { display: block } small, .facts { font-size: .85rem } .facts { padding-left: 1rem }
 .badge { border-radius: 1rem; padding: 0 .7rem; color: #fff; background: #9a6700;
   font-size: .85rem; font-weight: 600; white-space: nowrap; print-color-adjust: exact }
-.proven { background: #1a7f37 } .asserted { background: #0969da } .failed { background: #cf222e }
+.proven { background: #1a7f37 } .asserted { background: #0969da }
+.failed, .lost { background: #cf222e }
 .line { display: block; padding-left: 4ch; text-indent: -4ch }
 .line:first-child { font-weight: 600 } small a { display: inline-block; padding: .15rem 0 }
 @media print { details::details-content { content-visibility: visible }
@@ -259,6 +263,8 @@ def _state(judged: Judged) -> str:
     """Return which words of the page a scenario has."""
     if judged.gap:
         return _GAP
+    if judged.status is Status.HOLLOW and any(each["facts"]["lost"] for each in judged.tries):
+        return _LOST
     return _WEAK if judged.is_weak else judged.status
 
 
@@ -299,9 +305,11 @@ def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
     """
     rows: list[Judged] = []
     lines: list[str] = []
+    dialect: Any = Dialect.for_name(language_of(text))
+    rules = tuple(f"{word}:" for word in dialect.rule_keywords)
     for number, line in enumerate(text.splitlines(), start=above + 1):
         begun = [each for each in judged if each.scenario.start == number]
-        if begun:
+        if begun or line.strip().startswith(rules):
             yield from _article(rows, lines)
             rows = begun
             lines = []

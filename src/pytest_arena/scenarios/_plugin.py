@@ -8,7 +8,8 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._values import counted
+from pytest_arena._config._load import blame
+from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import ArenaError, cut, redact
 from pytest_arena.scenarios import _outputs as outputs
 from pytest_arena.scenarios._judge import judge
@@ -181,7 +182,9 @@ class Scenarios:
             return (yield)
 
     @hook(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, object]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[object]
+    ) -> Generator[None, Any, object]:
         """Add the try to the report of the tear-down."""
         report = yield
         if id(item) not in self._scenarios or self.recorder.is_repeating:
@@ -189,7 +192,8 @@ class Scenarios:
         if report.when == "setup":
             self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}
             self._attempt["scenarios"] = self._tests[item.nodeid]
-        _add_phase(self._attempt, report, item.config.rootpath)
+        error = call.excinfo and blame(call.excinfo.value)
+        _add_phase(self._attempt, report, error, item.config.rootpath)
         if report.when == "teardown":
             facts = self.recorder.take()
             is_called = facts is not None or self._attempt["outcome"] != "passed"
@@ -313,8 +317,8 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
 # Why a phase did not pass.
 
 
-def _add_phase(attempt: Json, report: Any, root: Path) -> None:
-    """Add the outcome of a phase, or of a subtest, to its try."""
+def _add_phase(attempt: Json, report: Any, line: CodeLine | None, root: Path) -> None:
+    """Add the outcome of a phase, or of a subtest, to its try, with the user's line of an error."""
     outcome = report.outcome
     longrepr = report.longrepr
     reason = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr or "")
@@ -325,8 +329,8 @@ def _add_phase(attempt: Json, report: Any, root: Path) -> None:
         expected = report.wasxfail.removeprefix("reason: ")
         reason = f"it is expected to fail{passes}: {expected}"
     elif outcome == "failed" and crash is not None:
-        place = f"{relative(Path(crash.path), root)}:{crash.lineno}"
-        reason = f"{_one_line(crash.message)} ({place})"
+        place = f" ({relative(Path(line.file), root)}:{line.number})" if line else ""
+        reason = f"{_one_line(crash.message)}{place}"
     if outcome == "failed" and report.when != "call":
         reason = f"{report.when}: {reason}"
     if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(attempt["outcome"]):

@@ -9,12 +9,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import _pytest.assertion.rewrite as rewriting
 import pytest
 
 from pytest_arena._interpreter import patch
+from pytest_arena._origin import REQUEST
 from pytest_arena._process import by_timeout
 from pytest_arena._run._story import StoryReader
 from pytest_arena._values import Stage
@@ -102,6 +104,10 @@ class Record:
     """The steps with a block, by the scenario's key and the number."""
     step: str = ""
     """The text of the step whose block runs."""
+    first: int | None = None
+    """The number of requests before the first block of a When, None without one."""
+    answers: dict[int, list[Any]] = field(default_factory=dict)
+    """The messages of each answer, by the identity of its request."""
     is_in_call: bool = False
     facts: Json | None = None
 
@@ -116,13 +122,14 @@ class Record:
         """
         if not self.is_in_call:
             return
-        answers = [request.status or request.method == "WEBSOCKET" for request in self.requests()]
+        requests = self.requests()
+        is_answered = any(each.status or each.method == "WEBSOCKET" for each in requests)
         text = " ".join(text.split())[:_LONGEST]
         place = relative(Path(place), self.root)
         self.assertions[place, caller] = {
             "place": place,
             "text": text,
-            "after": any(answers),
+            "after": len(requests) if is_answered else 0,
             "step": self.step,
         }
 
@@ -137,6 +144,10 @@ class Recorder:
         """Whether the running test is repeated and not reported."""
         self.failures: list[Failure] = []
         """How the repeated test has failed so far."""
+        self.early: set[str] = set()
+        """The places of assertions that the repeated test reaches only before its last request."""
+        self.answers: dict[str, list[list[Any]]] = {}
+        """The messages of each answer, by test."""
 
     # Called by the run.
 
@@ -165,6 +176,9 @@ class Recorder:
         test = self.run.current.test
         for _, app_error in test.app_errors if test else ():
             is_check &= all(cause is not app_error for cause in causes(error))
+        for frame, line in walk_tb(error.__traceback__):
+            file = relative(Path(frame.f_code.co_filename), self.run.config.root)
+            is_check &= f"{file}:{line}" not in self.early
         text = pytest.ExceptionInfo.from_exception(error).exconly(tryshort=True)
         self.failures.append(Failure(text.partition("\n")[0], is_check))
 
@@ -185,6 +199,18 @@ class Recorder:
     def begin(self, item: Any, scenarios: Sequence[ScenarioSpec]) -> None:
         """Begin to record a test at its set-up."""
         self.record = Record(item, scenarios, item.config.rootpath, self.requests)
+
+    async def note_answer(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
+        """Call an app, and keep its answer to a test of a scenario."""
+        messages: list[Any] = []
+        if self.record is not None:
+            self.record.answers[id(REQUEST.get())] = messages
+
+        async def note_and_send(message: Any) -> None:
+            messages.append(message)
+            await send(message)
+
+        await call(scope, receive, note_and_send)
 
     def requests(self) -> list[Request]:
         """Return the requests of the running test, without logins."""
@@ -210,8 +236,12 @@ class Recorder:
                     "requests": [self._request(each) for each in self.requests()],
                     "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
                     "steps": [*record.steps.values()],
+                    "first": record.first or 0,
                     "lost": [],
                 }
+                self.answers[record.item.nodeid] = [
+                    record.answers.get(id(each), []) for each in self.requests()
+                ]
 
     def take(self) -> Json | None:
         """Return the facts of the test, and forget them. None if its call was not reached."""
@@ -308,13 +338,13 @@ def _wrong_answers(sabotage: Json, assertions: Sequence[Json]) -> Iterator[tuple
         broken = step["by"]
         text = "no wrong answer fails its checks"
         if broken:
-            answer = f"{broken['what']} is answered with {KINDS[broken['kind']][0]}"
-            text = f"the test fails if {answer}: {broken['why']}"
+            words, _ = KINDS[broken["kind"]]
+            text = f"it fails if the app {words} for {broken['what']}: {broken['why']}"
         yield "wrong answer", f"{step['text']}: {text}".removeprefix(": ")
 
 
 def noticed_text(kinds: Json) -> str:
     """Return which kinds of broken answers a test has noticed."""
     words = [KINDS[kind][0] for kind, is_noticed in kinds.items() if is_noticed]
-    text = f"its test would fail if the app answered with {' or '.join(words)}"
-    return text if kinds.get("wrong", True) else f"{text}, but not with other values"
+    text = f"its test would fail if the app {' or '.join(words)}"
+    return text if kinds.get("wrong", True) else f"{text}, not if it {KINDS['wrong'][0]}"

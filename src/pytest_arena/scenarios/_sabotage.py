@@ -59,6 +59,7 @@ class Sabotage:
         self._with_subtests: set[str] = set()
         self._runs = 0
         self._took = 0.0
+        recorder.run.faults.append(recorder.note_answer)
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -123,12 +124,19 @@ class Sabotage:
         requests = facts["requests"]
         tried: dict[str, None] = {}
         failures: list[Failure] = []
-        numbers = range(max(0, len(requests) - _MOST_REQUESTS), len(requests))
+        answers = self._recorder.answers.pop(item.nodeid)
+        # Without blocks only an assertion after the last request checks what the scenario says.
+        checks = facts["assertions"] if not thens else []
+        late = {each["place"] for each in checks if each["after"] >= len(requests)}
+        self._recorder.early = {each["place"] for each in checks} - late
+        numbers = range(max(facts["first"], len(requests) - _MOST_REQUESTS), len(requests))
         for number, kind in product(reversed(numbers), KINDS):
             request = requests[number]
-            if kind != "500" and request["status"] in _NO_BODY:
+            has_effect = request["changed"] != [] and answers[number]
+            has_body = request["status"] not in _NO_BODY
+            if kind != "500" and not (has_effect if kind == "idle" else has_body):
                 continue
-            fault = Fault(kind, number, self._recorder.requests)
+            fault = Fault(kind, number, self._recorder.requests, answers[number])
             with mock.patch.object(self._recorder.run, "faults", [fault.enter]):
                 # With the parent as the next item, pytest keeps the wide fixtures.
                 self._run_again(item, item.parent)
@@ -188,14 +196,14 @@ def _result(thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Fail
     """Return what a test has noticed of its broken answers, in all and by Then step."""
     kinds = dict.fromkeys(tried, False)
     if not kinds:
-        return _unknown("no answer could be made wrong, such as that of a websocket")
+        return _unknown("no answer of its When could be made wrong, such as that of a websocket")
     checks = [failure for failure in failures if failure.is_check]
     errors = [failure for failure in failures if not failure.is_check]
     if not checks:
         why = "its test passes whatever the app answers"
         if errors:
             text = errors[-1].text
-            why = f"a wrong answer stops its test, but fails no check: {text}"
+            why = f"a wrong answer stops it, and fails no check after its last request: {text}"
         return {"result": "unnoticed", "why": why}
     for check in checks:
         kinds[check.answer["kind"]] = True

@@ -207,10 +207,14 @@ def is_gherkin(token: Any) -> bool:
 # One block.
 
 
-def _scenarios(block: str, above: int, heading: str, spec: str) -> Iterator[ScenarioSpec]:
+def language_of(block: str) -> str:
+    """Return the code of a block's language. The parser reports an unknown one."""
     named = _LANGUAGE.search(block)
-    # The parser reports an unknown language.
-    language = named[1] if named and Dialect.for_name(named[1]) else "en"
+    return named[1] if named and Dialect.for_name(named[1]) else "en"
+
+
+def _scenarios(block: str, above: int, heading: str, spec: str) -> Iterator[ScenarioSpec]:
+    language = language_of(block)
     dialect: Any = Dialect.for_name(language)
     # Empty lines above the block give each node its line in the file.
     text = "\n" * above + block

@@ -66,6 +66,17 @@ async def test_how_many_requests_it_sends(client, storm):
     assert len(same) == 2
 
 
+async def test_an_answer_before_its_last_request(client, storm):
+    assert (await client.post("/dancers/Ann")).status_code == 201
+    await client.post("/rename/1/Kite")
+
+
+async def test_nothing_of_its_last_answer(client, storm):
+    assert (await client.post("/dancers/Ann")).json() == "Ann"
+    answer = await client.get("/dancers")
+    assert answer is not None
+
+
 async def test_an_answer_of_a_fixture(client, storm, first):
     await client.get("/dancers")
     assert first

@@ -13,6 +13,11 @@ Feature: Steps
     And the list has it
     But no judge is called
 
+  Scenario: A Then checks an earlier answer
+    Given a battle is PENDING
+    When I POST to /battles/{battle_id}/start
+    Then it is in the list
+
   Scenario: An error stops a Then
     Given a battle is PENDING
     When I GET /battles

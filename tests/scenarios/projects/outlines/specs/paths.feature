@@ -11,6 +11,8 @@ Feature: Paths
       | /nothing | 404    |
       | /others  | 404    |
 
+  Rule: Some paths are open
+
   @no-seed
   Scenario Outline: <Path name> is open
     When I GET <Path name>

@@ -37,6 +37,15 @@ async def test_hollow(battle, client, scenario):
         assert response is not None
 
 
+@pytest.mark.scenario("A Then checks an earlier answer")
+async def test_earlier(battle, client, scenario):
+    before = await client.get("/battles")
+    with scenario.when("I POST to /battles/{battle_id}/start"):
+        await client.post("/battles/1/start")
+    with scenario.then("it is in the list"):
+        assert before.json()[0]["name"] == "Sand"
+
+
 @pytest.mark.scenario("An error stops a Then")
 async def test_stopped(battle, client, scenario):
     response = await client.get("/battles")
