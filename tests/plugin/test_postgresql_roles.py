@@ -293,6 +293,32 @@ def test_a_role_that_is_granted_nothing_owns_the_database(
     found.says("grants nothing to shop_stranger, which works as shop_app")
 
 
+OTHER_DATABASE = """
+owner = create_async_engine("URLOF/stock")
+stock = create_async_engine("READEROF/stock")
+""".replace("READEROF", READER.removesuffix("/shop")).replace("URLOF", URL.removesuffix("/shop"))
+
+WHERE = """
+async def test_where(client):
+    for engine, role in (("replica", "shop_reader"), ("stock", "shop_app")):
+        whose = {"statement": "SELECT current_user", "by": engine}
+        assert (await client.post("/sql", params=whose)).json() == [[role]]
+"""
+
+
+def test_each_database_grants_something_to_a_login_or_nothing(
+    example: Example, server: PrivateServer
+) -> None:
+    """The reader works by its role in one database, and as the owner in the other one."""
+    granted = "CREATE TABLE docs (id int); GRANT SELECT ON docs TO shop_reader;"
+    project = shop(example, granted, WHERE, replica=READER)
+    project = project.change("app.py", "app = FastAPI()", f"{OTHER_DATABASE}app = FastAPI()")
+    project = project.with_paths({"stock.sql": "CREATE TABLE docs (id int);"})
+    lines = "arena_schema =\n    shop = schema.sql\n    stock = stock.sql"
+    project = project.change("pytest.ini", "arena_schema = schema.sql", lines)
+    run(project, server).expect(passed=1)
+
+
 WHO = """
 async def test_who(client):
     assert (await client.post("/sql?statement=SELECT current_user")).json() == [["EXPECTED"]]
