@@ -13,8 +13,7 @@ from pytest_arena._postgresql._control import ControlFailure, literal, open_cont
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._product import Manifest, ScriptError
-from pytest_arena._product._own_databases import now
-from pytest_arena._product._server_product import LOCK_SECONDS, ServerBuild, ServerTemplates
+from pytest_arena._product._server_product import ServerBuild, ServerTemplates
 from pytest_arena._product._statements import classify
 from pytest_arena._values import digest, sqlstate
 
@@ -142,14 +141,14 @@ def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> st
     if not script:
         return template
     base = template or "empty"
-    fingerprint = f"{digest(script)} {base}"
+    fingerprint = registry.fingerprint_on(base, digest(script))
     existing = registry.find(fingerprint)
     if existing is not None:
-        return existing[0]
-    with registry.lock(fingerprint, seconds=LOCK_SECONDS):
+        return str(existing.content)
+    with registry.locked(fingerprint) as locked_at:
         existing = registry.find(fingerprint)
         if existing is not None:
-            return existing[0]
+            return str(existing.content)
         name = registry.create("building", template=template)
         try:
             with registry.reporting(f"{base} cannot be prepared for tests"):
@@ -161,7 +160,7 @@ def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> st
             return registry.finish_template(
                 name,
                 fingerprint=fingerprint,
-                manifest=Manifest(now(), f"prepared {base}"),
+                manifest=Manifest(locked_at, f"prepared {base}"),
             )
         except BaseException:
             registry.drop_later(name)

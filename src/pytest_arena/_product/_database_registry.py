@@ -6,7 +6,6 @@ A product writes the statements. Which database belongs to whom is decided here,
 from __future__ import annotations
 
 import os
-import re
 import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import CancelledError, Future
@@ -21,6 +20,7 @@ from pytest_arena._product import (
     FEWER_CONNECTIONS,
     OF_RUN,
     Manifest,
+    Template,
     nothing,
     read_manifest,
 )
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _DAY = 86400.0
+# Longer than a build takes. The lock of a dead process ends at once.
+_LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
 # Databases that wait for their drop, before a caller waits, too.
@@ -319,16 +321,18 @@ class DatabaseRegistry(ABC):
 
     def _template(self, fingerprint: str) -> str:
         """Return the name of the template with a fingerprint. Each login has its own templates."""
-        # A derived template has the name of its base at its end.
-        match = re.search(r"arena_(?:template|seeded)_[0-9a-f_]+\Z", fingerprint)
-        base = match[0] if match else ""
-        of_base = self._manifests[base].built if base in self._manifests else ""
-        is_of_run = fingerprint.startswith(OF_RUN) or base.startswith("arena_seeded_")
-        recipe = f"{self._address.user} {fingerprint} {of_base}"
-        return self.names.template(recipe, is_of_run=is_of_run)
+        is_of_run = fingerprint.startswith(OF_RUN)
+        return self.names.template(f"{self._address.user} {fingerprint}", is_of_run=is_of_run)
 
-    def find(self, fingerprint: str) -> tuple[str, Manifest] | None:
-        """Return the name and the manifest of the finished template, and hold it.
+    def fingerprint_on(self, base: str, recipe: str) -> str:
+        """Return the fingerprint of what a recipe makes of a template. It ends with this one."""
+        parts = parts_of(base)
+        is_of_run = parts is not None and parts.kind == "seeded"
+        built = self._manifests[base].built if base in self._manifests else ""
+        return f"{OF_RUN if is_of_run else ''}{recipe} {base} {built}"
+
+    def find(self, fingerprint: str) -> Template | None:
+        """Return the finished template of a fingerprint, and hold it.
 
         No sweep drops a template that a process holds.
         """
@@ -342,11 +346,11 @@ class DatabaseRegistry(ABC):
                 manifest = replace(manifest, used=now())
                 self._write_text(self.control, name, manifest.text())
         self._manifests[name] = manifest
-        return name, manifest
+        return Template(name, fingerprint, manifest)
 
     @contextmanager
-    def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
-        """Hold the lock of a fingerprint, which excludes all threads, processes and machines."""
+    def locked(self, fingerprint: str, *, seconds: float = _LOCK_SECONDS) -> Iterator[float]:
+        """Exclude all threads, processes and machines from a fingerprint. Yield the time."""
         # A separate connection, so that waiting blocks no other statement.
         with closing(self._control()) as control:
             with self.reporting("a lock cannot be acquired"):
@@ -358,7 +362,7 @@ class DatabaseRegistry(ABC):
                     cause="the process that holds the lock on the server",
                     fix="arena databases list   # shows who builds. Its end frees the lock",
                 )
-            yield
+            yield now()
 
     # Drop
 

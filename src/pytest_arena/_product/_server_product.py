@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
@@ -16,21 +15,20 @@ from pytest_arena._product import (
     ConnectTarget,
     Database,
     Key,
-    Template,
     TemplateStore,
 )
 from pytest_arena._product._database_registry import RegistryT
-from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_connections import address_for
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
+    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase
+    from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase, Template
     from pytest_arena._product._server_search import Server
     from pytest_arena._values import Address
 
@@ -136,10 +134,6 @@ class ServerProduct(Generic[RegistryT]):
             self._server.close()
 
 
-# Longer than a build takes. The lock of a dead process ends at once.
-LOCK_SECONDS = 600
-
-
 @dataclass(frozen=True, slots=True)
 class ServerBuild(Generic[RegistryT]):
     """The database that a build fills, by the app's drivers."""
@@ -199,10 +193,7 @@ class ServerTemplates(TemplateStore, Generic[RegistryT]):
     def find(self, fingerprint: str, newer_than: float) -> Template | None:
         """Return the template, and hold it."""
         found = self.registry.find(fingerprint)
-        if found is None or found[1].built < newer_than:
-            return None
-        name, manifest = found
-        return Template(name, fingerprint, manifest)
+        return None if found is None or found.manifest.built < newer_than else found
 
     def begin(self, fingerprint: str, below: Template | None) -> BuildTarget:
         """Create the database that a build fills: a copy of ``below``, or an empty one."""
@@ -221,8 +212,6 @@ class ServerTemplates(TemplateStore, Generic[RegistryT]):
     def _build(self, address: Address) -> BuildTarget:
         """Return a build that fills a database."""
 
-    @contextmanager
-    def locked(self, fingerprint: str) -> Iterator[float]:
+    def locked(self, fingerprint: str) -> AbstractContextManager[float]:
         """Lock a fingerprint on the server, for all machines. Yield the time of the lock."""
-        with self.registry.lock(fingerprint, seconds=LOCK_SECONDS):
-            yield now()
+        return self.registry.locked(fingerprint)
