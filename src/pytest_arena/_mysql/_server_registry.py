@@ -101,30 +101,14 @@ class MySQLRegistry(DatabaseRegistry):
             return url.set(host="localhost", query={"unix_socket": address.host})
         return url.set(host=address.host, port=address.port)
 
-    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control) -> list[OwnDatabase]:
         names = [name for (name,) in control.rows("SHOW DATABASES LIKE 'arena\\_%'")]
-        sizes = {}
-        if with_sizes:
-            sizes = dict(
-                control.rows(
-                    "SELECT table_schema, SUM(data_length + index_length) "
-                    "FROM information_schema.tables "
-                    "WHERE table_schema LIKE 'arena\\_%' GROUP BY table_schema"
-                )
-            )
         labelled = control.rows(
             "SELECT table_schema FROM information_schema.tables "
             f"WHERE table_name = '{LABEL}' AND table_schema LIKE 'arena\\_%'"
         )
         labels = {name: self._text_of(control, name) for (name,) in labelled}
-        return [
-            OwnDatabase(
-                name=name,
-                manifest=read_manifest(labels.get(name)),
-                bytes=int(sizes.get(name) or 0),
-            )
-            for name in names
-        ]
+        return [OwnDatabase(name=name, manifest=read_manifest(labels.get(name))) for name in names]
 
     def _text_of(self, control: Control, name: str) -> str | None:
         try:

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -23,7 +23,6 @@ from pytest_arena._product._databases_command import (
     PlaceKind,
     SweepResult,
     Thing,
-    size_of,
     time_of,
 )
 from pytest_arena._product._server_connections import is_here, os_user
@@ -156,11 +155,11 @@ class PrivatePlaces:
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Sweep running servers. With ``everything`` also remove unused servers."""
         for folder in self._folders():
-            thing = _thing(folder)
             if clusters.is_running(folder):
                 yield from self._databases(folder).sweep(everything=everything)
             if not everything:
                 continue
+            thing = Thing(name=folder.path.name, what="server")
             if clusters.is_in_use(folder):
                 yield SweepResult(thing, "a private server that is in use")
             else:
@@ -187,20 +186,13 @@ class PrivatePlaces:
             with suppress(ArenaError):
                 [databases] = self._databases(folder).places()
                 inside = databases.things
-        server = replace(
-            _thing(folder),
-            state=state,
-            used=time_of(folder.beside("used")),
-        )
+        used = time_of(folder.beside("used"))
+        server = Thing(name=folder.path.name, what="server", state=state, used=used)
         return Place(
             shown=f"{clusters.title(folder)}, a private server",
             where=str(folder.path),
             things=(server, *inside),
         )
-
-
-def _thing(folder: ServerFolder) -> Thing:
-    return Thing(name=folder.path.name, what="server", bytes=size_of(folder.path))
 
 
 SEARCH = PostgreSQLSearch()

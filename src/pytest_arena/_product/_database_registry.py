@@ -179,7 +179,7 @@ class DatabaseRegistry(ABC):
         """Return which locks are held."""
 
     @abstractmethod
-    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control) -> list[OwnDatabase]:
         """Return the databases whose names begin with ``arena_``."""
 
     @staticmethod
@@ -257,14 +257,13 @@ class DatabaseRegistry(ABC):
 
     # List
 
-    def listed(self, *, with_sizes: bool = False) -> list[OwnDatabase]:
+    def listed(self) -> list[OwnDatabase]:
         """Return pytest-arena's databases on the server."""
         with self.reporting("the databases cannot be listed"):
-            return self._list(self.control, with_sizes=with_sizes)
+            return self._list(self.control)
 
-    def _list(self, control: Control, *, with_sizes: bool = False) -> list[OwnDatabase]:
-        rows = self._describe(control, with_sizes=with_sizes)
-        rows = [row for row in rows if parts_of(row.name) is not None]
+    def _list(self, control: Control) -> list[OwnDatabase]:
+        rows = [row for row in self._describe(control) if parts_of(row.name) is not None]
         locks = {row.name: locks_of(row.name) for row in rows}
         wanted = {lock for names in locks.values() for lock in names}
         held = self._held(control, wanted)
@@ -396,7 +395,7 @@ class DatabaseRegistry(ABC):
         With ``everything`` drop all that no living process uses, and return the others, too.
         """
         with self.reporting("databases of dead runs cannot be dropped"):
-            found = self.listed(with_sizes=True)
+            found = self.listed()
             reasons = self._sweep(self.control, everything=everything)
         return [
             SweepResult(database.thing(), reasons.get(database.name, database.reason))
