@@ -63,24 +63,16 @@ class Background:
     def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
         self._at_end = at_end
         self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
-        self._lock = threading.Lock()
-        self._is_closed = False
-        self._thread: threading.Thread | None = None
+        # A daemon thread does not keep the process alive if the server hangs.
+        self._thread = threading.Thread(
+            target=self._work, name="pytest-arena-background", daemon=True
+        )
+        self._thread.start()
 
     def do(self, job: Callable[[], Answer]) -> Future[Answer]:
-        """Add a job. After ``close`` the job is cancelled at once."""
+        """Add a job. After ``close`` no job is run."""
         future: Future[Answer] = Future()
-        with self._lock:
-            if self._is_closed:
-                future.cancel()
-                return future
-            self._jobs.put((future, job))
-            if self._thread is None:
-                # A daemon thread does not keep the process alive if the server hangs.
-                self._thread = threading.Thread(
-                    target=self._work, name="pytest-arena-background", daemon=True
-                )
-                self._thread.start()
+        self._jobs.put((future, job))
         return future
 
     def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
@@ -91,21 +83,13 @@ class Background:
         )
 
     def close(self, seconds: float) -> None:
-        """Cancel jobs that have not begun. Wait for the running job."""
-        with self._lock:
-            self._is_closed = True
-            self._jobs.put(None)
-        if self._thread is not None:
-            self._thread.join(seconds)
+        """Let the thread end after its jobs, and wait for that."""
+        self._jobs.put(None)
+        self._thread.join(seconds)
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                break
+        while (job := self._jobs.get()) is not None:
             future, call = job
-            if self._is_closed:
-                future.cancel()
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
