@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,13 +26,13 @@ from pytest_arena._postgresql._journal import (
     why_no_undo,
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
-from pytest_arena._postgresql._rows import compare, read_content, read_rows
+from pytest_arena._postgresql._rows import read_content, read_rows
 from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import seconds, until
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import FrozenDatabase, ReadContent
+from pytest_arena._product._snapshots import FrozenDatabase, compared
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Usage
+    from pytest_arena._product._snapshots import ReadContent
     from pytest_arena._values import Address, TableRows
 
 
@@ -295,26 +296,21 @@ class ClonedDatabase(PostgreSQLDatabase):
 
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
         """Compare two contents. For a start, the content is a copy of its base."""
-        with (
-            ExitStack() as stack,
-            self.registry.reporting("the databases cannot be compared"),
-        ):
-            before = self._reader_of(first, stack)
-            after = self._reader_of(last, stack)
-            return compare(before, after, limit)
+        with self.registry.reporting("the databases cannot be compared"):
+            return compared(self._read(first), self._read(last), limit)
 
-    def _reader_of(
-        self, time: ReadContent | Start | None, stack: ExitStack
-    ) -> Callable[[Callable[..., ReadContent]], ReadContent]:
-        """Return a function that reads a moment, a copy of a start, or the live database."""
+    def _read(self, time: ReadContent | Start | None) -> ReadContent:
+        """Read a copy of a start's base, or the live database. A moment was read before."""
         if time is None:
-            return self.reader.call
-        if isinstance(time, ReadContent):
-            return lambda _: time
+            return self.reader.call(read_rows)
+        if not isinstance(time, Start):
+            return time
         name = time.base.take()
-        stack.callback(self.registry.drop_later, name)
-        control = stack.enter_context(closing(open_control(self.registry.address_of(name))))
-        return lambda question: question(control)
+        try:
+            with closing(open_control(self.registry.address_of(name))) as control:
+                return read_rows(control)
+        finally:
+            self.registry.drop_later(name)
 
 
 _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits

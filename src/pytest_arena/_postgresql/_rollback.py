@@ -26,7 +26,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from pytest_arena._origin import user_line
 from pytest_arena._postgresql._control import ControlFailure, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
-from pytest_arena._postgresql._rows import compare, in_batches, read_content, read_rows
+from pytest_arena._postgresql._rows import in_batches, read_content, read_rows
 from pytest_arena._process import async_rest, seconds
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._connection_loop import (
@@ -37,6 +37,7 @@ from pytest_arena._product._connection_loop import (
     has_sync_caller,
 )
 from pytest_arena._product._server_control import Control
+from pytest_arena._product._snapshots import compared
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import sqlstate
 from pytest_arena.errors import IsolationError, impossible
@@ -507,13 +508,9 @@ class Rollback:
         if since is None and number:
             since = self._levels[number - 1].above
         # If no level below has written, another session sees the start.
-        before: Any = self._ask_apart
-        after: Any = self.ask
-        if since is not None:
-            before = lambda _: since  # noqa: E731 - read before
-        if until is not None:
-            after = lambda _: until  # noqa: E731 - as above
-        return compare(before, after, limit)
+        before: Any = self._ask_apart(read_rows) if since is None else since
+        after: Any = self.ask(read_rows) if until is None else until
+        return compared(before, after, limit)
 
     def content(self) -> Mapping[str, str]:
         """Return digests of the whole content."""

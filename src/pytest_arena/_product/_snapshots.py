@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._changes import Row, limited, net
@@ -12,7 +12,7 @@ from pytest_arena._values import TableRows
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pytest_arena._product._database_registry import DatabaseRegistry
 
@@ -26,30 +26,19 @@ class ReadTable:
     rows: Sequence[tuple[str, Row]] = ()  # each row after its text, which is compared
 
 
-@dataclass(frozen=True, slots=True)
-class ReadContent:
-    """The content of a database's tables: the rows that were read, and a digest of each table."""
-
-    digests: Mapping[str, object] = field(default_factory=dict)
-    tables: dict[str, ReadTable] = field(default_factory=dict)
+ReadContent = dict[str, ReadTable]
 
 
-def compared(
-    before: ReadContent, after: ReadContent, *, limit: int | None = None
-) -> list[TableRows]:
+def compared(before: ReadContent, after: ReadContent, limit: int | None) -> list[TableRows]:
     """Return the net difference of two contents, by table.
 
-    Both must have the rows of tables with different digests. All rows of a created table count as
-    added, all rows of a dropped table as removed. A row has None for a column that it lacks.
+    All rows of a created table count as added, all rows of a dropped table as removed. A row has
+    None for a column that it lacks.
     """
     missing = ReadTable()
     changes = []
-    for name in sorted({*before.digests, *after.digests}):
-        if before.digests.get(name) == after.digests.get(name):
-            continue
-        old = before.tables.get(name, missing)
-        new = after.tables.get(name, missing)
-        rows = changed_rows(name, old, new)
+    for name in sorted({*before, *after}):
+        rows = changed_rows(name, before.get(name, missing), after.get(name, missing))
         if rows.removed or rows.added:
             changes.append(limited(rows, limit))
     return changes

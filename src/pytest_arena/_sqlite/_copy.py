@@ -18,7 +18,7 @@ from pytest_arena import _process
 from pytest_arena._changes import limited
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import ReadContent, ReadTable, compared
+from pytest_arena._product._snapshots import ReadTable, compared
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._values import SCHEMA, TableRows
 from pytest_arena.errors import IsolationError
@@ -305,8 +305,8 @@ def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRo
             tables = _tables(each)
             for name in tables.keys() & internal:
                 del tables[name]
-            contents.append(ReadContent(tables, tables))
-        changed = compared(*contents, limit=limit)
+            contents.append(tables)
+        changed = compared(*contents, limit)
         marks = tuple((mark,) for mark in _schema_changes(first, last))
     if marks:
         rows = TableRows(SCHEMA, ("changed",), (), (), marks)
