@@ -300,14 +300,13 @@ def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRo
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
         internal = _internal(first, last)
-        contents = []
-        for each in (first, last):
-            tables = _tables(each)
-            for name in tables.keys() & internal:
-                del tables[name]
-            contents.append(tables)
-        changed = compared(*contents, limit)
-        marks = tuple((mark,) for mark in _schema_changes(first, last))
+        old = _tables(first)
+        new = _tables(last)
+        for name in internal:
+            old.pop(name, None)
+            new.pop(name, None)
+        changed = compared(old, new, limit)
+        marks = tuple((mark,) for mark in _schema_changes(first, last, internal))
     if marks:
         rows = TableRows(SCHEMA, ("changed",), (), (), marks)
         changed.append(limited(rows, limit))
@@ -339,11 +338,12 @@ def _definitions(connection: sqlite3.Connection) -> dict[str, str | None]:
     return dict(rows.fetchall())
 
 
-def _schema_changes(first: sqlite3.Connection, last: sqlite3.Connection) -> Iterator[str]:
+def _schema_changes(
+    first: sqlite3.Connection, last: sqlite3.Connection, internal: set[str]
+) -> Iterator[str]:
     """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
     old = _definitions(first)
     new = _definitions(last)
-    internal = _internal(first, last)
     for title in sorted({*old, *new}):
         kind, _, name = title.partition(" ")
         if name in internal or old.get(title, "") == new.get(title, ""):
