@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -119,8 +120,9 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     ddl_dialect: ClassVar[type[Dialect]] = PGDialect
 
     def _build(self, address: Address) -> DatabaseTarget:
-        drivers = drivers_of(self.dialect)
-        return DatabaseTarget(self.registry, address, self.product, *drivers)
+        url = partial(self.registry.url_of, address, self.product)
+        sync, other = drivers_of(self.dialect)
+        return DatabaseTarget(self.registry, address, url(sync) if sync else None, url(other))
 
     def advice(self, error: BaseException) -> str:
         """Return the next step by the server's error code."""

@@ -105,6 +105,11 @@ class ConnectTarget:
     # None while a template is built.
     database: Database | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def isolation(self) -> Any:
+        """The isolation of its database, None if it has none yet."""
+        return self.database.isolation if self.database is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class OpenConnection:

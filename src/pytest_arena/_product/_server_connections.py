@@ -260,11 +260,9 @@ def then(answer: Any, note: Callable[[Any], None]) -> Any:
 
 def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:
     """End a session in a test's database, or cancel only its statement."""
-    # The isolation of a server's database.
-    isolation: Any = target.database.isolation if target.database is not None else None
-    if isolation is not None and target.address is not None:
+    if target.isolation is not None and target.address is not None:
         with suppress(ArenaError):  # a server that does not answer has ended it
-            isolation.end(pid, target.address.database, cancel=cancel)
+            target.isolation.end(pid, target.address.database, cancel=cancel)
 
 
 class EngineConnection(Handle):
@@ -294,8 +292,7 @@ class EngineConnection(Handle):
 
     def is_waiting(self) -> bool:
         """Ask the server whether the running statement waits for a lock of another session."""
-        database = self._target.database
-        isolation: Any = database.isolation if database is not None else None
+        isolation = self._target.isolation
         return isolation is not None and isolation.is_waiting(self._pid)
 
     def roll_back(self) -> None:

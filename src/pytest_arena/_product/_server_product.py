@@ -141,22 +141,8 @@ class ServerBuild(Generic[RegistryT]):
     has_schemas: ClassVar[bool] = False
     registry: RegistryT
     address: Address
-    dialect: str
-    sync_driver: str  # "" if the app has no sync driver
-    async_driver: str
-
-    @property
-    def sync_url(self) -> URL | None:
-        """The URL for the sync driver, None with asyncpg."""
-        return self._url(self.sync_driver) if self.sync_driver else None
-
-    @property
-    def async_url(self) -> URL:
-        """The URL for the async driver."""
-        return self._url(self.async_driver)
-
-    def _url(self, driver: str) -> URL:
-        return self.registry.url_of(self.address, self.dialect, driver)
+    sync_url: URL | None  # None with asyncpg
+    async_url: URL
 
     @property
     def connect_target(self) -> ConnectTarget:
