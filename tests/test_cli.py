@@ -378,7 +378,8 @@ def test_all_of_a_named_server_is_that_server_alone(
     assert f"removed  kept {on_server}" in told
     assert "1 removed." in told
     assert kept.exists()
-    assert name in arena("list")
+    assert name not in arena("list")
+    assert name in arena("list", "--database", "sqlite")
 
 
 def test_a_dead_runs_databases_go_and_nobody_elses(

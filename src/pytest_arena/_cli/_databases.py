@@ -37,7 +37,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
     for product in SUPPORTED:
         name = "_commands" if product in FILE_PRODUCTS else "_servers"
         module = importlib.import_module(f"{package_of(product)}.{name}")
-        kinds += module.place_kinds(config, removes_all=options.everything)
+        kinds += module.place_kinds(config)
     if options.sweeps:
         _sweep(kinds, everything=options.everything)
     else:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import identifier, open_control
@@ -127,12 +126,10 @@ class PostgreSQLSearch(ServerSearch):
                 reasons.append(str(reason))
         raise Unavailable("; ".join(reasons) or "its programs are not installed")
 
-    def place_kinds(self, config: Config, *, removes_all: bool) -> list[PlaceKind]:
-        """Return the server and the private servers, if the option names no other product."""
-        kinds = super().place_kinds(config, removes_all=removes_all)
-        is_named = config.server_url or config.database in FILE_PRODUCTS
-        may_be_here = self.is_meant(config) or config.database in FILE_PRODUCTS
-        if may_be_here and sys.platform != "win32" and not (removes_all and is_named):
+    def place_kinds(self, config: Config) -> list[PlaceKind]:
+        """Return the named server, or the local service and the private servers."""
+        kinds = super().place_kinds(config)
+        if self.is_meant(config) and not config.server_url and sys.platform != "win32":
             kinds.append(PrivatePlaces(config.cache))
         return kinds
 

@@ -142,9 +142,8 @@ class ServerSearch(ABC):
         names_no_server = config.database in {"auto", "own"}
         return names_no_server or product_of(config.database) == self.product
 
-    def place_kinds(self, config: Config, *, removes_all: bool) -> list[PlaceKind]:
+    def place_kinds(self, config: Config) -> list[PlaceKind]:
         """Return the server, if the option names no other product."""
-        del removes_all
         if config.database == "own" or not self.is_meant(config):
             return []
         find = self.find if config.server_url else self.local_service

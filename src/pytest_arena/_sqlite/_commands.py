@@ -33,11 +33,9 @@ _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATE = re.compile(rf"((?:{OF_RUN})?[0-9a-f]{{32}})\.(json|sqlite|new|lock)")
 
 
-def place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
-    """Return the folders of runs, and the cache."""
-    if removes_all and config.server_url:
-        return []
-    return [SQLiteFiles(config.cache)]
+def place_kinds(config: Config) -> list[PlaceKind]:
+    """Return the folders of runs, and the cache, unless the option names a server."""
+    return [] if config.server_url else [SQLiteFiles(config.cache)]
 
 
 def _runs() -> Iterator[tuple[Thing, Path]]:
