@@ -52,10 +52,10 @@ def test_a_server_of_an_old_version_is_refused(
     config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message names the version, and how to get a newer one."""
-    monkeypatch.setattr(_clusters, "OLDEST", 99)
+    monkeypatch.setattr(type(SEARCH), "oldest", {"PostgreSQL": "99"})
     error = refused(config, untouched.url("boss"))
     assert "pytest-arena needs 99 or newer" in error.what
-    assert "docker run" in error.fix
+    assert "ARENA_DATABASE=own" in error.fix
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
 
-# A statement that a user can paste.
-GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
 _END_SECONDS = 10.0
 _SLOTS = 64  # processes that hold a lock at the same time
 _AT_ONCE = 100  # locks in one statement
@@ -45,7 +43,8 @@ class MySQLRegistry(DatabaseRegistry):
 
     no_rights: ClassVar = {1044, 1142, 1227, 1370, 1410, 1418, 1419}
     give_rights = (
-        f"{GRANT}\nTriggers and views of the app may need SUPER, SET USER, or "
+        "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
+        "Triggers and views of the app may need SUPER, SET USER, or "
         "SET GLOBAL log_bin_trust_function_creators = 1"
     )
     another = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"

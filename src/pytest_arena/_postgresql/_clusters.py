@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # Programs
 
-OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 # The folders of the packages of operating systems.
 _USUAL = (
     "/usr/lib/postgresql/*/bin",

@@ -8,12 +8,12 @@ import sys
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _clusters as clusters
-from pytest_arena._postgresql._control import identifier, open_control
+from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._process import is_own_folder
 from pytest_arena._product._databases_command import (
@@ -44,10 +44,9 @@ if TYPE_CHECKING:
 
 _STANDARD_PORT = 5432
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
-# One row: the server's product and version, and the role's rights.
+# One row: the server's version, and the role's rights.
 _LOGIN = """
-SELECT current_setting('server_version_num')::int / 10000,
-       current_setting('server_version'), rolcreatedb OR rolsuper
+SELECT split_part(current_setting('server_version'), ' ', 1), rolcreatedb OR rolsuper
 FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
 
@@ -60,6 +59,7 @@ class PostgreSQLSearch(ServerSearch):
     registry = ServerRegistry
     form = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
     fix = "pip install 'pytest-arena[postgresql]'"
+    oldest: ClassVar = {shown: "13"}  # DROP DATABASE … WITH (FORCE)
 
     def local_logins(self) -> Iterator[Address]:
         """Yield PGHOST, or the usual sockets and the loopback port, each with PGUSER and others."""
@@ -94,25 +94,11 @@ class PostgreSQLSearch(ServerSearch):
             options["password"] or os.environ.get("PGPASSWORD", ""),
         )
 
-    def check(self, address: Address, seconds: int) -> str:
-        """Log in and check the server, without changing it. Return its product and version."""
+    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
+        """Log in, and ask for the version and the rights."""
         with closing(open_control(address, seconds=seconds)) as control:
-            rows = control.rows(_LOGIN)
-        [(major, version, may_create)] = rows
-        if major < clusters.OLDEST:
-            raise Unavailable(
-                f"the server on {address.server} is PostgreSQL {version}, and pytest-arena needs "
-                f"{clusters.OLDEST} or newer",
-                fix="use a newer server, for example: docker run -p 5433:5432 postgres:17",
-            )
-        if not may_create:
-            raise Unavailable(
-                f"{address.user} on {address.server} may not create databases",
-                fix=f"ALTER ROLE {identifier(address.user)} CREATEDB\n"
-                "or arena_database = own   (a private server)",
-            )
-        version, _, _ = version.partition(" ")
-        return f"PostgreSQL {version}"
+            [(version, may_create)] = control.rows(_LOGIN)
+        return self.shown, version, may_create
 
     def private_server(self, config: Config) -> Server:
         """Return a private server of the first installed programs that work."""
