@@ -67,7 +67,7 @@ def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
 
 
 class FrozenDatabase:
-    """A frozen database, and copies of it that are made ahead in the background.
+    """A frozen database, and a copy of it that is made ahead in the background.
 
     The second ``take`` starts the first copy ahead.
     """
@@ -80,30 +80,28 @@ class FrozenDatabase:
         self._is_ours = is_ours  # the isolation has frozen the database, and drops it
         # The state of the database, by which its copies are compared with later states.
         self.description: Any = None
-        self._ahead: list[Future[str]] = []
+        self._ahead: Future[str] | None = None
         self._is_taken = False
 
     def take(self) -> str:
         """Return the name of a copy that was made ahead, or of a new copy."""
         name = ""
-        while self._ahead and not name:
-            future = self._ahead.pop(0)
-            # If a copy ahead failed, the new copy raises the reason.
+        ahead = self._ahead
+        self._ahead = None
+        if ahead is not None and not ahead.cancel():
+            # If the copy ahead failed, the new copy raises the reason.
             with suppress(ArenaError, CancelledError):
-                if not future.cancel():
-                    name = future.result()
+                name = ahead.result()
         name = name or self._databases.create("live", template=self.name)
         if self._is_taken:
-            self._ahead.append(self._databases.create_later("live", template=self.name))
+            self._ahead = self._databases.create_later("live", template=self.name)
         self._is_taken = True
         return name
 
     def drop(self) -> None:
-        """Drop the copies, also those being made, and the database if ``is_ours``."""
-        for future in self._ahead:
-            if not future.cancel():
-                future.add_done_callback(self._drop_copy)
-        self._ahead.clear()
+        """Drop the copy, also while it is made, and the database if ``is_ours``."""
+        if self._ahead is not None and not self._ahead.cancel():
+            self._ahead.add_done_callback(self._drop_copy)
         if self._is_ours and self.name:
             self._databases.drop_later(self.name)
 
