@@ -181,10 +181,9 @@ class RawGuard:
         core = self._find_core()
         if core is None or is_own():
             return None
-        driver = dialect.partition("_")[0]  # psycopg_async
-        if self._arguments.is_redirected(driver, args, kwargs):
+        if self._arguments.is_redirected(dialect, args, kwargs):
             return None
-        server = self._arguments.target(driver, args, kwargs)
+        server = self._arguments.target(dialect, args, kwargs)
         opener = Opener.DRIVER
         if isinstance(kwargs.get("host"), RedirectedHost):
             opener = Opener.LISTENER
@@ -196,7 +195,7 @@ class RawGuard:
         if target is None or target.address is None:
             return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)
-        self._arguments.redirect(driver, address, args, kwargs)
+        self._arguments.redirect(dialect, address, args, kwargs)
         owner = OWNER.get()
         if owner is None or not owner.is_idle:
             owner = core.level_owner()
@@ -206,8 +205,7 @@ class RawGuard:
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
     ) -> None:
         """Note the database that the arguments of an open connection name."""
-        driver = dialect.partition("_")[0]
-        target = self._arguments.target(driver, args, kwargs)
+        target = self._arguments.target(dialect, args, kwargs)
         self._connections.named[connection] = target
 
     def wrap(self, original: Any, dialect: str) -> Any:
