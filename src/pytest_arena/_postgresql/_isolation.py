@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
     ControlFailure,
-    PostgreSQLControl,
-    connect,
     literal,
     open_control,
 )
@@ -26,7 +23,7 @@ from pytest_arena._postgresql._journal import (
     why_no_undo,
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
-from pytest_arena._postgresql._rows import read_content, read_rows
+from pytest_arena._postgresql._rows import read, read_content, read_rows
 from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import seconds, until
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, TableRows
 
 
-_READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 _MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names
 _UNREADABLE = "the live database cannot be read"
 _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
@@ -81,13 +77,9 @@ class PostgreSQLDatabase(Undo):
     If a test ends pytest-arena's connections, pytest-arena opens them again.
     """
 
-    def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, registry: ServerRegistry, name: str, _on_lost: Callable[[], None]) -> None:
         self.registry = registry
         self.name = name
-        # Kept open to read content: a new connection takes three times as long.
-        self.reader = PostgreSQLControl(
-            partial(connect, self.address, _READ_SETTINGS), on_lost=on_lost
-        )
 
     @property
     def address(self) -> Address:
@@ -108,7 +100,6 @@ class PostgreSQLDatabase(Undo):
 
     def release(self) -> None:
         """Close pytest-arena's connections before the database is copied or dropped."""
-        self.reader.close()
 
 
 class JournaledDatabase(PostgreSQLDatabase):
@@ -256,8 +247,7 @@ class JournaledDatabase(PostgreSQLDatabase):
         return entries
 
     def release(self) -> None:
-        """Close the connections, including the journal's connection."""
-        super().release()
+        """Close the journal's connection."""
         self._journal.close()
 
 
@@ -292,7 +282,7 @@ class ClonedDatabase(PostgreSQLDatabase):
         if not exact:
             return None
         with self.registry.reporting(_UNREADABLE):
-            return self.reader.call(read_rows)
+            return self._read(None)
 
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
         """Compare two contents. For a start, the content is a copy of its base."""
@@ -302,13 +292,12 @@ class ClonedDatabase(PostgreSQLDatabase):
     def _read(self, time: ReadContent | Start | None) -> ReadContent:
         """Read a copy of a start's base, or the live database. A moment was read before."""
         if time is None:
-            return self.reader.call(read_rows)
+            return read(self.address, read_rows)
         if not isinstance(time, Start):
             return time
         name = time.base.take()
         try:
-            with closing(open_control(self.registry.address_of(name))) as control:
-                return read_rows(control)
+            return read(self.registry.address_of(name), read_rows)
         finally:
             self.registry.drop_later(name)
 
@@ -469,5 +458,5 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""
-        with self._registry.reporting("the live database cannot be read"):
-            return self.live.reader.call(read_content)
+        with self._registry.reporting(_UNREADABLE):
+            return read(self.address, read_content)

@@ -4,22 +4,25 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
     ControlFailure,
     identifier,
     literal,
+    open_control,
 )
 from pytest_arena._product._snapshots import ReadTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_arena._changes import Row
+    from pytest_arena._process import Answer
     from pytest_arena._product._server_control import Control
     from pytest_arena._product._snapshots import ReadContent
+    from pytest_arena._values import Address
 
 # With these settings equal values have equal texts. Settings of the login, of the database and of
 # the connection have no effect.
@@ -67,6 +70,12 @@ def in_batches(control: Control, queries: Sequence[str]) -> Iterator[tuple[Any, 
     """Yield the rows of many queries, in few round trips."""
     for start in range(0, len(queries), _AT_ONCE):
         yield from control.rows(" UNION ALL ".join(queries[start : start + _AT_ONCE]))
+
+
+def read(address: Address, question: Callable[[Control], Answer]) -> Answer:
+    """Ask a separate connection to a database."""
+    with closing(open_control(address)) as control:
+        return question(control)
 
 
 class _CatalogTable(NamedTuple):
