@@ -250,7 +250,7 @@ def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:
     run = shop(tmp_path, options).run(env={"ARCHIVE_URL": "sqlite:///archive.db"})
     run.says(
         "next:  create the table in arena_schema",
-        "or a line of arena_seed, which is for archive, the first database by ARCHIVE_URL:",
+        "or a line of arena_seed, which is for archive, the first database:",
         "<database> = models:seed",
     )
 

@@ -223,8 +223,8 @@ class Provision:
                 )
             elif is_of_seed and has_several and recipe.seed == self._config.seed.get(""):
                 error.add_fix(
-                    f"or a line of arena_seed, which is for {database.name}, the first database"
-                    f"{self._known.by_variable}:\n    <database> = {recipe.seed}"
+                    f"or a line of arena_seed, which is for {database.name}, the first database:\n"
+                    f"    <database> = {recipe.seed}"
                 )
             raise
         for schema, drift in store.drifts.items():
