@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase, Template
-    from pytest_arena._product._server_search import Server
+    from pytest_arena._product._server_search import Server, ServerSearch
     from pytest_arena._values import Address
 
 
@@ -38,6 +38,7 @@ class ServerProduct(Generic[RegistryT]):
 
     name: str
     usual_driver: str
+    search: ServerSearch
     shares_connections = False
     forced = "pytest-arena replaced the database and ended all connections to the old one"
 
@@ -51,8 +52,8 @@ class ServerProduct(Generic[RegistryT]):
         self._databases_by_name: dict[str, Database] = {}
 
     @abstractmethod
-    def _start(self) -> RegistryT:
-        """Find or start the server. Return its registry."""
+    def _begin(self, registry: RegistryT, server: Server) -> None:
+        """Prepare the logins on a server."""
 
     @property
     def shown(self) -> str:
@@ -65,7 +66,10 @@ class ServerProduct(Generic[RegistryT]):
             if self._started_registry is None:
                 try:
                     with as_own():  # the guard allows these processes
-                        self._started_registry = self._start()
+                        self._server = self.search.find(self._config)
+                        registry = self.search.registry(self._server.address)
+                        self._begin(registry, self._server)
+                        self._started_registry = registry
                 except ArenaError:
                     self._core.ledger.reason_to_stop = f"no test can use {self.shown}"
                     raise
