@@ -38,7 +38,7 @@ class ServerProduct(Generic[RegistryT]):
 
     name: str
     usual_driver: str
-    search: ServerSearch
+    search: ClassVar[ServerSearch]
     shares_connections = False
     forced = "pytest-arena replaced the database and ended all connections to the old one"
 
