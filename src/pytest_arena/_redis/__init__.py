@@ -206,14 +206,19 @@ class Redis:
         found = self._found.get(owner, {})
         with suppress(ArenaError):
             content = self.content()
-            signs = {
-                key: "~" for key in content if found.get(key, content[key])[1] != content[key][1]
-            }
-            signs |= dict.fromkeys(content.keys() - found.keys(), "+")
-            signs |= dict.fromkeys(found.keys() - content.keys(), "-")
-            lines = [f"{signs[key]} {_shown(key)}" for key in sorted(signs)]
-            more = len(lines) - _MOST_KEYS
-            return [*lines[:_MOST_KEYS], *([f"and {more:,} more"] if more > 0 else [])]
+            lines = []
+            for key in sorted(content.keys() | found.keys()):
+                sign = "~"
+                if key not in found:
+                    sign = "+"
+                elif key not in content:
+                    sign = "-"
+                elif content[key][1] == found[key][1]:
+                    continue
+                lines.append(f"{sign} {_shown(key)}")
+            if len(lines) > _MOST_KEYS:
+                lines[_MOST_KEYS:] = [f"and {len(lines) - _MOST_KEYS:,} more"]
+            return lines
         return []
 
     # Clients
