@@ -221,29 +221,17 @@ class Store:
         return template
 
     def _find_or_build(self, build: StageBuild, database: Database) -> Template:
-        fingerprint = build.fingerprint()
-        find = partial(self.template_store.find, fingerprint, self.newer_than)
-        template = find()
-        if template is not None:
-            return template
-        with self.template_store.locked(fingerprint) as now:
-            # Another process may have built it while this one waited for the lock.
-            template = find()
-            if template is not None:
-                return template
+        def fill(target: BuildTarget, now: float) -> Manifest:
             started = _process.seconds()
-            target = self.template_store.begin(fingerprint, build.below)
             try:
-                is_schema = build.stage is Stage.SCHEMA
-                with RunningBuild(database, target, is_schema).around():
-                    manifest = Manifest(now, build.title, build.run(target))
-                content = self.template_store.finish(target, fingerprint, manifest)
-            except BaseException:  # also Ctrl-C
-                target.remove()
-                raise
+                with RunningBuild(database, target, build.stage is Stage.SCHEMA).around():
+                    return Manifest(now, build.title, build.run(target))
             finally:
                 self.build_seconds += _process.seconds() - started
-            return Template(content, fingerprint, manifest)
+
+        return self.template_store.find_or_build(
+            build.fingerprint(), build.below, fill, self.newer_than
+        )
 
 
 def warn_of_drift(root: Path, ledger: Ledger, schema: str, drift: str) -> None:

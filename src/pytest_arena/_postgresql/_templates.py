@@ -6,14 +6,15 @@ import contextlib
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import Manifest, ScriptError
+from pytest_arena._product import Manifest, ScriptError, Template
 from pytest_arena._product._server_product import ServerBuild, ServerTemplates
 from pytest_arena._product._statements import classify
 from pytest_arena._values import digest, sqlstate
@@ -143,30 +144,21 @@ def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> st
     if not script:
         return template
     base = template or "empty"
+
+    def fill(target: Any, now: float) -> Manifest:
+        # The app's event triggers do not fire for a replica.
+        settings = {"session_replication_role": "replica"}
+        with (
+            registry.reporting(f"{base} cannot be prepared for tests"),
+            contextlib.closing(open_control(target.address, settings)) as control,
+        ):
+            control.run(script)
+        return Manifest(now, f"prepared {base}")
+
+    below = Template(template, "", Manifest(0)) if template else None
     fingerprint = registry.fingerprint_on(base, digest(script))
-    existing = registry.find(fingerprint)
-    if existing is not None:
-        return str(existing.content)
-    with registry.locked(fingerprint) as locked_at:
-        existing = registry.find(fingerprint)
-        if existing is not None:
-            return str(existing.content)
-        name = registry.create("building", template=template)
-        try:
-            with registry.reporting(f"{base} cannot be prepared for tests"):
-                # The app's event triggers do not fire for a replica.
-                settings = {"session_replication_role": "replica"}
-                address = registry.address_of(name)
-                with contextlib.closing(open_control(address, settings)) as control:
-                    control.run(script)
-            return registry.finish_template(
-                name,
-                fingerprint=fingerprint,
-                manifest=Manifest(locked_at, f"prepared {base}"),
-            )
-        except BaseException:
-            registry.drop_later(name)
-            raise
+    store = DatabaseTemplates(registry, PGDialect_psycopg())
+    return str(store.find_or_build(fingerprint, below, fill).content)
 
 
 _PSYCOPG = "psycopg"  # sync and async

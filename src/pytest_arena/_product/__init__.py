@@ -414,6 +414,31 @@ class TemplateStore(ABC):
         del error
         return ""
 
+    def find_or_build(
+        self,
+        fingerprint: str,
+        below: Template | None,
+        fill: Callable[[BuildTarget, float], Manifest],
+        newer_than: float = 0.0,
+    ) -> Template:
+        """Return the template of a fingerprint. ``fill`` fills a copy of ``below`` if necessary."""
+        template = self.find(fingerprint, newer_than)
+        if template is not None:
+            return template
+        with self.locked(fingerprint) as now:
+            # Another process may have built it while this one waited for the lock.
+            template = self.find(fingerprint, newer_than)
+            if template is not None:
+                return template
+            target = self.begin(fingerprint, below)
+            try:
+                manifest = fill(target, now)
+                content = self.finish(target, fingerprint, manifest)
+            except BaseException:  # also Ctrl-C
+                target.remove()
+                raise
+            return Template(content, fingerprint, manifest)
+
 
 class Usage(Protocol):
     """The uses of one database. The gate implements it, which this package may not import."""
