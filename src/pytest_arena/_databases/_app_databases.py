@@ -234,8 +234,6 @@ class KnownDatabases:
         self.files = files
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # with or without a connection
-        # Those that have content, because a connection was opened.
-        self.provisioned: dict[Database, Isolation] = {}
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.tails: set[str] = set()  # the names in options, also of dropped databases
@@ -360,12 +358,12 @@ class KnownDatabases:
                 own.dispose()
         self._connections.forget(database.key)
         database.product.remove(database)
-        self.note_provisioned()
 
-    def note_provisioned(self) -> None:
-        """Note which databases have content now, in the order of their engines."""
+    @property
+    def provisioned(self) -> dict[Database, Isolation]:
+        """The databases that have content, because a connection was opened. The oldest first."""
         databases = [*self.by_key.values()]
-        self.provisioned = {each: each.isolation for each in databases if each.isolation}
+        return {each: each.isolation for each in databases if each.isolation}
 
     # The app's first database.
 

@@ -128,7 +128,6 @@ class Provision:
                     refusal = refusal or error
             self._ledger.isolation_seconds += seconds() - started
             database.isolation = isolation
-            self._known.note_provisioned()
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             return None

@@ -40,7 +40,7 @@ class MySQL(ServerProduct["MySQLRegistry"]):
 
     def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
         """Return the templates on the server. The app's driver builds them."""
-        return MySQLTemplates(self._registry(), dialect(), self._login)
+        return MySQLTemplates(self._registry(), dialect, self._login)
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, by the option. ``auto`` is undo."""

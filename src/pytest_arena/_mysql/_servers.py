@@ -83,5 +83,5 @@ class MySQLSearch(ServerSearch):
         return product, text.removeprefix("5.5.5-").partition("-")[0], may_create
 
 
-SEARCH = MySQLSearch()
+SEARCH: ServerSearch = MySQLSearch()
 place_kinds = SEARCH.place_kinds

@@ -76,7 +76,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     Several machines share them. ``dialect`` is the app's.
     """
 
-    dialect: Dialect
+    dialect: type[Dialect]
     login: ServerLogin  # of the app's connections
     product = "mysql"
     # The server's version, character set and SQL mode.

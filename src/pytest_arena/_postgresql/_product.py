@@ -43,7 +43,7 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
         """Return the templates on the server. The app's driver builds them."""
         registry = self._registry()
         self.users.prepare()
-        return DatabaseTemplates(registry, dialect())
+        return DatabaseTemplates(registry, dialect)
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""

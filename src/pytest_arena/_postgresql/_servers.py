@@ -178,5 +178,5 @@ class PrivatePlaces:
         )
 
 
-SEARCH = PostgreSQLSearch()
+SEARCH: ServerSearch = PostgreSQLSearch()
 place_kinds = SEARCH.place_kinds

@@ -114,7 +114,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     Several machines share them. ``dialect`` is the app's dialect.
     """
 
-    dialect: Dialect
+    dialect: type[Dialect]
     product = "postgresql"
     # The server's version, encoding, locale and extensions.
     question = _DESCRIBED
@@ -157,14 +157,14 @@ def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> st
 
     below = Template(template, "", Manifest(0)) if template else None
     fingerprint = registry.fingerprint_on(base, digest(script))
-    store = DatabaseTemplates(registry, PGDialect_psycopg())
+    store = DatabaseTemplates(registry, PGDialect_psycopg)
     return str(store.find_or_build(fingerprint, below, fill).content)
 
 
 _PSYCOPG = "psycopg"  # sync and async
 
 
-def drivers_of(dialect: Dialect) -> tuple[str, str]:
+def drivers_of(dialect: type[Dialect]) -> tuple[str, str]:
     """Return the drivers for sync and for async functions.
 
     The app's driver is preferred, because the app reads the values that it writes. An app on
