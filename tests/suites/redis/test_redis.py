@@ -181,14 +181,12 @@ def test_a_unix_socket():
     local.ping()
 
 
-@pytest.mark.expect("A202", at="redis.RedisCluster")
-def test_a_cluster():
-    redis.RedisCluster(host="localhost")
-
-
-@pytest.mark.expect("A202", at="Sentinel")
-def test_a_sentinel():
-    redis.Sentinel([("localhost", 26379)])
+@pytest.mark.parametrize("attempt", range(2))
+def test_no_cluster_is_reached(attempt):
+    with pytest.raises(redis.exceptions.RedisClusterException):
+        redis.RedisCluster(host="localhost")
+    with pytest.raises(redis.sentinel.MasterNotFoundError):
+        redis.Sentinel([("localhost", 26379)]).master_for("shop").ping()
 
 
 def test_a_fork_that_outlives_the_run_does_not_keep_it():
