@@ -271,10 +271,7 @@ class Sessions:
 
     def pending(self) -> int:
         """Return the number of instances that the next commit before a request writes."""
-        pending: list[object] = []
-        for session in self.opened:
-            pending += [*session.new, *session.dirty, *session.deleted]
-        return len(pending)
+        return sum(len([*each.new, *each.dirty, *each.deleted]) for each in self.opened)
 
     def instances(self) -> list[tuple[FreshSession, list[object]]]:
         """Return the present instances of each session."""
