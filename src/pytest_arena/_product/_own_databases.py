@@ -117,11 +117,6 @@ class OwnDatabase:
         return parts.kind if parts is not None else ""
 
     @property
-    def has_end(self) -> bool:
-        """Whether it ends with a process or a session."""
-        return self.kind in {"live", "building", "seeded"}
-
-    @property
     def used(self) -> float:
         """The time of the last use, 0 if it is not finished."""
         return self.manifest.used if self.manifest else 0.0
@@ -129,7 +124,7 @@ class OwnDatabase:
     def thing(self) -> Thing:
         """Return the database for `arena databases`."""
         state = ""
-        if self.has_end:
+        if self.kind in {"live", "building", "seeded"}:  # it ends with a process or a session
             state = "alive" if self.is_in_use else "dead"
         return Thing(
             name=self.name,
