@@ -57,7 +57,7 @@ class MySQLSearch(ServerSearch):
         sockets = [file for file in _SOCKETS if port == PORT and Path(file).exists()]
         users = dict.fromkeys(filter(None, (os_user(), "root")))
         for place, user in itertools.product([*sockets, "127.0.0.1"], users):
-            yield Address("mysql", place, port, user, "", os.environ.get("MYSQL_PWD", ""))
+            yield Address(place, port, user, "", os.environ.get("MYSQL_PWD", ""))
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server."""
@@ -71,7 +71,7 @@ class MySQLSearch(ServerSearch):
                 "the URL has options for TLS, which pytest-arena does not use",
                 fix="a server that does not require TLS, and a URL without these options",
             )
-        return Address("mysql", host, url.port or PORT, user, "", password)
+        return Address(host, url.port or PORT, user, "", password)
 
     def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
         """Log in, and ask for the version and the rights."""

@@ -69,7 +69,7 @@ class PostgreSQLSearch(ServerSearch):
         users = filter(None, (os.environ.get("PGUSER"), os_user(), "postgres"))
         password = os.environ.get("PGPASSWORD", "")
         for place, user in itertools.product(places, dict.fromkeys(users)):
-            yield Address("postgresql", place, port, user, "postgres", password)
+            yield Address(place, port, user, "postgres", password)
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server. PGPASSWORD replaces a missing password."""
@@ -86,7 +86,6 @@ class PostgreSQLSearch(ServerSearch):
             raise Unavailable("the URL names several hosts, and pytest-arena needs one")
         places = [host, *_socket_folders(port)]
         return Address(
-            "postgresql",
             next(filter(None, places), "localhost"),
             port,
             options["user"] or os_user(),
