@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _END_SECONDS = 10.0
 _SLOTS = 64  # processes that hold a lock at the same time
-_AT_ONCE = 100  # locks in one statement
 
 
 class MySQLRegistry(DatabaseRegistry):
@@ -72,18 +71,12 @@ class MySQLRegistry(DatabaseRegistry):
         return bool(control.rows(f"SELECT GET_LOCK({lock}, {seconds})") == [(1,)])
 
     def _held(self, control: Control, names: Iterable[str]) -> set[str]:
-        locks = sorted(names)
-        held: set[str] = set()
-        for start in range(0, len(locks), _AT_ONCE):
-            questions = []
-            for name in locks[start : start + _AT_ONCE]:
-                users = [
-                    f"IS_USED_LOCK({literal(_slot(name, number))})" for number in range(_SLOTS)
-                ]
-                questions.append(f"SELECT {literal(name)}, COALESCE({', '.join(users)})")
-            rows = control.rows(" UNION ALL ".join(questions))
-            held |= {name for name, session in rows if session is not None}
-        return held
+        questions = []
+        for name in names:
+            users = [f"IS_USED_LOCK({literal(_slot(name, number))})" for number in range(_SLOTS)]
+            questions.append(f"SELECT {literal(name)}, COALESCE({', '.join(users)})")
+        rows = control.rows(" UNION ALL ".join(questions)) if questions else []
+        return {name for name, session in rows if session is not None}
 
     # Read and write
 
