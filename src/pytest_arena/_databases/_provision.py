@@ -12,11 +12,10 @@ from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._template import (
     Recipe,
     Store,
-    warn_of_drift,
 )
 from pytest_arena._process import seconds
 from pytest_arena._product import Held, Isolation
-from pytest_arena._values import Stage
+from pytest_arena._values import CodeLine, Stage
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -24,6 +23,7 @@ from pytest_arena.errors import (
     ServerError,
     TemplateError,
 )
+from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,7 +229,14 @@ class Provision:
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
                 self._compared.add(schema)
-                warn_of_drift(self._config.root, self._ledger, schema, drift)
+                self._ledger.warn(
+                    MigrationDriftWarning,
+                    f"{schema}: alembic check has failed",
+                    cause=drift,
+                    fix="alembic upgrade heads && alembic revision --autogenerate   on your own "
+                    "database. Or repair env.py",
+                    line=CodeLine(str(self._config.root / schema), 1),
+                )
         return template.content if template is not None else None
 
     def recipe(self, database: Database) -> Recipe:

@@ -38,15 +38,13 @@ from pytest_arena._product import (
     Template,
     TemplateStore,
 )
-from pytest_arena._values import CodeLine, Stage, digest
+from pytest_arena._values import Stage, digest
 from pytest_arena.errors import ArenaError, TemplateError, causes
-from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._databases._builders import Builder
-    from pytest_arena._ledger import Ledger
     from pytest_arena._process import Answer
 
 
@@ -232,18 +230,6 @@ class Store:
         return self.template_store.find_or_build(
             build.fingerprint(), build.below, fill, self.newer_than
         )
-
-
-def warn_of_drift(root: Path, ledger: Ledger, schema: str, drift: str) -> None:
-    """Warn how the migrations differ from the models."""
-    ledger.warn(
-        MigrationDriftWarning,
-        f"{schema}: alembic check has failed",
-        cause=drift,
-        fix="alembic upgrade heads && alembic revision --autogenerate   on your own database. Or "
-        "repair env.py",
-        line=CodeLine(str(root / schema), 1),
-    )
 
 
 def run_apart(call: Callable[[], Answer]) -> Answer:
