@@ -38,13 +38,13 @@ def compared(before: ReadContent, after: ReadContent, limit: int | None) -> list
     missing = ReadTable()
     changes = []
     for name in sorted({*before, *after}):
-        rows = changed_rows(name, before.get(name, missing), after.get(name, missing))
+        rows = _changed_rows(name, before.get(name, missing), after.get(name, missing))
         if rows.removed or rows.added:
             changes.append(limited(rows, limit))
     return changes
 
 
-def changed_rows(name: str, before: ReadTable, after: ReadTable) -> TableRows:
+def _changed_rows(name: str, before: ReadTable, after: ReadTable) -> TableRows:
     """Return the net difference of a table's rows. They may have other columns afterwards."""
     newest = after if after.columns else before
     dropped = [column for column in before.columns if column not in newest.columns]
