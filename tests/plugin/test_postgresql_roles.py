@@ -293,11 +293,6 @@ def test_a_role_that_is_granted_nothing_owns_the_database(
     found.says("grants nothing to shop_stranger, which works as shop_app")
 
 
-OTHER_DATABASE = """
-owner = create_async_engine("URLOF/stock")
-stock = create_async_engine("READEROF/stock")
-""".replace("READEROF", READER.removesuffix("/shop")).replace("URLOF", URL.removesuffix("/shop"))
-
 WHERE = """
 async def test_where(client):
     for engine, role in (("replica", "shop_reader"), ("stock", "shop_app")):
@@ -312,7 +307,9 @@ def test_each_database_grants_something_to_a_login_or_nothing(
     """The reader works by its role in one database, and as the owner in the other one."""
     granted = "CREATE TABLE docs (id int); GRANT SELECT ON docs TO shop_reader;"
     project = shop(example, granted, WHERE, replica=READER)
-    project = project.change("app.py", "app = FastAPI()", f"{OTHER_DATABASE}app = FastAPI()")
+    owner, reader = (f'create_async_engine("{url[:-4]}stock")' for url in (URL, READER))
+    engines = f"owner = {owner}\nstock = {reader}\napp = FastAPI()"
+    project = project.change("app.py", "app = FastAPI()", engines)
     project = project.with_paths({"stock.sql": "CREATE TABLE docs (id int);"})
     lines = "arena_schema =\n    shop = schema.sql\n    stock = stock.sql"
     project = project.change("pytest.ini", "arena_schema = schema.sql", lines)
