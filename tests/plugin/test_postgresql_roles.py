@@ -296,8 +296,8 @@ def test_a_role_that_is_granted_nothing_owns_the_database(
 WHERE = """
 async def test_where(client):
     for engine, role in (("replica", "shop_reader"), ("stock", "shop_app")):
-        whose = {"statement": "SELECT current_user", "by": engine}
-        assert (await client.post("/sql", params=whose)).json() == [[role]]
+        answer = await client.post(f"/sql?statement=SELECT current_user&by={engine}")
+        assert answer.json() == [[role]]
 """
 
 
@@ -310,9 +310,7 @@ def test_each_database_grants_something_to_a_login_or_nothing(
     owner, reader = (f'create_async_engine("{url[:-4]}stock")' for url in (URL, READER))
     engines = f"owner = {owner}\nstock = {reader}\napp = FastAPI()"
     project = project.change("app.py", "app = FastAPI()", engines)
-    project = project.with_paths({"stock.sql": "CREATE TABLE docs (id int);"})
-    lines = "arena_schema =\n    shop = schema.sql\n    stock = stock.sql"
-    project = project.change("pytest.ini", "arena_schema = schema.sql", lines)
+    project = project.change("pytest.ini", "schema.sql", "\n    shop = schema.sql")
     run(project, server).expect(passed=1)
 
 

@@ -248,11 +248,8 @@ def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:
     options = "arena_schema =\n    shop = models:Base\n    archive = models:create_others\n"
     options += "arena_seed = models:seed\narena_env = SHOP_URL ARCHIVE_URL\n"
     run = shop(tmp_path, options).run(env={"ARCHIVE_URL": "sqlite:///archive.db"})
-    run.says(
-        "next:  create the table in arena_schema",
-        "or a line of arena_seed, which is for archive, the first database:",
-        "<database> = models:seed",
-    )
+    run.says("or a line of arena_seed, which is for archive, the first database:")
+    run.says("next:  create the table in arena_schema", "<database> = models:seed")
 
 
 MEANWHILE = """

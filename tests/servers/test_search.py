@@ -48,16 +48,6 @@ def untouched(crowded: Crowded) -> Iterator[Crowded]:
     assert crowded.contents() == before
 
 
-def test_a_server_of_an_old_version_is_refused(
-    config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message names the version, and how to get a newer one."""
-    monkeypatch.setattr(type(SEARCH), "oldest", {"PostgreSQL": "99"})
-    error = refused(config, untouched.url("boss"))
-    assert "pytest-arena needs 99 or newer" in error.what
-    assert "ARENA_DATABASE=own" in error.fix
-
-
 @pytest.mark.parametrize(
     "login, reason",
     [
