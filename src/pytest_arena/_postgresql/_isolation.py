@@ -72,12 +72,9 @@ class ClockTime(NamedTuple):
 
 
 class PostgreSQLDatabase(Undo):
-    """A database that tests use. Any thread may use this object.
+    """A database that tests use. Any thread may use this object."""
 
-    If a test ends pytest-arena's connections, pytest-arena opens them again.
-    """
-
-    def __init__(self, registry: ServerRegistry, name: str, _on_lost: Callable[[], None]) -> None:
+    def __init__(self, registry: ServerRegistry, name: str) -> None:
         self.registry = registry
         self.name = name
 
@@ -108,10 +105,12 @@ class JournaledDatabase(PostgreSQLDatabase):
     An entry belongs to a level if the snapshot of the level's start does not show its transaction.
     A mark is an entry that names a change that only a copy undoes, for example of the schema. The
     journal finds open transactions that have written by their locks on it.
+
+    If a test ends pytest-arena's connection, pytest-arena opens it again.
     """
 
     def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
-        super().__init__(registry, name, on_lost)
+        super().__init__(registry, name)
         self._journal = journal_control(self.address, on_lost)
         self._clock = ServerClock()
         with registry.reporting("a copy cannot be connected to"):
@@ -362,8 +361,9 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
 
     def _open(self, base: FrozenDatabase) -> PostgreSQLDatabase:
         name = base.take()
-        kind = JournaledDatabase if self.has_journal else ClonedDatabase
-        return kind(self._registry, name, self.note_lost_connection)
+        if self.has_journal:
+            return JournaledDatabase(self._registry, name, self.note_lost_connection)
+        return ClonedDatabase(self._registry, name)
 
     def _freeze(self) -> FrozenDatabase:
         frozen = self.live.name
