@@ -260,21 +260,21 @@ class MySQLDatabase(Undo):
 _NO_ROWS = (ReadTable(), ReadTable())
 
 
-def _joined(name: str, one: ReadTable, other: ReadTable) -> ReadTable:
+def _joined(name: str, first: ReadTable, second: ReadTable) -> ReadTable:
     """Return the rows of both.
 
     Raises:
         IsolationError: the columns have changed since the first time.
     """
-    if one.columns and other.columns and one.columns != other.columns:
+    if first.columns and second.columns and first.columns != second.columns:
         raise IsolationError(
             "the changes since a moment of this test are not known",
             why=f"the test has changed the columns of {name} since then",
             cause=shown_line("a statement such as ALTER TABLE"),
             fix="compare with the start of the test: arena.changes()",
         )
-    table = one if one.columns else other
-    return ReadTable(table.columns, table.key, [*one.rows, *other.rows])
+    table = first if first.columns else second
+    return ReadTable(table.columns, table.key, [*first.rows, *second.rows])
 
 
 class MySQLIsolation(LevelStack[MySQLDatabase]):

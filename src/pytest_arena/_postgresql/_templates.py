@@ -122,8 +122,9 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
 
     def _build(self, address: Address) -> DatabaseTarget:
         url = partial(self.registry.url_of, address, self.product)
-        sync, other = drivers_of(self.dialect)
-        return DatabaseTarget(self.registry, address, url(sync) if sync else None, url(other))
+        sync_driver, async_driver = drivers_of(self.dialect)
+        sync_url = url(sync_driver) if sync_driver else None
+        return DatabaseTarget(self.registry, address, sync_url, url(async_driver))
 
     def advice(self, error: BaseException) -> str:
         """Return the next step by the server's error code."""
