@@ -88,11 +88,7 @@ class MySQLDatabase(Undo):
         """The address of the database, with the login of the app's connections."""
         return self._registry.address_of(self.name).as_(self._login)
 
-    # Statements
-
-    def note_statement(self, statement: Statement) -> None:
-        """Note a statement that a connection of this process is about to send."""
-        self._writes.note(statement, self.name, has_functions=self._plan.has_functions)
+    # Statements of other processes
 
     def _note_others(self, start: Start) -> None:
         """Note whether another process may have written since a start.
@@ -119,8 +115,8 @@ class MySQLDatabase(Undo):
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
         with self._registry.reporting("no database for the test"):
-            self._plan = self._registry.plan_of(base.name)
-        base.description = self._plan
+            self.plan = self._registry.plan_of(base.name)
+        base.description = self.plan
         return Start(base, self._writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:
@@ -335,7 +331,8 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
     def note_statement(self, statement: Statement, generation: int) -> None:
         """Note a statement that a connection of this process is about to send."""
         if generation == self.generation:
-            self.live.note_statement(statement)
+            has_functions = self.live.plan.has_functions
+            self._writes.note(statement, self.live.name, has_functions=has_functions)
 
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""
