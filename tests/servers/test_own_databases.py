@@ -176,6 +176,7 @@ def test_a_template_in_use_stays(side: Side, monkeypatch: pytest.MonkeyPatch) ->
     template = side.template(first, fingerprint)
     of_run = side.template(first, f"of-run-{secrets.token_hex(4)}")
     assert of_run.startswith(f"arena_seeded_{second.names.session}_")
+    assert first.fingerprint_on(of_run, "its journal").startswith("of-run-")
     assert second.find(fingerprint) is not None
     first.close()
     assert {row.name for row in second.listed() if row.is_in_use} >= {template, of_run}
