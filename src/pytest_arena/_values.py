@@ -155,7 +155,6 @@ class Address:
     a socket. In a folder, the port is a part of the socket's name.
     """
 
-    product: str
     host: str
     port: int
     user: str

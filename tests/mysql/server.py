@@ -95,7 +95,7 @@ class PrivateServer:
 
 def address_of(login: dict[str, Any]) -> Address:
     """Return the address of a server with a login."""
-    return Address("mysql", login["host"], login["port"], login["user"], "", login["password"])
+    return Address(login["host"], login["port"], login["user"], "", login["password"])
 
 
 def connect(socket: str, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:

@@ -172,7 +172,7 @@ def test_a_login_that_may_not_create_the_user(
     control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
     control.run(f"GRANT ALL ON `arena\\_%`.* TO '{name}'@'%'")
     control.run(f"GRANT SELECT ON {server.developers_arguments['database']}.* TO '{name}'@'%'")
-    login = Address("mysql", server.entrance["host"], server.entrance["port"], name, "", "pw")
+    login = Address(server.entrance["host"], server.entrance["port"], name, "", "pw")
     try:
         example = shop_of(server, tmp_path, login).with_files(test_hint=HINT)
         run = example.run("-q").expect(1, failed=1)

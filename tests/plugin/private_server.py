@@ -52,7 +52,7 @@ class PrivateServer:
 
     def address(self, database: str = "postgres") -> Address:
         """How its superuser logs in."""
-        return Address("postgresql", str(self.folder.path), 5432, "postgres", database)
+        return Address(str(self.folder.path), 5432, "postgres", database)
 
     @property
     def url(self) -> str:

@@ -204,7 +204,7 @@ def test_a_server_that_restarts_fails_only_the_test_whose_transaction_it_ends(
             "command": server.command,
             "data": server.command[2],
             "account": clusters.account(),
-            "address": ("postgresql", "127.0.0.1", server.port, "boss", "postgres"),
+            "address": ("127.0.0.1", server.port, "boss", "postgres"),
         }
         example = example.with_paths({"server.json": json.dumps(facts)})
         run = run_on(server, example, "boss", test_it=RESTARTS)

@@ -293,6 +293,27 @@ def test_a_role_that_is_granted_nothing_owns_the_database(
     found.says("grants nothing to shop_stranger, which works as shop_app")
 
 
+WHERE = """
+async def test_where(client):
+    for engine, role in (("replica", "shop_reader"), ("stock", "shop_app")):
+        answer = await client.post(f"/sql?statement=SELECT current_user&by={engine}")
+        assert answer.json() == [[role]]
+"""
+
+
+def test_each_database_grants_something_to_a_login_or_nothing(
+    example: Example, server: PrivateServer
+) -> None:
+    """The reader works by its role in one database, and as the owner in the other one."""
+    granted = "CREATE TABLE docs (id int); GRANT SELECT ON docs TO shop_reader;"
+    project = shop(example, granted, WHERE, replica=READER)
+    owner, reader = (f'create_async_engine("{url[:-4]}stock")' for url in (URL, READER))
+    engines = f"owner = {owner}\nstock = {reader}\napp = FastAPI()"
+    project = project.change("app.py", "app = FastAPI()", engines)
+    project = project.change("pytest.ini", "schema.sql", "\n    shop = schema.sql")
+    run(project, server).expect(passed=1)
+
+
 WHO = """
 async def test_who(client):
     assert (await client.post("/sql?statement=SELECT current_user")).json() == [["EXPECTED"]]

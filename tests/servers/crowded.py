@@ -117,7 +117,7 @@ class RealServer:
     @property
     def by_socket(self) -> Address:
         """The superuser's address."""
-        return Address("postgresql", str(self._folder.path), self.port, "postgres", "postgres")
+        return Address(str(self._folder.path), self.port, "postgres", "postgres")
 
 
 class ServerBeside(RealServer):

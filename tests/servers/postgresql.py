@@ -30,7 +30,7 @@ URL = make_url(os.environ["TESTS_POSTGRESQL"])
 def address(database: str = "postgres") -> Address:
     """Return how one logs in there."""
     host, port, user = URL.host or "127.0.0.1", URL.port or 5432, URL.username or "postgres"
-    return Address("postgresql", host, port, user, database, URL.password or "")
+    return Address(host, port, user, database, URL.password or "")
 
 
 def rows(sql: str, database: str = "postgres") -> list[tuple[object, ...]]:

@@ -119,7 +119,7 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
     with closing(side.registry()) as later:
         found = later.find(fingerprint)
         assert found is not None
-        assert (found[0], found[1].drift) == (template, "a column")
+        assert (found.content, found.manifest.drift) == (template, "a column")
         later.sweep()
         assert side.exists(template)
         later.drop(template)
@@ -176,6 +176,7 @@ def test_a_template_in_use_stays(side: Side, monkeypatch: pytest.MonkeyPatch) ->
     template = side.template(first, fingerprint)
     of_run = side.template(first, f"of-run-{secrets.token_hex(4)}")
     assert of_run.startswith(f"arena_seeded_{second.names.session}_")
+    assert first.fingerprint_on(of_run, "its journal").startswith("of-run-")
     assert second.find(fingerprint) is not None
     first.close()
     assert {row.name for row in second.listed() if row.is_in_use} >= {template, of_run}
@@ -190,12 +191,12 @@ def test_a_template_in_use_stays(side: Side, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_lock_excludes_other_runs(side: Side) -> None:
     """Another fingerprint has another lock."""
     with closing(side.registry()) as own, closing(side.registry()) as other:
-        with own.lock("shop", seconds=5):
-            with pytest.raises(TemplateError), other.lock("shop", seconds=0.05):
+        with own.locked("shop", seconds=5):
+            with pytest.raises(TemplateError), other.locked("shop", seconds=0.05):
                 pytest.fail("two at once")
-            with other.lock("another", seconds=5):
+            with other.locked("another", seconds=5):
                 pass
-        with other.lock("shop", seconds=5):
+        with other.locked("shop", seconds=5):
             pass
 
 

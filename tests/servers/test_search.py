@@ -48,16 +48,6 @@ def untouched(crowded: Crowded) -> Iterator[Crowded]:
     assert crowded.contents() == before
 
 
-def test_a_server_of_an_old_version_is_refused(
-    config: Config, untouched: Crowded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message names the version, and how to get a newer one."""
-    monkeypatch.setattr(_clusters, "OLDEST", 99)
-    error = refused(config, untouched.url("boss"))
-    assert "pytest-arena needs 99 or newer" in error.what
-    assert "docker run" in error.fix
-
-
 @pytest.mark.parametrize(
     "login, reason",
     [
@@ -115,20 +105,20 @@ def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str
 )
 def test_forms_of_urls(text: str, expected: tuple[str, int, str, str, str]) -> None:
     """Those of SQLAlchemy and those of libpq."""
-    assert SEARCH.read_url(text) == Address("postgresql", *expected)
+    assert SEARCH.read_url(text) == Address(*expected)
 
 
 def test_a_password_may_come_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with psql."""
     monkeypatch.setenv("PGPASSWORD", "p")
     found = SEARCH.read_url("postgresql://u@db/shop")
-    assert found == Address("postgresql", "db", 5432, "u", "shop", "p")
+    assert found == Address("db", 5432, "u", "shop", "p")
 
 
 def test_urls_of_mysql() -> None:
     """A socket, and a password."""
     found = MYSQL.read_url("mysql://me:secret@db:3307/shop")
-    assert found == Address("mysql", "db", 3307, "me", "", "secret")
+    assert found == Address("db", 3307, "me", "", "secret")
     socket = MYSQL.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
     assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
 

@@ -94,10 +94,9 @@ class ServerProject(Project):
         return str(self.root)
 
 
-def _dialect(driver: str) -> Dialect:
+def _dialect(driver: str) -> type[Dialect]:
     url = URL.create(f"postgresql+{driver}")
-    kind = url.get_dialect(_is_async=True) if driver.endswith("_async") else url.get_dialect()
-    return kind()
+    return url.get_dialect(_is_async=True) if driver.endswith("_async") else url.get_dialect()
 
 
 def _url(address: Address, driver: str) -> URL:

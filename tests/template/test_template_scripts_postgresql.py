@@ -28,8 +28,10 @@ def test_a_script_that_reaches_beyond_the_database_is_refused(
     on_server: ServerProject, script: str, says: str, line: int
 ) -> None:
     """``pg_dump --create --clean`` would drop the developer's own database."""
+    address = on_server.own.address_of()
+    url = on_server.own.url_of(address, "postgresql", "asyncpg")
     with pytest.raises(ScriptError, match=says) as caught:
-        DatabaseTarget(on_server.own, on_server.own.address_of(), "", "", "").run_script(script)
+        DatabaseTarget(on_server.own, address, None, url).run_script(script)
     assert caught.value.line == line
 
 

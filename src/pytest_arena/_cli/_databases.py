@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Thing,
     )
 
-_COLUMNS = ("name", "what", "whose", "used", "size")
+_COLUMNS = ("name", "what", "whose", "used")
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
     for product in SUPPORTED:
         name = "_commands" if product in FILE_PRODUCTS else "_servers"
         module = importlib.import_module(f"{package_of(product)}.{name}")
-        kinds += module.place_kinds(config, removes_all=options.everything)
+        kinds += module.place_kinds(config)
     if options.sweeps:
         _sweep(kinds, everything=options.everything)
     else:
@@ -59,7 +59,6 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
 
 def _sweep(kinds: list[PlaceKind], *, everything: bool) -> None:
     number = 0
-    size = 0
     for kind in kinds:
         for result in kind.sweep(everything=everything):
             thing = result.thing
@@ -67,9 +66,8 @@ def _sweep(kinds: list[PlaceKind], *, everything: bool) -> None:
                 _say(f"left     {thing.name}: {result.reason}")
                 continue
             number += 1
-            size += thing.bytes or 0
-            _say(f"removed  {thing.what} {thing.name}, {_size(thing.bytes or 0)}")
-    _say(f"{number} removed, {_size(size)}." if number else "Nothing to remove.")
+            _say(f"removed  {thing.what} {thing.name}")
+    _say(f"{number} removed." if number else "Nothing to remove.")
 
 
 def _say(*lines: str) -> None:
@@ -83,9 +81,8 @@ def _table(things: Iterable[Thing]) -> Iterator[str]:
     things = sorted(things, key=lambda thing: (thing.what, thing.title, thing.name))
     rows = [_COLUMNS]
     for thing in things:
-        size = "" if thing.bytes is None else _size(thing.bytes)
         used = f"{thing.used.astimezone():%Y-%m-%d %H:%M}" if thing.used else ""
-        rows.append((thing.name, thing.what, thing.state, used, size))
+        rows.append((thing.name, thing.what, thing.state, used))
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     tests = ["", *(thing.title for thing in things)]
     for row, test in zip(rows, tests, strict=True):
@@ -93,7 +90,3 @@ def _table(things: Iterable[Thing]) -> Iterator[str]:
         yield f"  {'  '.join(cells)}".rstrip()
         if test:
             yield f"      {test}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1000:,.0f} kB"

@@ -6,7 +6,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Date, DateTime, MetaData, Table, bindparam, inspect, select, text, update
+from sqlalchemy import Date, DateTime, MetaData, Table, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pytest_arena._origin import shown_line
@@ -85,17 +85,13 @@ def _age_table(
         return ""
     if not keys:
         return "it has no primary key"
-    names = [f"value_{number}" for number in range(len(keys) + len(columns))]
-    binds: list[Any] = [*map(bindparam, names)]
-    is_row = [key == bind for key, bind in zip(keys, binds, strict=False)]
-    values: Any = dict(zip(columns, binds[len(keys) :], strict=True))
     older = []
-    bound = []
     for row in rows:
+        is_row = [key == value for key, value in zip(keys, row, strict=False)]
         new = tuple(_older(value, delta) for value in row[len(keys) :])
         older.append(new)
-        bound.append(dict(zip(names, (*row[: len(keys)], *new), strict=True)))
-    connection.execute(update(table).where(*is_row).values(values), bound)
+        values: Any = dict(zip(columns, new, strict=True))
+        connection.execute(update(table).where(*is_row).values(values))
     written = connection.execute(select(*columns).order_by(*columns)).all()
     is_same = sorted(map(repr, written)) == sorted(map(repr, older))
     return "" if is_same else "a trigger sets other values"

@@ -234,14 +234,11 @@ class KnownDatabases:
         self.files = files
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # with or without a connection
-        # Those that have content, because a connection was opened.
-        self.provisioned: dict[Database, Isolation] = {}
         self._registering = threading.RLock()
         self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        self.by_variable = ""  # which makes the first database the first one
         # The first database before it has an engine, and its key by that of its first engine.
         self.without_engine: Database | None = None
         self._same: dict[Key, Key] = {}
@@ -280,12 +277,11 @@ class KnownDatabases:
                 database.use_dialect(dialect, is_of_engine=known.had_engine)
             return database
 
-    def prefer(self, requested: RequestedDatabase, variable: str) -> Database:
+    def prefer(self, requested: RequestedDatabase) -> Database:
         """Register a database that a variable names, as the first one if tests use no other."""
         database = self.register(requested)
         if self.primary is None or self.primary.isolation is None:
             self.primary = database
-            self.by_variable = f" by {variable}"
         return database
 
     def add_first(self, product: str, schemas: Mapping[str, str]) -> None:
@@ -362,12 +358,12 @@ class KnownDatabases:
                 own.dispose()
         self._connections.forget(database.key)
         database.product.remove(database)
-        self.note_provisioned()
 
-    def note_provisioned(self) -> None:
-        """Note which databases have content now, in the order of their engines."""
+    @property
+    def provisioned(self) -> dict[Database, Isolation]:
+        """The databases that have content, because a connection was opened. The oldest first."""
         databases = [*self.by_key.values()]
-        self.provisioned = {each: each.isolation for each in databases if each.isolation}
+        return {each: each.isolation for each in databases if each.isolation}
 
     # The app's first database.
 
@@ -492,7 +488,7 @@ class Environment:
                     "or, if the value names no database: arena_env = another variable",
                 )
             self._originals[name] = text
-            new = self._inside(name, text, url)
+            new = self._inside(text, url)
             self._known.exported.add(new)
             with as_own():  # no level puts them back
                 os.environ[name] = new
@@ -508,22 +504,22 @@ class Environment:
         """Return the original URL of each variable, None if it was unset or is no URL."""
         return {name: parse_url(self._originals.get(name, "")) for name in self._config.env}
 
-    def _inside(self, name: str, text: str, url: URL) -> str:
-        new = self._new_url(name, url)
+    def _inside(self, text: str, url: URL) -> str:
+        new = self._new_url(url)
         if new is url:
             return text
         new_text = new.render_as_string(hide_password=False)
         # SQLAlchemy 2.1 writes the colon as %3A. An app may parse the URL without SQLAlchemy.
         return new_text.replace("/file%3A", "/file:", 1)
 
-    def _new_url(self, name: str, url: URL) -> URL:
+    def _new_url(self, url: URL) -> URL:
         requested = requested_by_url(url)
         files = self._known.files
         if url.get_backend_name() in FILE_PRODUCTS:
             # A memory URL stays, so that the pool class stays. A free file stays.
             if requested is None or files.whose(requested.name) is Whose.FREE:
                 return url
-            file = self._known.prefer(requested, name).file
+            file = self._known.prefer(requested).file
             if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
                 file = f"file:{quote(file)}"
             return url.set(database=file)
@@ -536,7 +532,7 @@ class Environment:
         if files.whose(shown) is Whose.FREE:
             return url
         if requested and names_database(url) and requested.product in self._known.products:
-            self._known.prefer(requested, name)
+            self._known.prefer(requested)
         query = url.difference_update_query(_ELSEWHERE | _SECRET).query
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername

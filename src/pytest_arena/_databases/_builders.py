@@ -361,12 +361,15 @@ def suggested_schema(root: Path) -> str:
     for module, file in _load.project_modules():
         is_of_app = root in file.parents and not is_of_tests(str(file))
         for name, value in list(vars(module).items()) if is_of_app else ():
-            is_model = isinstance(value, type) and "__table__" in vars(value)
             metadata = getattr(value, "metadata", None) if isinstance(value, type) else value
-            if isinstance(metadata, MetaData) and metadata.tables and not is_model:
+            if isinstance(metadata, MetaData) and metadata.tables and not _is_model(value):
                 place = f"{module.__name__}:{name}"
                 found[value.__module__ != module.__name__, place] = id(metadata)
     return min(found)[1] if len(set(found.values())) == 1 else ""
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and "__table__" in vars(value)
 
 
 def model_files() -> set[Path]:
@@ -374,7 +377,6 @@ def model_files() -> set[Path]:
     files = set()
     for module, file in _load.project_modules():
         for value in list(vars(module).values()):
-            is_model = isinstance(value, type) and "__table__" in vars(value)
-            if is_model and value.__module__ == module.__name__:
+            if _is_model(value) and value.__module__ == module.__name__:
                 files.add(file)
     return {file for file in files if not is_of_tests(str(file))}

@@ -12,11 +12,10 @@ from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._databases._template import (
     Recipe,
     Store,
-    warn_of_drift,
 )
 from pytest_arena._process import seconds
 from pytest_arena._product import Held, Isolation
-from pytest_arena._values import Stage
+from pytest_arena._values import CodeLine, Stage
 from pytest_arena.errors import (
     ArenaError,
     ConfigError,
@@ -24,6 +23,7 @@ from pytest_arena.errors import (
     ServerError,
     TemplateError,
 )
+from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,7 @@ class Provision:
             is_named = not lines.isdisjoint(database.tails)
             is_expected = is_named or (lines and database is self._known.primary)
             # Warnings of a build do not belong to the test.
-            if is_expected and not (database.isolation or database.failure):
+            if is_expected:
                 with database.lock, warnings.catch_warnings(action="ignore"):
                     mark = self._ledger.mark()
                     if not (database.isolation or database.failure or database.busy):
@@ -128,7 +128,6 @@ class Provision:
                     refusal = refusal or error
             self._ledger.isolation_seconds += seconds() - started
             database.isolation = isolation
-            self._known.note_provisioned()
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
             return None
@@ -223,14 +222,21 @@ class Provision:
                 )
             elif is_of_seed and has_several and recipe.seed == self._config.seed.get(""):
                 error.add_fix(
-                    f"or a line of arena_seed, which is for {database.name}, the first database"
-                    f"{self._known.by_variable}:\n    <database> = {recipe.seed}"
+                    f"or a line of arena_seed, which is for {database.name}, the first database:\n"
+                    f"    <database> = {recipe.seed}"
                 )
             raise
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
                 self._compared.add(schema)
-                warn_of_drift(self._config.root, self._ledger, schema, drift)
+                self._ledger.warn(
+                    MigrationDriftWarning,
+                    f"{schema}: alembic check has failed",
+                    cause=drift,
+                    fix="alembic upgrade heads && alembic revision --autogenerate   on your own "
+                    "database. Or repair env.py",
+                    line=CodeLine(str(self._config.root / schema), 1),
+                )
         return template.content if template is not None else None
 
     def recipe(self, database: Database) -> Recipe:

@@ -271,10 +271,7 @@ class Sessions:
 
     def pending(self) -> int:
         """Return the number of instances that the next commit before a request writes."""
-        pending: list[object] = []
-        for session in self.opened:
-            pending += [*session.new, *session.dirty, *session.deleted]
-        return len(pending)
+        return sum(len([*each.new, *each.dirty, *each.deleted]) for each in self.opened)
 
     def instances(self) -> list[tuple[FreshSession, list[object]]]:
         """Return the present instances of each session."""
@@ -335,10 +332,6 @@ class Engines:
         self._databases.note_published(database.key)
         return database.product.url(database, driver_of(database))
 
-    def engine(self, database: Database) -> Engine | AsyncEngine:
-        """Return an engine on a database, async if the app's engine is."""
-        return self._engine_on(database, is_async=database.dialect.is_async)
-
     def open_session(
         self,
         sessions: Sessions,
@@ -352,16 +345,14 @@ class Engines:
         With ``past_policies`` the session uses pytest-arena's login. SQLite has no logins.
         """
         past_policies = past_policies and not database.file
-        engine = self._engine_on(
-            database,
-            is_async=wants_async and database.dialect.is_async,
-            past_policies=past_policies,
-        )
+        engine = self.engine(database, wants_async=wants_async, past_policies=past_policies)
         return sessions.open(engine)
 
-    def _engine_on(
-        self, database: Database, *, is_async: bool, past_policies: bool = False
+    def engine(
+        self, database: Database, *, wants_async: bool = True, past_policies: bool = False
     ) -> Engine | AsyncEngine:
+        """Return an engine on a database. It is async only if the app's engine is."""
+        is_async = wants_async and database.dialect.is_async
         key = (is_async, past_policies)
         if key not in database.engines:
             url = redirected_url(database, driver_of(database))

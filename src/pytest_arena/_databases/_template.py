@@ -38,15 +38,13 @@ from pytest_arena._product import (
     Template,
     TemplateStore,
 )
-from pytest_arena._values import CodeLine, Stage, digest
+from pytest_arena._values import Stage, digest
 from pytest_arena.errors import ArenaError, TemplateError, causes
-from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_arena._databases._builders import Builder
-    from pytest_arena._ledger import Ledger
     from pytest_arena._process import Answer
 
 
@@ -221,41 +219,17 @@ class Store:
         return template
 
     def _find_or_build(self, build: StageBuild, database: Database) -> Template:
-        fingerprint = build.fingerprint()
-        find = partial(self.template_store.find, fingerprint, self.newer_than)
-        template = find()
-        if template is not None:
-            return template
-        with self.template_store.locked(fingerprint) as now:
-            # Another process may have built it while this one waited for the lock.
-            template = find()
-            if template is not None:
-                return template
+        def fill(target: BuildTarget, now: float) -> Manifest:
             started = _process.seconds()
-            target = self.template_store.begin(fingerprint, build.below)
             try:
-                is_schema = build.stage is Stage.SCHEMA
-                with RunningBuild(database, target, is_schema).around():
-                    manifest = Manifest(now, build.title, build.run(target))
-                content = self.template_store.finish(target, fingerprint, manifest)
-            except BaseException:  # also Ctrl-C
-                target.remove()
-                raise
+                with RunningBuild(database, target, build.stage is Stage.SCHEMA).around():
+                    return Manifest(now, build.title, build.run(target))
             finally:
                 self.build_seconds += _process.seconds() - started
-            return Template(content, fingerprint, manifest)
 
-
-def warn_of_drift(root: Path, ledger: Ledger, schema: str, drift: str) -> None:
-    """Warn how the migrations differ from the models."""
-    ledger.warn(
-        MigrationDriftWarning,
-        f"{schema}: alembic check has failed",
-        cause=drift,
-        fix="alembic upgrade heads && alembic revision --autogenerate   on your own database. Or "
-        "repair env.py",
-        line=CodeLine(str(root / schema), 1),
-    )
+        return self.template_store.find_or_build(
+            build.fingerprint(), build.below, fill, self.newer_than
+        )
 
 
 def run_apart(call: Callable[[], Answer]) -> Answer:

@@ -76,11 +76,8 @@ class MySQLSession:
             self._is_begun = verb in {"BEGIN", "START"}
         elif not autocommits and verb not in _OUTSIDE:
             self._is_begun = True
-        if self.target.database is not None:
-            # A `MySQLIsolation`, whose module imports this one.
-            isolation: Any = self.target.database.isolation
-            if isolation is not None:
-                isolation.note_statement(statement, self.target.generation[1])
+        if self.target.isolation is not None:
+            self.target.isolation.note_statement(statement, self.target.generation[1])
 
     def note_after(self, statement: Statement, rows: object) -> None:
         """Note how many rows a statement has changed."""

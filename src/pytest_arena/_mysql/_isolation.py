@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_arena._changes import limited
 from pytest_arena._mysql._clone import (
     has_same_schema,
     read_content,
@@ -27,7 +26,7 @@ from pytest_arena._mysql._refill import (
 from pytest_arena._origin import shown_line
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, changed_rows
+from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, compared
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
@@ -89,11 +88,7 @@ class MySQLDatabase(Undo):
         """The address of the database, with the login of the app's connections."""
         return self._registry.address_of(self.name).as_(self._login)
 
-    # Statements
-
-    def note_statement(self, statement: Statement) -> None:
-        """Note a statement that a connection of this process is about to send."""
-        self._writes.note(statement, self.name, has_functions=self._plan.has_functions)
+    # Statements of other processes
 
     def _note_others(self, start: Start) -> None:
         """Note whether another process may have written since a start.
@@ -120,8 +115,8 @@ class MySQLDatabase(Undo):
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
         with self._registry.reporting("no database for the test"):
-            self._plan = self._registry.plan_of(base.name)
-        base.description = self._plan
+            self.plan = self._registry.plan_of(base.name)
+        base.description = self.plan
         return Start(base, self._writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:
@@ -220,12 +215,15 @@ class MySQLDatabase(Undo):
         with self._registry.reporting("the databases cannot be compared"):
             before = self._since(start, first)
             now = self._since(start, last)
-        changed = []
-        for name in sorted({*before, *now}):
-            rows = _between(name, before.get(name), now.get(name))
-            if rows.removed or rows.added:
-                changed.append(limited(rows, limit))
-        return changed
+        old = {}
+        new = {}
+        for name in {*before, *now}:
+            removed_before, added_before = before.get(name, _NO_ROWS)
+            removed, added = now.get(name, _NO_ROWS)
+            # The earlier rows of both differences are the same.
+            old[name] = _joined(name, added_before, removed)
+            new[name] = _joined(name, added, removed_before)
+        return compared(old, new, limit)
 
     def _since(self, start: Start, time: Start | Moment | None) -> Mapping[str, TableDifference]:
         """Return the differences of a time, None for now, from a start."""
@@ -258,32 +256,21 @@ class MySQLDatabase(Undo):
 _NO_ROWS = (ReadTable(), ReadTable())
 
 
-def _between(name: str, since: TableDifference | None, until: TableDifference | None) -> TableRows:
-    """Return the changes of a table between two differences from the same earlier rows.
+def _joined(name: str, first: ReadTable, second: ReadTable) -> ReadTable:
+    """Return the rows of both.
 
     Raises:
         IsolationError: the columns have changed since the first time.
     """
-    removed, added = until or _NO_ROWS
-    if since is None:
-        return changed_rows(name, removed, added)
-    removed_before, added_before = since
-    tables = [table for table in (*since, removed, added) if table.columns]
-    first = tables[0]
-    if any(table.columns != first.columns for table in tables):
+    if first.columns and second.columns and first.columns != second.columns:
         raise IsolationError(
             "the changes since a moment of this test are not known",
             why=f"the test has changed the columns of {name} since then",
             cause=shown_line("a statement such as ALTER TABLE"),
             fix="compare with the start of the test: arena.changes()",
         )
-    before = [*added_before.rows, *removed.rows]
-    after = [*added.rows, *removed_before.rows]
-    return changed_rows(
-        name,
-        ReadTable(first.columns, first.key, before),
-        ReadTable(first.columns, first.key, after),
-    )
+    table = first if first.columns else second
+    return ReadTable(table.columns, table.key, [*first.rows, *second.rows])
 
 
 class MySQLIsolation(LevelStack[MySQLDatabase]):
@@ -344,7 +331,8 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
     def note_statement(self, statement: Statement, generation: int) -> None:
         """Note a statement that a connection of this process is about to send."""
         if generation == self.generation:
-            self.live.note_statement(statement)
+            has_functions = self.live.plan.has_functions
+            self._writes.note(statement, self.live.name, has_functions=has_functions)
 
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""

@@ -10,7 +10,6 @@ from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._app_user import app_login
 from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._isolation import MySQLIsolation
-from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._mysql._servers import SEARCH
 from pytest_arena._mysql._templates import MySQLTemplates
 from pytest_arena._product._server_product import ServerProduct
@@ -18,23 +17,22 @@ from pytest_arena._product._server_product import ServerProduct
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._product import Database, Isolation, Usage
+    from pytest_arena._product._server_search import Server
     from pytest_arena._values import ServerLogin
 
 
-class MySQL(ServerProduct[MySQLRegistry]):
+class MySQL(ServerProduct["MySQLRegistry"]):
     """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
     name = FACTS.name
     usual_driver = "pymysql"
+    search = SEARCH
 
-    def _start(self) -> MySQLRegistry:
-        server = SEARCH.find(self._config)
-        self._server = server
-        registry = MySQLRegistry(server.address)
+    def _begin(self, registry: MySQLRegistry, server: Server) -> None:
         with registry.reporting("the server's settings cannot be read"):
-            self._login = registry.control.call(app_login, registry.address_of())
-        return registry
+            self._login = registry.control.call(app_login, server.address)
 
     def login_of(self, *_: object) -> ServerLogin:
         """Return the login of the app's connections, whichever login the app has."""
@@ -42,7 +40,7 @@ class MySQL(ServerProduct[MySQLRegistry]):
 
     def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
         """Return the templates on the server. The app's driver builds them."""
-        return MySQLTemplates(self._registry(), dialect(), self._login)
+        return MySQLTemplates(self._registry(), dialect, self._login)
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, by the option. ``auto`` is undo."""

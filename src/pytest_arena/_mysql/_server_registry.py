@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
 
-# A statement that a user can paste.
-GRANT = "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator"
 _END_SECONDS = 10.0
 _SLOTS = 64  # processes that hold a lock at the same time
-_AT_ONCE = 100  # locks in one statement
 
 
 class MySQLRegistry(DatabaseRegistry):
@@ -45,7 +42,8 @@ class MySQLRegistry(DatabaseRegistry):
 
     no_rights: ClassVar = {1044, 1142, 1227, 1370, 1410, 1418, 1419}
     give_rights = (
-        f"{GRANT}\nTriggers and views of the app may need SUPER, SET USER, or "
+        "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
+        "Triggers and views of the app may need SUPER, SET USER, or "
         "SET GLOBAL log_bin_trust_function_creators = 1"
     )
     another = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
@@ -73,18 +71,12 @@ class MySQLRegistry(DatabaseRegistry):
         return bool(control.rows(f"SELECT GET_LOCK({lock}, {seconds})") == [(1,)])
 
     def _held(self, control: Control, names: Iterable[str]) -> set[str]:
-        locks = sorted(names)
-        held: set[str] = set()
-        for start in range(0, len(locks), _AT_ONCE):
-            questions = []
-            for name in locks[start : start + _AT_ONCE]:
-                users = [
-                    f"IS_USED_LOCK({literal(_slot(name, number))})" for number in range(_SLOTS)
-                ]
-                questions.append(f"SELECT {literal(name)}, COALESCE({', '.join(users)})")
-            rows = control.rows(" UNION ALL ".join(questions))
-            held |= {name for name, session in rows if session is not None}
-        return held
+        questions = []
+        for name in names:
+            users = [f"IS_USED_LOCK({literal(_slot(name, number))})" for number in range(_SLOTS)]
+            questions.append(f"SELECT {literal(name)}, COALESCE({', '.join(users)})")
+        rows = control.rows(" UNION ALL ".join(questions)) if questions else []
+        return {name for name, session in rows if session is not None}
 
     # Read and write
 
@@ -101,30 +93,14 @@ class MySQLRegistry(DatabaseRegistry):
             return url.set(host="localhost", query={"unix_socket": address.host})
         return url.set(host=address.host, port=address.port)
 
-    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control) -> list[OwnDatabase]:
         names = [name for (name,) in control.rows("SHOW DATABASES LIKE 'arena\\_%'")]
-        sizes = {}
-        if with_sizes:
-            sizes = dict(
-                control.rows(
-                    "SELECT table_schema, SUM(data_length + index_length) "
-                    "FROM information_schema.tables "
-                    "WHERE table_schema LIKE 'arena\\_%' GROUP BY table_schema"
-                )
-            )
         labelled = control.rows(
             "SELECT table_schema FROM information_schema.tables "
             f"WHERE table_name = '{LABEL}' AND table_schema LIKE 'arena\\_%'"
         )
         labels = {name: self._text_of(control, name) for (name,) in labelled}
-        return [
-            OwnDatabase(
-                name=name,
-                manifest=read_manifest(labels.get(name)),
-                bytes=int(sizes.get(name) or 0),
-            )
-            for name in names
-        ]
+        return [OwnDatabase(name=name, manifest=read_manifest(labels.get(name))) for name in names]
 
     def _text_of(self, control: Control, name: str) -> str | None:
         try:

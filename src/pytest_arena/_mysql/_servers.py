@@ -6,12 +6,12 @@ import itertools
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._control import open_control
-from pytest_arena._mysql._server_registry import GRANT, MySQLRegistry
+from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._product._server_connections import os_user
 from pytest_arena._product._server_search import (
     ServerSearch,
@@ -24,14 +24,7 @@ from pytest_arena._values import Address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._mysql._control import MySQLControl
 
-
-_OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0)}
-_NEWER = (
-    "docker run -p 3306:3306 -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 mariadb:11\n"
-    "(pytest-arena uses a server of this machine, and starts none)"
-)
 _SOCKETS = (
     "/run/mysqld/mysqld.sock",
     "/var/lib/mysql/mysql.sock",
@@ -52,7 +45,11 @@ class MySQLSearch(ServerSearch):
     product = FACTS.name
     registry = MySQLRegistry
     form = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
-    fix = _NEWER
+    fix = (
+        "docker run -p 3306:3306 -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 mariadb:11\n"
+        "(pytest-arena uses a server of this machine, and starts none)"
+    )
+    oldest: ClassVar = {"MariaDB": "10.6", "MySQL": "8.0"}
 
     def local_logins(self) -> Iterator[Address]:
         """Yield the usual sockets and the loopback port, for the user of the system and root."""
@@ -60,7 +57,7 @@ class MySQLSearch(ServerSearch):
         sockets = [file for file in _SOCKETS if port == PORT and Path(file).exists()]
         users = dict.fromkeys(filter(None, (os_user(), "root")))
         for place, user in itertools.product([*sockets, "127.0.0.1"], users):
-            yield Address("mysql", place, port, user, "", os.environ.get("MYSQL_PWD", ""))
+            yield Address(place, port, user, "", os.environ.get("MYSQL_PWD", ""))
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server."""
@@ -74,41 +71,17 @@ class MySQLSearch(ServerSearch):
                 "the URL has options for TLS, which pytest-arena does not use",
                 fix="a server that does not require TLS, and a URL without these options",
             )
-        return Address("mysql", host, url.port or PORT, user, "", password)
+        return Address(host, url.port or PORT, user, "", password)
 
-    def check(self, address: Address, seconds: int) -> str:
-        """Log in and check the server, without changing it. Return its product and version."""
+    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
+        """Log in, and ask for the version and the rights."""
         with closing(open_control(address, seconds=seconds)) as control:
-            shown = _checked(control, address)
+            # Such as 10.11.19-MariaDB-0+deb12u1.
+            [(text,)] = control.rows("SELECT VERSION()")
             may_create = control.rows(_MAY_CREATE) != [(0,)]
-        if not may_create:
-            raise Unavailable(
-                f"{address.user} on {address.server} may not create databases",
-                fix=GRANT.format(user=address.user),
-            )
-        return shown
+        product = "MariaDB" if "mariadb" in text.lower() else "MySQL"
+        return product, text.removeprefix("5.5.5-").partition("-")[0], may_create
 
 
-SEARCH = MySQLSearch()
+SEARCH: ServerSearch = MySQLSearch()
 place_kinds = SEARCH.place_kinds
-
-
-def _checked(control: MySQLControl, address: Address) -> str:
-    """Return the server's product and version: of ``10.11.19-MariaDB-0+deb12u1``.
-
-    Raises:
-        Unavailable: the server is too old.
-    """
-    [(text,)] = control.rows("SELECT VERSION()")
-    product = "MariaDB" if "mariadb" in text.lower() else "MySQL"
-    version = text.removeprefix("5.5.5-").partition("-")[0]
-    major, minor, *_ = version.split(".")
-    oldest = _OLDEST[product]
-    if (int(major), int(minor)) < oldest:
-        wanted = ".".join(map(str, oldest))
-        raise Unavailable(
-            f"the server on {address.server} is {product} {version}, and pytest-arena needs "
-            f"{wanted} or newer",
-            fix=_NEWER,
-        )
-    return f"{product} {version}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
@@ -75,7 +76,7 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     Several machines share them. ``dialect`` is the app's.
     """
 
-    dialect: Dialect
+    dialect: type[Dialect]
     login: ServerLogin  # of the app's connections
     product = "mysql"
     # The server's version, character set and SQL mode.
@@ -87,5 +88,6 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         if not self.dialect.is_async:
             driver = next(filter(find_spec, ASYNC_DRIVERS), ASYNC_DRIVERS[0])
         address = address.as_(self.login)
+        url = partial(self.registry.url_of, address, self.dialect.name)
         # PyMySQL converts values like the async drivers.
-        return MySQLBuild(self.registry, address, self.dialect.name, "pymysql", driver)
+        return MySQLBuild(self.registry, address, url("pymysql"), url(driver))

@@ -234,6 +234,6 @@ def _settings(driver: str, args: Any, kwargs: dict[str, object]) -> dict[str, ob
 
 def _parse(driver: str, text: object) -> dict[str, object]:
     """Parse a libpq string with the driver's libpq. The app has imported the driver."""
-    if driver == "psycopg":
-        return dict(sys.modules["psycopg.conninfo"].conninfo_to_dict(text))
-    return dict(sys.modules["psycopg2.extensions"].parse_dsn(text))
+    if driver == "psycopg2":
+        return dict(sys.modules["psycopg2.extensions"].parse_dsn(text))
+    return dict(sys.modules["psycopg.conninfo"].conninfo_to_dict(text))

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # Programs
 
-OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 # The folders of the packages of operating systems.
 _USUAL = (
     "/usr/lib/postgresql/*/bin",
@@ -348,7 +347,7 @@ def find(programs: Programs, *, cache: Path) -> PrivateServer:
 
 def address_of(folder: ServerFolder) -> Address:
     """Return the address of the server's maintenance database."""
-    return Address("postgresql", str(folder.path), _PORT, _USER, "postgres", log=str(folder.log))
+    return Address(str(folder.path), _PORT, _USER, "postgres", log=str(folder.log))
 
 
 def title(folder: ServerFolder) -> str:

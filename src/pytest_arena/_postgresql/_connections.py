@@ -57,8 +57,7 @@ class PostgreSQLHandle(EngineConnection):
         """
         if not self.is_begun:
             return False
-        database = self._target.database
-        isolation: Any = database.isolation if database is not None else None
+        isolation = self._target.isolation
         return isolation is not None and self._pid in isolation.writers()
 
     @property

@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, suppress
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
     ControlFailure,
-    PostgreSQLControl,
-    connect,
     literal,
     open_control,
 )
@@ -26,13 +23,13 @@ from pytest_arena._postgresql._journal import (
     why_no_undo,
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
-from pytest_arena._postgresql._rows import compare, read_content, read_rows
+from pytest_arena._postgresql._rows import read, read_content, read_rows
 from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import seconds, until
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import FrozenDatabase, ReadContent
+from pytest_arena._product._snapshots import FrozenDatabase, compared
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
@@ -40,10 +37,10 @@ if TYPE_CHECKING:
 
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Usage
+    from pytest_arena._product._snapshots import ReadContent
     from pytest_arena._values import Address, TableRows
 
 
-_READ_SETTINGS = {"lock_timeout": "500ms"}  # a test may hold locks on whole tables
 _MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names
 _UNREADABLE = "the live database cannot be read"
 _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
@@ -75,18 +72,11 @@ class ClockTime(NamedTuple):
 
 
 class PostgreSQLDatabase(Undo):
-    """A database that tests use. Any thread may use this object.
+    """A database that tests use. Any thread may use this object."""
 
-    If a test ends pytest-arena's connections, pytest-arena opens them again.
-    """
-
-    def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, registry: ServerRegistry, name: str) -> None:
         self.registry = registry
         self.name = name
-        # Kept open to read content: a new connection takes three times as long.
-        self.reader = PostgreSQLControl(
-            partial(connect, self.address, _READ_SETTINGS), on_lost=on_lost
-        )
 
     @property
     def address(self) -> Address:
@@ -107,7 +97,6 @@ class PostgreSQLDatabase(Undo):
 
     def release(self) -> None:
         """Close pytest-arena's connections before the database is copied or dropped."""
-        self.reader.close()
 
 
 class JournaledDatabase(PostgreSQLDatabase):
@@ -116,10 +105,12 @@ class JournaledDatabase(PostgreSQLDatabase):
     An entry belongs to a level if the snapshot of the level's start does not show its transaction.
     A mark is an entry that names a change that only a copy undoes, for example of the schema. The
     journal finds open transactions that have written by their locks on it.
+
+    If a test ends pytest-arena's connection, pytest-arena opens it again.
     """
 
     def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
-        super().__init__(registry, name, on_lost)
+        super().__init__(registry, name)
         self._journal = journal_control(self.address, on_lost)
         self._clock = ServerClock()
         with registry.reporting("a copy cannot be connected to"):
@@ -255,8 +246,7 @@ class JournaledDatabase(PostgreSQLDatabase):
         return entries
 
     def release(self) -> None:
-        """Close the connections, including the journal's connection."""
-        super().release()
+        """Close the journal's connection."""
         self._journal.close()
 
 
@@ -291,30 +281,24 @@ class ClonedDatabase(PostgreSQLDatabase):
         if not exact:
             return None
         with self.registry.reporting(_UNREADABLE):
-            return self.reader.call(read_rows)
+            return self._read(None)
 
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
         """Compare two contents. For a start, the content is a copy of its base."""
-        with (
-            ExitStack() as stack,
-            self.registry.reporting("the databases cannot be compared"),
-        ):
-            before = self._reader_of(first, stack)
-            after = self._reader_of(last, stack)
-            return compare(before, after, limit)
+        with self.registry.reporting("the databases cannot be compared"):
+            return compared(self._read(first), self._read(last), limit)
 
-    def _reader_of(
-        self, time: ReadContent | Start | None, stack: ExitStack
-    ) -> Callable[[Callable[..., ReadContent]], ReadContent]:
-        """Return a function that reads a moment, a copy of a start, or the live database."""
+    def _read(self, time: ReadContent | Start | None) -> ReadContent:
+        """Read a copy of a start's base, or the live database. A moment was read before."""
         if time is None:
-            return self.reader.call
-        if isinstance(time, ReadContent):
-            return lambda _: time
+            return read(self.address, read_rows)
+        if not isinstance(time, Start):
+            return time
         name = time.base.take()
-        stack.callback(self.registry.drop_later, name)
-        control = stack.enter_context(closing(open_control(self.registry.address_of(name))))
-        return lambda question: question(control)
+        try:
+            return read(self.registry.address_of(name), read_rows)
+        finally:
+            self.registry.drop_later(name)
 
 
 _END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits
@@ -377,8 +361,9 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
 
     def _open(self, base: FrozenDatabase) -> PostgreSQLDatabase:
         name = base.take()
-        kind = JournaledDatabase if self.has_journal else ClonedDatabase
-        return kind(self._registry, name, self.note_lost_connection)
+        if self.has_journal:
+            return JournaledDatabase(self._registry, name, self.note_lost_connection)
+        return ClonedDatabase(self._registry, name)
 
     def _freeze(self) -> FrozenDatabase:
         frozen = self.live.name
@@ -473,5 +458,5 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
 
     def content(self) -> dict[str, str]:
         """Return digests of the live database's current content."""
-        with self._registry.reporting("the live database cannot be read"):
-            return self.live.reader.call(read_content)
+        with self._registry.reporting(_UNREADABLE):
+            return read(self.address, read_content)

@@ -9,7 +9,6 @@ from pytest_arena._postgresql._isolation import ServerIsolation
 from pytest_arena._postgresql._journal import FIX_FOR_UNDO, why_no_undo
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._rollback import Rollback
-from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._postgresql._servers import SEARCH
 from pytest_arena._postgresql._templates import DatabaseTemplates, derived
 from pytest_arena._product._server_product import ServerProduct
@@ -19,33 +18,32 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._config._read import Config
+    from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Core, Database, Isolation, Usage
+    from pytest_arena._product._server_search import Server
 
 
-class PostgreSQL(ServerProduct[ServerRegistry]):
+class PostgreSQL(ServerProduct["ServerRegistry"]):
     """PostgreSQL in a run. The first connection finds or starts the server."""
 
     name = "postgresql"
     usual_driver = "psycopg"
+    search = SEARCH
 
     def __init__(self, core: Core, config: Config) -> None:
         super().__init__(core, config)
         self.shares_connections = config.isolation == "rollback"
         self.users: Roles  # created with the registry of the server
 
-    def _start(self) -> ServerRegistry:
-        server = SEARCH.find(self._config)
-        self._server = server
-        registry = ServerRegistry(server.address)
+    def _begin(self, registry: ServerRegistry, server: Server) -> None:
         self.users = Roles(self._core, registry, is_private=server.is_private)
         self.login_of = self.users.login_of
-        return registry
 
     def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
         """Return the templates on the server. The app's driver builds them."""
         registry = self._registry()
         self.users.prepare()
-        return DatabaseTemplates(registry, dialect())
+        return DatabaseTemplates(registry, dialect)
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""

@@ -161,31 +161,24 @@ class Roles:
     def note_inactive_rights(self, login: _Login, live: Address) -> None:
         """Note the policies and grants that do not act for a login of the app."""
         user = (self._usable(login) or self._address).user
-        reason = ""
+        because = ""
         if login:
             _, reason = self._logins.get(login.user, (None, ""))
-        notes = []
+            because = f". It cannot work as {login.user}: {reason}" if reason else ""
         reporting = self._registry.reporting("the policies cannot be read")
         with reporting, closing(open_control(live)) as control:
             inactive = control.rows(_INACTIVE.format(user=literal(user)))
         if inactive:
             tables = ", ".join(name for name, _ in inactive)
-            notes.append(
-                f"policies do not act on {tables}: the app works as {user}, which {inactive[0][1]}"
+            self._core.ledger.note(
+                f"policies do not act on {tables}: the app works as {user}, which "
+                f"{inactive[0][1]}{because}"
             )
-        if login and reason and self._has_rights(login.user, live.database, _ITSELF):
-            notes.append(
+        elif login and because and self._has_rights(login.user, live.database, _ITSELF):
+            self._core.ledger.note(
                 f"grants to {login.user} do not act as in production: the app works as {user}, "
-                "which has all rights"
+                f"which has all rights{because}. Next: {_USE_ROLE}"
             )
-        if not notes:
-            return
-        note = ". ".join(notes)
-        if login and reason:
-            note += f". It cannot work as {login.user}: {reason}"
-            if not inactive:
-                note += f". Next: {_USE_ROLE}"
-        self._core.ledger.note(note)
 
 
 _USE_ROLE = "arena_database = own, or the URL of a superuser"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial, partialmethod
 from math import inf
@@ -24,9 +24,9 @@ from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it awai
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._origin import user_line
-from pytest_arena._postgresql._control import ControlFailure, open_control
+from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql._driver_guard import WORDS
-from pytest_arena._postgresql._rows import compare, in_batches, read_content, read_rows
+from pytest_arena._postgresql._rows import in_batches, read, read_content, read_rows
 from pytest_arena._process import async_rest, seconds
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._connection_loop import (
@@ -37,6 +37,7 @@ from pytest_arena._product._connection_loop import (
     has_sync_caller,
 )
 from pytest_arena._product._server_control import Control
+from pytest_arena._product._snapshots import compared
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import sqlstate
 from pytest_arena.errors import IsolationError, impossible
@@ -478,12 +479,8 @@ class Rollback:
     def ask(self, question: Callable[[Any], Any]) -> Any:
         """Ask the shared connection, or another one before the first facade."""
         if self.real is None:
-            return self._ask_apart(question)
+            return read(self.address, question)
         return self.call(self.alone, question, _Reader(self))
-
-    def _ask_apart(self, question: Callable[[Any], Any]) -> Any:
-        with closing(open_control(self.address)) as control:
-            return question(control)
 
     def moment(self, *, exact: bool = False) -> object:
         """Return None, or all rows with ``exact``."""
@@ -507,13 +504,9 @@ class Rollback:
         if since is None and number:
             since = self._levels[number - 1].above
         # If no level below has written, another session sees the start.
-        before: Any = self._ask_apart
-        after: Any = self.ask
-        if since is not None:
-            before = lambda _: since  # noqa: E731 - read before
-        if until is not None:
-            after = lambda _: until  # noqa: E731 - as above
-        return compare(before, after, limit)
+        before: Any = read(self.address, read_rows) if since is None else since
+        after: Any = self.ask(read_rows) if until is None else until
+        return compared(before, after, limit)
 
     def content(self) -> Mapping[str, str]:
         """Return digests of the whole content."""

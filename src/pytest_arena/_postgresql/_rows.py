@@ -4,23 +4,25 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
     ControlFailure,
     identifier,
     literal,
+    open_control,
 )
-from pytest_arena._product._snapshots import ReadContent, ReadTable, compared
+from pytest_arena._product._snapshots import ReadTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_arena._changes import Row
+    from pytest_arena._process import Answer
     from pytest_arena._product._server_control import Control
-    from pytest_arena._values import TableRows
+    from pytest_arena._product._snapshots import ReadContent
+    from pytest_arena._values import Address
 
 # With these settings equal values have equal texts. Settings of the login, of the database and of
 # the connection have no effect.
@@ -70,6 +72,12 @@ def in_batches(control: Control, queries: Sequence[str]) -> Iterator[tuple[Any, 
         yield from control.rows(" UNION ALL ".join(queries[start : start + _AT_ONCE]))
 
 
+def read(address: Address, question: Callable[[Control], Answer]) -> Answer:
+    """Ask a separate connection to a database."""
+    with closing(open_control(address)) as control:
+        return question(control)
+
+
 class _CatalogTable(NamedTuple):
     """A table of the app, by PostgreSQL's catalog."""
 
@@ -90,47 +98,21 @@ class _CatalogTable(NamedTuple):
         return f"SELECT {literal(self.name)}, count(*), {total} FROM ({self.rows('')}) AS images"
 
 
-def read_digests(control: Control) -> ReadContent:
-    """Read only the digests, which show the tables that differ. Raises as ``read_rows`` does."""
-    with one_snapshot(control):
-        return ReadContent(_digests(control, _tables(control)))
-
-
-def read_rows(control: Control, *, unlike: ReadContent | None = None) -> ReadContent:
-    """Read the rows of all tables, or of those that differ from another database's.
+def read_rows(control: Control) -> ReadContent:
+    """Read the rows of all tables.
 
     It omits temporary tables, the change journal, and tables that the login may not read. If the
     driver has no type for a value, the values of its table are texts.
 
-    Cost: the server reads all rows, some million in a second. Python gets the requested rows.
-
     Raises:
         ControlFailure: another session locks a table (``55P03``), or the server does not answer.
     """
+    content = {}
     with one_snapshot(control):
-        tables = _tables(control)
-        digests = _digests(control, tables)
-        known = unlike.digests if unlike is not None else {}
-        rows = {}
-        for table in tables:
-            if digests[table.name] != known.get(table.name):
-                rows[table.name] = _read(control, table, digests)
-        return ReadContent(digests, rows)
-
-
-def compare(
-    before: Callable[[Callable[[Control], ReadContent]], ReadContent],
-    after: Callable[[Callable[[Control], ReadContent]], ReadContent],
-    limit: int | None,
-) -> list[TableRows]:
-    """Return the net difference of two contents. Read the rows of tables whose digests differ.
-
-    Each function calls another one with a connection to its content.
-    """
-    digests = before(read_digests)
-    new = after(partial(read_rows, unlike=digests))
-    old = before(partial(read_rows, unlike=new))
-    return compared(old, new, limit=limit)
+        for table in _tables(control):
+            rows = [(image, tuple(row)) for image, *row in _values(control, table)]
+            content[table.name] = ReadTable(tuple(table.columns), tuple(table.key), rows)
+    return content
 
 
 def read_content(control: Control) -> dict[str, str]:
@@ -160,20 +142,6 @@ def read_content(control: Control) -> dict[str, str]:
 
 def _tables(control: Control) -> list[_CatalogTable]:
     return [_CatalogTable(*row) for row in control.rows(_TABLES)]
-
-
-def _digests(control: Control, tables: list[_CatalogTable]) -> dict[str, str]:
-    rows = in_batches(control, [table.digest() for table in tables])
-    totals = {name: f"{number} rows, {total}" for name, number, total in rows}
-    # A row's text does not have the names of the columns.
-    return {table.name: f"{totals[table.name]}, {table.columns}" for table in tables}
-
-
-def _read(control: Control, table: _CatalogTable, digests: dict[str, str]) -> ReadTable:
-    rows: list[tuple[str, Row]] = []
-    if not digests[table.name].startswith("0 rows"):
-        rows = [(image, tuple(row)) for image, *row in _values(control, table)]
-    return ReadTable(tuple(table.columns), tuple(table.key), rows)
 
 
 def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:

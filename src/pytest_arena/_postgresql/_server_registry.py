@@ -45,8 +45,7 @@ _SESSION = (
 )
 _LISTED = """
 SELECT datname::text, shobj_description(oid, 'pg_database'),
-    coalesce('the role ' || nullif(pg_get_userbyid(datdba), current_user)::text, ''),
-    CASE WHEN {} AND has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END
+    coalesce('the role ' || nullif(pg_get_userbyid(datdba), current_user)::text, '')
 FROM pg_database WHERE datname ^@ 'arena_' ORDER BY datname
 """
 _LOCKS = """
@@ -113,10 +112,10 @@ class ServerRegistry(DatabaseRegistry):
             return url.set(query={"host": address.host})
         return url.set(host=address.host)
 
-    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control) -> list[OwnDatabase]:
         return [
-            OwnDatabase(name=name, manifest=read_manifest(label), role=role, bytes=size)
-            for name, label, role, size in control.rows(_LISTED.format(with_sizes))
+            OwnDatabase(name=name, manifest=read_manifest(label), role=role)
+            for name, label, role in control.rows(_LISTED)
         ]
 
     def _text_of(self, control: Control, name: str) -> str | None:

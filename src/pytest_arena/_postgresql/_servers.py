@@ -6,15 +6,14 @@ import itertools
 import os
 import sys
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
-from pytest_arena._config._supported import FILE_PRODUCTS
 from pytest_arena._postgresql import FACTS
 from pytest_arena._postgresql import _clusters as clusters
-from pytest_arena._postgresql._control import identifier, open_control
+from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._process import is_own_folder
 from pytest_arena._product._databases_command import (
@@ -23,7 +22,6 @@ from pytest_arena._product._databases_command import (
     PlaceKind,
     SweepResult,
     Thing,
-    size_of,
     time_of,
 )
 from pytest_arena._product._server_connections import is_here, os_user
@@ -46,10 +44,9 @@ if TYPE_CHECKING:
 
 _STANDARD_PORT = 5432
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
-# One row: the server's product and version, and the role's rights.
+# One row: the server's version, and the role's rights.
 _LOGIN = """
-SELECT current_setting('server_version_num')::int / 10000,
-       current_setting('server_version'), rolcreatedb OR rolsuper
+SELECT split_part(current_setting('server_version'), ' ', 1), rolcreatedb OR rolsuper
 FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
 
@@ -62,6 +59,7 @@ class PostgreSQLSearch(ServerSearch):
     registry = ServerRegistry
     form = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
     fix = "pip install 'pytest-arena[postgresql]'"
+    oldest: ClassVar = {shown: "13"}  # DROP DATABASE … WITH (FORCE)
 
     def local_logins(self) -> Iterator[Address]:
         """Yield PGHOST, or the usual sockets and the loopback port, each with PGUSER and others."""
@@ -71,7 +69,7 @@ class PostgreSQLSearch(ServerSearch):
         users = filter(None, (os.environ.get("PGUSER"), os_user(), "postgres"))
         password = os.environ.get("PGPASSWORD", "")
         for place, user in itertools.product(places, dict.fromkeys(users)):
-            yield Address("postgresql", place, port, user, "postgres", password)
+            yield Address(place, port, user, "postgres", password)
 
     def read_url(self, text: str) -> Address:
         """Read a URL of one server. PGPASSWORD replaces a missing password."""
@@ -88,7 +86,6 @@ class PostgreSQLSearch(ServerSearch):
             raise Unavailable("the URL names several hosts, and pytest-arena needs one")
         places = [host, *_socket_folders(port)]
         return Address(
-            "postgresql",
             next(filter(None, places), "localhost"),
             port,
             options["user"] or os_user(),
@@ -96,25 +93,11 @@ class PostgreSQLSearch(ServerSearch):
             options["password"] or os.environ.get("PGPASSWORD", ""),
         )
 
-    def check(self, address: Address, seconds: int) -> str:
-        """Log in and check the server, without changing it. Return its product and version."""
+    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
+        """Log in, and ask for the version and the rights."""
         with closing(open_control(address, seconds=seconds)) as control:
-            rows = control.rows(_LOGIN)
-        [(major, version, may_create)] = rows
-        if major < clusters.OLDEST:
-            raise Unavailable(
-                f"the server on {address.server} is PostgreSQL {version}, and pytest-arena needs "
-                f"{clusters.OLDEST} or newer",
-                fix="use a newer server, for example: docker run -p 5433:5432 postgres:17",
-            )
-        if not may_create:
-            raise Unavailable(
-                f"{address.user} on {address.server} may not create databases",
-                fix=f"ALTER ROLE {identifier(address.user)} CREATEDB\n"
-                "or arena_database = own   (a private server)",
-            )
-        version, _, _ = version.partition(" ")
-        return f"PostgreSQL {version}"
+            [(version, may_create)] = control.rows(_LOGIN)
+        return self.shown, version, may_create
 
     def private_server(self, config: Config) -> Server:
         """Return a private server of the first installed programs that work."""
@@ -128,12 +111,10 @@ class PostgreSQLSearch(ServerSearch):
                 reasons.append(str(reason))
         raise Unavailable("; ".join(reasons) or "its programs are not installed")
 
-    def place_kinds(self, config: Config, *, removes_all: bool) -> list[PlaceKind]:
-        """Return the server and the private servers, if the option names no other product."""
-        kinds = super().place_kinds(config, removes_all=removes_all)
-        is_named = config.server_url or config.database in FILE_PRODUCTS
-        may_be_here = self.is_meant(config) or config.database in FILE_PRODUCTS
-        if may_be_here and sys.platform != "win32" and not (removes_all and is_named):
+    def place_kinds(self, config: Config) -> list[PlaceKind]:
+        """Return the named server, or the local service and the private servers."""
+        kinds = super().place_kinds(config)
+        if self.is_meant(config) and not config.server_url and sys.platform != "win32":
             kinds.append(PrivatePlaces(config.cache))
         return kinds
 
@@ -156,11 +137,11 @@ class PrivatePlaces:
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Sweep running servers. With ``everything`` also remove unused servers."""
         for folder in self._folders():
-            thing = _thing(folder)
             if clusters.is_running(folder):
                 yield from self._databases(folder).sweep(everything=everything)
             if not everything:
                 continue
+            thing = Thing(name=folder.path.name, what="server")
             if clusters.is_in_use(folder):
                 yield SweepResult(thing, "a private server that is in use")
             else:
@@ -187,11 +168,8 @@ class PrivatePlaces:
             with suppress(ArenaError):
                 [databases] = self._databases(folder).places()
                 inside = databases.things
-        server = replace(
-            _thing(folder),
-            state=state,
-            used=time_of(folder.beside("used")),
-        )
+        used = time_of(folder.beside("used"))
+        server = Thing(name=folder.path.name, what="server", state=state, used=used)
         return Place(
             shown=f"{clusters.title(folder)}, a private server",
             where=str(folder.path),
@@ -199,9 +177,5 @@ class PrivatePlaces:
         )
 
 
-def _thing(folder: ServerFolder) -> Thing:
-    return Thing(name=folder.path.name, what="server", bytes=size_of(folder.path))
-
-
-SEARCH = PostgreSQLSearch()
+SEARCH: ServerSearch = PostgreSQLSearch()
 place_kinds = SEARCH.place_kinds

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import Manifest, ScriptError
-from pytest_arena._product._own_databases import now
-from pytest_arena._product._server_product import LOCK_SECONDS, ServerBuild, ServerTemplates
+from pytest_arena._product import Manifest, ScriptError, Template
+from pytest_arena._product._server_product import ServerBuild, ServerTemplates
 from pytest_arena._product._statements import classify
 from pytest_arena._values import digest, sqlstate
 
@@ -113,15 +114,17 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     Several machines share them. ``dialect`` is the app's dialect.
     """
 
-    dialect: Dialect
+    dialect: type[Dialect]
     product = "postgresql"
     # The server's version, encoding, locale and extensions.
     question = _DESCRIBED
     ddl_dialect: ClassVar[type[Dialect]] = PGDialect
 
     def _build(self, address: Address) -> DatabaseTarget:
-        drivers = drivers_of(self.dialect)
-        return DatabaseTarget(self.registry, address, self.product, *drivers)
+        url = partial(self.registry.url_of, address, self.product)
+        sync_driver, async_driver = drivers_of(self.dialect)
+        sync_url = url(sync_driver) if sync_driver else None
+        return DatabaseTarget(self.registry, address, sync_url, url(async_driver))
 
     def advice(self, error: BaseException) -> str:
         """Return the next step by the server's error code."""
@@ -142,36 +145,27 @@ def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> st
     if not script:
         return template
     base = template or "empty"
-    fingerprint = f"{digest(script)} {base}"
-    existing = registry.find(fingerprint)
-    if existing is not None:
-        return existing[0]
-    with registry.lock(fingerprint, seconds=LOCK_SECONDS):
-        existing = registry.find(fingerprint)
-        if existing is not None:
-            return existing[0]
-        name = registry.create("building", template=template)
-        try:
-            with registry.reporting(f"{base} cannot be prepared for tests"):
-                # The app's event triggers do not fire for a replica.
-                settings = {"session_replication_role": "replica"}
-                address = registry.address_of(name)
-                with contextlib.closing(open_control(address, settings)) as control:
-                    control.run(script)
-            return registry.finish_template(
-                name,
-                fingerprint=fingerprint,
-                manifest=Manifest(now(), f"prepared {base}"),
-            )
-        except BaseException:
-            registry.drop_later(name)
-            raise
+
+    def fill(target: Any, now: float) -> Manifest:
+        # The app's event triggers do not fire for a replica.
+        settings = {"session_replication_role": "replica"}
+        with (
+            registry.reporting(f"{base} cannot be prepared for tests"),
+            contextlib.closing(open_control(target.address, settings)) as control,
+        ):
+            control.run(script)
+        return Manifest(now, f"prepared {base}")
+
+    below = Template(template, "", Manifest(0)) if template else None
+    fingerprint = registry.fingerprint_on(base, digest(script))
+    store = DatabaseTemplates(registry, PGDialect_psycopg)
+    return str(store.find_or_build(fingerprint, below, fill).content)
 
 
 _PSYCOPG = "psycopg"  # sync and async
 
 
-def drivers_of(dialect: Dialect) -> tuple[str, str]:
+def drivers_of(dialect: type[Dialect]) -> tuple[str, str]:
     """Return the drivers for sync and for async functions.
 
     The app's driver is preferred, because the app reads the values that it writes. An app on

@@ -105,6 +105,11 @@ class ConnectTarget:
     # None while a template is built.
     database: Database | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def isolation(self) -> Any:
+        """The isolation of its database, None if it has none yet."""
+        return self.database.isolation if self.database is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class OpenConnection:
@@ -408,6 +413,31 @@ class TemplateStore(ABC):
         """Return the next step after an error of a build, "" if none is known."""
         del error
         return ""
+
+    def find_or_build(
+        self,
+        fingerprint: str,
+        below: Template | None,
+        fill: Callable[[BuildTarget, float], Manifest],
+        newer_than: float = 0.0,
+    ) -> Template:
+        """Return the template of a fingerprint. ``fill`` fills a copy of ``below`` if necessary."""
+        template = self.find(fingerprint, newer_than)
+        if template is not None:
+            return template
+        with self.locked(fingerprint) as now:
+            # Another process may have built it while this one waited for the lock.
+            template = self.find(fingerprint, newer_than)
+            if template is not None:
+                return template
+            target = self.begin(fingerprint, below)
+            try:
+                manifest = fill(target, now)
+                content = self.finish(target, fingerprint, manifest)
+            except BaseException:  # also Ctrl-C
+                target.remove()
+                raise
+            return Template(content, fingerprint, manifest)
 
 
 class Usage(Protocol):

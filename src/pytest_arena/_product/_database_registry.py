@@ -6,7 +6,6 @@ A product writes the statements. Which database belongs to whom is decided here,
 from __future__ import annotations
 
 import os
-import re
 import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import CancelledError, Future
@@ -21,6 +20,7 @@ from pytest_arena._product import (
     FEWER_CONNECTIONS,
     OF_RUN,
     Manifest,
+    Template,
     nothing,
     read_manifest,
 )
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 _DAY = 86400.0
+# Longer than a build takes. The lock of a dead process ends at once.
+_LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
 # Databases that wait for their drop, before a caller waits, too.
@@ -61,24 +63,16 @@ class Background:
     def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
         self._at_end = at_end
         self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
-        self._lock = threading.Lock()
-        self._is_closed = False
-        self._thread: threading.Thread | None = None
+        # A daemon thread does not keep the process alive if the server hangs.
+        self._thread = threading.Thread(
+            target=self._work, name="pytest-arena-background", daemon=True
+        )
+        self._thread.start()
 
     def do(self, job: Callable[[], Answer]) -> Future[Answer]:
-        """Add a job. After ``close`` the job is cancelled at once."""
+        """Add a job. After ``close`` no job is run."""
         future: Future[Answer] = Future()
-        with self._lock:
-            if self._is_closed:
-                future.cancel()
-                return future
-            self._jobs.put((future, job))
-            if self._thread is None:
-                # A daemon thread does not keep the process alive if the server hangs.
-                self._thread = threading.Thread(
-                    target=self._work, name="pytest-arena-background", daemon=True
-                )
-                self._thread.start()
+        self._jobs.put((future, job))
         return future
 
     def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
@@ -89,21 +83,13 @@ class Background:
         )
 
     def close(self, seconds: float) -> None:
-        """Cancel jobs that have not begun. Wait for the running job."""
-        with self._lock:
-            self._is_closed = True
-            self._jobs.put(None)
-        if self._thread is not None:
-            self._thread.join(seconds)
+        """Let the thread end after its jobs, and wait for that."""
+        self._jobs.put(None)
+        self._thread.join(seconds)
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                break
+        while (job := self._jobs.get()) is not None:
             future, call = job
-            if self._is_closed:
-                future.cancel()
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
@@ -177,7 +163,7 @@ class DatabaseRegistry(ABC):
         """Return which locks are held."""
 
     @abstractmethod
-    def _describe(self, control: Control, *, with_sizes: bool) -> list[OwnDatabase]:
+    def _describe(self, control: Control) -> list[OwnDatabase]:
         """Return the databases whose names begin with ``arena_``."""
 
     @staticmethod
@@ -255,14 +241,13 @@ class DatabaseRegistry(ABC):
 
     # List
 
-    def listed(self, *, with_sizes: bool = False) -> list[OwnDatabase]:
+    def listed(self) -> list[OwnDatabase]:
         """Return pytest-arena's databases on the server."""
         with self.reporting("the databases cannot be listed"):
-            return self._list(self.control, with_sizes=with_sizes)
+            return self._list(self.control)
 
-    def _list(self, control: Control, *, with_sizes: bool = False) -> list[OwnDatabase]:
-        rows = self._describe(control, with_sizes=with_sizes)
-        rows = [row for row in rows if parts_of(row.name) is not None]
+    def _list(self, control: Control) -> list[OwnDatabase]:
+        rows = [row for row in self._describe(control) if parts_of(row.name) is not None]
         locks = {row.name: locks_of(row.name) for row in rows}
         wanted = {lock for names in locks.values() for lock in names}
         held = self._held(control, wanted)
@@ -319,16 +304,18 @@ class DatabaseRegistry(ABC):
 
     def _template(self, fingerprint: str) -> str:
         """Return the name of the template with a fingerprint. Each login has its own templates."""
-        # A derived template has the name of its base at its end.
-        match = re.search(r"arena_(?:template|seeded)_[0-9a-f_]+\Z", fingerprint)
-        base = match[0] if match else ""
-        of_base = self._manifests[base].built if base in self._manifests else ""
-        is_of_run = fingerprint.startswith(OF_RUN) or base.startswith("arena_seeded_")
-        recipe = f"{self._address.user} {fingerprint} {of_base}"
-        return self.names.template(recipe, is_of_run=is_of_run)
+        is_of_run = fingerprint.startswith(OF_RUN)
+        return self.names.template(f"{self._address.user} {fingerprint}", is_of_run=is_of_run)
 
-    def find(self, fingerprint: str) -> tuple[str, Manifest] | None:
-        """Return the name and the manifest of the finished template, and hold it.
+    def fingerprint_on(self, base: str, recipe: str) -> str:
+        """Return the fingerprint of what a recipe makes of a template. It ends with this one."""
+        parts = parts_of(base)
+        is_of_run = parts is not None and parts.kind == "seeded"
+        built = self._manifests[base].built if base in self._manifests else ""
+        return f"{OF_RUN if is_of_run else ''}{recipe} {base} {built}"
+
+    def find(self, fingerprint: str) -> Template | None:
+        """Return the finished template of a fingerprint, and hold it.
 
         No sweep drops a template that a process holds.
         """
@@ -342,11 +329,11 @@ class DatabaseRegistry(ABC):
                 manifest = replace(manifest, used=now())
                 self._write_text(self.control, name, manifest.text())
         self._manifests[name] = manifest
-        return name, manifest
+        return Template(name, fingerprint, manifest)
 
     @contextmanager
-    def lock(self, fingerprint: str, *, seconds: float) -> Iterator[None]:
-        """Hold the lock of a fingerprint, which excludes all threads, processes and machines."""
+    def locked(self, fingerprint: str, *, seconds: float = _LOCK_SECONDS) -> Iterator[float]:
+        """Exclude all threads, processes and machines from a fingerprint. Yield the time."""
         # A separate connection, so that waiting blocks no other statement.
         with closing(self._control()) as control:
             with self.reporting("a lock cannot be acquired"):
@@ -358,7 +345,7 @@ class DatabaseRegistry(ABC):
                     cause="the process that holds the lock on the server",
                     fix="arena databases list   # shows who builds. Its end frees the lock",
                 )
-            yield
+            yield now()
 
     # Drop
 
@@ -392,7 +379,7 @@ class DatabaseRegistry(ABC):
         With ``everything`` drop all that no living process uses, and return the others, too.
         """
         with self.reporting("databases of dead runs cannot be dropped"):
-            found = self.listed(with_sizes=True)
+            found = self.listed()
             reasons = self._sweep(self.control, everything=everything)
         return [
             SweepResult(database.thing(), reasons.get(database.name, database.reason))

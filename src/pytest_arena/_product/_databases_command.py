@@ -24,8 +24,6 @@ class Thing:
     state: str = ""
     """alive or dead (of a run), or in use, idle or stopped (of a server)"""
     used: datetime | None = None
-    bytes: int | None = None
-    """the size, None if unknown"""
     title: str = ""
     """the test whose database was kept"""
 
@@ -59,16 +57,6 @@ class PlaceKind(Protocol):
         """Remove leftovers of dead runs, with ``everything`` all things that no living run uses."""
 
 
-def size_of(path: Path) -> int:
-    """Return the size of a file, or of all files in a folder."""
-    total = 0
-    for file in (path, *path.rglob("*")):
-        with suppress(OSError):
-            if not file.is_dir():
-                total += file.lstat().st_size
-    return total
-
-
 def time_of(path: Path) -> datetime | None:
     """Return the time at which a file was written."""
     with suppress(OSError):
@@ -92,7 +80,7 @@ class DatabasesOnServer:
         if self.address is not None:
             where = self.address.server
             with self._opened(self.address) as registry:
-                found = registry.listed(with_sizes=True)
+                found = registry.listed()
             things = tuple(database.thing() for database in found)
         yield Place(shown=self.shown, where=where, things=things, note=self.note)
 

@@ -23,12 +23,13 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._process import run_id
-from pytest_arena._product import Manifest
 from pytest_arena._product._databases_command import Thing
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pytest_arena._product import Manifest
 
 # How many databases of a kind stay: those that were used last.
 STAY = {"kept": 20, "template": 40}
@@ -108,7 +109,6 @@ class OwnDatabase:
     manifest: Manifest | None = None
     is_in_use: bool = False  # by its process, its session, or a process that copies it
     role: str = ""  # the login that owns it, "" for this one
-    bytes: int | None = None
 
     @property
     def kind(self) -> str:
@@ -117,23 +117,21 @@ class OwnDatabase:
         return parts.kind if parts is not None else ""
 
     @property
-    def has_end(self) -> bool:
-        """Whether it ends with a process or a session."""
-        return self.kind in {"live", "building", "seeded"}
+    def used(self) -> float:
+        """The time of the last use, 0 if it is not finished."""
+        return self.manifest.used if self.manifest else 0.0
 
     def thing(self) -> Thing:
         """Return the database for `arena databases`."""
-        manifest = self.manifest or Manifest(0.0)
         state = ""
-        if self.has_end:
+        if self.kind in {"live", "building", "seeded"}:  # it ends with a process or a session
             state = "alive" if self.is_in_use else "dead"
         return Thing(
             name=self.name,
             what="template" if self.kind == "seeded" else self.kind,
             state=state,
-            used=datetime.fromtimestamp(manifest.used, UTC) if manifest.used else None,
-            bytes=self.bytes,
-            title=manifest.title,
+            used=datetime.fromtimestamp(self.used, UTC) if self.used else None,
+            title=self.manifest.title if self.manifest else "",
         )
 
     @property
@@ -145,21 +143,8 @@ class OwnDatabase:
 def unused(databases: Sequence[OwnDatabase], *, everything: bool = False) -> list[OwnDatabase]:
     """Return the databases that a sweep drops: of dead processes, and old ones."""
     own = [database for database in databases if not database.role]
-    stay = {database.name for database in own if _stays(database, own)}
-    return [
-        database
-        for database in own
-        if not database.is_in_use and (everything or database.name not in stay)
-    ]
-
-
-def _stays(database: OwnDatabase, others: Sequence[OwnDatabase]) -> bool:
-    manifest = database.manifest
-    if database.has_end or manifest is None:
-        return False
-    newer = [
-        other
-        for other in others
-        if other.kind == database.kind and other.manifest and other.manifest.used > manifest.used
-    ]
-    return len(newer) < STAY[database.kind]
+    stay: list[OwnDatabase] = []
+    for kind, most in STAY.items():
+        finished = [each for each in own if each.kind == kind and each.used]
+        stay += sorted(finished, key=lambda each: each.used, reverse=True)[:most]
+    return [each for each in own if not each.is_in_use and (everything or each not in stay)]

@@ -181,10 +181,9 @@ class RawGuard:
         core = self._find_core()
         if core is None or is_own():
             return None
-        driver = dialect.partition("_")[0]  # psycopg_async
-        if self._arguments.is_redirected(driver, args, kwargs):
+        if self._arguments.is_redirected(dialect, args, kwargs):
             return None
-        server = self._arguments.target(driver, args, kwargs)
+        server = self._arguments.target(dialect, args, kwargs)
         opener = Opener.DRIVER
         if isinstance(kwargs.get("host"), RedirectedHost):
             opener = Opener.LISTENER
@@ -196,7 +195,7 @@ class RawGuard:
         if target is None or target.address is None:
             return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)
-        self._arguments.redirect(driver, address, args, kwargs)
+        self._arguments.redirect(dialect, address, args, kwargs)
         owner = OWNER.get()
         if owner is None or not owner.is_idle:
             owner = core.level_owner()
@@ -206,8 +205,7 @@ class RawGuard:
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
     ) -> None:
         """Note the database that the arguments of an open connection name."""
-        driver = dialect.partition("_")[0]
-        target = self._arguments.target(driver, args, kwargs)
+        target = self._arguments.target(dialect, args, kwargs)
         self._connections.named[connection] = target
 
     def wrap(self, original: Any, dialect: str) -> Any:
@@ -260,11 +258,9 @@ def then(answer: Any, note: Callable[[Any], None]) -> Any:
 
 def end_session(target: ConnectTarget, pid: int, *, cancel: bool = False) -> None:
     """End a session in a test's database, or cancel only its statement."""
-    # The isolation of a server's database.
-    isolation: Any = target.database.isolation if target.database is not None else None
-    if isolation is not None and target.address is not None:
+    if target.isolation is not None and target.address is not None:
         with suppress(ArenaError):  # a server that does not answer has ended it
-            isolation.end(pid, target.address.database, cancel=cancel)
+            target.isolation.end(pid, target.address.database, cancel=cancel)
 
 
 class EngineConnection(Handle):
@@ -294,8 +290,7 @@ class EngineConnection(Handle):
 
     def is_waiting(self) -> bool:
         """Ask the server whether the running statement waits for a lock of another session."""
-        database = self._target.database
-        isolation: Any = database.isolation if database is not None else None
+        isolation = self._target.isolation
         return isolation is not None and isolation.is_waiting(self._pid)
 
     def roll_back(self) -> None:

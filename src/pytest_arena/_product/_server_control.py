@@ -109,14 +109,13 @@ class Control(ABC):
         Raises:
             ServerFailure: the server refused it, or the connection is lost.
         """
-        with self._lock:
-            try:
-                if self._process != os.getpid():
-                    self.open()
-                return self._execute(sql, fetch=fetch)
-            except ServerFailure as error:
-                self._reconnect(error)
+
+        def execute() -> list[tuple[Any, ...]]:
+            self.open()
             return self._execute(sql, fetch=fetch)
+
+        with self._lock:
+            return self._repeated(execute)
 
     def run(self, sql: str) -> None:
         """Execute one statement, or several without parameters. Raises as ``rows`` does."""
@@ -125,11 +124,7 @@ class Control(ABC):
     def call(self, function: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """Call a function with this control. All its statements are sent to one connection."""
         with self._lock:
-            try:
-                return self._whole(function, *args, **options)
-            except ServerFailure as error:
-                self._reconnect(error)
-            return self._whole(function, *args, **options)
+            return self._repeated(lambda: self._whole(function, *args, **options))
 
     def _whole(self, function: Callable[..., Answer], *args: Any, **kw: Any) -> Answer:
         """Call a function. No single statement of it is repeated after a loss."""
@@ -140,13 +135,17 @@ class Control(ABC):
         finally:
             self._reconnects = reconnects
 
-    def _reconnect(self, error: ServerFailure) -> None:
-        """Connect again after a loss. Raise any other error."""
-        if not (error.is_lost and self._reconnects):
-            raise error
+    def _repeated(self, work: Callable[[], Answer]) -> Answer:
+        """Do some work. After a loss connect again, and repeat it."""
+        try:
+            return work()
+        except ServerFailure as error:
+            if not (error.is_lost and self._reconnects):
+                raise
         self.close()
         self._on_lost()
         self.open()
+        return work()
 
     def open(self) -> Self:
         """Connect, unless this process is connected. Return this control."""

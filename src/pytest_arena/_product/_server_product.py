@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
@@ -16,22 +15,21 @@ from pytest_arena._product import (
     ConnectTarget,
     Database,
     Key,
-    Template,
     TemplateStore,
 )
 from pytest_arena._product._database_registry import RegistryT
-from pytest_arena._product._own_databases import now
 from pytest_arena._product._server_connections import address_for
 from pytest_arena.errors import ArenaError, impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
+    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase
-    from pytest_arena._product._server_search import Server
+    from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase, Template
+    from pytest_arena._product._server_search import Server, ServerSearch
     from pytest_arena._values import Address
 
 
@@ -40,6 +38,7 @@ class ServerProduct(Generic[RegistryT]):
 
     name: str
     usual_driver: str
+    search: ClassVar[ServerSearch]
     shares_connections = False
     forced = "pytest-arena replaced the database and ended all connections to the old one"
 
@@ -53,8 +52,8 @@ class ServerProduct(Generic[RegistryT]):
         self._databases_by_name: dict[str, Database] = {}
 
     @abstractmethod
-    def _start(self) -> RegistryT:
-        """Find or start the server. Return its registry."""
+    def _begin(self, registry: RegistryT, server: Server) -> None:
+        """Prepare the logins on a server."""
 
     @property
     def shown(self) -> str:
@@ -67,7 +66,10 @@ class ServerProduct(Generic[RegistryT]):
             if self._started_registry is None:
                 try:
                     with as_own():  # the guard allows these processes
-                        self._started_registry = self._start()
+                        self._server = self.search.find(self._config)
+                        registry = self.search.registry(self._server.address)
+                        self._begin(registry, self._server)
+                        self._started_registry = registry
                 except ArenaError:
                     self._core.ledger.reason_to_stop = f"no test can use {self.shown}"
                     raise
@@ -136,10 +138,6 @@ class ServerProduct(Generic[RegistryT]):
             self._server.close()
 
 
-# Longer than a build takes. The lock of a dead process ends at once.
-LOCK_SECONDS = 600
-
-
 @dataclass(frozen=True, slots=True)
 class ServerBuild(Generic[RegistryT]):
     """The database that a build fills, by the app's drivers."""
@@ -147,22 +145,8 @@ class ServerBuild(Generic[RegistryT]):
     has_schemas: ClassVar[bool] = False
     registry: RegistryT
     address: Address
-    dialect: str
-    sync_driver: str  # "" if the app has no sync driver
-    async_driver: str
-
-    @property
-    def sync_url(self) -> URL | None:
-        """The URL for the sync driver, None with asyncpg."""
-        return self._url(self.sync_driver) if self.sync_driver else None
-
-    @property
-    def async_url(self) -> URL:
-        """The URL for the async driver."""
-        return self._url(self.async_driver)
-
-    def _url(self, driver: str) -> URL:
-        return self.registry.url_of(self.address, self.dialect, driver)
+    sync_url: URL | None  # None with asyncpg
+    async_url: URL
 
     @property
     def connect_target(self) -> ConnectTarget:
@@ -199,10 +183,7 @@ class ServerTemplates(TemplateStore, Generic[RegistryT]):
     def find(self, fingerprint: str, newer_than: float) -> Template | None:
         """Return the template, and hold it."""
         found = self.registry.find(fingerprint)
-        if found is None or found[1].built < newer_than:
-            return None
-        name, manifest = found
-        return Template(name, fingerprint, manifest)
+        return None if found is None or found.manifest.built < newer_than else found
 
     def begin(self, fingerprint: str, below: Template | None) -> BuildTarget:
         """Create the database that a build fills: a copy of ``below``, or an empty one."""
@@ -221,8 +202,6 @@ class ServerTemplates(TemplateStore, Generic[RegistryT]):
     def _build(self, address: Address) -> BuildTarget:
         """Return a build that fills a database."""
 
-    @contextmanager
-    def locked(self, fingerprint: str) -> Iterator[float]:
+    def locked(self, fingerprint: str) -> AbstractContextManager[float]:
         """Lock a fingerprint on the server, for all machines. Yield the time of the lock."""
-        with self.registry.lock(fingerprint, seconds=LOCK_SECONDS):
-            yield now()
+        return self.registry.locked(fingerprint)

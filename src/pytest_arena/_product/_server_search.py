@@ -8,6 +8,7 @@ another machine is used only if ``arena_database`` names it.
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -62,6 +63,8 @@ class ServerSearch(ABC):
     """How a run names a server."""
     fix: ClassVar[str]
     """The next step if no server was found."""
+    oldest: ClassVar[dict[str, str]]
+    """The oldest supported version, by the name of the product."""
 
     @abstractmethod
     def read_url(self, text: str) -> Address:
@@ -72,15 +75,29 @@ class ServerSearch(ABC):
         """Yield the sockets and the loopback port of this machine, with the usual users."""
 
     @abstractmethod
-    def check(self, address: Address, seconds: int) -> str:
-        """Log in and check the server, without changing it. Return its product and version."""
+    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
+        """Log in. Return the product, its version, and whether the login may create databases."""
 
     def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
-        """Return a server that can be used. ``where`` follows its version."""
+        """Return a server that can be used, without changing it. ``where`` follows its version."""
         try:
-            return Server(address, f"{self.check(address, seconds)}{where}")
+            product, version, may_create = self.ask(address, seconds)
         except ServerFailure as error:
             raise refused(address, error) from error
+        oldest = self.oldest[product]
+        if _numbers(version) < _numbers(oldest):
+            raise Unavailable(
+                f"the server on {address.server} is {product} {version}, and pytest-arena needs "
+                f"{oldest} or newer",
+                fix=self.registry.another,
+            )
+        if not may_create:
+            raise Unavailable(
+                f"{address.user} on {address.server} may not create databases",
+                fix=f"{self.registry.give_rights.format(user=address.user)}\n"
+                f"or {self.registry.another}",
+            )
+        return Server(address, f"{product} {version}{where}")
 
     def find(self, config: Config) -> Server:
         """Return the server that the option names, else the first one of the product."""
@@ -142,9 +159,8 @@ class ServerSearch(ABC):
         names_no_server = config.database in {"auto", "own"}
         return names_no_server or product_of(config.database) == self.product
 
-    def place_kinds(self, config: Config, *, removes_all: bool) -> list[PlaceKind]:
+    def place_kinds(self, config: Config) -> list[PlaceKind]:
         """Return the server, if the option names no other product."""
-        del removes_all
         if config.database == "own" or not self.is_meant(config):
             return []
         find = self.find if config.server_url else self.local_service
@@ -159,6 +175,10 @@ class ServerSearch(ABC):
                 return []  # the product's driver is not installed
             raise
         return [DatabasesOnServer(self.registry, server.shown, server.address)]
+
+
+def _numbers(version: str) -> list[int]:
+    return [*map(int, re.findall(r"\d+", version))]
 
 
 def refused(address: Address, error: ServerFailure) -> Unavailable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._changes import Row, limited, net
@@ -12,7 +12,7 @@ from pytest_arena._values import TableRows
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pytest_arena._product._database_registry import DatabaseRegistry
 
@@ -26,36 +26,25 @@ class ReadTable:
     rows: Sequence[tuple[str, Row]] = ()  # each row after its text, which is compared
 
 
-@dataclass(frozen=True, slots=True)
-class ReadContent:
-    """The content of a database's tables: the rows that were read, and a digest of each table."""
-
-    digests: Mapping[str, object] = field(default_factory=dict)
-    tables: dict[str, ReadTable] = field(default_factory=dict)
+ReadContent = dict[str, ReadTable]
 
 
-def compared(
-    before: ReadContent, after: ReadContent, *, limit: int | None = None
-) -> list[TableRows]:
+def compared(before: ReadContent, after: ReadContent, limit: int | None) -> list[TableRows]:
     """Return the net difference of two contents, by table.
 
-    Both must have the rows of tables with different digests. All rows of a created table count as
-    added, all rows of a dropped table as removed. A row has None for a column that it lacks.
+    All rows of a created table count as added, all rows of a dropped table as removed. A row has
+    None for a column that it lacks.
     """
     missing = ReadTable()
     changes = []
-    for name in sorted({*before.digests, *after.digests}):
-        if before.digests.get(name) == after.digests.get(name):
-            continue
-        old = before.tables.get(name, missing)
-        new = after.tables.get(name, missing)
-        rows = changed_rows(name, old, new)
+    for name in sorted({*before, *after}):
+        rows = _changed_rows(name, before.get(name, missing), after.get(name, missing))
         if rows.removed or rows.added:
             changes.append(limited(rows, limit))
     return changes
 
 
-def changed_rows(name: str, before: ReadTable, after: ReadTable) -> TableRows:
+def _changed_rows(name: str, before: ReadTable, after: ReadTable) -> TableRows:
     """Return the net difference of a table's rows. They may have other columns afterwards."""
     newest = after if after.columns else before
     dropped = [column for column in before.columns if column not in newest.columns]
@@ -78,7 +67,7 @@ def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
 
 
 class FrozenDatabase:
-    """A frozen database, and copies of it that are made ahead in the background.
+    """A frozen database, and a copy of it that is made ahead in the background.
 
     The second ``take`` starts the first copy ahead.
     """
@@ -91,30 +80,28 @@ class FrozenDatabase:
         self._is_ours = is_ours  # the isolation has frozen the database, and drops it
         # The state of the database, by which its copies are compared with later states.
         self.description: Any = None
-        self._ahead: list[Future[str]] = []
+        self._ahead: Future[str] | None = None
         self._is_taken = False
 
     def take(self) -> str:
         """Return the name of a copy that was made ahead, or of a new copy."""
         name = ""
-        while self._ahead and not name:
-            future = self._ahead.pop(0)
-            # If a copy ahead failed, the new copy raises the reason.
+        ahead = self._ahead
+        self._ahead = None
+        if ahead is not None and not ahead.cancel():
+            # If the copy ahead failed, the new copy raises the reason.
             with suppress(ArenaError, CancelledError):
-                if not future.cancel():
-                    name = future.result()
+                name = ahead.result()
         name = name or self._databases.create("live", template=self.name)
         if self._is_taken:
-            self._ahead.append(self._databases.create_later("live", template=self.name))
+            self._ahead = self._databases.create_later("live", template=self.name)
         self._is_taken = True
         return name
 
     def drop(self) -> None:
-        """Drop the copies, also those being made, and the database if ``is_ours``."""
-        for future in self._ahead:
-            if not future.cancel():
-                future.add_done_callback(self._drop_copy)
-        self._ahead.clear()
+        """Drop the copy, also while it is made, and the database if ``is_ours``."""
+        if self._ahead is not None and not self._ahead.cancel():
+            self._ahead.add_done_callback(self._drop_copy)
         if self._is_ours and self.name:
             self._databases.drop_later(self.name)
 

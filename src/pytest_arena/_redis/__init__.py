@@ -4,7 +4,8 @@ Each level restores its content.
 
 Facts about redis-py 5 to 8:
 
-- All clients connect by ``Connection._connect``. A pool connects again what is disconnected.
+- All clients connect by ``Connection._connect``, also those of clusters and Sentinel, which find
+  no cluster on a private server. A pool connects again what is disconnected.
 - A connection of redis.asyncio belongs to the event loop in which it was opened.
 - ``INFO persistence`` has ``rdb_changes_since_last_save``, which counts the writes of a server that
   never saves.
@@ -17,7 +18,6 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -48,7 +48,8 @@ _MOST_KEYS = 10  # in the report of a failed test
 class Redis:
     """The private server of a run, from the first connection of a client until the run's end.
 
-    A level costs one question to the server, and one round trip for all keys if they have changed.
+    A level costs one question to the server. If keys have changed, it also costs one round trip for
+    all keys, and one for each restored key.
     """
 
     ledger: Ledger
@@ -191,12 +192,8 @@ class Redis:
     def _restore_keys(self, found: Content) -> None:
         with self._asked():
             self._control().flushall()
-            for number in {number for number, _ in found}:
-                pipeline = self._control(number).pipeline(transaction=False)
-                for (other, key), (life, value) in found.items():
-                    if other == number:
-                        pipeline.restore(key, life, value)
-                pipeline.execute()
+            for (number, key), (life, value) in found.items():
+                self._control(number).restore(key, life, value)
             self._writes = -1
 
     def lines(self, owner: Owner) -> list[str]:
@@ -206,14 +203,19 @@ class Redis:
         found = self._found.get(owner, {})
         with suppress(ArenaError):
             content = self.content()
-            signs = {
-                key: "~" for key in content if found.get(key, content[key])[1] != content[key][1]
-            }
-            signs |= dict.fromkeys(content.keys() - found.keys(), "+")
-            signs |= dict.fromkeys(found.keys() - content.keys(), "-")
-            lines = [f"{signs[key]} {_shown(key)}" for key in sorted(signs)]
-            more = len(lines) - _MOST_KEYS
-            return [*lines[:_MOST_KEYS], *([f"and {more:,} more"] if more > 0 else [])]
+            lines = []
+            for key in sorted(content.keys() | found.keys()):
+                sign = "~"
+                if key not in found:
+                    sign = "+"
+                elif key not in content:
+                    sign = "-"
+                elif content[key][1] == found[key][1]:
+                    continue
+                lines.append(f"{sign} {_shown(key)}")
+            if len(lines) > _MOST_KEYS:
+                lines[_MOST_KEYS:] = [f"and {len(lines) - _MOST_KEYS:,} more"]
+            return lines
         return []
 
     # Clients
@@ -222,8 +224,6 @@ class Redis:
         """Redirect the clients of redis-py from their import on."""
         when_imported("redis.connection", self._watch_sync)
         when_imported("redis.asyncio.connection", self._watch_async)
-        for module, name in _OTHERS:
-            when_imported(module, partial(self._refuse_class, name))
 
     def _watch_sync(self, module: Any) -> None:
         connect = module.Connection._connect  # noqa: SLF001 - no other name
@@ -302,16 +302,6 @@ class Redis:
         patch(module.Connection, "_connect", redirected)
         patch(module.UnixDomainSocketConnection, "_connect", refused)
 
-    def _refuse_class(self, name: str, module: Any) -> None:
-        def refused(*_: object, **__: object) -> None:
-            self._refuse(
-                f"{module.__name__}.{name}",
-                "a private server is no cluster",
-                "redis.Redis in the tests",
-            )
-
-        patch(getattr(module, name), "__init__", refused)
-
     def _refuse(
         self, what: str, reason: str, fix: str, kind: type[ArenaError] = UnknownDatabaseError
     ) -> None:
@@ -325,13 +315,6 @@ class Redis:
         )
 
 
-# Clients of several servers, by their modules.
-_OTHERS = (
-    ("redis.cluster", "RedisCluster"),
-    ("redis.asyncio.cluster", "RedisCluster"),
-    ("redis.sentinel", "Sentinel"),
-    ("redis.asyncio.sentinel", "Sentinel"),
-)
 _WAITING = frozenset("bP")  # flags of `CLIENT LIST`: blocked, subscribed
 
 

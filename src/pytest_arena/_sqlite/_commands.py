@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._supported import is_database
@@ -14,7 +13,6 @@ from pytest_arena._product._databases_command import (
     PlaceKind,
     SweepResult,
     Thing,
-    size_of,
     time_of,
 )
 from pytest_arena._sqlite._product import (
@@ -35,16 +33,9 @@ _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
 _TEMPLATE = re.compile(rf"((?:{OF_RUN})?[0-9a-f]{{32}})\.(json|sqlite|new|lock)")
 
 
-def place_kinds(config: Config, *, removes_all: bool) -> list[PlaceKind]:
-    """Return the folders of runs, and the cache."""
-    if removes_all and config.server_url:
-        return []
-    return [SQLiteFiles(config.cache)]
-
-
-def _thing(name: str, what: str, file: Path, *, state: str = "") -> Thing:
-    size = size_of(file)
-    return Thing(name=name, what=what, state=state, used=time_of(file), bytes=size)
+def place_kinds(config: Config) -> list[PlaceKind]:
+    """Return the folders of runs, and the cache, unless the option names a server."""
+    return [] if config.server_url else [SQLiteFiles(config.cache)]
 
 
 def _runs() -> Iterator[tuple[Thing, Path]]:
@@ -56,7 +47,8 @@ def _runs() -> Iterator[tuple[Thing, Path]]:
                 with try_lock(lock) as is_ours:
                     is_alive = lock.exists() and not is_ours
                 state = "alive" if is_alive else "dead"
-                yield _thing(folder.name, "live", folder, state=state), folder
+                used = time_of(folder)
+                yield Thing(name=folder.name, what="live", state=state, used=used), folder
 
 
 class SQLiteFiles:
@@ -114,14 +106,14 @@ class SQLiteFiles:
         names = map(_TEMPLATE.fullmatch, _names(self._templates))
         for name in sorted({match[1] for match in names if match}):
             files = sorted(self._templates.glob(f"{name}.*"))
-            thing = _thing(name.removeprefix(OF_RUN)[:8], "template", files[0])
-            yield replace(thing, bytes=sum(map(size_of, files))), files
+            shown = name.removeprefix(OF_RUN)[:8]
+            yield Thing(name=shown, what="template", used=time_of(files[0])), files
 
     def _found_kept(self) -> Iterator[tuple[Thing, list[Path]]]:
         for name in sorted(_names(self._kept)):
             file = self._kept / name
-            if is_database(file) or not size_of(file):
-                yield _thing(name, "kept", file), [file]
+            if is_database(file) or not file.stat().st_size:
+                yield Thing(name=name, what="kept", used=time_of(file)), [file]
 
 
 def _names(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from pytest_arena import _process
 from pytest_arena._changes import limited
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import ReadContent, ReadTable, compared
+from pytest_arena._product._snapshots import ReadTable, compared
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._values import SCHEMA, TableRows
 from pytest_arena.errors import IsolationError
@@ -300,14 +300,13 @@ def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRo
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
         internal = _internal(first, last)
-        contents = []
-        for each in (first, last):
-            tables = _tables(each)
-            for name in tables.keys() & internal:
-                del tables[name]
-            contents.append(ReadContent(tables, tables))
-        changed = compared(*contents, limit=limit)
-        marks = tuple((mark,) for mark in _schema_changes(first, last))
+        old = _tables(first)
+        new = _tables(last)
+        for name in internal:
+            old.pop(name, None)
+            new.pop(name, None)
+        changed = compared(old, new, limit)
+        marks = tuple((mark,) for mark in _schema_changes(first, last, internal))
     if marks:
         rows = TableRows(SCHEMA, ("changed",), (), (), marks)
         changed.append(limited(rows, limit))
@@ -339,11 +338,12 @@ def _definitions(connection: sqlite3.Connection) -> dict[str, str | None]:
     return dict(rows.fetchall())
 
 
-def _schema_changes(first: sqlite3.Connection, last: sqlite3.Connection) -> Iterator[str]:
+def _schema_changes(
+    first: sqlite3.Connection, last: sqlite3.Connection, internal: set[str]
+) -> Iterator[str]:
     """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
     old = _definitions(first)
     new = _definitions(last)
-    internal = _internal(first, last)
     for title in sorted({*old, *new}):
         kind, _, name = title.partition(" ")
         if name in internal or old.get(title, "") == new.get(title, ""):

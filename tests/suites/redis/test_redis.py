@@ -181,14 +181,11 @@ def test_a_unix_socket():
     local.ping()
 
 
-@pytest.mark.expect("A202", at="redis.RedisCluster")
-def test_a_cluster():
-    redis.RedisCluster(host="localhost")
-
-
-@pytest.mark.expect("A202", at="Sentinel")
-def test_a_sentinel():
-    redis.Sentinel([("localhost", 26379)])
+def test_no_cluster_is_reached():
+    with pytest.raises(redis.exceptions.RedisClusterException):
+        redis.RedisCluster(host="localhost")
+    with pytest.raises(redis.exceptions.RedisError):
+        redis.Sentinel([("localhost", 26379)]).master_for("shop").ping()
 
 
 def test_a_fork_that_outlives_the_run_does_not_keep_it():
