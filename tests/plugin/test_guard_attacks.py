@@ -161,7 +161,6 @@ import subprocess, sys
 from conftest import ENGINES
 
 def test_the_engines_name_the_files():
-    open("truncated.db", "wb").close()
     subprocess.run([sys.executable, "-c", "import os; os.remove('gone' + '.db')"], check=True)
     for engine in ENGINES:
         engine.dispose()
@@ -178,7 +177,7 @@ def test_a_file_that_code_changes_in_another_way_fails_the_run(
     texts["conftest.py"] = texts.pop("conftest_of_changes.py")
     files = {**texts, "test_changed.py": CHANGED, "pytest.ini": BARE}
     example = small_example(tmp_path).with_paths(files)
-    names = [f"{name}.db" for name in (*CHANGES, "truncated", "gone")]
+    names = [f"{name}.db" for name in (*CHANGES, "gone")]
     with change_of(example, *names) as changed:
         run = example.run("-q", plugin=plugin).expect(int(plugin), passed=1)
     assert changed == names

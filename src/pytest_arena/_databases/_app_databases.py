@@ -580,6 +580,9 @@ def redis_number(url: URL) -> str:
 # Other processes
 
 _WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
+# Programs that connect to a database by its name alone.
+_CLIENTS = {"psql", "dropdb", "createdb", "pg_restore", "mysql", "mariadb", "mysqladmin"}
+_USER = {"-U", "--username", "-u", "--user"}  # a role may have the name of its database
 
 
 def named_by(child: Child, known: KnownDatabases) -> str:
@@ -587,21 +590,30 @@ def named_by(child: Child, known: KnownDatabases) -> str:
     of_engines = requested_by_engines(known_engines.find())
     names = {*known.requested, *known.files.of_app, *(each.name for each in of_engines)}
     words = [*child.arguments, *_WORD.findall(" ".join(child.arguments))]
+    is_client = not _CLIENTS.isdisjoint(word.rpartition("/")[2] for word in words)
     for name in filter(None, names):
         is_at_stake = known.files.whose(name).is_at_stake
-        if is_at_stake and any(_is_named(name, word, child.folder) for word in words):
-            return name
+        for option, word in itertools.pairwise(["", *words]) if is_at_stake else ():
+            is_for_client = is_client and option not in _USER
+            if _is_named(name, word, child.folder, is_for_client=is_for_client):
+                return name
     return ""
 
 
-def _is_named(name: str, word: str, folder: str) -> bool:
-    """Return whether a word is the URL of a database, on any host, or the path of a file."""
+def _is_named(name: str, word: str, folder: str, *, is_for_client: bool) -> bool:
+    """Return whether a word is the URL of a database, on any host, or the path of a file.
+
+    In the command of a client it may be the name of a database on a server.
+    """
     product, _, place = name.partition("://")
     if not place:
         path = Path(folder, word.removeprefix("file:").rpartition(":///")[2])
         return real(str(path)) == real(name)
-    is_other = "://" not in word or NOWHERE in word or product_of(word) != product_of(product)
-    return not is_other and word.endswith(f"/{place.partition('/')[2]}")
+    database = place.partition("/")[2]
+    if "://" not in word:
+        return is_for_client and word == database
+    is_other = NOWHERE in word or product_of(word) != product_of(product)
+    return not is_other and word.endswith(f"/{database}")
 
 
 def _unknown_product(tried: str, engines: str) -> ConfigError:

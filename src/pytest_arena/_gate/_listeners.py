@@ -325,9 +325,9 @@ class Gate:
         self._check_file("replacing", new, new_folder)
 
     def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
-        """Note a file that is opened for writing, or truncated."""
+        """Check a file that is opened for writing, or truncated."""
         if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
-            self.core.note_touched(os.fsdecode(name))
+            self._check_file("writing", name)
 
     def _check_file(self, action: str, name: Any, folder: int = -1) -> None:
         """Ask whether the file of a database may be removed or replaced."""

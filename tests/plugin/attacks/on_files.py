@@ -252,6 +252,11 @@ def replaced(file, engine):
     os.replace("new", file)  # here
 
 
+@refused
+def overwritten(file, engine):
+    shutil.copy("child.py", file)  # here
+
+
 # Other processes.
 
 

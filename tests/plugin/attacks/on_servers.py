@@ -241,6 +241,13 @@ def child_by_another_host(name, engine):
     child(name, f"postgresql://{USER}@localhost:{PORT}/{DEV}")
 
 
+@refused
+def child_by_the_name_of_the_database(name, engine):
+    code = f"INSERT INTO dancers VALUES ('{name}')"
+    command = ["psql", f"--host={HOST}", "-p", str(PORT), "-U", USER, f"--dbname={DEV}", "-c", code]
+    subprocess.run(command, check=True)  # here
+
+
 ENGINES = {name: create_engine(f"postgresql+psycopg://{PLACE}") for name in ATTACKS}
 
 
