@@ -34,4 +34,4 @@ def child(file):
 
 for change in CHANGES:
     globals()[change](f"{change}.db")
-ENGINES = [create_engine(f"sqlite:///{change}.db") for change in (*CHANGES, "truncated", "gone")]
+ENGINES = [create_engine(f"sqlite:///{change}.db") for change in (*CHANGES, "gone")]
