@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager
 from itertools import chain, product, zip_longest
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -16,7 +15,7 @@ from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
 from pytest_arena.scenarios._records import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     import pytest
 
@@ -154,10 +153,11 @@ class Sabotage:
         self._runs += 1
         recorder = self._recorder
         recorder.failures = []
+        # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
+        vars(item).pop("execution_count", None)
         with (
             mock.patch.object(recorder, "is_repeating", new=True),
             recorder.run.ledger.forgetting(),
-            _without_rerun_plugins(item),
         ):
             # Tear down the fixtures that the previous test has left, as pytest's runner does.
             self._runner.pytest_runtest_teardown(item, item)
@@ -225,22 +225,3 @@ def _why_not(session: pytest.Session) -> str:
     if session.shouldstop or session.shouldfail:
         return "the run was stopped"
     return ""
-
-
-@contextmanager
-def _without_rerun_plugins(item: pytest.Item) -> Iterator[None]:
-    """Keep pytest-rerunfailures and pytest-retry from rerunning a test.
-
-    pytest-rerunfailures would keep the wide fixtures of a failed test for the next try.
-    pytest-retry would run the test again without the fault.
-    """
-    values = vars(item)
-    count = values.pop("execution_count", None)
-    marker = item.get_closest_marker("flaky")
-    arguments: Any = marker.kwargs if marker else {}
-    try:
-        with mock.patch.dict(arguments, condition=False):
-            yield
-    finally:
-        if count is not None:
-            values["execution_count"] = count
