@@ -188,7 +188,7 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
     if is_sabotaged:
         why = f"its test sends no request, as {NO_REQUEST} allows, so no answer can be made wrong"
         if facts["requests"]:
-            why = "no answer was made wrong"  # such as by a process that died
+            why = "no answer was made wrong"  # such as by a worker that was stopped
         return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""
 
