@@ -140,12 +140,8 @@ class AsyncClient(_AsyncBase):
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
         """Send a request after the app's start, the commit of pending work, and the login."""
-        login = self.arena_login
-        is_first = login is not None and not login.is_done
         await self._arena_ready()
-        if is_first:
-            add_login(self, request)
-        with _calling(login) as client_call:
+        with _calling(self, request) as client_call:
             response = await super().send(request, stream=stream, **options)
         client_call.attach(response)
         return response
@@ -204,12 +200,8 @@ class TestClient(_SyncBase):
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request after the app's start, the commit of pending work, and the login."""
-        login = self.arena_login
-        is_first = login is not None and not login.is_done
         self._arena_ready()
-        if is_first:
-            add_login(self, request)
-        with _calling(login) as client_call:
+        with _calling(self, request) as client_call:
             response = super().send(request, **options)
         client_call.attach(response)
         return response
@@ -255,17 +247,16 @@ class ClientAs(Protocol[C_co]):
         """Return a client, which logs in as ``role`` before its first request."""
 
 
-def add_login(client: httpx.Client | httpx.AsyncClient, request: httpx.Request) -> None:
-    """Add the cookies and headers of a login to a request that was built before the login."""
-    client.cookies.set_cookie_header(request)
-    for name, value in client.headers.items():
-        request.headers.setdefault(name, value)
-
-
 @contextmanager
-def _calling(login: Login | None) -> Iterator[ClientCall]:
+def _calling(client: AsyncClient | TestClient, request: httpx.Request) -> Iterator[ClientCall]:
     """Yield the record of a call of a client, which gets the requests of the block."""
-    role = login.role if login is not None else None
+    role = None
+    if client.arena_login is not None:
+        role = client.arena_login.role
+        # The request may have been built before the login.
+        client.cookies.set_cookie_header(request)
+        for name, value in client.headers.items():
+            request.headers.setdefault(name, value)
     client_call = ClientCall(role, is_login=_LOGIN.get() is not None)
     token = CLIENT_CALL.set(client_call)
     try:
