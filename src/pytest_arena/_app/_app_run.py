@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 from pytest_arena._app._apps import as_asgi
 from pytest_arena._app._entry import explained, is_observed, observed
@@ -62,8 +62,6 @@ class AppRun:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
         loop: the loop in which sync clients call the app.
         lifespan: whether clients run the app's lifespan.
-        login: the user's ``login(client, role)``, sync or async.
-        login_path: the name of that function, for messages.
         state: the state of a session-wide lifespan. Clients then run no lifespan, and all of them
             call the app in ``loop``.
     """
@@ -74,8 +72,6 @@ class AppRun:
         *,
         loop: AppLoop,
         lifespan: bool = True,
-        login: Callable[[Any, str], Any] | None = None,
-        login_path: str = "",
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
@@ -86,8 +82,6 @@ class AppRun:
         self._lifespan: Lifespan | None = None  # the last one
         self._lock = threading.Lock()
         self._session_state = state
-        self.login = login
-        self.login_path = login_path
         self._loop = loop
         self._is_closed = False
 
@@ -196,9 +190,6 @@ class Lifespan:
     The constructor starts the app in the running loop, and does not wait for it. Lost writes of the
     lifespan are attributed to ``request``.
     """
-
-    # Whether a start-up has succeeded in this process.
-    has_started: ClassVar[bool] = False
 
     def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
         self.state: dict[str, object] = {}
@@ -310,7 +301,6 @@ class Lifespan:
         match message["type"]:
             case "lifespan.startup.complete":
                 self._is_up = True
-                Lifespan.has_started = True
                 self._owner.is_idle = True
                 self._started.set_result(None)
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
@@ -339,13 +329,11 @@ class Lifespan:
                     error,
                 )
         elif error is not None and (self._took_startup or self._reported is not None):
-            fix = "repair the start-up, or run these tests without it: arena_lifespan = off"
-            if Lifespan.has_started:
-                fix = f"arena_lifespan = session   if the app can start only once. Else {fix}"
             failure = _lifespan_error(
                 "the app's start-up failed",
                 "pytest-arena sends no request to an app that has not started",
-                fix,
+                "repair the start-up, or run these tests without it: arena_lifespan = off\n"
+                "or, if the app can start only once in a process: arena_lifespan = session",
                 error,
             )
             self._started.set_exception(failure)
