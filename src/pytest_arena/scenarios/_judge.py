@@ -113,7 +113,7 @@ def judge(
         partial: why the run left out tests, "" if it left out none.
         is_sabotaged: whether answers were broken.
     """
-    today = datetime.now(tz=UTC).date()
+    today = datetime.now(tz=UTC).date().isoformat()
     last = {each["test"]: each for each in tries}
     judged = []
     for scenario in specification.scenarios:

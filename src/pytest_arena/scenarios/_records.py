@@ -206,7 +206,7 @@ class Recorder:
                 self.record = None
             else:
                 record.facts = {
-                    "seeded": self._seeded(record.item),
+                    "seeded": [each for each in self._seeded(record.item) if each["tables"] != []],
                     "requests": [self._request(each) for each in self.requests()],
                     "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
                     "steps": [*record.steps.values()],
@@ -221,25 +221,21 @@ class Recorder:
 
     # Rows.
 
-    def _seeded(self, item: Any) -> list[Json]:
-        """Return the sources of the rows before the first request, with the tables."""
+    def _seeded(self, item: Any) -> Iterator[Json]:
+        """Yield the sources of the rows before the first request, with the tables."""
         test = self.run.current.required_test()
-        sources: list[Json] = []
         if self.run.config.seed and test.plan.stage is Stage.SEEDED:
             functions = ", ".join(filter(None, self.run.config.seed.values()))
-            source = f"written for every test by {functions}"
-            sources.append({"source": source, "tables": None})
+            yield {"source": f"written for every test by {functions}", "tables": None}
         levels = tuple(self.run.databases.levels)
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if not level.is_test and name in item.fixturenames:
                 tables = self._tables(None, None, depth=len(levels) - number)
-                source = f"written for several tests by {name}"
-                sources.append({"source": source, "tables": tables})
+                yield {"source": f"written for several tests by {name}", "tables": tables}
         turns = [turn for turn in test.turns if not all(each.is_login for each in turn.records)]
         tables = self._tables(None, turns[0].before if turns else None)
-        sources.append({"source": "written by the test or its fixtures", "tables": tables})
-        return [each for each in sources if each["tables"] != []]
+        yield {"source": "written by the test or its fixtures", "tables": tables}
 
     def _request(self, request: Request) -> Json:
         return {
