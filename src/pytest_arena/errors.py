@@ -33,30 +33,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar
 
-__all__ = [
-    "AfterSessionError",
-    "ArenaError",
-    "ArenaInternalError",
-    "ClientError",
-    "ConfigError",
-    "ConnectionLeak",
-    "IsolationError",
-    "LateWorkError",
-    "LeakError",
-    "LifespanError",
-    "LoginError",
-    "NetworkError",
-    "PendingWorkError",
-    "ProductionDatabaseError",
-    "RaceError",
-    "RefusedError",
-    "ScenarioError",
-    "ServerError",
-    "TemplateError",
-    "UnknownDatabaseError",
-    "redact",
-]
-
 # The names of secret values. `hash` in a longer word, such as `hashtag`, is no secret.
 _NAMES = (
     "(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)_?key|credential"

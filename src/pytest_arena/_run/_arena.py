@@ -552,9 +552,7 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
 
 def _delta(time: Mapping[str, float]) -> timedelta:
     """Return the time of ``arena.age``."""
-    delta = timedelta()
-    with contextlib.suppress(TypeError):
-        delta = timedelta(**time)
+    delta = timedelta(**time)
     if delta <= timedelta():
         words = ", ".join(f"{name}={value!r}" for name, value in time.items())
         raise ConfigError(
