@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena._app._apps import as_asgi
-from pytest_arena._app._entry import explained, is_observed, observed
+from pytest_arena._app._entry import explained, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, Phase, is_users_task, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
@@ -75,7 +75,7 @@ class AppRun:
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
-        self.observed: ASGIApp = app if is_observed(app) else observed(app)
+        self.observed: ASGIApp = observed(app)
         """The app, which records its requests."""
         self.has_lifespan: bool = lifespan and state is None
         """Whether the clients of this run start the app."""
