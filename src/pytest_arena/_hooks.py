@@ -110,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
         files = RUNS[config].databases.files
         files.began, has_child, touched = from_controller
         files.has_child |= has_child
-        files.touched.update((os.fsdecode(name), touched[name]) for name in touched)
+        files.touched.update(touched)
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -428,9 +428,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 def pytest_configure_node(node: Any) -> None:
     """Send a worker when the run began, and which files it may have changed since."""
     files = RUNS[node.config].databases.files
-    # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
-    touched = {os.fsencode(name): files.touched[name] for name in files.touched}
-    node.workerinput["arena"] = (files.began, files.has_child, touched)
+    node.workerinput["arena"] = (files.began, files.has_child, files.touched)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
