@@ -115,8 +115,9 @@ class Ledger:
     # The warnings of the running test, by their texts, each with the line where it is shown.
     warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(default_factory=dict)
     kept: str = ""  # where the database of the last passed test was kept
-    # The filled databases as keys: the name, what it was given, the product, the isolation.
-    filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
+    # For each filled database (the name with what it was given, the product, the isolation),
+    # whether it was given something.
+    filled: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 
