@@ -25,6 +25,7 @@ from pytest_arena._run._expect import (
     statements_of,
 )
 from pytest_arena._run._leaks import refuse_unfinished
+from pytest_arena._run._test import StoryMoment
 from pytest_arena.errors import ConfigError, IsolationError, RefusedError
 
 if TYPE_CHECKING:
@@ -532,10 +533,12 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             "not a request of this test by a client of pytest-arena: pass its index, such as "
             "arena.changes(-1)"
         )
-    before, after = first.before, last.after
-    moments = filter(None, (before, after))
+    before = first.before
+    after = last.after or StoryMoment.now(run.databases)
     levels = tuple(run.databases.levels)
-    is_known = all(each.levels == levels and each.knows(database) for each in moments)
+    is_known = all(
+        each and each.levels == levels and each.knows(database) for each in (before, after)
+    )
     if before is None or not is_known:
         raise IsolationError(
             f"{records[0].shown}: the changes of this request in {database.name} are not known",
@@ -544,10 +547,9 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             cause=shown_line("arena.changes(request)"),
             fix="with arena.expect_changes(...):   around the request",
         )
-    if after is not None and database not in after.times:  # it did not exist yet
+    if database not in after.times:  # it did not exist yet
         return Changes.of([], partial(check_table, run, database))
-    until = after.times.get(database) if after is not None else None
-    return changes_between(run, database, before.times.get(database), until)
+    return changes_between(run, database, before.times.get(database), after.times[database])
 
 
 def _delta(time: Mapping[str, float]) -> timedelta:
