@@ -184,10 +184,7 @@ def _checked(files: tuple[str, ...], form: str, text: str) -> dict[str, str]:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    seconds = float(text)
     if not 0 <= seconds < math.inf:
         raise ValueError("not a number of seconds")
     return seconds

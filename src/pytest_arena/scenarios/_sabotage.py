@@ -9,7 +9,6 @@ from unittest import mock
 
 import pluggy
 
-from pytest_arena import _process
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
 from pytest_arena.scenarios._records import Failure
@@ -56,8 +55,6 @@ class Sabotage:
         self._recorder = recorder
         self._tries = tries
         self._with_subtests: set[str] = set()
-        self._runs = 0
-        self._took = 0.0
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -88,7 +85,6 @@ class Sabotage:
         result = yield
         self.why_not = _why_not(session)
         if not self.why_not:
-            started = _process.seconds()
             # Reports without tracebacks are cheap.
             with mock.patch.object(self._config.option, "tbstyle", "no"):
                 last = {each["test"]: each for each in self._tries}
@@ -100,7 +96,6 @@ class Sabotage:
                 for item, following in zip_longest(items, items[1:]):
                     attempt = last[item.nodeid]
                     attempt["sabotage"] = self._sabotage(item, attempt["facts"], following)
-            self._took = _process.seconds() - started
         return result
 
     def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
@@ -150,7 +145,6 @@ class Sabotage:
         following: pytest.Item | pytest.Collector | None,
     ) -> None:
         """Run a test once more."""
-        self._runs += 1
         recorder = self._recorder
         recorder.failures = []
         # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
@@ -178,10 +172,7 @@ class Sabotage:
         tests = sum("sabotage" in each for each in self._tries)
         if self.why_not:
             return f"broken answers: none ({self.why_not})"
-        line = f"broken answers: {counted(tests, 'test')} run again"
-        if self._runs:
-            line += f" {counted(self._runs, 'time')} in {self._took:.1f} s"
-        return line
+        return f"broken answers: {counted(tests, 'test')} run again"
 
 
 def _result(thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Failure]) -> Json:
