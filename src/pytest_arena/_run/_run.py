@@ -104,7 +104,6 @@ class ArenaRun:
 
     def begin_test(self, plan: Plan, request: Any = None) -> None:
         """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
-        self.databases.process = os.getpid()  # it may be a fork
         self.ledger.begin(plan.name)
         self.connections.has_used = False
         test = RunningTest(
