@@ -73,7 +73,7 @@ def start(
             names=names,
         )
         scenarios = None
-        if options.has_scenarios:
+        if options.specs and options.scenarios != "off":
             from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
 
             require_extra(options.place("specs"))

@@ -66,11 +66,6 @@ class Config:
         """The server's URL in ``arena_database``, "" if it has another value."""
         return self.database if "://" in self.database else ""
 
-    @property
-    def has_scenarios(self) -> bool:
-        """Whether specifications are read."""
-        return bool(self.specs) and self.scenarios != "off"
-
 
 def load_config(
     *,

@@ -173,10 +173,8 @@ class Scenarios:
             self.recorder.begin(item, scenarios)
 
     @hook(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Record the assertions and the facts of a test."""
-        if id(item) not in self._scenarios:
-            return (yield)
         with self.recorder.calling():
             return (yield)
 
@@ -191,11 +189,8 @@ class Scenarios:
             self._attempt["scenarios"] = self._tests[item.nodeid]
         _add_phase(self._attempt, report, item.config.rootpath)
         if report.when == "teardown":
-            facts = self.recorder.take()
-            is_called = facts is not None or self._attempt["outcome"] != "passed"
-            if is_called:  # --setup-only calls no test
-                self._attempt["facts"] = facts or NO_FACTS
-                self._tries.append(self._attempt)
+            self._attempt["facts"] = self.recorder.take() or NO_FACTS
+            self._tries.append(self._attempt)
         return report
 
     # The end.

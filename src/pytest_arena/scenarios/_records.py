@@ -94,7 +94,6 @@ class Record:
 
     item: Any
     scenarios: Sequence[ScenarioSpec]
-    root: Path
     requests: Callable[[], list[Request]]
     """Returns the requests of the test, without logins."""
     assertions: dict[tuple[str, int], Json] = field(default_factory=dict)
@@ -118,7 +117,7 @@ class Record:
             return
         answers = [request.status or request.method == "WEBSOCKET" for request in self.requests()]
         text = " ".join(text.split())[:_LONGEST]
-        place = relative(Path(place), self.root)
+        place = relative(Path(place), self.item.config.rootpath)
         self.assertions[place, caller] = {
             "place": place,
             "text": text,
@@ -184,7 +183,7 @@ class Recorder:
 
     def begin(self, item: Any, scenarios: Sequence[ScenarioSpec]) -> None:
         """Begin to record a test at its set-up."""
-        self.record = Record(item, scenarios, item.config.rootpath, self.requests)
+        self.record = Record(item, scenarios, self.requests)
 
     def requests(self) -> list[Request]:
         """Return the requests of the running test, without logins."""
@@ -271,7 +270,7 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
     """Yield what a try of a test did, each with a word for it."""
     facts = attempt["facts"]
     yield "test", f"{attempt['test']} {attempt['outcome']}"
-    for source in facts["seeded"] or ():
+    for source in facts["seeded"]:
         tables = ", ".join(source["tables"] or ())
         rows = f"rows of {tables}" if tables else "rows"
         yield "data", f"{rows}, {source['source']}"
