@@ -103,8 +103,6 @@ class Ledger:
 
     test: str = ""  # the running test, "" outside of tests
     tests: list[TestFacts] = field(default_factory=list)
-    # The requests of the test to the app under test.
-    requests: list[Request] = field(default_factory=list)
     # Unreported errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     # To this file the programs of the tests append their refusals, None without a program.
@@ -124,13 +122,11 @@ class Ledger:
     def begin(self, test: str) -> None:
         """Begin a test. Later facts belong to this test."""
         self.test = test
-        self.requests = []
         self.isolation_seconds = 0.0
 
     def end(self, *, is_used: bool, is_changed: bool) -> None:
         """End the test, which used or changed a database. Later facts belong to no test."""
         self.test = ""
-        self.requests = []
         self.tests.append((is_used, is_changed, self.isolation_seconds))
 
     def refused(self, error: _Error) -> _Error:

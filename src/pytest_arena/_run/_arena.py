@@ -122,7 +122,8 @@ class Arena(Generic[S]):
     @property
     def requests(self) -> tuple[Request, ...]:
         """The requests to the app under test that this test made, oldest first."""
-        return tuple(self._run.ledger.requests)
+        test = self._run.current.test
+        return tuple(test.requests_of_level) if test is not None else ()
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -516,16 +517,16 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
         IsolationError: the moments around the request are unknown.
         ValueError: the test made no such request.
     """
+    test = run.current.required_test()
     records = [request]
     if isinstance(request, int):
-        records = [run.ledger.requests[request]]
+        records = [test.requests_of_level[request]]
     elif hasattr(request, "status_code"):
         answers = [
             *getattr(request, "history", ()),
             request,
         ]  # with the redirects before it
         records = [getattr(each, "extensions", {}).get("arena") for each in answers]
-    test = run.current.required_test()
     first = test.turn_of(records[0])
     last = test.turn_of(records[-1])
     if first is None or last is None:

@@ -225,7 +225,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     if pending:
         objects = counted(pending, "pending object")
         lines.append(f"{objects} {_IN_SESSION}: {awaited}db_session.commit()")
-    if test.turns and not any(turn.checkouts for turn in test.turns):
+    if test.turns and not any(turn.has_checked_out for turn in test.turns):
         return lines  # the app uses the test's session
     losses = [lost for lost in test.losses if lost.request is None]
     unseen = [f"{_TEST} {_lost_line(lost)}" for lost in test.gate.lost.of_fixtures() + losses]
