@@ -370,16 +370,14 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
         _prepare(run)
+    name = fixturedef.argname
     # pytest turns the set-up function of a module or a class into a fixture.
-    match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
-    name = f"{request.scope} fixture {fixturedef.argname}"
-    if match:
-        name = f"{match[1]} of {request.node.nodeid}"
+    is_set_up = re.match("_(?:xunit|unittest)_", name) is not None
     owner = WideFixture(
-        name,
+        f"{request.scope} fixture {name}",
         partial(fixturedef.finish, request),
         request.getfixturevalue,
-        is_of_user=match is not None or line_of_function(fixturedef.func) is not None,
+        is_of_user=is_set_up or line_of_function(fixturedef.func) is not None,
     )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
