@@ -169,6 +169,8 @@ class RunningTest(Owner):
     race: Any = None  # the `Race` of the pass that runs, or has failed: it imports this module
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function
+    # Whether its end has begun. Only after the wait for its work it is over (`is_over`), and later
+    # it is no longer the current test.
     settled: bool = False
     loop: AbstractEventLoop | None = None  # the loop of the test's coroutine
     # Set when the test fails: lines of uncommitted work, and of late work.
