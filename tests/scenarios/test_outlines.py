@@ -41,6 +41,18 @@ def test_each_row_has_its_badge(tmp_path: Path) -> None:
     assert rows == [("/battles", "errors-only"), ("/nothing", "failed"), ("/others", "errors-only")]
 
 
+@pytest.mark.parametrize("check", ["{} == 200", "200 == {}"])
+def test_the_page_compares_statuses_in_words(tmp_path: Path, check: str) -> None:
+    """P9. The status of the last answer may be on either side."""
+    status = '(await client.get("/others")).status_code'
+    example = project("outlines", tmp_path)
+    example = example.change("tests/test_paths.py", f"{status} == 404", check.format(status))
+    folder = example.run("--scenarios-out=html:page.html").folder
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    words = "Why: the app finds nothing (404), the test expects that it accepts (200) (tests/"
+    assert words in page
+
+
 @pytest.mark.parametrize(
     "old, new, error",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from datetime import UTC, datetime
 from html import escape
 from itertools import groupby
@@ -194,7 +195,7 @@ def _not_of_run(path: Path, cause: str) -> ScenarioError:
 
 def page(results: Results, root: Path) -> str:
     """Return the page. It needs no script and no other file."""
-    name = escape(root.name)
+    name = escape(_project(root))
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -206,6 +207,15 @@ def page(results: Results, root: Path) -> str:
         if judged:
             parts += _file(text, spec, judged)
     return "\n".join([*parts, "</main></body></html>", ""])
+
+
+def _project(root: Path) -> str:
+    """Return the project's name in ``pyproject.toml``, else the name of its folder."""
+    try:
+        table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        return str(table["project"]["name"])
+    except (OSError, ValueError, KeyError):
+        return root.name
 
 
 def _header(results: Results, name: str) -> Iterator[str]:
@@ -230,15 +240,18 @@ def _header(results: Results, name: str) -> Iterator[str]:
 
 
 def _sentence(results: Results) -> str:
-    """Return how many scenarios are proven."""
+    """Return how many scenarios are proven, and how many fail."""
     states = [*map(_state, results.scenarios)]
     weak = states.count(_WEAK)
+    failed = states.count(Status.FAILED)
     proven = states.count(Status.PROVEN) + weak
     text = f"Proven: {proven} of {counted(len(states), 'scenario')}"
     if not results.is_sabotaged:
         text = "This run tried no wrong answers, so it proves nothing"
     if weak:
         text += f", {weak} of them for errors only"
+    if failed:
+        text += f". Test fails: {failed}"
     return f"{text}."
 
 
@@ -313,12 +326,45 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
     yield "</article>"
 
 
+_VERBS = {
+    "2": "accepts",
+    "3": "redirects",
+    "4": "refuses",
+    "404": "finds nothing",
+    "5": "fails",
+}
+
+
 def _without_python(text: str) -> str:
     """Return a text without the names of errors, the word ``assert``, enums and whole pages."""
     text = re.sub(r"<\w+\.(\w+): [^<>]*>", r"\1", text)
     text = re.sub(r"(?is)['\"]\s*<(!doctype|html)\b.*?(?= \([^() ]*\)?$|$)", "a web page", text)
     text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
     return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)
+
+
+def _verb(status: str) -> str:
+    """Return what an app does that answers with a status."""
+    return f"{_VERBS.get(status, _VERBS.get(status[0], 'answers'))} ({status})"
+
+
+def _in_words(judged: Judged) -> str:
+    """Return a reason with words for the last status and the expected one."""
+    reason = judged.reason
+    for attempt in judged.tries:
+        statuses = [str(each["status"]) for each in attempt["facts"]["requests"]]
+        if statuses and attempt["reason"] == reason:
+            last = statuses[-1]
+            match = re.match(
+                "(?:AssertionError: )?assert "
+                rf"(?:{last} == ([2-5]\d\d)|([2-5]\d\d) == {last})(?= )",
+                reason,
+            )
+            # If an earlier answer had the left status, either side may be the expected one.
+            if match and match[2] not in statuses:
+                words = f"the app {_verb(last)}, the test expects that it "
+                return f"{words}{_verb(match[1] or match[2])}{reason[match.end() :]}"
+    return _without_python(reason)
 
 
 def _results(rows: list[Judged]) -> Iterator[str]:
@@ -333,7 +379,7 @@ def _results(rows: list[Judged]) -> Iterator[str]:
                 for step in attempt["facts"]["steps"]
                 if attempt["reason"] == judged.reason and step.get("is_failed")
             ]
-            yield f"<p>Why: {escape(''.join(failed[:1]) + _without_python(judged.reason))}</p>"
+            yield f"<p>Why: {escape(''.join(failed[:1]) + _in_words(judged))}</p>"
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
