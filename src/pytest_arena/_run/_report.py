@@ -18,6 +18,7 @@ from sqlalchemy.orm import InstanceState, Mapper
 from pytest_arena._changes import without_values
 from pytest_arena._config._load import blame, is_library
 from pytest_arena._config._supported import kind_of_error
+from pytest_arena._databases._app_databases import Whose
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._interpreter import patch
 from pytest_arena._run._story import story_lines, story_parts
@@ -273,7 +274,15 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
             return hint.format(mismatch[1])
     awaited = _awaited_session(error, run.current.test)
     bound = _bound_to_another_loop(error)
-    return awaited or bound or _not_loaded(error)
+    return awaited or bound or _no_file(error, run) or _not_loaded(error)
+
+
+def _no_file(error: BaseException, run: ArenaRun) -> str:
+    """Explain that the app's database file does not exist, or return ""."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return ""
+    whose = run.databases.files.whose(error.filename)
+    return _NO_FILE.format(error.filename, blame(error)) if whose is Whose.APP else ""
 
 
 _EMPTY = """\
@@ -283,6 +292,10 @@ _NO_TABLE = """\
 arena_schema has not created this table in this database
 next: add the table to its source, or a line for the database: name = package.module:Base
 or, if `db_session` should use another database: its variable first in arena_env"""
+_NO_FILE = """\
+pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
+cause: {1}
+next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
 # The message of asyncio's locks, of a task, and of a closed loop.
 _OTHER_LOOPS = (
     "is bound to a different event loop",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -177,6 +178,18 @@ async def test_of_a_login(client_as):
 @pytest.mark.expect("LookupError", at='raise LookupError("no such thing")')
 async def test_of_a_request_beside_another(client):
     await asyncio.gather(client.get("/keeps"), client.post("/breaks"))
+
+
+@pytest.fixture(scope="class")
+def removed():
+    yield
+    Path("shop.db").unlink()
+
+
+class TestOfTheSuitesOwnFile:
+    @pytest.mark.expect("FileNotFoundError", at="unlink")
+    async def test_removed(self, client, removed):
+        assert (await client.get("/orders")).json() == []
 
 
 @pytest_asyncio.fixture
