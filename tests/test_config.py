@@ -125,6 +125,7 @@ def test_the_cache_is_absolute() -> None:
         ("seed", "seed.py", "tests.seed:seed"),
         ("env", "sqlite:///x.db", "DATABASE_URL"),
         ("network", "api.example.org", "refuse"),
+        ("network", "refuse https://api.example.org", "refuse"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option_and_its_file(

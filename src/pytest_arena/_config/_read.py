@@ -152,6 +152,9 @@ def _network(text: str) -> tuple[str, ...]:
     words = tuple(text.replace(",", " ").split())
     if words[0] not in NETWORK:
         raise ValueError(f"the first word is none of: {', '.join(NETWORK)}")
+    for word in words[1:]:
+        if not re.fullmatch(r"[\w.:-]+(/\d+)?", word):
+            raise ValueError(f"{word!r} is no host and no network")
     return words
 
 
