@@ -101,7 +101,7 @@ def test_nothing_is_asked_of_scenarios_that_nobody_named(flags: Mapping[str, obj
     """The run would check nothing, and would pass."""
     with pytest.raises(ConfigError, match="names no specification"):
         read(flags=flags)
-    assert read({"arena_specs": "docs"}, flags=flags).has_scenarios
+    assert read({"arena_specs": "docs"}, flags=flags).specs == ("docs",)
 
 
 def test_the_cache_is_absolute() -> None:

@@ -103,7 +103,7 @@ def arena_lifespan(
             yield
         return
     app_run = _use_app(request, arena_app)
-    if not run.current.required_test().plan.is_async:
+    if not _is_async(request):
         app_run.join()
     yield
 

@@ -32,7 +32,7 @@ from pytest_arena._run._summary import (
     summary_lines,
 )
 from pytest_arena._values import CodeLine, Plan, Stage, counted
-from pytest_arena.errors import AfterSessionError, ArenaError, ConfigError, causes
+from pytest_arena.errors import ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def start(
             names=names,
         )
         scenarios = None
-        if options.has_scenarios:
+        if options.specs and options.scenarios != "off":
             from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - only runs with scenarios
 
             require_extra(options.place("specs"))
@@ -110,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
         files = RUNS[config].databases.files
         files.began, has_child, touched = from_controller
         files.has_child |= has_child
-        files.touched.update((os.fsdecode(name), touched[name]) for name in touched)
+        files.touched.update(touched)
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -203,7 +203,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def join_test(item: pytest.Item) -> None:
     """Begin a test that pytest already runs, because its code has begun the run."""
     pytest_runtest_setup(item)
-    _enter_test(item.config)
+    _enter_test(RUNS[item.config])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -214,7 +214,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if test is None:
         return (yield)
     if not test.has_level:
-        _enter_test(item.config)
+        _enter_test(run)
     run.apps.choose()
     test.end_set_up()
     try:
@@ -229,25 +229,21 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         raise
 
 
-def _enter_test(config: pytest.Config) -> None:
+def _enter_test(run: ArenaRun) -> None:
     """Enter the level of the running test, if it has none."""
-    run = RUNS[config]
-    _prepare(config, run)
+    _prepare(run)
     run.levels.enter_test()
 
 
-def _prepare(config: pytest.Config, run: ArenaRun) -> None:
+def _prepare(run: ArenaRun) -> None:
     """Build the templates of a test that may connect, before its first fixture.
 
     Such a test uses pytest-arena's fixtures. This runs after the session fixtures, because a build
     may need them.
     """
-    if config.option.setupplan:
-        return  # --setup-plan sets up no fixture
     test = run.current.test
-    if test is None or test.has_level or not test.plan.needs_database:
-        return
-    run.databases.provision.prepare()
+    if test is not None and not test.has_level and test.plan.needs_database:
+        run.databases.provision.prepare()
 
 
 @contextmanager
@@ -349,7 +345,7 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
         else:
             test = run.current.test
             if test is not None and not test.has_level:
-                _enter_test(request.config)
+                _enter_test(run)
             if fixturedef.argname == "arena_app":
                 with run.apps.in_fixture():
                     result = yield
@@ -363,10 +359,7 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
         raise
     # pytest-asyncio has created the event loop of a scope, which has no tasks yet.
     if is_wide and isinstance(result, asyncio.Runner):
-        loop = result.get_loop()
-        run.tasks.record_loop(loop)
-        if type(loop).__module__.startswith("uvloop") and run.config.network[0] != "any":
-            run.ledger.note("arena_network does not see the calls of uvloop to other machines")
+        run.tasks.record_loop(result.get_loop())
     if isinstance(result, pytest.TempPathFactory):
         run.databases.files.temporary = result.getbasetemp().resolve()
     return result
@@ -376,17 +369,15 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
 def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[None]:
     """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
-        _prepare(request.config, run)
+        _prepare(run)
+    name = fixturedef.argname
     # pytest turns the set-up function of a module or a class into a fixture.
-    match = re.match(r"_(?:xunit|unittest)_(\w+?)_fixture_", fixturedef.argname)
-    name = f"{request.scope} fixture {fixturedef.argname}"
-    if match:
-        name = f"{match[1]} of {request.node.nodeid}"
+    is_set_up = re.match("_(?:xunit|unittest)_", name) is not None
     owner = WideFixture(
-        name,
+        f"{request.scope} fixture {name}",
         partial(fixturedef.finish, request),
         request.getfixturevalue,
-        is_of_user=match is not None or line_of_function(fixturedef.func) is not None,
+        is_of_user=is_set_up or line_of_function(fixturedef.func) is not None,
     )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
@@ -435,19 +426,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 def pytest_configure_node(node: Any) -> None:
     """Send a worker when the run began, and which files it may have changed since."""
     files = RUNS[node.config].databases.files
-    # Send names as bytes, because pytest-xdist refuses names that are not UTF-8.
-    touched = {os.fsencode(name): files.touched[name] for name in files.touched}
-    node.workerinput["arena"] = (files.began, files.has_child, touched)
+    node.workerinput["arena"] = (files.began, files.has_child, files.touched)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
+def pytest_testnodedown(node: Any) -> None:
     """Take over the facts of a worker of pytest-xdist."""
-    facts = node.config.stash[FACTS]
-    run = RUNS[node.config]
-    facts.add_worker(getattr(node, "workeroutput", {}))
-    if error:  # a crashed worker leaves its databases
-        run.sweep_at_the_end()
+    node.config.stash[FACTS].add_worker(getattr(node, "workeroutput", {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -461,15 +446,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_sep("=", "arena")
     for line in lines:
         terminalreporter.write_line(line)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_unconfigure() -> Generator[None, object, object]:
-    """Keep the run's exit status if another hook is refused. `_write_late_refusals` reports it."""
-    try:
-        return (yield)
-    except AfterSessionError:
-        return None
 
 
 # Other plugins that affect a test.

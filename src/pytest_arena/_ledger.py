@@ -69,7 +69,7 @@ class Request:
     is_login: bool = False
     """Whether a client sent it to log in."""
     # The lines that committed, or failed to, after the answer what had begun before it.
-    late_commits: list[CodeLine | None] = field(default_factory=list)
+    late_commits: list[CodeLine | str] = field(default_factory=list)
     # The last error of a statement or a commit, with the app's line.
     failure: str = ""
 
@@ -103,8 +103,6 @@ class Ledger:
 
     test: str = ""  # the running test, "" outside of tests
     tests: list[TestFacts] = field(default_factory=list)
-    # The requests of the test to the app under test.
-    requests: list[Request] = field(default_factory=list)
     # Unreported errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
     # To this file the programs of the tests append their refusals, None without a program.
@@ -115,21 +113,20 @@ class Ledger:
     # The warnings of the running test, by their texts, each with the line where it is shown.
     warned: dict[str, tuple[ArenaWarning, CodeLine | None]] = field(default_factory=dict)
     kept: str = ""  # where the database of the last passed test was kept
-    # The filled databases as keys: the name, what it was given, the product, the isolation.
-    filled: dict[tuple[str, str, str, str], None] = field(default_factory=dict)
+    # For each filled database (the name with what it was given, the product, the isolation),
+    # whether it was given something.
+    filled: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 
     def begin(self, test: str) -> None:
         """Begin a test. Later facts belong to this test."""
         self.test = test
-        self.requests = []
         self.isolation_seconds = 0.0
 
     def end(self, *, is_used: bool, is_changed: bool) -> None:
         """End the test, which used or changed a database. Later facts belong to no test."""
         self.test = ""
-        self.requests = []
         self.tests.append((is_used, is_changed, self.isolation_seconds))
 
     def refused(self, error: _Error) -> _Error:

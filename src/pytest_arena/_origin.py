@@ -32,8 +32,7 @@ def user_line() -> CodeLine | None:
     In a greenlet of SQLAlchemy's async engines, the search continues in the coroutine that waits
     for the greenlet. The search takes some microseconds.
     """
-    frame = user_frame()
-    return None if frame is None else CodeLine(frame.f_code.co_filename, frame.f_lineno)
+    return line_of(user_frame())
 
 
 def shown_line(otherwise: str) -> str:

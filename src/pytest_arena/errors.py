@@ -16,10 +16,9 @@
     ├─ LeakError                             a test affects later tests
     │   ├─ ConnectionLeak              A602  a connection was not returned
     │   └─ LateWorkError               A604  work of a request still runs
-    ├─ ClientError                           a client cannot do what the test asks for
-    │   ├─ PendingWorkError            A701  a sync request would miss uncommitted work
-    │   ├─ LifespanError               A702  the app's start-up or shutdown failed
-    │   └─ LoginError                  A703  a client cannot log in
+    ├─ PendingWorkError                A701  a sync request would miss uncommitted work
+    ├─ LifespanError                   A702  the app's start-up or shutdown failed
+    ├─ LoginError                      A703  a client cannot log in
     ├─ ScenarioError                   A801  a specification, a marker or a step is wrong
     └─ ArenaInternalError              A901  a bug in pytest-arena
 
@@ -32,30 +31,6 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar
-
-__all__ = [
-    "AfterSessionError",
-    "ArenaError",
-    "ArenaInternalError",
-    "ClientError",
-    "ConfigError",
-    "ConnectionLeak",
-    "IsolationError",
-    "LateWorkError",
-    "LeakError",
-    "LifespanError",
-    "LoginError",
-    "NetworkError",
-    "PendingWorkError",
-    "ProductionDatabaseError",
-    "RaceError",
-    "RefusedError",
-    "ScenarioError",
-    "ServerError",
-    "TemplateError",
-    "UnknownDatabaseError",
-    "redact",
-]
 
 # The names of secret values. `hash` in a longer word, such as `hashtag`, is no secret.
 _NAMES = (
@@ -245,23 +220,19 @@ class LateWorkError(LeakError):
     code = "A604"
 
 
-class ClientError(ArenaError):
-    """A client cannot do what the test asks for."""
-
-
-class PendingWorkError(ClientError):
+class PendingWorkError(ArenaError):
     """A sync request inside an async test would not see work that is not committed yet."""
 
     code = "A701"
 
 
-class LifespanError(ClientError):
+class LifespanError(ArenaError):
     """The app's start-up or shutdown failed."""
 
     code = "A702"
 
 
-class LoginError(ClientError):
+class LoginError(ArenaError):
     """A client should be logged in, but ``arena_login`` is missing or failed."""
 
     code = "A703"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.example import WIDE
 
 if TYPE_CHECKING:
@@ -53,7 +51,6 @@ def test_paths_and_names(example: Example) -> None:
 
 
 LOOKING = """
-import pytest
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
@@ -63,13 +60,9 @@ def connected(connection, entry):
 """
 
 
-@pytest.mark.parametrize(
-    "question",
-    ["--collect-only", "--setup-plan"],
-)
-def test_questions_connect_to_nothing(example: Example, question: str) -> None:
-    """Whoever only asks builds no template and makes no database."""
-    run = example.with_files(test_it=TESTS, conftest=LOOKING).run(question, "-s")
+def test_a_collection_connects_to_nothing(example: Example) -> None:
+    """It builds no template and makes no database."""
+    run = example.with_files(test_it=TESTS, conftest=LOOKING).run("--collect-only", "-s")
     assert run.status == 0, run.output
     run.never_says("CONNECTED", "INTERNALERROR")
     assert not (run.folder.parent / "cache").exists()

@@ -18,14 +18,6 @@ def test_neither():
     pass
 """
 
-LATE = """
-import asyncio
-from app import engine
-
-def pytest_unconfigure():
-    asyncio.run(engine.connect().start())
-"""
-
 OUTSIDE = """
 import sqlite3
 
@@ -56,12 +48,6 @@ def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     run = project.with_files(conftest=OUTSIDE).run("-q").expect(status=1, passed=3)
     assert run.output.count("arena:") == 1
     run.says("arena: outside of any test: refused: a connection to", "conftest.py:6", "[A201]")
-
-
-def test_a_hook_after_the_session_is_refused_in_a_few_lines(example: Example) -> None:
-    """The exit status is that of the tests."""
-    run = example.with_files(test_sum=TESTS, conftest=LATE).run("-q").expect(passed=3)
-    assert run.never_says("Traceback").output.count("[A203]") == 1
 
 
 FAILING = """

@@ -23,10 +23,10 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 from pytest_arena._app._apps import as_asgi
-from pytest_arena._app._entry import explained, is_observed, observed
+from pytest_arena._app._entry import explained, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, Phase, is_users_task, owned_by, owner_of
 from pytest_arena._process import async_rest, running_loop
@@ -62,8 +62,6 @@ class AppRun:
         app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
         loop: the loop in which sync clients call the app.
         lifespan: whether clients run the app's lifespan.
-        login: the user's ``login(client, role)``, sync or async.
-        login_path: the name of that function, for messages.
         state: the state of a session-wide lifespan. Clients then run no lifespan, and all of them
             call the app in ``loop``.
     """
@@ -74,20 +72,16 @@ class AppRun:
         *,
         loop: AppLoop,
         lifespan: bool = True,
-        login: Callable[[Any, str], Any] | None = None,
-        login_path: str = "",
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.app = app
-        self.observed: ASGIApp = app if is_observed(app) else observed(app)
+        self.observed: ASGIApp = observed(app)
         """The app, which records its requests."""
-        self.has_lifespan: bool = lifespan and state is None
+        self.has_lifespan: bool = lifespan
         """Whether the clients of this run start the app."""
         self._lifespan: Lifespan | None = None  # the last one
         self._lock = threading.Lock()
         self._session_state = state
-        self.login = login
-        self.login_path = login_path
         self._loop = loop
         self._is_closed = False
 
@@ -119,14 +113,14 @@ class AppRun:
         self._check_open()
         # Check `is_up` first: it is fast, and most requests find the app running.
         if self.has_lifespan and not (self._lifespan and self._lifespan.is_up):
-            await self._join(partial(Lifespan, self.app)).await_until_up()
+            await wrap_future(self._join(partial(Lifespan, self.app)).started)
 
     def join(self) -> BlockingPortal:
         """Wait until the app is up. Return the portal to the loop of sync clients."""
         self._check_open()
         portal = self._loop.open()
         if self.has_lifespan:
-            self._join(partial(portal.call, Lifespan, self.app)).wait_until_up()
+            self._join(partial(portal.call, Lifespan, self.app)).started.result()
         return portal
 
     def _check_open(self) -> None:
@@ -197,9 +191,6 @@ class Lifespan:
     lifespan are attributed to ``request``.
     """
 
-    # Whether a start-up has succeeded in this process.
-    has_started: ClassVar[bool] = False
-
     def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
         self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
@@ -209,8 +200,8 @@ class Lifespan:
         self.loop = get_running_loop()
         # Done when the app is up, or has no lifespan. Has the error of the start-up. A "running"
         # future cannot be cancelled, so a cancelled waiter does not cancel it for the others.
-        self._started: Future[None] = Future()
-        self._started.set_running_or_notify_cancel()
+        self.started: Future[None] = Future()
+        self.started.set_running_or_notify_cancel()
         self._shutdown_asked = Event()
         # The state of the protocol. These flags are never reset.
         self._took_startup = False
@@ -231,7 +222,7 @@ class Lifespan:
 
         An app that has ended its lifespan by itself, or has none, stays usable.
         """
-        has_failed = self._started.done() and self._started.exception() is not None
+        has_failed = self.started.done() and self.started.exception() is not None
         if self._is_stopping or has_failed:
             return False
         return self._task.done() or not self.loop.is_closed()
@@ -240,19 +231,6 @@ class Lifespan:
     def is_up(self) -> bool:
         """Whether requests may be sent without waiting. False for an app without a lifespan."""
         return self._is_up and self.is_usable
-
-    async def await_until_up(self) -> None:
-        """Wait until the app is up, in any loop.
-
-        Raises:
-            LifespanError: from the app's exception.
-        """
-        if not self._is_up:
-            await wrap_future(self._started)
-
-    def wait_until_up(self) -> None:
-        """Block until the app is up. Raises the errors of `await_until_up`."""
-        self._started.result()
 
     async def stop(self) -> None:
         """Shut the app down, in its loop. A start-up that is still running is cancelled.
@@ -310,9 +288,8 @@ class Lifespan:
         match message["type"]:
             case "lifespan.startup.complete":
                 self._is_up = True
-                Lifespan.has_started = True
                 self._owner.is_idle = True
-                self._started.set_result(None)
+                self.started.set_result(None)
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
                 # Frameworks send a whole traceback. Its last line is the exception.
                 lines = message.get("message", "").strip().splitlines()
@@ -339,18 +316,16 @@ class Lifespan:
                     error,
                 )
         elif error is not None and (self._took_startup or self._reported is not None):
-            fix = "repair the start-up, or run these tests without it: arena_lifespan = off"
-            if Lifespan.has_started:
-                fix = f"arena_lifespan = session   if the app can start only once. Else {fix}"
             failure = _lifespan_error(
                 "the app's start-up failed",
                 "pytest-arena sends no request to an app that has not started",
-                fix,
+                "repair the start-up, or run these tests without it: arena_lifespan = off\n"
+                "or, if the app can start only once in a process: arena_lifespan = session",
                 error,
             )
-            self._started.set_exception(failure)
+            self.started.set_exception(failure)
         else:  # the app has no lifespan. ASGI requires that a server continues
-            self._started.set_result(None)
+            self.started.set_result(None)
 
     def _request_shutdown(self) -> None:
         self._is_stopping = True
@@ -458,7 +433,7 @@ def session_lifespan(app: ASGIApp, loop: AppLoop) -> Iterator[Mapping[str, objec
     portal = loop.open()
     lifespan = portal.call(Lifespan, as_asgi(app))
     try:
-        lifespan.wait_until_up()
+        lifespan.started.result()
         # Let the workers of the start-up reach their queues before the first request.
         portal.call(async_rest, 0)
         yield lifespan.state

@@ -53,8 +53,8 @@ class Login:
 
     def __init__(self, function: Callable[[object, str], object], *, role: str, path: str) -> None:
         self.role = role
-        self._function = function
-        self._path = path
+        self.function = function
+        self.path = path
         self.is_done: bool = False
         """Whether the client has logged in."""
         # By event loop, because a wide client is used in several.
@@ -72,7 +72,7 @@ class Login:
             if not self._is_needed():  # another request has logged in meanwhile
                 return
             with self._attempt():
-                answer = self._function(client, self.role)
+                answer = self.function(client, self.role)
                 if inspect.isawaitable(answer):
                     await answer
 
@@ -81,7 +81,7 @@ class Login:
         if not self._is_needed():
             return
         with self._attempt():
-            self._function(client, self.role)
+            self.function(client, self.role)
 
     def _is_needed(self) -> bool:
         return not self.is_done and self is not _LOGIN.get()
@@ -95,12 +95,11 @@ class Login:
             raise
         except Exception as error:
             reason, line, fix = explained(error)
-            path = self._path or "the login function"
             raise LoginError(
                 f"the login as {self.role!r} failed: {reason}",
                 why="the client's requests would not have that role",
                 cause=line,
-                fix=fix or f"look at {path}: does this test have a user {self.role!r}?",
+                fix=fix or f"look at {self.path}: does this test have a user {self.role!r}?",
             ) from error
         finally:
             _LOGIN.reset(token)
@@ -140,12 +139,8 @@ class AsyncClient(_AsyncBase):
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
         """Send a request after the app's start, the commit of pending work, and the login."""
-        login = self.arena_login
-        is_first = login is not None and not login.is_done
         await self._arena_ready()
-        if is_first:
-            add_login(self, request)
-        with _calling(login) as client_call:
+        with _calling(self, request) as client_call:
             response = await super().send(request, stream=stream, **options)
         client_call.attach(response)
         return response
@@ -204,12 +199,8 @@ class TestClient(_SyncBase):
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request after the app's start, the commit of pending work, and the login."""
-        login = self.arena_login
-        is_first = login is not None and not login.is_done
         self._arena_ready()
-        if is_first:
-            add_login(self, request)
-        with _calling(login) as client_call:
+        with _calling(self, request) as client_call:
             response = super().send(request, **options)
         client_call.attach(response)
         return response
@@ -255,17 +246,16 @@ class ClientAs(Protocol[C_co]):
         """Return a client, which logs in as ``role`` before its first request."""
 
 
-def add_login(client: httpx.Client | httpx.AsyncClient, request: httpx.Request) -> None:
-    """Add the cookies and headers of a login to a request that was built before the login."""
-    client.cookies.set_cookie_header(request)
-    for name, value in client.headers.items():
-        request.headers.setdefault(name, value)
-
-
 @contextmanager
-def _calling(login: Login | None) -> Iterator[ClientCall]:
+def _calling(client: AsyncClient | TestClient, request: httpx.Request) -> Iterator[ClientCall]:
     """Yield the record of a call of a client, which gets the requests of the block."""
-    role = login.role if login is not None else None
+    role = None
+    if client.arena_login is not None:
+        role = client.arena_login.role
+        # The request may have been built before the login.
+        client.cookies.set_cookie_header(request)
+        for name, value in client.headers.items():
+            request.headers.setdefault(name, value)
     client_call = ClientCall(role, is_login=_LOGIN.get() is not None)
     token = CLIENT_CALL.set(client_call)
     try:
@@ -288,17 +278,13 @@ def no_asyncio() -> ConfigError:
 _RAISES = ("raise_app_exceptions", "raise_server_exceptions")
 
 
-def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncClient:
+def open_async_client(run: AppRun, login: Login | None, options: Options) -> AsyncClient:
     """Create a client, with options of the library's client and ``raise_app_exceptions``.
-
-    With a role it logs in before its first request.
 
     Raises:
         ConfigError: no HTTP library is installed.
         TypeError: the library's client has no such option.
-        LoginError: there is no login function.
     """
-    login = _new_login(run, role)
     transport_class, client_class = _import_library()
     transport = transport_class(run, raises=all(options.get(name, True) for name in _RAISES))
     others = {name: value for name, value in options.items() if name not in _RAISES}
@@ -308,21 +294,6 @@ def open_async_client(run: AppRun, role: str | None, options: Options) -> AsyncC
     client.arena_run = run
     client.arena_login = login
     return client
-
-
-def _new_login(run: AppRun, role: str | None) -> Login | None:
-    if role is None:
-        return None
-    if run.login is None:
-        raise LoginError(
-            f"no client can log in as {role!r}: arena_login is not set",
-            why="pytest-arena does not know how clients log in to this app",
-            cause="the option is missing in pytest's configuration",
-            fix='arena_login = "tests.login:login", with a function like\n'
-            "async def login(client, role):\n"
-            '    (await client.post("/login", json={"user": role})).raise_for_status()',
-        )
-    return Login(run.login, role=role, path=run.login_path)
 
 
 @cache
@@ -352,20 +323,17 @@ def http_library() -> Any:
     raise not_installed("the async client", "httpx2 (or httpx)", "http")
 
 
-def open_test_client(run: AppRun, role: str | None, options: Options) -> TestClient:
+def open_test_client(run: AppRun, login: Login | None, options: Options) -> TestClient:
     """Create a test client: Litestar's for a Litestar app, otherwise Starlette's.
-
-    With a role it logs in before its first request.
 
     Raises:
         ConfigError: the framework's client does not import.
         TypeError: the framework's client has no such option.
-        LoginError: there is no login function, or it is async.
+        LoginError: the login function is async.
     """
-    login = _new_login(run, role)
-    if login is not None and inspect.iscoroutinefunction(run.login):
+    if login is not None and inspect.iscoroutinefunction(login.function):
         raise LoginError(
-            f"the sync test client cannot log in as {role!r}: {run.login_path} is async",
+            f"the sync test client cannot log in as {login.role!r}: {login.path} is async",
             why="a sync client cannot await the function",
             cause="client_as and test_client_as both use arena_login",
             fix="use client_as. Or a sync function for both clients, which returns the request, or "

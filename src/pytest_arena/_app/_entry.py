@@ -74,7 +74,6 @@ def watch_requests(undo: ExitStack) -> None:
         kind = getattr(module, name)
         wrap = _observed_wsgi if name == "Flask" else observed
         patch(kind, "__call__", wrap(kind.__call__), undo)
-        _OBSERVED.append(kind)
 
     for module, name in FRAMEWORKS.items():
         when_imported(module, functools.partial(watch, name))
@@ -118,15 +117,6 @@ def observed(call: Any) -> Any:
             await app(scope, receive, send_and_note)
 
     return observing
-
-
-def is_observed(app: object) -> bool:
-    """Return whether the class of an app is one of the frameworks', and records its requests."""
-    return isinstance(app, tuple(_OBSERVED))
-
-
-# The classes of the frameworks that record their requests.
-_OBSERVED: list[type] = []
 
 
 def _observed_wsgi(call: Any) -> Any:

@@ -66,11 +66,6 @@ class Config:
         """The server's URL in ``arena_database``, "" if it has another value."""
         return self.database if "://" in self.database else ""
 
-    @property
-    def has_scenarios(self) -> bool:
-        """Whether specifications are read."""
-        return bool(self.specs) and self.scenarios != "off"
-
 
 def load_config(
     *,
@@ -187,10 +182,7 @@ def _checked(files: tuple[str, ...], form: str, text: str) -> dict[str, str]:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    seconds = float(text)
     if not 0 <= seconds < math.inf:
         raise ValueError("not a number of seconds")
     return seconds

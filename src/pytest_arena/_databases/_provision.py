@@ -137,7 +137,8 @@ class Provision:
         schema, seed, _ = self.recipe(database)
         given = ", ".join(filter(None, [schema, seed]))
         name = "memory" if database.key.kind == "memory" else database.name
-        self._ledger.filled[name, given, database.product.shown, isolation.name] = None
+        filled = (f"{name} ({given or 'empty'})", database.product.shown, isolation.name)
+        self._ledger.filled[filled] = bool(given)
         return refusal
 
     def _check_isolation(self, product: Product) -> None:

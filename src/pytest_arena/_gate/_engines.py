@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import memoized_property
 from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue
@@ -135,14 +135,7 @@ def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | 
 
 def engine_like(engine: Engine, url: URL) -> Engine:
     """Create an engine with the dialect, the pool class and the listeners of an app's engine."""
-    like = Engine(
-        engine.pool.recreate(),
-        engine.dialect,
-        url,
-        execution_options=engine.get_execution_options(),
-    )
-    _copy_transaction_listeners(engine, like)
-    return like
+    return _like(engine, url, engine.pool.recreate())
 
 
 def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
@@ -156,10 +149,7 @@ def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
     for listener in engine.pool.dispatch.connect:
         if not str(getattr(listener, "__module__", "")).startswith("pytest_arena."):
             event.listen(pool, "connect", _in_loop(listener))
-    options = engine.get_execution_options()
-    like = Engine(pool, engine.dialect, url, execution_options=options)
-    _copy_transaction_listeners(engine, like)
-    return like
+    return _like(engine, url, pool)
 
 
 def _in_loop(listener: Callable[..., object]) -> Callable[[object, object], None]:
@@ -174,11 +164,15 @@ def _in_loop(listener: Callable[..., object]) -> Callable[[object, object], None
 _TRANSACTIONS = ("begin", "savepoint", "rollback_savepoint", "release_savepoint")
 
 
-def _copy_transaction_listeners(engine: Engine, like: Engine) -> None:
+def _like(engine: Engine, url: URL, pool: Pool) -> Engine:
+    """Create an engine with the dialect and the listeners of another one."""
+    options = engine.get_execution_options()
+    like = Engine(pool, engine.dialect, url, execution_options=options)
     for name in _TRANSACTIONS:
         # Only the engine's listeners: those of the class `Engine` apply to both engines.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
             event.listen(like, name, listener)
+    return like
 
 
 class KnownEngine:

@@ -124,10 +124,7 @@ class Gate:
             when_imported(package, partial(self._watch_driver, product))
 
     def _watch_driver(self, product: str, _module: object) -> None:
-        connections_of(product).watch(self._core_now)
-
-    def _core_now(self) -> Databases:
-        return self.core
+        connections_of(product).watch(lambda: self.core)
 
     def _remember(self, engine: Engine) -> None:
         if known_engines.add(engine, self.core.level_owner()):

@@ -151,7 +151,7 @@ class LostWrites:
             request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
             is_late = request.is_answered and request.has_written
             if is_late and pooled and pooled.begun_by is request:
-                request.late_commits.append(line)
+                request.late_commits.append(line or NO_LINE)
 
     def savepoint(self, connection: Connection, *_: object) -> None:
         """Note a savepoint that is set."""
@@ -200,7 +200,7 @@ class LostWrites:
         # middleware. With autocommit no transaction is open.
         request = pooled.begun_by
         if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
-            request.late_commits.append(user_line())
+            request.late_commits.append(user_line() or NO_LINE)
         pooled.pending_writes = None
 
     def rollback(self, connection: Connection) -> None:

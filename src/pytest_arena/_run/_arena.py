@@ -25,6 +25,7 @@ from pytest_arena._run._expect import (
     statements_of,
 )
 from pytest_arena._run._leaks import refuse_unfinished
+from pytest_arena._run._test import StoryMoment
 from pytest_arena.errors import ConfigError, IsolationError, RefusedError
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class Arena(Generic[S]):
     @property
     def requests(self) -> tuple[Request, ...]:
         """The requests to the app under test that this test made, oldest first."""
-        return tuple(self._run.ledger.requests)
+        test = self._run.current.test
+        return tuple(test.requests_of_level) if test is not None else ()
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -515,16 +517,16 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
         IsolationError: the moments around the request are unknown.
         ValueError: the test made no such request.
     """
+    test = run.current.required_test()
     records = [request]
     if isinstance(request, int):
-        records = [run.ledger.requests[request]]
+        records = [test.requests_of_level[request]]
     elif hasattr(request, "status_code"):
         answers = [
             *getattr(request, "history", ()),
             request,
         ]  # with the redirects before it
         records = [getattr(each, "extensions", {}).get("arena") for each in answers]
-    test = run.current.required_test()
     first = test.turn_of(records[0])
     last = test.turn_of(records[-1])
     if first is None or last is None:
@@ -532,10 +534,12 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             "not a request of this test by a client of pytest-arena: pass its index, such as "
             "arena.changes(-1)"
         )
-    before, after = first.before, last.after
-    moments = filter(None, (before, after))
+    before = first.before
+    after = last.after or StoryMoment.now(run.databases)
     levels = tuple(run.databases.levels)
-    is_known = all(each.levels == levels and each.knows(database) for each in moments)
+    is_known = all(
+        each and each.levels == levels and each.knows(database) for each in (before, after)
+    )
     if before is None or not is_known:
         raise IsolationError(
             f"{records[0].shown}: the changes of this request in {database.name} are not known",
@@ -544,17 +548,14 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
             cause=shown_line("arena.changes(request)"),
             fix="with arena.expect_changes(...):   around the request",
         )
-    if after is not None and database not in after.times:  # it did not exist yet
+    if database not in after.times:  # it did not exist yet
         return Changes.of([], partial(check_table, run, database))
-    until = after.times.get(database) if after is not None else None
-    return changes_between(run, database, before.times.get(database), until)
+    return changes_between(run, database, before.times.get(database), after.times[database])
 
 
 def _delta(time: Mapping[str, float]) -> timedelta:
     """Return the time of ``arena.age``."""
-    delta = timedelta()
-    with contextlib.suppress(TypeError):
-        delta = timedelta(**time)
+    delta = timedelta(**time)
     if delta <= timedelta():
         words = ", ".join(f"{name}={value!r}" for name, value in time.items())
         raise ConfigError(

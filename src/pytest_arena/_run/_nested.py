@@ -54,8 +54,8 @@ class Fresh(Block):
         self.run.levels.enter(self._level)
         self._app_state = self.run.apps.state()
         self._instances = test.sessions.instances()
-        self._requests = self.run.ledger.requests
-        self.run.ledger.requests = []
+        self._requests = test.requests_of_level
+        test.requests_of_level = []
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -64,7 +64,7 @@ class Fresh(Block):
         await self._test.asettle()
         await sessions.aclose()
         sessions.return_to(self._instances)
-        self.run.ledger.requests = self._requests
+        self._test.requests_of_level = self._requests
         self._app_state.restore()
         lost = self.run.gate.lost.by_level
         lost.setdefault(self._test, []).extend(lost.pop(self._level, ()))

@@ -27,13 +27,12 @@ from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from sqlalchemy.orm import Session
 
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
-    from pytest_arena._values import CodeLine
 
     State = InstanceState[object]
 
@@ -67,8 +66,7 @@ def explain_error(report: Any, excinfo: Any, run: ArenaRun) -> None:
     if isinstance(error, TemplateError) and error.__cause__:
         trace = trace_of_error(error.__cause__)
         report.sections.append(("arena: where the build failed", trace))
-    held = [checkout.line for checkout in run.connections.checked_out()]
-    explanations = [_explanation(cause, held, run) for cause in causes(error)]
+    explanations = [_explanation(cause, run) for cause in causes(error)]
     for text in filter(None, dict.fromkeys(explanations)):
         report.sections.append(("arena", text))
 
@@ -212,31 +210,27 @@ def _show(report: Any, title: str, lines: list[str]) -> None:
 
 def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
     """Return a line for each instance that a failed assertion names, and whose row has changed."""
-    lines: dict[int, str] = {}
+    lines = []
     awaited = "await " if test.plan.is_async else ""
     fresh: Any = run.engines.open_session(Sessions(), run.database(), wants_async=False)
     with fresh:
-        for entry in excinfo.traceback:
-            if is_library(str(entry.path)):
+        entry = _users_entries(excinfo)[-1]
+        for name, value in entry.frame.f_locals.items():
+            if not re.search(rf"\b{re.escape(name)}\b", str(entry.statement)):
                 continue
-            source = str(entry.statement)
-            for name, value in entry.frame.f_locals.items():
-                if not re.search(rf"\b{re.escape(name)}\b", source):
-                    continue
-                # Ask the type first, because an attribute of another object may do anything.
-                if not isinstance(inspect(type(value), raiseerr=False), Mapper):
-                    continue
-                state: State = inspect(value)
-                columns = _stale_columns(state, fresh)
-                if not columns:
-                    continue
+            # Ask the type first, because an attribute of another object may do anything.
+            if not isinstance(inspect(type(value), raiseerr=False), Mapper):
+                continue
+            state: State = inspect(value)
+            columns = _stale_columns(state, fresh)
+            if columns:
                 keys: Any = state.identity
                 key = keys[0] if len(keys) == 1 else keys
-                lines[id(value)] = (
+                lines.append(
                     f"`{name}` was loaded before another session changed its {', '.join(columns)}: "
                     f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
                 )
-    return list(lines.values())
+    return lines
 
 
 def _stale_columns(state: State, fresh: Session) -> list[str]:
@@ -258,11 +252,8 @@ def _stale_columns(state: State, fresh: Session) -> list[str]:
 # Explanations of errors of SQLAlchemy and of drivers
 
 
-def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: ArenaRun) -> str:
-    """Return an explanation of an error, "" without one.
-
-    ``held`` are the lines that hold a connection.
-    """
+def _explanation(error: BaseException, run: ArenaRun) -> str:
+    """Return an explanation of an error, "" without one."""
     kind = kind_of_error(error)
     if kind == "no table":
         if run.config.schema:
@@ -272,7 +263,7 @@ def _explanation(error: BaseException, held: Iterable[CodeLine | None], run: Are
     if kind == "no connection":
         return _NO_CONNECTION_LEFT
     if isinstance(error, PoolTimeout):
-        # The lines that hold the connections of an exhausted pool.
+        held = [checkout.line for checkout in run.connections.checked_out()]
         numbers = Counter(line.short for line in held if line is not None)
         shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
         return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""

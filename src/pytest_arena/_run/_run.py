@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._app_run import session_lifespan
 from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
-from pytest_arena._config._supported import FILES
 from pytest_arena._databases._builders import schema_builder, seed_builder
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
@@ -105,7 +104,6 @@ class ArenaRun:
 
     def begin_test(self, plan: Plan, request: Any = None) -> None:
         """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
-        self.databases.process = os.getpid()  # it may be a fork
         self.ledger.begin(plan.name)
         self.connections.has_used = False
         test = RunningTest(
@@ -251,11 +249,6 @@ class ArenaRun:
         ]
 
     # The end of the run
-
-    def sweep_at_the_end(self) -> None:
-        """Open the file products, whose closing removes the files of crashed workers."""
-        with suppress(ArenaError):  # on a full disk, the next run removes the files
-            self.databases.products[FILES.name]
 
     def finish(self) -> None:
         """Leave all levels after the session. The gate refuses every later connection."""

@@ -10,7 +10,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library
 from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
-from pytest_arena._values import CodeLine, counted
+from pytest_arena._values import counted
 from pytest_arena.errors import IsolationError, cut, redact
 from pytest_arena.warnings import (
     LateCommitWarning,
@@ -201,8 +201,7 @@ def _hints(turn: Turn) -> Iterator[str]:
             yield "next: `client.stream(…)` reads an endless body part by part"
     for record in turn.records:
         if record.late_commits:
-            line = _line_of_late_commit(record)
-            yield f"answered {record.status} before its commit ({line})"
+            yield f"answered {record.status} before its commit ({record.late_commits[0]})"
         if record.raised:
             when = "" if record.is_refused else "after its answer: "
             yield f"raised {when}{record.raised}"
@@ -226,7 +225,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     if pending:
         objects = counted(pending, "pending object")
         lines.append(f"{objects} {_IN_SESSION}: {awaited}db_session.commit()")
-    if test.turns and not any(turn.checkouts for turn in test.turns):
+    if test.turns and not any(turn.has_checked_out for turn in test.turns):
         return lines  # the app uses the test's session
     losses = [lost for lost in test.losses if lost.request is None]
     unseen = [f"{_TEST} {_lost_line(lost)}" for lost in test.gate.lost.of_fixtures() + losses]
@@ -275,7 +274,7 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
                 f"{request.method} {request.route or request.path} answered {request.status} "
                 "before its commit. FastAPI runs the code behind `yield` after the answer, and so "
                 "may a middleware",
-                cause=_line_of_late_commit(request),
+                cause=request.late_commits[0],
                 fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
                 'Depends(get_db, scope="function")',
             )
@@ -333,12 +332,6 @@ def _lost_words(lost: Uncommitted) -> str:
 
 def _lost_line(lost: Uncommitted) -> str:
     return f"{_lost_words(lost)} ({lost.line})"
-
-
-def _line_of_late_commit(request: Request) -> CodeLine | str:
-    """Return the app's line of a commit after the answer."""
-    lines = filter(None, request.late_commits)
-    return next(lines, "a line that cannot be seen")
 
 
 # The lines of the story.

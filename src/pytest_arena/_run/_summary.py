@@ -23,8 +23,8 @@ class Summary:
     """The facts of one process for the summary. Times are seconds."""
 
     tests: tuple[TestFacts, ...] = ()
-    # Of filled databases: the name, what it was given ("" for nothing), the product, the isolation.
-    filled: tuple[tuple[str, str, str, str], ...] = ()
+    # Of filled databases: the name with what it was given, the product, the isolation.
+    filled: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
     noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
     # For building templates that later runs use, and templates that ended with the run.
@@ -66,11 +66,7 @@ def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
 def _lines_with_figures(summary: Summary) -> Iterator[str]:
     used = [facts for facts in summary.tests if facts[0]]
     if used and summary.filled:
-        databases = dict.fromkeys(
-            f"{name} ({given or 'empty'})" for name, given, *_ in summary.filled
-        )
-        products = dict.fromkeys(product for _, _, product, _ in summary.filled)
-        isolations = dict.fromkeys(isolation for *_, isolation in summary.filled)
+        databases, products, isolations = map(dict.fromkeys, zip(*summary.filled, strict=True))
         template = "template from the cache"
         if not summary.has_template:
             template = "no template: the database starts empty"
@@ -120,7 +116,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     return Summary(
         tests=tuple(ledger.tests),
         filled=tuple(ledger.filled),
-        has_template=any(given for _, given, _, _ in ledger.filled),
+        has_template=any(ledger.filled.values()),
         notes=(*filter(None, [ledger.kept]), *_unread(databases)),
         noted=tuple(ledger.noted),
         failures=failures,

@@ -92,8 +92,9 @@ class Turn:
     after: StoryMoment | None = None  # None while the requests run
     records: list[Request] = field(default_factory=list)
     is_at_once: bool = False
-    # The number of the run's checkouts before the turn. After the turn: of the turn's checkouts.
-    checkouts: int = 0
+    # The number of the run's checkouts before the turn.
+    checkouts_before: int = 0
+    has_checked_out: bool = True  # whether code has checked out a connection. Known at the end
     # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
     # A call of pytest-arena that has changed rows, "" for requests.
@@ -153,8 +154,10 @@ class RunningTest(Owner):
     app_errors: list[tuple[Request, Exception]] = field(default_factory=list)
     # Tracebacks without frames: a frame would keep a session of the app alive.
     handled_traces: list[tuple[Request, TracebackException]] = field(default_factory=list)
-    # Its requests, and the lifespan.
+    # Its requests, with those of logins and of nested levels, and the lifespan.
     records: list[Request] = field(default_factory=list)
+    # The requests of the level on top, with logins: a nested level begins without requests.
+    requests_of_level: list[Request] = field(default_factory=list)
     losses: list[Uncommitted] = field(default_factory=list)
     # The runs of the app that the fixture `arena_app` returns. Clients use the last one.
     app_runs: list[AppRun] = field(default_factory=list)
@@ -166,6 +169,8 @@ class RunningTest(Owner):
     race: Any = None  # the `Race` of the pass that runs, or has failed: it imports this module
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function
+    # Whether its end has begun. Only after the wait for its work it is over (`is_over`), and later
+    # it is no longer the current test.
     settled: bool = False
     loop: AbstractEventLoop | None = None  # the loop of the test's coroutine
     # Set when the test fails: lines of uncommitted work, and of late work.
@@ -367,7 +372,7 @@ class RunningTest(Owner):
         return record
 
     def requests(self) -> list[Request]:
-        """Return the requests of the test without logins, also of nested levels."""
+        """Return the requests of the test, also of nested levels, without logins."""
         return [each for each in self.records if each.method != LIFESPAN and not each.is_login]
 
     def begin_request(self, request: Request) -> None:
@@ -384,7 +389,7 @@ class RunningTest(Owner):
                 self._begin_turn()
             self.under_way += 1
             self.turns[-1].records.append(request)
-            self.ledger.requests.append(request)
+            self.requests_of_level.append(request)
         self.records.append(request)
 
     def _begin_turn(self) -> None:
@@ -392,7 +397,7 @@ class RunningTest(Owner):
         registry = self.gate.registry
         registry.running = RunningStatements()
         self.turns.append(
-            Turn(before, checkouts=registry.checkouts, held=registry.pending_writes())
+            Turn(before, checkouts_before=registry.checkouts, held=registry.pending_writes())
         )
         if len(self.turns) > _KEPT:
             # The moments may hold the content of a database.
@@ -438,7 +443,7 @@ class RunningTest(Owner):
 
     def _end_turn(self, turn: Turn) -> None:
         turn.after = StoryMoment.now(self.databases)
-        turn.checkouts = self.gate.registry.checkouts - turn.checkouts
+        turn.has_checked_out = self.gate.registry.checkouts > turn.checkouts_before
 
     def take_lost(self) -> None:
         """Attribute new lost writes to requests, or to the test."""

@@ -14,10 +14,10 @@ from pytest_arena._app._apps import (
     build_app,
     check_app,
 )
-from pytest_arena._app._clients import open_async_client, open_test_client
+from pytest_arena._app._clients import Login, open_async_client, open_test_client
 from pytest_arena._config._load import check_function, load_attribute
 from pytest_arena._owner import Phase, WideFixture
-from pytest_arena.errors import ConfigError, LifespanError
+from pytest_arena.errors import ConfigError, LifespanError, LoginError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -141,17 +141,36 @@ class Apps:
 
     def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
         """Return a client."""
-        return open_async_client(self.run_here(), role, options)
+        return open_async_client(self.run_here(), self._new_login(role), options)
 
     def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
         """Return a sync client.
 
         A client of a wide fixture starts the app now. The app then runs as long as the fixture.
         """
-        client = open_test_client(self.run_here(), role, options)
+        client = open_test_client(self.run_here(), self._new_login(role), options)
         if Phase.test is None:
             client.arena_start()
         return client
+
+    def _new_login(self, role: str | None) -> Login | None:
+        """Return the login of a client with this role.
+
+        Raises:
+            LoginError: there is no login function.
+        """
+        if role is None:
+            return None
+        if self._login is None:
+            raise LoginError(
+                f"no client can log in as {role!r}: arena_login is not set",
+                why="pytest-arena does not know how clients log in to this app",
+                cause="the option is missing in pytest's configuration",
+                fix='arena_login = "tests.login:login", with a function like\n'
+                "async def login(client, role):\n"
+                '    (await client.post("/login", json={"user": role})).raise_for_status()',
+            )
+        return Login(self._login, role=role, path=self._config.login)
 
     def current_run(self) -> AppRun | None:
         """Return the run that answers a request by a socket, None between two tests."""
@@ -194,8 +213,6 @@ class Apps:
         return AppRun(
             as_asgi(app),
             lifespan=self._config.lifespan == "on",
-            login=self._login,
-            login_path=self._config.login,
             state=self.session_state,
             loop=self.loop,
         )

@@ -136,8 +136,13 @@ def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
             texts = {canonical(step.text), canonical(step.template)}
             if step.kind == kind and wanted in texts:
                 found.append((scenario.key, number))
-                facts = {"scenario": scenario.key, "step": number, "kind": kind}
-                facts |= {"text": str(step), "assertions": 0}
+                facts = {
+                    "scenario": scenario.key,
+                    "step": number,
+                    "kind": kind,
+                    "text": str(step),
+                    "assertions": 0,
+                }
                 record.steps.setdefault(found[-1], facts)
             blocks.append(f"with scenario.{step.kind}({step.template!r}):")
     if not found:

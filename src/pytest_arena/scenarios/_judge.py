@@ -113,7 +113,7 @@ def judge(
         partial: why the run left out tests, "" if it left out none.
         is_sabotaged: whether answers were broken.
     """
-    today = datetime.now(tz=UTC).date()
+    today = datetime.now(tz=UTC).date().isoformat()
     last = {each["test"]: each for each in tries}
     judged = []
     for scenario in specification.scenarios:
@@ -188,7 +188,7 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
     if is_sabotaged:
         why = f"its test sends no request, as {NO_REQUEST} allows, so no answer can be made wrong"
         if facts["requests"]:
-            why = "no answer was made wrong"  # such as by a process that died
+            why = "no answer was made wrong"  # such as by a worker that was stopped
         return Status.ASSERTED, sabotage.get("why", why)
     return Status.ASSERTED, ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING
 
 from pytest_arena.errors import ScenarioError
@@ -37,8 +36,8 @@ class Locked:
     key: str
     revision: str
     """The hash of its steps."""
-    until: date | None = None
-    """The last day on which a strict run accepts the unproven scenario."""
+    until: str = ""
+    """The last day on which a strict run accepts the unproven scenario, as ``2027-03-31``."""
     reason: str = ""
 
     @property
@@ -68,13 +67,9 @@ def read_lock(path: Path) -> Lock:
         if not line or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)
-        try:
-            until = date.fromisoformat(match["until"]) if match and match["until"] else None
-        except ValueError:
-            match = until = None
         if match is None:
             raise _malformed(f"{path.name}:{number}", line)
-        locked = Locked(match["key"], match["revision"], until, match["reason"] or "")
+        locked = Locked(**match.groupdict(default=""))
         if lock.setdefault(locked.key, locked) is not locked:
             raise _malformed(f"{path.name}:{number}", f"a second line for {locked.key}")
     return lock

@@ -391,9 +391,6 @@ def _results(rows: list[Judged]) -> Iterator[str]:
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
-            checks = [each for attempt in judged.tries for each in attempt["facts"]["assertions"]]
-            if {check["step"] for check in checks} == {""}:
-                yield "<p>The test does not say which check is for which step.</p>"
             yield "<details><summary>What the test did</summary>"
             for attempt in judged.tries:
                 yield '<ul class="facts">'

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _SENT = "arena_scenario"
-"""The attribute of a report, and the key of a worker's output."""
+"""The key of a worker's output."""
 _LONGEST = 300  # characters of a reason
 _WORST_FIRST = ("failed", "skipped", "passed")
 _LISTS = ("collectonly", "setuponly", "setupplan")
@@ -47,8 +47,8 @@ NO_FACTS: Json = {"seeded": [], "requests": [], "assertions": [], "steps": [], "
 class Scenarios:
     """The plugin that each process of a run with specifications registers.
 
-    Each process maps the tests that it collects, and adds one dict to the report of each try. The
-    controller receives all dicts, and judges the scenarios.
+    Each process maps the tests that it collects, and makes one dict of each try. Workers send their
+    dicts at the end to the controller, which judges the scenarios.
     """
 
     recorder: Recorder
@@ -61,7 +61,7 @@ class Scenarios:
         # The scenarios of each item, by its identity.
         self._scenarios: dict[int, list[ScenarioSpec]] = {}
         self._tests: dict[str, list[str]] = {}  # the keys of scenarios, by test
-        self._deselected: dict[str, None] = {}
+        self._deselected: set[str] = set()
         self._attempt: Json = {}  # of the running test
         self._tries: list[Json] = []
         self._lines: list[str] = []
@@ -149,7 +149,7 @@ class Scenarios:
         selected = {id(item) for item in session.items}
         for item in self._collected:
             if id(item) in self._scenarios and id(item) not in selected:
-                self._deselected[item.nodeid] = None
+                self._deselected.add(item.nodeid)
 
     @hook(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> object:
@@ -174,10 +174,8 @@ class Scenarios:
             self.recorder.begin(item, scenarios)
 
     @hook(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Record the assertions and the facts of a test."""
-        if id(item) not in self._scenarios:
-            return (yield)
         with self.recorder.calling():
             return (yield)
 
@@ -185,7 +183,7 @@ class Scenarios:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, object]:
-        """Add the try to the report of the tear-down."""
+        """Add the reports of the phases of a test to its try."""
         report = yield
         if id(item) not in self._scenarios or self.recorder.is_repeating:
             return report
@@ -195,20 +193,9 @@ class Scenarios:
         error = call.excinfo and blame(call.excinfo.value)
         _add_phase(self._attempt, report, error, item.config.rootpath)
         if report.when == "teardown":
-            facts = self.recorder.take()
-            is_called = facts is not None or self._attempt["outcome"] != "passed"
-            if is_called:  # --setup-only calls no test
-                self._attempt["facts"] = facts or NO_FACTS
-                # The report may go to another process.
-                setattr(report, _SENT, json.dumps(self._attempt, default=str))
+            self._attempt["facts"] = self.recorder.take() or NO_FACTS
+            self._tries.append(self._attempt)
         return report
-
-    @hook
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Take the try from a report of this process or another."""
-        text = getattr(report, _SENT, None)
-        if text is not None:
-            self._tries.append(json.loads(text))
 
     # The end.
 
@@ -220,10 +207,8 @@ class Scenarios:
             return
         sent = json.loads(text)
         self._tests |= sent["tests"]
-        self._deselected |= dict.fromkeys(sent["deselected"])
-        for each in self._tries:
-            if each["test"] in sent["sabotage"]:
-                each["sabotage"] = sent["sabotage"][each["test"]]
+        self._deselected.update(sent["deselected"])
+        self._tries += sent["tries"]
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -232,15 +217,9 @@ class Scenarios:
         if self._config.option.arena_scenarios_stubs and not session.testsfailed:
             session.exitstatus = 0
         if output is not None:
-            sabotage = {
-                each["test"]: each["sabotage"] for each in self._tries if "sabotage" in each
-            }
-            sent = {
-                "tests": self._tests,
-                "deselected": [*self._deselected],
-                "sabotage": sabotage,
-            }
-            output[_SENT] = json.dumps(sent, default=str)
+            deselected = [*self._deselected]
+            sent = {"tests": self._tests, "deselected": deselected, "tries": self._tries}
+            output[_SENT] = json.dumps(sent)
         elif self._is_run and session.exitstatus not in _BROKEN:
             self._finish(session)
 

@@ -96,7 +96,6 @@ class Record:
 
     item: Any
     scenarios: Sequence[ScenarioSpec]
-    root: Path
     requests: Callable[[], list[Request]]
     """Returns the requests of the test, without logins."""
     assertions: dict[tuple[str, int], Json] = field(default_factory=dict)
@@ -125,7 +124,7 @@ class Record:
         requests = self.requests()
         is_answered = any(each.status or each.method == "WEBSOCKET" for each in requests)
         text = " ".join(text.split())[:_LONGEST]
-        place = relative(Path(place), self.root)
+        place = relative(Path(place), self.item.config.rootpath)
         self.assertions[place, caller] = {
             "place": place,
             "text": text,
@@ -198,7 +197,7 @@ class Recorder:
 
     def begin(self, item: Any, scenarios: Sequence[ScenarioSpec]) -> None:
         """Begin to record a test at its set-up."""
-        self.record = Record(item, scenarios, item.config.rootpath, self.requests)
+        self.record = Record(item, scenarios, self.requests)
 
     async def note_answer(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app, and keep its answer to a test of a scenario."""
@@ -232,7 +231,7 @@ class Recorder:
                 self.record = None
             else:
                 record.facts = {
-                    "seeded": self._seeded(record.item),
+                    "seeded": [each for each in self._seeded(record.item) if each["tables"] != []],
                     "requests": [self._request(each) for each in self.requests()],
                     "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
                     "steps": [*record.steps.values()],
@@ -251,25 +250,21 @@ class Recorder:
 
     # Rows.
 
-    def _seeded(self, item: Any) -> list[Json]:
-        """Return the sources of the rows before the first request, with the tables."""
+    def _seeded(self, item: Any) -> Iterator[Json]:
+        """Yield the sources of the rows before the first request, with the tables."""
         test = self.run.current.required_test()
-        sources: list[Json] = []
         if self.run.config.seed and test.plan.stage is Stage.SEEDED:
             functions = ", ".join(filter(None, self.run.config.seed.values()))
-            source = f"written for every test by {functions}"
-            sources.append({"source": source, "tables": None})
+            yield {"source": f"written for every test by {functions}", "tables": None}
         levels = tuple(self.run.databases.levels)
         for number, level in enumerate(levels, start=1):
             name = level.name.rpartition(" ")[2]
             if not level.is_test and name in item.fixturenames:
                 tables = self._tables(None, None, depth=len(levels) - number)
-                source = f"written for several tests by {name}"
-                sources.append({"source": source, "tables": tables})
+                yield {"source": f"written for several tests by {name}", "tables": tables}
         turns = [turn for turn in test.turns if not all(each.is_login for each in turn.records)]
         tables = self._tables(None, turns[0].before if turns else None)
-        sources.append({"source": "written by the test or its fixtures", "tables": tables})
-        return [each for each in sources if each["tables"] != []]
+        yield {"source": "written by the test or its fixtures", "tables": tables}
 
     def _request(self, request: Request) -> Json:
         return {
@@ -305,7 +300,7 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
     """Yield what a try of a test did, each with a word for it."""
     facts = attempt["facts"]
     yield "test", f"{attempt['test']} {attempt['outcome']}"
-    for source in facts["seeded"] or ():
+    for source in facts["seeded"]:
         tables = ", ".join(source["tables"] or ())
         rows = f"rows of {tables}" if tables else "rows"
         yield "data", f"{rows}, {source['source']}"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager
 from itertools import chain, product, zip_longest
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pluggy
 
-from pytest_arena import _process
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
 from pytest_arena.scenarios._records import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     import pytest
 
@@ -57,8 +55,6 @@ class Sabotage:
         self._recorder = recorder
         self._tries = tries
         self._with_subtests: set[str] = set()
-        self._runs = 0
-        self._took = 0.0
         recorder.run.faults.append(recorder.note_answer)
 
     @hook(wrapper=True, tryfirst=True)
@@ -90,7 +86,6 @@ class Sabotage:
         result = yield
         self.why_not = _why_not(session)
         if not self.why_not:
-            started = _process.seconds()
             # Reports without tracebacks are cheap.
             with mock.patch.object(self._config.option, "tbstyle", "no"):
                 last = {each["test"]: each for each in self._tries}
@@ -102,7 +97,6 @@ class Sabotage:
                 for item, following in zip_longest(items, items[1:]):
                     attempt = last[item.nodeid]
                     attempt["sabotage"] = self._sabotage(item, attempt["facts"], following)
-            self._took = _process.seconds() - started
         return result
 
     def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
@@ -159,13 +153,13 @@ class Sabotage:
         following: pytest.Item | pytest.Collector | None,
     ) -> None:
         """Run a test once more."""
-        self._runs += 1
         recorder = self._recorder
         recorder.failures = []
+        # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
+        vars(item).pop("execution_count", None)
         with (
             mock.patch.object(recorder, "is_repeating", new=True),
             recorder.run.ledger.forgetting(),
-            _without_rerun_plugins(item),
         ):
             # Tear down the fixtures that the previous test has left, as pytest's runner does.
             self._runner.pytest_runtest_teardown(item, item)
@@ -186,10 +180,7 @@ class Sabotage:
         tests = sum("sabotage" in each for each in self._tries)
         if self.why_not:
             return f"broken answers: none ({self.why_not})"
-        line = f"broken answers: {counted(tests, 'test')} run again"
-        if self._runs:
-            line += f" {counted(self._runs, 'time')} in {self._took:.1f} s"
-        return line
+        return f"broken answers: {counted(tests, 'test')} run again"
 
 
 def _result(thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Failure]) -> Json:
@@ -233,22 +224,3 @@ def _why_not(session: pytest.Session) -> str:
     if session.shouldstop or session.shouldfail:
         return "the run was stopped"
     return ""
-
-
-@contextmanager
-def _without_rerun_plugins(item: pytest.Item) -> Iterator[None]:
-    """Keep pytest-rerunfailures and pytest-retry from rerunning a test.
-
-    pytest-rerunfailures would keep the wide fixtures of a failed test for the next try.
-    pytest-retry would run the test again without the fault.
-    """
-    values = vars(item)
-    count = values.pop("execution_count", None)
-    marker = item.get_closest_marker("flaky")
-    arguments: Any = marker.kwargs if marker else {}
-    try:
-        with mock.patch.dict(arguments, condition=False):
-            yield
-    finally:
-        if count is not None:
-            values["execution_count"] = count
