@@ -120,7 +120,7 @@ def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) 
     assert failing == results.statuses.keys() - accepted
     assert results.run.status == 1
     results.run.says(
-        "scenarios: 10 of 30 proven, 3 for errors only, 3 asserted, 9 hollow, 1 skipped, "
+        "scenarios: 10 of 30 proven, 3 for crashes only, 3 asserted, 9 hollow, 1 skipped, "
         "1 drifted, 3 failed, 3 unmapped; this run fails, as 18 scenarios must be proven",
         "gap until 2999-12-31: tried by hand",
     )

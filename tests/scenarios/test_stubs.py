@@ -89,15 +89,15 @@ async def test_the_list_is_empty(client, scenario):
 def test_stubs_are_added_to_a_file_with_tests(example: Example) -> None:
     """P9. Existing lines stay, and names are unique."""
     text = (
-        "import pytest\n\n\n"
-        '@pytest.mark.scenario("The list is \\"empty\\"")\n'
+        "from pytest import mark\n\n\n"
+        '@mark.scenario("The list is \\"empty\\"")\n'
         "async def test_class_is_known(client):\n"
         '    assert (await client.get("/battles")).json() == []\n'
     )
     run = example.with_paths({"tests/test_battles.py": text}).run("--scenarios-stubs=tests")
     run.says("tests/test_battles.py: 2 tests written")
     written = (run.folder / "tests/test_battles.py").read_text(encoding="utf-8")
-    assert written.startswith(text)
+    assert written.startswith(f"{text}\nimport pytest\n")
     assert "async def test_class_is_known_2(" in written
 
 

@@ -55,6 +55,8 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
         names: list[str] = []
         if isinstance(error, ArenaError):
             fix = error.fix
+        elif isinstance(error, KeyError) and "environ" in cause:
+            fix = f"os.environ[{error}] = …   in the root conftest.py. Tests never open a URL there"
         elif isinstance(error, AttributeError) and module_name in sys.modules:
             problem = f": {error}"
             cause = f"{sys.modules[module_name].__file__}; named by {source}"
@@ -97,7 +99,7 @@ def _folder_of(module: str) -> str:
 def nearest(text: str, names: Iterable[str]) -> str:
     """Return the name that is most similar to a text, the first name if none is similar."""
     names = list(names)
-    similar = difflib.get_close_matches(text, names, n=1, cutoff=0.3)
+    similar = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
     return similar[0] if similar else names[0]
 
 

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # tracebacks end at the user's line
 
 CLOSE_IT = (
-    "commit, and close it: `async with session:` / `with engine.connect() as connection:`. For a "
-    "scoped_session: Session.remove(). For a thread or a job: wait for its end"
+    "commit, and close it where it is created, such as in a dependency: `async with maker() as "
+    "session: yield session`. A scoped_session: remove(). A thread or a job: wait for its end"
 )
 
 # The parent's connections in a fork. SQLite forbids a fork to use or to close them.

@@ -368,6 +368,8 @@ def _not_loaded(error: BaseException) -> str:
             words = _NOT_LOADED.format(name, key)
             if key in state.mapper.relationships:
                 words += _LOADER_OPTION.format(name)
+            else:
+                words += _KEPT_COLUMNS
             return words
     return ""
 
@@ -375,4 +377,5 @@ def _not_loaded(error: BaseException) -> str:
 _NOT_LOADED = """\
 `{0}` is not loaded, and an async session cannot load it when it is read
 next: `await session.refresh(instance, ["{1}"])`"""
+_KEPT_COLUMNS = ", or keep columns after a commit: `async_sessionmaker(…, expire_on_commit=False)`"
 _LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`"""

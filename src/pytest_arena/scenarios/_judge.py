@@ -87,7 +87,7 @@ class Results:
         words = [f"{counts[best]} of {len(self.scenarios)} {best.lower()}"]
         weak = sum(judged.is_weak for judged in self.scenarios)
         if weak:
-            words.append(f"{weak} for errors only")
+            words.append(f"{weak} for crashes only")
         for status in reversed(Status):
             if counts[status] and status is not best:
                 words.append(f"{counts[status]} {status.lower()}")

@@ -186,7 +186,9 @@ def write_stubs(
         for _, rows in groupby(group, lambda scenario: (scenario.template, scenario.spec)):
             texts.append("\n".join(_test([*rows], specification, names, config)))
         title = feature.replace("\\", "").replace('"', "'")
-        head = "" if old else f'"""Scenarios of the feature {title}."""\n\nimport pytest\n'
+        head = "" if old else f'"""Scenarios of the feature {title}."""\n'
+        if not re.search(r"^import pytest$", old, re.MULTILINE):
+            head += "\nimport pytest\n"
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(head + "".join(f"\n\n{text}\n" for text in texts))

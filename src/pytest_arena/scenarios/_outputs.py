@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+from collections import Counter
 from datetime import UTC, datetime
 from html import escape
 from itertools import groupby
@@ -37,12 +38,16 @@ _QUIETER = -1  # the verbosity of -q
 _WEAK = "ERRORS-ONLY"
 _GAP = "GAP"
 _LOST = "LOST"
+_WRONG = (_LOST, Status.FAILED)
 # The badge of each state, and who acts next, for a reader without code. The page has this order.
 _WORDS: dict[str, tuple[str, str]] = {
-    Status.FAILED: ("Test fails", "the app, the test or the scenario is wrong: ask a developer"),
     _LOST: ("App loses a write", "the app does not keep what it writes: ask a developer"),
+    Status.FAILED: ("Test fails", "the app, the test or the scenario is wrong: ask a developer"),
     Status.PROVEN: ("Proven", "a test passes, and failed for a wrong answer that was tried"),
-    _WEAK: ("Proven for errors only", "only an error was noticed: if a step says more, check it"),
+    _WEAK: (
+        "Proven for crashes only",
+        "a crash was noticed, no wrong value: a developer looks",
+    ),
     Status.ASSERTED: ("Tested", "a test passes, and may miss a wrong answer: the team decides"),
     Status.HOLLOW: ("Test checks too little", "do not count on it: a developer completes the test"),
     Status.NOT_RUN: ("Not tested in this run", "run all tests"),
@@ -244,19 +249,16 @@ def _header(results: Results, name: str) -> Iterator[str]:
 
 
 def _sentence(results: Results) -> str:
-    """Return how many scenarios are proven, and how many fail."""
-    states = [*map(_state, results.scenarios)]
-    weak = states.count(_WEAK)
-    failed = states.count(Status.FAILED)
-    proven = states.count(Status.PROVEN) + weak
-    text = f"Proven: {proven} of {counted(len(states), 'scenario')}"
+    """Return how many scenarios fail, and how many are proven."""
+    counts = Counter(map(_state, results.scenarios))
+    parts = [f"{_WORDS[state][0]}: {counts[state]}. " for state in _WRONG if counts[state]]
     if not results.is_sabotaged:
-        text = "This run tried no wrong answers, so it proves nothing"
-    if weak:
-        text += f", {weak} of them for errors only"
-    if failed:
-        text += f". Test fails: {failed}"
-    return f"{text}."
+        parts.append("This run tried no wrong answers, so it proves nothing.")
+        return "".join(parts)
+    total = counted(len(results.scenarios), "scenario")
+    parts.append(f"Proven: {counts[Status.PROVEN]} of {total}")
+    more = f", and {counts[_WEAK]} for crashes only" if counts[_WEAK] else ""
+    return "".join([*parts, more, "."])
 
 
 def _state(judged: Judged) -> str:
@@ -347,6 +349,7 @@ def _without_python(text: str) -> str:
     """Return a text without the names of errors, the word ``assert``, enums and whole pages."""
     text = re.sub(r"<\w+\.(\w+): [^<>]*>", r"\1", text)
     text = re.sub(r"(?is)['\"]\s*<(!doctype|html)\b.*?(?= \([^() ]*\)?$|$)", "a web page", text)
+    text = re.sub("^setup: ", "the preparation of the test fails: ", text)
     text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
     return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)
 
