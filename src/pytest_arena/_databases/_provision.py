@@ -96,8 +96,8 @@ class Provision:
         for database in [*self._known.by_key.values()]:
             is_named = not lines.isdisjoint(database.tails)
             is_expected = is_named or (lines and database is self._known.primary)
-            # Warnings of a build do not belong to the test.
-            if is_expected:
+            if is_expected and not (database.isolation or database.failure):
+                # Warnings of a build do not belong to the test.
                 with database.lock, warnings.catch_warnings(action="ignore"):
                     mark = self._ledger.mark()
                     if not (database.isolation or database.failure or database.busy):
