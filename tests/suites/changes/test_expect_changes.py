@@ -79,6 +79,8 @@ async def test_an_error_of_the_block_wins(arena, client):
     with pytest.raises(LookupError):
         async with arena.expect_changes():
             await client.post("/breaks")
+    with pytest.raises(LookupError), arena.expect_changes(stock=inserted()):
+        await client.post("/breaks")
 
 
 async def test_what_was_not_expected_is_in_the_error(arena, client):

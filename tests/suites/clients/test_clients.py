@@ -100,6 +100,17 @@ async def test_litestars_async_client_blocks_the_loop(vase):
         await client.get("/orders")
 
 
+@pytest.mark.parametrize("arena_app", [lite])
+def test_our_sync_client_of_litestar(arena, arena_app, test_client, sync_vase):
+    assert test_client.get("/orders").json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
+@pytest.mark.expect("A101", at=None)
+def test_a_plain_test_cannot_await(client):
+    client.get("/orders")
+
+
 def test_flasks_client(arena, sync_vase):
     client = flask.test_client()
     assert client.get("/orders").json == ["vase"]
