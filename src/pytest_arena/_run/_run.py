@@ -25,9 +25,6 @@ from pytest_arena._run._leaks import Tasks
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._run._test_apps import Apps
-from pytest_arena.errors import (
-    LifespanError,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -183,8 +180,6 @@ class ArenaRun:
         try:
             with session_lifespan(app, self.apps.loop):
                 self._known.find_first()
-        except LifespanError as error:
-            return error.what
         finally:
             self.levels.leave_fixture(owner)
             # The next start of the app creates new engines on new databases in memory.
