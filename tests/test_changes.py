@@ -97,6 +97,7 @@ def test_changes_read_as_a_list() -> None:
     ]
     assert repr(changes) == "<Changes: orders +1 ~1, stock -1>"
     assert str(Changes.of([])) == "nothing"
+    assert str(Changes.of([rows(more=5_000)])) == "orders some 5,000 rows"
 
 
 @pytest.mark.parametrize(

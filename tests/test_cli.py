@@ -173,6 +173,7 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     assert version.stdout.startswith("arena ")
     wrong = run("databases", "lits")
     assert wrong.returncode == 2
+    assert "--dry" in run("databases", "sweep", "--dry").stderr
     assert "list, sweep" in wrong.stderr.replace("'", "")  # Python 3.14 writes no quotes
     assert run().returncode == run("databases").returncode == 2
 
@@ -229,9 +230,11 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     below = tmp_path / "src"
     below.mkdir()
     (below / "setup.cfg").write_text("[metadata]\nname = shop\n")
+    (below / "pyproject.toml").write_text("[project]\nname = 'shop'\n")
     monkeypatch.chdir(below)
     found = read_project()
     assert (found.database, found.file) == ("own", tmp_path / file)
+    assert ('"' in found.schema_line("app.models:Base")) is file.endswith(".toml")
     monkeypatch.setenv("ARENA_DATABASE", "sqlite")
     assert read_project().database == "sqlite"
     assert read_project(database="postgresql").database == "postgresql"

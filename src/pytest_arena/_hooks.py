@@ -27,7 +27,6 @@ from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
     FactsOfProcesses,
-    Summary,
     summarize,
     summary_lines,
 )
@@ -210,9 +209,7 @@ def join_test(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Enter the test's level, and call its function."""
     run = RUNS[item.config]
-    test = run.current.test
-    if test is None:
-        return (yield)
+    test = run.current.required_test()
     if not test.has_level:
         _enter_test(run)
     run.apps.choose()
@@ -408,10 +405,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.databases.provision.compare_with_first_contents()
     result = yield
     facts = session.config.stash[FACTS]
-    try:
-        summary = summarize(run.config, run.databases, run.ledger)
-    except Exception as error:  # noqa: BLE001 - pytest would print no report of a failed test
-        summary = Summary(failures=(f"no summary could be written: {error!r}",))
+    summary = summarize(run.config, run.databases, run.ledger)
     run.finish()
     interrupted.clear()
     facts.end(summary)

@@ -257,8 +257,6 @@ def watch_background_work(undo: ExitStack) -> None:
     def watched_submit(
         pool: ThreadPoolExecutor, function: Any, /, *args: object, **kwargs: object
     ) -> Future[object]:
-        if OWNER.get() is None:
-            return submit(pool, function, *args, **kwargs)
         job = Job(function, user_line() or line_of_function(function))
         return submit(pool, job, *args, **kwargs)
 

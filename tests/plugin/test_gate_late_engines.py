@@ -58,6 +58,7 @@ async def add(name: str):
 
 TESTS = """
 import inspect
+import pytest
 import sqlalchemy
 from sqlalchemy import func, select
 from models import Dancer
@@ -81,17 +82,19 @@ def test_session_and_test_client(db_session, test_client):
     db_session.add(Dancer(name="Dune"))
     assert sorted(test_client.get("/dancers").json()) == ["Dune", "Host"]
 
-async def test_client(client):
-    await client.post("/dancers/Sand")
-    assert (await client.get("/dancers")).json() == ["Host", "Sand"]
-
-def test_test_client(test_client):
-    assert test_client.get("/dancers").json() == ["Host"]
-
 def test_changes(arena, test_client):
     with arena.expect_changes(ignore=["dancers"]):
         test_client.post("/dancers/Sand")
     assert arena.changes()["dancers"].inserted[-1].after["name"] == "Sand"
+
+@pytest.fixture(scope="module")
+def wide(arena):
+    with arena.session() as session:
+        session.add(Dancer(name="Wide"))
+        session.commit()
+
+def test_wide(wide, test_client):
+    assert sorted(test_client.get("/dancers").json()) == ["Host", "Wide"]
 
 def test_url_and_engine(arena):
     url = sqlalchemy.make_url(arena.url)
@@ -99,9 +102,10 @@ def test_url_and_engine(arena):
 """
 
 ORDERS = {
-    "sqlite+aiosqlite:///dev.db": ["test_session", "test_client", "test_session_and_client"],
+    "sqlite+aiosqlite:///dev.db": ["test_session", "test_session_and_client"],
+    "sqlite+aiosqlite:///./dev.db": ["test_wide"],
     "postgresql+asyncpg://me:s3cret@db.example.org/shop": [
-        *("test_changes", "test_test_client", "test_session_in_a_sync_test"),
+        *("test_changes", "test_session_in_a_sync_test"),
         *("test_session_and_test_client", "test_url_and_engine"),
     ],
 }

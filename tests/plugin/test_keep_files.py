@@ -83,3 +83,11 @@ def test_keep_failed_tests(example: Example) -> None:
     assert len(kept) == 8
     assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 8
     assert len(kept_files(project.run("--arena-keep=failed"))) == 8
+
+
+def test_a_database_that_cannot_be_kept_is_a_note(example: Example) -> None:
+    """P8: the report of the test is whole."""
+    full = "\n    pathlib.Path(os.environ['ARENA_CACHE'], 'kept').touch()\n    assert False\n"
+    test = "import os, pathlib\n\ndef test_it(test_client):\n    test_client.get('/dancers')" + full
+    run = example.with_files(test_it=test).run("--arena-keep=failed").expect(1, failed=1)
+    run.says("test_it: not kept: ", "assert False")

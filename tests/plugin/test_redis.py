@@ -33,6 +33,10 @@ def test_that_ends_the_server():
     redis.Redis().set("key", "value")
     redis.Redis().shutdown(nosave=True)
 
+def test_that_fails_after_it_has_ended_it():
+    redis.Redis().shutdown(nosave=True)
+    assert False
+
 def test_after_it():
     assert redis.Redis().keys() == []
 """
@@ -80,7 +84,7 @@ def test_the_server_ends_with_a_killed_process(example: Example) -> None:
 def test_a_server_that_ends_in_a_test_fails_the_test(example: Example) -> None:
     """The next test has another one."""
     run = example.with_files(test_it=ENDING).run()
-    run.expect(status=1, passed=2, errors=1)
+    run.expect(status=1, passed=2, failed=1, errors=1)
     run.says("the tests' Redis server has ended", "[A301]")
 
 
@@ -95,8 +99,9 @@ def test_fakeredis_serves_a_machine_without_a_program(example: Example) -> None:
 
 def test_a_machine_without_a_server_gets_one_error(example: Example) -> None:
     """It names all that was tried, and never falls back to the developer's server."""
-    project = example.with_files(test_it=TESTS, conftest=WITHOUT_FAKE)
-    run = project.run(env={"PATH": ""}).expect(status=1, failed=3)
+    tests = f"{TESTS}\ndef test_a_program():\n    assert os.system('') == 0\n"
+    project = example.with_files(test_it=tests, conftest=WITHOUT_FAKE)
+    run = project.run(env={"PATH": ""}).expect(status=1, passed=1, failed=3)
     run.says("redis-server: not in PATH", "fakeredis: not installed", "[A301]")
 
 

@@ -50,21 +50,6 @@ def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     run.says("arena: outside of any test: refused: a connection to", "conftest.py:6", "[A201]")
 
 
-FAILING = """
-import pytest
-
-def pytest_arena_leave(level):
-    if level.name.endswith("test_writes") and level.is_over:
-        pytest.fail("of the hook")
-"""
-
-
-def test_a_hook_that_fails_is_no_interruption(example: Example) -> None:
-    """The database is restored in place."""
-    run = example.with_files(test_sum=TESTS, conftest=FAILING).run()
-    run.expect(status=1, passed=3, errors=1).never_says("interrupted")
-
-
 OTHER = """
 import asyncio
 import pytest

@@ -80,3 +80,8 @@ def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> Non
         "DATABASE_URL names the database 'other', but the app's engines use dev",
         "arena_env = <the variable that the app reads>, DATABASE_URL",
     )
+    unread = deaf.change("pytest.ini", "arena_seed = seed:seed\n", "")
+    tests = "import app\n\nasync def test_it():\n    await (await app.engine.connect()).close()\n"
+    unread = unread.with_files(test_it=tests)
+    run = unread.run("test_it.py", env={"DATABASE_URL": "sqlite:///other.db"})
+    run.expect(passed=1).never_says("names the database")

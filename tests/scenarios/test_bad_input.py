@@ -51,6 +51,10 @@ FILE = "tests/test_paths.py"
             {"scenarios.lock": "# scenarios.lock, version 1\n<<<<<<< ours\n"},
             "scenarios.lock:2 is not",
         ),
+        (
+            {"scenarios.lock": "# scenarios.lock, version 1\n" + "A :: B  01234567\n" * 2},
+            "a second line for A :: B",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_error(example: Example, changes: dict[str, str], error: str) -> None:

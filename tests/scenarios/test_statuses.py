@@ -199,6 +199,7 @@ def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
     example = battles(tmp_path)
     results = Results.of(example, "--scenarios=strict", "-k", "test_start or test_wide")
     results.run.expect(0, passed=2).says("partial run: ", "tests with a scenario deselected")
+    example.run("--scenarios=strict", "-x").says("partial run: stopping after 1 failures")
     assert results.statuses["A pending battle is started"] == "PROVEN"
     assert results.statuses["A battle is not started twice"] == "NOT-RUN"
     assert results.statuses["Nobody tests it"] == "UNMAPPED"
@@ -212,6 +213,7 @@ def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> N
         "partial run: tests/test_paths.py"
     )
     example.run("--scenarios=strict", "--lf").says("partial run: --lf")
+    example.run("--scenarios=strict", "--pdb").says("--pdb would stop at each failure")
     whole = example.run("--scenarios=strict", ".").expect(0, passed=5)
     assert "partial run" not in whole.output
 

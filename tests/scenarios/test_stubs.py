@@ -25,12 +25,12 @@ Scenario: The list is "empty"
 Scenario Outline: <class> is known
   Given the judge <class>
   When I GET /judges
-  Then it has <class>
+  Then it has <class> of <age>
 
   Examples:
-    | class |
-    | Ann   |
-    | Bob   |
+    | class | age |
+    | Ann   | 30  |
+    | Bob   | 40  |
 
 @no-request
 Scenario: A very long name that no developer would write, but that an organiser may well have
@@ -75,11 +75,11 @@ async def test_the_list_is_empty(client, scenario):
     assert (
         """\
 @pytest.mark.scenario("<class> is known")
-@pytest.mark.parametrize("class_", ["Ann", "Bob"])
+@pytest.mark.parametrize("class_, age", [("Ann", "30"), ("Bob", "40")])
 """
         in text
     )
-    assert "async def test_class_is_known(client, db_session, scenario, class_):" in text
+    assert "async def test_class_is_known(client, db_session, scenario, class_, age):" in text
     example.run("--scenarios-stubs=tests").says("every scenario has a test")
     assert path.read_text(encoding="utf-8") == text
     failed = example.run("--scenarios=strict", "--tb=no")

@@ -110,8 +110,6 @@ def is_wsgi(app: object) -> bool:
 
     PEP 3333 gives the argument this name. A factory of two arguments has other names.
     """
-    if inspect.isclass(app):
-        return False
     try:
         _, *others = signature(app).parameters
     except (TypeError, ValueError):  # written in C, or without parameters

@@ -16,7 +16,7 @@ from pytest_arena._app._apps import Options, is_litestar, not_installed
 from pytest_arena._app._entry import CLIENT_CALL, ClientCall, explained
 from pytest_arena._owner import Phase
 from pytest_arena._process import lock_here, running_loop
-from pytest_arena.errors import ArenaError, ConfigError, LoginError
+from pytest_arena.errors import ConfigError, LoginError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Lock
@@ -91,8 +91,6 @@ class Login:
         token = _LOGIN.set(self)
         try:
             yield
-        except ArenaError:  # its message is complete
-            raise
         except Exception as error:
             reason, line, fix = explained(error)
             raise LoginError(

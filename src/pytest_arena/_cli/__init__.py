@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _USAGE = 2
-_STOPPED = 130
 _DATABASES = "list or remove the databases of pytest-arena"
 _LIST = "list the databases of test runs, templates, kept databases and private servers"
 _SWEEP = "remove the databases of dead runs, as each run does at its start"
@@ -43,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArenaError as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE if isinstance(error, ConfigError) else _FAILED
-    except KeyboardInterrupt:
-        return _STOPPED
     return status
 
 

@@ -131,8 +131,6 @@ def problem_of_call(function: object, *arguments: str) -> str:
         signature(function).bind(*arguments)
     except TypeError:
         return f"takes {signature(function)}"
-    except ValueError:  # written in C, without a signature
-        pass
     return ""
 
 

@@ -26,7 +26,7 @@ from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, is_own
 from pytest_arena._owner import cause_of_connection, owner_here
 from pytest_arena._redis._server import RedisServer
-from pytest_arena.errors import AfterSessionError, ArenaError, ServerError, UnknownDatabaseError
+from pytest_arena.errors import ArenaError, ServerError, UnknownDatabaseError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -59,7 +59,6 @@ class Redis:
     # is called again after a late fixture.
     beside: list[Any]
     _server: RedisServer | None = None
-    _is_over: bool = False
     _controls: dict[int, Any] = field(default_factory=dict)
     # What each living test and wide fixture has found. Without an entry, it found no server.
     _found: dict[Owner, Content] = field(default_factory=dict)
@@ -91,8 +90,7 @@ class Redis:
         return 0
 
     def close(self) -> None:
-        """End the server. Later connections are refused."""
-        self._is_over = True
+        """End the server."""
         for control in self._controls.values():
             control.close()
         if self._server is not None:
@@ -149,8 +147,6 @@ class Redis:
         later = owners[owners.index(owner) + 1 :] if is_known else owners
         if later:
             self._found[later[0]] = found
-            return
-        if self._server is None:
             return
         # End what waits for keys or messages, in this process, for an owner that is over.
         names = {_client_name(each) for each in (owner, None)}
@@ -267,7 +263,7 @@ class Redis:
         """Make a connection lead to the private server.
 
         Raises:
-            RefusedError: it is no plain connection, or the run is over.
+            RefusedError: it is no plain connection.
             ServerError: there is no private server.
         """
         name = redis_name(connection.host, connection.port, connection.db)
@@ -275,13 +271,6 @@ class Redis:
             return
         if isinstance(connection, module.SSLConnection):
             self._refuse(name, "it uses TLS", "redis:// in place of rediss:// in the tests")
-        if self._is_over:
-            self._refuse(
-                name,
-                "the test session has ended",
-                "do it in a session fixture's tear-down",
-                AfterSessionError,
-            )
         self.refuse_late()
         try:
             connection.port = self.port
@@ -302,11 +291,9 @@ class Redis:
         patch(module.Connection, "_connect", redirected)
         patch(module.UnixDomainSocketConnection, "_connect", refused)
 
-    def _refuse(
-        self, what: str, reason: str, fix: str, kind: type[ArenaError] = UnknownDatabaseError
-    ) -> None:
+    def _refuse(self, what: str, reason: str, fix: str) -> None:
         raise self.ledger.refused(
-            kind(
+            UnknownDatabaseError(
                 f"refused: a connection to {what}: {reason}",
                 why="pytest-arena cannot replace it by the tests' Redis, and it may be yours",
                 cause=cause_of_connection(),

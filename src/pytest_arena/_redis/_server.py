@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from pathlib import Path
 from threading import Thread
 
 from pytest_arena._origin import as_own
@@ -32,7 +31,7 @@ rm -rf "$0"
 class RedisServer:
     """A server on a free port of the loopback. It keeps its content in memory only.
 
-    The folder has the log. Nobody else may enter it.
+    Nobody else may enter its folder.
     """
 
     def __init__(self) -> None:
@@ -54,10 +53,9 @@ class RedisServer:
             if program is None:
                 tried.append(f"{name}: not in PATH")
                 continue
-            problem = self._start_program(program)
-            if not problem:
+            if self._start_program(program):
                 return
-            tried.append(f"{name}: {problem}")
+            tried.append(f"{name}: does not start")
         try:
             from fakeredis import TcpFakeServer  # noqa: PLC0415 - an extra
         except ImportError:
@@ -77,32 +75,25 @@ class RedisServer:
             "or, if tests may change yours: arena_allow = redis://host:port/*",
         )
 
-    def _start_program(self, program: str) -> str:
-        """Start a program. Return why it did not start, or ""."""
+    def _start_program(self, program: str) -> bool:
+        """Start a program. Return whether it answers."""
         with socket.create_server((_HOST, 0)) as free:
-            _, port = free.getsockname()
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="arena-redis-"))
-            log = folder / "log"
-            settings = {"port": port, "bind": _HOST, "save": "", "appendonly": "no", "dir": folder}
-            words = [str(word) for name in settings for word in (f"--{name}", settings[name])]
-            with log.open("wb") as output:
-                shell = subprocess.Popen(  # noqa: S603 - the server's program
-                    ["/bin/sh", "-c", _WITH_THIS_PROCESS, str(folder), program, *words],
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,  # Ctrl-C does not reach it
-                )
-        except OSError as error:
-            return str(error)
-        self.port = port
+            _, self.port = free.getsockname()
+        folder = tempfile.mkdtemp(prefix="arena-redis-")
+        settings = {"port": self.port, "bind": _HOST, "save": "", "appendonly": "no", "dir": folder}
+        words = [str(word) for name in settings for word in (f"--{name}", settings[name])]
+        shell = subprocess.Popen(  # noqa: S603 - the server's program
+            ["/bin/sh", "-c", _WITH_THIS_PROCESS, folder, program, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C does not reach it
+        )
         if until(lambda: self.answers, within=_START_SECONDS):
             self._shell = shell
-            return ""
-        text = log.read_text(encoding="utf-8", errors="replace").strip()
+            return True
         shell.communicate(_END)
-        return text.rpartition("\n")[2] or "it did not answer"
+        return False
 
     @property
     def answers(self) -> bool:

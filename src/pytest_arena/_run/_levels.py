@@ -181,10 +181,8 @@ class Levels:
         try:
             try:
                 self._end_beside(level)
-            except BaseException as error:
-                if _process.is_interruption(error):
-                    raise
-                failures.append(error)  # raised after the databases are restored
+            except BaseException as error:  # noqa: BLE001 - raised after the databases are restored
+                failures.append(error)
             for database, isolation in self._databases.known.provisioned.items():
                 try:
                     is_changed |= self._leave_database(database, isolation, level)
@@ -225,14 +223,11 @@ class Levels:
 
         The database may be half restored, so that only a copy has the right content.
         """
+        del self._stack[depth:]
         for database, isolation in self._databases.known.provisioned.items():
             while isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
-                try:
-                    self._leave_by_force(database, isolation, reason)
-                except ArenaError as error:  # the caller raises another failure
-                    self._ledger.note(error.what)
-        del self._stack[depth:]
+                self._leave_by_force(database, isolation, reason)
 
     # The test
 
@@ -383,10 +378,7 @@ class Levels:
         A test may request a wide fixture by ``getfixturevalue``. If the test has written before,
         the fixture's level is above the test's level, and ends with it.
         """
-        test = self._current.test
-        if test is None:
-            yield
-            return
+        test = self._current.required_test()
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
         try:
@@ -408,12 +400,7 @@ class Levels:
         if owner in self._stack:
             self._finish_above(owner)
         else:
-            try:
-                # The tear-down may write, so it needs a level.
-                self.enter(owner)
-            except ArenaError as error:
-                # After an error here, pytest would keep a fixture that is half torn down.
-                self._ledger.note(error.what)
+            self.enter(owner)  # the tear-down may write
         owner.is_idle = False
         # A failed set-up has ended the owner, and its finalizers may write.
         owner.is_over = False

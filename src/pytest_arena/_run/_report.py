@@ -184,9 +184,7 @@ def trace_of_copy(trace: traceback.TracebackException) -> str:
 
 def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show what a failed test has changed, and its stale instances."""
-    test = run.current.test
-    if test is None:
-        return
+    test = run.current.required_test()
     raised = excinfo.value if excinfo is not None else None
     parts = story_parts(test, raised)
     has_changes = any(part.changes for part in parts)
@@ -238,8 +236,6 @@ def _stale_columns(state: State, fresh: Session) -> list[str]:
     if state.identity is None:
         return []
     present = fresh.get(state.class_, state.identity)
-    if present is None:
-        return []
     columns = []
     for attribute in state.mapper.column_attrs:
         key = attribute.key

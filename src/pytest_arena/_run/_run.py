@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._app_run import session_lifespan
@@ -25,10 +25,6 @@ from pytest_arena._run._leaks import Tasks
 from pytest_arena._run._levels import Levels
 from pytest_arena._run._test import Current, RunningTest, Watcher
 from pytest_arena._run._test_apps import Apps
-from pytest_arena.errors import (
-    ArenaError,
-    LifespanError,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -184,8 +180,6 @@ class ArenaRun:
         try:
             with session_lifespan(app, self.apps.loop):
                 self._known.find_first()
-        except LifespanError as error:
-            return error.what
         finally:
             self.levels.leave_fixture(owner)
             # The next start of the app creates new engines on new databases in memory.
@@ -259,9 +253,6 @@ class ArenaRun:
         self.apps.close()
         for owner in list(self.levels.processes):
             self.levels.end_processes(owner)
-        while self.databases.levels:
-            with suppress(ArenaError):  # no report follows
-                self.levels.leave(self.databases.levels[-1])
         for isolation in self.databases.known.provisioned.values():
             isolation.close()
         self.databases.finished = True
@@ -306,7 +297,4 @@ async def _aclose_failed(test: RunningTest) -> None:
     """Note what explains the failure of a test, and close what needs its loop."""
     test.uncommitted = _story.uncommitted(test)
     test.unfinished = test.unfinished_work()
-    try:
-        await test.aclose()
-    except Exception as error:  # noqa: BLE001 - the tear-down raises it
-        test.errors.append(error)
+    await test.aclose()

@@ -17,7 +17,7 @@ from pytest_arena._app._apps import (
 from pytest_arena._app._clients import Login, open_async_client, open_test_client
 from pytest_arena._config._load import check_function, load_attribute
 from pytest_arena._owner import Phase, WideFixture
-from pytest_arena.errors import ConfigError, LifespanError, LoginError
+from pytest_arena.errors import ConfigError, LoginError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -237,7 +237,4 @@ class Apps:
         """Close the apps of all wide fixtures, and the server."""
         if self.live is not None:
             self.live.close()
-        for owner in list(self.wide_runs):
-            with suppress(LifespanError):  # the summary is written
-                self.close_of(owner)
         self.loop.close()

@@ -27,8 +27,6 @@ def wrong(value: Any) -> Any:
         return {name: wrong(each) for name, each in value.items()}
     if isinstance(value, list):
         return [wrong(each) for each in value] or ["wrong"]
-    if isinstance(value, bool):
-        return not value
     if value is None or isinstance(value, str):
         return "" if value else "wrong"
     return 0 if value else 1

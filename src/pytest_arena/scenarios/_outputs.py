@@ -170,24 +170,17 @@ def joined(
     tries: list[Json] = []
     is_sabotaged = True
     for path in paths:
-        sent = _read(path)
-        revisions = {each["key"]: each["revision"] for each in sent["scenarios"]}
+        try:
+            sent: Json = json.loads(path.read_text(encoding="utf-8"))
+            revisions = {each["key"]: each["revision"] for each in sent["scenarios"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _not_of_run(path, str(error)) from error
         if revisions != {each.key: each.revision for each in specification.scenarios}:
             raise _not_of_run(path, "it is of a run with other specifications")
         tests |= sent["collected"]
         tries += sent["tries"]
         is_sabotaged &= sent["is_sabotaged"]
     return tests, tries, is_sabotaged
-
-
-def _read(path: Path) -> Json:
-    try:
-        sent: Json = json.loads(path.read_text(encoding="utf-8"))
-        if sent["version"] != 1:
-            raise _not_of_run(path, f"its version is {sent['version']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _not_of_run(path, str(error)) from error
-    return sent
 
 
 def _not_of_run(path: Path, cause: str) -> ScenarioError:

@@ -11,14 +11,13 @@ import pluggy
 
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
-from pytest_arena.scenarios._records import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
     import pytest
 
-    from pytest_arena.scenarios._records import Json, Recorder
+    from pytest_arena.scenarios._records import Failure, Json, Recorder
 
 hook = pluggy.HookimplMarker("pytest")
 
@@ -64,12 +63,9 @@ class Sabotage:
         """Record how a repeated test ended."""
         report = yield
         recorder = self._recorder
-        is_failed = recorder.is_repeating and not report.passed
-        if is_failed and call.excinfo is not None:
+        if recorder.is_repeating and call.excinfo is not None:
             error = call.excinfo.value
             recorder.note_failure(error, is_in_call=call.when == "call")
-        elif is_failed:
-            recorder.failures.append(Failure(report.outcome))
         return report
 
     @hook
@@ -221,6 +217,4 @@ def _why_not(session: pytest.Session) -> str:
     is_update = any(getattr(option, name, False) for name in _SNAPSHOT_OPTIONS)
     if is_update or flags & _INLINE_SNAPSHOT_FLAGS:
         return "snapshots are updated, and would save broken answers"
-    if session.shouldstop or session.shouldfail:
-        return "the run was stopped"
     return ""

@@ -205,6 +205,8 @@ def test_of_a_request_that_raised(arena, test_client):
 
 @pytest.mark.expect("IndexError", at="arena.changes(7)")
 def test_of_no_request(arena):
+    with pytest.raises(ValueError, match="pass its index"):
+        arena.changes(object())
     arena.changes(7)
 
 

@@ -79,15 +79,8 @@ async def test_an_error_of_the_block_wins(arena, client):
     with pytest.raises(LookupError):
         async with arena.expect_changes():
             await client.post("/breaks")
-
-
-async def test_what_was_not_expected_is_in_the_error(arena, client):
-    with pytest.raises(AssertionError) as caught:
-        async with arena.expect_changes(orders=inserted(1, item="lamp") & deleted()):
-            await client.post("/orders/chair")
-    lines = [line.split(":")[0].strip() for line in str(caught.value).splitlines()]
-    assert lines.count("unexpected") == lines.count("missing") == 2
-    assert "amount 5 → 4" in str(caught.value)
+    with pytest.raises(LookupError), arena.expect_changes(stock=inserted()):
+        await client.post("/breaks")
 
 
 @pytest.mark.expect("AssertionError", at="arena.expect_changes")

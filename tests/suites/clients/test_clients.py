@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from apps_of_frameworks import CLOSED, fast, flask, lite, mounting, wrapped
 from litestar.testing import AsyncTestClient
+from litestar.testing import TestClient as LitestarClient
 from models import Order
 from starlette.testclient import TestClient
 
@@ -98,6 +99,27 @@ def test_starlettes_stream(arena):
 async def test_litestars_async_client_blocks_the_loop(vase):
     async with AsyncTestClient(lite) as client:
         await client.get("/orders")
+
+
+async def test_litestars_async_client(arena, db_session):
+    db_session.add(Order(item="vase"))
+    await db_session.commit()
+    async with AsyncTestClient(lite) as client:
+        assert (await client.get("/orders")).json() == ["vase"]
+    assert seen(arena) == [ORDERS]
+
+
+@pytest.mark.parametrize("arena_app", [lite])
+def test_sync_clients_of_litestar(arena, arena_app, test_client, sync_vase):
+    with LitestarClient(lite) as own_client:
+        for client in (test_client, own_client):
+            assert client.get("/orders").json() == ["vase"]
+    assert seen(arena) == [ORDERS, ORDERS]
+
+
+@pytest.mark.expect("A101", at=None)
+def test_a_plain_test_cannot_await(client):
+    client.get("/orders")
 
 
 def test_flasks_client(arena, sync_vase):

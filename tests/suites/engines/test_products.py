@@ -25,3 +25,8 @@ def test_an_allowed_one():
 
 @pytest.mark.expect("A101")
 def test_a_client_without_an_app(client): ...
+
+
+@pytest.mark.expect("A101")
+def test_a_client_of_arena_without_an_app(arena):
+    arena.client()

@@ -32,12 +32,6 @@ def test_a_sync_session(db_session, test_client, turn):
     assert test_client.get("/orders").json() == ["vase"]
 
 
-@turns
-def test_the_changes_of_a_request(arena, test_client, turn):
-    test_client.post("/orders/lamp")
-    assert arena.changes()["orders"].inserted[0].after["item"] == "lamp"
-
-
 def test_the_name_of_the_engine_is_the_databases(arena):
     with arena.session(database="shop") as session:
         assert session.scalar(select(func.count(Stock.item))) == 2

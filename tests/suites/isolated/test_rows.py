@@ -1,7 +1,5 @@
 """Whatever a test does to rows, numbers and the schema ends with it."""
 
-import asyncio
-
 import pytest
 from async_app import engine, maker
 from models import Order, Stock, Visit
@@ -85,11 +83,6 @@ async def test_a_conflict_and_what_comes_after_it(client):
         async with maker.begin() as session:
             session.add(Stock(item="chair", amount=1))
     assert (await client.post("/orders/chair")).status_code == 201
-
-
-async def test_requests_at_once(client):
-    answers = await asyncio.gather(*(client.post("/orders/chair") for _ in range(5)))
-    assert all(answer.status_code in {201, 500} for answer in answers)
 
 
 async def test_a_temporary_table():

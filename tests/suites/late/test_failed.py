@@ -72,11 +72,6 @@ async def test_a_statement_of_a_task(client):
     await client.post("/database-fails")
 
 
-@pytest.mark.expect("LateWorkWarning", at="async with maker.begin() as session:")
-def test_a_statement_of_a_task_of_a_sync_test(test_client):
-    test_client.post("/database-fails")
-
-
 @fails
 @pytest.mark.parametrize("path", ["/cycle-fails", "/kept-fails"])
 async def test_a_task_that_python_does_not_free(client, path):

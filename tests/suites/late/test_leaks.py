@@ -130,3 +130,16 @@ class TestOneLoop:
 
     async def test_it_was_closed_with_its_test(self):
         assert self.CLOSED == [1]
+
+    @pytest.mark.expect("LeakWarning", at="await asyncio.Event().wait()")
+    async def test_a_task(self):
+        async def endless():
+            await asyncio.Event().wait()
+
+        self.CLOSED[:] = [asyncio.create_task(endless())]
+
+    async def test_it_was_cancelled(self):
+        assert self.CLOSED[0].cancelled()
+
+    async def test_an_error_of_no_task(self):
+        asyncio.get_running_loop().call_exception_handler({"message": "a lost connection"})

@@ -36,7 +36,8 @@ class TestOther:
 
 @asynccontextmanager
 async def broken(app):
-    raise LookupError("no broker")
+    async with asyncio.TaskGroup():
+        raise LookupError("no broker")
     yield
 
 
@@ -95,8 +96,18 @@ async def test_a_start_up_that_is_reported_as_failed(arena_app, client):
     await client.get("/orders")
 
 
+async def mistaken(scope, receive, send):
+    raise AssertionError
+
+
+@pytest.mark.parametrize("arena_app", [mistaken])
+async def test_an_app_that_raises_before_its_answer(arena_app, arena):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.get("/orders")).status_code == 500
+
+
 @pytest.mark.expect("AssertionError")
-@pytest.mark.parametrize("arena_app", [incomplete])
+@pytest.mark.parametrize("arena_app", [incomplete, mistaken])
 async def test_an_answer_without_an_end(arena_app, client):
     await client.get("/orders")
 
@@ -116,6 +127,19 @@ class TestHalf:
     @pytest.mark.expect("A702", at="the broker is gone")
     def test_it_fails_a_sync_client(self, arena_app, test_client):
         test_client.get("/")
+
+
+@asynccontextmanager
+async def endless(app):
+    yield
+    await asyncio.Event().wait()
+
+
+@pytest.mark.expect("A702", at=None)
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=endless)])
+async def test_a_shutdown_without_an_end(arena_app, client, monkeypatch):
+    monkeypatch.setattr("pytest_arena._app._app_run.PATIENCE", 0.1)
+    await client.get("/")
 
 
 @asynccontextmanager

@@ -24,13 +24,6 @@ def sync_order(db_session):
 
 
 @pytest.fixture
-async def by_hand(arena):
-    async with arena.session() as session:
-        session.add(Order(item="fixture"))
-        await session.commit()
-
-
-@pytest.fixture
 async def of_the_suite():
     async with maker.begin() as session:
         session.add(Order(item="fixture"))
@@ -42,14 +35,6 @@ async def test_a_client_after_the_rows(order, client, turn):
 
 
 async def test_a_client_before_the_rows(client, order):
-    assert (await client.get("/orders")).json() == BOTH
-
-
-async def test_a_client_of_a_role(order, client_as, client):
-    assert (await client.get("/orders")).json() == BOTH
-
-
-async def test_a_session_by_hand(by_hand, client):
     assert (await client.get("/orders")).json() == BOTH
 
 
@@ -69,11 +54,6 @@ def test_a_sync_client_after_the_rows(sync_order, test_client, turn):
 
 def test_a_sync_client_before_the_rows(test_client, sync_order):
     assert test_client.get("/orders").json() == BOTH
-
-
-def test_a_block_of_the_sync_client(test_client, sync_order):
-    with test_client:
-        assert test_client.get("/orders").json() == BOTH
 
 
 @pytest.mark.usefixtures("arena_lifespan")

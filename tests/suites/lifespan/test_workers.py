@@ -33,13 +33,6 @@ async def test_settled_waits_for_a_task_group(client, arena, turn):
     assert (await client.get("/orders")).json() == ["start-up", "vase"]
 
 
-@turns
-def test_settled_waits_in_a_sync_test(test_client, arena, turn):
-    test_client.post("/group/vase")
-    arena.settled()
-    assert test_client.get("/orders").json() == ["start-up", "vase"]
-
-
 @pytest.fixture(scope="module")
 def wide_client(arena):
     with arena.test_client() as client:

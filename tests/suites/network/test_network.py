@@ -2,9 +2,10 @@
 
 import socket
 import urllib.request
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from fastapi import FastAPI
 from network_app import WAYS, by_streams, machine
 
 NAME = "api.example.invalid"
@@ -80,3 +81,19 @@ def test_allowed_names_and_networks_may_be_reached():
 async def test_an_expected_refusal(client, arena):
     with arena.expect_refusal():
         await client.post("/payments/by_streams", params={"host": NAME})
+    with pytest.raises(AssertionError, match="nothing was refused"), arena.expect_refusal():
+        await client.get("/")
+    with pytest.raises(LookupError), arena.expect_refusal():
+        raise LookupError
+
+
+@asynccontextmanager
+async def calling(app):
+    await by_streams(NAME)
+    yield
+
+
+@pytest.mark.expect("A702", at="open_connection")
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=calling)])
+async def test_a_start_up(arena_app, client):
+    await client.get("/")

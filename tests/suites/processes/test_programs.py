@@ -28,7 +28,7 @@ async def test_a_block(arena, client):
 
 @pytest.fixture(scope="module")
 def wide_worker(arena):
-    return arena.process(WORKER, ready="ready")
+    return arena.process(WORKER, ready=lambda: True)
 
 
 @turns
@@ -47,6 +47,17 @@ def test_a_program_that_ends_by_itself(arena):
 def test_a_program_that_dies_unnoticed(arena, end):
     code = f"import os; print('ready', flush=True); {end}"
     assert arena.process([sys.executable, "-c", code], ready="ready").wait()
+
+
+@pytest.fixture(scope="class")
+def wide_program(arena):
+    return arena.process([sys.executable, "-c", "raise SystemExit(3)"], ready=lambda: True)
+
+
+class TestWide:
+    @pytest.mark.expect("A101")
+    def test_a_program_of_a_class_that_dies(self, wide_program):
+        wide_program.wait()
 
 
 def test_each_url_keeps_its_driver(arena):

@@ -1,8 +1,8 @@
 """A block of ``arena.fresh()`` begins with the present rows, and its own rows are undone."""
 
 import pytest
-from shop_app import Account, Seat, app
-from sqlalchemy import func, select
+from shop_app import Account, Seat, app, engine
+from sqlalchemy import func, insert, select
 
 from pytest_arena import inserted
 from pytest_arena.errors import IsolationError
@@ -81,3 +81,12 @@ def test_no_block(arena):
 async def test_a_sync_block_in_an_async_test(arena):
     with arena.fresh():  # not async
         pass
+
+
+@pytest.mark.skipif(engine.dialect.name != "mysql", reason="reads beside an open transaction")
+@pytest.mark.expect("A501", at="connection.execute")
+async def test_a_block_beside_an_open_transaction(arena):
+    async with engine.connect() as connection:
+        await connection.execute(insert(Seat).values(who="open"))
+        async with arena.fresh():
+            pass

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from async_app import TOKEN, app, get_db, maker
+from async_app import TOKEN, app, engine, get_db, maker
 from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from models import Order, Stock
 from sqlalchemy import AsyncAdaptedQueuePool, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 fails = pytest.mark.expect("AssertionError", at="assert")
 
@@ -200,3 +200,12 @@ async def awaited(db_session):
 
 @pytest.mark.expect("TypeError", at="async with db_session.begin_nested()")
 def test_of_a_sync_session_in_an_async_fixture(awaited): ...
+
+
+@pytest.mark.expect("StatementError", at="order.item")
+async def test_of_an_attribute_that_a_commit_has_expired():
+    async with AsyncSession(engine) as session:
+        order = Order(item="vase")
+        session.add(order)
+        await session.commit()
+        assert order.item

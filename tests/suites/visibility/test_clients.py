@@ -101,19 +101,6 @@ def test_another_app_of_the_factory(db_session):
     assert TestClient(create_app()).get("/orders").json() == ["vase"]
 
 
-async def test_several_clients_in_one_test(client, own_client, live_server, vase):
-    await client.post("/orders/chair")
-    await own_client.post("/orders/lamp")
-    async with httpx2.AsyncClient(base_url=live_server.url) as browser:
-        answer = await browser.get("/orders")
-    assert answer.json() == ["vase", "chair", "lamp"]
-
-
-async def test_requests_at_once(client, vase):
-    await asyncio.gather(client.post("/orders/chair"), client.post("/orders/lamp"))
-    assert {*(await client.get("/orders")).json()} == {"vase", "chair", "lamp"}
-
-
 async def test_a_session_of_the_suite(own_session, client):
     own_session.add(Order(item="vase"))
     await own_session.commit()

@@ -44,12 +44,6 @@ def test_the_apps_own_session():
     assert app.test_client().get("/orders").json == ["vase"]
 
 
-@pytest.mark.expect("LostWriteWarning", at="Session.flush()")
-def test_a_commit_that_the_app_forgot_is_not_seen(test_client):
-    test_client.post("/forgets/vase")
-    assert test_client.get("/orders").json() == []
-
-
 @pytest.mark.expect("LostWriteWarning", at="Session.add(Order(item=item))")
 def test_a_flush_that_the_app_forgot_is_not_seen(test_client):
     test_client.post("/leaves/vase")

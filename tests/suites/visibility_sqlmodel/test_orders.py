@@ -1,6 +1,5 @@
 """`db_session` has `exec`, and reads fresh."""
 
-import pytest
 from shop_app import Order
 from sqlmodel import select
 
@@ -19,8 +18,3 @@ def test_a_sync_session(db_session, test_client):
     assert test_client.get("/orders").json() == ["vase"]
     test_client.post(f"/orders/{vase.id}/bowl")
     assert db_session.exec(select(Order)).one().item == "bowl"
-
-
-@pytest.mark.expect("LostWriteWarning", at="db.add(Order(item=item))")
-def test_a_flush_that_the_app_forgot(test_client):
-    test_client.post("/leaves/vase")
