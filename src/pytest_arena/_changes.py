@@ -204,7 +204,10 @@ class Changes:
             return self._all[which]
         if which not in self.tables:
             self._check(which)
-        return Changes(self._of_table(which), {}, self._check)
+        more = {}
+        if which in self._more:
+            more[which] = self._more[which]
+        return Changes(self._of_table(which), more, self._check)
 
     def _of_table(self, table: str) -> list[Change]:
         return [change for change in self._all if change.table == table]
@@ -220,7 +223,9 @@ class Changes:
         return bool(self._all or self._more)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Changes) and self._all == other._all
+        if not isinstance(other, Changes):
+            return NotImplemented
+        return self._all == other._all and self._more == other._more
 
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists
 

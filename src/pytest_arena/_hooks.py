@@ -27,6 +27,7 @@ from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import (
     FactsOfProcesses,
+    Summary,
     summarize,
     summary_lines,
 )
@@ -405,7 +406,10 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.databases.provision.compare_with_first_contents()
     result = yield
     facts = session.config.stash[FACTS]
-    summary = summarize(run.config, run.databases, run.ledger)
+    try:
+        summary = summarize(run.config, run.databases, run.ledger)
+    except Exception as error:  # noqa: BLE001 - pytest would print no report of a failed test
+        summary = Summary(failures=(f"no summary could be written: {error!r}",))
     run.finish()
     interrupted.clear()
     facts.end(summary)

@@ -95,7 +95,10 @@ class CodeLine:
     @property
     def shown_file(self) -> str:
         """The file, relative to the current folder if it is inside."""
-        folder = Path.cwd()
+        try:
+            folder = Path.cwd()
+        except FileNotFoundError:  # the test has removed the current folder
+            return self.file
         file = Path(self.file)
         if file.is_relative_to(folder):
             file = file.relative_to(folder)
@@ -169,7 +172,9 @@ class Address:
 
     @property
     def server(self) -> str:
-        """The server, as a message shows it: ``host:port``."""
+        """The server, as a message shows it: ``host:port``, or a socket."""
+        if self.host.endswith(".sock"):
+            return self.host
         return f"{self.host}:{self.port}"
 
     def as_(self, login: ServerLogin) -> "Address":

@@ -31,16 +31,21 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
 
 
 def test_each_row_has_its_badge(tmp_path: Path) -> None:
-    """P9. The test of the first row passes, and that of the second row fails."""
+    """P9. A check fails for the second row, and a fixture of the third one's test."""
+    broken = "import json, pytest\n\n@pytest.fixture\ndef broken():\n    json.loads('')\n"
     old = "assert response.status_code == status"
-    new = f'{old} and (path == "/battles" or __import__("json").loads(""))'
-    example = project("outlines", tmp_path).change("tests/test_paths.py", old, new)
+    example = project("outlines", tmp_path).with_paths({"tests/conftest.py": broken})
+    example = example.change("tests/test_paths.py", old, f'{old} and path == "/battles"')
+    example = example.change(
+        "tests/test_paths.py", "test_others(client", "test_others(client, broken"
+    )
     run = example.run("--scenarios=strict", "--scenarios-out=html:page.html")
-    run.expect(1, passed=4, failed=1)
+    run.expect(1, passed=3, failed=1, errors=1)
     page = (run.folder / "page.html").read_text(encoding="utf-8")
     rows = re.findall(r"<p>path=(\S+), status.*class=.badge (\S+).>", page)
-    assert rows == [("/battles", "errors-only"), ("/nothing", "failed"), ("/others", "errors-only")]
-    assert "(char 0) (tests/test_paths.py:" in page  # not a line of the library
+    assert rows == [("/battles", "errors-only"), ("/nothing", "failed"), ("/others", "failed")]
+    assert "the preparation of the test fails: json.decoder.JSONDecodeError" in page
+    assert "(char 0) (tests/conftest.py:5)" in page  # not a line of the library
 
 
 @pytest.mark.parametrize("check", ["{} == 200", "200 == {}"])

@@ -16,7 +16,7 @@ from pytest_arena._owner import Phase
 from pytest_arena._process import running_loop
 from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena._values import SCHEMA, counted
-from pytest_arena.errors import ConfigError
+from pytest_arena.errors import ConfigError, IsolationError
 from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
@@ -300,10 +300,24 @@ def _note_assertion(run: Any, text: str) -> None:
 
 
 def changes_between(run: Any, database: Database, since: object, until: object) -> Changes:
-    """Return what has changed in a database between two moments of its isolation."""
+    """Return what has changed in a database between two moments of its isolation.
+
+    Raises:
+        IsolationError: pytest-arena has not kept all rows that a wide fixture wrote.
+    """
     isolation = database.isolation
     rows = isolation.rows_changed(since, until) if isolation is not None else []
-    return Changes.of(rows, partial(check_table, run, database))
+    changes = Changes.of(rows, partial(check_table, run, database))
+    if any(each.more for each in rows):
+        raise IsolationError(
+            f"not all changed rows of {database.name} are known: {changes.counted()}",
+            why="a wide fixture changed the schema. pytest-arena kept only some of the rows that "
+            "it wrote before this test",
+            cause=shown_line("arena.changes()"),
+            fix="arena.changes()   in the set-up of that fixture, or create the tables by "
+            "arena_schema",
+        )
+    return changes
 
 
 _DEFINITION = "definition of table "  # before a table's name in `Isolation.content`

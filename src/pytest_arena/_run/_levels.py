@@ -181,8 +181,10 @@ class Levels:
         try:
             try:
                 self._end_beside(level)
-            except BaseException as error:  # noqa: BLE001 - raised after the databases are restored
-                failures.append(error)
+            except BaseException as error:
+                if _process.is_interruption(error):
+                    raise
+                failures.append(error)  # raised after the databases are restored
             for database, isolation in self._databases.known.provisioned.items():
                 try:
                     is_changed |= self._leave_database(database, isolation, level)
@@ -223,11 +225,14 @@ class Levels:
 
         The database may be half restored, so that only a copy has the right content.
         """
-        del self._stack[depth:]
         for database, isolation in self._databases.known.provisioned.items():
             while isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
-                self._leave_by_force(database, isolation, reason)
+                try:
+                    self._leave_by_force(database, isolation, reason)
+                except ArenaError as error:  # the caller raises another failure
+                    self._ledger.note(error.what)
+        del self._stack[depth:]
 
     # The test
 
@@ -378,7 +383,10 @@ class Levels:
         A test may request a wide fixture by ``getfixturevalue``. If the test has written before,
         the fixture's level is above the test's level, and ends with it.
         """
-        test = self._current.required_test()
+        test = self._current.test
+        if test is None:
+            yield
+            return
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
         try:
@@ -400,7 +408,12 @@ class Levels:
         if owner in self._stack:
             self._finish_above(owner)
         else:
-            self.enter(owner)  # the tear-down may write
+            try:
+                # The tear-down may write, so it needs a level.
+                self.enter(owner)
+            except ArenaError as error:
+                # After an error here, pytest would keep a fixture that is half torn down.
+                self._ledger.note(error.what)
         owner.is_idle = False
         # A failed set-up has ended the owner, and its finalizers may write.
         owner.is_over = False

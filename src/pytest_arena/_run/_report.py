@@ -184,7 +184,9 @@ def trace_of_copy(trace: traceback.TracebackException) -> str:
 
 def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show what a failed test has changed, and its stale instances."""
-    test = run.current.required_test()
+    test = run.current.test
+    if test is None:
+        return
     raised = excinfo.value if excinfo is not None else None
     parts = story_parts(test, raised)
     has_changes = any(part.changes for part in parts)

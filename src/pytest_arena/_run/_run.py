@@ -297,4 +297,7 @@ async def _aclose_failed(test: RunningTest) -> None:
     """Note what explains the failure of a test, and close what needs its loop."""
     test.uncommitted = _story.uncommitted(test)
     test.unfinished = test.unfinished_work()
-    await test.aclose()
+    try:
+        await test.aclose()
+    except Exception as error:  # noqa: BLE001 - the tear-down raises it
+        test.errors.append(error)

@@ -6,7 +6,7 @@ import threading
 from asyncio import run_coroutine_threadsafe, wait_for, wrap_future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -28,7 +28,7 @@ from pytest_arena._process import (
     running_loop,
     seconds,
 )
-from pytest_arena.errors import ArenaError, PendingWorkError
+from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -479,4 +479,6 @@ class Current:
 
     def required_test(self) -> RunningTest:
         """Return the running test. pytest sets up fixtures only during a test."""
-        return cast("RunningTest", self.test)
+        if self.test is None:
+            raise impossible("no test runs: a fixture was set up outside of any")
+        return self.test

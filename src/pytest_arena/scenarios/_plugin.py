@@ -242,7 +242,11 @@ class Scenarios:
             partial="; ".join(reasons),
             is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
         )
-        self._lines = outputs.write(self._outputs, self.results, self._options.root)
+        try:
+            self._lines = outputs.write(self._outputs, self.results, self._options.root)
+        except OSError as error:
+            self._lines = [f"ERROR: {error}"]
+            session.exitstatus = session.exitstatus or _USAGE
         if self._fails:
             session.exitstatus = session.exitstatus or _FAILED
 
@@ -306,6 +310,8 @@ def _add_phase(attempt: Json, report: Any, line: CodeLine | None, root: Path) ->
     elif outcome == "failed" and crash is not None:
         place = f" ({relative(Path(line.file), root)}:{line.number})" if line else ""
         reason = f"{_one_line(crash.message)}{place}"
+    if outcome == "failed" and report.when != "call":
+        reason = f"{report.when}: {reason}"
     if _WORST_FIRST.index(outcome) < _WORST_FIRST.index(attempt["outcome"]):
         attempt["outcome"] = outcome
         attempt["reason"] = _one_line(reason.removeprefix("Skipped: "))

@@ -119,6 +119,8 @@ class Record:
             caller: the line that called the function with the assertion. Two calls of a helper
                 are two assertions.
         """
+        if not self.is_in_call:
+            return
         requests = self.requests()
         is_answered = any(each.status or each.method == "WEBSOCKET" for each in requests)
         text = " ".join(text.split())[:_LONGEST]
