@@ -102,20 +102,17 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
     return _requested(make_url(url))
 
 
-def requested_without_engine(product: str, name: str) -> RequestedDatabase | None:
-    """Return a database for an app without an engine, by an async driver if there is one."""
-    place = URL.create(product, host=NOWHERE, database=name)
+def requested_without_engine(product: str) -> RequestedDatabase | None:
+    """Return a database for an app without an engine, by the first driver that is installed."""
+    place = URL.create(product, host=NOWHERE, database="app")
     if product in FILE_PRODUCTS:
-        place = URL.create(product, database=f"/{NOWHERE}/{name}")
+        place = URL.create(product, database=f"/{NOWHERE}/app")
     facts = SUPPORTED[product]
-    dialects: list[Dialect] = []
-    for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):
-        url = place
-        if driver not in sys.stdlib_module_names:
-            url = place.set(drivername=f"{product}+{driver.lower()}")
-        dialects.append(_dialect_of(url))
-    dialects.sort(key=lambda dialect: not dialect.is_async)
-    return _requested(place, dialects[0]) if dialects else None
+    installed = filter(find_spec, (*facts.drivers_without_loop, *facts.drivers))
+    driver = next(installed, "")
+    if driver not in sys.stdlib_module_names:
+        place = place.set(drivername=f"{product}+{driver}")
+    return requested_by_url(place)
 
 
 def _dialect_of(url: URL) -> Dialect:
