@@ -189,60 +189,6 @@ def test_one_line_is_for_all_engines_in_memory(tmp_path: Path) -> None:
     run.expect(passed=2).says("database memory (empty) on SQLite", "no template")
 
 
-LAZY = """
-from functools import lru_cache
-
-from fastapi import FastAPI
-from models import Base, Order
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-
-app = FastAPI()
-
-@lru_cache
-def engine(name):
-    return create_async_engine(f"sqlite+aiosqlite:///{name}.db")
-
-@app.get("/{name}")
-async def orders(name: str) -> int:
-    async with AsyncSession(engine(name)) as session:
-        return await session.scalar(select(func.count(Order.id)))
-"""
-LAZY_TESTS = """
-from models import Order
-
-async def test_the_first_database(db_session, client):
-    db_session.add(Order(id=1))
-    assert (await client.get("/shop")).json() == 1
-
-async def test_the_first_request_makes_the_other_engine(db_session, client):
-    db_session.add(Order(id=1))
-    assert (await client.get("/archive")).json() == 0
-    assert (await client.get("/shop")).json() == 1
-"""
-
-
-@pytest.mark.parametrize("schema", ["models:Base", "shop = models:Base"])
-def test_an_engine_made_at_a_request_takes_the_database_of_its_line(
-    example: Example, schema: str
-) -> None:
-    """Not the first database, which is of another line."""
-    is_named = "=" in schema
-    archive = "none" if is_named else "models:Base"
-    config = (
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
-        "pythonpath = .\narena_app = lazy:app\narena_database = sqlite\n"
-        f"arena_schema =\n    {schema}\n    archive = {archive}\n"
-    )
-    models = MODELS.replace("shop = create_engine", "# ").replace("archive = create_engine", "# ")
-    project = example.with_files(models=models, lazy=LAZY, test_it=LAZY_TESTS)
-    run = project.with_paths({"pytest.ini": config}).run()
-    if is_named:
-        run.expect(1, passed=1, failed=1).says("no such table: orders")
-    else:
-        run.expect(passed=2)
-
-
 def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:
     """The error names the first database, which has the seed."""
     options = "arena_schema =\n    shop = models:Base\n    archive = models:create_others\n"

@@ -354,15 +354,9 @@ def _read_or_note(isolation: Isolation, missing: str, ledger: Ledger) -> Content
         return None
 
 
-_MOST = 6
-
-
 def _different(before: Content | None, after: Content | None) -> str:
     """Name what differs, "" if nothing does, or one of the contents is unknown."""
     if before is None or after is None:
         return ""
     names = sorted({*before, *after}, key=lambda name: (name[:3] == "def", name))
-    different = [name for name in names if before.get(name) != after.get(name)]
-    if len(different) > _MOST:
-        different[_MOST:] = ["…"]
-    return ", ".join(different)
+    return ", ".join(name for name in names if before.get(name) != after.get(name))

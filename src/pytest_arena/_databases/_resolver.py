@@ -166,12 +166,9 @@ class Databases:
             if database is None:
                 self._refuse_other_product(requested)
             return build.target_of(database)
-        try:
-            # The oldest engine has the app's first database, also if another one connects first.
-            self.known.find_first()
-            database = self.known.register(requested)
-        except ArenaError as error:
-            raise self.ledger.refused(error) from None
+        # The oldest engine has the app's first database, also if another one connects first.
+        self.known.find_first()
+        database = self.known.register(requested)
         self.ensure_content(database)
         return database.target
 

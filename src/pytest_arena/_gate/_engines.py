@@ -260,7 +260,7 @@ def unbind_pools() -> None:
 
 
 def _queue(queue: AsyncAdaptedQueue[Any]) -> PoolQueue:
-    return PoolQueue(queue.maxsize, is_lifo=queue.use_lifo)
+    return PoolQueue(queue.maxsize)
 
 
 class PoolQueue:
@@ -270,10 +270,9 @@ class PoolQueue:
     wakes all tasks that wait, because a loop may have ended or may not run.
     """
 
-    def __init__(self, maxsize: int, *, is_lifo: bool) -> None:
+    def __init__(self, maxsize: int) -> None:
         self._maxsize = maxsize
         self._connections: deque[Any] = deque()
-        self._is_lifo = is_lifo
         # The tasks that wait, the first one first.
         self._waiters: dict[object, asyncio.Future[None]] = {}
 
@@ -297,8 +296,6 @@ class PoolQueue:
     def get_nowait(self) -> Any:
         """Take a connection, if there is one."""
         try:
-            if self._is_lifo:
-                return self._connections.pop()
             return self._connections.popleft()
         except IndexError:
             raise asyncio.QueueEmpty from None

@@ -25,7 +25,7 @@ from pytest_arena._process import running_loop, seconds
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from sqlalchemy.engine import Dialect
 
@@ -299,8 +299,6 @@ class LoopCursor:
         """Do nothing: SQLAlchemy has fetched all rows."""
 
     def __getattr__(self, name: str) -> Any:
-        if self._real is None:
-            self._facade.call(self._opened)
         value = getattr(self._real, name)
         return partial(self._facade.call, value) if callable(value) else value
 
@@ -309,9 +307,6 @@ class LoopCursor:
             self._early[name] = value
         else:
             setattr(self._real, name, value)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.fetchall())
 
 
 class LoopDriver:
