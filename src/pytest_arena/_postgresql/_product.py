@@ -65,20 +65,11 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
 
     def _choose_isolation(self, registry: ServerRegistry) -> str:
         """Return undo, or clone if undo does not work here. The summary says why."""
-        requested = self._config.isolation
-        if requested == "clone":
+        if self._config.isolation == "clone":
             return "clone"
         reason = why_no_undo(registry)
         if not reason:
             return "undo"
-        if requested == "undo":
-            raise ConfigError(
-                f"arena_isolation = undo: {reason}",
-                why="the tests would run with another isolation than the option names",
-                cause=self._config.place("isolation"),
-                fix=f"{FIX_FOR_UNDO}\n"
-                "or arena_isolation = auto   (clone, as long as undo does not work)",
-            )
         self._core.ledger.note(
             f"{self.shown}: tests are isolated by clone, since {reason}. For undo: {FIX_FOR_UNDO}"
         )

@@ -35,8 +35,6 @@ class Place:
     shown: str
     where: str
     things: tuple[Thing, ...] = ()
-    note: str = ""
-    """the reason why things are missing"""
 
 
 @dataclass(frozen=True, slots=True)
