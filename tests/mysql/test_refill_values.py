@@ -131,6 +131,7 @@ def test_values(worlds: Worlds, own: MySQLRegistry) -> None:
         levels[1] += [f"DELETE FROM keyed{n}", f"DELETE FROM plain{n} LIMIT 3"]
         levels[2] += [
             f"UPDATE keyed{n} SET v = {values[0]}",
+            f"UPDATE plain{n} SET v = {values[0]}",
             f"INSERT INTO plain{n} VALUES (1, {values[0]})",
         ]
         if kind in _NO_KEYS:

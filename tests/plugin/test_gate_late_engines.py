@@ -81,13 +81,6 @@ def test_session_and_test_client(db_session, test_client):
     db_session.add(Dancer(name="Dune"))
     assert sorted(test_client.get("/dancers").json()) == ["Dune", "Host"]
 
-async def test_client(client):
-    await client.post("/dancers/Sand")
-    assert (await client.get("/dancers")).json() == ["Host", "Sand"]
-
-def test_test_client(test_client):
-    assert test_client.get("/dancers").json() == ["Host"]
-
 def test_changes(arena, test_client):
     with arena.expect_changes(ignore=["dancers"]):
         test_client.post("/dancers/Sand")
@@ -99,9 +92,9 @@ def test_url_and_engine(arena):
 """
 
 ORDERS = {
-    "sqlite+aiosqlite:///dev.db": ["test_session", "test_client", "test_session_and_client"],
+    "sqlite+aiosqlite:///dev.db": ["test_session", "test_session_and_client"],
     "postgresql+asyncpg://me:s3cret@db.example.org/shop": [
-        *("test_changes", "test_test_client", "test_session_in_a_sync_test"),
+        *("test_changes", "test_session_in_a_sync_test"),
         *("test_session_and_test_client", "test_url_and_engine"),
     ],
 }

@@ -45,6 +45,9 @@ def seed_in_archive(session):
 def create_all():
     Base.metadata.create_all(shop)
 
+def create_elsewhere():
+    create_engine("postgresql+psycopg://me@db.example.org/shop").connect()
+
 def create_both():
     Base.metadata.create_all(shop)
     Base.metadata.create_all(archive)
@@ -114,6 +117,13 @@ def test_a_builder_that_connects_to_two_databases_must_be_split(
     run.says("connects to another database of the app: archive", "archive = module:its_function")
 
 
+def test_a_builder_on_another_product_is_refused(tmp_path: Path) -> None:
+    """Such as `env.py` with the URL of production."""
+    project = shop(tmp_path, "arena_schema = models:create_elsewhere\n")
+    run = project.run("-k", "shop").expect(1, failed=1)
+    run.says("db.example.org", "because the tests' database is on SQLite")
+
+
 ON_TWO_PRODUCTS = """
 from sqlalchemy import create_engine
 here = create_engine("sqlite:///shop.db")
@@ -161,9 +171,6 @@ def test_the_longer_name_is_for_one_of_two_files(tmp_path: Path) -> None:
     """The other file has the short name alone."""
     options = "arena_schema =\n    shop = none\n    data/shop = models:Base\n"
     shop(tmp_path, options).with_files(test_it=OF_TWO_FILES).run().expect(passed=1)
-    options = "arena_schema =\n    shop = none\n"
-    run = shop(tmp_path / "unclear", options).with_files(test_it=OF_TWO_FILES).run()
-    run.expect(1, failed=1).says("there are 2 databases 'shop'")
 
 
 IN_MEMORY = """

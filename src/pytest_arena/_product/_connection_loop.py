@@ -211,14 +211,6 @@ class LoopConnection(AdaptedConnection):
     commit = partialmethod(_end, "commit")
     rollback = partialmethod(_end, "rollback")
 
-    def ping(self, *args: Any) -> None:
-        """Check the connection. asyncpg notices its end in the loop, without a query."""
-        is_closed = getattr(self.real.driver_connection, "is_closed", None)
-        if is_closed is None:
-            self.call(self.real.ping, *args)
-        elif is_closed():
-            raise self.real.dbapi.InterfaceError("connection is closed")
-
     def run_async(self, fn: Callable[[Any], Any]) -> Any:
         """Call a coroutine function with the driver's connection, where it lives."""
         return self.call(self.real.run_async, fn)
