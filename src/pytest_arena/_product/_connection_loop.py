@@ -152,8 +152,6 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
         loop = connection_loop()
         if loop.is_here:
             return connect(*args, **kwargs)
-        if not (is_sync or in_greenlet()):
-            await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
         real = loop.call(connect, *args, **kwargs)
         return LoopConnection(loop, real) if is_bound or is_sync else real
 

@@ -87,8 +87,6 @@ async def test_rows_are_streamed(client, turn):
 
 @pytest.mark.skipif(DRIVER != "asyncpg", reason="the other drivers' connections are no facades")
 async def test_sync_code_in_an_async_test_fails_as_in_production(client, turn):
-    if turn == 2:
-        await engine.dispose()
     with Session(engine.sync_engine) as session, pytest.raises(MissingGreenlet):
         session.scalars(select(Order.item)).all()
 
