@@ -10,6 +10,7 @@ import pytest
 
 from pytest_arena._product import Held, Manifest
 from pytest_arena._product._server_control import Control
+from pytest_arena.errors import ArenaError, IsolationError
 from tests.isolation.world_postgresql import PostgreSQLWorld, filled
 from tests.servers.postgresql import connect, rows, run
 
@@ -246,6 +247,22 @@ def test_a_journal_that_contradicts_the_rows(world: PostgreSQLWorld) -> None:
     assert world.isolation.leave()
     assert world.content() == before
     assert world.lines[-1].endswith("the journal contradicts the rows of dancers")
+
+
+@only_undo
+def test_a_journal_that_a_test_drops(world: PostgreSQLWorld) -> None:
+    """An error names the rows of a wide fixture that are lost. The next test has the template's."""
+    before = world.content()
+    world.isolation.enter()
+    world.connect().execute("INSERT INTO plain VALUES (7)")
+    world.isolation.enter()
+    world.connect().execute("DROP SCHEMA pg_arena CASCADE")
+    with pytest.raises(ArenaError):
+        world.isolation.leave()
+    with pytest.raises(IsolationError, match="rows that wide fixtures wrote are lost"):
+        world.isolation.leave_by_force()
+    world.isolation.enter()
+    assert world.content() == before
 
 
 def test_a_test_that_ends_all_connections(world: PostgreSQLWorld) -> None:

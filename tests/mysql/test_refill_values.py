@@ -147,6 +147,10 @@ def test_values(worlds: Worlds, own: MySQLRegistry) -> None:
     with worlds(*script) as world:
         for statements in levels:
             assert_restored(world, *statements)
+        world.isolation.enter()
+        world.connect().execute(f"UPDATE keyed{[*_TYPES].index('FLOAT')} SET v = 0.2 WHERE id = 0")
+        [changed] = world.isolation.rows_changed()
+        assert [*changed.removed, *changed.added] == [(0, 0.1), (0, 0.2)]
 
 
 def test_keys_of_several_columns(worlds: Worlds) -> None:

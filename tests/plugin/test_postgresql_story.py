@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.private_server import PRODUCTION, on_postgresql, private_server
+from tests.plugin.private_server import PRODUCTION, on_postgresql
 
 if TYPE_CHECKING:
     from tests.example import Example
@@ -47,15 +47,6 @@ def test_without_psycopg_one_error_says_what_to_install(example: Example) -> Non
     run.expect(status=1, failed=1).says("ConfigError: psycopg cannot be imported").says(
         "why:", "cause:", "pip install 'pytest-arena[postgresql]'"
     )
-
-
-def test_a_private_server_needs_no_option(example: Example) -> None:
-    """The summary names it."""
-    test = "async def test_it(client):\n    await client.get('/dancers')\n"
-    project = on_postgresql(example, test_it=test)
-    with private_server() as server:
-        env = {**server.env, "ARENA_DATABASE": "", "PGHOST": "127.0.0.1", "PGPORT": "1"}
-        project.run(env=env).expect(passed=1).says("a private server from")
 
 
 ASYNC_SESSION = """

@@ -45,6 +45,9 @@ def seed_in_archive(session):
 def create_all():
     Base.metadata.create_all(shop)
 
+def create_elsewhere():
+    create_engine("postgresql+psycopg://me@db.example.org/shop").connect()
+
 def create_both():
     Base.metadata.create_all(shop)
     Base.metadata.create_all(archive)
@@ -114,6 +117,12 @@ def test_a_builder_that_connects_to_two_databases_must_be_split(
     run.says("connects to another database of the app: archive", "archive = module:its_function")
 
 
+def test_a_builder_on_another_product_is_refused(tmp_path: Path) -> None:
+    """Such as `env.py` with the URL of production."""
+    run = shop(tmp_path, "arena_schema = models:create_elsewhere\n").run("-k", "shop")
+    run.expect(1, failed=1).says("failed: refused: a connection to", "database is on SQLite")
+
+
 ON_TWO_PRODUCTS = """
 from sqlalchemy import create_engine
 here = create_engine("sqlite:///shop.db")
@@ -161,9 +170,6 @@ def test_the_longer_name_is_for_one_of_two_files(tmp_path: Path) -> None:
     """The other file has the short name alone."""
     options = "arena_schema =\n    shop = none\n    data/shop = models:Base\n"
     shop(tmp_path, options).with_files(test_it=OF_TWO_FILES).run().expect(passed=1)
-    options = "arena_schema =\n    shop = none\n"
-    run = shop(tmp_path / "unclear", options).with_files(test_it=OF_TWO_FILES).run()
-    run.expect(1, failed=1).says("there are 2 databases 'shop'")
 
 
 IN_MEMORY = """
@@ -187,60 +193,6 @@ def test_one_line_is_for_all_engines_in_memory(tmp_path: Path) -> None:
     lines = "models:create_partly\n    memory = none"
     run = project.change("pytest.ini", "models:create_partly", f"\n    {lines}").run()
     run.expect(passed=2).says("database memory (empty) on SQLite", "no template")
-
-
-LAZY = """
-from functools import lru_cache
-
-from fastapi import FastAPI
-from models import Base, Order
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-
-app = FastAPI()
-
-@lru_cache
-def engine(name):
-    return create_async_engine(f"sqlite+aiosqlite:///{name}.db")
-
-@app.get("/{name}")
-async def orders(name: str) -> int:
-    async with AsyncSession(engine(name)) as session:
-        return await session.scalar(select(func.count(Order.id)))
-"""
-LAZY_TESTS = """
-from models import Order
-
-async def test_the_first_database(db_session, client):
-    db_session.add(Order(id=1))
-    assert (await client.get("/shop")).json() == 1
-
-async def test_the_first_request_makes_the_other_engine(db_session, client):
-    db_session.add(Order(id=1))
-    assert (await client.get("/archive")).json() == 0
-    assert (await client.get("/shop")).json() == 1
-"""
-
-
-@pytest.mark.parametrize("schema", ["models:Base", "shop = models:Base"])
-def test_an_engine_made_at_a_request_takes_the_database_of_its_line(
-    example: Example, schema: str
-) -> None:
-    """Not the first database, which is of another line."""
-    is_named = "=" in schema
-    archive = "none" if is_named else "models:Base"
-    config = (
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
-        "pythonpath = .\narena_app = lazy:app\narena_database = sqlite\n"
-        f"arena_schema =\n    {schema}\n    archive = {archive}\n"
-    )
-    models = MODELS.replace("shop = create_engine", "# ").replace("archive = create_engine", "# ")
-    project = example.with_files(models=models, lazy=LAZY, test_it=LAZY_TESTS)
-    run = project.with_paths({"pytest.ini": config}).run()
-    if is_named:
-        run.expect(1, passed=1, failed=1).says("no such table: orders")
-    else:
-        run.expect(passed=2)
 
 
 def test_a_seed_that_is_for_the_other_database(tmp_path: Path) -> None:

@@ -52,9 +52,8 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
     else:
         for place in places:
             things = _table(place.things) if place.things else ("  nothing",)
-            notes = [f"  {place.note}"] if place.note else []
             where = "" if place.where in place.shown else f" ({place.where})"
-            _say(f"{place.shown}{where}", *things, *notes, "")
+            _say(f"{place.shown}{where}", *things, "")
 
 
 def _sweep(kinds: list[PlaceKind], *, everything: bool) -> None:

@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pytest_arena._config._load import nearest
 from pytest_arena._config._supported import (
-    DRIVERS,
     FILE_FORMAT,
     FILE_PRODUCTS,
     FILES,
@@ -54,8 +53,6 @@ from pytest_arena._product import (
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pytest_arena._config._read import Config
     from pytest_arena._gate._registry import Registry
     from pytest_arena._values import Child
@@ -117,7 +114,7 @@ class AllowedFiles:
 
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
-        path = real(file)
+        path = os.path.realpath(file)
         if path not in self.of_app:
             self.of_app[path] = None
             with suppress(OSError):
@@ -126,7 +123,7 @@ class AllowedFiles:
     def note_touched(self, file: str, *, is_removed: bool = False) -> None:
         """Note that code may change a file. Or it removes a database that an engine names later."""
         if os.access(file, os.F_OK):
-            path = real(file)
+            path = os.path.realpath(file)
             self.touched[path] = is_removed or self.touched.get(path, False)
 
     def changed(self) -> dict[str, str]:
@@ -159,7 +156,7 @@ class AllowedFiles:
         if not name:  # in memory
             return Whose.FREE
         is_file = "://" not in name
-        path = real(name) if is_file else name
+        path = os.path.realpath(name) if is_file else name
         names = {name, path}
         if is_file:
             if not self.folders.isdisjoint(Path(path).parents):
@@ -172,7 +169,7 @@ class AllowedFiles:
         engines = requested_by_engines(known_engines.find())
         if is_file:
             files = [each.name for each in engines if each.product in FILE_PRODUCTS]
-            is_the_apps = path in {*self.of_app, *map(real, filter(None, files))}
+            is_the_apps = path in {*self.of_app, *map(os.path.realpath, filter(None, files))}
         else:  # a server has many names
             is_the_apps = any(
                 name.startswith(f"{each.product}://") and name.endswith(f"/{each.database}")
@@ -182,19 +179,11 @@ class AllowedFiles:
 
     def is_older_than_run(self, file: str) -> bool:
         """Return whether this file has not changed since the run began."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError):
             status = os.lstat(file)
             # The time of the inode counts, because a copy may keep the times of its original.
             return status.st_ctime <= self.began and stat.S_ISREG(status.st_mode)
         return False
-
-
-def real(file: str) -> str:
-    """Return the path of a file without links. Return an impossible name unchanged."""
-    try:
-        return os.path.realpath(file)
-    except ValueError:  # a NUL, or half a surrogate pair
-        return file
 
 
 def _earlier_programs(file: str) -> str:
@@ -242,14 +231,13 @@ class KnownDatabases:
         # The first database before it has an engine, and its key by that of its first engine.
         self.without_engine: Database | None = None
         self._same: dict[Key, Key] = {}
-        self._lines: set[str] = set()  # the names of databases in arena_schema
         self.exported: set[str] = set()  # the values of redirected variables
 
     def at_file(self, file: str) -> Database | None:
         """Return the database with this live file, None for another file."""
         by_file = {database.file: database for database in [*self.by_key.values()]}
         if file not in by_file or os.path.islink(file):  # noqa: PTH114 - pathlib is slower
-            file = real(file)
+            file = os.path.realpath(file)
         return by_file.get(file)
 
     def find(self, requested: RequestedDatabase) -> Database | None:
@@ -284,17 +272,9 @@ class KnownDatabases:
             self.primary = database
         return database
 
-    def add_first(self, product: str, schemas: Mapping[str, str]) -> None:
-        """Add the first database for an app that has no engine yet.
-
-        It has the name of the only line of ``arena_schema``, or a value without a name.
-        """
-        self._lines = set(schemas) - {""}
-        named = [name for name in self._lines if schemas[name]]
-        if self._lines and "" not in schemas and len(named) != 1:
-            return
-        name = "app" if "" in schemas or not named else named[0].rpartition("/")[2]
-        requested = requested_without_engine(product, name)
+    def add_first(self, product: str) -> None:
+        """Add the first database for an app that has no engine yet."""
+        requested = requested_without_engine(product)
         if requested is not None and self.primary is None:
             self.without_engine = self._add(requested)
 
@@ -312,7 +292,7 @@ class KnownDatabases:
             self.requested[requested.name] = None
         elif requested.name:
             self.files.add(requested.name)
-        if first is not None and key is not None and self._is_first(product, tails):
+        if first is not None and key is not None and first.product is product:
             self.without_engine = None
             self._same[key] = first.key
             first.name = name
@@ -334,14 +314,6 @@ class KnownDatabases:
         if self.primary is None:
             self.primary = database
         return database
-
-    def _is_first(self, product: Product, tails: tuple[str, ...]) -> bool:
-        """Return whether an engine's database is the one that was added without an engine."""
-        first = self.without_engine
-        if first is None or first.product is not product:
-            return False
-        # Another line of the option may be for this database.
-        return self._lines.intersection(tails) == self._lines.intersection(first.tails)
 
     def drop(self, database: Database) -> None:
         """Drop a database that the app no longer uses. Its engines get another one later."""
@@ -401,11 +373,14 @@ class KnownDatabases:
         """
         if not name:
             if self.primary is None:
-                shown = [
-                    f"{described_url(each.url)} by {each.dialect.driver}"
-                    for each in known_engines.find_in_use()
-                ]
-                raise _unknown_product(tried, ", ".join(dict.fromkeys(shown)))
+                raise ConfigError(
+                    "there is no database for this test: no engine is known",
+                    why=f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a "
+                    "database of another product, the test would not see the app's changes",
+                    cause=tried,
+                    fix="arena_database = postgresql   (or the product that the app uses)\n"
+                    "or import the module with the app's engine in conftest.py",
+                )
             return self.primary
         self.register_engines()
         return self.only(name, "arena.session(database={!r})", shown_line(""))
@@ -608,29 +583,9 @@ def _is_named(name: str, word: str, folder: str, *, is_for_client: bool) -> bool
     product, _, place = name.partition("://")
     if not place:
         path = Path(folder, word.removeprefix("file:").rpartition(":///")[2])
-        return real(str(path)) == real(name)
+        return os.path.realpath(str(path)) == os.path.realpath(name)
     database = place.partition("/")[2]
     if "://" not in word:
         return is_for_client and word == database
     is_other = NOWHERE in word or product_of(word) != product_of(product)
     return not is_other and word.endswith(f"/{database}")
-
-
-def _unknown_product(tried: str, engines: str) -> ConfigError:
-    known = "no engine is known"
-    cause = tried
-    fix = (
-        "arena_database = postgresql   (or the product that the app uses)\n"
-        "or import the module with the app's engine in conftest.py"
-    )
-    if engines:
-        known = f"the app's engines are on {engines}"
-        cause = "the driver is not supported, or arena_database leaves out its product"
-        fix = f"arena_database = auto, and one of these drivers: {', '.join(DRIVERS)}"
-    return ConfigError(
-        f"there is no database for this test: {known}",
-        why=f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a database of "
-        "another product, the test would not see the app's changes",
-        cause=cause,
-        fix=fix,
-    )

@@ -278,10 +278,8 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
     )
     try:
         with contextlib.chdir(ini.parent):
-            env = Path(builder.scripts().dir, "env.py")
-            if env.is_file():
-                return builder
-            problem = f"there is no {env}"
+            builder.scripts()
+            return builder
     except Exception as error:  # noqa: BLE001 - Alembic's, or configparser's
         problem = str(error)
         # The project's folder `alembic` is a package if the library is missing.

@@ -80,10 +80,9 @@ class Provision:
         """
         with database.lock:
             is_empty = database.isolation is None and database.failure is None
-            refusal = None
             if is_empty and not database.busy:
-                refusal = self._fill(database)
-            error = refusal or database.failure
+                self._fill(database)
+            error = database.failure
             database.failure = copy(database.failure)  # the first one has the build's traceback
             if error is not None:
                 raise self._ledger.refused(error) from error.__cause__
@@ -105,13 +104,8 @@ class Provision:
                     # The error of a failed build contains the refusals.
                     self._ledger.mark_reported(*self._ledger.since(mark))
 
-    def _fill(self, database: Database) -> ArenaError | None:
-        """Give a database the content of its template, and enter the present levels on it.
-
-        Return an error of a present level, such as one about the test's marker. It does not
-        concern later tests.
-        """
-        refusal: ArenaError | None = None
+    def _fill(self, database: Database) -> None:
+        """Give a database the content of its template, and enter the present levels on it."""
         database.busy = True
         try:
             self._check_isolation(database.product)
@@ -122,15 +116,12 @@ class Provision:
             if self._config.verify:
                 isolation = Verified(isolation, database.name, self._ledger)
             for level in self._levels:
-                try:
-                    self.enter(isolation, database, level)
-                except (ConfigError, IsolationError) as error:
-                    refusal = refusal or error
+                self.enter(isolation, database, level)
             self._ledger.isolation_seconds += seconds() - started
             database.isolation = isolation
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
-            return None
+            return
         finally:
             database.busy = False
         # For the summary.
@@ -139,7 +130,6 @@ class Provision:
         name = "memory" if database.key.kind == "memory" else database.name
         filled = (f"{name} ({given or 'empty'})", database.product.shown, isolation.name)
         self._ledger.filled[filled] = bool(given)
-        return refusal
 
     def _check_isolation(self, product: Product) -> None:
         """Raise a ConfigError if a product does not have the configured isolation."""
@@ -354,15 +344,9 @@ def _read_or_note(isolation: Isolation, missing: str, ledger: Ledger) -> Content
         return None
 
 
-_MOST = 6
-
-
 def _different(before: Content | None, after: Content | None) -> str:
     """Name what differs, "" if nothing does, or one of the contents is unknown."""
     if before is None or after is None:
         return ""
     names = sorted({*before, *after}, key=lambda name: (name[:3] == "def", name))
-    different = [name for name in names if before.get(name) != after.get(name)]
-    if len(different) > _MOST:
-        different[_MOST:] = ["…"]
-    return ", ".join(different)
+    return ", ".join(name for name in names if before.get(name) != after.get(name))

@@ -120,8 +120,6 @@ class Databases:
         """Decide on a connection to a server that no engine opens."""
         whose = self.files.whose(requested.name)
         drivers = self.config.drivers
-        if drivers != "redirect" and whose is not Whose.FREE:
-            self._refuse_other_product(requested)
         if drivers == "off":
             return None
         self.refuse_late()
@@ -150,7 +148,6 @@ class Databases:
         is_replaced = is_known or self.known.replaces(requested)
         if requested.product not in self.products or not is_replaced:
             if self.files.whose(requested.name).is_at_stake:
-                self._refuse_other_product(requested)
                 refusal = refusals.UNKNOWN_DATABASE
                 option = self.config.database
                 if option in FILE_PRODUCTS and requested.product in SUPPORTED:
@@ -163,11 +160,14 @@ class Databases:
         build = build_here()
         if build is not None:
             database = self.known.find(requested)
-            if database is None:
-                self._refuse_other_product(requested)
+            product = build.database.product
+            is_other = bool(requested.name) and requested.product != product.name
+            if database is None and is_other:
+                refusal = refusals.OTHER_PRODUCT_IN_BUILD
+                raise self._refused(refusal, requested.name, product=product.shown)
             return build.target_of(database)
+        # The oldest engine has the app's first database, also if another one connects first.
         try:
-            # The oldest engine has the app's first database, also if another one connects first.
             self.known.find_first()
             database = self.known.register(requested)
         except ArenaError as error:
@@ -190,16 +190,6 @@ class Databases:
         words = f"{error.what}: {error.cause}; next: {error.fix}".split()
         self.ledger.note(" ".join(words))
         raise error
-
-    def _refuse_other_product(self, requested: RequestedDatabase) -> None:
-        """Refuse a connection whose product differs from the database that the caller builds."""
-        build = build_here()
-        if build is None or not requested.name:  # the name is "" in memory
-            return
-        product = build.database.product
-        if requested.product != product.name:
-            refusal = refusals.OTHER_PRODUCT_IN_BUILD
-            raise self._refused(refusal, requested.name, product=product.shown)
 
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""

@@ -102,20 +102,17 @@ def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
     return _requested(make_url(url))
 
 
-def requested_without_engine(product: str, name: str) -> RequestedDatabase | None:
-    """Return a database for an app without an engine, by an async driver if there is one."""
-    place = URL.create(product, host=NOWHERE, database=name)
+def requested_without_engine(product: str) -> RequestedDatabase | None:
+    """Return a database for an app without an engine, by the first driver that is installed."""
+    place = URL.create(product, host=NOWHERE, database="app")
     if product in FILE_PRODUCTS:
-        place = URL.create(product, database=f"/{NOWHERE}/{name}")
+        place = URL.create(product, database=f"/{NOWHERE}/app")
     facts = SUPPORTED[product]
-    dialects: list[Dialect] = []
-    for driver in filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)):
-        url = place
-        if driver not in sys.stdlib_module_names:
-            url = place.set(drivername=f"{product}+{driver.lower()}")
-        dialects.append(_dialect_of(url))
-    dialects.sort(key=lambda dialect: not dialect.is_async)
-    return _requested(place, dialects[0]) if dialects else None
+    installed = filter(find_spec, (*facts.drivers_without_loop, *facts.drivers))
+    driver = next(installed, "")
+    if driver not in sys.stdlib_module_names:
+        place = place.set(drivername=f"{product}+{driver}")
+    return requested_by_url(place)
 
 
 def _dialect_of(url: URL) -> Dialect:
@@ -263,7 +260,7 @@ def unbind_pools() -> None:
 
 
 def _queue(queue: AsyncAdaptedQueue[Any]) -> PoolQueue:
-    return PoolQueue(queue.maxsize, is_lifo=queue.use_lifo)
+    return PoolQueue(queue.maxsize)
 
 
 class PoolQueue:
@@ -273,10 +270,9 @@ class PoolQueue:
     wakes all tasks that wait, because a loop may have ended or may not run.
     """
 
-    def __init__(self, maxsize: int, *, is_lifo: bool) -> None:
+    def __init__(self, maxsize: int) -> None:
         self._maxsize = maxsize
         self._connections: deque[Any] = deque()
-        self._is_lifo = is_lifo
         # The tasks that wait, the first one first.
         self._waiters: dict[object, asyncio.Future[None]] = {}
 
@@ -300,8 +296,6 @@ class PoolQueue:
     def get_nowait(self) -> Any:
         """Take a connection, if there is one."""
         try:
-            if self._is_lifo:
-                return self._connections.pop()
             return self._connections.popleft()
         except IndexError:
             raise asyncio.QueueEmpty from None

@@ -9,7 +9,7 @@ FACTS = ProductFacts(
     shown="MySQL",
     other_dialects=("mariadb",),
     isolations=("undo", "clone"),
-    drivers=("pymysql", *ASYNC_DRIVERS, "MySQLdb"),
+    drivers=(*ASYNC_DRIVERS, "pymysql", "MySQLdb"),
     # Drivers' errors begin with the server's number. Their classes have no SQLSTATE.
     error_words={
         "(1205,": "lock timeout",

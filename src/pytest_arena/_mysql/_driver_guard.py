@@ -19,7 +19,6 @@ from pytest_arena._product._server_connections import (
     RawConnection,
     RawConnections,
     RawGuard,
-    change_module,
     then,
 )
 from pytest_arena._product._statements import Reach, Words, bare, classify
@@ -98,10 +97,7 @@ def begin_session(connection: object, target: ConnectTarget) -> MySQLSession:
 
 def known_session(connection: object) -> MySQLSession | None:
     """Return the session of a driver's connection, None for one that is not recorded."""
-    try:
-        return _SESSIONS.get(connection)
-    except TypeError:  # an app's object that is not hashable
-        return None
+    return _SESSIONS.get(connection)
 
 
 def sessions_in(database: str) -> Iterator[MySQLSession]:
@@ -265,8 +261,7 @@ def watch_drivers(find_core: FindCore) -> None:
     """Watch the drivers until the process ends. Imports none of them."""
     guard = _DriverGuard(find_core)
     for module, driver in _MODULES.items():
-        change = partial(_guard_driver, driver, guard)
-        when_imported(module, partial(change_module, find_core, change))
+        when_imported(module, partial(_guard_driver, driver, guard))
 
 
 WORDS = Words(

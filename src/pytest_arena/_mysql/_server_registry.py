@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL
 
@@ -40,7 +40,6 @@ class MySQLRegistry(DatabaseRegistry):
     A table of a template or a kept database has its label.
     """
 
-    no_rights: ClassVar = {1044, 1142, 1227, 1370, 1410, 1418, 1419}
     give_rights = (
         "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
         "Triggers and views of the app may need SUPER, SET USER, or "

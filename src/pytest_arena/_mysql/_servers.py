@@ -15,7 +15,6 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._product._server_connections import os_user
 from pytest_arena._product._server_search import (
     ServerSearch,
-    Unavailable,
     parse_url,
     port_of,
 )
@@ -66,11 +65,6 @@ class MySQLSearch(ServerSearch):
         host = socket if isinstance(socket, str) and socket else url.host or "127.0.0.1"
         user = url.username or os_user()
         password = str(url.password or os.environ.get("MYSQL_PWD", ""))
-        if any(name.startswith("ssl") for name in url.query):
-            raise Unavailable(
-                "the URL has options for TLS, which pytest-arena does not use",
-                fix="a server that does not require TLS, and a URL without these options",
-            )
         return Address(host, url.port or PORT, user, "", password)
 
     def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:

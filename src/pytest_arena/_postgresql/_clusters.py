@@ -243,10 +243,7 @@ def exclusive(path: Path) -> Iterator[int]:
 
 
 def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except FileNotFoundError as error:
-        raise Unavailable(f"{path.parent} has just been removed") from error
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _try_lock(file: int) -> bool:

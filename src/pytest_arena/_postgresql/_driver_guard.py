@@ -12,7 +12,6 @@ from pytest_arena._postgresql import _arguments as arguments
 from pytest_arena._product._server_connections import (
     RawConnections,
     RawGuard,
-    change_module,
 )
 from pytest_arena._product._statements import Words
 
@@ -55,8 +54,7 @@ def watch_drivers(find_core: FindCore) -> None:
     """Watch asyncpg, psycopg and psycopg2 until the process ends. Imports none of them."""
     guard = RawGuard(find_core, arguments, CONNECTIONS)
     for module, kind, dialect in _CONNECTING:
-        change = partial(_guard_module, guard, kind, dialect)
-        when_imported(module, partial(change_module, find_core, change))
+        when_imported(module, partial(_guard_module, guard, kind, dialect))
 
 
 # The module and the class whose `connect` opens each connection, also those of pools; the dialect.

@@ -262,11 +262,6 @@ class ClonedDatabase(PostgreSQLDatabase):
         del now
         return NeedsCopy()
 
-    def restore(self, start: Start, *, is_in_use: bool) -> NeedsCopy:
-        """Return that only a copy restores the start."""
-        del start, is_in_use
-        return NeedsCopy()
-
     def look(self, start: Start) -> Look:
         """Return the open transactions. The database may have changed, as it was used."""
         del start

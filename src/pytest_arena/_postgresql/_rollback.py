@@ -24,7 +24,6 @@ from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it awai
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._origin import user_line
-from pytest_arena._postgresql._control import ControlFailure
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._rows import in_batches, read, read_content, read_rows
 from pytest_arena._process import async_rest, seconds
@@ -40,7 +39,7 @@ from pytest_arena._product._server_control import Control
 from pytest_arena._product._snapshots import compared
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import sqlstate
-from pytest_arena.errors import IsolationError, impossible
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -415,8 +414,6 @@ class Rollback:
 
     def leave(self) -> bool:
         """Roll back to the level's start, and leave it. Return whether it has written."""
-        if not self.depth:
-            raise impossible("a level was left that had not been entered")
         self._check_for_writer()
         self._undo_top()
         self._check_transaction()
@@ -425,11 +422,10 @@ class Rollback:
 
     def leave_by_force(self) -> None:
         """Roll back to the level's start, also an open transaction."""
-        if self.depth:
-            self._writer = None
-            self._undo_top()
-            self._levels.pop()
-            self.generation += 1
+        self._writer = None
+        self._undo_top()
+        self._levels.pop()
+        self.generation += 1
 
     def _undo_top(self) -> None:
         level = self._levels[-1]
@@ -442,14 +438,8 @@ class Rollback:
                 self.drop_connection()
 
     def forget(self) -> None:
-        """Add the top level to the level below."""
-        number = self.depth
-        level = self._levels.pop()
-        if level.is_open:
-            self.call(self.alone, self.send, f"RELEASE SAVEPOINT arena_level_{number}")
-        if level.is_written:
-            self._levels[-1].is_written = True
-            self._levels[-1].above = None
+        """Forget the top level, which has not written. Its savepoint ends with the level below."""
+        self._levels.pop()
 
     def is_clean(self) -> bool:
         """Return whether no statement of the top level may have written."""
@@ -496,7 +486,7 @@ class Rollback:
     ) -> list[TableRows]:
         """Compare the rows with those at the level's start, or with a moment."""
         number = self.depth - depth
-        if number < 0 or not self._levels[number].is_written:
+        if not self._levels[number].is_written:
             return []
         if depth:
             since = None
@@ -544,10 +534,7 @@ class _Reader(Control):
 
     def _execute(self, sql: str, *, fetch: bool) -> list[tuple[Any, ...]]:
         del fetch
-        try:
-            return [tuple(row) for row in self._connection.send(sql)]
-        except Exception as error:
-            raise ControlFailure(str(error), str(sqlstate(error) or "")) from error
+        return [tuple(row) for row in self._connection.send(sql)]
 
 
 class SharedTransaction(LoopConnection):

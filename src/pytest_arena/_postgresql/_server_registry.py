@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL
 
@@ -57,7 +57,6 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 class ServerRegistry(DatabaseRegistry):
     """The databases of a process on a PostgreSQL server."""
 
-    no_rights: ClassVar = {"42501"}
     give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
     another = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 

@@ -25,7 +25,7 @@ from pytest_arena._process import running_loop, seconds
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from sqlalchemy.engine import Dialect
 
@@ -152,8 +152,6 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
         loop = connection_loop()
         if loop.is_here:
             return connect(*args, **kwargs)
-        if not (is_sync or in_greenlet()):
-            await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
         real = loop.call(connect, *args, **kwargs)
         return LoopConnection(loop, real) if is_bound or is_sync else real
 
@@ -299,8 +297,6 @@ class LoopCursor:
         """Do nothing: SQLAlchemy has fetched all rows."""
 
     def __getattr__(self, name: str) -> Any:
-        if self._real is None:
-            self._facade.call(self._opened)
         value = getattr(self._real, name)
         return partial(self._facade.call, value) if callable(value) else value
 
@@ -309,9 +305,6 @@ class LoopCursor:
             self._early[name] = value
         else:
             setattr(self._real, name, value)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.fetchall())
 
 
 class LoopDriver:

@@ -112,10 +112,8 @@ class DatabaseRegistry(ABC):
         ServerError: no server answers, it is too old, or the login may not create databases.
     """
 
-    no_rights: ClassVar[set[Any]]
-    """The server's codes for a login with too few rights."""
     give_rights: ClassVar[str]
-    """The statement that gives them."""
+    """The statement that gives a login the right to create databases."""
     another: ClassVar[str]
     """How a run names another server."""
 
@@ -229,9 +227,6 @@ class DatabaseRegistry(ABC):
                 "app's engines up to their overflow"
             )
             fix = FEWER_CONNECTIONS
-        elif error.code in self.no_rights:
-            cause = f"the login {address.user} has too few rights on this server"
-            fix = self.give_rights.format(user=address.user)
         return ServerError(
             f"{address.server}: {what}: {said}",
             why="each test works on a database that pytest-arena creates on this server",

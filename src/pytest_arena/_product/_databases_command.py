@@ -35,8 +35,6 @@ class Place:
     shown: str
     where: str
     things: tuple[Thing, ...] = ()
-    note: str = ""
-    """the reason why things are missing"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +64,22 @@ def time_of(path: Path) -> datetime | None:
 
 @dataclass(frozen=True)
 class DatabasesOnServer:
-    """The databases with pytest-arena's names on a server, or the note why there is no server."""
+    """The databases with pytest-arena's names on a server."""
 
     registry: Any  # the class of a run's databases
     shown: str
-    address: Address | None = None
-    note: str = ""
+    address: Address
 
     def places(self) -> Iterator[Place]:
         """Yield the server with its databases."""
-        things: tuple[Thing, ...] = ()
-        where = "a local service"
-        if self.address is not None:
-            where = self.address.server
-            with self._opened(self.address) as registry:
-                found = registry.listed()
-            things = tuple(database.thing() for database in found)
-        yield Place(shown=self.shown, where=where, things=things, note=self.note)
+        with self._opened() as registry:
+            things = tuple(database.thing() for database in registry.listed())
+        yield Place(shown=self.shown, where=self.address.server, things=things)
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
-        if self.address is not None:
-            with self._opened(self.address) as registry:
-                yield from registry.sweep(everything=everything)
+        with self._opened() as registry:
+            yield from registry.sweep(everything=everything)
 
-    def _opened(self, address: Address) -> closing[Any]:
-        return closing(self.registry(address, sweeps=False))
+    def _opened(self) -> closing[Any]:
+        return closing(self.registry(self.address, sweeps=False))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._server_control import ServerFailure
-from pytest_arena.errors import ArenaError, IsolationError, impossible
+from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -72,13 +72,14 @@ class Undo(ABC):
             Held: another session holds a lock.
         """
 
-    @abstractmethod
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Undo what was committed since a start. Return whether there was a change.
 
         Raises:
             Held: an open transaction has written. The database is unchanged.
         """
+        del start, is_in_use
+        return NeedsCopy()
 
     def carried(self, start: Start) -> object:
         """Return what a copy of a start's base needs, to have the content of the start."""
@@ -214,8 +215,6 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed."""
-        if not self.depth:
-            raise impossible("a level was left that had not been entered")
         count = self._count_uses()
         was_changed = not self._is_unused(count) and self._restore(count)
         self.check()
@@ -395,8 +394,6 @@ class LevelStack(ABC, Generic[UndoT]):
     ) -> list[TableRows]:
         """Return the rows that were committed in a level, net."""
         number = self.depth - depth
-        if number < 0:
-            return []
         if depth:
             since = None
             until = self._stack[number + 1].start

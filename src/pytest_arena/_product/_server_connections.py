@@ -98,22 +98,6 @@ def address_for(target: ConnectTarget, login: ServerLogin | None) -> Address:
     return address.as_(user) if user is not None else address
 
 
-def change_module(
-    find_core: FindCore, change: Callable[[ModuleType], None], module: ModuleType
-) -> None:
-    """Put a guard into a driver's module. Note it if this version lacks a guarded function."""
-    try:
-        change(module)
-    except (AttributeError, KeyError) as error:
-        core = find_core()
-        if core is not None:
-            missing = getattr(error, "name", None) or str(error).strip("'")
-            core.ledger.note(
-                f"pytest-arena does not watch connections that {module.__name__} opens without an "
-                f"engine: this version has no {missing}"
-            )
-
-
 @dataclass(slots=True, eq=False, kw_only=True)
 class RawConnection(Owned):
     """A connection that pytest-arena has admitted, and that no engine opens.

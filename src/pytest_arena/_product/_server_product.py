@@ -19,7 +19,7 @@ from pytest_arena._product import (
 )
 from pytest_arena._product._database_registry import RegistryT
 from pytest_arena._product._server_connections import address_for
-from pytest_arena.errors import ArenaError, impossible
+from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -105,10 +105,7 @@ class ServerProduct(Generic[RegistryT]):
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL with the app's first login, which sees what the app sees."""
-        target = database.target
-        if target.address is None:
-            raise impossible(f"{database.name}: no address before its first connection")
-        url = self._url_of(address_for(target, None), database, driver)
+        url = self._url_of(address_for(database.target, None), database, driver)
         if database.is_shared:
             # Only engines of this process see the transaction. Any other client finds no server.
             return url.set(host=NOWHERE, query={})

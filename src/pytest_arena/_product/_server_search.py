@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pytest_arena._config._supported import SUPPORTED, product_of
+from pytest_arena._config._supported import product_of
 from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
 from pytest_arena._product._server_control import ServerFailure
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
@@ -160,20 +160,16 @@ class ServerSearch(ABC):
         return names_no_server or product_of(config.database) == self.product
 
     def place_kinds(self, config: Config) -> list[PlaceKind]:
-        """Return the server, if the option names no other product."""
+        """Return the server, if there is one and the option names no other product."""
         if config.database == "own" or not self.is_meant(config):
             return []
         find = self.find if config.server_url else self.local_service
         try:
             server = find(config)
-        except Unavailable as error:
-            note = " ".join(str(error).split())
-            shown = SUPPORTED[self.product].shown
-            return [DatabasesOnServer(self.registry, shown, note=note)]
-        except ConfigError:
-            if config.database == "auto":
-                return []  # the product's driver is not installed
-            raise
+        except (Unavailable, ConfigError):
+            if config.server_url:
+                raise
+            return []  # no server, or the product's driver is not installed
         return [DatabasesOnServer(self.registry, server.shown, server.address)]
 
 

@@ -157,8 +157,9 @@ class ArenaRun:
         if not self._known.find_first():
             tried = self._start_app()
             products = self.databases.environment.products()
-            if products:
-                self._known.add_first(products[0], self.config.schema)
+            # Lines with names need the names of the app's engines.
+            if products and self.config.schema.keys() <= {""}:
+                self._known.add_first(products[0])
         return self._known.named(name, tried)
 
     def _start_app(self) -> str:

@@ -121,9 +121,6 @@ def _names(folder: Path) -> list[str]:
 
 
 def _remove(thing: Thing, files: list[Path]) -> SweepResult:
-    try:
-        for file in files:
-            file.unlink(missing_ok=True)
-    except OSError as error:
-        return SweepResult(thing, error.strerror or str(error))
+    for file in files:
+        file.unlink(missing_ok=True)
     return SweepResult(thing)

@@ -58,14 +58,6 @@ class SQLiteHandle(Handle):
     reference: Callable[[], sqlite3.Connection | None]
     words = WORDS
 
-    @classmethod
-    def to(cls, raw: sqlite3.Connection) -> SQLiteHandle:
-        """Return a handle, with a weak reference if the connection's class allows that."""
-        try:
-            return cls(weakref.ref(raw))
-        except TypeError:  # only subclasses of sqlite3's class have weak references
-            return cls(lambda: raw)
-
     @property
     def has_uncommitted_writes(self) -> bool:
         """Whether a transaction has begun to write. A SELECT begins no transaction."""
@@ -160,7 +152,7 @@ class SQLiteConnections:
                 return None
             if is_memory:
                 sql.be_as_in_memory(raw)
-            return OpenConnection(target, SQLiteHandle.to(raw))
+            return OpenConnection(target, SQLiteHandle(weakref.ref(raw)))
 
         return opened
 
@@ -176,7 +168,7 @@ class SQLiteConnections:
                 f"test. Give the engine a URL instead: {cause_of_connection()}"
             )
         target = core.admit(Opener.CREATOR, file)
-        return OpenConnection(target, SQLiteHandle.to(raw))
+        return OpenConnection(target, SQLiteHandle(weakref.ref(raw)))
 
     def watch(self, core: Callable[[], Core | None]) -> None:
         """Watch each connection."""

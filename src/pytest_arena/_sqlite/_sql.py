@@ -153,11 +153,7 @@ def finish_file(source: Path, target: Path) -> None:
     """Copy a database file and the content of its side files into one file."""
     with closing(open_own(source)) as control:
         content = read_content(control)
-    try:
-        target.write_bytes(content)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+    target.write_bytes(content)
 
 
 def main_file(dbapi_connection: Any) -> str:

@@ -37,6 +37,13 @@ async def test_the_isolation_of_the_run(vase, client, turn):
     assert (await client.get("/orders")).json() == ["vase", "chair"]
 
 
+@pytest.mark.skipif(other == "copy", reason="on SQLite it is copy")
+@pytest.mark.arena(isolation="rollback")
+@pytest.mark.expect("A101")
+def test_rollback_is_for_all_tests(vase):
+    pass
+
+
 @pytest.mark.arena(seed=False)
 async def test_no_seed(vase, client, db_session):
     assert (await db_session.scalars(select(Stock.item))).all() == []

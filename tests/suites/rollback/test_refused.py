@@ -105,6 +105,19 @@ async def test_of_another_isolation():
     pass
 
 
+@pytest.mark.arena(seed=False)
+@pytest.mark.expect("A501", at=None)
+async def test_without_the_seed():
+    pass
+
+
+@pytest.mark.expect("A501", at="driver.transaction()")
+async def test_a_transaction_of_the_driver():
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        driver.transaction()
+
+
 @pytest.mark.expect("A501", at="asyncio.run(engine.connect()")
 def test_a_forked_process():
     child = os.fork()

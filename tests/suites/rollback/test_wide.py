@@ -1,6 +1,7 @@
 """Rows of a wide fixture live in a savepoint below those of its tests."""
 
 import pytest
+import pytest_asyncio
 from async_app import maker
 from models import Order
 from sqlalchemy import func, select, text
@@ -55,3 +56,17 @@ class TestWithThousands:
         await client.post("/orders/chair")
         async with maker() as session:
             assert await session.scalar(select(func.max(Order.id))) == 1000
+
+
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def open_order():
+    async with maker() as session:
+        session.add(Order(item="open"))
+        await session.flush()
+        yield
+
+
+class TestOpen:
+    @pytest.mark.expect("A501", at="await session.flush()")
+    def test_an_open_transaction_of_a_wide_fixture(self, open_order):
+        pass
