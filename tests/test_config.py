@@ -166,7 +166,7 @@ MODULES = {
     "raising": "def f():\n    raise RuntimeError('SECRET_KEY is not set')\nf()\n",
     "wrong": "x = = 1\n",
     "leaving": "import sys\nsys.exit('no settings')\n",
-    "refused": "import pytest_arena as p\nraise p.ConfigError('a', why='b', cause='c', fix='d')",
+    "refused": "import pytest_arena as p\nraise p.ConfigError('a', why='b', cause='c', fix='go')",
     "right": "def application(): ...\n",
 }
 
@@ -191,7 +191,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("raising:app", "SECRET_KEY is not set", "raising.py:2", "python -c"),
         ("wrong:app", "SyntaxError", "wrong.py:1", "correct that line"),
         ("leaving:app", "no settings", "leaving.py:2", "correct that line"),
-        ("refused:app", "ConfigError: a", "refused.py:2", "d"),
+        ("refused:app", "ConfigError: a", "refused.py:2", "go"),
         ("right:app", "has no attribute 'app'", "right.py", "name the module"),
         ("nowhere:app", "No module named 'nowhere'", "pytest.ini", "pythonpath = <"),
         ("shop.main:app", "No module named 'shop'", "pytest.ini", "pythonpath = src"),

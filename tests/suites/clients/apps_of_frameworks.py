@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 fast = create_app()
 CLOSED = []
+LOOPS = []
 BEGUN = threading.Event()
 
 
@@ -69,6 +70,7 @@ async def read():
 
 @get("/orders")
 async def orders() -> list[str]:
+    LOOPS.append(asyncio.get_running_loop())
     return await read()
 
 

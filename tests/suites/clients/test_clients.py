@@ -8,7 +8,7 @@ import httpx
 import httpx2
 import pytest
 import uvicorn
-from apps_of_frameworks import CLOSED, fast, flask, lite, mounting, wrapped
+from apps_of_frameworks import CLOSED, LOOPS, fast, flask, lite, mounting, wrapped
 from litestar.testing import AsyncTestClient
 from litestar.testing import TestClient as LitestarClient
 from models import Order
@@ -112,9 +112,10 @@ async def test_litestars_async_client(arena, db_session):
 @pytest.mark.parametrize("arena_app", [lite])
 def test_sync_clients_of_litestar(arena, arena_app, test_client, sync_vase):
     with LitestarClient(lite) as own_client:
-        for client in (test_client, own_client):
+        for client in (own_client, test_client, test_client):
             assert client.get("/orders").json() == ["vase"]
-    assert seen(arena) == [ORDERS, ORDERS]
+    assert seen(arena) == [ORDERS] * 3
+    assert LOOPS[-1] is LOOPS[-2]
 
 
 @pytest.mark.expect("A101", at=None)

@@ -8,6 +8,8 @@ import pytest
 from fastapi import FastAPI
 from network_app import WAYS, by_streams, machine
 
+from pytest_arena.errors import LifespanError
+
 NAME = "api.example.invalid"
 needs_network = pytest.mark.skipif(not machine.address, reason="this machine has only a loopback")
 
@@ -93,7 +95,8 @@ async def calling(app):
     yield
 
 
-@pytest.mark.expect("A702", at="open_connection")
 @pytest.mark.parametrize("arena_app", [FastAPI(lifespan=calling)])
-async def test_a_start_up(arena_app, client):
-    await client.get("/")
+async def test_a_start_up(arena_app, arena):
+    with arena.expect_refusal() as refused, pytest.raises(LifespanError) as caught:
+        await arena.client().get("/")
+    assert caught.value.fix == refused.error.fix
