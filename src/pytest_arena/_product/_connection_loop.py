@@ -152,7 +152,14 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
         loop = connection_loop()
         if loop.is_here:
             return connect(*args, **kwargs)
-        real = loop.call(connect, *args, **kwargs)
+        opened: list[Any] = []
+        try:
+            loop.call(lambda: opened.append(connect(*args, **kwargs)))
+        except asyncio.CancelledError:
+            for real in opened:  # the driver was faster, and the caller gets no connection
+                loop.schedule(partial(terminate, real))
+            raise
+        [real] = opened
         return LoopConnection(loop, real) if is_bound or is_sync else real
 
     patch(dbapi, "connect", connect_in_loop)

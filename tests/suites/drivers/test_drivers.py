@@ -1,6 +1,7 @@
 """What an app does with its driver works as in production."""
 
 import asyncio
+import gc
 from multiprocessing import get_context
 
 import pytest
@@ -115,6 +116,20 @@ async def test_a_cancelled_statement_leaves_a_pool_that_works(client, turn):
             await connection.execute(text("SELECT pg_sleep(600)"))
     assert (await client.post("/orders/chair")).status_code == 201
     assert await count_orders() == 1
+
+
+@pytest.mark.skipif(IS_SQLITE, reason="SQLAlchemy leaves such a connection of aiosqlite open")
+async def test_a_connection_that_a_cancelled_task_never_got_is_closed(arena, turn):
+    await engine.dispose()
+    task = asyncio.create_task(count_orders())
+    await asyncio.sleep(0)
+    for _ in range(20):
+        arena.changes()  # blocks this loop, while the driver connects in another one
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    gc.collect()
 
 
 async def test_a_frozen_clock_stops_no_statement(client, turn):
