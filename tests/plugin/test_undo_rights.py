@@ -59,6 +59,8 @@ def test_a_login_that_is_no_superuser_gets_clones(
     run = project.run("test_it.py", env=limited).expect(1, passed=2, errors=1)
     run.says("is no superuser. For undo: the URL of a superuser in arena_database")
     run.says("isolation='undo' is not available: the role arena_test_")
+    run = project.run("test_it.py::test_each", "--arena-isolation=undo", env=limited)
+    run.says("arena_isolation = undo: the role arena_test_")
 
 
 def test_a_seed_that_policies_stop_names_the_right(

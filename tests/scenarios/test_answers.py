@@ -32,7 +32,7 @@ NOT_FOUND = {
     "the_time_until_the_answer": "it asserts how long an answer takes",
     "a_list_of_its_module_that_the_app_fills": "it fails if it runs twice",
 }
-HOLLOW = {"HOLLOW": 16}
+HOLLOW = {"HOLLOW": 15}
 NOT_FOUND_ARE = {"HOLLOW": 11, "ASSERTED": 1}
 
 

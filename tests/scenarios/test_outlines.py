@@ -43,7 +43,7 @@ def test_each_row_has_its_badge(tmp_path: Path) -> None:
     run.expect(1, passed=3, failed=1, errors=1)
     page = (run.folder / "page.html").read_text(encoding="utf-8")
     rows = re.findall(r"<p>path=(\S+), status.*class=.badge (\S+).>", page)
-    assert rows == [("/battles", "errors-only"), ("/nothing", "failed"), ("/others", "failed")]
+    assert rows == [("/battles", "crashes-only"), ("/nothing", "failed"), ("/others", "failed")]
     assert "the preparation of the test fails: json.decoder.JSONDecodeError" in page
     assert "(char 0) (tests/conftest.py:5)" in page  # not a line of the library
 

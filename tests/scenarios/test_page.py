@@ -86,7 +86,7 @@ def test_the_top_says_which_project_and_when(page: str) -> None:
     assert "App loses a write: 1. Proven: 6 of 30 scenarios, and 3 for crashes only." in top
     assert "Proven: 6</span> a test passes, and failed for a wrong answer that was tried" in top
     assert "No test yet: 8</span> a developer writes it" in top
-    assert "Proven for crashes only: 3</span> a crash was noticed" in top
+    assert "Proven for crashes only: 3</span> no wrong value was noticed" in top
     assert ">It cannot run twice</a>" in top
     assert "App loses a write: 1</span>" in top
 

@@ -557,7 +557,7 @@ def redis_number(url: URL) -> str:
 _WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
 # Programs that connect to a database by its name alone.
 _CLIENTS = {"psql", "dropdb", "createdb", "pg_restore", "mysql", "mariadb", "mysqladmin"}
-_USER = {"-U", "--username", "-u", "--user"}  # a role may have the name of its database
+_USER_OPTIONS = {"-U", "--username", "-u", "--user"}  # a role may have the name of its database
 
 
 def named_by(child: Child, known: KnownDatabases) -> str:
@@ -569,7 +569,7 @@ def named_by(child: Child, known: KnownDatabases) -> str:
     for name in filter(None, names):
         is_at_stake = known.files.whose(name).is_at_stake
         for option, word in itertools.pairwise(["", *words]) if is_at_stake else ():
-            is_for_client = is_client and option not in _USER
+            is_for_client = is_client and option not in _USER_OPTIONS
             if _is_named(name, word, child.folder, is_for_client=is_for_client):
                 return name
     return ""

@@ -33,7 +33,8 @@ class Status(StrEnum):
     PROVEN = "PROVEN"
 
 
-_ERROR_ALONE = {noticed_text({"wrong": False, "500": True}), noticed_text({"500": True})}
+# The reasons of proofs without a noticed value: none was noticed, or none could be tried.
+_CRASH_ALONE = {noticed_text({"wrong": False, "500": True}), noticed_text({"500": True})}
 # A run with only a part of the tests says nothing about these.
 _UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
 
@@ -54,7 +55,7 @@ class Judged:
     @property
     def is_weak(self) -> bool:
         """Whether its tests have noticed an error 500, and no other wrong answer."""
-        return self.reason in _ERROR_ALONE
+        return self.reason in _CRASH_ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _status(
         return Status.SKIPPED, tries[0]["reason"]
     verdicts = [_verdict(scenario, each, is_sabotaged=is_sabotaged) for each in passed]
     order = [*Status]
-    return max(verdicts, key=lambda each: (order.index(each[0]), each[1] not in _ERROR_ALONE))
+    return max(verdicts, key=lambda each: (order.index(each[0]), each[1] not in _CRASH_ALONE))
 
 
 def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tuple[Status, str]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _FORMS = ("json", "html")
 _PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
-_WEAK = "ERRORS-ONLY"
+_WEAK = "CRASHES-ONLY"
 _GAP = "GAP"
 _LOST = "LOST"
 _WRONG = (_LOST, Status.FAILED)
@@ -44,10 +44,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     _LOST: ("App loses a write", "the app does not keep what it writes: ask a developer"),
     Status.FAILED: ("Test fails", "the app, the test or the scenario is wrong: ask a developer"),
     Status.PROVEN: ("Proven", "a test passes, and failed for a wrong answer that was tried"),
-    _WEAK: (
-        "Proven for crashes only",
-        "a crash was noticed, no wrong value: a developer looks",
-    ),
+    _WEAK: ("Proven for crashes only", "no wrong value was noticed: a developer looks"),
     Status.ASSERTED: ("Tested", "a test passes, and may miss a wrong answer: the team decides"),
     Status.HOLLOW: ("Test checks too little", "do not count on it: a developer completes the test"),
     Status.NOT_RUN: ("Not tested in this run", "run all tests"),

@@ -128,7 +128,6 @@ async def test_a_connection_that_a_cancelled_task_never_got_is_closed(arena, tur
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    del task
     gc.collect()
 
 

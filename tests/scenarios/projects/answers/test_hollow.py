@@ -91,12 +91,6 @@ class TestIdle(unittest.TestCase):
         answer = self.client.get("/dancers")
         self.assertGreaterEqual(len(answer.json()), 0)
 
-    def test_a_mock_by_a_method(self):
-        notify = mock.Mock()
-        self.client.get("/dancers")
-        notify("Storm")
-        self.assertTrue(notify.called)
-
     def test_a_subtest_of_its_own(self):
         self.client.get("/dancers")
         for name in ["Sand"]:
