@@ -62,6 +62,7 @@ def test_each_process_has_a_server_that_ends_with_it(
     assert not any(folder.exists() for folder in folders(run.folder))
 
 
+@needs_program
 @pytest.mark.usefixtures("whole_process")
 def test_the_workers_of_a_script_are_no_programs_of_a_test(example: Example) -> None:
     """Its line is on the stack, as that of a link to pytest."""
@@ -91,8 +92,7 @@ def test_a_server_that_ends_in_a_test_fails_the_test(example: Example) -> None:
 def test_fakeredis_serves_a_machine_without_a_program(example: Example) -> None:
     """Its keys come back, too."""
     pytest.importorskip("fakeredis")
-    tests = TESTS.partition("    pathlib")[0]
-    project = example.with_files(test_it=tests)
+    project = example.with_files(test_it=TESTS.partition("    pathlib")[0])
     run = project.run(env={"PATH": ""}).expect(passed=3)
     run.never_says("Redis")
 

@@ -70,6 +70,7 @@ class Suite:
 
     def _run(self, place: Path) -> str:
         """Run pytest in a copy of the suite. Return how it ended."""
+        environment = self._environment(place)  # without a server of MySQL it skips
         project = place / "project"
         shutil.copytree(ROOT / "apps", project)
         shutil.copytree(self.folder, project, dirs_exist_ok=True)
@@ -78,7 +79,7 @@ class Suite:
         command = [sys.executable, "-m", "pytest", *(f"-p{name}" for name in plugins)]
         command += [word for word in self.setting.split()[1:] if not word.startswith(_DRIVER)]
         try:
-            status, output = forks.run(command, project, self._environment(place), self.patience)
+            status, output = forks.run(command, project, environment, self.patience)
             ended = f"exit status {status}"
         except subprocess.TimeoutExpired as error:
             output = (error.output or b"").decode()
@@ -126,9 +127,7 @@ def _stories(folder: Path) -> list[str]:
     ]
 
 
-@cache
-def _mysql() -> StoryMySQLServer:
-    return StoryMySQLServer()
+_mysql = cache(StoryMySQLServer)
 
 
 def _functions(tree: ast.Module | ast.ClassDef) -> list[str]:
