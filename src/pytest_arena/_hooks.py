@@ -25,12 +25,7 @@ from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import interrupted, is_interruption
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
-from pytest_arena._run._summary import (
-    FactsOfProcesses,
-    Summary,
-    summarize,
-    summary_lines,
-)
+from pytest_arena._run._summary import FactsOfProcesses, Summary, summarize, summary_lines
 from pytest_arena._values import CodeLine, Plan, Stage, counted
 from pytest_arena.errors import ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
@@ -40,16 +35,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+__tracebackhide__ = True  # of a failed fixture only the user's lines are shown
+
 PLAN = pytest.StashKey[Plan]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
 
 
-def start(
-    config: pytest.Config,
-    *,
-    names: Iterable[str],
-    temporary: Path | None,
-) -> None:
+def start(config: pytest.Config, *, names: Iterable[str], temporary: Path | None) -> None:
     """Read the options and install the gate, before pytest imports the user's code.
 
     ``names`` are those that the configuration file sets. ``temporary`` is pytest's temporary
@@ -317,7 +309,6 @@ def _settle(item: pytest.Item, run: ArenaRun) -> list[BaseException]:
 
 def _raise(errors: list[BaseException]) -> None:
     """Raise an error with the texts of all errors. pytest-arena's errors have no traceback."""
-    __tracebackhide__ = True
     if all(isinstance(error, ArenaError | ArenaWarning) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
         pytest.fail("\n\n".join(texts), pytrace=False)

@@ -66,6 +66,5 @@ class Fresh(Block):
         sessions.return_to(self._instances)
         self._test.requests_of_level = self._requests
         self._app_state.restore()
-        lost = self.run.gate.lost.by_level
-        lost.setdefault(self._test, []).extend(lost.pop(self._level, ()))
+        self._test.take_lost()
         self.run.levels.leave_nested(self._level)

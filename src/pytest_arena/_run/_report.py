@@ -209,42 +209,41 @@ def _show(report: Any, title: str, lines: list[str]) -> None:
 
 
 def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
-    """Return a line for each instance that a failed assertion names, and whose row has changed."""
+    """Return a line for each instance with an old value of a column that the assertion names."""
     lines = []
     awaited = "await " if test.plan.is_async else ""
+    entry = _users_entries(excinfo)[-1]
+    words = re.findall(r"\w+", str(entry.statement))
+    instances = [*entry.frame.f_locals.values()]
+    for _, opened in test.sessions.instances():
+        instances += opened
     fresh: Any = run.engines.open_session(Sessions(), run.database(), wants_async=False)
     with fresh:
-        entry = _users_entries(excinfo)[-1]
-        for name, value in entry.frame.f_locals.items():
-            if not re.search(rf"\b{re.escape(name)}\b", str(entry.statement)):
-                continue
+        for instance in {id(each): each for each in instances}.values():
             # Ask the type first, because an attribute of another object may do anything.
-            if not isinstance(inspect(type(value), raiseerr=False), Mapper):
+            if not isinstance(inspect(type(instance), raiseerr=False), Mapper):
                 continue
-            state: State = inspect(value)
-            columns = _stale_columns(state, fresh)
+            state: State = inspect(instance)
+            columns = _stale_columns(state, fresh, words)
             if columns:
+                name = state.class_.__name__
                 keys: Any = state.identity
                 key = keys[0] if len(keys) == 1 else keys
                 lines.append(
-                    f"`{name}` was loaded before another session changed its {', '.join(columns)}: "
-                    f"`{name} = {awaited}db_session.get({state.class_.__name__}, {key!r})`"
+                    f"{name} {key!r} was loaded before another session changed its "
+                    f"{', '.join(columns)}: `{awaited}db_session.get({name}, {key!r})`"
                 )
     return lines
 
 
-def _stale_columns(state: State, fresh: Session) -> list[str]:
+def _stale_columns(state: State, fresh: Session, words: list[str]) -> list[str]:
     """Return the columns whose loaded, unchanged values differ from those of the present row."""
-    if state.identity is None:
+    columns = state.mapper.column_attrs.keys()
+    unchanged = state.unmodified.intersection(words, columns, state.dict)
+    if not unchanged or state.identity is None:
         return []
     present = fresh.get(state.class_, state.identity)
-    columns = []
-    for attribute in state.mapper.column_attrs:
-        key = attribute.key
-        is_loaded = key in state.dict and key in state.unmodified
-        if is_loaded and state.dict[key] != getattr(present, key):
-            columns.append(attribute.columns[0].name or key)
-    return columns
+    return [key for key in sorted(unchanged) if state.dict[key] != getattr(present, key)]
 
 
 # Explanations of errors of SQLAlchemy and of drivers
@@ -265,11 +264,10 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         numbers = Counter(line.short for line in held if line is not None)
         shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
         return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
-    text = str(getattr(error, "msg", ""))
-    mismatch = _MISMATCH.match(text)
-    for package, hint in _WIDER.items():
-        if mismatch and package in text:
-            return hint.format(mismatch[1])
+    for pattern, hint in _HINTS.items():
+        found = re.search(pattern, str(error), re.DOTALL)
+        if found:
+            return hint.format(*found.groups())
     awaited = _awaited_session(error, run.current.test)
     bound = _bound_to_another_loop(error)
     return awaited or bound or _no_file(error, run) or _not_loaded(error)
@@ -342,12 +340,16 @@ _NO_CONNECTION_LEFT = """\
 all connections of the server are taken. Each test process opens the app's pools, two
 connections of pytest-arena, and one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
-_MISMATCH = re.compile(r"ScopeMismatch: .* with a (\w+) scoped")
-_WIDER = {
-    "pytest_arena": """\
+_HINTS = {
+    "async def functions are not natively supported": """\
+no plugin runs this `async def` test. For pytest-asyncio:
+next: asyncio_mode = auto   in pytest's configuration, or @pytest.mark.asyncio""",
+    "'coroutine' object": """\
+next: `await` the call that returns the coroutine""",
+    r"^ScopeMismatch: .* with a (\w+) scoped.*pytest_arena": """\
 a fixture of {0} scope requests what pytest-arena gives to each test
 next: the scope "function", or `arena` in its place: arena.session(), arena.client() and others""",
-    "pytest_asyncio": """\
+    r"^ScopeMismatch: .* with a (\w+) scoped.*pytest_asyncio": """\
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
 next: name its scope twice: @pytest_asyncio.fixture(scope="{0}", loop_scope="{0}")""",
 }

@@ -447,10 +447,12 @@ class RunningTest(Owner):
 
     def take_lost(self) -> None:
         """Attribute new lost writes to requests, or to the test."""
-        for work in self.gate.lost.by_level.pop(self, ()):
-            request = work.request if work.request in self.records else None
-            if work.is_lost(request):
-                self.losses.append(replace(work, request=request, in_set_up=not self.is_set_up))
+        works = self.gate.lost.by_level
+        for level in [each for each in works if each.is_test]:  # its own, and those inside of it
+            for work in works.pop(level):
+                request = work.request if work.request in self.records else None
+                if work.is_lost(request):
+                    self.losses.append(replace(work, request=request, in_set_up=not self.is_set_up))
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""
