@@ -209,10 +209,7 @@ def compile_python(text: str) -> object:
     return compile(text, "<page>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
 
 
-PARSERS: dict[str, Callable[[str], object]] = {
-    "python": compile_python,
-    "toml": tomllib.loads,
-}
+PARSERS: dict[str, Callable[[str], object]] = {"python": compile_python, "toml": tomllib.loads}
 
 
 def parse(block: Block) -> None:

@@ -237,6 +237,14 @@ def test_a_port_that_is_taken(example: Example) -> None:
     assert "Traceback" not in served.said
 
 
+def test_it_ends_inside_of_a_level(example: Example) -> None:
+    """P7: the first signal ends it, and the level."""
+    with serving(shop(example)) as served:
+        served.done("/level/enter")
+        assert served.end() == 0
+    assert "1 passed" in served.said
+
+
 def test_without_a_token_it_does_not_begin(example: Example) -> None:
     """A sentence and a status, without a traceback."""
     called = arena("serve", folder=example.write())

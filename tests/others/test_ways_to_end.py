@@ -8,44 +8,45 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example import WIDE
+
 if TYPE_CHECKING:
     from tests.example import Example, Run
 
-# A run strikes itself at the place that it is told.
-TESTS = """
-import os
-import pathlib
-import signal
-import pytest
-from app import Dancer, maker
-
-def strike(place):
-    if place in os.environ.get("PLACES", "").split():
-        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
-
-@pytest.fixture(scope="module")
-def wide(arena):
-    pathlib.Path(f"home-{os.getpid()}").write_text(arena.url)
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
-        session.commit()
-
+FIXED = """
 @pytest.fixture
 async def fixed(client, wide):
     await client.post("/dancers/Fix")
-
-async def test_async(fixed, client):
-    assert (await client.get("/dancers")).json() == ["Sand", "Wide", "Fix"]
-    async with maker() as session:
-        session.add(Dancer(name="open"))
-        await session.flush()
-        strike("call")
 
 def test_sync(test_client, db_session):
     test_client.post("/dancers/Dune")
     db_session.add(Dancer(name="open"))
     db_session.flush()
 """
+
+# A run strikes itself at the place that it is told.
+TESTS = (
+    WIDE
+    + """
+import os
+import pathlib
+import signal
+from app import maker
+
+def strike(place):
+    if place in os.environ.get("PLACES", "").split():
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+
+async def test_async(fixed, client, arena):
+    pathlib.Path(f"home-{os.getpid()}").write_text(arena.url)
+    assert (await client.get("/dancers")).json() == ["Sand", "Wide", "Fix"]
+    async with maker() as session:
+        session.add(Dancer(name="open"))
+        await session.flush()
+        strike("call")
+"""
+    + FIXED
+)
 
 SEED = """
 import os

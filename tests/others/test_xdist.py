@@ -117,6 +117,7 @@ def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
     """P2: at the same moment, and each of them runs all tests. Their lines are one."""
     workers = 2
     project = example.with_files(test_it=TESTS + SKIPPED, test_wide=OF_MODULE, seed=SLOW_SEED)
+    project = project.change("pytest.ini", "schema = app", "schema = dev = app")
     run = project.run(*PLUGINS, f"-n{workers}", "--dist", "each", "-v")
     run.expect(passed=8 * workers, skipped=workers)
     assert (run.folder / "built").read_text() == "x"
@@ -126,6 +127,7 @@ def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
         "template built",
     )
     assert run.output.count("database dev (") == 1
+    assert "no engine" not in run.output
 
 
 def test_a_worker_that_dies_is_replaced(example: Example) -> None:

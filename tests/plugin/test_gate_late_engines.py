@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.engine import make_url
 
+from tests.example import WIDE
 from tests.template.test_template_builders import BASE
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ async def add(name: str):
         await session.commit()
 """
 
-TESTS = """
+TESTS = (
+    WIDE
+    + """
 import inspect
-import pytest
 import sqlalchemy
 from sqlalchemy import func, select
-from models import Dancer
 
 async def value(found):
     return await found if inspect.isawaitable(found) else found
@@ -87,12 +88,6 @@ def test_changes(arena, test_client):
         test_client.post("/dancers/Sand")
     assert arena.changes()["dancers"].inserted[-1].after["name"] == "Sand"
 
-@pytest.fixture(scope="module")
-def wide(arena):
-    with arena.session() as session:
-        session.add(Dancer(name="Wide"))
-        session.commit()
-
 def test_wide(wide, test_client):
     assert sorted(test_client.get("/dancers").json()) == ["Host", "Wide"]
 
@@ -100,6 +95,7 @@ def test_url_and_engine(arena):
     url = sqlalchemy.make_url(arena.url)
     assert url.get_backend_name() == arena.engine.dialect.name
 """
+)
 
 ORDERS = {
     "sqlite+aiosqlite:///dev.db": ["test_session", "test_session_and_client"],

@@ -106,11 +106,7 @@ def test_a_poller(example: Example, poller: str, isolation: str) -> None:
     sync = PRODUCTION.replace("asyncpg", "psycopg")
     if isolation == "copy":
         sync = FILE.replace("+aiosqlite", "")
-    env = {
-        "POLLER": poller,
-        "SYNC_URL": sync,
-        "PYTEST_ADDOPTS": f"--arena-isolation={isolation}",
-    }
+    env = {"POLLER": poller, "SYNC_URL": sync, "PYTEST_ADDOPTS": f"--arena-isolation={isolation}"}
     process = polling.start("-q", env=env)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output[-8000:]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.example import SEED as PLAIN_SEED
 from tests.example import WIDE
+from tests.others.test_ways_to_end import FIXED
 from tests.plugin.private_server import PrivateServer, on_postgresql
 
 if TYPE_CHECKING:
@@ -50,24 +51,14 @@ from conftest import strike
 from app import maker
 
 
-@pytest.fixture
-async def fixed(client, wide):
-    await client.post("/dancers/Fix")
-
-
 async def test_async(fixed, client):
     await client.post("/dancers/Dune")
     async with maker() as session:
         session.add(Dancer(name="open"))
         await session.flush()
         strike()
-
-
-def test_sync(test_client, db_session):
-    test_client.post("/dancers/Dune")
-    db_session.add(Dancer(name="open"))
-    db_session.flush()
 """
+    + FIXED
 )
 
 SEED = 'VERSION = "{version}"' + PLAIN_SEED

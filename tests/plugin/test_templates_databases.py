@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,17 +41,12 @@ app = FastAPI(lifespan=lifespan)
 """
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        AT_IMPORT,
-        IN_THE_LIFESPAN,
-    ],
-    ids=["import", "lifespan"],
-)
+@pytest.mark.parametrize("where", [AT_IMPORT, IN_THE_LIFESPAN], ids=["import", "lifespan"])
 def test_an_app_that_makes_its_tables_itself(example: Example, where: str) -> None:
     """Works as it is; the summary has the line that saves time."""
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
+    # The name of the project's folder says nothing about its modules.
+    bare = replace(bare.with_paths({"pyproject.toml": ""}), folder=bare.folder / "tests")
     run = bare.change("app.py", "app = FastAPI()\n", where).with_files(test_own=TESTS).run()
     run.expect(passed=2).says("starts with the tables:", "arena_schema = app:Base")
 

@@ -25,7 +25,7 @@ async def get_late():
 @app.post("/lost/{name}", status_code=201)
 async def lost(name: str, db=Depends(get_db)):
     db.add(Dancer(name=name))
-    await db.flush()
+    await db.flush()  # token=s3cret
 
 
 @app.post("/early/{name}", status_code=201)
@@ -79,7 +79,7 @@ async def test_fails_of_itself(client):
     assert (await client.post("/lost/Eve")).status_code == 500
 """
 KINDS = ("LeakWarning", "LostWriteWarning", "LateCommitWarning", "LateWorkWarning")
-LOST = "POST /lost/{name} 201 wrote dancers and never committed it: lost"
+LOST = "POST /lost/{name} 201 wrote dancers and never committed it: lost cause: app.py:57"
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_each_warning_is_shown_with_the_line_and_the_tests(project: Example) -> 
     for kind in KINDS:
         run.warns(f"{kind}: ", "test_all", *(["test_lost_again"] if kind.startswith("Los") else []))
         run.says(f"reference/errors.html#{kind.lower()}")
-    run.warns(f"app.py:57: LostWriteWarning: {LOST} cause: app.py:57 await db.flush() next: ")
+    run.warns(f"app.py:57: LostWriteWarning: {LOST} await db.flush() # token=*** next: ")
 
 
 def test_several_errors_of_a_test_are_one_report_and_skip_nothing(project: Example) -> None:

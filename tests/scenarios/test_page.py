@@ -49,11 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     example = battles(tmp_path_factory.mktemp("page"))
     place = example.write()
     (place / "pyproject.toml").write_text('[project]\nname = "battle-d"\n')
-    run = example.run(
-        "--scenarios=strict",
-        "--scenarios-out=html:build/page.html",
-        *TESTS,
-    )
+    run = example.run("--scenarios=strict", "--scenarios-out=html:build/page.html", *TESTS)
     run.says("scenarios written to build/page.html")
     return place
 

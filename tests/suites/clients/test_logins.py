@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import pytest_asyncio
 from logins import ATTEMPTS
 
 
@@ -65,8 +66,14 @@ def wide_ada(arena):
     return arena.client_as("ada")
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def wide_bob(arena):
+    return await arena.client_as("bob")
+
+
 @pytest.mark.parametrize("turn", [1, 2, 3])
-async def test_a_wide_client_logs_in_once_in_each_test(wide_ada, turn):
+async def test_a_wide_client_logs_in_in_its_fixture_or_once_in_each_test(wide_ada, wide_bob, turn):
     ATTEMPTS.clear()
     assert await asyncio.gather(me(wide_ada), me(wide_ada)) == [of("ada")] * 2
+    assert await me(wide_bob) == of("bob")
     assert ATTEMPTS == ["ada"]

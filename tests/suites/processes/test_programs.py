@@ -44,9 +44,12 @@ def test_a_program_that_ends_by_itself(arena):
 
 @pytest.mark.parametrize("end", ["raise SystemExit(3)", "os.kill(os.getpid(), 9)"])
 @pytest.mark.expect("A101")
-def test_a_program_that_dies_unnoticed(arena, end):
-    code = f"import os; print('ready', flush=True); {end}"
-    assert arena.process([sys.executable, "-c", code], ready="ready").wait()
+def test_a_program_that_dies_unnoticed(arena, end, tmp_path):
+    code = f"import os; print('ready', flush=True)\nwhile not os.path.exists('end'): 0\n{end}"
+    process = arena.process([sys.executable, "-c", code], ready="ready", cwd=tmp_path)
+    assert process.status is None
+    (tmp_path / "end").touch()
+    assert process.wait()
 
 
 @pytest.fixture(scope="class")

@@ -125,6 +125,11 @@ async def test_the_answer_in_a_helper(client, storm):
     is_storm((await client.get("/dancers")).json()[1])
 
 
+async def test_each_answer_in_a_helper(client, storm):
+    is_storm((await client.get("/dancers")).json()[1])
+    is_storm((await client.get("/dancers")).json()[-1])
+
+
 async def test_a_list_of_a_fixture_of_its_module_that_the_app_fills(client, storm, mailer, outbox):
     outbox.clear()
     await client.post("/rename/1/Kite")

@@ -33,6 +33,7 @@ Feature: Steps
   Scenario: Its When checks the answer
     Given a battle is PENDING
     When I POST to /battles/{battle_id}/start
+    And I GET /battles
     Then the battle is ACTIVE
 
   Scenario: One Then has two blocks

@@ -68,6 +68,8 @@ async def test_when(battle, client, db_session, scenario):
     with scenario.when("I POST to /battles/{battle_id}/start"):
         response = await client.post("/battles/1/start")
         assert response.status_code == 200
+    with scenario.when("I GET /battles"):
+        await client.get("/battles")
     with scenario.then("the battle is ACTIVE"):
         assert (await db_session.get_one(Battle, 1)).status == "ACTIVE"
 

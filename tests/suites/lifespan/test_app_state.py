@@ -8,6 +8,18 @@ from models import Order
 turns = pytest.mark.parametrize("turn", [1, 2])
 
 
+@pytest.fixture(scope="module")
+def wide_client(arena):
+    return arena.client()
+
+
+# The first test of the run: with `arena_lifespan = session`, the fixture starts the app.
+@pytest.mark.asyncio(loop_scope="module")
+@turns
+async def test_the_app_of_a_wide_client_starts_in_each_test(wide_client, turn):
+    assert (await wide_client.get("/orders")).json() == ["start-up"]
+
+
 @turns
 async def test_overrides_and_state_end_with_the_test(client, turn):
     assert not app.dependency_overrides
@@ -32,17 +44,6 @@ def test_those_of_a_wide_fixture_stay(wide, test_client, turn):
     assert app.dependency_overrides == {len: "module"}
     assert test_client.get("/state").json() == "module"
     app.state.fake = app.dependency_overrides[len] = "test"
-
-
-@pytest.fixture(scope="module")
-def wide_client(wide, arena):
-    return arena.client()
-
-
-@pytest.mark.asyncio(loop_scope="module")
-@turns
-async def test_the_app_of_a_wide_client_starts_in_each_test(wide_client, turn):
-    assert (await wide_client.get("/orders")).json() == ["start-up"]
 
 
 @turns
