@@ -12,12 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import forks
-from tests.pages import (
-    PATIENCE_SECONDS,
-    PageError,
-    Terminal,
-    run_page,
-)
+from tests.pages import PATIENCE_SECONDS, PageError, Terminal, run_page
 
 ROOT = Path(__file__).parent.parent
 

@@ -34,9 +34,7 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     project = example.with_files(test_sum=TESTS)
     run = project.run().expect(passed=3)
     run.says(
-        "database dev (app:Base, seed:seed) on SQLite",
-        "template built in",
-        "for each other test",
+        "database dev (app:Base, seed:seed) on SQLite", "template built in", "for each other test"
     )
     run.says("2 of 3 tests had a separate database, and 1 changed it")
 

@@ -80,9 +80,7 @@ Table("dancers", metadata, Column("id", Integer, primary_key=True), Column("name
 """
 
 
-def test_an_enum_type_is_there_and_create_all_makes_no_second_one(
-    on_server: ServerProject,
-) -> None:
+def test_an_enum_type_is_there_and_create_all_makes_no_second_one(on_server: ServerProject) -> None:
     """In a copy, as often as an app or a test calls it; its schema was made as well."""
     on_server.write(models=ENUM)
     on_server.seed = ""
@@ -97,9 +95,7 @@ def test_an_enum_type_is_there_and_create_all_makes_no_second_one(
             assert connection.scalar(text("select kind from stage.dancers")) == "tango"
 
 
-def test_a_listener_of_ones_own_makes_its_schema_itself(
-    on_server: ServerProject,
-) -> None:
+def test_a_listener_of_ones_own_makes_its_schema_itself(on_server: ServerProject) -> None:
     """It may do so without IF NOT EXISTS."""
     on_server.write(
         models=ENUM + "from sqlalchemy import DDL, event\n"
@@ -121,9 +117,7 @@ def build(connection):
 """
 
 
-def test_settings_and_extensions_of_the_database_are_in_each_copy(
-    on_server: ServerProject,
-) -> None:
+def test_settings_and_extensions_of_the_database_are_in_each_copy(on_server: ServerProject) -> None:
     """Those that the schema's builder set, below a seed."""
     on_server.write(settings=SETTINGS)
     on_server.schema = "settings:build"

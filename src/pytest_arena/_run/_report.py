@@ -264,11 +264,12 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         numbers = Counter(line.short for line in held if line is not None)
         shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
         return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
+    words = " ".join(each for each in error.args if isinstance(each, str))  # `str` may fail
     for pattern, hint in _HINTS.items():
-        found = re.search(pattern, str(error), re.DOTALL)
+        found = re.search(pattern, words, re.DOTALL)
         if found:
             return hint.format(*found.groups())
-    awaited = _awaited_session(error, run.current.test)
+    awaited = _awaited_session(error, words, run.current.test)
     bound = _bound_to_another_loop(error)
     return awaited or bound or _no_file(error, run) or _not_loaded(error)
 
@@ -316,11 +317,10 @@ def _bound_to_another_loop(error: BaseException) -> str:
     return _BOUND_TO_LOOP.format(line.short if line is not None else "A library")
 
 
-def _awaited_session(error: BaseException, test: RunningTest | None) -> str:
+def _awaited_session(error: BaseException, words: str, test: RunningTest | None) -> str:
     """Explain that code awaits a sync session, or return ""."""
     if test is None or not isinstance(error, TypeError):
         return ""
-    words = " ".join(each for each in error.args if isinstance(each, str))
     is_sync = any(not session.is_async for session in test.sessions.opened)
     is_awaited = "await" in words or "async" in words
     return _SYNC_SESSION if is_sync and is_awaited else ""

@@ -12,13 +12,7 @@ import late_app
 import pytest
 from anyio import create_task_group, to_thread
 from fastapi import FastAPI
-from late_app import (
-    add_after_the_gate,
-    add_without_an_engine,
-    in_a_pool,
-    in_a_thread,
-    sync_engine,
-)
+from late_app import add_after_the_gate, add_without_an_engine, in_a_pool, in_a_thread, sync_engine
 from models import Order
 from sqlalchemy import insert, select
 

@@ -41,6 +41,13 @@ async def test_each_kind_of_line(lamps, client, db_session):
 
 
 @fails
+async def test_a_race_without_a_commit(arena, client):
+    async for race in arena.races():
+        await race(client.post("/forgets/vase"), client.get("/orders"))
+        assert False
+
+
+@fails
 def test_the_test_alone(db_session):
     db_session.add(Order(item="vase"))
     db_session.commit()

@@ -23,9 +23,9 @@ async def test_of_a_fixture(order, client):
 
 @fails
 def test_of_a_sync_session(db_session, test_client):
-    stock = db_session.get(Stock, "chair")
+    stocks = [db_session.get(Stock, "chair")]
     test_client.post("/orders/chair")
-    assert stock.amount == 4
+    assert all(each.amount == 4 for each in stocks)
 
 
 @fails

@@ -1,7 +1,7 @@
 """Fixtures that are requested late, inside of others, or that fail."""
 
 import pytest
-from conftest import write
+from conftest import rows, write
 
 LOG = []
 
@@ -116,6 +116,4 @@ def test_it_is_set_up_again(later, found, turn):
 
 @pytest.fixture
 def found_by(arena):
-    from conftest import rows
-
     return lambda: rows(arena)
