@@ -78,6 +78,7 @@ async def give_back(held):
 
 ended = asyncio.new_event_loop()
 held, waiter = ended.run_until_complete(wait())
+ended.close()
 asyncio.run(give_back(held))
 """,
 }
@@ -88,6 +89,6 @@ def test_an_engine_works_in_each_loop(attack: str, tmp_path: Path) -> None:
     """A queue forgets a loop that does not run any more. SQLAlchemy's own queue does not."""
     command = [sys.executable, "-c", HEAD + ATTACKS[attack]]
     _, alone = forks.run([*command, "alone"], tmp_path, dict(os.environ), 60)
-    assert "different event loop" in alone or "TimeoutError" in alone
+    assert "event loop" in alone.lower() or "TimeoutError" in alone
     status, output = forks.run([*command, "unbound"], tmp_path, dict(os.environ), 60)
     assert status == 0, output

@@ -51,7 +51,7 @@ REACHES = {
         "LOAD DATA INFILE 'a'",
         "WITH a AS (SELECT 1) DELETE FROM t",
     ),
-    Reach.SCHEMA: ("ALTER TABLE t ADD a int", "SELECT 1; DELETE FROM t", "CALL f()", "EXECUTE s"),
+    Reach.SCHEMA: ("ALTER TABLE t", "DO 1; DO 2", "CALL f", "EXECUTE s", "SET STATEMENT a FOR b"),
 }
 
 

@@ -19,7 +19,9 @@ def call():
     except OSError:
         pass
 
-def call_an_address():
+def call_an_address(is_looked_up):
+    if is_looked_up:
+        socket.getaddrinfo("198.51.100.7", 9)
     with socket.socket() as caller:
         caller.settimeout(0)
         caller.connect_ex(("198.51.100.7", 9))
@@ -40,10 +42,10 @@ REFUSED = "refused: a call to api.example.invalid"
 
 def test_a_report_names_the_machine_and_the_first_test(example: Example) -> None:
     """The default. Nothing answers at the address, which is another machine than the name's."""
-    tests = TESTS.replace("calls.call()", "calls.call(), calls.call_an_address()")
+    tests = TESTS.replace("calls.call()", "calls.call(), calls.call_an_address(time == 0)")
     run = example.with_files(calls=CALLS, test_it=tests).run().expect(passed=4)
     run.says("test_it.py::test_that_calls[0]: reached another machine: api.example.invalid")
-    run.says("(also in 2 more)", "another machine: 198.51.100.7")
+    assert run.says("another machine: 198.51.100.7").output.count("(also in 2 more)") == 2
 
 
 @pytest.mark.parametrize(

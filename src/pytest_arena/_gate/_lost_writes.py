@@ -230,8 +230,7 @@ class LostWrites:
     def note_end(self, writes: PendingWrites, *, is_meant: bool, is_failed: bool = False) -> None:
         """Note writes that end without a commit."""
         level = writes.level
-        # A wide fixture may keep a transaction open during its tests.
-        if level is not None and level is self._core.level_owner() and writes.tables:
+        if level is not None and writes.tables:
             line = writes.line or NO_LINE
             request = REQUEST.get() or writes.request
             ended = Uncommitted(writes.words, line, request, is_meant, is_failed=is_failed)

@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, partialmethod
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine import AdaptedConnection
@@ -337,4 +337,4 @@ class LoopDriver:
                 fix="use the session's transaction and its results\n"
                 "for LISTEN: asyncpg.connect(…) in the lifespan, and arena_drivers = redirect",
             )
-        return partial(self._run, value) if iscoroutinefunction(value) else value
+        return partial(self._run, value) if iscoroutinefunction(unwrap(value)) else value

@@ -231,7 +231,7 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                 key = keys[0] if len(keys) == 1 else keys
                 lines.append(
                     f"{name} {key!r} was loaded before another session changed its "
-                    f"{', '.join(columns)}: `{awaited}db_session.get({name}, {key!r})`"
+                    f"{', '.join(columns)}. next: {awaited}db_session.get({name}, {key!r})"
                 )
     return lines
 

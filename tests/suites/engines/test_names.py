@@ -86,7 +86,9 @@ def test_a_read_only_engine_stays_read_only(made):
         add(made(NAMES["read_only"]), "vase")
 
 
-def test_an_engine_keeps_its_database_in_another_folder(made, monkeypatch, tmp_path):
+def test_an_engine_keeps_its_database_in_another_folder(made, arena, monkeypatch, tmp_path):
+    with arena.expect_refusal():
+        sqlite3.connect("shop.db")
     by_uri = made(NAMES["by_uri"])
     items(by_uri)
     monkeypatch.chdir(tmp_path)
@@ -95,6 +97,7 @@ def test_an_engine_keeps_its_database_in_another_folder(made, monkeypatch, tmp_p
     by_uri.dispose()
     assert items(engine) == items(by_uri) == ["vase"]
     assert list(tmp_path.iterdir()) == []
+    sqlite3.connect("shop.db").close()  # a file of the test
 
 
 def test_the_test_has_a_file_of_its_own(made, tmp_path):

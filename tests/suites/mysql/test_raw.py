@@ -63,6 +63,13 @@ async def test_an_engine_with_a_creator(arena, client, turn):
     await other.dispose()
 
 
+async def test_the_drivers_connection_of_a_pool(client):
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        await raw.driver_connection.query(ADD)
+    assert (await client.get("/orders")).json() == []
+
+
 COUNT = "SELECT count(*) FROM information_schema.processlist WHERE id = :number"
 forgotten = []
 

@@ -60,7 +60,7 @@ async def test_the_databases(same_content):
     assert len({*NAMES[6:]}) == 6
 
 
-@pytest.fixture(scope="module", params=["InnoDB", "MyISAM"])
+@pytest.fixture(scope="module", params=["MyISAM", "InnoDB"])
 def late(request, arena):
     """A table that exists above the template, once with an engine without transactions."""
     with arena.session() as session:

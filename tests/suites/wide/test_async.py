@@ -4,7 +4,7 @@ import pytest
 import pytest_asyncio
 from async_app import engine, items, maker
 from models import Order
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 wide_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -100,3 +100,19 @@ async def test_a_transaction_beside_an_instance_of_the_module(lamp, session):
 
 async def test_the_instance_has_its_values(lamp):
     assert lamp.item == "lamp"
+
+
+@wide_fixture
+async def detached():
+    async with engine.connect() as connection:
+        await connection.run_sync(lambda sync: sync.detach())
+        yield connection
+
+
+async def test_a_connection_that_has_left_its_pool_writes(detached):
+    await detached.execute(insert(Order).values(item="late", status="new"))
+    await detached.commit()
+
+
+async def test_its_row_ends_with_the_test(detached, client):
+    assert "late" not in (await client.get("/orders")).json()

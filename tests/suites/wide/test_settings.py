@@ -35,6 +35,30 @@ async def test_a_setting_of_a_test_ends_with_it(turn):
     assert await setting() != ORIGINAL[0]
 
 
+async def test_a_setting_of_a_block_ends_with_it(arena):
+    for _ in range(2):
+        async with arena.fresh():
+            assert await setting() == ORIGINAL[0]
+            await change()
+
+
+@pytest_asyncio.fixture(scope="class", loop_scope="module")
+async def held():
+    """The test changes a connection that the fixture returns to the pool later."""
+    async with engine.connect() as connection:
+        yield connection
+
+
+class TestHeld:
+    async def test_a_test_changes_it(self, held):
+        await held.execute(text(SET))
+        await held.commit()
+
+
+async def test_the_pool_drops_the_connection():
+    assert await setting() == ORIGINAL[0]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def wide_setting(arena):
     await change()
