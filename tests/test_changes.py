@@ -52,8 +52,7 @@ def test_without_a_key_nothing_is_an_update() -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new",
-    [(Decimal("1.0"), Decimal("1.00")), (1, True), (None, 0), ([1], [2]), (0.0, -0.0)],
+    "old, new", [(Decimal("1.0"), Decimal("1.00")), (1, True), (None, 0), ([1], [2]), (0.0, -0.0)]
 )
 def test_values_that_python_finds_equal_are_different_ones_to_a_database(
     old: object, new: object
@@ -176,10 +175,7 @@ def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitut
     [
         (inserted(2), ["unexpected: - orders id=9  total='z'"]),
         (inserted(1) & deleted(), ["unexpected: + orders id=2  total='b'"]),
-        (
-            inserted(3) & deleted(),
-            ["missing:    orders: 3 inserted rows (only 2)"],
-        ),
+        (inserted(3) & deleted(), ["missing:    orders: 3 inserted rows (only 2)"]),
         (
             inserted(2, total="a") & deleted(),
             [

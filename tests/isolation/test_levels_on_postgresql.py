@@ -124,6 +124,19 @@ def test_the_journal_does_not_grow(world: PostgreSQLWorld) -> None:
 
 
 @only_undo
+def test_a_truncate_of_rows_that_its_snapshot_does_not_show(world: PostgreSQLWorld) -> None:
+    """The journal cannot have them."""
+    old, hand = world.connect(), world.connect()
+    old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM plain")
+    hand.execute("INSERT INTO plain VALUES (5)")
+    before = hand.content()
+    world.isolation.enter()
+    old.run("TRUNCATE plain; COMMIT")
+    assert world.isolation.leave()
+    assert world.connect().content() == before
+
+
+@only_undo
 def test_a_running_statement_holds_the_level(world: PostgreSQLWorld) -> None:
     """Its rows are journaled at its end. It would commit them into the level below."""
     other, keeper = world.connect(), world.connect()

@@ -49,10 +49,7 @@ OTHERS = {
         "HOLLOW",
         "POST /judges/{name} 200 wrote judges and never committed it: lost, cause: app.py:",
     ),
-    "It fails by an error alone": (
-        "HOLLOW",
-        "fails no check after its last request: IndexError",
-    ),
+    "It fails by an error alone": ("HOLLOW", "fails no check after its last request: IndexError"),
     "It cannot run twice": ("ASSERTED", "its test fails when it runs again: AssertionError"),
     "It opens a websocket": ("ASSERTED", "no answer of its When could be made wrong, such as that"),
     "Nobody tests it": ("UNMAPPED", "no test names it"),

@@ -128,11 +128,7 @@ def test_flasks_client(arena, sync_vase):
     assert client.get("/orders").json == ["vase"]
     assert client.get("/lines").text == "vase\n"
     assert client.get("/nowhere").status_code == 404
-    assert seen(arena) == [
-        ORDERS,
-        ("GET", "/lines", "/lines", 200),
-        ("GET", "/nowhere", "", 404),
-    ]
+    assert seen(arena) == [ORDERS, ("GET", "/lines", "/lines", 200), ("GET", "/nowhere", "", 404)]
 
 
 @asynccontextmanager
