@@ -38,20 +38,19 @@ _QUIETER = -1  # the verbosity of -q
 _WEAK = "CRASHES-ONLY"
 _GAP = "GAP"
 _LOST = "LOST"
-_WRONG = (_LOST, Status.FAILED)
 # The badge of each state, and who acts next, for a reader without code. The page has this order.
 _WORDS: dict[str, tuple[str, str]] = {
-    _LOST: ("App loses a write", "the app does not keep what it writes: ask a developer"),
+    _LOST: ("App loses a write", "the app says yes and does not save: ask a developer"),
     Status.FAILED: ("Test fails", "the app, the test or the scenario is wrong: ask a developer"),
-    Status.PROVEN: ("Proven", "a test passes, and failed for a wrong answer that was tried"),
-    _WEAK: ("Proven for crashes only", "no wrong value was noticed: a developer looks"),
+    Status.PROVEN: ("Proven", "a test passes, and fails when the app is made to answer wrongly"),
+    _WEAK: ("Proven for crashes only", "enough for a Then about a status only: the team decides"),
     Status.ASSERTED: ("Tested", "a test passes, and may miss a wrong answer: the team decides"),
     Status.HOLLOW: ("Test checks too little", "do not count on it: a developer completes the test"),
     Status.NOT_RUN: ("Not tested in this run", "run all tests"),
     Status.SKIPPED: ("Test is switched off", "the team decides when it is switched on"),
     Status.DRIFTED: ("Steps changed", "a developer adapts the test, the team accepts the steps"),
     Status.UNMAPPED: ("No test yet", "a developer writes it"),
-    _GAP: ("Gap agreed", "do not count on it: the team accepts this until a day"),
+    _GAP: ("Gap agreed", "do not count on it: the team accepts this until the day at the scenario"),
 }
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885 }
@@ -70,6 +69,7 @@ small { display: block } small, .facts { font-size: .85rem } .facts { padding-le
 .failed, .lost { background: #cf222e }
 .line { display: block; padding-left: 4ch; text-indent: -4ch }
 .line:first-child { font-weight: 600 } small a { display: inline-block; padding: .15rem 0 }
+summary { padding: .5rem 0 } :target { outline: 3px solid #0969da; scroll-margin-top: 1rem }
 @media print { details::details-content { content-visibility: visible }
   h1, h2, h3, main > p, main > pre { break-after: avoid } }
 """
@@ -226,7 +226,8 @@ def _header(results: Results, name: str) -> Iterator[str]:
     yield f"<p><strong>{_sentence(results)}</strong></p>"
     yield "<p>This page is the specification, with the result of its tests at each scenario. "
     yield "Tests without a scenario are not shown. "
-    yield "Only a reader can judge whether a check says what its step says.</p><ul>"
+    yield "The tool cannot judge whether a check means what its step says: compare them under "
+    yield "“What the test did”.</p><ul>"
     for state, (word, meaning) in _WORDS.items():
         found = [each.scenario for each in results.scenarios if _state(each) == state]
         if not found:
@@ -241,14 +242,13 @@ def _header(results: Results, name: str) -> Iterator[str]:
 def _sentence(results: Results) -> str:
     """Return how many scenarios fail, and how many are proven."""
     counts = Counter(map(_state, results.scenarios))
-    parts = [f"{_WORDS[state][0]}: {counts[state]}. " for state in _WRONG if counts[state]]
+    wrong = (_LOST, Status.FAILED)
+    parts = [f"{_WORDS[state][0]}: {counts[state]}. " for state in wrong if counts[state]]
+    more = f", {counts[_WEAK]} more for crashes only" if counts[_WEAK] else ""
+    end = f"Proven: {counts[Status.PROVEN]} of {counted(len(results.scenarios), 'scenario')}{more}."
     if not results.is_sabotaged:
-        parts.append("This run tried no wrong answers, so it proves nothing.")
-        return "".join(parts)
-    total = counted(len(results.scenarios), "scenario")
-    parts.append(f"Proven: {counts[Status.PROVEN]} of {total}")
-    more = f", and {counts[_WEAK]} for crashes only" if counts[_WEAK] else ""
-    return "".join([*parts, more, "."])
+        end = "This run tried no wrong answers, so it proves nothing."
+    return "".join(parts) + end
 
 
 def _state(judged: Judged) -> str:
@@ -257,6 +257,8 @@ def _state(judged: Judged) -> str:
         return _GAP
     if judged.status is Status.HOLLOW and any(each["facts"]["lost"] for each in judged.tries):
         return _LOST
+    if "pytest_arena.NotWritten: " in judged.reason:
+        return Status.UNMAPPED
     return _WEAK if judged.is_weak else judged.status
 
 
@@ -339,6 +341,7 @@ def _without_python(text: str) -> str:
     """Return a text without the names of errors, the word ``assert``, enums and whole pages."""
     text = re.sub(r"<\w+\.(\w+): [^<>]*>", r"\1", text)
     text = re.sub(r"(?is)['\"]\s*<(!doctype|html)\b.*?(?= \([^() ]*\)?$|$)", "a web page", text)
+    text = re.sub("never committed it: lost", "did not save it, so it is lost", text)
     text = re.sub("^setup: ", "the preparation of the test fails: ", text)
     text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
     return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)

@@ -190,7 +190,9 @@ def _result(thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Fail
         why = "its test passes whatever the app answers"
         if errors:
             text = errors[-1].text
-            why = f"a wrong answer stops it, and fails no check after its last request: {text}"
+            why = (
+                f"no check after its last request notices a wrong answer, an error stops it: {text}"
+            )
         return {"result": "unnoticed", "why": why}
     for check in checks:
         kinds[check.answer["kind"]] = True
