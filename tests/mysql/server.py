@@ -23,6 +23,7 @@ _FAST = (
     "--innodb-flush-method=nosync",
     "--innodb-doublewrite=0",
     "--skip-log-bin",
+    "--loose-innodb-snapshot-isolation=0",  # on by default, MariaDB 11.8 refuses lost updates
     "--skip-networking",
     "--character-set-server=utf8mb4",
 )
