@@ -50,6 +50,7 @@ def name_of(page: Path) -> str:
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     """All files, commands and fragments of the page work in the order in which it shows them."""
+    assert re.search(r"\n\n(?!```|[<|#-])", page.read_text(encoding="utf-8")), "no sentence"
     folder = tmp_path / "project"
     folder.mkdir()
     try:
