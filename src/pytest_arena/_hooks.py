@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__tracebackhide__ = True  # of a failed fixture only the user's lines are shown
-
 PLAN = pytest.StashKey[Plan]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
 
@@ -309,6 +307,7 @@ def _settle(item: pytest.Item, run: ArenaRun) -> list[BaseException]:
 
 def _raise(errors: list[BaseException]) -> None:
     """Raise an error with the texts of all errors. pytest-arena's errors have no traceback."""
+    __tracebackhide__ = True
     if all(isinstance(error, ArenaError | ArenaWarning) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
         pytest.fail("\n\n".join(texts), pytrace=False)
@@ -324,6 +323,7 @@ def _raise(errors: list[BaseException]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
     """Enter a level for each fixture that outlives the test."""
+    __tracebackhide__ = True
     run = RUNS[request.config]
     # `parametrize(…, indirect=True, scope="class")` overrides the scope of the fixture.
     is_wide = request.scope != "function"

@@ -238,8 +238,7 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
 
 def _stale_columns(state: State, fresh: Session, words: list[str]) -> list[str]:
     """Return the columns whose loaded, unchanged values differ from those of the present row."""
-    columns = state.mapper.column_attrs.keys()
-    unchanged = state.unmodified.intersection(words, columns, state.dict)
+    unchanged = state.unmodified.intersection(words, state.mapper.column_attrs.keys(), state.dict)
     if not unchanged or state.identity is None:
         return []
     present = fresh.get(state.class_, state.identity)
