@@ -131,24 +131,22 @@ def test_a_factory_that_returns_no_app(example: Example) -> None:
     run.expect(1, errors=1).says("what create_app() returns", "def create_app():")
 
 
-MISTAKES = """
+BROKEN = """
 import pytest_asyncio
 
 @pytest_asyncio.fixture
 async def broken():
     raise LookupError
-
+"""
+MISTAKES = """
 def test_broken(broken): ...
-
 async def test_async(): ...
-
-def test_sync():
-    test_async().status_code
+def test_sync(): test_async().status_code
 """
 
 
 def test_a_test_or_a_call_that_is_not_awaited_has_a_hint(example: Example) -> None:
     """The traceback of a failed fixture has no line of pytest-arena."""
-    run = example.with_files(test_it=MISTAKES).run("-o", "asyncio_mode=strict")
+    run = example.with_files(conftest=BROKEN, test_it=MISTAKES).run("-o", "asyncio_mode=strict")
     run.expect(1, failed=2, errors=1).says("asyncio_mode = auto", "next: `await` the call")
     run.never_says("_hooks.py", "entries are hidden")
