@@ -9,7 +9,9 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from pytest_arena._databases._template import Recipe, Store
 from pytest_arena._sqlite._product import FileTemplates, Home
@@ -17,6 +19,7 @@ from pytest_arena._values import Stage
 
 if TYPE_CHECKING:
     import pytest
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._product import Database
 
@@ -85,14 +88,22 @@ class Project:
             if str(file).startswith(str(self.root)):
                 del sys.modules[name]
 
-    def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Path:
-        """Return the template's file, found or built."""
-        store = Store(FileTemplates(self.cache, self.home), self.root, newer_than)
+    def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
+        """Return the template's file or name, found or built."""
         recipe = Recipe(self.schema, self.seed)
-        template = store.ensure(recipe, stage, cast("Database", None))  # no gate needs it
+        database = cast("Database", self)  # no gate needs more of it than its dialect
+        template = self.store(newer_than).ensure(recipe, stage, database)
         assert template is not None
-        content: Path = template.content
-        return content
+        return template.content
+
+    def store(self, newer_than: float) -> Store:
+        """Return the store of the cache."""
+        return Store(FileTemplates(self.cache, self.home), self.root, newer_than)
+
+    @property
+    def dialect(self) -> type[Dialect]:
+        """The dialect of an app."""
+        return SQLiteDialect_pysqlite
 
     def load(self, *modules: str) -> None:
         """Import modules, as the app does before anything is built."""

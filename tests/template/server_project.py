@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from pytest_arena._databases._template import Recipe, Store
+from pytest_arena._databases._template import Store
 from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._templates import DatabaseTemplates
-from pytest_arena._values import Stage
+from pytest_arena._postgresql._server_registry import ServerRegistry
 from tests.template.project import Project
 
 if TYPE_CHECKING:
@@ -21,20 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._postgresql._server_registry import ServerRegistry
-    from pytest_arena._product import Database
     from pytest_arena._values import Address
-
-
-@dataclass(frozen=True)
-class TemplatesOfOneTest(DatabaseTemplates):
-    """Tests that run beside each other have the same files, and would share their templates."""
-
-    project: str = ""
-
-    def identity(self) -> str:
-        """Of this project alone."""
-        return f"{super().identity()} {self.project}"
 
 
 @dataclass
@@ -46,18 +32,18 @@ class ServerProject(Project):
 
     def __post_init__(self) -> None:
         self._before = {one.name for one in self.own.listed()}
+        # Tests that run beside each other have the same files, and would share their templates.
+        identity = f"{ServerRegistry.identity(self.own)} {self.name}"
+        vars(self.own)["identity"] = lambda: identity
+
+    def store(self, newer_than: float) -> Store:
+        """Return the store of the server."""
+        return Store(self.own, self.root, newer_than)
 
     @property
-    def template_store(self) -> TemplatesOfOneTest:
-        """Those that an app with this driver has."""
-        return TemplatesOfOneTest(self.own, _dialect(self.driver), project=self.name)
-
-    def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
-        """Return the template's name, found or built."""
-        store = Store(self.template_store, self.root, newer_than)
-        template = store.ensure(Recipe(self.schema, self.seed), stage, cast("Database", None))
-        assert template is not None
-        return template.content
+    def dialect(self) -> type[Dialect]:
+        """The dialect of an app with this driver."""
+        return _dialect(self.driver)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a copy of the template answers: nobody connects to a template itself."""

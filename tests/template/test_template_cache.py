@@ -124,7 +124,7 @@ def test_a_schema_is_built_again_if_its_ddl_or_script_changes(
         script = f"create table dancers (id integer primary key, {column} text)"
         (project.root / "all.sql").write_text(script)
         project.write(models=MODELS.replace('"name"', f'"{column}"'))
-        return project.ensure()
+        return Path(project.ensure())
 
     one = template("city")
     two = template("town")

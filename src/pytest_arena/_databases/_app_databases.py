@@ -329,7 +329,7 @@ class KnownDatabases:
             else:
                 own.dispose()
         self._connections.forget(database.key)
-        database.product.remove(database)
+        database.close()
 
     @property
     def provisioned(self) -> dict[Database, Isolation]:

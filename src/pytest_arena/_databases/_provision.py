@@ -67,8 +67,7 @@ class Provision:
             self._newer_than = float(began)
         # The values of arena_schema whose migrations were compared with the models.
         self._compared: set[str] = set()
-        # By product and driver.
-        self.stores: dict[tuple[str, str], Store] = {}
+        self.stores: dict[str, Store] = {}  # by product
 
     def provide(self, database: Database) -> Isolation:
         """Give a database its content, once.
@@ -195,12 +194,11 @@ class Provision:
     def _template(self, database: Database, stage: Stage) -> object:
         """Return the content of a template, None if it is empty. Build it if necessary."""
         recipe = self.recipe(database)
-        key = (database.product.name, database.dialect.driver)
-        store = self.stores.get(key)
+        product = database.product
+        store = self.stores.get(product.name)
         if store is None:
-            template_store = database.product.template_store(database.dialect)
-            store = Store(template_store, self._config.root, self._newer_than)
-            self.stores[key] = store
+            store = Store(product.template_store(), self._config.root, self._newer_than)
+            self.stores[product.name] = store
         try:
             template = store.ensure(recipe, stage, database)
         except TemplateError as error:

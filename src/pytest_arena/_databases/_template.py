@@ -228,7 +228,7 @@ class Store:
                 self.build_seconds += _process.seconds() - started
 
         return self.template_store.find_or_build(
-            build.fingerprint(), build.below, fill, self.newer_than
+            build.fingerprint(), build.below, fill, database.dialect, self.newer_than
         )
 
 

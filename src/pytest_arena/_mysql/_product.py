@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import make_url
 
 from pytest_arena._mysql import FACTS
-from pytest_arena._mysql._app_user import app_login
 from pytest_arena._mysql._arguments import PORT
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._servers import SEARCH
-from pytest_arena._mysql._templates import MySQLTemplates
 from pytest_arena._product._server_product import ServerProduct
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
-
     from pytest_arena._mysql._server_registry import MySQLRegistry
     from pytest_arena._product import Database, Isolation, Usage
     from pytest_arena._product._server_search import Server
@@ -31,16 +27,16 @@ class MySQL(ServerProduct["MySQLRegistry"]):
     search = SEARCH
 
     def _begin(self, registry: MySQLRegistry, server: Server) -> None:
-        with registry.reporting("the server's settings cannot be read"):
-            self._login = registry.control.call(app_login, server.address)
+        del server
+        self._login = registry.app_login
 
     def login_of(self, *_: object) -> ServerLogin:
         """Return the login of the app's connections, whichever login the app has."""
         return self._login
 
-    def template_store(self, dialect: type[Dialect]) -> MySQLTemplates:
-        """Return the templates on the server. The app's driver builds them."""
-        return MySQLTemplates(self._registry(), dialect, self._login)
+    def template_store(self) -> MySQLRegistry:
+        """Return the templates on the server."""
+        return self._registry()
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, by the option. ``auto`` is undo."""

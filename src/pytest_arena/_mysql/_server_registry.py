@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL
 
+from pytest_arena._mysql import ASYNC_DRIVERS
+from pytest_arena._mysql._app_user import app_login
 from pytest_arena._mysql._clone import EMPTY_PLAN, LABEL, read_plan
 from pytest_arena._mysql._control import (
     MySQLControl,
@@ -18,6 +22,7 @@ from pytest_arena._mysql._control import (
     identifier,
     literal,
 )
+from pytest_arena._mysql._templates import DESCRIBED, MySQLBuild
 from pytest_arena._process import until
 from pytest_arena._product import nothing, read_manifest
 from pytest_arena._product._database_registry import DatabaseRegistry
@@ -26,9 +31,11 @@ from pytest_arena._product._own_databases import OwnDatabase
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from sqlalchemy.engine import Dialect
+
     from pytest_arena._mysql._clone import CopyPlan
     from pytest_arena._product._server_control import Control
-    from pytest_arena._values import Address
+    from pytest_arena._values import Address, ServerLogin
 
 _END_SECONDS = 10.0
 _SLOTS = 64  # processes that hold a lock at the same time
@@ -40,6 +47,9 @@ class MySQLRegistry(DatabaseRegistry):
     A table of a template or a kept database has its label.
     """
 
+    product = "mysql"
+    question = DESCRIBED
+    ddl_dialect: ClassVar[type[Dialect]] = MySQLDialect
     give_rights = (
         "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
         "Triggers and views of the app may need SUPER, SET USER, or "
@@ -117,6 +127,22 @@ class MySQLRegistry(DatabaseRegistry):
             "ENGINE = InnoDB CHARACTER SET utf8mb4; "
             f"REPLACE INTO {place} VALUES (1, {literal(text)})"
         )
+
+    # Build
+
+    @cached_property
+    def app_login(self) -> ServerLogin:
+        """The login of the app's connections, whichever login the app has."""
+        with self.reporting("the server's settings cannot be read"):
+            return self.control.call(app_login, self._address)
+
+    def _build(self, address: Address, dialect: type[Dialect]) -> MySQLBuild:
+        driver = dialect.driver
+        if not dialect.is_async:
+            driver = next(filter(find_spec, ASYNC_DRIVERS), ASYNC_DRIVERS[0])
+        url = partial(self.url_of, address.as_(self.app_login), dialect.name)
+        # PyMySQL converts values like the async drivers.
+        return MySQLBuild(self, address.as_(self.app_login), url("pymysql"), url(driver))
 
     # Copy
 

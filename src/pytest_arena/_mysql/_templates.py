@@ -5,24 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar
 
-from sqlalchemy.dialects.mysql.base import MySQLDialect
-
-from pytest_arena._mysql import ASYNC_DRIVERS
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
 from pytest_arena._mysql._driver_guard import writers_in
-from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._product import ScriptError
-from pytest_arena._product._server_product import ServerBuild, ServerTemplates
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
-
-    from pytest_arena._values import Address, ServerLogin
-
+from pytest_arena._product._database_registry import ServerBuild
 
 # The lines by which the client mysql sends a routine as one statement. The server needs none.
 _DELIMITED = re.compile(
@@ -30,7 +17,8 @@ _DELIMITED = re.compile(
 )
 
 
-_DESCRIBED = (
+# The query for the server's version, character set and SQL mode.
+DESCRIBED = (
     "SELECT SUBSTRING_INDEX(VERSION(), '.', 2), VERSION() LIKE '%MariaDB%', "
     "@@GLOBAL.character_set_server, @@GLOBAL.collation_server, @@GLOBAL.sql_mode, "
     "@@lower_case_table_names"
@@ -42,7 +30,7 @@ _HAS_TABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class MySQLBuild(ServerBuild[MySQLRegistry]):
+class MySQLBuild(ServerBuild):
     """The database that a build fills with the app's drivers."""
 
     def run_script(self, script: str) -> None:
@@ -67,27 +55,3 @@ class MySQLBuild(ServerBuild[MySQLRegistry]):
     def is_being_written(self) -> bool:
         """Return whether a connection of this process has uncommitted rows in the database."""
         return bool(writers_in(self.address.database))
-
-
-@dataclass(frozen=True)
-class MySQLTemplates(ServerTemplates[MySQLRegistry]):
-    """The templates of a server, with their manifests in the registry.
-
-    Several machines share them. ``dialect`` is the app's.
-    """
-
-    dialect: type[Dialect]
-    login: ServerLogin  # of the app's connections
-    product = "mysql"
-    # The server's version, character set and SQL mode.
-    question = _DESCRIBED
-    ddl_dialect: ClassVar[type[Dialect]] = MySQLDialect
-
-    def _build(self, address: Address) -> MySQLBuild:
-        driver = self.dialect.driver
-        if not self.dialect.is_async:
-            driver = next(filter(find_spec, ASYNC_DRIVERS), ASYNC_DRIVERS[0])
-        address = address.as_(self.login)
-        url = partial(self.registry.url_of, address, self.dialect.name)
-        # PyMySQL converts values like the async drivers.
-        return MySQLBuild(self.registry, address, url("pymysql"), url(driver))

@@ -25,7 +25,6 @@ from pytest_arena._postgresql._journal import (
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import read, read_content, read_rows
 from pytest_arena._postgresql._server_registry import end_backends
-from pytest_arena._postgresql._templates import derived
 from pytest_arena._process import seconds, until
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
@@ -345,7 +344,7 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
             scripts = [self._owner_script(content)]
             if self.has_journal:
                 scripts.append(INSTALLATION)
-            name = derived(self._registry, content, *scripts)
+            name = self._registry.derived(content, *scripts)
             self._templates[content] = FrozenDatabase(self._registry, name)
         return self._templates[content]
 

@@ -10,13 +10,10 @@ from pytest_arena._postgresql._journal import FIX_FOR_UNDO, why_no_undo
 from pytest_arena._postgresql._roles import Roles
 from pytest_arena._postgresql._rollback import Rollback
 from pytest_arena._postgresql._servers import SEARCH
-from pytest_arena._postgresql._templates import DatabaseTemplates, derived
 from pytest_arena._product._server_product import ServerProduct
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
-
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Core, Database, Isolation, Usage
@@ -39,11 +36,11 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
         self.users = Roles(self._core, registry, is_private=server.is_private)
         self.login_of = self.users.login_of
 
-    def template_store(self, dialect: type[Dialect]) -> DatabaseTemplates:
-        """Return the templates on the server. The app's driver builds them."""
+    def template_store(self) -> ServerRegistry:
+        """Return the templates on the server."""
         registry = self._registry()
         self.users.prepare()
-        return DatabaseTemplates(registry, dialect)
+        return registry
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database: ``undo``, ``clone`` or ``rollback``."""
@@ -51,7 +48,7 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
         note = self._core.ledger.note
         owner_script = self.users.begin(database)
         if self._config.isolation == "rollback":
-            template = derived(registry, content, owner_script(content))
+            template = registry.derived(content, owner_script(content))
             return self._roll_back(template)
         name = self._choose_isolation(registry)
         isolation = ServerIsolation(

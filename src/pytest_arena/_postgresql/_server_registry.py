@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql._control import (
@@ -16,15 +19,24 @@ from pytest_arena._postgresql._control import (
     connect,
     identifier,
     literal,
+    open_control,
+)
+from pytest_arena._postgresql._templates import (
+    DESCRIBED,
+    DatabaseTarget,
+    drivers_of,
+    next_step,
 )
 from pytest_arena._process import until
-from pytest_arena._product import nothing, read_manifest
+from pytest_arena._product import Manifest, Template, nothing, read_manifest
 from pytest_arena._product._database_registry import DatabaseRegistry
 from pytest_arena._product._own_databases import OwnDatabase
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address
@@ -57,6 +69,10 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 class ServerRegistry(DatabaseRegistry):
     """The databases of a process on a PostgreSQL server."""
 
+    product = "postgresql"
+    # The server's version, encoding, locale and extensions.
+    question = DESCRIBED
+    ddl_dialect: ClassVar[type[Dialect]] = PGDialect
     give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
     another = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 
@@ -127,6 +143,18 @@ class ServerRegistry(DatabaseRegistry):
     def _write_text(self, control: Control, name: str, text: str) -> None:
         control.run(_comment(name, text))
 
+    # Build
+
+    def _build(self, address: Address, dialect: type[Dialect]) -> DatabaseTarget:
+        url = partial(self.url_of, address, self.product)
+        sync_driver, async_driver = drivers_of(dialect)
+        sync_url = url(sync_driver) if sync_driver else None
+        return DatabaseTarget(self, address, sync_url, url(async_driver))
+
+    def advice(self, error: BaseException) -> str:
+        """Return the next step by the server's error code."""
+        return next_step(error)
+
     # Copy
 
     def _copy(self, control: Control, template: str | None, name: str) -> None:
@@ -141,6 +169,35 @@ class ServerRegistry(DatabaseRegistry):
         control.run(statement)
         if settings:
             control.run(settings.replace(COPY, identifier(name)))
+
+    def derived(self, template: str | None, *scripts: str) -> str | None:
+        """Return the template that scripts make of a copy of a template or of an empty database.
+
+        pytest-arena builds it once for all runs and workers on a server. The build costs a copy of
+        the database. Later calls cost one or two round trips.
+
+        Raises:
+            TemplateError: another process builds it for too long.
+            IsolationError, ServerError: the template cannot be copied, or a script fails.
+        """
+        script = ";\n".join(filter(None, scripts))
+        if not script:
+            return template
+        base = template or "empty"
+
+        def fill(target: Any, now: float) -> Manifest:
+            # The app's event triggers do not fire for a replica.
+            settings = {"session_replication_role": "replica"}
+            with (
+                self.reporting(f"{base} cannot be prepared for tests"),
+                closing(open_control(target.address, settings)) as control,
+            ):
+                control.run(script)
+            return Manifest(now, f"prepared {base}")
+
+        below = Template(template, "", Manifest(0)) if template else None
+        fingerprint = self.fingerprint_on(base, digest(script))
+        return str(self.find_or_build(fingerprint, below, fill, PGDialect_psycopg).content)
 
     # Freeze and rename
 

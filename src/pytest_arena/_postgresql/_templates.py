@@ -5,27 +5,20 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from typing import TYPE_CHECKING
 
 from pytest_arena._postgresql._control import ControlFailure, literal, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
-from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import Manifest, ScriptError, Template
-from pytest_arena._product._server_product import ServerBuild, ServerTemplates
+from pytest_arena._product import ScriptError
+from pytest_arena._product._database_registry import ServerBuild
 from pytest_arena._product._statements import classify
-from pytest_arena._values import digest, sqlstate
+from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._values import Address
 
-
-_DESCRIBED = """
+DESCRIBED = """
 SELECT current_setting('server_version_num')::int / 10000,
        pg_encoding_to_char(encoding), datcollate, datctype,
        (SELECT md5(string_agg(name || ' ' || default_version, ',' ORDER BY name))
@@ -77,7 +70,7 @@ def _check_script(script: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseTarget(ServerBuild[ServerRegistry]):
+class DatabaseTarget(ServerBuild):
     """The database that a build fills with the app's drivers."""
 
     has_schemas = True
@@ -93,7 +86,7 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
                 diagnostics = getattr(error.__cause__, "diag", None)
                 position = int(getattr(diagnostics, "statement_position", None) or 0)
                 line = script.count("\n", 0, position - 1) + 1 if position else 0
-                fix = _next_step(error.__cause__)
+                fix = next_step(error.__cause__)
                 raise ScriptError(str(error), line=line, fix=fix) from error
 
     def has_tables(self) -> bool:
@@ -105,61 +98,6 @@ class DatabaseTarget(ServerBuild[ServerRegistry]):
         """Return whether a transaction in the database has written."""
         question = _IS_BEING_WRITTEN.format(literal(self.address.database))
         return self.registry.control.rows(question) == [(True,)]
-
-
-@dataclass(frozen=True)
-class DatabaseTemplates(ServerTemplates[ServerRegistry]):
-    """The templates of a server, with their manifests in the registry.
-
-    Several machines share them. ``dialect`` is the app's dialect.
-    """
-
-    dialect: type[Dialect]
-    product = "postgresql"
-    # The server's version, encoding, locale and extensions.
-    question = _DESCRIBED
-    ddl_dialect: ClassVar[type[Dialect]] = PGDialect
-
-    def _build(self, address: Address) -> DatabaseTarget:
-        url = partial(self.registry.url_of, address, self.product)
-        sync_driver, async_driver = drivers_of(self.dialect)
-        sync_url = url(sync_driver) if sync_driver else None
-        return DatabaseTarget(self.registry, address, sync_url, url(async_driver))
-
-    def advice(self, error: BaseException) -> str:
-        """Return the next step by the server's error code."""
-        return _next_step(error)
-
-
-def derived(registry: ServerRegistry, template: str | None, *scripts: str) -> str | None:
-    """Return the template that scripts make of a copy of a template or of an empty database.
-
-    pytest-arena builds it once for all runs and workers on a server. The build costs a copy of the
-    database. Later calls cost one or two round trips.
-
-    Raises:
-        TemplateError: another process builds it for too long.
-        IsolationError, ServerError: the template cannot be copied, or a script fails.
-    """
-    script = ";\n".join(filter(None, scripts))
-    if not script:
-        return template
-    base = template or "empty"
-
-    def fill(target: Any, now: float) -> Manifest:
-        # The app's event triggers do not fire for a replica.
-        settings = {"session_replication_role": "replica"}
-        with (
-            registry.reporting(f"{base} cannot be prepared for tests"),
-            contextlib.closing(open_control(target.address, settings)) as control,
-        ):
-            control.run(script)
-        return Manifest(now, f"prepared {base}")
-
-    below = Template(template, "", Manifest(0)) if template else None
-    fingerprint = registry.fingerprint_on(base, digest(script))
-    store = DatabaseTemplates(registry, PGDialect_psycopg)
-    return str(store.find_or_build(fingerprint, below, fill).content)
 
 
 _PSYCOPG = "psycopg"  # sync and async
@@ -220,7 +158,7 @@ _CREATE_EXTENSION = (
 )
 
 
-def _next_step(error: BaseException | None) -> str:
+def next_step(error: BaseException | None) -> str:
     """Return what to do after a statement of a build has failed, "" if it is not known."""
     text = str(getattr(error, "orig", None) or error)
     lacking = _LACKS.search(text)

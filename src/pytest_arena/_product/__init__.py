@@ -402,8 +402,8 @@ class TemplateStore(ABC):
         """Exclude other builds of a fingerprint. Yield the time of the file system."""
 
     @abstractmethod
-    def begin(self, fingerprint: str, below: Template | None) -> BuildTarget:
-        """Return a new target with the content of the template below."""
+    def begin(self, below: Template | None, dialect: type[Dialect]) -> BuildTarget:
+        """Return a new target with the content of the template below, for an app's driver."""
 
     @abstractmethod
     def finish(self, target: BuildTarget, fingerprint: str, manifest: Manifest) -> Any:
@@ -419,6 +419,7 @@ class TemplateStore(ABC):
         fingerprint: str,
         below: Template | None,
         fill: Callable[[BuildTarget, float], Manifest],
+        dialect: type[Dialect],
         newer_than: float = 0.0,
     ) -> Template:
         """Return the template of a fingerprint. ``fill`` fills a copy of ``below`` if necessary."""
@@ -430,7 +431,7 @@ class TemplateStore(ABC):
             template = self.find(fingerprint, newer_than)
             if template is not None:
                 return template
-            target = self.begin(fingerprint, below)
+            target = self.begin(below, dialect)
             try:
                 manifest = fill(target, now)
                 content = self.finish(target, fingerprint, manifest)
@@ -470,8 +471,8 @@ class Product(Protocol):
     def new_file(self, name: str, taken: Collection[str]) -> Path | None:
         """Return the path for a new database's file, None on a server."""
 
-    def template_store(self, dialect: type[Dialect]) -> TemplateStore:
-        """Return the templates for an app's driver."""
+    def template_store(self) -> TemplateStore:
+        """Return the templates, which all drivers share."""
 
     def isolate(self, database: Database, content: object, uses: Usage) -> Isolation:
         """Return the isolation of a database, filled with a template's content."""
@@ -487,9 +488,6 @@ class Product(Protocol):
 
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a file or a URL."""
-
-    def remove(self, database: Database) -> None:
-        """Close the isolation of a database, and drop the database and its snapshots."""
 
     def close(self) -> None:
         """Close the product at the end of a run."""

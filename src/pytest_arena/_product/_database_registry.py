@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from concurrent.futures import CancelledError, Future
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from queue import Queue
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -19,8 +19,11 @@ from pytest_arena._process import interrupted, until
 from pytest_arena._product import (
     FEWER_CONNECTIONS,
     OF_RUN,
+    ConnectTarget,
+    Key,
     Manifest,
     Template,
+    TemplateStore,
     nothing,
     read_manifest,
 )
@@ -39,9 +42,10 @@ from pytest_arena.errors import ArenaError, ServerError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._process import Answer
+    from pytest_arena._product import BuildTarget
     from pytest_arena._values import Address
 
 _DAY = 86400.0
@@ -99,8 +103,29 @@ class Background:
         self._at_end()
 
 
-class DatabaseRegistry(ABC):
-    """The databases on a server that pytest-arena has created and may drop.
+@dataclass(frozen=True, slots=True)
+class ServerBuild:
+    """The database that a build fills, by the app's drivers."""
+
+    has_schemas: ClassVar[bool] = False
+    registry: DatabaseRegistry
+    address: Address
+    sync_url: URL | None  # None with asyncpg
+    async_url: URL
+
+    @property
+    def connect_target(self) -> ConnectTarget:
+        """The target of connections during the build, with a unique key."""
+        name = f"{self.address.server}/{self.address.database}"
+        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
+
+    def remove(self) -> None:
+        """Drop the database, even if a client is connected."""
+        self.registry.drop(self.address.database)
+
+
+class DatabaseRegistry(TemplateStore):
+    """The databases on a server that pytest-arena has created and may drop, and its templates.
 
     Their names say to whom they belong (``_own_databases``). A process is alive while its control
     connection holds its lock. Only databases with such a name that the login owns are dropped.
@@ -112,6 +137,9 @@ class DatabaseRegistry(ABC):
         ServerError: no server answers, it is too old, or the login may not create databases.
     """
 
+    product: ClassVar[str]
+    question: ClassVar[str]
+    """The query for properties of the server that each new database has."""
     give_rights: ClassVar[str]
     """The statement that gives a login the right to create databases."""
     another: ClassVar[str]
@@ -309,7 +337,31 @@ class DatabaseRegistry(ABC):
         built = self._manifests[base].built if base in self._manifests else ""
         return f"{OF_RUN if is_of_run else ''}{recipe} {base} {built}"
 
-    def find(self, fingerprint: str) -> Template | None:
+    def identity(self) -> str:
+        """Return the product and the properties of the server, for the fingerprint."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        with self.reporting("the server's settings cannot be read"):
+            [values] = self.control.rows(self.question)
+        return " ".join(map(str, (self.product, *values)))
+
+    def begin(self, below: Template | None, dialect: type[Dialect]) -> BuildTarget:
+        """Create the database that a build fills: a copy of ``below``, or an empty one."""
+        name = self.create("building", template=below.content if below else None)
+        return self._build(self.address_of(name), dialect)
+
+    @abstractmethod
+    def _build(self, address: Address, dialect: type[Dialect]) -> BuildTarget:
+        """Return a build that fills a database, by the app's driver."""
+
+    def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
+        """Make the database of a build a template."""
+        name = target.address.database
+        return self.finish_template(name, fingerprint=fingerprint, manifest=manifest)
+
+    def find(self, fingerprint: str, newer_than: float = 0.0) -> Template | None:
         """Return the finished template of a fingerprint, and hold it.
 
         No sweep drops a template that a process holds.
@@ -318,7 +370,7 @@ class DatabaseRegistry(ABC):
         self._hold_template(name)
         with self.reporting("the templates cannot be read"):
             manifest = read_manifest(self._text_of(self.control, name))
-            if manifest is None:
+            if manifest is None or manifest.built < newer_than:
                 return None
             if now() - manifest.used > _DAY:
                 manifest = replace(manifest, used=now())

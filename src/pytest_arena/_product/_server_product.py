@@ -1,11 +1,10 @@
-"""A product whose databases are on a server, and its templates, which all machines share."""
+"""A product whose databases are on a server."""
 
 from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from pytest_arena._config._supported import SUPPORTED
@@ -15,7 +14,6 @@ from pytest_arena._product import (
     ConnectTarget,
     Database,
     Key,
-    TemplateStore,
 )
 from pytest_arena._product._database_registry import RegistryT
 from pytest_arena._product._server_connections import address_for
@@ -23,12 +21,11 @@ from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from contextlib import AbstractContextManager
 
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
-    from pytest_arena._product import BuildTarget, Core, Manifest, RequestedDatabase, Template
+    from pytest_arena._product import Core, RequestedDatabase
     from pytest_arena._product._server_search import Server, ServerSearch
     from pytest_arena._values import Address
 
@@ -120,85 +117,9 @@ class ServerProduct(Generic[RegistryT]):
         url = self._url_of(self._registry().address_of(kept), database, "")
         return url.set(drivername=self.name, password=None).render_as_string()
 
-    def remove(self, database: Database) -> None:
-        """Close the isolation, which drops the live database and its snapshots."""
-        database.close()
-        self._databases_by_name = {
-            name: known for name, known in self._databases_by_name.items() if known is not database
-        }
-
     def close(self) -> None:
         """Drop the databases of this run. The last run stops a private server."""
         if self._started_registry is not None:
             self._started_registry.close()
         if self._server is not None:
             self._server.close()
-
-
-@dataclass(frozen=True, slots=True)
-class ServerBuild(Generic[RegistryT]):
-    """The database that a build fills, by the app's drivers."""
-
-    has_schemas: ClassVar[bool] = False
-    registry: RegistryT
-    address: Address
-    sync_url: URL | None  # None with asyncpg
-    async_url: URL
-
-    @property
-    def connect_target(self) -> ConnectTarget:
-        """The target of connections during the build, with a unique key."""
-        name = f"{self.address.server}/{self.address.database}"
-        return ConnectTarget(Key("building", name), "", (0, 0), self.address)
-
-    def remove(self) -> None:
-        """Drop the database, even if a client is connected."""
-        self.registry.drop(self.address.database)
-
-
-@dataclass(frozen=True)
-class ServerTemplates(TemplateStore, Generic[RegistryT]):
-    """The templates of a server, with their manifests in the registry.
-
-    ``question`` is the query for properties of the server that each new database has.
-    """
-
-    registry: RegistryT
-    product: ClassVar[str]
-    question: ClassVar[str]
-
-    def identity(self) -> str:
-        """Return the product and the properties of the server, for the fingerprint."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> str:
-        with self.registry.reporting("the server's settings cannot be read"):
-            [values] = self.registry.control.rows(self.question)
-        return " ".join(map(str, (self.product, *values)))
-
-    def find(self, fingerprint: str, newer_than: float) -> Template | None:
-        """Return the template, and hold it."""
-        found = self.registry.find(fingerprint)
-        return None if found is None or found.manifest.built < newer_than else found
-
-    def begin(self, fingerprint: str, below: Template | None) -> BuildTarget:
-        """Create the database that a build fills: a copy of ``below``, or an empty one."""
-        del fingerprint  # `finish` registers it
-        template = below.content if below else None
-        name = self.registry.create("building", template=template)
-        return self._build(self.registry.address_of(name))
-
-    def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
-        """Register the database of a build as a template."""
-        return self.registry.finish_template(
-            target.address.database, fingerprint=fingerprint, manifest=manifest
-        )
-
-    @abstractmethod
-    def _build(self, address: Address) -> BuildTarget:
-        """Return a build that fills a database."""
-
-    def locked(self, fingerprint: str) -> AbstractContextManager[float]:
-        """Lock a fingerprint on the server, for all machines. Yield the time of the lock."""
-        return self.registry.locked(fingerprint)

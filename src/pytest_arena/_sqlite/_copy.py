@@ -255,6 +255,11 @@ class Copy(LevelStack[LiveFile]):
     def _discard(self, live: LiveFile) -> None:
         live.release()
 
+    def close(self) -> None:
+        """Close and remove the file, and its side files."""
+        super().close()
+        sql.remove_file(self.path)
+
     @isolation_errors
     def save(self, file: Path) -> None:
         """Copy the current content into a file."""

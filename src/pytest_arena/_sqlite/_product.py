@@ -268,14 +268,15 @@ class FileTemplates(TemplateStore):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
         with FileLock(file):
-            yield written_at(file)
+            now = written_at(file)
+            self._clear(now)
+            yield now
 
-    def _clear(self, fingerprint: str) -> None:
+    def _clear(self, now: float) -> None:
         """Remove the templates that no run uses, and an interrupted build.
 
         The time is a file's, because a test may have changed the clock.
         """
-        now = written_at(self._file(fingerprint).with_suffix(".lock"))
         for manifest in self.folder.glob("*.json"):
             is_of_run = manifest.name.startswith(OF_RUN)
             if written_at(manifest) > now - _UNUSED_SECONDS[is_of_run]:
@@ -285,9 +286,9 @@ class FileTemplates(TemplateStore):
                 with suppress(OSError):  # Windows removes no open file
                     manifest.with_suffix(ending).unlink()
 
-    def begin(self, fingerprint: str, below: Template | None) -> FileTarget:
+    def begin(self, below: Template | None, dialect: type[Dialect]) -> FileTarget:
         """Return an unused file for a build, with the content of the template ``below``."""
-        self._clear(fingerprint)
+        del dialect
         target = FileTarget(self.home.path / f"building-{uuid.uuid4().hex}.sqlite")
         if below is not None:
             shutil.copyfile(below.content, target.path)
@@ -357,9 +358,8 @@ class SQLite:
             simple = f"{next(self._numbers)}-{simple[-100:]}"
         return self._home.path / simple
 
-    def template_store(self, dialect: type[Dialect]) -> FileTemplates:
+    def template_store(self) -> FileTemplates:
         """Return the store of templates, which all drivers share."""
-        del dialect
         return self._templates
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
@@ -386,12 +386,6 @@ class SQLite:
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database."""
         return ["sqlite3", where]
-
-    def remove(self, database: Database) -> None:
-        """Remove the live file, its side files and its snapshots."""
-        database.close()
-        if database.live is not None:
-            sql.remove_file(database.live)
 
     def close(self) -> None:
         """Remove the folder."""
