@@ -95,3 +95,23 @@ def test_a_mistake_beside_a_test_file_that_does_not_import_hides_neither(example
     run = project.run("-oarena_app=aap:app")
     assert run.status == 4
     run.says("No module named 'nothing_here'", "No module named 'aap'")
+
+
+@pytest.mark.parametrize(
+    "module,test,says",
+    [
+        ("a2wsgi", "def test_one(test_client): ...", "pytest-arena[wsgi]"),
+        ("uvicorn", "def test_one(live_server): ...", "pytest-arena[live]"),
+        ("httpx2 httpx", "async def test_one(client): ...", "pytest-arena[http]"),
+        ("starlette.testclient", "def test_one(test_client): ...", "pytest-arena[http]"),
+    ],
+)
+def test_a_package_of_an_extra_that_is_missing_is_named(
+    example: Example, module: str, test: str, says: str
+) -> None:
+    """With the extra that installs it."""
+    missing = f"import sys\nsys.modules.update(dict.fromkeys({module.split()!r}))\n"
+    app = "wsgi:app" if module == "a2wsgi" else "app:app"
+    wsgi = "def app(environ, start_response): ...\n"
+    run = example.with_files(conftest=missing, wsgi=wsgi, test_one=f"{test}\n")
+    run.run(f"-oarena_app={app}").says(says, "is not installed", "[A101]")

@@ -17,7 +17,7 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._postgresql import _control as postgresql_control
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import Manifest, _own_databases
+from pytest_arena._product import Manifest, _database_registry, _own_databases
 from pytest_arena._product._own_databases import STAY, OwnDatabase, parts_of, unused
 from pytest_arena.errors import ServerError, TemplateError
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
@@ -122,8 +122,36 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
         assert (found.content, found.manifest.drift) == (template, "a column")
         later.sweep()
         assert side.exists(template)
+        assert later.find(fingerprint, newer_than=MANIFEST.built + 1) is None
         later.drop(template)
         assert later.find(fingerprint) is None
+
+
+def test_a_template_that_was_not_used_for_a_day_is_noted_as_used(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a later sweep would drop it, although runs use it."""
+    fingerprint = secrets.token_hex(8)
+    clock = _own_databases.now()
+    monkeypatch.setattr(_database_registry, "now", lambda: clock)
+    with closing(side.registry()) as own:
+        template = side.template(own, fingerprint)
+        clock += 100_000
+        assert own.find(fingerprint) is not None
+        [found] = [row for row in own.listed() if row.name == template]
+        assert found.manifest is not None
+        assert found.manifest.used == clock
+        own.drop(template)
+
+
+def test_a_template_in_use_is_not_dropped() -> None:
+    """The process that asks for it is told why."""
+    with own_registry() as role, own_databases(role) as own, own_databases(role) as other:
+        name = own.create("building")
+        template = own.finish_template(name, fingerprint="used", manifest=MANIFEST)
+        other.drop(template)
+        assert template in names_on_server(beginning=template)
+        own.drop(template)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
