@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -83,6 +84,21 @@ def test_keep_failed_tests(example: Example) -> None:
     assert len(kept) == 8
     assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 8
     assert len(kept_files(project.run("--arena-keep=failed"))) == 8
+
+
+def test_the_newest_fifty_files_stay(example: Example) -> None:
+    """P7: the cache does not grow with each failed test."""
+    kept = example.folder.parent / "cache" / "kept"
+    kept.mkdir(parents=True)
+    for number in range(60):
+        (kept / f"old-{number}").write_bytes(b"")
+        os.utime(kept / f"old-{number}", (number, number))
+    test = "async def test_it(client):\n    assert False\n"
+    run = example.with_files(test_it=test).run("--arena-keep=failed").expect(1, failed=1)
+    names = {file.name for file in kept_files(run)}
+    assert len(names) == 50
+    assert {"old-11", "old-59"} <= names
+    assert "old-10" not in names
 
 
 def test_a_database_that_cannot_be_kept_is_a_note(example: Example) -> None:

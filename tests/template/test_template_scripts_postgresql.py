@@ -96,6 +96,13 @@ def test_a_dump_is_a_schema(on_server: ServerProject) -> None:
             0,
             "pg_dump --no-owner",
         ),
+        (
+            "create table a (name citext);",
+            'type "citext" does not exist',
+            1,
+            'CREATE EXTENSION IF NOT EXISTS "citext"',
+        ),
+        ("create table a (at no_such_type);", '"no_such_type" does not exist', 1, "correct that"),
     ],
 )
 def test_a_script_that_fails_names_the_line(

@@ -7,7 +7,8 @@ import asyncmy
 import pymysql
 import pytest
 from async_app import engine
-from sqlalchemy import text
+from models import Order
+from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -90,3 +91,17 @@ class TestAfterClass:
     async def test_the_connection_has_ended(self, db_session):
         number = forgotten[0].thread_id()
         assert await db_session.scalar(text(COUNT), {"number": number}) == 0
+
+
+@pytest.fixture(scope="module")
+def reader(arena):
+    """An open transaction of a wide fixture, which has only read."""
+    with arena.session() as session:
+        session.scalars(select(Order)).all()
+        yield
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_numbers_of_a_table_that_an_open_transaction_has_read(reader, run, turn):
+    await run("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
+    assert await run("SELECT id FROM orders") == [(1,)]
