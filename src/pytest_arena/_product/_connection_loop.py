@@ -216,14 +216,6 @@ class LoopConnection(AdaptedConnection):
     commit = partialmethod(_end, "commit")
     rollback = partialmethod(_end, "rollback")
 
-    def ping(self, *args: Any) -> None:
-        """Check the connection. asyncpg notices its end in the loop, without a query."""
-        is_closed = getattr(self.real.driver_connection, "is_closed", None)
-        if is_closed is None:
-            self.call(self.real.ping, *args)
-        elif is_closed():
-            raise self.real.dbapi.InterfaceError("connection is closed")
-
     def run_async(self, fn: Callable[[Any], Any]) -> Any:
         """Call a coroutine function with the driver's connection, where it lives."""
         return self.call(self.real.run_async, fn)
@@ -308,10 +300,7 @@ class LoopCursor:
         return partial(self._facade.call, value) if callable(value) else value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._real is None:
-            self._early[name] = value
-        else:
-            setattr(self._real, name, value)
+        self._early[name] = value
 
 
 class LoopDriver:
@@ -322,9 +311,6 @@ class LoopDriver:
 
     def __init__(self, real: Any, run: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         vars(self).update(_real=real, _run=run)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._real, name, value)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._real, name)

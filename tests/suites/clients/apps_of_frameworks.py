@@ -32,6 +32,15 @@ async def events(name: str):
     return StreamingResponse(endless(), media_type="text/event-stream")
 
 
+@fast.get("/fast")
+async def parts():
+    async def endless():
+        while True:
+            yield "part"
+
+    return StreamingResponse(endless())
+
+
 @fast.websocket("/names")
 async def names(socket: WebSocket):
     await socket.accept()

@@ -209,6 +209,10 @@ class TestStreams:
         assert seen(arena) == [("GET", "/events/lamp", "/events/{name}", 200)]
         assert {row.after["item"] for row in arena.changes(response)} == {"lamp"}
 
+    async def test_a_stream_that_never_waits_ends_with_its_client(self, client):
+        async with client.stream("GET", "/fast") as response:
+            assert await anext(response.aiter_bytes()) == b"part"
+
     async def test_an_error_between_two_parts(self, arena, client):
         async with client.stream("GET", "/fails") as response:
             with pytest.raises(LookupError, match="no third part"):

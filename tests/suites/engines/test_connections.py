@@ -59,6 +59,13 @@ def test_a_listener_returns_a_connection_to_the_tests_file(file, made):
     assert items(engine) == ["vase"]
 
 
+def test_a_listener_opens_a_memory_database(file, made):
+    own = made("sqlite:///shop.db")
+    event.listen(own, "do_connect", lambda *_: sqlite3.connect(":memory:"))
+    with own.connect() as connection:
+        assert connection.scalars(text("SELECT name FROM sqlite_master")).all() == []
+
+
 def test_a_listener_changes_the_arguments(made):
     own = made("sqlite:///shop.db")
     seen = []

@@ -36,6 +36,15 @@ async def handled():
     raise ServiceError("no vase")
 
 
+class Speechless(Exception):
+    __str__ = None
+
+
+@app.get("/speechless")
+async def speechless():
+    raise Speechless
+
+
 @app.get("/service")
 async def service(db=Depends(get_db)):
     try:
@@ -106,6 +115,12 @@ async def test_that_the_client_does_not_raise(arena):
     assert (await client.post("/breaks")).status_code == 201
 
 
+@fails
+async def test_without_a_text(arena):
+    client = arena.client(raise_app_exceptions=False)
+    assert (await client.get("/speechless")).status_code == 200
+
+
 @pytest.mark.expect("LookupError", at='raise LookupError("no such thing")')
 async def test_that_reaches_the_test(client):
     await client.post("/breaks")
@@ -131,10 +146,6 @@ async def test_of_the_commit_before_a_login(client_as, db_session):
 @pytest.mark.expect("TimeoutError")
 async def test_of_a_pool_whose_connections_the_app_keeps(client):
     await asyncio.gather(*[client.get("/keeps") for _ in range(3)])
-
-
-class Speechless(Exception):
-    __str__ = None
 
 
 @pytest.mark.expect("Speechless")
