@@ -169,6 +169,13 @@ async def test_the_story_names_the_keys(shared, client):
     assert False
 
 
+@pytest.mark.expect("AssertionError")
+async def test_the_story_names_ten_keys(client):
+    for number in range(13):
+        await cache.set(f"key:{number:02}", "value")
+    assert False
+
+
 @pytest.mark.expect("A202", at="secure.ping()")
 def test_a_connection_by_tls():
     secure = redis.Redis(ssl=True)
