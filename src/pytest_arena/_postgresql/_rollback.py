@@ -176,6 +176,7 @@ class Rollback:
             if self.real is None:
                 self.real = connect()
                 self.send("SET idle_in_transaction_session_timeout = 0")
+                self._restore_sequences(self._levels[0])  # after a lost connection
                 self._levels[0].sequences = self._read_sequences()
 
     def refused(self, what: str, fix: str, line: CodeLine | None = None) -> IsolationError:
@@ -404,13 +405,15 @@ class Rollback:
 
     def _check_transaction(self) -> None:
         if self._lost:
-            raise IsolationError(
-                "the transaction that all connections of the tests share has ended",
-                why="rows of wide fixtures are lost, or rows of a test were committed",
-                cause="a test has ended its connection, a COMMIT was sent past the session, or "
-                f"the server has restarted: {self._lost}",
-                fix="pytest …   # again\nor arena_isolation = undo",
-            )
+            raise self._lost_rows(self._lost)
+
+    def _lost_rows(self, reason: str) -> IsolationError:
+        return IsolationError(
+            "the transaction that all connections of the tests share has ended",
+            why="rows of wide fixtures are lost",
+            cause=f"a test has ended its connection, or the server has restarted: {reason}",
+            fix="pytest …   # again\nor arena_isolation = undo",
+        )
 
     def leave(self) -> bool:
         """Roll back to the level's start, and leave it. Return whether it has written."""
@@ -426,6 +429,11 @@ class Rollback:
         self._undo_top()
         self._levels.pop()
         self.generation += 1
+        lost = self._lost
+        if not any(level.is_written for level in self._levels):
+            self._lost = ""  # the rows would end here, too
+        if lost:
+            raise self._lost_rows(lost)
 
     def _undo_top(self) -> None:
         level = self._levels[-1]
@@ -433,8 +441,9 @@ class Rollback:
             level.is_open = False
             try:
                 self.call(self._undo_level, self.depth, level)
-            except Exception as error:  # noqa: BLE001 - the driver's, after a COMMIT or without a connection
-                self._lost = str(error).partition("\n")[0]
+            except Exception as error:  # noqa: BLE001 - the driver's, without a connection
+                if any(below.is_written for below in self._levels[:-1]):
+                    self._lost = str(error).partition("\n")[0]
                 self.drop_connection()
 
     def forget(self) -> None:
@@ -455,13 +464,12 @@ class Rollback:
         """Roll back all. The next facade opens another real connection."""
         if self.real is not None and self._process == os.getpid():
             with suppress(Exception):  # it has ended
-                self.call(self._restore_sequences, self._levels[0])
-            with suppress(Exception):  # as above
                 self.call(self.real.close)
         self.real = None
         self._user = ""
         self._writer = None
-        self._levels[0].is_written = False
+        for level in self._levels:
+            level.is_open = False
         self.generation += 1
 
     # Content
