@@ -78,6 +78,11 @@ class Products:
                 self.opened[name] = open_product(name, self._core, self._config)
             return self.opened[name]
 
+    def ports(self) -> set[int]:
+        """Return the ports of the tests' servers."""
+        servers = [getattr(product, "server", None) for product in self.opened.values()]
+        return {server.address.port for server in servers if server is not None}
+
 
 class Whose(Enum):
     """To whom a database belongs, which decides whether a connection may open it."""
