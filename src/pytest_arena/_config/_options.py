@@ -125,8 +125,8 @@ OPTIONS = (
     Option(
         "drivers",
         "What happens to connections that your code opens by a driver, without SQLAlchemy.",
-        "refuse",
-        ("refuse", "redirect", "off"),
+        "redirect",
+        ("redirect", "refuse", "off"),
     ),
     Option(
         "keep",

@@ -105,11 +105,16 @@ FILL = (
 WITHOUT_ENGINE = Refusal(
     UnknownDatabaseError,
     "refused: a connection to {name} by {driver}, and not by the app's engine",
-    why="pytest-arena redirects only engines to the test's database. The writes of this "
-    "connection would stay in a database that may be a real one",
-    fix="arena_drivers = redirect   (the driver opens the test's database)\n"
+    why="no engine and no variable of arena_env names this database, so pytest-arena does not "
+    "redirect a driver. Its writes would stay in a database that may be a real one",
+    fix="arena_env = <the variable with its URL>   (the driver opens the test's database)\n"
     "or use the app's engine, db_session or arena.url",
     is_to_allow=True,
+)
+REFUSED_DRIVER = WITHOUT_ENGINE._replace(
+    why="arena_drivers is refuse. The writes of this connection would stay in your database",
+    fix="arena_drivers = redirect   (the driver opens the test's database)\n"
+    "or use the app's engine, db_session or arena.url",
 )
 FOR_DATABASES = WITHOUT_ENGINE._replace(
     why="programs create and drop databases from there, and one of them may be yours", fix=FILL

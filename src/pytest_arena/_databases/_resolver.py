@@ -127,19 +127,28 @@ class Databases:
         live: Database | None = product and product.live_at(requested)
         if live is not None and live.isolation is not None:
             self._refuse_after_session(requested.name)
-            if live.is_shared:
-                raise self._refused(refusals.PAST_TRANSACTION, requested.name)
-            return live.target
-        if whose is Whose.FREE:
+            target: ConnectTarget | None = live.target
+        elif whose is Whose.FREE:
             return None
-        refusal = refusals.WITHOUT_ENGINE.of(whose)
-        default = SUPPORTED[requested.product].maintenance_database
-        is_for_databases = whose is Whose.UNKNOWN and requested.database == default
-        if is_for_databases:
-            refusal = refusals.FOR_DATABASES
-        if drivers == "refuse" or is_for_databases:
+        elif drivers == "redirect" and (whose is Whose.APP or self._is_known(requested)):
+            target = self._admit_engine(requested)
+        else:
+            refusal = self._refusal_of_driver(requested, whose)
             raise self._refused(refusal, requested.name, driver=requested.dialect.driver)
-        return self._admit_engine(requested)
+        if target is not None and target.database is not None and target.database.is_shared:
+            raise self._refused(refusals.PAST_TRANSACTION, requested.name)
+        return target
+
+    def _refusal_of_driver(self, requested: RequestedDatabase, whose: Whose) -> Refusal:
+        if whose is Whose.APP or self._is_known(requested):
+            return refusals.REFUSED_DRIVER.of(whose)
+        if requested.database == SUPPORTED[requested.product].maintenance_database:
+            return refusals.FOR_DATABASES
+        return refusals.WITHOUT_ENGINE
+
+    def _is_known(self, requested: RequestedDatabase) -> bool:
+        is_replaced = requested.product in self.products
+        return is_replaced and self.known.find(requested) is not None
 
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Decide on a connection that pytest-arena can redirect."""
