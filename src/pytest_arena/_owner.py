@@ -78,6 +78,9 @@ class Owner:
         self.is_idle = False
         self.is_over = True
 
+    def note_refusal(self, error: Exception) -> None:
+        """Note a refused connection of its code."""
+
     def note_failure(self, error: object) -> None:
         """Note an error of a request's work that no code retrieves."""
 
