@@ -51,3 +51,37 @@ def test_a_server_of_another_product_is_named(server: StoryMySQLServer, tmp_path
     env["ARENA_DATABASE"] = "postgresql://postgres@localhost:5432/postgres"
     run = shop(server, tmp_path).with_files(test_kept=KEPT).run("-q", env=env)
     run.expect(status=1, failed=1).says("assert False")
+
+
+MODELS = """
+from sqlalchemy import CHAR, Uuid
+class Ticket(Base):
+    __tablename__ = "tickets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code = mapped_column(CHAR(32), nullable=False)
+"""
+TYPE = """
+from pathlib import Path
+from sqlalchemy import text
+
+async def test_type(db_session):
+    rows = await db_session.execute(text(
+        "SELECT column_type FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND table_name = 'tickets' AND column_name = 'code'"))
+    Path("type").write_text(str(rows.scalar_one()))
+"""
+
+
+def test_a_type_that_only_the_server_has_changes_the_template(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """MariaDB has a type for UUIDs. The tests run on the schema that a new build would create."""
+    example = shop(server, tmp_path).with_files(test_type=TYPE)
+    example = example.with_paths({"app.py": example.files["app.py"] + MODELS})
+    example.run().expect(passed=1)
+    example = example.change("app.py", "CHAR(32)", "Uuid()")
+    types = []
+    for options in ((), ("--arena-rebuild",)):
+        run = example.run(*options).expect(passed=1)
+        types.append((run.folder / "type").read_text())
+    assert types[0] == types[1]

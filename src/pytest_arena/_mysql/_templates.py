@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 
@@ -81,7 +81,17 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
     product = "mysql"
     # The server's version, character set and SQL mode.
     question = _DESCRIBED
-    ddl_dialect: ClassVar[type[Dialect]] = MySQLDialect
+
+    def _dialect_of_server(self) -> Dialect:
+        """Return a dialect that knows what changes DDL, as after a connection."""
+        _, version, is_mariadb, *_ = self.identity().split(" ")
+        dialect = MySQLDialect()
+        if is_mariadb == "1":
+            dialect.supports_sequences = True
+            dialect.supports_native_uuid = tuple(map(int, version.split("."))) >= (10, 7)
+        return dialect
+
+    ddl_dialect = _dialect_of_server
 
     def _build(self, address: Address) -> MySQLBuild:
         driver = self.dialect.driver

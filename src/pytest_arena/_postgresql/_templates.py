@@ -20,6 +20,8 @@ from pytest_arena._product._statements import classify
 from pytest_arena._values import digest, sqlstate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._values import Address
@@ -118,7 +120,7 @@ class DatabaseTemplates(ServerTemplates[ServerRegistry]):
     product = "postgresql"
     # The server's version, encoding, locale and extensions.
     question = _DESCRIBED
-    ddl_dialect: ClassVar[type[Dialect]] = PGDialect
+    ddl_dialect: ClassVar[Callable[..., Dialect]] = PGDialect
 
     def _build(self, address: Address) -> DatabaseTarget:
         url = partial(self.registry.url_of, address, self.product)

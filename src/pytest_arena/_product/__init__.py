@@ -386,8 +386,8 @@ class TemplateStore(ABC):
     Guarantee: it never returns an incomplete template, also after a killed build.
     """
 
-    # Compiles DDL for fingerprints, the same for each driver.
-    ddl_dialect: ClassVar[type[Dialect]]
+    # Returns what compiles DDL for fingerprints, the same for each driver.
+    ddl_dialect: ClassVar[Callable[..., Dialect]]
 
     @abstractmethod
     def identity(self) -> str:

@@ -40,7 +40,7 @@ from pytest_arena._values import digest
 from pytest_arena.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from pytest_arena._config._read import Config
     from pytest_arena._product import Usage
@@ -240,7 +240,7 @@ class FileTemplates(TemplateStore):
     build removes the templates that were not used for a time.
     """
 
-    ddl_dialect: ClassVar[type[Dialect]] = SQLiteDialect_pysqlite
+    ddl_dialect: ClassVar[Callable[..., Dialect]] = SQLiteDialect_pysqlite
     folder: Path
     home: Home
 
