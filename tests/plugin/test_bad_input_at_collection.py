@@ -95,3 +95,12 @@ def test_a_mistake_beside_a_test_file_that_does_not_import_hides_neither(example
     run = project.run("-oarena_app=aap:app")
     assert run.status == 4
     run.says("No module named 'nothing_here'", "No module named 'aap'")
+
+
+def test_an_app_that_connects_above_its_models_gets_a_next_step(example: Example) -> None:
+    """The option names the right module. So it is no next step to name another one."""
+    connects = "import sqlalchemy\nsqlalchemy.create_engine('sqlite:///dev.db').connect().close()\n"
+    example = example.with_paths({"app.py": connects + example.files["app.py"]})
+    run = example.with_files(test_one="import app\n" + ONE).run()
+    run.says("app.py", "connect below the definition of Base")
+    run.never_says("name the module")

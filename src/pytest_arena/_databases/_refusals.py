@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
-from pytest_arena._origin import REQUEST
+from pytest_arena._origin import REQUEST, is_of_tests, user_line
 from pytest_arena._owner import cause_of_connection
 from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import (
@@ -148,17 +148,24 @@ _LEAVE_OUT = (
     "send it by hand before the tests, and not while tests run\n"
     "CREATE ROLE and GRANT may also be in a migration or in arena_schema"
 )
+_NOT_IN_TESTS = (
+    "send it by hand or when the app is deployed, or not in tests, which have a database:\n"
+    'if "PYTEST_VERSION" not in os.environ: …'
+)
 
 
 def beyond_database(meaning: Statement, words: Words) -> ProductionDatabaseError:
     """Return the error for a statement that would change another database or the server."""
-    is_of_fixture = meaning.beyond.endswith(("DATABASE", "SCHEMA"))
+    fix = _LEAVE_OUT
+    if meaning.beyond.endswith(("DATABASE", "SCHEMA")):
+        line = user_line()
+        fix = FILL if line is None or is_of_tests(line.file) else _NOT_IN_TESTS
     return ProductionDatabaseError(
         f"refused: {meaning.beyond or meaning.shared}, which reaches beyond the test's database",
         why="the server may have databases of yours. pytest-arena does not undo changes to them or "
         "to the server",
         cause=cause_of_connection(),
-        fix=words.instead.get(meaning.beyond, FILL if is_of_fixture else _LEAVE_OUT),
+        fix=words.instead.get(meaning.beyond, fix),
     )
 
 

@@ -20,6 +20,11 @@ def create(connection):
     connection.exec_driver_sql(TABLE)
 
 
+def create_database():
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("CREATE DATABASE shop")
+
+
 @asynccontextmanager
 async def listener():
     heard = asyncio.Queue()
