@@ -98,6 +98,14 @@ UNKNOWN_DATABASE = Refusal(
     fix=f"use an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
 )
+UNKNOWN_CREATOR = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name} by an engine's creator= or async_creator=",
+    why="pytest-arena does not know this driver, and cannot see which database it has opened. The "
+    "test's changes would stay there",
+    fix=f"give the engine a URL with one of these drivers: {', '.join(DRIVERS)}\n"
+    "or, if tests may reach all databases that it opens:\narena_allow = {name}",
+)
 FILL = (
     "delete the fixture that creates a test database, and name the source of its tables:\n"
     "arena_schema = <module>:<Base>"

@@ -106,7 +106,7 @@ class Databases:
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose.is_at_stake:
             if "://" in name:
-                raise self._refused(refusals.UNKNOWN_DATABASE, name, driver="its creator")
+                raise self._refused(refusals.UNKNOWN_CREATOR, name)
             raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
