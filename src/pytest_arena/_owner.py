@@ -63,6 +63,9 @@ class Owner:
     stage = Stage.SEEDED
     isolation = "auto"
 
+    # Called with the error of a refused connection of its code.
+    on_refusal: Callable[[Exception], None] | None = None
+
     def __init__(self, name: str, advice: str) -> None:
         self.name = name
         self.advice = advice  # the code that must end its tasks, threads and jobs
@@ -77,9 +80,6 @@ class Owner:
         """Note its end. Its tasks, threads and jobs get no connection from now on."""
         self.is_idle = False
         self.is_over = True
-
-    def note_refusal(self, error: Exception) -> None:
-        """Note a refused connection of its code."""
 
     def note_failure(self, error: object) -> None:
         """Note an error of a request's work that no code retrieves."""

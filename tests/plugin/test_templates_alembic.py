@@ -174,21 +174,7 @@ def test_it(engine, turn):
 
 
 @pytest.mark.parametrize("scope", ["function", "session"])
-@pytest.mark.parametrize("schema", ["alembic.ini", "migrate:migrate"])
-def test_a_fixture_that_migrates_is_the_first_to_connect(
-    example: Example, scope: str, schema: str
-) -> None:
-    """The template is built within its migration, also by a function."""
-    project = with_migrations(example, SYNC_ENV).with_files(
-        test_names=MIGRATES.replace("SCOPE", scope), migrate=MIGRATE
-    )
-    project.change("pytest.ini", "alembic.ini", schema).run().expect(passed=2)
-
-
-MIGRATE = """
-from alembic import command
-from alembic.config import Config
-
-def migrate(connection):
-    command.upgrade(Config("alembic.ini"), "head")
-"""
+def test_a_fixture_that_migrates_is_the_first_to_connect(example: Example, scope: str) -> None:
+    """The template is built within its migration."""
+    tests = MIGRATES.replace("SCOPE", scope)
+    with_migrations(example, SYNC_ENV).with_files(test_names=tests).run().expect(passed=2)

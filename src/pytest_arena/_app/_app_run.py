@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from pytest_arena._app._apps import as_asgi
 from pytest_arena._app._entry import explained, observed
@@ -178,32 +178,6 @@ class AppRun:
             self._loop.cancel(Phase.test)
 
 
-class _LifespanOwner(Owner):
-    """The owner of a lifespan. It ends a start-up that goes on after a refused connection.
-
-    psycopg's pool retries for 30 seconds. After the first such start-up no later one may go on.
-    """
-
-    patience = 1.0
-
-    def __init__(self, lifespan: Lifespan) -> None:
-        super().__init__("the lifespan of an earlier test", "the lifespan's shutdown")
-        self.refusal: Exception | None = None
-        self._lifespan = lifespan
-
-    def note_refusal(self, error: Exception) -> None:
-        """Note the first refused connection of the start-up, in any thread."""
-        if self.refusal is None and not self._lifespan.started.done():
-            self.refusal = error
-            loop = self._lifespan.loop
-            loop.call_soon_threadsafe(loop.call_later, self.patience, self._end_start_up)
-
-    def _end_start_up(self) -> None:
-        if not self._lifespan.started.done():
-            _LifespanOwner.patience = 0
-            self._lifespan.request_shutdown()
-
-
 class Lifespan:
     """One run of an app's lifespan, in one task of one event loop.
 
@@ -217,12 +191,17 @@ class Lifespan:
     lifespan are attributed to ``request``.
     """
 
+    # Seconds that a start-up may go on after a refused connection. 0 after the first that did.
+    patience: ClassVar[float] = 1.0
+
     def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
         self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
         self.request = request
-        self._owner = _LifespanOwner(self)
+        self._owner = Owner("the lifespan of an earlier test", "the lifespan's shutdown")
+        self._owner.on_refusal = self._note_refusal
+        self._refusal: Exception | None = None  # of a connection of the start-up, the first
         self.loop = get_running_loop()
         # Done when the app is up, or has no lifespan. Has the error of the start-up. A "running"
         # future cannot be cancelled, so a cancelled waiter does not cancel it for the others.
@@ -264,7 +243,7 @@ class Lifespan:
         Raises:
             LifespanError: the shutdown failed, or did not end in time. Raised once.
         """
-        self.request_shutdown()
+        self._request_shutdown()
         if await self._outlasts(PATIENCE):
             self._task.cancel()
             await self._outlasts(PATIENCE / 10)
@@ -322,10 +301,22 @@ class Lifespan:
                 self._reported = RuntimeError(*lines[-1:])
                 self._shutdown_asked.set()
 
+    def _note_refusal(self, error: Exception) -> None:
+        """End a start-up that goes on: psycopg's pool retries for 30 seconds, in any thread."""
+        if self._refusal is None and not self.started.done():
+            self._refusal = error
+            later = partial(self.loop.call_later, self.patience, self._end_start_up)
+            self.loop.call_soon_threadsafe(later)
+
+    def _end_start_up(self) -> None:
+        if not self.started.done():
+            type(self).patience = 0.0
+            self._request_shutdown()
+
     def _on_done(self, task: asyncio.Task[None]) -> None:
         error = task.exception() if not task.cancelled() else None
         if task.cancelled():
-            error = self._owner.refusal or asyncio.CancelledError()
+            error = self._refusal or asyncio.CancelledError()
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # a task group wraps the app's exception
         error = error or self._reported
@@ -355,8 +346,7 @@ class Lifespan:
         else:  # the app has no lifespan. ASGI requires that a server continues
             self.started.set_result(None)
 
-    def request_shutdown(self) -> None:
-        """Begin the shutdown, in the loop. A start-up that is still running is cancelled."""
+    def _request_shutdown(self) -> None:
         self._is_stopping = True
         self._shutdown_asked.set()
         if not self._is_up:
@@ -373,7 +363,7 @@ class Lifespan:
         elif self.loop.is_running() and self.loop is not here:
             run_coroutine_threadsafe(self.stop(), self.loop).result()
         elif here is not None:
-            self.request_shutdown()  # it ends when its loop continues
+            self._request_shutdown()  # it ends when its loop continues
         else:
             self.loop.run_until_complete(self.stop())
 

@@ -130,25 +130,22 @@ class Databases:
             target: ConnectTarget | None = live.target
         elif whose is Whose.FREE:
             return None
-        elif drivers == "redirect" and (whose is Whose.APP or self._is_known(requested)):
+        elif drivers == "redirect" and self._is_of_app(requested, whose):
             target = self._admit_engine(requested)
         else:
-            refusal = self._refusal_of_driver(requested, whose)
+            refusal = refusals.WITHOUT_ENGINE
+            if self._is_of_app(requested, whose):
+                refusal = refusals.REFUSED_DRIVER.of(whose)
+            elif requested.database == SUPPORTED[requested.product].maintenance_database:
+                refusal = refusals.FOR_DATABASES
             raise self._refused(refusal, requested.name, driver=requested.dialect.driver)
         if target is not None and target.database is not None and target.database.is_shared:
             raise self._refused(refusals.PAST_TRANSACTION, requested.name)
         return target
 
-    def _refusal_of_driver(self, requested: RequestedDatabase, whose: Whose) -> Refusal:
-        if whose is Whose.APP or self._is_known(requested):
-            return refusals.REFUSED_DRIVER.of(whose)
-        if requested.database == SUPPORTED[requested.product].maintenance_database:
-            return refusals.FOR_DATABASES
-        return refusals.WITHOUT_ENGINE
-
-    def _is_known(self, requested: RequestedDatabase) -> bool:
+    def _is_of_app(self, requested: RequestedDatabase, whose: Whose) -> bool:
         is_replaced = requested.product in self.products
-        return is_replaced and self.known.find(requested) is not None
+        return whose is Whose.APP or (is_replaced and self.known.find(requested) is not None)
 
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Decide on a connection that pytest-arena can redirect."""
@@ -204,8 +201,8 @@ class Databases:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
         error = self.ledger.refused(refusal.error(name, **values))
         owner = OWNER.get()
-        if owner is not None:
-            owner.note_refusal(error)
+        if owner is not None and owner.on_refusal is not None:
+            owner.on_refusal(error)
         return error
 
     def refuse_statement(self, meaning: Statement, words: Words) -> None:

@@ -87,8 +87,8 @@ class MySQLTemplates(ServerTemplates[MySQLRegistry]):
         _, version, is_mariadb, *_ = self.identity().split(" ")
         dialect = MySQLDialect()
         if is_mariadb == "1":
-            dialect.supports_sequences = True
-            dialect.supports_native_uuid = tuple(map(int, version.split("."))) >= (10, 7)
+            has_uuid = tuple(map(int, version.split("."))) >= (10, 7)
+            vars(dialect).update(supports_sequences=True, supports_native_uuid=has_uuid)
         return dialect
 
     ddl_dialect = _dialect_of_server

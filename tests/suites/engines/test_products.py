@@ -25,15 +25,6 @@ def test_a_driver_of_a_creator_has_a_line_that_allows_it(arena):
     assert "arena_allow = third_party://(unknown)" in refused.error.fix
 
 
-def test_an_allowed_driver_of_a_creator():
-    class Connection(third_party.Connection):
-        pass
-
-    Connection.__module__ = "allowed_driver"
-    with create_engine("fake://", creator=Connection).connect():
-        pass
-
-
 def test_an_allowed_one():
     with create_engine("fake://me@ok.example.com:1234/shop").connect():
         assert third_party.reached[-1][1]

@@ -16,14 +16,7 @@ async def with_pool_of_another(app):
         yield
 
 
-@pytest.fixture
-def arena_app(pytestconfig):
-    if pytestconfig.getini("arena_lifespan") == "session":
-        pytest.skip("the session has one app")
-    return FastAPI(lifespan=with_pool_of_another)
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def soon():
     began = time.monotonic()
     yield
@@ -31,11 +24,7 @@ def soon():
 
 
 @pytest.mark.expect("A702", at=None)
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=with_pool_of_another)])
 @pytest.mark.parametrize("turn", [1, 2])
-async def test_an_async_client(soon, arena, turn):
-    await arena.client().get("/")
-
-
-@pytest.mark.expect("A702", at=None)
-def test_a_sync_client(soon, arena):
+def test_the_start_up_fails_soon(arena_app, arena, turn):
     arena.test_client().get("/")
