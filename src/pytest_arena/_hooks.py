@@ -59,10 +59,10 @@ def start(
     """
     with _usage_errors():
         for module in earlier:
-            if not is_library(str(module.__file__)):
+            if not is_library(module.__file__ or "<"):
                 raise _loaded_earlier(module)
         options = load_config(
-            flags={name.removeprefix("arena_"): value for name, value in flags.items()},
+            flags=flags,
             environ=os.environ,
             ini=config.getini,
             root=config.rootpath,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import shlex
@@ -163,14 +162,15 @@ class Waiting:
         words += map(os.fspath, config.invocation_params.args)
         parsed = parser.parse_known_args(words, namespace=copy(config.option))
         self._flags = {
-            name: getattr(config.option, name) or value
+            name.removeprefix("arena_"): getattr(config.option, name) or value
             for name, value in vars(parsed).items()
             if name.startswith("arena_")
         }
         # Plugins that have connected without the gate, if they could.
         self._earlier: list[ModuleType] = []
         if any(name in sys.modules for name in _WATCHED if name not in sys.stdlib_module_names):
-            self._earlier = [*filter(inspect.ismodule, config.pluginmanager.get_plugins())]
+            plugins = config.pluginmanager.get_plugins()
+            self._earlier = [each for each in plugins if hasattr(each, "__file__")]
         self._has_begun = False
         self._is_watching = False
         self._is_over = False

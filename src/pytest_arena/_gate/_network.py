@@ -67,12 +67,9 @@ def _open_ports() -> str:
         with suppress(OSError):
             for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
                 _, local, _, state, *_ = line.split()
-                if state == _LISTENING:
+                if state == "0A":  # it listens
                     ports.add(int(local.rpartition(":")[2], 16))
     return " ".join(map(str, ports))
-
-
-_LISTENING = "0A"
 
 
 class _Network:
@@ -86,7 +83,7 @@ class _Network:
         self._own_ports = own_ports
         before = os.environ.setdefault(_PORTS, _open_ports())
         self._ports_before = {*map(int, before.split())}
-        self._names = {socket.gethostname().lower()}
+        self._names = {socket.gethostname().lower()} - {"localhost"}
         self._networks: list[IPv4Network | IPv6Network] = []
         for word in filter(None, words):
             self._names.add(word.lower())
