@@ -162,7 +162,7 @@ class Waiting:
         words += map(os.fspath, config.invocation_params.args)
         parsed = parser.parse_known_args(words, namespace=copy(config.option))
         self._flags = {
-            name.removeprefix("arena_"): getattr(config.option, name) or value
+            name.removeprefix("arena_"): getattr(config.option, name, None) or value
             for name, value in vars(parsed).items()
             if name.startswith("arena_")
         }
