@@ -43,7 +43,6 @@ WAYS = {
 PLUGINS = ["asyncio", "repeat", "tests.suites.recorder"]
 # What a user of pytest-arena adds for an app, by the app's file.
 OPTIONS = {
-    "lifespan_pool": {"arena_drivers": "redirect"},
     "migrated": {"arena_schema": str(MIGRATIONS)},
     "engines": {
         "arena_env": "DATABASE_URL REPORTS_URL",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena import _fixtures
-from pytest_arena._config._load import line_of_function
+from pytest_arena._config._load import is_library, line_of_function
 from pytest_arena._config._read import load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._interpreter import patch
@@ -31,31 +31,38 @@ from pytest_arena.errors import ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
+    from types import ModuleType
 
 
 PLAN = pytest.StashKey[Plan]()
 FACTS = pytest.StashKey[FactsOfProcesses]()
 
 
-def start(config: pytest.Config, *, names: Iterable[str], temporary: Path | None) -> None:
+def start(
+    config: pytest.Config,
+    *,
+    flags: Mapping[str, Any],
+    earlier: Iterable[ModuleType],
+    names: Iterable[str],
+    temporary: Path | None,
+) -> None:
     """Read the options and install the gate, before pytest imports the user's code.
 
-    ``names`` are those that the configuration file sets. ``temporary`` is pytest's temporary
-    folder, if it exists.
+    ``flags`` are the values of the command line, ``earlier`` the plugins that may have connected
+    before. ``names`` are those that the configuration file sets. ``temporary`` is pytest's
+    temporary folder, if it exists.
 
     Raises:
         pytest.UsageError: an option is wrong.
     """
     with _usage_errors():
-        arguments = vars(config.known_args_namespace).items()
+        for module in earlier:
+            if not is_library(module.__file__ or "<"):
+                raise _loaded_earlier(module)
         options = load_config(
-            flags={
-                name.removeprefix("arena_"): value
-                for name, value in arguments
-                if name.startswith("arena_")
-            },
+            flags=flags,
             environ=os.environ,
             ini=config.getini,
             root=config.rootpath,
@@ -79,6 +86,16 @@ def start(config: pytest.Config, *, names: Iterable[str], temporary: Path | None
         run.databases.environment.redirect()  # needs the gate
 
 
+def _loaded_earlier(module: ModuleType) -> ConfigError:
+    return ConfigError(
+        f"pytest has loaded the plugin {module.__name__} before pytest-arena",
+        why="SQLAlchemy or a driver was imported by then. What the plugin did with a database, and "
+        "what it has imported from a driver, no guard sees",
+        cause=str(module.__file__),
+        fix=f"addopts = -p arena -p {module.__name__}   (each of your plugins after ours)",
+    )
+
+
 @contextmanager
 def _usage_errors() -> Iterator[None]:
     """Raise errors of pytest-arena as UsageError, which pytest shows without a traceback."""
@@ -86,6 +103,12 @@ def _usage_errors() -> Iterator[None]:
         yield
     except ArenaError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Redirect a variable that a plugin has set, such as pytest-dotenv."""
+    with _usage_errors():
+        RUNS[early_config].databases.environment.redirect()
 
 
 def _write_late_refusals(run: ArenaRun) -> None:

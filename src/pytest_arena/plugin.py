@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +23,7 @@ from pytest_arena._fixtures import BEGIN
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
+    from types import ModuleType
 
     from pytest_arena._owner import Owner
     from pytest_arena.scenarios._blocks import Scenario
@@ -60,8 +63,11 @@ def scenario(pytestconfig: pytest.Config) -> Scenario:
     return Scenario(scenarios.recorder if scenarios else None)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add each option to pytest's configuration, and a few to the command line."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add each option to pytest's configuration, and a few to the command line.
+
+    Then install the gate, before pytest loads further plugins.
+    """
     group = parser.getgroup(
         "arena",
         "pytest-arena: every test of a web app gets its own database. Options are set in pytest's "
@@ -86,6 +92,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             parser.addini(option.ini, about, type="string", default="")
     for name, settings in FLAGS.items():
         group.addoption(name, **settings)
+    config: Any = pluginmanager.get_plugin("pytestconfig")
+    if hasattr(config, "rootpath"):  # `pytest.main(plugins=[…])` adds options before it is known
+        config.stash[_WAITING] = Waiting(config, parser)
+        config.stash[_WAITING].begin_or_watch()
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -95,28 +105,18 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Install the gate before pytest imports the user's code, at once or when it is needed.
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> None:
+    """Install the gate before pytest imports the user's code, if a plugin has set a variable.
 
     Raises:
         pytest.UsageError: an option is wrong.
     """
-    waiting = Waiting(early_config)
+    waiting = early_config.stash.get(_WAITING, None) or Waiting(early_config, parser)
     early_config.stash[BEGIN] = waiting.begin
-    early_config.pluginmanager.register(waiting, "arena_waiting")
-    # An option is set, or a variable that the defaults name.
-    values = [early_config.getini(option.ini) for option in OPTIONS]
-    values += [os.environ.get("ARENA_DATABASE"), os.environ.get("DATABASE_URL")]
-    for name, value in vars(early_config.known_args_namespace).items():
-        if name.startswith("arena_"):
-            values.append(value)
-    is_imported = any(name in sys.modules for name in _WATCHED)
-    if is_imported or any(values) or _names_in_file(early_config):
-        waiting.begin()
-    else:
-        waiting.watch()
+    waiting.begin_or_watch()
 
 
+_WAITING = pytest.StashKey["Waiting"]()
 _WATCHED = ("sqlalchemy", *DRIVERS)
 
 
@@ -154,16 +154,42 @@ class Waiting:
     the test's level. A run also begins when code removes a database file.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, parser: pytest.Parser) -> None:
+        config.pluginmanager.register(self, "arena_waiting")
         self._config = config
+        # pytest reads our flags after it has loaded all plugins. A worker of pytest-xdist has them.
+        words = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+        words += map(os.fspath, config.invocation_params.args)
+        parsed = parser.parse_known_args(words, namespace=copy(config.option))
+        self._flags = {
+            name.removeprefix("arena_"): getattr(config.option, name, None) or value
+            for name, value in vars(parsed).items()
+            if name.startswith("arena_")
+        }
+        # Plugins that have connected without the gate, if they could.
+        self._earlier: list[ModuleType] = []
+        if any(name in sys.modules for name in _WATCHED if name not in sys.stdlib_module_names):
+            plugins = config.pluginmanager.get_plugins()
+            self._earlier = [each for each in plugins if hasattr(each, "__file__")]
         self._has_begun = False
+        self._is_watching = False
         self._is_over = False
         self._temporary: Path | None = None
         self._items: list[pytest.Item] | None = None  # after the collection
         self._item: pytest.Item | None = None  # the running test
 
-    def watch(self) -> None:
-        """Begin the run later, before the user's code opens a connection or removes a file."""
+    def begin_or_watch(self) -> None:
+        """Begin the run if an option is set, or a variable that the defaults name.
+
+        Else begin it later, before the user's code opens a connection or removes a file.
+        """
+        values = [self._config.getini(option.ini) for option in OPTIONS]
+        values += [os.environ.get("ARENA_DATABASE"), os.environ.get("DATABASE_URL")]
+        if any(values) or any(self._flags.values()) or _names_in_file(self._config):
+            self.begin()
+        if self._has_begun or self._is_watching:
+            return
+        self._is_watching = True
         for name in _WATCHED:
             _interpreter.when_imported(name, lambda _module: self.begin())
         _interpreter.on_audit_events(
@@ -194,6 +220,8 @@ class Waiting:
 
         _hooks.start(
             self._config,
+            flags=self._flags,
+            earlier=self._earlier,
             names=_names_in_file(self._config),
             temporary=self._temporary,
         )

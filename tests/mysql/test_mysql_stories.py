@@ -51,3 +51,32 @@ def test_a_server_of_another_product_is_named(server: StoryMySQLServer, tmp_path
     env["ARENA_DATABASE"] = "postgresql://postgres@localhost:5432/postgres"
     run = shop(server, tmp_path).with_files(test_kept=KEPT).run("-q", env=env)
     run.expect(status=1, failed=1).says("assert False")
+
+
+MODEL = """
+from sqlalchemy import CHAR, Uuid
+class Ticket(Base):
+    __tablename__ = "tickets"
+    id = mapped_column(Uuid(), primary_key=True)
+"""
+TYPE = """
+from pathlib import Path
+from sqlalchemy import text
+
+async def test_type(db_session):
+    columns = await db_session.execute(text("DESCRIBE tickets"))
+    Path("type").write_text(str(columns.all()))
+"""
+
+
+def test_a_type_that_only_the_server_has_changes_the_template(
+    server: StoryMySQLServer, tmp_path: Path
+) -> None:
+    """MariaDB has a type for UUIDs. The tests run on the schema that a new build would create."""
+    example = shop(server, tmp_path).with_files(test_type=TYPE)
+    types = []
+    for column, option in (("CHAR(32)", "-q"), ("Uuid()", "-q"), ("Uuid()", "--arena-rebuild")):
+        app = example.files["app.py"] + MODEL.replace("Uuid()", column)
+        run = example.with_paths({"app.py": app}).run(option).expect(passed=1)
+        types.append((run.folder / "type").read_text())
+    assert types[1] == types[2]

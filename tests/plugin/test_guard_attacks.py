@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTACKS = Path(__file__).parent / "attacks"
-KINDS = {"@redirected", "@refused", "@prevented"}
+KINDS = {"@redirected", "@refused", "@prevented", "@by_driver"}
 BARE = "[pytest]\npythonpath = .\n"
 
 
@@ -102,17 +102,19 @@ def rows_of(developer: str) -> Iterator[list[str]]:
         names += [name for (name,) in connection.execute("SELECT name FROM dancers")]
 
 
-@pytest.mark.parametrize("plugin", [True, False])
-def test_attacks_on_a_server(tmp_path: Path, developer: str, *, plugin: bool) -> None:
+@pytest.mark.parametrize("drivers", ["redirect", "refuse", ""])
+def test_attacks_on_a_server(tmp_path: Path, developer: str, drivers: str) -> None:
     """With the plugin the database has no row."""
     files, names = attacks_on("servers")
     example = on_server(tmp_path, developer, files)
-    if not plugin:
-        example = example.with_paths({"pytest.ini": BARE})
+    config = example.files["pytest.ini"] + f"arena_drivers = {drivers}\n" if drivers else BARE
+    env = {"ARENA_DATABASE": SERVER, "DRIVERS": drivers}
     with rows_of(developer) as rows:
-        run = example.run("-W", "ignore", plugin=plugin, env={"ARENA_DATABASE": SERVER})
+        run = example.with_paths({"pytest.ini": config}).run(
+            "-W", "ignore", plugin=bool(drivers), env=env
+        )
         run.expect(passed=len(names))
-    assert sorted(rows) == ([] if plugin else sorted(names))
+    assert sorted(rows) == ([] if drivers else sorted(names))
 
 
 SERVER = os.environ.get("TESTS_POSTGRESQL", "")

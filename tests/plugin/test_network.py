@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,3 +79,43 @@ def test_a_call_outside_of_tests_is_refused(example: Example, conftest: str) -> 
     )
     run = project.run("-o", "arena_network=refuse")
     run.says(REFUSED, "calls.py:6", "[A204]")
+
+
+TO_DEVELOPERS = """
+import socket
+import subprocess
+import sys
+
+SERVER = "import socket; s = socket.create_server(('', 0)); print(s.getsockname()[1], flush=True)"
+
+def test_the_developers_server(test_client):
+    socket.create_connection(("localhost", PORT)).close()
+
+def test_a_server_of_a_test(test_client):
+    program = subprocess.Popen(
+        [sys.executable, "-c", SERVER + "; s.accept()"], stdout=subprocess.PIPE
+    )
+    with program:
+        socket.create_connection(("127.0.0.1", int(program.stdout.readline()))).close()
+"""
+
+
+@pytest.mark.parametrize(
+    "option, passed",
+    [("report", 2), ("refuse", 1), ("refuse localhost", 2), ("refuse 127.0.0.1:{}", 2)],
+)
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist.plugin", "-n1")])
+def test_a_server_that_ran_before_the_tests(
+    example: Example, option: str, passed: int, workers: tuple[str, ...]
+) -> None:
+    """It may be the developer's own app. A server of the run may be reached."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        tests = TO_DEVELOPERS.replace("PORT", str(port))
+        option = "arena_network=" + option.format(port)
+        run = example.with_files(test_it=tests).run("-o", option, *workers)
+    named = (
+        f"{port}, a server that ran" if passed == 1 else f"ran before the tests: 127.0.0.1:{port}"
+    )
+    assert run.outcomes["passed"] == passed
+    assert (named in run.output) == (option.endswith("report") or passed == 1)

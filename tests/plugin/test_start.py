@@ -149,3 +149,42 @@ def test_it(pytester, db_session):
 """
     project = _project(tmp_path, test_it=outer.replace("INNER", repr(inner)))
     project.run("-oarena_schema=app:Base").expect(passed=1)
+
+
+HELPERS = """
+import pytest
+from app import Base, add, engine, names
+
+Base.metadata.drop_all(engine)
+Base.metadata.create_all(engine)
+
+@pytest.fixture
+def ghost():
+    add(engine, "Ghost")
+    return names(engine)
+"""
+BY_HELPERS = "def test_it(ghost, db_session):\n    assert ghost == ['Ghost']\n"
+
+
+@pytest.mark.parametrize(
+    "options, env", [(("-p", "helpers"), {}), ((), {"PYTEST_PLUGINS": "helpers"})]
+)
+def test_a_plugin_that_pytest_loads_after_this_one_is_guarded(
+    tmp_path: Path, options: tuple[str, ...], env: dict[str, str]
+) -> None:
+    """P2, P4: at its import, and its engine is known."""
+    project = _project(tmp_path, helpers=HELPERS, test_it=BY_HELPERS)
+    schema = "[pytest]\narena_schema = app:Base"
+    project = project.change("pytest.ini", "[pytest]", schema)
+    with untouched(project):
+        project.run(*options, env=env).expect(passed=1)
+
+
+def test_a_plugin_that_pytest_has_loaded_before_is_refused(tmp_path: Path) -> None:
+    """P4: what it did with a database, no guard has seen."""
+    helpers = "from app import Base, engine\n"
+    project = _project(tmp_path, helpers=helpers, test_it="def test_it():\n    pass\n")
+    project = project.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p helpers")
+    run = project.run()
+    assert run.status == 4, run.output
+    run.says("addopts = -p arena -p helpers", "helpers.py")

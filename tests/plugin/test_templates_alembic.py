@@ -151,3 +151,30 @@ sys.meta_path.insert(0, OnlyTheFolder)
     project = with_migrations(example, SYNC_ENV).change("alembic.ini", "/migrations", "/alembic")
     files = {"alembic/env.py": SYNC_ENV, "conftest.py": conftest}
     project.with_paths(files).run().expect(status=4).says("pip install 'pytest-arena[alembic]'")
+
+
+MIGRATES = """
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+
+@pytest.fixture(scope="SCOPE")
+def engine():
+    command.upgrade(Config("alembic.ini"), "head")
+    return create_engine("sqlite:///dev.db")
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_it(engine, turn):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO dancers (name) VALUES ('Ghost')")
+        rows = connection.exec_driver_sql("SELECT name FROM dancers ORDER BY 1").all()
+    assert rows == [("Ghost",), ("Sand",)]
+"""
+
+
+@pytest.mark.parametrize("scope", ["function", "session"])
+def test_a_fixture_that_migrates_is_the_first_to_connect(example: Example, scope: str) -> None:
+    """The template is built within its migration."""
+    tests = MIGRATES.replace("SCOPE", scope)
+    with_migrations(example, SYNC_ENV).with_files(test_names=tests).run().expect(passed=2)

@@ -62,6 +62,8 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
             cause = f"{sys.modules[module_name].__file__}; named by {source}"
             fix = f"name the module that has {attribute}"
             names = dir(error.obj)
+            if "partially initialized" in problem:  # its import has opened a connection
+                fix = f"connect below the definition of {attribute}, or in the app's lifespan"
         elif isinstance(error, ModuleNotFoundError):
             fix = f"install what has the module {wrong!r}, or {fix}"
             if f"{module_name}.".startswith(f"{wrong}."):

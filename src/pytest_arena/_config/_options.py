@@ -110,8 +110,8 @@ OPTIONS = (
     ),
     Option(
         "network",
-        "What happens when a test reaches another machine: report, refuse or any. Further words "
-        "are hosts and networks that tests may reach.",
+        "What happens when a test reaches another machine, or a server that ran before the tests: "
+        "report, refuse or any. Further words are hosts and networks that tests may reach.",
         "report",
         form="network",
         example="refuse api.example.org 10.0.0.0/8",
@@ -125,8 +125,8 @@ OPTIONS = (
     Option(
         "drivers",
         "What happens to connections that your code opens by a driver, without SQLAlchemy.",
-        "refuse",
-        ("refuse", "redirect", "off"),
+        "redirect",
+        ("redirect", "refuse", "off"),
     ),
     Option(
         "keep",

@@ -78,6 +78,11 @@ class Products:
                 self.opened[name] = open_product(name, self._core, self._config)
             return self.opened[name]
 
+    def ports(self) -> set[int]:
+        """Return the ports of the tests' servers."""
+        servers = [getattr(product, "server", None) for product in self.opened.values()]
+        return {server.address.port for server in servers if server is not None}
+
 
 class Whose(Enum):
     """To whom a database belongs, which decides whether a connection may open it."""
@@ -102,6 +107,7 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self.folders = {cache / "templates", cache / "kept"}
+        self.live: Path | None = None  # the folder of the live files
         # The real paths of files that engines name, with their states then, None without a file.
         self.of_app: dict[str, os.stat_result | None] = {}
         # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
@@ -115,7 +121,7 @@ class AllowedFiles:
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
         path = os.path.realpath(file)
-        if path not in self.of_app:
+        if path not in self.of_app and self.live not in Path(path).parents:
             self.of_app[path] = None
             with suppress(OSError):
                 self.of_app[path] = Path(path).stat()
@@ -151,7 +157,8 @@ class AllowedFiles:
     def whose(self, name: str) -> Whose:
         """Return to whom a file belongs, or a database on a server in the form of ``arena_allow``.
 
-        A relative path in ``arena_allow`` starts at the root.
+        A relative path in ``arena_allow`` starts at the root. The app has named a file beside the
+        live files by a part of a variable's URL, such as the file of a tenant.
         """
         if not name:  # in memory
             return Whose.FREE
@@ -159,6 +166,8 @@ class AllowedFiles:
         path = os.path.realpath(name) if is_file else name
         names = {name, path}
         if is_file:
+            if self.live in Path(path).parents:
+                return Whose.APP
             if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
             if self.temporary and Path(path).is_relative_to(self.temporary):
@@ -305,7 +314,8 @@ class KnownDatabases:
             {each.live.name.lower() for each in self.by_key.values() if each.live},
         )
         if live is not None:
-            self.files.folders.add(live.parent.parent)
+            self.files.folders.add(live.parents[2])
+            self.files.live = live.parent
         dialect = type(requested.dialect)
         database = Database(
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)

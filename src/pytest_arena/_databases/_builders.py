@@ -293,6 +293,21 @@ def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
     )
 
 
+@contextlib.contextmanager
+def apart_from_migrations() -> Iterator[None]:
+    """Keep what Alembic's modules know of a migration that runs, such as that of a fixture.
+
+    They know one migration. At the end of a build's they would know none.
+    """
+    modules = map(sys.modules.get, ("alembic.context", "alembic.op"))
+    kept = [(vars(module), dict(vars(module))) for module in modules if module is not None]
+    try:
+        yield
+    finally:
+        for names, before in kept:
+            names.update(before)
+
+
 @dataclass(frozen=True, slots=True)
 class ScriptBuilder:
     """Runs a ``*.sql`` file."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
-from pytest_arena._origin import REQUEST
+from pytest_arena._origin import REQUEST, is_of_tests, user_line
 from pytest_arena._owner import cause_of_connection
 from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import (
@@ -98,6 +98,14 @@ UNKNOWN_DATABASE = Refusal(
     fix=f"use an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
 )
+UNKNOWN_CREATOR = Refusal(
+    UnknownDatabaseError,
+    "refused: a connection to {name} by an engine's creator= or async_creator=",
+    why="pytest-arena does not know this driver, and cannot see which database it has opened. The "
+    "test's changes would stay there",
+    fix=f"give the engine a URL with one of these drivers: {', '.join(DRIVERS)}\n"
+    "or, if tests may reach all databases that it opens:\narena_allow = {name}",
+)
 FILL = (
     "delete the fixture that creates a test database, and name the source of its tables:\n"
     "arena_schema = <module>:<Base>"
@@ -105,11 +113,16 @@ FILL = (
 WITHOUT_ENGINE = Refusal(
     UnknownDatabaseError,
     "refused: a connection to {name} by {driver}, and not by the app's engine",
-    why="pytest-arena redirects only engines to the test's database. The writes of this "
-    "connection would stay in a database that may be a real one",
-    fix="arena_drivers = redirect   (the driver opens the test's database)\n"
+    why="no engine and no variable of arena_env names this database, so pytest-arena does not "
+    "redirect a driver. Its writes would stay in a database that may be a real one",
+    fix="arena_env = <the variable with its URL>   (the driver opens the test's database)\n"
     "or use the app's engine, db_session or arena.url",
     is_to_allow=True,
+)
+REFUSED_DRIVER = WITHOUT_ENGINE._replace(
+    why="arena_drivers is refuse. The writes of this connection would stay in your database",
+    fix="arena_drivers = redirect   (the driver opens the test's database)\n"
+    "or use the app's engine, db_session or arena.url",
 )
 FOR_DATABASES = WITHOUT_ENGINE._replace(
     why="programs create and drop databases from there, and one of them may be yours", fix=FILL
@@ -143,17 +156,24 @@ _LEAVE_OUT = (
     "send it by hand before the tests, and not while tests run\n"
     "CREATE ROLE and GRANT may also be in a migration or in arena_schema"
 )
+_NOT_IN_TESTS = (
+    "send it by hand or when the app is deployed, or not in tests, which have a database:\n"
+    'if "PYTEST_VERSION" not in os.environ: …'
+)
 
 
 def beyond_database(meaning: Statement, words: Words) -> ProductionDatabaseError:
     """Return the error for a statement that would change another database or the server."""
-    is_of_fixture = meaning.beyond.endswith(("DATABASE", "SCHEMA"))
+    fix = _LEAVE_OUT
+    if meaning.beyond.endswith(("DATABASE", "SCHEMA")):
+        line = user_line()
+        fix = FILL if line is None or is_of_tests(line.file) else _NOT_IN_TESTS
     return ProductionDatabaseError(
         f"refused: {meaning.beyond or meaning.shared}, which reaches beyond the test's database",
         why="the server may have databases of yours. pytest-arena does not undo changes to them or "
         "to the server",
         cause=cause_of_connection(),
-        fix=words.instead.get(meaning.beyond, FILL if is_of_fixture else _LEAVE_OUT),
+        fix=words.instead.get(meaning.beyond, fix),
     )
 
 

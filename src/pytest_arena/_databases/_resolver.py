@@ -24,7 +24,7 @@ from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._interpreter import guard_programs
 from pytest_arena._origin import REQUEST, as_own, user_line
-from pytest_arena._owner import line_of_job, owner_here
+from pytest_arena._owner import OWNER, line_of_job, owner_here
 from pytest_arena._product import Opener
 from pytest_arena._product._server_connections import address_for
 from pytest_arena.errors import ArenaError
@@ -106,7 +106,7 @@ class Databases:
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose.is_at_stake:
             if "://" in name:
-                raise self._refused(refusals.UNKNOWN_DATABASE, name, driver="its creator")
+                raise self._refused(refusals.UNKNOWN_CREATOR, name)
             raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
@@ -127,19 +127,25 @@ class Databases:
         live: Database | None = product and product.live_at(requested)
         if live is not None and live.isolation is not None:
             self._refuse_after_session(requested.name)
-            if live.is_shared:
-                raise self._refused(refusals.PAST_TRANSACTION, requested.name)
-            return live.target
-        if whose is Whose.FREE:
+            target: ConnectTarget | None = live.target
+        elif whose is Whose.FREE:
             return None
-        refusal = refusals.WITHOUT_ENGINE.of(whose)
-        default = SUPPORTED[requested.product].maintenance_database
-        is_for_databases = whose is Whose.UNKNOWN and requested.database == default
-        if is_for_databases:
-            refusal = refusals.FOR_DATABASES
-        if drivers == "refuse" or is_for_databases:
+        elif drivers == "redirect" and self._is_of_app(requested, whose):
+            target = self._admit_engine(requested)
+        else:
+            refusal = refusals.WITHOUT_ENGINE
+            if self._is_of_app(requested, whose):
+                refusal = refusals.REFUSED_DRIVER.of(whose)
+            elif requested.database == SUPPORTED[requested.product].maintenance_database:
+                refusal = refusals.FOR_DATABASES
             raise self._refused(refusal, requested.name, driver=requested.dialect.driver)
-        return self._admit_engine(requested)
+        if target is not None and target.database is not None and target.database.is_shared:
+            raise self._refused(refusals.PAST_TRANSACTION, requested.name)
+        return target
+
+    def _is_of_app(self, requested: RequestedDatabase, whose: Whose) -> bool:
+        is_replaced = requested.product in self.products
+        return whose is Whose.APP or (is_replaced and self.known.find(requested) is not None)
 
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Decide on a connection that pytest-arena can redirect."""
@@ -193,7 +199,11 @@ class Databases:
 
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
-        return self.ledger.refused(refusal.error(name, **values))
+        error = self.ledger.refused(refusal.error(name, **values))
+        owner = OWNER.get()
+        if owner is not None and owner.on_refusal is not None:
+            owner.on_refusal(error)
+        return error
 
     def refuse_statement(self, meaning: Statement, words: Words) -> None:
         """Refuse a statement that would change another database or the server."""

@@ -20,6 +20,7 @@ from pytest_arena._config._load import blame, described, line_of_function
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._builders import (
     AlembicBuilder,
+    apart_from_migrations,
     digest_of_files,
     model_files,
     schema_builder,
@@ -99,6 +100,7 @@ class StageBuild:
         parts.append(f"{_process.run_id()} {self.root}")
         return OF_RUN + digest("\n".join(parts))[:32]
 
+    @apart_from_migrations()
     def run(self, target: BuildTarget) -> str:
         """Fill a database. Return how the migrations differ from the models.
 

@@ -1,37 +1,50 @@
-"""The calls of tests that leave the machine, by Python's audit events of sockets."""
+"""The calls of tests to other machines and servers, by Python's audit events of sockets."""
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from fnmatch import fnmatch
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_arena._interpreter import on_audit_events
 from pytest_arena._origin import as_own, is_own
 from pytest_arena._owner import cause_of_connection
+from pytest_arena._product._server_connections import is_here
 from pytest_arena.errors import NetworkError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
 
 __tracebackhide__ = True  # the traceback of a refusal ends at the user's line
 
 
-def watch_network(config: Config, ledger: Ledger) -> None:
+def watch_network(config: Config, ledger: Ledger, own_ports: Callable[[], set[int]]) -> None:
     """Report or refuse each call that leaves the machine, until the process ends.
 
-    Python has no event for what a C library or uvloop sends.
+    A call to a server of this machine that ran before the tests counts, too: it may be the
+    developer's app. ``own_ports`` are those of the tests' database servers. Python has no event for
+    what a C library or uvloop sends.
     """
     mode, *words = config.network
     if mode == "any":
         return
     # Tests may reach the server of their databases, and further databases.
-    urls = [urlsplit(text).hostname for text in (config.database, *config.allow) if "://" in text]
-    network = _Network(ledger, [*words, *filter(None, urls)], refuses=mode == "refuse")
+    for url in (config.database, *config.allow):
+        host = urlsplit(url).hostname or ""
+        server = urlsplit(url).netloc.rpartition("@")[2]
+        if not is_here(host):
+            words.append(host)
+        elif ":" in server:  # its other ports are no servers of databases
+            words.append(server)
+    network = _Network(ledger, words, own_ports, refuses=mode == "refuse")
     on_audit_events(
         {
             "socket.getaddrinfo": network.look_up,
@@ -43,15 +56,36 @@ def watch_network(config: Config, ledger: Ledger) -> None:
     )
 
 
-class _Network:
-    """Decides which machines a test may reach: this one, and those that the options name."""
+# The ports of this machine that were open before the run. Workers and child runs inherit them.
+_PORTS = "ARENA_PORTS_BEFORE"
 
-    def __init__(self, ledger: Ledger, words: list[str], *, refuses: bool) -> None:
+
+def _open_ports() -> str:
+    """Return the ports on which programs of this machine listen. Only Linux shows them."""
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if state == "0A":  # it listens
+                    ports.add(int(local.rpartition(":")[2], 16))
+    return " ".join(map(str, ports))
+
+
+class _Network:
+    """Decides what tests may reach: this machine's new servers, and what the options name."""
+
+    def __init__(
+        self, ledger: Ledger, words: list[str], own_ports: Callable[[], set[int]], *, refuses: bool
+    ) -> None:
         self._ledger = ledger
         self._refuses = refuses
-        self._names = {socket.gethostname().lower()}
+        self._own_ports = own_ports
+        before = os.environ.setdefault(_PORTS, _open_ports())
+        self._ports_before = {*map(int, before.split())}
+        self._names = {socket.gethostname().lower()} - {"localhost"}
         self._networks: list[IPv4Network | IPv6Network] = []
-        for word in words:
+        for word in filter(None, words):
             self._names.add(word.lower())
             with suppress(ValueError):  # a name
                 self._networks.append(ip_network(word, strict=False))
@@ -76,12 +110,21 @@ class _Network:
         is_of_network = sock.family in {socket.AF_INET, socket.AF_INET6}
         if is_own() or not is_of_network or not isinstance(address, tuple):
             return
-        host = str(address[0])
+        host, port = str(address[0]), int(address[1])
         judged = {(None, host), (self._ledger.test, host)}
-        if self._addresses.isdisjoint(judged) and not (
-            self._is_inside(host) or self._is_named(host)
-        ):
+        if not self._addresses.isdisjoint(judged) or self._is_named(host):
+            return
+        if not self._is_inside(host):
             self._leave(host)
+        elif sock.type == socket.SOCK_STREAM and self._is_of_others(host, port):
+            self._leave(f"{host}:{port}", "a server that ran before the tests")
+
+    def _is_of_others(self, host: str, port: int) -> bool:
+        """Return whether a server of this machine is neither the run's nor allowed."""
+        if port not in self._ports_before or port in self._own_ports():
+            return False
+        names = (host, "localhost", f"{host}:{port}", f"localhost:{port}")
+        return not any(map(self._is_named, names))
 
     def _is_named(self, host: str) -> bool:
         return any(fnmatch(host.lower(), pattern) for pattern in self._names)
@@ -96,17 +139,17 @@ class _Network:
         is_here = address.is_loopback or address.is_unspecified
         return is_here or any(address in network for network in self._networks)
 
-    def _leave(self, host: str) -> None:
-        """Note that code reaches another machine, or refuse it.
+    def _leave(self, host: str, kind: str = "another machine") -> None:
+        """Note that code reaches another machine or server, or refuse it.
 
         Raises:
             NetworkError: ``arena_network = refuse``.
         """
         if not self._refuses:
-            self._ledger.note(f"{{test}}: reached another machine: {host}   (arena_network)")
+            self._ledger.note(f"{{test}}: reached {kind}: {host}   (arena_network)")
             return
         error = NetworkError(
-            f"refused: a call to {host}, another machine",
+            f"refused: a call to {host}, {kind}",
             why="a test must not change data elsewhere, or depend on it",
             cause=cause_of_connection(),
             fix="replace the call in the test (respx, pytest-httpx, moto), or allow it:\n"

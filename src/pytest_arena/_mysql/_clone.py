@@ -272,7 +272,8 @@ def read_plan(control: Control, source: str) -> CopyPlan:
         raise TemplateError(
             f"the schema has a SEQUENCE: {', '.join(names['SEQUENCE'])}",
             why="pytest-arena copies no sequences of MariaDB, and tests use copies",
-            cause="CREATE SEQUENCE, or a Sequence in the models",
+            cause="CREATE SEQUENCE, or a Sequence in the models, such as that of "
+            "SQLAlchemy-Continuum or of BigIntBase in advanced-alchemy",
             fix="a primary key with AUTO_INCREMENT",
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import cached_property, partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine import URL
@@ -49,7 +49,6 @@ class MySQLRegistry(DatabaseRegistry):
 
     product = "mysql"
     question = DESCRIBED
-    ddl_dialect: ClassVar[type[Dialect]] = MySQLDialect
     give_rights = (
         "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
         "Triggers and views of the app may need SUPER, SET USER, or "
@@ -129,6 +128,15 @@ class MySQLRegistry(DatabaseRegistry):
         )
 
     # Build
+
+    def ddl_dialect(self) -> Dialect:
+        """Return a dialect that knows what changes DDL, as after a connection."""
+        _, version, is_mariadb, *_ = self.identity().split(" ")
+        dialect = MySQLDialect()
+        if is_mariadb == "1":
+            has_uuid = tuple(map(int, version.split("."))) >= (10, 7)
+            vars(dialect).update(supports_sequences=True, supports_native_uuid=has_uuid)
+        return dialect
 
     @cached_property
     def app_login(self) -> ServerLogin:

@@ -83,13 +83,13 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
 
     def _roll_back(self, template: str | None) -> Isolation:
         """Return the isolation ``rollback``, in a copy of a template."""
-        if self._config.drivers != "refuse":
+        if self._config.drivers == "off":
             raise ConfigError(
-                f"arena_drivers = {self._config.drivers} does not work with rollback",
+                "arena_drivers = off does not work with rollback",
                 why="a connection that no engine opens does not see the tests' one transaction, "
                 "and would commit",
                 cause=self._config.place("drivers"),
-                fix="arena_drivers = refuse\nor arena_isolation = undo",
+                fix="arena_drivers = redirect\nor arena_isolation = undo",
             )
         registry = self._registry()
         with registry.reporting("no database for the first test"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -72,7 +72,6 @@ class ServerRegistry(DatabaseRegistry):
     product = "postgresql"
     # The server's version, encoding, locale and extensions.
     question = DESCRIBED
-    ddl_dialect: ClassVar[type[Dialect]] = PGDialect
     give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
     another = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 
@@ -144,6 +143,10 @@ class ServerRegistry(DatabaseRegistry):
         control.run(_comment(name, text))
 
     # Build
+
+    def ddl_dialect(self) -> Dialect:
+        """Return a dialect for DDL."""
+        return PGDialect()  # type: ignore[no-untyped-call]
 
     def _build(self, address: Address, dialect: type[Dialect]) -> DatabaseTarget:
         url = partial(self.url_of, address, self.product)

@@ -386,8 +386,9 @@ class TemplateStore(ABC):
     Guarantee: it never returns an incomplete template, also after a killed build.
     """
 
-    # Compiles DDL for fingerprints, the same for each driver.
-    ddl_dialect: ClassVar[type[Dialect]]
+    @abstractmethod
+    def ddl_dialect(self) -> Dialect:
+        """Return what compiles DDL for fingerprints, the same for each driver."""
 
     @abstractmethod
     def identity(self) -> str:

@@ -321,6 +321,6 @@ class LoopDriver:
                 "test's loop can use it",
                 cause=str(user_line()),
                 fix="use the session's transaction and its results\n"
-                "for LISTEN: asyncpg.connect(…) in the lifespan, and arena_drivers = redirect",
+                "for LISTEN: asyncpg.connect(…) in the lifespan",
             )
         return partial(self._run, value) if iscoroutinefunction(unwrap(value)) else value

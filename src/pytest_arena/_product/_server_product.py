@@ -42,7 +42,7 @@ class ServerProduct(Generic[RegistryT]):
     def __init__(self, core: Core, config: Config) -> None:
         self._core = core
         self._config = config
-        self._server: Server | None = None
+        self.server: Server | None = None
         self._started_registry: RegistryT | None = None
         self._starting = threading.RLock()
         # By all names that the tests' databases have had in this run.
@@ -55,7 +55,7 @@ class ServerProduct(Generic[RegistryT]):
     @property
     def shown(self) -> str:
         """The server for messages, or the product before the server is known."""
-        return self._server.shown if self._server else SUPPORTED[self.name].shown
+        return self.server.shown if self.server else SUPPORTED[self.name].shown
 
     def _registry(self) -> RegistryT:
         """Return the registry of the server. Find or start the server first."""
@@ -63,9 +63,9 @@ class ServerProduct(Generic[RegistryT]):
             if self._started_registry is None:
                 try:
                     with as_own():  # the guard allows these processes
-                        self._server = self.search.find(self._config)
-                        registry = self.search.registry(self._server.address)
-                        self._begin(registry, self._server)
+                        self.server = self.search.find(self._config)
+                        registry = self.search.registry(self.server.address)
+                        self._begin(registry, self.server)
                         self._started_registry = registry
                 except ArenaError:
                     self._core.ledger.reason_to_stop = f"no test can use {self.shown}"
@@ -112,8 +112,8 @@ class ServerProduct(Generic[RegistryT]):
         """Keep a copy on the server. Return its URL, without a password: CI logs may show it."""
         isolation: Any = database.isolation
         kept = isolation.save(title)
-        if self._server is not None:
-            self._server.stay()
+        if self.server is not None:
+            self.server.stay()
         url = self._url_of(self._registry().address_of(kept), database, "")
         return url.set(drivername=self.name, password=None).render_as_string()
 
@@ -121,5 +121,5 @@ class ServerProduct(Generic[RegistryT]):
         """Drop the databases of this run. The last run stops a private server."""
         if self._started_registry is not None:
             self._started_registry.close()
-        if self._server is not None:
-            self._server.close()
+        if self.server is not None:
+            self.server.close()

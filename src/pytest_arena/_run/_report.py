@@ -340,6 +340,10 @@ all connections of the server are taken. Each test process opens the app's pools
 connections of pytest-arena, and one more for each database of the app
 next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 _HINTS = {
+    "terminating connection due to administrator command": """\
+pytest-arena ended this connection when it replaced the test's database: a start-up or a fixture
+has changed the schema, as by CREATE TABLE IF NOT EXISTS
+next: create it there: arena_schema = package.module:function   in pytest's configuration""",
     "async def functions are not natively supported": """\
 no plugin runs this `async def` test. For pytest-asyncio:
 next: asyncio_mode = auto   in pytest's configuration, or @pytest.mark.asyncio""",

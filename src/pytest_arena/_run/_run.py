@@ -59,7 +59,7 @@ class ArenaRun:
         self.current = Current()
         self.gate = gate
         gate.install(self.databases, self.connections)
-        watch_network(config, ledger)
+        watch_network(config, ledger, self.databases.products.ports)
         self.tasks = Tasks()
         self.engines = Engines(self.databases)
         self.apps = Apps(config, self.current)

@@ -68,7 +68,10 @@ class Home:
         self._lock = FileLock(parent / f"{name}.lock")
         self._lock.acquire()
         self.path = parent / name
-        self.path.mkdir(mode=0o700)
+        # Only live files, because the app may name further databases beside them.
+        self.live = self.path / "live"
+        for folder in (self.path, self.live):
+            folder.mkdir(mode=0o700)
 
     def close(self) -> None:
         """Remove the folder. Idempotent. A forked child does not remove its parent's folder."""
@@ -237,9 +240,12 @@ class FileTemplates(TemplateStore):
     build removes the templates that were not used for a time.
     """
 
-    ddl_dialect: ClassVar[type[Dialect]] = SQLiteDialect_pysqlite
     folder: Path
     home: Home
+
+    def ddl_dialect(self) -> Dialect:
+        """Return a dialect for DDL."""
+        return SQLiteDialect_pysqlite()
 
     def identity(self) -> str:
         """Return the product and the library's version."""
@@ -356,7 +362,7 @@ class SQLite:
         simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:]
         while simple.lower() in taken:
             simple = f"{next(self._numbers)}-{simple[-100:]}"
-        return self._home.path / simple
+        return self._home.live / simple
 
     def template_store(self) -> FileTemplates:
         """Return the store of templates, which all drivers share."""

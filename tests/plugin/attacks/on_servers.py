@@ -20,6 +20,7 @@ HOST, PORT = os.environ["PGHOST"], int(os.environ["PGPORT"])
 USER, DEV = os.environ["PGUSER"], os.environ["PGDATABASE"]
 PLACE = f"{USER}@{HOST}:{PORT}/{DEV}"
 LIBPQ = f"host={HOST} port={PORT} user={USER} dbname={DEV}"
+by_driver = redirected if os.environ.get("DRIVERS") == "redirect" else refused
 INSERT = text("INSERT INTO dancers VALUES (:name)")
 
 
@@ -106,12 +107,12 @@ def variables_of_asyncpg(name, engine):
 # An engine whose connections the app opens.
 
 
-@refused
+@by_driver
 def creator(name, engine):
     add(create_engine("postgresql+psycopg://", creator=connect), name)
 
 
-@refused
+@by_driver
 def async_creator(name, engine):
     async def open_one():
         return await asyncpg.connect(f"postgresql://{PLACE}")  # here
@@ -129,18 +130,18 @@ def factory(name, engine):
     add(create_engine(url, connect_args={"connection_factory": Mine}), name)
 
 
-@refused
+@by_driver
 def pool(name, engine):
     add(create_engine("postgresql+psycopg://", pool=QueuePool(connect)), name)
 
 
-@refused
+@by_driver
 def listener_that_returns(name, engine):
     event.listen(engine, "do_connect", lambda *_: connect(), insert=True)
     add(engine, name)
 
 
-@refused
+@by_driver
 def listener_that_rewrites(name, engine):
     def rewrite(dialect, entry, cargs, cparams):
         cargs[:] = [LIBPQ]
@@ -150,7 +151,7 @@ def listener_that_rewrites(name, engine):
     add(engine, name)
 
 
-@refused
+@by_driver
 def listener_that_swaps(name, engine):
     def swap(dbapi_connection, entry):
         entry.dbapi_connection = connect()
@@ -159,7 +160,7 @@ def listener_that_swaps(name, engine):
     add(engine, name)
 
 
-@refused
+@by_driver
 def dialect(name, engine):
     arguments, options = engine.dialect.create_connect_args(engine.url)
     put(engine.dialect.connect(*arguments, **options), name)  # here
@@ -168,12 +169,12 @@ def dialect(name, engine):
 # The drivers.
 
 
-@refused
+@by_driver
 def raw_psycopg(name, engine):
     put(connect(), name)
 
 
-@refused
+@by_driver
 def raw_subclass(name, engine):
     class Mine(psycopg.Connection):
         pass
@@ -181,22 +182,22 @@ def raw_subclass(name, engine):
     put(Mine.connect(f"postgresql://{PLACE}"), name)  # here
 
 
-@refused
+@by_driver
 def raw_variables(name, engine):
     put(psycopg.connect(), name)  # here
 
 
-@refused
+@by_driver
 def raw_service(name, engine):
     put(psycopg.connect(service="dev"), name)  # here
 
 
-@refused
+@by_driver
 def raw_psycopg2_pool(name, engine):
     put(psycopg2.pool.SimpleConnectionPool(1, 1, LIBPQ).getconn(), name)  # here
 
 
-@refused
+@by_driver
 def raw_asyncpg(name, engine):
     async def main():
         connection = await asyncpg.connect(f"postgresql://{PLACE}")  # here
@@ -206,7 +207,7 @@ def raw_asyncpg(name, engine):
     asyncio.run(main())
 
 
-@refused
+@by_driver
 def raw_asyncpg_pool(name, engine):
     async def main():
         async with asyncpg.create_pool(f"postgresql://{PLACE}", min_size=1) as pool:  # here
@@ -215,7 +216,7 @@ def raw_asyncpg_pool(name, engine):
     asyncio.run(main())
 
 
-@refused
+@by_driver
 def raw_async_psycopg(name, engine):
     async def main():
         async with await psycopg.AsyncConnection.connect(LIBPQ) as connection:  # here

@@ -46,11 +46,19 @@ def test_a_connection_that_is_left_open(arena, turn):
     connection.commit()
 
 
-async def test_the_developers_database(arena):
+async def test_the_developers_database(arena, client):
+    connection = pymysql.connect(**arguments(engine.url), autocommit=True)
+    connection.cursor().execute(ADD)
+    connection.close()
+    assert (await client.get("/orders")).json() == ["vase"]
+
+
+async def test_another_database(arena):
+    other = arguments(engine.url.set(database="other"))
     with arena.expect_refusal():
-        pymysql.connect(**arguments(engine.url))
+        pymysql.connect(**other)
     with arena.expect_refusal():
-        await asyncmy.connect(**arguments(engine.url))
+        await asyncmy.connect(**other)
 
 
 @pytest.mark.parametrize("turn", [1, 2])

@@ -7,7 +7,7 @@ import psycopg
 import psycopg2.pool
 import psycopg_pool
 import pytest
-from pooled_app import URL
+from pooled_app import URL, create_database
 
 INSERT = "INSERT INTO orders (item, status) VALUES ('vase', 'new')"
 
@@ -95,3 +95,9 @@ def test_a_connection_of_arena_url(arena, test_client):
 async def test_a_connection_to_create_and_drop_databases():
     connection = await asyncpg.connect(database="postgres", host="db.example.org")
     await connection.execute("DROP DATABASE IF EXISTS shop")
+
+
+def test_an_app_that_creates_its_database_is_no_fixture(arena):
+    with arena.expect_refusal() as refusal:
+        create_database()
+    assert "fixture" not in refusal.error.fix

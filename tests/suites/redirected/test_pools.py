@@ -17,6 +17,16 @@ async def test_requests_at_once(client, turn):
     assert (await client.get("/orders")).json() == list("012345")
 
 
+@turns
+async def test_a_checkpointer_that_creates_its_table(client, turn):
+    assert (await client.post("/checkpoints")).json() == 1
+
+
+@turns
+async def test_a_listener(client, turn):
+    assert (await client.post(f"/news/{turn}")).json() == str(turn)
+
+
 def test_a_sync_test(test_client):
     assert test_client.get("/orders").json() == []
     test_client.post("/orders/vase")
