@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
+from struct import unpack_from
 from typing import TYPE_CHECKING, cast
 
 from pytest_arena._values import sqlstate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pytest_arena._values import FileFormat, ProductFacts
 
@@ -44,6 +47,61 @@ def is_database(file: str | Path) -> bool:
     with suppress(OSError, ValueError), Path(file).open("rb") as opened:
         return opened.read(len(FILE_FORMAT.header)) == FILE_FORMAT.header
     return False
+
+
+def database_of(path: str) -> str:
+    """Return the file to which a file belongs, if it is the log of a database."""
+    for suffix in FILE_FORMAT.logs:
+        path = path.removesuffix(suffix)
+    return path
+
+
+def is_old_database(file: str, began: float) -> bool:
+    """Return whether a file is a database that was there when the run began."""
+    return os.path.isfile(file) and is_database(file) and birth(file) <= began  # noqa: PTH113 - pathlib is slower
+
+
+def file_at_stake(path: str, began: float, files: Callable[[], Iterable[str]]) -> str:
+    """Return the file of these that a change at this path would lose, or "".
+
+    It is older than the run, and is at the path, behind a link, or below the folder.
+    """
+    found = []
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib is slower
+        found = [file for file in files() if Path(file).is_relative_to(os.path.realpath(path))]
+    elif is_old_database(path, began):
+        found = [reached(path, files())]
+    return next((file for file in found if file and is_old_database(file, began)), "")
+
+
+def reached(path: str, files: Iterable[str]) -> str:
+    """Return the file of these, by its real path, that a path or a link leads to, or ""."""
+    real = os.path.realpath(path)
+    for file in files:
+        with suppress(OSError):
+            if real == file or Path(path).samefile(file):
+                return file
+    return ""
+
+
+def birth(file: str) -> float:
+    """Return when a file was created. Without that time, when it has changed.
+
+    A development server may write to a file during the run.
+    """
+    status = Path(file).stat()
+    found: float = getattr(status, "st_birthtime", 0)
+    statx = getattr(ctypes.CDLL(None), "statx", None) if os.name == "posix" else None
+    if statx and not found:  # Linux: https://man7.org/linux/man-pages/man2/statx.2.html
+        answer = ctypes.create_string_buffer(256)
+        if statx(_HERE, os.fsencode(file), 0, _BIRTH, answer) == 0:
+            seconds, nanoseconds = unpack_from("=qI", answer, 80)
+            found = seconds + nanoseconds / 1e9
+    return found or status.st_ctime
+
+
+_HERE = -100  # AT_FDCWD
+_BIRTH = 0x800  # STATX_BTIME
 
 
 REDIS = {"redis", "rediss"}  # the schemes of its URLs

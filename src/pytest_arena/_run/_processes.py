@@ -21,6 +21,28 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the line of the test
 
 
+class _Status(int):
+    """An exit status that notes when a test compares it."""
+
+    def __new__(cls, value: int, _read: Callable[[], None]) -> Self:
+        return super().__new__(cls, value)
+
+    def __init__(self, _value: int, read: Callable[[], None]) -> None:
+        self._read = read
+
+    def __eq__(self, other: object) -> bool:
+        self._read()
+        return int(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __bool__(self) -> bool:
+        return self != 0
+
+    __hash__ = int.__hash__
+
+
 class Process:
     """A program on the test's database, begun by ``arena.process(…)``.
 
@@ -77,12 +99,15 @@ class Process:
     def wait(self, seconds: float = 10.0) -> int:
         """Wait until the program ends by itself. Return its exit status.
 
-        A test that expects a failure also reads `status`.
+        A test that expects a failure compares it, or reads `status`.
 
         Raises:
             subprocess.TimeoutExpired: the program still runs.
         """
-        return self._process.wait(seconds)
+        return _Status(self._process.wait(seconds), self._note_read)
+
+    def _note_read(self) -> None:
+        self._is_status_read = True
 
     def stop(self) -> None:
         """End the program and all processes that it has started. Idempotent."""

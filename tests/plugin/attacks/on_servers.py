@@ -242,9 +242,31 @@ def child_by_another_host(name, engine):
     child(name, f"postgresql://{USER}@localhost:{PORT}/{DEV}")
 
 
+@redirected
+def client_by_options(name, engine):
+    psql = ["psql", f"-h{HOST}", f"-p{PORT}", f"-U{USER}", f"-d{DEV}"]
+    subprocess.run([*psql, "-c", f"INSERT INTO dancers VALUES ('{name}')"], check=True)
+
+
+@redirected
+def client_by_variables(name, engine):
+    os.system(f"""echo "INSERT INTO dancers VALUES ('{name}')" | psql""")
+
+
+@redirected
+def client_by_a_service(name, engine):
+    Path("add.sh").write_text(f"""psql service=dev -c "INSERT INTO dancers VALUES ('{name}')" """)
+    subprocess.run(["sh", "add.sh"], check=True)
+
+
+@redirected
+def client_by_conninfo(name, engine):
+    sql = f"INSERT INTO dancers VALUES ('{name}')"
+    subprocess.run(["psql", LIBPQ, "-c", sql], check=True)
+
+
 @refused
 def child_by_the_name_of_the_database(name, engine):
-    subprocess.run(["/bin/true", "psql", "-U", DEV], check=True)  # the name of a role
     script = f"#!/bin/sh\nexec {sys.executable} server_child.py {name} postgres://{PLACE}\n"
     Path("psql").write_text(script)
     os.chmod("psql", 0o755)
