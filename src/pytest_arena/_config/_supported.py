@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 from contextlib import suppress
@@ -66,12 +65,14 @@ def file_at_stake(path: str, began: float, files: Callable[[], Iterable[str]]) -
 
     It is older than the run, and is at the path, behind a link, or below the folder.
     """
-    found = []
-    if os.path.isdir(path):  # noqa: PTH112 - pathlib is slower
-        found = [file for file in files() if Path(file).is_relative_to(os.path.realpath(path))]
-    elif is_old_database(path, began):
-        found = [reached(path, files())]
-    return next((file for file in found if file and is_old_database(file, began)), "")
+    if not os.path.isdir(path) and not is_old_database(path, began):  # noqa: PTH112 - as above
+        return ""
+    folder = os.path.realpath(path) + os.sep
+    for file in files():
+        is_meant = file.startswith(folder) or reached(path, [file])
+        if is_meant and is_old_database(file, began):
+            return file
+    return ""
 
 
 def reached(path: str, files: Iterable[str]) -> str:
@@ -85,23 +86,17 @@ def reached(path: str, files: Iterable[str]) -> str:
 
 
 def birth(file: str) -> float:
-    """Return when a file was created. Without that time, when it has changed.
+    """Return when a file was created, because a server may write to it. Else when it changed."""
+    import ctypes  # noqa: PLC0415 - few runs change such files
 
-    A development server may write to a file during the run.
-    """
     status = Path(file).stat()
-    found: float = getattr(status, "st_birthtime", 0)
-    statx = getattr(ctypes.CDLL(None), "statx", None) if os.name == "posix" else None
-    if statx and not found:  # Linux: https://man7.org/linux/man-pages/man2/statx.2.html
-        answer = ctypes.create_string_buffer(256)
-        if statx(_HERE, os.fsencode(file), 0, _BIRTH, answer) == 0:
+    created: float = getattr(status, "st_birthtime", status.st_ctime)
+    answer = ctypes.create_string_buffer(256)
+    with suppress(AttributeError, TypeError):  # https://man7.org/linux/man-pages/man2/statx.2.html
+        if ctypes.CDLL(None).statx(-100, os.fsencode(file), 0, 0x800, answer) == 0:
             seconds, nanoseconds = unpack_from("=qI", answer, 80)
-            found = seconds + nanoseconds / 1e9
-    return found or status.st_ctime
-
-
-_HERE = -100  # AT_FDCWD
-_BIRTH = 0x800  # STATX_BTIME
+            created = seconds + nanoseconds / 1e9 or created
+    return created
 
 
 REDIS = {"redis", "rediss"}  # the schemes of its URLs

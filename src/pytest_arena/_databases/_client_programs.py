@@ -50,11 +50,12 @@ _PREFIX = "arena-clients-"
 def client_folder() -> TemporaryDirectory[str]:
     """Create the folder with the programs."""
     folder = TemporaryDirectory(prefix=_PREFIX)
+    program = Path(folder.name, "client")
+    command = f'exec {shlex.quote(sys.executable)} -Pm {__name__} "${{0##*/}}" "$@"'
+    program.write_text(f"#!/bin/sh\n{command}\n")
+    program.chmod(0o700)
     for name in _CLIENTS:
-        program = Path(folder.name, name)
-        command = f'exec {shlex.quote(sys.executable)} -Pm {__name__} {name} "$@"'
-        program.write_text(f"#!/bin/sh\n{command}\n")
-        program.chmod(0o700)
+        program.with_name(name).symlink_to(program)
     return folder
 
 
@@ -91,7 +92,7 @@ def main() -> NoReturn:
                 f"refused: {shlex.join([name, *arguments])}",
                 why="it may reach another database than the test's, which may be a real one",
                 cause=f"{reason.args[0]}\nit was started in {Path.cwd()}",
-                fix=f"{name} …   without a server: it is led to the test's database\n"
+                fix="use the test's database before (arena.url), and leave out what names another\n"
                 f"or, if it may reach all databases: arena_allow = {program}",
             )
             send_refusal(facts["refusals"], error)
@@ -118,9 +119,9 @@ def _led(name: str, arguments: list[str], facts: Any) -> list[str]:
     names = {key.partition("/")[2]: known[key] for key in known if key.startswith(f"{product}/")}
     is_only = len(names) == 1
     names |= {address.database: address for address in names.values()}
-    found = {each.database: each for name, each in names.items() if is_only or name in words}
+    found = {names[key].database: names[key] for key in names if is_only or key in words}
     if len(found) != 1 or "--" in arguments:
-        raise LookupError("it is not known which database of the tests it means")
+        raise LookupError(f"{len(found)} test databases are possible")
     [address] = found.values()
     kind = "mysql socket" if product == "mysql" and address.is_socket else product
     place = [part.format(address) for part in _PLACES[kind].split()]
@@ -155,7 +156,7 @@ def _prepare(arguments: Iterable[str], address: Address) -> None:
         if meaning.beyond or meaning.shared or re.search(r"\\c(onnect)?\b", text):
             raise LookupError(f"{text!r} reaches beyond the test's database")
     for variable in [*os.environ]:
-        if variable.startswith("PG"):
+        if variable.startswith(("PG", "POSIXLY_CORRECT")):
             del os.environ[variable]
     os.environ["PGPASSWORD"] = address.password
 

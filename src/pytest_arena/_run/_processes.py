@@ -22,25 +22,19 @@ __tracebackhide__ = True  # a traceback ends at the line of the test
 
 
 class _Status(int):
-    """An exit status that notes when a test compares it."""
+    """An exit status that a test reads by a comparison."""
 
-    def __new__(cls, value: int, _read: Callable[[], None]) -> Self:
-        return super().__new__(cls, value)
-
-    def __init__(self, _value: int, read: Callable[[], None]) -> None:
-        self._read = read
+    process: Process
+    __hash__ = int.__hash__
 
     def __eq__(self, other: object) -> bool:
-        self._read()
-        return int(self) == other
+        return self.process.status == other
 
     def __ne__(self, other: object) -> bool:
-        return not self == other
+        return self.process.status != other
 
     def __bool__(self) -> bool:
-        return self != 0
-
-    __hash__ = int.__hash__
+        return self.process.status != 0
 
 
 class Process:
@@ -104,10 +98,9 @@ class Process:
         Raises:
             subprocess.TimeoutExpired: the program still runs.
         """
-        return _Status(self._process.wait(seconds), self._note_read)
-
-    def _note_read(self) -> None:
-        self._is_status_read = True
+        status = _Status(self._process.wait(seconds))
+        status.process = self
+        return status
 
     def stop(self) -> None:
         """End the program and all processes that it has started. Idempotent."""

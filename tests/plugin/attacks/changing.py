@@ -4,7 +4,7 @@ import os
 import sys
 
 
-def truncate(file):
+def truncate(file: str) -> None:
     os.truncate(file, 0)  # here
 
 

@@ -101,4 +101,4 @@ def test_a_client_by_its_path(arena, command):
 
 
 def test_its_version():
-    assert subprocess.check_output([CLIENT, "--version"])
+    assert subprocess.check_output([shutil.which(CLIENT), "--version"])
