@@ -8,9 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
-# A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
-NOWHERE = "arena.invalid"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFormat:

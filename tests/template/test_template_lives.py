@@ -56,6 +56,7 @@ def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) 
     foreign.touch()
     for file in folder.iterdir():
         os.utime(file, (0, time.time() - 2 * 3600))
+    os.utime(foreign, (0, 0))
     project.run("-s").expect(passed=2).says("['Sand']", BUILT)
     gone = [file.name for file in before - {*folder.iterdir()}]
     assert len(before) == 2

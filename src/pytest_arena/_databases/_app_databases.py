@@ -30,7 +30,7 @@ from pytest_arena._config._supported import (
     reached,
     redis_name,
 )
-from pytest_arena._databases._client_programs import file_in, words_of
+from pytest_arena._databases._client_programs import client_by_path, file_in, words_of
 from pytest_arena._gate._engines import (
     described_url,
     known_engines,
@@ -41,6 +41,7 @@ from pytest_arena._gate._engines import (
 from pytest_arena._origin import as_own, shown_line
 from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
+    NOWHERE,
     Core,
     Database,
     Isolation,
@@ -49,7 +50,6 @@ from pytest_arena._product import (
     RequestedDatabase,
     open_product,
 )
-from pytest_arena._values import NOWHERE
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -556,7 +556,7 @@ def redis_number(url: URL) -> str:
 
 
 def named_by(child: Child, known: KnownDatabases) -> str:
-    """Return the database of the app that a child's arguments name, or ""."""
+    """Return the app's database, or the path of a client, that arguments name, or ""."""
     of_engines = requested_by_engines(known_engines.find())
     names = {*known.requested, *(each.name for each in of_engines)}
     words = words_of(child.arguments)
@@ -564,6 +564,9 @@ def named_by(child: Child, known: KnownDatabases) -> str:
         is_at_stake = "://" in name and known.files.whose(name).is_at_stake
         if is_at_stake and any(_is_named(name, word) for word in words):
             return name
+    path = client_by_path(words, child.folder)
+    if path and not allows(known.files.allowed, path):
+        return path
     return file_in(words, known.files.of_engines(), child.folder)
 
 

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import sys
+from functools import cache
 from getopt import GetoptError, getopt
 from json import loads
 from pathlib import Path
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 # The last ones change other databases than the one to which they connect. They are refused.
 _PRODUCTS = {
     "postgresql": "clusterdb pg_dump pg_restore psql reindexdb vacuumdb",
-    "mysql": "mysql mysqladmin mysqlcheck mysqldump mysqlimport mysqlshow mysqlslap mariadb "
-    "mariadb-admin mariadb-check mariadb-dump mariadb-import mariadb-show mariadb-slap",
+    "mysql": "mysql mysqladmin mysqlcheck mysqldump mysqlimport mysqlpump mysqlshow mysqlslap "
+    "mariadb mariadb-admin mariadb-check mariadb-dump mariadb-import mariadb-show mariadb-slap",
     "redis": "redis-cli valkey-cli",
     FILES.name: "sqlite3",
     "": "createdb createuser dropdb dropuser mysqlsh pg_basebackup pg_dumpall pgbench",
@@ -47,8 +48,9 @@ _WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
 _PREFIX = "arena-clients-"
 
 
+@cache
 def client_folder() -> TemporaryDirectory[str]:
-    """Create the folder with the programs."""
+    """Return the folder with the programs, which this process has until its end."""
     folder = TemporaryDirectory(prefix=_PREFIX)
     program = Path(folder.name, "client")
     command = f'exec {shlex.quote(sys.executable)} -Pm {__name__} "${{0##*/}}" "$@"'

@@ -8,8 +8,7 @@ from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._origin import REQUEST
 from pytest_arena._owner import cause_of_connection
-from pytest_arena._product import UNNAMED
-from pytest_arena._values import NOWHERE
+from pytest_arena._product import NOWHERE, UNNAMED
 from pytest_arena.errors import (
     AfterSessionError,
     ArenaError,
@@ -162,17 +161,11 @@ def beyond_database(meaning: Statement, words: Words) -> ProductionDatabaseError
 
 NAMED_BY_CHILD = Refusal(
     ProductionDatabaseError,
-    "refused: a process whose arguments name {name}, a database of the app",
+    "refused: a process whose arguments name {name}, a database of the app or a client's path",
     why="the process would open that database itself. Its writes would stay there, and this test "
     "would not see them",
-    fix="give it the test's database, by its arguments or its environment: arena.url",
-    is_to_allow=True,
-)
-CLIENT_BY_PATH = Refusal(
-    UnknownDatabaseError,
-    "refused: a database client by its path, {name}",
-    why="by its name a client gets the test's database. By its path it may reach a real one",
-    fix="start it by its name, which PATH finds",
+    fix="give it the test's database, by its arguments or its environment: arena.url\n"
+    "or start the client by its name, such as psql, which is led to the test's database",
     is_to_allow=True,
 )
 REMOVED_FILE = Refusal(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import astuple
-from functools import cached_property
 from json import dumps
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._config._supported import (
     FILE_PRODUCTS,
     SUPPORTED,
-    allows,
     file_at_stake,
-    is_old_database,
 )
 from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
@@ -26,7 +23,7 @@ from pytest_arena._databases._app_databases import (
     Whose,
     named_by,
 )
-from pytest_arena._databases._client_programs import client_by_path, client_folder, words_of
+from pytest_arena._databases._client_programs import client_folder
 from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
@@ -39,7 +36,6 @@ from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from tempfile import TemporaryDirectory
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._refusals import Refusal
@@ -86,13 +82,8 @@ class Databases:
         self.process = os.getpid()  # the process that runs tests
         self.redis_port: Callable[[], int] = lambda: 0  # of the tests' Redis, 0 without one
         with suppress(OSError), as_own():  # at the latest, the start of a program raises it
-            guard_programs(os.environ, "", self.clients.name)
+            guard_programs(os.environ, "", client_folder().name)
         self.finished = False  # every connection is refused from then on
-
-    @cached_property
-    def clients(self) -> TemporaryDirectory[str]:
-        """The folder with the programs in place of database clients, until the process ends."""
-        return client_folder()
 
     # For the gate and the products.
 
@@ -223,7 +214,7 @@ class Databases:
         lost = file_at_stake(file, self.files.began, self.files.of_engines)
         if lost:
             raise self._refused(refusals.REMOVED_FILE, lost, action=action)
-        if is_old_database(file, self.files.began) and self.files.whose(file) is Whose.UNKNOWN:
+        if lost is not None and self.files.whose(file) is Whose.UNKNOWN:
             self.note_touched(file, is_removed=True)
 
     def current(self, key: Key) -> ConnectTarget | None:
@@ -256,9 +247,6 @@ class Databases:
             name = named_by(child, self.known)
             if name:
                 raise self._refused(refusals.NAMED_BY_CHILD, name)
-            path = client_by_path(words_of(child.arguments), child.folder)
-            if path and not allows(self.files.allowed, path):
-                raise self._refused(refusals.CLIENT_BY_PATH, path)
             exported = "\n".join(self.known.exported)
             databases = [each for each in databases if each.file and each.file in exported]
         # A child can use a test database if it is a fork, if a variable names one, or if one has
@@ -271,7 +259,7 @@ class Databases:
                     self.ensure_content(database)
         with as_own():  # no level puts it back
             facts = dumps(self._facts_of_programs()) if is_of_user else ""
-            guard_programs(child.environment, facts, self.clients.name)
+            guard_programs(child.environment, facts, client_folder().name)
 
     def _facts_of_programs(self) -> dict[str, object]:
         """Return where the connections of a Python program lead."""
@@ -289,7 +277,7 @@ class Databases:
             "addresses": addresses,
             "files": files,
             "allow": self.files.allowed,
-            "clients": self.clients.name,
+            "clients": client_folder().name,
             "redis": self.redis_port(),
             "began": self.files.began,
             "refusals": self.ledger.refusals_file.name,

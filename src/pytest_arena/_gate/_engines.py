@@ -30,7 +30,7 @@ from pytest_arena._config._supported import (
 )
 from pytest_arena._interpreter import patch
 from pytest_arena._process import alive, lock_here
-from pytest_arena._product import RequestedDatabase, connections_of
+from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import (
     LoopConnection,
     connection_loop,
@@ -38,7 +38,6 @@ from pytest_arena._product._connection_loop import (
     keep_in_loop,
     terminate,
 )
-from pytest_arena._values import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

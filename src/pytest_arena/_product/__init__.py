@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError
 
+# A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
+NOWHERE = "arena.invalid"
 # The next step if a server has no free connection.
 FEWER_CONNECTIONS = "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections"
 UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 from pytest_arena._config._supported import SUPPORTED
 from pytest_arena._origin import as_own
 from pytest_arena._product import (
+    NOWHERE,
     ConnectTarget,
     Database,
     Key,
@@ -18,7 +19,6 @@ from pytest_arena._product import (
 )
 from pytest_arena._product._database_registry import RegistryT
 from pytest_arena._product._server_connections import address_for
-from pytest_arena._values import NOWHERE
 from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:

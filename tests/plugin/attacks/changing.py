@@ -9,9 +9,4 @@ def truncate(file: str) -> None:
 
 
 if __name__ == "__main__":
-    way, *parts = sys.argv[1:]
-    file = ".".join(parts)
-    if way == "os.remove":
-        os.remove(file)  # here
-    else:
-        os.rename(file, "moved")  # here
+    os.remove(".".join(sys.argv[1:]))  # here

@@ -249,20 +249,11 @@ def client_by_options(name, engine):
 
 
 @redirected
-def client_by_variables(name, engine):
-    os.system(f"""echo "INSERT INTO dancers VALUES ('{name}')" | psql""")
-
-
-@redirected
 def client_by_a_service(name, engine):
-    Path("add.sh").write_text(f"""psql service=dev -c "INSERT INTO dancers VALUES ('{name}')" """)
+    Path("add.sh").write_text(
+        f"""echo "INSERT INTO dancers VALUES ('{name}')" | psql service=dev"""
+    )
     subprocess.run(["sh", "add.sh"], check=True)
-
-
-@redirected
-def client_by_conninfo(name, engine):
-    sql = f"INSERT INTO dancers VALUES ('{name}')"
-    subprocess.run(["psql", LIBPQ, "-c", sql], check=True)
 
 
 @refused
