@@ -132,12 +132,16 @@ ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function
 # The files of each layout, and the options that it needs.
 LAYOUTS: dict[str, tuple[Files, Files]] = {
     "one module of SQLModel": (
-        {"main.py": SQLMODEL, "settings.py": "import os\nURL = os.getenv('DATABASE_URL')"},
+        {
+            "main.py": SQLMODEL,
+            "settings.py": "import os\nURL = os.getenv('DATABASE_URL')",
+            "config.py": "class Settings(BaseSettings):\n    redis_url: RedisDsn\n",
+        },
         {
             "pythonpath": ".",
             "arena_app": "main:app",
             "arena_schema": "main:SQLModel",
-            "arena_env": "DATABASE_URL, APP_DB_URL",
+            "arena_env": "DATABASE_URL, REDIS_URL, APP_DB_URL",
         },
     ),
     "a package without __init__.py": (

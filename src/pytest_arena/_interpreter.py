@@ -6,8 +6,9 @@ import os
 import pickle
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from copy import copy
-from functools import cache
+from functools import cache, partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -62,18 +63,55 @@ def _install_hook() -> None:
     sys.addaudithook(hook)
 
 
+def on_file_changes(check: Callable[[str, str], object]) -> None:
+    """Call ``check`` with an action and a path before code writes, removes or renames a file.
+
+    An audit hook is called before the system call, and can refuse it.
+    """
+
+    def changed(action: str, name: Any, folder: int = -1) -> None:
+        path = Path(os.fsdecode(name))
+        if folder >= 0:  # `shutil.rmtree` names a file relative to an open folder
+            with suppress(OSError):
+                path = Path(f"/proc/self/fd/{folder}").readlink() / path
+        check(action, str(path))
+
+    def renamed(old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
+        changed("renaming", old, folder)
+        changed("replacing", new, new_folder)
+
+    def opened(name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC) and not isinstance(name, int):
+            changed("writing", name)
+
+    on_audit_events(
+        {
+            "os.remove": partial(changed, "removing"),
+            "os.rename": renamed,
+            "open": opened,
+            "os.truncate": opened,
+        }
+    )
+
+
 # Where connections lead. With this variable, `pytest_arena.pth` starts the guard in a program.
 PROGRAM = "ARENA_PROGRAM"
 # The events of programs that start. The last argument is the environment, except of `os.system`.
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.system", "os.spawn", "os.exec"}
 
 
-def guard_programs(environment: object, facts: str) -> None:
-    """Give the facts to Python programs with this environment, or the present one, "" for none."""
+def guard_programs(environment: object, facts: str, clients: str) -> None:
+    """Give the facts to programs with this environment, or the present one, "" for none.
+
+    ``clients`` is the folder with the programs of database clients.
+    """
     # The caller's own mapping, which `subprocess` has not read yet. `os.posix_spawn` has.
     if not isinstance(environment, MutableMapping):
         environment = os.environ
     environment[PROGRAM] = facts
+    path = environment.get("PATH", os.defpath)
+    if not path.startswith(clients):
+        environment["PATH"] = f"{clients}{os.pathsep}{path}"
 
 
 def send_refusal(file: str, error: object) -> None:

@@ -13,12 +13,21 @@ from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS, allows
+from pytest_arena._config._supported import (
+    DRIVERS,
+    FILE_PRODUCTS,
+    allows,
+    birth,
+    database_of,
+    file_at_stake,
+    reached,
+)
 from pytest_arena._interpreter import (
     PROGRAM,
     STARTS,
     guard_programs,
     on_audit_events,
+    on_file_changes,
     patch,
     send_refusal,
     when_imported,
@@ -41,7 +50,9 @@ def begin() -> None:
         if product not in FILE_PRODUCTS:
             when_imported(package, partial(program.watch_driver, product))
     when_imported("redis", program.watch_redis)
-    on_audit_events(dict.fromkeys(STARTS, lambda *values: guard_programs(values[-1], facts)))
+    guard = partial(guard_programs, facts=facts, clients=program.clients)
+    on_audit_events(dict.fromkeys(STARTS, lambda *values: guard(values[-1])))
+    on_file_changes(program.check_change)
 
 
 class Program:
@@ -55,9 +66,16 @@ class Program:
 
     def __init__(self, facts: Any) -> None:
         self._facts = facts
+        self.clients: str = facts["clients"]
         self._addresses = {key: Address(*each) for key, each in facts["addresses"].items()}
         self._core: Any = self
         self.config = self.ledger = self._core
+
+    def check_change(self, action: str, path: str) -> None:
+        """Refuse to change a file of the app's databases that is older than the run."""
+        file = file_at_stake(database_of(path), self._facts["began"], lambda: self._facts["files"])
+        if file:
+            raise self._refused(ProductionDatabaseError, file, action)
 
     def watch_driver(self, product: str, _module: object) -> None:
         """Watch a driver of a server."""
@@ -126,7 +144,7 @@ class Program:
             return
         path = Path(requested(cargs[0]).file).resolve()
         is_known = str(path) in self._facts["files"] or allows(self._facts["allow"], str(path))
-        if not is_known and path.is_file() and path.stat().st_ctime <= self._facts["began"]:
+        if not is_known and path.is_file() and birth(str(path)) <= self._facts["began"]:
             raise self._refused(UnknownDatabaseError, str(path))
 
     def watch_files(self, module: Any) -> None:
@@ -149,7 +167,7 @@ class Program:
         from pytest_arena._sqlite._sql import renamed, requested  # noqa: PLC0415 - as above
 
         path = requested(name, uri=uri).file
-        live = self._facts["files"].get(os.path.realpath(path)) if path else None
+        live = self._facts["files"].get(reached(path, self._facts["files"])) if path else None
         if live is None:
             return name
         if not live:
@@ -171,11 +189,13 @@ class Program:
         send_refusal(self._facts["refusals"], error)
         return error
 
-    def _refused(self, kind: type[RefusedError], name: str) -> RefusedError:
+    def _refused(
+        self, kind: type[RefusedError], name: str, action: str = "a connection to"
+    ) -> RefusedError:
         from pytest_arena._owner import cause_of_connection  # noqa: PLC0415 - as above
 
         error = kind(
-            f"refused: a connection to {name}, in: python {' '.join(sys.orig_argv[1:])}",
+            f"refused: {action} {name}, in: python {' '.join(sys.orig_argv[1:])}",
             why="a test or a conftest has started the program, and no test database replaces this",
             cause=cause_of_connection(),
             fix="let the test use the database first, and name the variable with its URL in "

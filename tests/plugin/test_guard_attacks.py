@@ -29,7 +29,7 @@ BARE = "[pytest]\npythonpath = .\n"
 
 def attacks_on(kind: str) -> tuple[dict[str, str], list[str]]:
     """Return the files of a project with attacks, and the names of the attacks."""
-    names = ["attack.py", "child.py", "server_child.py"]
+    names = ["attack.py", "changing.py", "child.py", "server_child.py"]
     files = {name: (ATTACKS / name).read_text() for name in names}
     text = (ATTACKS / f"on_{kind}.py").read_text()
     files[f"test_{kind}.py"] = text
@@ -159,11 +159,11 @@ def test_an_allowed_database_is_reached(tmp_path: Path, developer: str) -> None:
 
 
 CHANGED = """
-import subprocess, sys
+import subprocess
 from conftest import ENGINES
 
 def test_the_engines_name_the_files():
-    subprocess.run([sys.executable, "-c", "import os; os.remove('gone' + '.db')"], check=True)
+    subprocess.run("rm go*.db", shell=True, check=True)
     for engine in ENGINES:
         engine.dispose()
 """
@@ -263,9 +263,14 @@ WRITING = [
     "before: raw = sqlite3.connect('dev.db'); raw.execute('PRAGMA user_version = 7'); raw.close()",
     "started: subprocess.run([sys.executable, '-c', 'pass'], check=True)",
     "started: os.waitpid(os.fork() or os._exit(0), 0)",
-    "spoiled: Path('dev.db').write_bytes(b'')",
-    "spoiled: os.truncate('dev.db', 0)",
-    "spoiled: os.replace('new', 'dev.db')",
+]
+SPOILING = [
+    "Path('dev.db').write_bytes(b'')",
+    "os.truncate('dev.db', 0)",
+    "os.replace('new', 'dev.db')",
+    "os.link('dev.db', 'link'); os.truncate('link', 0)",
+    "os.rename('../project', '../moved')",
+    "subprocess.run([sys.executable, '-c', 'import os; os.remove(\"dev\" + \".db\")'])",
 ]
 
 
@@ -311,6 +316,16 @@ def test_a_development_server_that_writes_fails_no_run(
     with beside(project):
         run = in_own_process(project, *options).expect(passed=2)
     run.says("dev.db was changed during this run")
+
+
+@pytest.mark.parametrize("code", SPOILING)
+def test_a_file_to_which_a_server_writes_stays(tmp_path: Path, code: str) -> None:
+    """Its time is that of the server's last row, and it is older than the run."""
+    project = asking(tmp_path, "spoiled", code)
+    with beside(project):
+        project.run().expect(1, passed=1, failed=1).says("refused: ", "[A201]")
+    with closing(sqlite3.connect(project.folder / "dev.db")) as connection:
+        assert "The developer" in [name for (name,) in connection.execute("SELECT * FROM dancers")]
 
 
 @pytest.mark.parametrize("what", WRITING)

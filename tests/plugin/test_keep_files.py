@@ -84,6 +84,10 @@ def test_keep_failed_tests(example: Example) -> None:
     assert len(kept) == 8
     assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 8
     assert len(kept_files(project.run("--arena-keep=failed"))) == 8
+    foreign = [kept_files(run)[0].with_name(f"letter-{number}") for number in range(60)]
+    for file in foreign:
+        file.touch()
+    assert len(kept_files(project.run("--arena-keep=failed"))) == 68
 
 
 def test_the_newest_fifty_files_stay(example: Example) -> None:
@@ -91,14 +95,14 @@ def test_the_newest_fifty_files_stay(example: Example) -> None:
     kept = example.folder.parent / "cache" / "kept"
     kept.mkdir(parents=True)
     for number in range(60):
-        (kept / f"old-{number}").write_bytes(b"")
-        os.utime(kept / f"old-{number}", (number, number))
+        (kept / f"old-{number}-dev.db").write_bytes(b"")
+        os.utime(kept / f"old-{number}-dev.db", (number, number))
     test = "async def test_it(client):\n    assert False\n"
     run = example.with_files(test_it=test).run("--arena-keep=failed").expect(1, failed=1)
     names = {file.name for file in kept_files(run)}
     assert len(names) == 50
-    assert {"old-11", "old-59"} <= names
-    assert "old-10" not in names
+    assert {"old-11-dev.db", "old-59-dev.db"} <= names
+    assert "old-10-dev.db" not in names
 
 
 def test_a_database_that_cannot_be_kept_is_a_note(example: Example) -> None:

@@ -70,6 +70,26 @@ def test_the_workers_of_a_script_are_no_programs_of_a_test(example: Example) -> 
     project.python("run.py", "-p", "xdist.plugin", "-n1").expect(passed=3)
 
 
+CELERY = """
+import subprocess, sys
+import celery
+
+def test_a_worker_is_the_first_that_uses_redis(arena):
+    code = "import redis; redis.Redis(port=1).set('by', 'worker')"
+    assert arena.process([sys.executable, "-c", code]).wait() == 0
+    import redis
+    assert redis.Redis().get("by") == b"worker"
+"""
+
+
+@needs_program
+@pytest.mark.usefixtures("whole_process")
+def test_a_worker_of_celery_uses_the_server(example: Example) -> None:
+    """Celery imports redis-py when it connects, so the test has not done so."""
+    project = example.with_files(test_it=CELERY, celery="")
+    project.run().expect(passed=1)
+
+
 @needs_program
 def test_the_server_ends_with_a_killed_process(example: Example) -> None:
     """At once, without a later run."""

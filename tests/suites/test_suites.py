@@ -40,7 +40,11 @@ SETTINGS = {
     "lost": ("sqlite", "postgresql", "mysql"),
     "lost_sync": ("sqlite", "postgresql", "mysql"),
     "migrated": ("postgresql",),
-    "processes": ("sqlite", "postgresql test_processes.py test_urls.py", "mysql test_urls.py"),
+    "processes": (
+        "sqlite",
+        "postgresql test_clients.py test_processes.py test_urls.py",
+        "mysql test_clients.py test_urls.py",
+    ),
     "race": (
         "postgresql",
         "postgresql -odriver=psycopg",

@@ -52,12 +52,16 @@ def test_a_seed_runs_once_for_each_run_and_its_schema_is_kept(example: Example) 
     folder = project.folder.parent / "cache/templates"
     project.run("-s").expect(passed=2).says("['Sand']", BUILT)
     before = {*folder.glob("*.sqlite")}
+    foreign = folder / "welcome.json"  # of the project, whose folder is the cache
+    foreign.touch()
     for file in folder.iterdir():
         os.utime(file, (0, time.time() - 2 * 3600))
+    os.utime(foreign, (0, 0))
     project.run("-s").expect(passed=2).says("['Sand']", BUILT)
     gone = [file.name for file in before - {*folder.iterdir()}]
     assert len(before) == 2
     assert [name.startswith("of-run-") for name in gone] == [True]
+    assert foreign.exists()
     assert _builds(project) == "ss"
     project.run("-p", "xdist.plugin", "-n", "2").expect(passed=2)
     assert _builds(project) == "sss"

@@ -36,10 +36,12 @@ _BASE = re.compile(
 )
 _MODEL = r"(?m)^class (\w+)\((?:[^)]*\b)?{}\b[^)]*\)"
 _SQLMODEL = re.compile(r"(?m)^class (\w+)\([^)]*table=True\)")
+_URL_NAME = r"\w*(?:DATABASE|DB|POSTGRES|SQL|REDIS|BROKER)\w*_(?:URL|URI|DSN)"
 _VARIABLE = re.compile(
     r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
-    r"(\w*(?:DATABASE|DB|POSTGRES|SQL)\w*_(?:URL|URI|DSN))[\"']"
+    rf"({_URL_NAME})[\"']"
 )
+_FIELD = re.compile(rf"(?mi)^[ \t]+({_URL_NAME}) *:")  # of a class of pydantic-settings
 # The options with which pytest-asyncio runs the first test of an app with an async engine.
 _ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
 _SECTIONS = {
@@ -189,7 +191,10 @@ def _options(
         proposed["arena_schema"] = schema
     variables: dict[str, None] = {}
     for module in modules:
-        variables |= dict.fromkeys(_VARIABLE.findall(module.text))
+        found = _VARIABLE.findall(module.text)
+        if "BaseSettings" in module.text:
+            found += map(str.upper, _FIELD.findall(module.text))
+        variables |= dict.fromkeys(found)
     if variables.keys() - {"DATABASE_URL"}:
         proposed["arena_env"] = sorted(variables, key="DATABASE_URL".__ne__)
     return proposed

@@ -137,7 +137,8 @@ def _place(name: str, file: Path | None) -> str:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+    parts = re.split(r"[,\n]|\s(?=/|\w+://)", text)  # a name of a file may have a blank
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _variables(text: str) -> tuple[str, ...]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-import stat
 import threading
 import time
 from contextlib import suppress
@@ -29,8 +27,10 @@ from pytest_arena._config._supported import (
     SUPPORTED,
     allows,
     product_of,
+    reached,
     redis_name,
 )
+from pytest_arena._databases._client_programs import client_by_path, file_in, words_of
 from pytest_arena._gate._engines import (
     described_url,
     known_engines,
@@ -175,24 +175,24 @@ class AllowedFiles:
             names.update(f"{FILES.name}:///{each}" for each in [*names])
         if allows(self.allowed, *names):
             return Whose.FREE
-        engines = requested_by_engines(known_engines.find())
         if is_file:
-            files = [each.name for each in engines if each.product in FILE_PRODUCTS]
-            is_the_apps = path in {*self.of_app, *map(os.path.realpath, filter(None, files))}
+            is_the_apps = bool(reached(path, self._named()))
         else:  # a server has many names
             is_the_apps = any(
                 name.startswith(f"{each.product}://") and name.endswith(f"/{each.database}")
-                for each in engines
+                for each in requested_by_engines(known_engines.find())
             )
         return Whose.APP if is_the_apps else Whose.UNKNOWN
 
-    def is_older_than_run(self, file: str) -> bool:
-        """Return whether this file has not changed since the run began."""
-        with suppress(OSError):
-            status = os.lstat(file)
-            # The time of the inode counts, because a copy may keep the times of its original.
-            return status.st_ctime <= self.began and stat.S_ISREG(status.st_mode)
-        return False
+    def _named(self) -> set[str]:
+        """Return the real paths of the files that engines and variables name."""
+        engines = requested_by_engines(known_engines.find())
+        files = [each.name for each in engines if each.product in FILE_PRODUCTS and each.name]
+        return {*self.of_app, *map(os.path.realpath, files)}
+
+    def of_engines(self) -> list[str]:
+        """Return the files that engines and variables name, and that are the app's."""
+        return [file for file in self._named() if self.whose(file) is Whose.APP]
 
 
 def _earlier_programs(file: str) -> str:
@@ -564,38 +564,25 @@ def redis_number(url: URL) -> str:
 
 # Other processes
 
-_WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
-# Programs that connect to a database by its name alone.
-_CLIENTS = {"psql", "dropdb", "createdb", "pg_restore", "mysql", "mariadb", "mysqladmin"}
-_USER_OPTIONS = {"-U", "--username", "-u", "--user"}  # a role may have the name of its database
-
 
 def named_by(child: Child, known: KnownDatabases) -> str:
-    """Return the database of the app that a child's arguments name, or ""."""
+    """Return the app's database, or the path of a client, that arguments name, or ""."""
     of_engines = requested_by_engines(known_engines.find())
-    names = {*known.requested, *known.files.of_app, *(each.name for each in of_engines)}
-    words = [*child.arguments, *_WORD.findall(" ".join(child.arguments))]
-    is_client = not _CLIENTS.isdisjoint(word.rpartition("/")[2] for word in words)
-    for name in filter(None, names):
-        is_at_stake = known.files.whose(name).is_at_stake
-        for option, word in itertools.pairwise(["", *words]) if is_at_stake else ():
-            is_for_client = is_client and option not in _USER_OPTIONS
-            if _is_named(name, word, child.folder, is_for_client=is_for_client):
-                return name
-    return ""
+    names = {*known.requested, *(each.name for each in of_engines)}
+    words = words_of(child.arguments)
+    for name in names:
+        is_at_stake = "://" in name and known.files.whose(name).is_at_stake
+        if is_at_stake and any(_is_named(name, word) for word in words):
+            return name
+    path = client_by_path(words, child.folder)
+    if path and not allows(known.files.allowed, path):
+        return path
+    return file_in(words, known.files.of_engines(), child.folder)
 
 
-def _is_named(name: str, word: str, folder: str, *, is_for_client: bool) -> bool:
-    """Return whether a word is the URL of a database, on any host, or the path of a file.
-
-    In the command of a client it may be the name of a database on a server.
-    """
+def _is_named(name: str, word: str) -> bool:
+    """Return whether a word is the URL of a database, on any host."""
     product, _, place = name.partition("://")
-    if not place:
-        path = Path(folder, word.removeprefix("file:").rpartition(":///")[2])
-        return os.path.realpath(str(path)) == os.path.realpath(name)
     database = place.partition("/")[2]
-    if "://" not in word:
-        return is_for_client and word == database
     is_other = NOWHERE in word or product_of(word) != product_of(product)
-    return not is_other and word.endswith(f"/{database}")
+    return "://" in word and not is_other and word.endswith(f"/{database}")

@@ -181,10 +181,11 @@ def beyond_database(meaning: Statement, words: Words) -> ProductionDatabaseError
 
 NAMED_BY_CHILD = Refusal(
     ProductionDatabaseError,
-    "refused: a process whose arguments name {name}, a database of the app",
+    "refused: a process whose arguments name {name}, a database of the app or a client's path",
     why="the process would open that database itself. Its writes would stay there, and this test "
     "would not see them",
-    fix="give it the test's database, by its arguments or its environment: arena.url",
+    fix="give it the test's database, by its arguments or its environment: arena.url\n"
+    "or start the client by its name, such as psql, which is led to the test's database",
     is_to_allow=True,
 )
 REMOVED_FILE = Refusal(

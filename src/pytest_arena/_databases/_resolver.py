@@ -9,7 +9,11 @@ from json import dumps
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, is_database
+from pytest_arena._config._supported import (
+    FILE_PRODUCTS,
+    SUPPORTED,
+    file_at_stake,
+)
 from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -19,6 +23,7 @@ from pytest_arena._databases._app_databases import (
     Whose,
     named_by,
 )
+from pytest_arena._databases._client_programs import client_folder
 from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
@@ -76,6 +81,8 @@ class Databases:
         self.provision = Provision(config, ledger, self.known, connections, levels=self.levels)
         self.process = os.getpid()  # the process that runs tests
         self.redis_port: Callable[[], int] = lambda: 0  # of the tests' Redis, 0 without one
+        with suppress(OSError), as_own():  # at the latest, the start of a program raises it
+            guard_programs(os.environ, "", client_folder().name)
         self.finished = False  # every connection is refused from then on
 
     # For the gate and the products.
@@ -212,14 +219,12 @@ class Databases:
         raise self.ledger.refused(refusals.beyond_database(meaning, words))
 
     def before_removal(self, file: str, action: str) -> None:
-        """Refuse to change a database of the app that is older than the run."""
+        """Refuse to change a file of the app's databases that is older than the run."""
         self.note_touched(file)
-        if not self.files.is_older_than_run(file):
-            return
-        whose = self.files.whose(file)
-        if whose.is_at_stake and is_database(file):
-            if whose is Whose.APP:
-                raise self._refused(refusals.REMOVED_FILE, file, action=action)
+        lost = file_at_stake(file, self.files.began, self.files.of_engines)
+        if lost:
+            raise self._refused(refusals.REMOVED_FILE, lost, action=action)
+        if lost is not None and self.files.whose(file) is Whose.UNKNOWN:
             self.note_touched(file, is_removed=True)
 
     def current(self, key: Key) -> ConnectTarget | None:
@@ -264,14 +269,14 @@ class Databases:
                     self.ensure_content(database)
         with as_own():  # no level puts it back
             facts = dumps(self._facts_of_programs()) if is_of_user else ""
-            guard_programs(child.environment, facts)
+            guard_programs(child.environment, facts, client_folder().name)
 
     def _facts_of_programs(self) -> dict[str, object]:
         """Return where the connections of a Python program lead."""
         if self.ledger.refusals_file is None:
             self.ledger.refusals_file = NamedTemporaryFile(prefix="arena-programs-")  # noqa: SIM115 - until the run's end
         addresses = {}
-        files = dict.fromkeys(self.files.of_app, "")
+        files = dict.fromkeys(self.files.of_engines(), "")
         for database in self.provisioned:
             target = database.target
             if target.address is None:
@@ -282,6 +287,7 @@ class Databases:
             "addresses": addresses,
             "files": files,
             "allow": self.files.allowed,
+            "clients": client_folder().name,
             "redis": self.redis_port(),
             "began": self.files.began,
             "refusals": self.ledger.refusals_file.name,

@@ -6,7 +6,6 @@ import os
 import warnings
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError, SAWarning
 from sqlalchemy.pool import Pool
 
-from pytest_arena._config._supported import (
-    DRIVERS,
-    FILE_FORMAT,
-    SUPPORTED,
-)
+from pytest_arena._config._supported import DRIVERS, SUPPORTED, database_of
 from pytest_arena._gate._engines import (
     describe,
     instrument_loops,
@@ -29,7 +24,7 @@ from pytest_arena._gate._engines import (
 )
 from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
 from pytest_arena._gate._registry import INFO, PooledConnection
-from pytest_arena._interpreter import STARTS, on_audit_events, when_imported
+from pytest_arena._interpreter import STARTS, on_audit_events, on_file_changes, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import before_spawn
@@ -109,14 +104,7 @@ class Gate:
         watch_sessions(self.lost.note_unflushed)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
-        on_audit_events(
-            {
-                "os.remove": partial(self._check_file, "removing"),
-                "os.rename": self._renamed,
-                "open": self._opened,
-                "os.truncate": self._opened,
-            }
-        )
+        on_file_changes(self._check_file)
         on_audit_events({name: partial(self._on_child, name) for name in _FORKS | STARTS})
         # A process that multiprocessing spawns may use what a fork may use.
         before_spawn(partial(self._on_child, "os.fork"))
@@ -315,29 +303,10 @@ class Gate:
         if not is_own():
             self.core.before_child(child_of_event(name, values))
 
-    # An audit hook is called before the system call, and can refuse it.
-
-    def _renamed(self, old: Any, new: Any, folder: int = -1, new_folder: int = -1) -> None:
-        self._check_file("renaming", old, folder)
-        self._check_file("replacing", new, new_folder)
-
-    def _opened(self, name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
-        """Check a file that is opened for writing, or truncated."""
-        if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(name, int):
-            self._check_file("writing", name)
-
-    def _check_file(self, action: str, name: Any, folder: int = -1) -> None:
+    def _check_file(self, action: str, path: str) -> None:
         """Ask whether the file of a database may be removed or replaced."""
-        if is_own():
-            return
-        path = Path(os.fsdecode(name))
-        if folder >= 0:  # `shutil.rmtree` names a file relative to an open folder
-            with suppress(OSError):
-                path = Path(f"/proc/self/fd/{folder}").readlink() / path
-        file = str(path)
-        for suffix in FILE_FORMAT.logs:
-            file = file.removesuffix(suffix)
-        self.core.before_removal(file, action)
+        if not is_own():
+            self.core.before_removal(database_of(path), action)
 
     # Called by levels.
 
@@ -388,9 +357,11 @@ def child_of_event(name: str, values: tuple[Any, ...]) -> Child:
     folder = ""
     command = values[-2:][0]  # `os.system` has no other value
     if name == "subprocess.Popen":
-        _, command, folder, _ = values
+        program, command, folder, _ = values
+    elif name != "os.system":
+        program = values[-3]
     # On Windows a command is one text.
-    arguments = [command] if isinstance(command, str | bytes) else command
+    arguments = [command] if isinstance(command, str | bytes) else [program, *command]
     return Child(
         tuple(map(os.fsdecode, arguments)), os.fsdecode(folder or ""), environment=values[-1]
     )

@@ -18,6 +18,7 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -84,9 +85,13 @@ class Redis:
         return self._server.port
 
     def port_of_programs(self) -> int:
-        """Return the port for other programs, 0 if the app has not imported redis-py."""
+        """Return the port for other programs, 0 if the app has imported no client.
+
+        Celery imports redis-py when it connects.
+        """
+        is_used = not sys.modules.keys().isdisjoint({"redis", "celery"}) and find_spec("redis")
         with suppress(ServerError):
-            return self.port if "redis" in sys.modules else 0
+            return self.port if is_used else 0
         return 0
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from pytest_arena._product._databases_command import (
     time_of,
 )
 from pytest_arena._sqlite._product import (
+    TEMPLATE,
     homes,
     lock_of,
     remove_dead_run,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
 
 _RUN = re.compile(r"run-(\d+)-[0-9a-f]{8}")
-# ARENA_CACHE may name a folder with other files. These are the names of a template's files.
-_TEMPLATE = re.compile(rf"((?:{OF_RUN})?[0-9a-f]{{32}})\.(json|sqlite|new|lock)")
 
 
 def place_kinds(config: Config) -> list[PlaceKind]:
@@ -103,7 +102,7 @@ class SQLiteFiles:
 
     def _found_templates(self) -> Iterator[tuple[Thing, list[Path]]]:
         """Yield each template with its files, the manifest first. A file alone is no template."""
-        names = map(_TEMPLATE.fullmatch, _names(self._templates))
+        names = map(TEMPLATE.fullmatch, _names(self._templates))
         for name in sorted({match[1] for match in names if match}):
             files = sorted(self._templates.glob(f"{name}.*"))
             shown = name.removeprefix(OF_RUN)[:8]

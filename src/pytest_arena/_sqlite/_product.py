@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -156,7 +157,9 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
         name = f"{name[-_LONGEST_NAME:]}-{digest(test)[:8]}"
     file = folder / f"{name}-{database}"
     file.unlink(missing_ok=True)
-    newest_first = sorted(folder.iterdir(), key=written_at, reverse=True)
+    # ARENA_CACHE may name a folder with other files.
+    copies = folder.glob(f"*-{escape(database)}")
+    newest_first = sorted(copies, key=written_at, reverse=True)
     for old in newest_first[_KEPT_FILES - 1 :]:
         old.unlink(missing_ok=True)
     return file
@@ -172,6 +175,8 @@ def written_at(file: Path) -> float:
 
 # Templates
 
+# The files of a template. ARENA_CACHE may name a folder with other files.
+TEMPLATE = re.compile(rf"((?:{OF_RUN})?[0-9a-f]{{32}})\.(json|sqlite|new|lock)")
 # For templates of all runs, and of one run.
 _UNUSED_SECONDS = {False: 14 * 24 * 3600, True: 3600}
 
@@ -285,7 +290,8 @@ class FileTemplates(TemplateStore):
         """
         for manifest in self.folder.glob("*.json"):
             is_of_run = manifest.name.startswith(OF_RUN)
-            if written_at(manifest) > now - _UNUSED_SECONDS[is_of_run]:
+            is_used = written_at(manifest) > now - _UNUSED_SECONDS[is_of_run]
+            if is_used or not TEMPLATE.fullmatch(manifest.name):
                 continue
             # The manifest is removed first. A file without a manifest is no template.
             for ending in (".json", ".sqlite", ".new", ".lock"):

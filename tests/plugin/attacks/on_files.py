@@ -2,6 +2,7 @@
 
 import _sqlite3
 import asyncio
+import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import aiosqlite
 import pytest
+from changing import truncate
 from attack import ATTACKS, attempt, in_thread, prevented, redirected, refused
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -257,7 +259,30 @@ def overwritten(file, engine):
     shutil.copy("child.py", file)  # here
 
 
+@refused
+def truncated(file, engine):
+    os.truncate(file, 0)  # here
+
+
+@refused
+def overwritten_by_a_link(file, engine):
+    Path("a_link").symlink_to(file)
+    shutil.copy("child.py", "a_link")  # here
+
+
 # Other processes.
+
+
+@refused
+def child_that_removes(file, engine):
+    subprocess.run([sys.executable, "changing.py", *file.split(".")], check=False)
+
+
+@refused
+def spawn_that_truncates(file, engine):
+    process = multiprocessing.get_context("spawn").Process(target=truncate, args=(file,))
+    process.start()
+    process.join()
 
 
 @refused

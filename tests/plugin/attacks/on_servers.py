@@ -243,9 +243,22 @@ def child_by_another_host(name, engine):
     child(name, f"postgresql://{USER}@localhost:{PORT}/{DEV}")
 
 
+@redirected
+def client_by_options(name, engine):
+    psql = ["psql", f"-h{HOST}", f"-p{PORT}", f"-U{USER}", f"-d{DEV}"]
+    subprocess.run([*psql, "-c", f"INSERT INTO dancers VALUES ('{name}')"], check=True)
+
+
+@redirected
+def client_by_a_service(name, engine):
+    Path("add.sh").write_text(
+        f"""echo "INSERT INTO dancers VALUES ('{name}')" | psql service=dev"""
+    )
+    subprocess.run(["sh", "add.sh"], check=True)
+
+
 @refused
 def child_by_the_name_of_the_database(name, engine):
-    subprocess.run(["/bin/true", "psql", "-U", DEV], check=True)  # the name of a role
     script = f"#!/bin/sh\nexec {sys.executable} server_child.py {name} postgres://{PLACE}\n"
     Path("psql").write_text(script)
     os.chmod("psql", 0o755)

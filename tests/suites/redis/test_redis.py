@@ -3,6 +3,8 @@
 import asyncio
 import multiprocessing
 import os
+import shutil
+import subprocess
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +17,9 @@ from conftest import CALLS
 
 
 FORKS = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+
+
+needs_client = pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is missing")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +164,20 @@ def test_a_program_that_has_the_url_in_its_code(arena):
     code = "import redis; redis.Redis().set('by', 'program')"
     assert arena.process([sys.executable, "-c", code]).wait() == 0
     assert redis.Redis().get("by") == b"program"
+
+
+@needs_client
+def test_its_client_uses_the_same_server():
+    subprocess.run("redis-cli -n 3 set by client && redis-cli get by", shell=True, check=True)
+    assert sync_cache.get("by") == "client"
+
+
+@needs_client
+@pytest.mark.parametrize("place", ["-p6379", "-h 127.0.0.1", "-u $REDIS_URL", "-s redis.sock"])
+def test_its_client_with_another_server(arena, place):
+    with arena.expect_refusal() as refused:
+        subprocess.run(f"redis-cli {place} set by client", shell=True, check=True)
+    assert "redis-cli" in refused.error.what
 
 
 @pytest.mark.expect("AssertionError")
