@@ -137,7 +137,7 @@ credential_provider daemon_threads username dbapi_connection default_schema_name
 dependency_overrides disabled executor exitstatus extraline
 headers lineno loader longrepr obj others outcome portal propagate sections should_exit shouldfail
 testscollected text_factory type __cause__ Phase.owner Phase.test
-setattr(owner) setattr(self) setattr(real) setattr(self._real)"""
+setattr(owner) setattr(self) setattr(real)"""
 # Names that no library documents. Some must not come back.
 _PRIVATE = """cached_result committed_state dispatch extraline fairy_ref reprcrash reprentries
 reprfileloc reprtraceback runtestprotocol timeout_sigalrm TestRunner"""

@@ -81,7 +81,10 @@ def on_file_changes(check: Callable[[str, str], object]) -> None:
         changed("replacing", new, new_folder)
 
     def opened(name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC) and not isinstance(name, int):
+        # `tempfile` opens a folder for a file without a name.
+        is_folder = flags & getattr(os, "O_DIRECTORY", 0)
+        is_written = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
+        if is_written and not is_folder and not isinstance(name, int):
             changed("writing", name)
 
     on_audit_events(
