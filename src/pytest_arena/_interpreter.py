@@ -81,10 +81,9 @@ def on_file_changes(check: Callable[[str, str], object]) -> None:
         changed("replacing", new, new_folder)
 
     def opened(name: Any, _mode: object, flags: int = os.O_WRONLY) -> None:
-        # `tempfile` opens a folder for a file without a name.
-        is_folder = flags & getattr(os, "O_DIRECTORY", 0)
         is_written = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
-        if is_written and not is_folder and not isinstance(name, int):
+        # `tempfile` opens a folder for a file without a name.
+        if is_written and not isinstance(name, int) and not os.path.isdir(name):  # noqa: PTH112 - pathlib is slower
             changed("writing", name)
 
     on_audit_events(
