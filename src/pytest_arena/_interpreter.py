@@ -102,18 +102,19 @@ PROGRAM = "ARENA_PROGRAM"
 STARTS = {"subprocess.Popen", "os.posix_spawn", "os.system", "os.spawn", "os.exec"}
 
 
-def guard_programs(environment: object, facts: str, clients: str) -> None:
+def guard_programs(environment: object, facts: str, clients: Callable[[str], str]) -> None:
     """Give the facts to programs with this environment, or the present one, "" for none.
 
-    ``clients`` is the folder with the programs of database clients.
+    ``clients`` returns the folder with programs for the database clients of a ``PATH``.
     """
     # The caller's own mapping, which `subprocess` has not read yet. `os.posix_spawn` has.
     if not isinstance(environment, MutableMapping):
         environment = os.environ
     environment[PROGRAM] = facts
     path = environment.get("PATH", os.defpath)
-    if not path.startswith(clients):
-        environment["PATH"] = f"{clients}{os.pathsep}{path}"
+    folder = clients(path)
+    if not path.startswith(folder):
+        environment["PATH"] = f"{folder}{os.pathsep}{path}"
 
 
 def send_refusal(file: str, error: object) -> None:

@@ -50,7 +50,7 @@ def begin() -> None:
         if product not in FILE_PRODUCTS:
             when_imported(package, partial(program.watch_driver, product))
     when_imported("redis", program.watch_redis)
-    guard = partial(guard_programs, facts=facts, clients=program.clients)
+    guard = partial(guard_programs, facts=facts, clients=lambda _path: program.clients)
     on_audit_events(dict.fromkeys(STARTS, lambda *values: guard(values[-1])))
     on_file_changes(program.check_change)
 

@@ -49,16 +49,23 @@ _PREFIX = "arena-clients-"
 
 
 @cache
-def client_folder() -> TemporaryDirectory[str]:
-    """Return the folder with the programs, which this process has until its end."""
+def _folder() -> TemporaryDirectory[str]:
     folder = TemporaryDirectory(prefix=_PREFIX)
     program = Path(folder.name, "client")
     command = f'exec {shlex.quote(sys.executable)} -Pm {__name__} "${{0##*/}}" "$@"'
     program.write_text(f"#!/bin/sh\n{command}\n")
     program.chmod(0o700)
-    for name in _CLIENTS:
-        program.with_name(name).symlink_to(program)
     return folder
+
+
+@cache
+def client_folder(path: str) -> str:
+    """Return the folder with a program for each client of a ``PATH``."""
+    folder = Path(_folder().name)
+    for name in _CLIENTS:
+        if shutil.which(name, path=path) and not (folder / name).exists():
+            (folder / name).symlink_to("client")
+    return str(folder)
 
 
 def words_of(arguments: Sequence[str]) -> list[str]:
@@ -123,7 +130,7 @@ def _led(name: str, arguments: list[str], facts: Any) -> list[str]:
     names |= {address.database: address for address in names.values()}
     found = {names[key].database: names[key] for key in names if is_only or key in words}
     if len(found) != 1 or "--" in arguments:
-        raise LookupError(f"{len(found)} test databases are possible")
+        raise LookupError(f"of the tests' databases it means {len(found)}: {[*names]}")
     [address] = found.values()
     kind = "mysql socket" if product == "mysql" and address.is_socket else product
     place = [part.format(address) for part in _PLACES[kind].split()]

@@ -82,7 +82,7 @@ class Databases:
         self.process = os.getpid()  # the process that runs tests
         self.redis_port: Callable[[], int] = lambda: 0  # of the tests' Redis, 0 without one
         with suppress(OSError), as_own():  # at the latest, the start of a program raises it
-            guard_programs(os.environ, "", client_folder().name)
+            guard_programs(os.environ, "", client_folder)
         self.finished = False  # every connection is refused from then on
 
     # For the gate and the products.
@@ -269,7 +269,7 @@ class Databases:
                     self.ensure_content(database)
         with as_own():  # no level puts it back
             facts = dumps(self._facts_of_programs()) if is_of_user else ""
-            guard_programs(child.environment, facts, client_folder().name)
+            guard_programs(child.environment, facts, client_folder)
 
     def _facts_of_programs(self) -> dict[str, object]:
         """Return where the connections of a Python program lead."""
@@ -287,7 +287,7 @@ class Databases:
             "addresses": addresses,
             "files": files,
             "allow": self.files.allowed,
-            "clients": client_folder().name,
+            "clients": client_folder(""),
             "redis": self.redis_port(),
             "began": self.files.began,
             "refusals": self.ledger.refusals_file.name,

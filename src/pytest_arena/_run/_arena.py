@@ -287,7 +287,8 @@ class Arena(Generic[S]):
         Connections of a Python program lead to the tests' databases. Give ``arena.url`` to another
         one. pytest-arena stops the program at the end of the test or the fixture that began it,
         before it restores the database. The report of a failed test shows the end of the output.
-        A program that fails is an error of the test, unless the test reads its ``status``.
+        A program that fails is an error of the test, unless the test reads its ``status`` or
+        compares the answer of its ``wait``.
 
         Example::
 
