@@ -43,6 +43,8 @@ class Refusal(NamedTuple):
         # A name without its real server would allow another database.
         if self.is_to_allow and UNNAMED not in name and NOWHERE not in name:
             fix += f". Or, if tests may reach it:\narena_allow = {name}"
+            if values.get("allowed"):
+                fix += f"   (it is not in arena_allow = {values['allowed']})"
         return self.kind(
             self.what.format_map(values),
             why=self.why.format_map(values),

@@ -206,6 +206,7 @@ class Databases:
 
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
+        values["allowed"] = ", ".join(self.config.allow)
         error = self.ledger.refused(refusal.error(name, **values))
         owner = OWNER.get()
         if owner is not None and owner.on_refusal is not None:

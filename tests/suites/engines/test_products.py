@@ -18,6 +18,12 @@ def test_another_driver(arena):
     assert "asyncpg" in refused.error.fix
 
 
+def test_a_pattern_that_does_not_match(arena):
+    with arena.expect_refusal() as refused:
+        create_engine("fake://me@not-ok.example.com:1234/shop").connect()
+    assert "it is not in arena_allow = allowed.sqlite, fake://ok" in refused.error.fix
+
+
 def test_a_driver_of_a_creator_has_a_line_that_allows_it(arena):
     engine = create_engine("sqlite://", creator=third_party.connect)
     with arena.expect_refusal() as refused:
