@@ -273,7 +273,7 @@ class Gate:
             return
         if meaning.ends_transaction:
             pooled.pending_writes = None
-        elif meaning.table and cursor.rowcount:
+        elif meaning.table and pooled.handle.may_have_written(cursor):
             self.lost.note_write(pooled, meaning.table)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:

@@ -187,6 +187,11 @@ class Handle(ABC):
         del dbapi_connection
         return False
 
+    def may_have_written(self, cursor: Any) -> bool:
+        """Return whether the statement that a cursor has run may have changed rows."""
+        number: int = cursor.rowcount
+        return number != 0
+
     @abstractmethod
     def interrupt(self) -> None:
         """Cancel the running statement, if there is one."""

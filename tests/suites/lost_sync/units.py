@@ -48,6 +48,12 @@ def flushed(session):
     session.flush()  # lost
 
 
+def returned(session):
+    """SQLAlchemy adds RETURNING to an INSERT of several rows."""
+    session.add_all([Order(item="vase"), Order(item="bowl")])
+    session.flush()  # lost
+
+
 def added(session):
     session.add(Order(item="vase"))  # lost
 
