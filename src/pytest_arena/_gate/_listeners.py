@@ -203,14 +203,18 @@ class Gate:
             self.registry.check_in(pooled)
 
     def reset(self, _dbapi_connection: object, entry: Any, state: PoolResetState) -> None:
-        """Warn of an async connection that the garbage collector ends, in place of SQLAlchemy.
+        """Note what the garbage collector ends: writes of a request, and an async connection.
 
-        SQLAlchemy's warning, which would follow, names no line of the app.
+        SQLAlchemy's warning of the connection, which would follow, names no line of the app.
         """
-        if not state.asyncio_safe and INFO in entry.info:
+        pooled = entry.info.get(INFO)
+        writes = pooled.pending_writes if pooled else None
+        if writes is not None and writes.request is not None:
+            self.lost.note_end(writes, is_meant=False)
+        if pooled is not None and not state.asyncio_safe:
             text = "The garbage collector is trying to clean up"
             warnings.filterwarnings("ignore", text, SAWarning)
-            self.warn_of_leak(entry.info[INFO])
+            self.warn_of_leak(pooled)
 
     def warn_of_leak(self, pooled: PooledConnection) -> None:
         """Warn of an idle connection that no code has returned."""

@@ -232,7 +232,7 @@ class LostWrites:
         level = writes.level
         if level is not None and writes.tables:
             line = writes.line or NO_LINE
-            request = REQUEST.get() or writes.request
+            request = writes.request or REQUEST.get()
             ended = Uncommitted(writes.words, line, request, is_meant, is_failed=is_failed)
             self.by_level.setdefault(level, []).append(ended)
 

@@ -7,6 +7,7 @@ from sync_app import engine
 
 WAYS = ["unit", "dependency", "next", "one_session"]
 PATHS = [f"/{way}/{name}" for way in WAYS for name in ("flushed", "returned", "added")]
+PATHS = ["/dropped/flushed", "/dropped/returned", *PATHS]
 
 
 @pytest.fixture(scope="module")

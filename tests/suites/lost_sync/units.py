@@ -84,6 +84,12 @@ def by_a_unit(name: str, status: int):
     return JSONResponse({}, status)
 
 
+@api.post("/dropped/{name}/{status}")
+def by_a_dropped_session(name: str, status: int):
+    globals()[name](maker())
+    return JSONResponse({}, status)
+
+
 @api.post("/one_session/{name}/{status}")
 def by_one_session(name: str, status: int):
     globals()[name](shared)
