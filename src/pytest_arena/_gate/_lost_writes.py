@@ -36,7 +36,7 @@ from pytest_arena._gate._registry import (
     unflushed_words,
 )
 from pytest_arena._interpreter import patch
-from pytest_arena._ledger import LIFESPAN
+from pytest_arena._ledger import LIFESPAN, READING
 from pytest_arena._origin import (
     CALLER,
     NO_LINE,
@@ -221,7 +221,9 @@ class LostWrites:
     def note_unflushed(self, session: Session, request: Request | None, *, is_meant: bool) -> None:
         """Note objects that a session has not flushed, before it is rolled back or closed."""
         level = self._core.level_owner()
-        words = unflushed_words(session)
+        # An endpoint may change what it has read only for its answer.
+        is_reading = request is not None and request.method in READING
+        words = unflushed_words(session, has_changed=not is_reading)
         if level is not None and words:
             line = record_of(session).line or user_line() or NO_LINE
             objects = Uncommitted(words, line, request, is_meant, is_unflushed=True)

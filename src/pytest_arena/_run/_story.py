@@ -310,9 +310,11 @@ def _author(lost: Uncommitted) -> str:
 
 def warn_of_loss(ledger: Ledger, author: str, lost: Uncommitted) -> None:
     """Warn of lost writes."""
+    # A rollback would expire the objects of an answer.
+    undo = "session.expunge(…)" if lost.is_unflushed else "session.rollback()"
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
-        "If it should not be written: session.rollback()"
+        f"If it should not be written: {undo}"
     )
     if lost.is_failed:
         fix = "async with session.begin_nested():   around the statement that may fail"

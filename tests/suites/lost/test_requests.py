@@ -67,6 +67,12 @@ async def expunged(db):
     db.expunge(order)
 
 
+async def changed_for_the_answer(db):
+    stock = await db.get(Stock, "chair")
+    stock.amount = 77
+    db.expunge(stock)
+
+
 async def the_same_value(db):
     stock = await db.get(Stock, "chair")
     stock.amount = 5
@@ -100,6 +106,13 @@ def work_of(name):
 async def do(name: str, status: int, db=Depends(get_db)):
     await work_of(name)(db)
     return JSONResponse({}, status)
+
+
+@app.get("/hidden")
+async def hidden(db=Depends(get_db)):
+    stock = await db.get(Stock, "chair")
+    stock.amount = 77
+    return stock.amount
 
 
 @app.post("/careful/{name}")
@@ -168,7 +181,15 @@ async def test_a_connection_without_a_session(client):
 
 
 KEPT = [
-    *("committed", "tried", "expunged", "the_same_value", "changed_back", "only_read"),
+    *(
+        "committed",
+        "tried",
+        "expunged",
+        "the_same_value",
+        "changed_for_the_answer",
+        "changed_back",
+        "only_read",
+    ),
     *("savepoint_undone", "committed_by_text", "autocommit", "nothing_to_change"),
 ]
 
@@ -176,6 +197,10 @@ KEPT = [
 @pytest.mark.parametrize("name", KEPT)
 async def test_what_is_not_lost(client, name):
     assert (await client.post(f"/do/{name}/200")).status_code == 200
+
+
+async def test_a_get_that_changes_an_object_for_its_answer(client):
+    assert (await client.get("/hidden")).json() == 77
 
 
 @pytest.fixture
