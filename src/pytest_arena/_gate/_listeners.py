@@ -207,7 +207,7 @@ class Gate:
 
         SQLAlchemy's warning of the connection, which would follow, names no line of the app.
         """
-        pooled = entry.info.get(INFO)
+        pooled = entry.info.get(INFO) if entry else None  # it was detached
         writes = pooled.pending_writes if pooled else None
         if writes is not None and writes.request is not None:
             self.lost.note_end(writes, is_meant=False)

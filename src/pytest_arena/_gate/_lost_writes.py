@@ -118,10 +118,6 @@ class LostWrites:
         works = self.by_level.get(level, ()) if level.is_wide else ()
         return [work for work in works if work.is_lost(work.request)]
 
-    def of_fixtures(self) -> list[Uncommitted]:
-        """Return the lost work of all existing wide fixtures."""
-        return [lost for level in self.by_level for lost in self.of_fixture(level)]
-
     def note_write(self, pooled: PooledConnection, table: str) -> None:
         """Note that a statement has written to a table."""
         writes = pooled.pending_writes

@@ -189,8 +189,7 @@ class Handle(ABC):
 
     def may_have_written(self, cursor: Any) -> bool:
         """Return whether the statement that a cursor has run may have changed rows."""
-        number: int = cursor.rowcount
-        return number != 0
+        return bool(cursor.rowcount)
 
     @abstractmethod
     def interrupt(self) -> None:

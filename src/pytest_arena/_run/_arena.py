@@ -500,7 +500,8 @@ class Arena(Generic[S]):
             yield refused
         except Exception as error:
             # The app, or a library, may raise another error because of the refusal.
-            if isinstance(error, AssertionError) or not _is_of_refusal(error):
+            all_causes = BaseExceptionGroup("", [*causes(error)])
+            if isinstance(error, AssertionError) or not all_causes.subgroup(RefusedError):
                 raise
         finally:
             since = self._run.ledger.since(before)
@@ -509,16 +510,6 @@ class Arena(Generic[S]):
         if not errors:
             raise AssertionError("nothing was refused in this block")
         refused.error = errors[0]
-
-
-def _is_of_refusal(error: Exception) -> bool:
-    """Return whether a refusal is a cause of an error, also in a group."""
-    for each in causes(error):
-        if isinstance(each, RefusedError):
-            return True
-        if isinstance(each, BaseExceptionGroup) and each.subgroup(RefusedError):
-            return True
-    return False
 
 
 def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:

@@ -30,7 +30,6 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
 _MOST_ROWS = 1000
 _WIDEST = 60
-_BUSY = "503"  # the status of an app that asks the client to try again
 
 
 def _error(what: str, fix: str) -> RaceError:
@@ -57,11 +56,10 @@ class Race:
         self.schedule = Schedule(plan)
         self._wanted = races.order if races.passes == 1 else ""
         self.line: CodeLine | str = ""  # of the call in the test
-        # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
-        self.result = ""
+        # How it ended: the statuses and the numbers of changed rows, the same for passes whose
+        # refusals have other statuses, and the number of refusals.
+        self.result = self.meaning = ""
         self.declined = 0
-        # Equal for passes that mean the same: any refusal is as good as another one.
-        self.meaning = ""
 
     def __call__(self, *requests: Any) -> Any:
         """Run the requests at once. Return their answers in the order of the arguments.
@@ -172,7 +170,8 @@ class Race:
                 errors.append(answer)
             outcomes.append((racer.kind, outcome))
         words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
-        kept = [word for word in words if not (word.startswith("4") or word == _BUSY)]
+        # By 503 an app asks the client to try again.
+        kept = [word for word in words if not word.startswith(("4", "503"))]
         self.declined = len(words) - len(kept)
         rows = self._rows()
         self.result = f"{' and '.join(words)}, {rows}"

@@ -28,7 +28,6 @@ from pytest_arena._process import (
     running_loop,
     seconds,
 )
-from pytest_arena._run._story import StoryReader
 from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
@@ -83,6 +82,15 @@ class StoryMoment:
     def knows(self, database: Database) -> bool:
         """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
+
+    def is_changed(self, databases: Databases) -> bool:
+        """Return whether rows have changed since, False if that is not known."""
+        with suppress(Exception):  # else the request would fail
+            for database, isolation in databases.known.provisioned.items():
+                time = self.times.get(database)
+                if self.knows(database) and isolation.rows_changed(time, limit=1):
+                    return True
+        return False
 
 
 @dataclass(slots=True, eq=False)
@@ -439,7 +447,8 @@ class RunningTest(Owner):
         is_silent = not (request.has_written or self.gate.registry.has_raw)
         is_named = is_silent and not request.is_refused and request.method in _UPDATING
         # A function of the database may have written.
-        if is_named and not StoryReader(self).changes(self.turns[-1].before):
+        before = self.turns[-1].before
+        if is_named and not (before and before.is_changed(self.databases)):
             route = f"{request.method} {request.route or request.path}"
             self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 

@@ -108,11 +108,9 @@ def test_a_failed_assertion_about_a_refusal(arena):
 
 def test_a_group_of_errors_with_a_refusal(arena):
     with arena.expect_refusal():
-        try:
+        with pytest.raises(OSError) as caught:
             urllib.request.urlopen(f"http://{NAME}")
-        except OSError as error:
-            refusal = error.reason
-        raise ExceptionGroup("unhandled errors in a TaskGroup", [refusal])
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [caught.value.reason])
 
 
 @asynccontextmanager
