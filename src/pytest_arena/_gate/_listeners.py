@@ -207,11 +207,13 @@ class Gate:
 
         SQLAlchemy's warning of the connection, which would follow, names no line of the app.
         """
-        pooled = entry.info.get(INFO) if entry else None  # it was detached
-        writes = pooled.pending_writes if pooled else None
-        if writes is not None and writes.request is not None:
+        if entry is None or INFO not in entry.info:  # it was detached, or is older than the run
+            return
+        pooled = entry.info[INFO]
+        writes = pooled.pending_writes
+        if writes and writes.request and pooled.handle and pooled.handle.is_begun:
             self.lost.note_end(writes, is_meant=False)
-        if pooled is not None and not state.asyncio_safe:
+        if not state.asyncio_safe:
             text = "The garbage collector is trying to clean up"
             warnings.filterwarnings("ignore", text, SAWarning)
             self.warn_of_leak(pooled)

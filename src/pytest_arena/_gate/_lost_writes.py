@@ -218,8 +218,8 @@ class LostWrites:
         """Note objects that a session has not flushed, before it is rolled back or closed."""
         level = self._core.level_owner()
         # An endpoint may change what it has read only for its answer.
-        is_reading = request is not None and request.method in READING
-        words = unflushed_words(session, has_changed=not is_reading)
+        method = request.method if request else ""
+        words = unflushed_words(session, has_changed=method not in READING)
         if level is not None and words:
             line = record_of(session).line or user_line() or NO_LINE
             objects = Uncommitted(words, line, request, is_meant, is_unflushed=True)

@@ -476,10 +476,9 @@ def sessions_on(connections: list[PooledConnection]) -> list[Session]:
 def unflushed_words(session: Session, *, has_changed: bool = True) -> str:
     """Return words such as ``added Order (2), changed Stock``, "" without unflushed objects."""
     words = []
-    changed = session.dirty if has_changed else ()
     parts = {
         "added": list(session.new),
-        "changed": [each for each in changed if session.is_modified(each)],
+        "changed": [each for each in session.dirty if has_changed and session.is_modified(each)],
         "deleted": list(session.deleted),
     }
     for verb, instances in parts.items():
