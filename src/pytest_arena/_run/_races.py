@@ -171,11 +171,11 @@ class Race:
             outcomes.append((racer.kind, outcome))
         words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
         # By 503 an app asks the client to try again.
-        kept = [word for word in words if not word.startswith(("4", "503"))]
-        self.declined = len(words) - len(kept)
+        same = ["refused" if word.startswith(("4", "503")) else word for word in words]
+        self.declined = same.count("refused")
         rows = self._rows()
         self.result = f"{' and '.join(words)}, {rows}"
-        self.meaning = f"{kept} and {self.declined} refused, {rows}"
+        self.meaning = f"{same}, {rows}"
         try:
             if len(errors) > 1:
                 raise BaseExceptionGroup("several requests of the race have failed", errors)
