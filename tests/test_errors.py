@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +43,8 @@ SECRETS = [
     "PGPASSWORD=s3cret pytest",
     "https://host/path?token=s3cret",
     "POST /pay?otp=s3cret&hashed_pin=s3cret",
+    "rate:Bearer s3cret",
+    "session:eyJs3cret.s3cret",
 ]
 
 
@@ -98,6 +102,22 @@ def test_no_part_of_a_message_shows_a_password(text: str) -> None:
     assert "***" in shown
 
 
+def test_no_list_or_object_of_secrets_is_shown() -> None:
+    """Random ones, in the forms of JSON and of Python. What is beside them stays."""
+    chance = random.Random(1)  # noqa: S311 - it is no key
+
+    def value(depth: int) -> object:
+        parts = {name: value(depth - 1) for name in "ab"[: chance.randrange(3)] if depth}
+        secret = "s3cret".join(["", chance.choice(".]})'\"[(,=\\ "), ""])
+        return chance.choice([secret, [*parts.values()], parts])
+
+    for _ in range(500):
+        row = {"name": "Sand", "api_tokens": value(2), "city": "Bern"}
+        for shown in (redact(json.dumps(row)), redact(repr(row))):
+            assert not re.search("s3cret|secret", shown)
+            assert re.search("Sand.+Bern", shown)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -108,6 +128,7 @@ def test_no_part_of_a_message_shows_a_password(text: str) -> None:
         "http://testserver:80/dancers",
         "docker run -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 mariadb:11",
         "Access denied for user 'me'@'localhost' (using password: NO)",
+        "a basic example, and a bearer of news",
     ],
 )
 def test_what_is_no_password_stays(text: str) -> None:

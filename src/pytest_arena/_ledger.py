@@ -25,6 +25,7 @@ _Error = TypeVar("_Error", bound="ArenaError")
 _TEST = "{test}"
 REFUSAL = 400  # the lowest status of an app that does not do what a request asks for
 FAILURE = 500  # the lowest status of an app that failed
+READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "WEBSOCKET"})
 LIFESPAN = "LIFESPAN"  # the method of the request that represents the lifespan
 
 

@@ -46,13 +46,16 @@ def is_of_tests(file: str) -> bool:
     path = Path(file)
     folders = set()
     for folder in path.parents:
-        if (folder / "pyproject.toml").exists():
+        if any((folder / name).exists() for name in _OF_PROJECT):
             break
         folders.add(folder.name)
+        if (folder / "pytest.ini").exists():  # also in a folder of tests
+            break
     is_test_module = path.stem == "conftest" or "test" in path.stem.split("_")
     return is_test_module or not _FOLDERS_OF_TESTS.isdisjoint(folders)
 
 
+_OF_PROJECT = ("pyproject.toml", "setup.cfg", "tox.ini", ".git")
 _FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
 
 

@@ -35,7 +35,7 @@ from typing import ClassVar
 # The names of secret values. `hash` in a longer word, such as `hashtag`, is no secret.
 _NAMES = (
     "(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)_?key|credential"
-    r"|(?<![^\W_])(?:hash(?:ed)?|salt|otp|pin|cvc|cvv)(?![^\W_])|(?<=[a-z])hash(?!\w))"
+    r"|(?<![^\W_])(?:hash(?:ed)?|salt|otp|pin|cvc|cvv|bearer)(?![^\W_])|(?<=[a-z])hash(?!\w))"
 )
 _NAME = re.compile(f"(?i){_NAMES}")
 
@@ -45,20 +45,30 @@ def is_secret(name: str) -> bool:
     return _NAME.search(name) is not None
 
 
+# A string of Python or JSON, and brackets with what is in them. One without an end ends its line.
+_STRING = r"""[bru]{0,2} (?: '(?:[^'\\]|\\.)*+' | "(?:[^"\\]|\\.)*+" | ['"].*+ )"""
+_BRACKETS = r"[{[(] .*+"
+for _ in range(3):
+    _BRACKETS = rf"""(?: [{{[(] (?: {_STRING} | [^'"{{}}\[\]()] | {_BRACKETS} )*+ [}}\])]
+        | [{{[(] .*+ )"""
+
 # SQLAlchemy hides the password of a URL in repr(url), but not a password in its query.
 _SECRETS = (
     # user:password@host in any URL, up to the last @, because a password may contain an @.
     (re.compile(r"(://[^\s:/@]*):[^\s'\"]*@"), r"\1:***@"),
     # password=… in a query, a libpq string ('quoted words' too) or a call, and "password": … in a
-    # dict.
+    # dict, with strings, lists and dicts.
     (
         re.compile(
-            rf"""(?ix) ((?<!empty_root_){_NAMES} \w{{0,40}}+ ['"]? \s* [=:] (?![:=]) \s*)
+            rf"""(?ix) ((?<!empty_root_){_NAMES} \w{{0,40}}+ \\?['"]? \s* [=:] (?![:=]) \s*)
             (?!(?:yes|no)\))  # "(using password: NO)" in a server's error
-            (?: '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^\s&;,'")\]}}]+ )"""
+            (?: {_STRING} | [\w.]* {_BRACKETS} | \\" .*? \\" | [^\s&;,'")\]}}]+ )"""
         ),
         r"\1***",
     ),
+    # A login in a header, and a JSON Web Token, wherever they are.
+    (re.compile(r"(?i)\b(bearer|basic) (?=\S*[\d=]|\S{20})[\w.~+/=-]+"), r"\1 ***"),
+    (re.compile(r"\beyJ[\w-]+\.[\w.-]+"), "***"),
 )
 
 

@@ -113,18 +113,20 @@ def test_workers_report_a_wrong_marker_once(example: Example) -> None:
 def test_a_block_names_a_step_of_a_scenario(example: Example) -> None:
     """P9. Otherwise the test fails at the block. Without specifications a block does nothing."""
     marker = "@pytest.mark.scenario('A path is answered [path=/others, status=404]')\n"
-    blocks = ("when('I GET /others')", "when('I GET /nowhere')", "given('I GET /others')")
+    blocks = ["when('I GET /others')", "when('I GET /nowhere')", "given('I GET /others')"]
+    blocks.append("then('the answer was 404')")
     text = "import pytest\ndef test_unnamed(scenario):\n    with scenario.when('x'): pass\n"
     for number, block in enumerate(blocks):
         text += f"{marker}def test_{number}(scenario):\n    with scenario.{block}: pass\n"
     changed = example.with_paths({FILE: text})
-    changed.run().expect(1, failed=3, passed=1).says(
+    changed.run().expect(1, failed=4, passed=1).says(
         "the test has a block for a step, but names no scenario",
         "with scenario.when('I GET <path>'):",
         "no Given step of the scenario reads",
+        "next: with scenario.then('the answer is <status>'):",
     )
-    changed.run("-oarena_specs=").expect(0, passed=4).says(
-        "so the marker scenario proves nothing: 3 tests"
+    changed.run("-oarena_specs=").expect(0, passed=5).says(
+        "so the marker scenario proves nothing: 4 tests"
     )
 
 

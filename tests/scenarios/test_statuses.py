@@ -126,6 +126,8 @@ def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) 
 def test_a_reason_is_text_on_the_page(results: Results) -> None:
     """P9. Any character may be in the message of an assertion."""
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
+    assert page.count("What the test did (try 2)") == 1
+    assert "<li>Check: no block says for which Then a check is</li>" in page
     assert "&lt;script&gt;issue 7" in page
     assert "<script>issue 7" not in page
     assert "<p>Why: this check does not hold: [] == [&#x27;Sand&#x27;] (tests/" in page
@@ -196,6 +198,7 @@ def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
     example = battles(tmp_path)
     results = Results.of(example, "--scenarios=strict", "-k", "test_start or test_wide")
     results.run.expect(0, passed=2).says("partial run: ", "tests with a scenario deselected")
+    results.run.says("25 not-run, 3 unmapped").never_says("no test names it")
     example.run("--scenarios=strict", "-x").says("partial run: stopping after 1 failures")
     assert results.statuses["A pending battle is started"] == "PROVEN"
     assert results.statuses["A battle is not started twice"] == "NOT-RUN"

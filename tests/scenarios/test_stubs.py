@@ -60,6 +60,7 @@ def test_stubs_are_written_once_and_fail(example: Example) -> None:
     run.says("tests/test_battles.py: 3 tests written")
     path = run.folder / "tests/test_battles.py"
     text = path.read_text(encoding="utf-8")
+    assert "pytest.mark.asyncio" not in text  # the mode is auto
     assert (
         """\
 @pytest.mark.scenario('The list is "empty"')

@@ -191,14 +191,20 @@ class Gate:
             self.registry.check_in(pooled)
 
     def reset(self, _dbapi_connection: object, entry: Any, state: PoolResetState) -> None:
-        """Warn of an async connection that the garbage collector ends, in place of SQLAlchemy.
+        """Note what the garbage collector ends: writes of a request, and an async connection.
 
-        SQLAlchemy's warning, which would follow, names no line of the app.
+        SQLAlchemy's warning of the connection, which would follow, names no line of the app.
         """
-        if not state.asyncio_safe and INFO in entry.info:
+        if entry is None or INFO not in entry.info:  # it was detached, or is older than the run
+            return
+        pooled = entry.info[INFO]
+        writes = pooled.pending_writes
+        if writes and writes.request and pooled.handle and pooled.handle.is_begun:
+            self.lost.note_end(writes, is_meant=False)
+        if not state.asyncio_safe:
             text = "The garbage collector is trying to clean up"
             warnings.filterwarnings("ignore", text, SAWarning)
-            self.warn_of_leak(entry.info[INFO])
+            self.warn_of_leak(pooled)
 
     def warn_of_leak(self, pooled: PooledConnection) -> None:
         """Warn of an idle connection that no code has returned."""
@@ -261,7 +267,7 @@ class Gate:
             return
         if meaning.ends_transaction:
             pooled.pending_writes = None
-        elif meaning.table and cursor.rowcount:
+        elif meaning.table and pooled.handle.may_have_written(cursor):
             self.lost.note_write(pooled, meaning.table)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:

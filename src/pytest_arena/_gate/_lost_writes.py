@@ -36,7 +36,7 @@ from pytest_arena._gate._registry import (
     unflushed_words,
 )
 from pytest_arena._interpreter import patch
-from pytest_arena._ledger import LIFESPAN
+from pytest_arena._ledger import LIFESPAN, READING
 from pytest_arena._origin import (
     CALLER,
     NO_LINE,
@@ -117,10 +117,6 @@ class LostWrites:
         """Return the lost work of a wide fixture."""
         works = self.by_level.get(level, ()) if level.is_wide else ()
         return [work for work in works if work.is_lost(work.request)]
-
-    def of_fixtures(self) -> list[Uncommitted]:
-        """Return the lost work of all existing wide fixtures."""
-        return [lost for level in self.by_level for lost in self.of_fixture(level)]
 
     def note_write(self, pooled: PooledConnection, table: str) -> None:
         """Note that a statement has written to a table."""
@@ -221,7 +217,9 @@ class LostWrites:
     def note_unflushed(self, session: Session, request: Request | None, *, is_meant: bool) -> None:
         """Note objects that a session has not flushed, before it is rolled back or closed."""
         level = self._core.level_owner()
-        words = unflushed_words(session)
+        # An endpoint may change what it has read only for its answer.
+        method = request.method if request else ""
+        words = unflushed_words(session, has_changed=method not in READING)
         if level is not None and words:
             line = record_of(session).line or user_line() or NO_LINE
             objects = Uncommitted(words, line, request, is_meant, is_unflushed=True)
@@ -232,7 +230,7 @@ class LostWrites:
         level = writes.level
         if level is not None and writes.tables:
             line = writes.line or NO_LINE
-            request = REQUEST.get() or writes.request
+            request = writes.request or REQUEST.get()
             ended = Uncommitted(writes.words, line, request, is_meant, is_failed=is_failed)
             self.by_level.setdefault(level, []).append(ended)
 

@@ -473,12 +473,12 @@ def sessions_on(connections: list[PooledConnection]) -> list[Session]:
 # Uncommitted objects
 
 
-def unflushed_words(session: Session) -> str:
+def unflushed_words(session: Session, *, has_changed: bool = True) -> str:
     """Return words such as ``added Order (2), changed Stock``, "" without unflushed objects."""
     words = []
     parts = {
         "added": list(session.new),
-        "changed": [each for each in session.dirty if session.is_modified(each)],
+        "changed": [each for each in session.dirty if has_changed and session.is_modified(each)],
         "deleted": list(session.deleted),
     }
     for verb, instances in parts.items():

@@ -27,7 +27,7 @@ from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, is_own
 from pytest_arena._owner import cause_of_connection, owner_here
 from pytest_arena._redis._server import RedisServer
-from pytest_arena.errors import ArenaError, ServerError, UnknownDatabaseError
+from pytest_arena.errors import ArenaError, ServerError, UnknownDatabaseError, redact
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -317,4 +317,4 @@ def _client_name(owner: Owner | None) -> str:
 def _shown(key: Key) -> str:
     number, name = key
     prefix = f"{number}: " if number else ""
-    return prefix + name.decode(errors="replace")
+    return redact(prefix + name.decode(errors="replace"))

@@ -26,7 +26,7 @@ from pytest_arena._run._expect import (
 )
 from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena._run._test import StoryMoment
-from pytest_arena.errors import ConfigError, IsolationError, RefusedError
+from pytest_arena.errors import ConfigError, IsolationError, RefusedError, causes
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -483,6 +483,8 @@ class Arena(Generic[S]):
     def expect_refusal(self) -> Iterator[Refused]:
         """Assert that pytest-arena refuses a call in this block, also if the app catches the error.
 
+        A failed assertion in the block, or an error that has another cause, is raised.
+
         Example::
 
             with arena.expect_refusal() as refused:
@@ -494,21 +496,21 @@ class Arena(Generic[S]):
         """
         refused = Refused()
         before = self._run.ledger.mark()
+        errors: list[RefusedError] = []
         try:
             yield refused
-        except Exception:
-            # The app, or SQLite, may raise another error after a refusal.
-            if not self._refused_since(before):
+        except Exception as error:
+            # The app, or a library, may raise another error because of the refusal.
+            all_causes = BaseExceptionGroup("", [*causes(error)])
+            if isinstance(error, AssertionError) or not all_causes.subgroup(RefusedError):
                 raise
-        errors = self._refused_since(before)
+        finally:
+            since = self._run.ledger.since(before)
+            errors += [error for error in since if isinstance(error, RefusedError)]
+            self._run.ledger.mark_reported(*since)
         if not errors:
             raise AssertionError("nothing was refused in this block")
         refused.error = errors[0]
-        self._run.ledger.mark_reported(*self._run.ledger.since(before))
-
-    def _refused_since(self, mark: int) -> list[RefusedError]:
-        errors = self._run.ledger.since(mark)
-        return [error for error in errors if isinstance(error, RefusedError)]
 
 
 def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:

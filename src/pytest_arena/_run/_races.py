@@ -56,8 +56,9 @@ class Race:
         self.schedule = Schedule(plan)
         self._wanted = races.order if races.passes == 1 else ""
         self.line: CodeLine | str = ""  # of the call in the test
-        # How it ended: the statuses and the numbers of changed rows, and the number of refusals.
-        self.result = ""
+        # How it ended: the statuses and the numbers of changed rows, the same for passes whose
+        # refusals have other statuses, and the number of refusals.
+        self.result = self.meaning = ""
         self.declined = 0
 
     def __call__(self, *requests: Any) -> Any:
@@ -169,8 +170,12 @@ class Race:
                 errors.append(answer)
             outcomes.append((racer.kind, outcome))
         words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
-        self.result = f"{' and '.join(words)}, {self._rows()}"
-        self.declined = sum(word.startswith("4") for word in words)
+        # By 503 an app asks the client to try again.
+        same = ["refused" if word.startswith(("4", "503")) else word for word in words]
+        self.declined = same.count("refused")
+        rows = self._rows()
+        self.result = f"{' and '.join(words)}, {rows}"
+        self.meaning = f"{same}, {rows}"
         try:
             if len(errors) > 1:
                 raise BaseExceptionGroup("several requests of the race have failed", errors)
@@ -218,7 +223,7 @@ class Races:
         # After a given order, the serial orders show whether only it has its result.
         self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
         self._differences: list[str] = []
-        # The first pass with each result, in a serial order or not.
+        # The first pass with each meaning, in a serial order or not.
         self._first_passes: dict[tuple[str, bool], Race] = {}
 
     def __iter__(self) -> Self:
@@ -275,7 +280,7 @@ class Races:
         self._plans.sort(key=itemgetter(0))
         order = schedule.order
         is_serial = sorted(order, key=order.index) == [*order]
-        self._first_passes.setdefault((race.result, is_serial), race)
+        self._first_passes.setdefault((race.meaning, is_serial), race)
 
     def _conclude(self) -> None:
         """Report what the passes have shown together.
@@ -299,17 +304,17 @@ class Races:
                 f"arena.races(limit={self.limit * 10})"
             )
         firsts = self._first_passes.items()
-        serial = {result: race.declined for (result, is_serial), race in firsts if is_serial}
+        serial = {meaning: race for (meaning, is_serial), race in firsts if is_serial}
         if not serial or (self._plans and self._plans[0][0] == 0):
             return  # not all serial orders were tried
-        most = max(serial.values())
-        for (result, _), race in firsts:
-            if result not in serial and race.declined <= most:
+        most = max(race.declined for race in serial.values())
+        for (meaning, _), race in firsts:
+            if meaning not in serial and race.declined <= most:
                 steps = "\n  ".join(race.lines())
+                expected = " or ".join(each.result for each in serial.values())
                 self.run.ledger.warn(
                     RaceWarning,
-                    f"requests at once: {result}. One after the other: {' or '.join(serial)}\n  "
-                    f"{steps}",
+                    f"requests at once: {race.result}. One after the other: {expected}\n  {steps}",
                     cause=race.line,
                     fix="check and write in one statement, or lock the row first",
                 )

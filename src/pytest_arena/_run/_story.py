@@ -228,7 +228,9 @@ def uncommitted(test: RunningTest) -> list[str]:
     if test.turns and not any(turn.has_checked_out for turn in test.turns):
         return lines  # the app uses the test's session
     losses = [lost for lost in test.losses if lost.request is None]
-    unseen = [f"{_TEST} {_lost_line(lost)}" for lost in test.gate.lost.of_fixtures() + losses]
+    for level in test.gate.lost.by_level:
+        losses += test.gate.lost.of_fixture(level)
+    unseen = [f"{_TEST} {_lost_line(lost)}" for lost in losses]
     held = test.turns[-1].held if test.turns else set()
     for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
         if not pending_writes.request:  # else it is a write of the app
@@ -310,9 +312,10 @@ def _author(lost: Uncommitted) -> str:
 
 def warn_of_loss(ledger: Ledger, author: str, lost: Uncommitted) -> None:
     """Warn of lost writes."""
+    undo = "session.expunge(…)" if lost.is_unflushed else "session.rollback()"
     fix = (
         "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
-        "If it should not be written: session.rollback()"
+        f"If it should not be written: {undo}"
     )
     if lost.is_failed:
         fix = "async with session.begin_nested():   around the statement that may fail"

@@ -17,7 +17,7 @@ from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._registry import has_changed_tests_session
 from pytest_arena._gate._running_statements import RunningStatements
-from pytest_arena._ledger import LIFESPAN, Request
+from pytest_arena._ledger import LIFESPAN, READING, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
 from pytest_arena._owner import JOBS, OWNER, Job, Owner
 from pytest_arena._process import (
@@ -83,6 +83,15 @@ class StoryMoment:
         """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
 
+    def is_changed(self, databases: Databases) -> bool:
+        """Return whether rows have changed since, False if that is not known."""
+        with suppress(Exception):  # else the request would fail
+            for database, isolation in databases.known.provisioned.items():
+                time = self.times.get(database)
+                if self.knows(database) and isolation.rows_changed(time, limit=1):
+                    return True
+        return False
+
 
 @dataclass(slots=True, eq=False)
 class Turn:
@@ -116,7 +125,6 @@ _CHANGED_BY_TEST = (
     "wrote the change, so this test cannot find a request that does nothing. next: send the new "
     "value without changing the object. If the request needs the change: db_session.commit() first"
 )
-_READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "WEBSOCKET"})
 _UPDATING = frozenset({"PUT", "PATCH"})
 _REPEATED = (307, 308)  # redirects that repeat the request
 _ADVICE = (
@@ -431,13 +439,16 @@ class RunningTest(Owner):
 
     def _note_changed_rows(self, request: Request) -> None:
         """Note a request that wrote nothing, after a commit of the test's changes of rows."""
-        is_skipped = request.is_login or request.method in _READING
+        is_skipped = request.is_login or request.method in READING
         if is_skipped or request.status in _REPEATED:
             return
         names = ", ".join(sorted(self.changed_rows))
         self.changed_rows.clear()
         is_silent = not (request.has_written or self.gate.registry.has_raw)
-        if is_silent and not request.is_refused and request.method in _UPDATING:
+        is_named = is_silent and not request.is_refused and request.method in _UPDATING
+        # A function of the database may have written.
+        before = self.turns[-1].before
+        if is_named and not (before and before.is_changed(self.databases)):
             route = f"{request.method} {request.route or request.path}"
             self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 

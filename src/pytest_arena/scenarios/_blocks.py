@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -150,6 +151,6 @@ def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
             f"no {kind.title()} step of the scenario reads {text!r}",
             why="the block would prove no step",
             cause=shown_line("a step block"),
-            fix="\n".join(blocks),
+            fix="\n".join(difflib.get_close_matches(f"{kind}({text!r})", blocks, 3, 0)),
         )
     return found

@@ -36,7 +36,7 @@ class Status(StrEnum):
 # The reasons of proofs without a noticed value: none was noticed, or none could be tried.
 _CRASH_ALONE = {noticed_text({"wrong": False, "500": True}), noticed_text({"500": True})}
 # A run with only a part of the tests says nothing about these.
-_UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
+UNKNOWN_IN_PART = {Status.UNMAPPED, Status.NOT_RUN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +104,12 @@ def judge(
     partial: str = "",
     is_sabotaged: bool = False,
 ) -> Results:
-    """Judge all scenarios.
-
-    Args:
-        specification: the scenarios.
-        tests: the keys of the scenarios of each collected test.
-        tries: what each try of a test did, in order. The last one of a test counts.
-        lock: the accepted steps, and the agreed gaps.
-        partial: why the run left out tests, "" if it left out none.
-        is_sabotaged: whether answers were broken.
-    """
+    """Judge all scenarios by the last try of each test. The arguments are those of `Results`."""
     today = datetime.now(tz=UTC).date().isoformat()
-    last = {each["test"]: each for each in tries}
+    last: dict[str, Json] = {}
+    for each in tries:
+        each.setdefault("number", last.get(each["test"], {"number": 0})["number"] + 1)
+        last[each["test"]] = each
     judged = []
     for scenario in specification.scenarios:
         named = [test for test, keys in tests.items() if scenario.key in keys]
@@ -135,7 +129,7 @@ def judge(
             if locked.until < today:
                 gap = ""
                 reason = f"{reason}; the agreed gap ended on {locked.until}".lstrip("; ")
-        is_unknown = bool(partial) and status in _UNKNOWN_IN_PART
+        is_unknown = bool(partial) and status in UNKNOWN_IN_PART
         is_open = not (is_proven or gap or is_unknown)
         judged.append(Judged(scenario, status, reason, done, gap, is_open))
     return Results(specification, tuple(judged), tests, tries, partial, is_sabotaged)
@@ -197,10 +191,7 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
 def what_is_lacking(scenario: ScenarioSpec, facts: Json, *, is_noticed: bool = False) -> str:
     """Return what a test lacks to prove a scenario, "" if it lacks nothing.
 
-    Args:
-        scenario: the scenario.
-        facts: what the test did.
-        is_noticed: whether a broken answer has failed an assertion.
+    ``is_noticed`` says whether a broken answer has failed an assertion.
     """
     requests = facts["requests"]
     if NO_REQUEST not in scenario.tags and not requests:

@@ -208,7 +208,7 @@ def _test(
         name += "_2"
     names.add(name)
     runner = _runner(config)
-    if runner:
+    if runner and not (runner == "asyncio" and config.getini("asyncio_mode") == "auto"):
         yield f"@pytest.mark.{runner}"
     yield marker(first, specification)
     columns = [identifier(column) for column, _ in first.row]

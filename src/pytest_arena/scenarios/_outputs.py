@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios._judge import Status, document
+from pytest_arena.scenarios._judge import UNKNOWN_IN_PART, Status, document
 from pytest_arena.scenarios._records import evidence
 from pytest_arena.scenarios._specs import is_gherkin, language_of, row_text
 
@@ -81,7 +81,8 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     ``-qq`` shows the totals only. ``-v`` adds the other scenarios, with what their tests did.
     """
     is_detailed = verbosity > 0
-    shown = [each for each in results.scenarios if is_detailed or each.status is not results.best]
+    silent = {results.best, *(UNKNOWN_IN_PART if results.partial else ())}
+    shown = [each for each in results.scenarios if is_detailed or each.status not in silent]
     width = min(_PLACE, max((len(judged.scenario.place) for judged in shown), default=0))
     text = []
     for judged in shown if verbosity >= _QUIETER else ():
@@ -244,8 +245,9 @@ def _sentence(results: Results) -> str:
     counts = Counter(map(_state, results.scenarios))
     wrong = (_LOST, Status.FAILED)
     parts = [f"{_WORDS[state][0]}: {counts[state]}. " for state in wrong if counts[state]]
-    more = f", {counts[_WEAK]} more for crashes only" if counts[_WEAK] else ""
-    end = f"Proven: {counts[Status.PROVEN]} of {counted(len(results.scenarios), 'scenario')}{more}."
+    more = f", {counts[_WEAK]} of them for crashes only" if counts[_WEAK] else ""
+    proven = counts[Status.PROVEN] + counts[_WEAK]
+    end = f"Proven: {proven} of {counted(len(results.scenarios), 'scenario')}{more}."
     if not results.is_sabotaged:
         end = "This run tried no wrong answers, so it proves nothing."
     return "".join(parts) + end
@@ -387,7 +389,9 @@ def _results(rows: list[Judged]) -> Iterator[str]:
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
-            yield "<details><summary>What the test did</summary>"
+            number = max(each["number"] for each in judged.tries)
+            again = f" (try {number})" if number > 1 else ""
+            yield f"<details><summary>What the test did{again}</summary>"
             for attempt in judged.tries:
                 yield '<ul class="facts">'
                 for word, text in evidence(attempt):

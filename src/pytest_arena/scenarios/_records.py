@@ -36,6 +36,7 @@ Json = dict[str, Any]
 
 _LONGEST = 160  # characters of an assertion
 _MOST_ASSERTIONS = 40
+_MOST_REQUESTS = 20  # of a test, in words
 
 
 def record_assertions(recorder: Recorder, early_config: Any) -> None:
@@ -304,7 +305,10 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
         tables = ", ".join(source["tables"] or ())
         rows = f"rows of {tables}" if tables else "rows"
         yield "data", f"{rows}, {source['source']}"
-    for request in facts["requests"]:
+    earlier = len(facts["requests"]) - _MOST_REQUESTS
+    if earlier > 0:
+        yield "request", f"{earlier:,} earlier ones"
+    for request in facts["requests"][-_MOST_REQUESTS:]:
         text = f"{request['method']} {request['path']}"
         if request["role"]:
             text += f" as {request['role']}"
@@ -313,6 +317,8 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
         if request["changed"]:
             text += f", changed {', '.join(request['changed'])}"
         yield "request", text
+    if facts["assertions"] and not facts["steps"]:
+        yield "check", "no block says for which Then a check is"
     for check in facts["assertions"]:
         of_step = f"{check['step']}: " if check["step"] else ""
         if facts["requests"] and not check["after"]:

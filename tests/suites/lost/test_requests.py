@@ -102,6 +102,13 @@ async def do(name: str, status: int, db=Depends(get_db)):
     return JSONResponse({}, status)
 
 
+@app.get("/hidden")
+async def hidden(db=Depends(get_db)):
+    stock = await db.get(Stock, "chair")
+    stock.amount = 77
+    return stock.amount
+
+
 @app.post("/careful/{name}")
 async def careful(name: str, db=Depends(get_careful)):
     await work_of(name)(db)
@@ -176,6 +183,10 @@ KEPT = [
 @pytest.mark.parametrize("name", KEPT)
 async def test_what_is_not_lost(client, name):
     assert (await client.post(f"/do/{name}/200")).status_code == 200
+
+
+async def test_a_get_that_changes_an_object_for_its_answer(client):
+    assert (await client.get("/hidden")).json() == 77
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ PATHS = [f"/work/{way}/executed" for way in ("by_a_context_manager", "by_an_open
 for name in ("executed", "flushed", "added"):
     PATHS += [f"/work/by_a_unit/{name}", f"/dependency/{name}"]
 PATHS += ["/dependency/recovered", "/work/by_one_session/flushed", "/work/by_one_session/added"]
+DROPPED = "/work/by_a_dropped_session/flushed"
 
 
 @pytest.fixture
@@ -18,14 +19,14 @@ def arena_app():
     return units.app
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [DROPPED, *PATHS])
 @pytest.mark.expect("LostWriteWarning", at="# lost")
 async def test_a_forgotten_commit(client, path):
     assert (await client.post(f"{path}/201")).status_code == 201
     assert (await client.get("/orders")).json() == []
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [DROPPED, *PATHS])
 @pytest.mark.expect("LostWriteWarning", at="# lost")
 def test_a_forgotten_commit_by_a_sync_client(test_client, path):
     assert test_client.post(f"{path}/201").status_code == 201

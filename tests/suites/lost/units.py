@@ -103,6 +103,10 @@ async def by_a_connection(work):
             await connection.rollback()
 
 
+async def by_a_dropped_session(work):
+    return await work(maker())
+
+
 async def by_one_session(work):
     return await work(shared)
 

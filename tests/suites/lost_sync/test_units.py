@@ -6,7 +6,8 @@ from sqlalchemy.orm import Session
 from sync_app import engine
 
 WAYS = ["unit", "dependency", "next", "one_session"]
-PATHS = [f"/{way}/{name}" for way in WAYS for name in ("flushed", "added")]
+PATHS = [f"/{way}/{name}" for way in WAYS for name in ("flushed", "returned", "added")]
+PATHS = ["/dropped/flushed", "/dropped/returned", *PATHS]
 
 
 @pytest.fixture(scope="module")

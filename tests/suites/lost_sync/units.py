@@ -48,6 +48,12 @@ def flushed(session):
     session.flush()  # lost
 
 
+def returned(session):
+    """SQLAlchemy adds RETURNING to an INSERT of several rows."""
+    session.add_all([Order(item="vase"), Order(item="bowl")])
+    session.flush()  # lost
+
+
 def added(session):
     session.add(Order(item="vase"))  # lost
 
@@ -75,6 +81,12 @@ def caught(session):
 def by_a_unit(name: str, status: int):
     with Unit() as unit:
         globals()[name](unit.session)
+    return JSONResponse({}, status)
+
+
+@api.post("/dropped/{name}/{status}")
+def by_a_dropped_session(name: str, status: int):
+    globals()[name](maker())
     return JSONResponse({}, status)
 
 

@@ -90,6 +90,29 @@ async def test_an_expected_refusal(client, arena):
         raise LookupError
 
 
+@pytest.mark.parametrize("error", [LookupError, AssertionError])
+def test_another_error_in_the_block_of_a_refusal(arena, error):
+    with pytest.raises(error), arena.expect_refusal():
+        with suppress(OSError):
+            urllib.request.urlopen(f"http://{NAME}")
+        raise error
+
+
+def test_a_failed_assertion_about_a_refusal(arena):
+    with pytest.raises(AssertionError), arena.expect_refusal():
+        try:
+            urllib.request.urlopen(f"http://{NAME}")
+        except OSError as refusal:
+            assert "another.invalid" in str(refusal)
+
+
+def test_a_group_of_errors_with_a_refusal(arena):
+    with arena.expect_refusal():
+        with pytest.raises(OSError) as caught:
+            urllib.request.urlopen(f"http://{NAME}")
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [caught.value.reason])
+
+
 @asynccontextmanager
 async def calling(app):
     await by_streams(NAME)

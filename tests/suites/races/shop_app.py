@@ -77,9 +77,9 @@ def endpoint(function):
     return function
 
 
-def refuse(condition):
+def refuse(condition, status=409):
     if condition:
-        raise HTTPException(409)
+        raise HTTPException(status)
 
 
 def lock(db):
@@ -136,13 +136,18 @@ def lost_update_one_statement(db, _):
 
 
 @endpoint
-def lost_update_versioned(db, _):
+def lost_update_versioned(db, _, lost=409):
     account = db.get(Account, 1)
     refuse(account.money < 7)
     same = update(Account).where(Account.id == 1, Account.version == account.version)
     done = db.execute(same.values(money=account.money - 7, version=account.version + 1))
     db.commit()
-    refuse(not done.rowcount)
+    refuse(not done.rowcount, lost)
+
+
+@endpoint
+def try_again(db, _):
+    lost_update_versioned(db, _, lost=503)
 
 
 @endpoint

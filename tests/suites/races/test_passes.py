@@ -135,8 +135,7 @@ async def test_a_result_of_a_serial_order_beyond_the_limit(client, arena):
         await race(late(), client.post(FIRST))
 
 
-@pytest.mark.filterwarnings("ignore::pytest_arena.RaceWarning")
-@pytest.mark.parametrize("path", ["/lost_update_versioned", "/transfer_in_order"])
+@pytest.mark.parametrize("path", ["/lost_update_versioned", "/try_again", "/transfer_in_order"])
 async def test_a_refused_request_is_no_warning(client, arena, path):
     async for race in arena.races():
         await race(client.post(path), client.post(path))
