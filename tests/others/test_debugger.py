@@ -24,8 +24,8 @@ async def test_clean(client):
 TYPED = """
 import glob, os, subprocess, sys
 look = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall())"
-file = glob.glob(f"/*/*/pytest-arena-*/run-{os.getpid()}-*/dev.db")
-file = file or glob.glob(f"/*/pytest-arena-*/run-{os.getpid()}-*/dev.db")
+file = glob.glob(f"/*/*/pytest-arena-*/run-{os.getpid()}-*/live/dev.db")
+file = file or glob.glob(f"/*/pytest-arena-*/run-{os.getpid()}-*/live/dev.db")
 print(subprocess.check_output([sys.executable, "-c", look, file[0], "select name from dancers"]))
 continue
 """

@@ -115,7 +115,7 @@ LIARS = {
 def liar(example: Example, request: pytest.FixtureRequest) -> Example:
     """A project whose isolation forgets a row."""
     isolation: str = request.param
-    options = f"addopts = -p liar\narena_isolation = {isolation}"
+    options = f"addopts = -p pytest_arena.plugin -p liar\narena_isolation = {isolation}"
     if isolation != "copy":
         example = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
         options += f"\narena_database = {SERVER}"
@@ -131,7 +131,9 @@ def test_a_row_that_an_isolation_leaves_is_named_and_removed(liar: Example) -> N
 
 def test_a_row_that_an_isolation_leaves_fails_the_run(example: Example) -> None:
     """Without the option, after the last test."""
-    app = example.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p liar")
+    app = example.change(
+        "pytest.ini", "[pytest]", "[pytest]\naddopts = -p pytest_arena.plugin -p liar"
+    )
     app = unverified(app.with_files(test_it=ONE_TEST, liar=LIARS["copy"]))
     run = app.run("-q").expect(1, passed=1)
     run.says("dev is not as it was before the first test", "pytest --arena-verify")

@@ -107,7 +107,7 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self.folders = {cache / "templates", cache / "kept"}
-        self.live: Path | None = None  # the folder of the live files
+        self.live: set[str] = set()  # the live files
         # The real paths of files that engines name, with their states then, None without a file.
         self.of_app: dict[str, os.stat_result | None] = {}
         # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
@@ -121,7 +121,7 @@ class AllowedFiles:
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
         path = os.path.realpath(file)
-        if path not in self.of_app and self.live not in Path(path).parents:
+        if path not in self.of_app and not self._is_beside(path):
             self.of_app[path] = None
             with suppress(OSError):
                 self.of_app[path] = Path(path).stat()
@@ -166,7 +166,7 @@ class AllowedFiles:
         path = os.path.realpath(name) if is_file else name
         names = {name, path}
         if is_file:
-            if self.live in Path(path).parents:
+            if path not in self.live and self._is_beside(path):
                 return Whose.APP
             if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
@@ -193,6 +193,10 @@ class AllowedFiles:
     def of_engines(self) -> list[str]:
         """Return the files that engines and variables name, and that are the app's."""
         return [file for file in self._named() if self.whose(file) is Whose.APP]
+
+    def _is_beside(self, path: str) -> bool:
+        """Return whether a file is in the folder of the live files."""
+        return not {Path(file).parent for file in self.live}.isdisjoint(Path(path).parents)
 
 
 def _earlier_programs(file: str) -> str:
@@ -315,7 +319,7 @@ class KnownDatabases:
         )
         if live is not None:
             self.files.folders.add(live.parents[2])
-            self.files.live = live.parent
+            self.files.live.add(str(live))
         dialect = type(requested.dialect)
         database = Database(
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)
