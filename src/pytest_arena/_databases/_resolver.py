@@ -68,6 +68,7 @@ class Databases:
         self.files = AllowedFiles(config)
         self.note_touched = self.files.note_touched
         self.opened_raw = connections.opened_raw
+        self.usage_of = connections.usage_of
         # Called when a test gets the address of a database, so that any program may use it.
         self.note_published = connections.may_be_used
         self.known: KnownDatabases = KnownDatabases(self.products, self.files, connections)

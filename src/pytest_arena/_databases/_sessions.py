@@ -19,11 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import (
-    Session,
-    object_mapper,
-)
-from sqlalchemy.orm.attributes import instance_state, set_committed_value
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.util import greenlet_spawn
 
 from pytest_arena._databases._app_databases import driver_of, redirected_url
@@ -34,6 +31,7 @@ from pytest_arena._gate._engines import (
     requested_by_engine,
     sync_engine_of_async,
 )
+from pytest_arena._gate._registry import record_of
 from pytest_arena._origin import is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
@@ -44,9 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import URL, Engine, Result
-    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+    from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction
 
     from pytest_arena._databases._resolver import Databases
+    from pytest_arena._gate._registry import DatabaseUsage
     from pytest_arena._product import Database
     from pytest_arena._values import CodeLine
 
@@ -58,17 +57,18 @@ _CLOSE = Session.close
 
 
 class FreshSession(Session):
-    """A session whose queries read the database, also for instances that it has loaded.
+    """A session whose queries read again what other connections may have changed.
 
     A normal ORM session keeps the values in its identity map, so a test would not see the changes
-    of a request. Instances keep their values after a commit.
+    of a request. Instances keep their values after a commit, and until a query returns them.
     """
 
     wrote = False
-    last_load = 0  # SQLAlchemy's number of the last load before the query that runs
     sessions: Sessions | None = None  # all sessions of the test
     is_async = False  # whether an AsyncSession uses it
     is_flushing = False
+    is_reading_again = False
+    usage: DatabaseUsage
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -76,6 +76,11 @@ class FreshSession(Session):
         # In this transaction: instances that a flush has inserted, and classes of changed rows.
         self.created: set[object] = set()
         self.changed: set[str] = set()
+        # The states of the instances that were loaded before another connection's last change.
+        self.stale: set[InstanceState[Any]] = set()
+        self.unloaded: list[tuple[object, set[str]]] = []  # instances, and what to load again
+        self.seen = -1  # the number of others' changes at the last look
+        self.seen_at_begin: int | None = None  # at the begin of the transaction
 
     @property
     def has_pending_work(self) -> bool:
@@ -91,25 +96,13 @@ class FreshSession(Session):
                 names.add(type(instance).__name__)
         return names
 
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Call ``Session.get``, and read from the database."""
-        # AsyncSession always passes a value, by default False.
-        if not kwargs.get("populate_existing"):
-            kwargs["populate_existing"] = self._may_overwrite()
-        return super().get(*args, **kwargs)
-
-    def _may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
-        """Return whether a query may overwrite the values of instances.
-
-        It must not overwrite changes that the session does not flush before the query.
-        """
-        flushes = self.autoflush and is_flushed_before and not self.is_flushing
-        return flushes or not self.dirty
-
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
         """Start the app. SQLAlchemy calls this before each use of a connection."""
         if self.sessions is not None:
             self.sessions.start_app()
+        self.look()
+        if self.seen_at_begin is None:
+            self.seen_at_begin = self.seen
         return super().get_bind(*args, **kwargs)
 
     def flush(self, objects: Any = None) -> None:
@@ -124,35 +117,69 @@ class FreshSession(Session):
         finally:
             self.is_flushing = was_flushing
 
-    def read_again(self, state: ORMExecuteState) -> Result[Any] | None:
-        """Let a statement read from the database."""
+    # What other connections may have changed is read again: an instance gets the values that a
+    # query loads, as if it had expired. What the query does not load is loaded after it.
+
+    def look(self) -> None:
+        """Note which instances were loaded before another connection's last change."""
+        now = self.usage.changes_beside(record_of(self))
+        if now != self.seen:
+            self.seen = now
+            self.stale = set(map(instance_state, self.identity_map.values()))
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Call ``Session.get``, and read from the database what others may have changed."""
+        found = super().get(*args, **kwargs)
+        self.look()
+        if found is None or instance_state(found) not in self.stale or self.is_flushing:
+            return found
+        if self.autoflush or not instance_state(found).modified:
+            kwargs["populate_existing"] = True
+        return super().get(*args, **kwargs)
+
+    def read_again(self, execution: ORMExecuteState) -> Result[Any] | None:
+        """Let a query read what other connections may have changed."""
         # A text counts as a write. It may be a SELECT, but an extra commit costs little.
-        if isinstance(state.statement, Insert | Update | Delete | TextClause):
+        if isinstance(execution.statement, Insert | Update | Delete | TextClause):
             self.wrote = True
-        is_flushed_before = state.execution_options.get("autoflush", True)
-        if not self._may_overwrite(is_flushed_before=is_flushed_before):
+        self.look()
+        if not self.stale or not execution.is_select or self.is_flushing:
             return None
-        state.update_execution_options(populate_existing=True)
-        if not state.is_relationship_load or state.lazy_loaded_from:
-            self.last_load = max(map(_number_of_load, self), default=0)
-        # SQLAlchemy unloads the relationships of instances that it reads again. An eager load, such
-        # as that of `selectinload()`, reads instances that the same query has read. Rows that this
-        # transaction inserts are seen by no other connection, which could change them.
-        kept = [
-            (instance, dict(vars(instance)))
-            for instance in self
-            if instance_state(instance).pending
-            or instance_state(instance) in self.created
-            or _number_of_load(instance) > self.last_load
-        ]
-        if not kept:
-            return None
-        result = state.invoke_statement(execution_options={"prebuffer_rows": True})
-        for instance, before in kept:
-            for key in object_mapper(instance).relationships.keys() - vars(instance).keys():
-                if key in before:
-                    set_committed_value(instance, key, before[key])
+        if self.autoflush and execution.execution_options.get("autoflush", True):
+            self.flush()  # a query does not overwrite what it does not flush
+        instances = [*self.identity_map.values()]
+        states = self.stale.intersection(map(instance_state, instances))
+        kept = {state: _take_values(state) for state in states if not state.modified}
+        try:
+            result = execution.invoke_statement(execution_options={"prebuffer_rows": True})
+        finally:
+            for state, values in kept.items():
+                self._put_back(state, values)
+        if not self.is_reading_again:
+            self._load_rest()
         return result
+
+    def _put_back(self, state: InstanceState[Any], values: dict[str, Any]) -> None:
+        """Give an instance its values back, or note which the query has not loaded."""
+        mapper = state.mapper
+        keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+        missing = {key: values[key] for key in values.keys() - state.dict.keys()}
+        if keys <= state.dict.keys():
+            self.stale.discard(state)
+            loaded = missing.keys() & {*mapper.column_attrs.keys(), *mapper.relationships.keys()}
+            if loaded:
+                self.unloaded.append((state.obj(), loaded))
+        else:
+            state.dict.update(missing)
+            state.expired_attributes.difference_update(missing)
+
+    def _load_rest(self) -> None:
+        self.is_reading_again = True
+        try:
+            while self.unloaded:
+                self.refresh(*self.unloaded.pop())
+        finally:
+            self.is_reading_again = False
 
     def note_end(self, transaction: SessionTransaction) -> None:
         """Note the end of a transaction."""
@@ -160,11 +187,16 @@ class FreshSession(Session):
             self.wrote = False
             self.created.clear()
             self.changed.clear()
+            if self.seen_at_begin is not None:  # the transaction may not have seen later changes
+                self.seen = min(self.seen, self.seen_at_begin)
+                self.seen_at_begin = None
 
 
-def _number_of_load(instance: object) -> int:
-    """Return SQLAlchemy's number of the load that read an instance last. Later loads have more."""
-    return instance_state(instance).runid or 0
+def _take_values(state: InstanceState[Any]) -> dict[str, Any]:
+    """Take the values of an instance, so that a query that returns it loads them."""
+    values = {key: state.dict.pop(key) for key in state.manager.keys() & state.dict.keys()}
+    state.expired_attributes.update(values.keys() & state.mapper.column_attrs.keys())
+    return values
 
 
 event.listen(FreshSession, "do_orm_execute", lambda state: state.session.read_again(state))
@@ -191,7 +223,9 @@ class Sessions:
     _async_locks: Any = field(default_factory=WeakKeyDictionary)  # by event loop
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def open(self, engine: Engine | AsyncEngine) -> FreshSession | AsyncSession:
+    def open(
+        self, engine: Engine | AsyncEngine, usage: DatabaseUsage
+    ) -> FreshSession | AsyncSession:
         """Open a session. An async one needs no loop before it is used."""
         sync_class, async_class = session_classes()
         fresh_class = _fresh_class(sync_class)  # type: ignore[arg-type]  # a class has a hash
@@ -203,6 +237,8 @@ class Sessions:
         else:
             session = fresh = fresh_class(engine)
         fresh.sessions = self
+        fresh.usage = usage
+        fresh.look()
         self.opened.append(fresh)
         return session
 
@@ -285,6 +321,7 @@ class Sessions:
             session.expunge_all()
         for session, instances in noted:
             _add(session, instances)
+            session.seen = -1  # the rows are those of an earlier time
 
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.
@@ -346,7 +383,7 @@ class Engines:
         """
         past_policies = past_policies and not database.file
         engine = self.engine(database, wants_async=wants_async, past_policies=past_policies)
-        return sessions.open(engine)
+        return sessions.open(engine, self._databases.usage_of(database.key))
 
     def engine(
         self, database: Database, *, wants_async: bool = True, past_policies: bool = False
