@@ -262,7 +262,8 @@ class KnownDatabases:
                 database.login = database.login or requested.login
                 known.database = database
                 dialect = type(requested.dialect)
-                database.use_dialect(dialect, is_of_engine=known.had_engine)
+                is_late_sync = known.birth == "late" and not dialect.is_async
+                database.use_dialect(dialect, is_of_engine=known.had_engine and not is_late_sync)
             return database
 
     def prefer(self, requested: RequestedDatabase) -> Database:
@@ -323,7 +324,7 @@ class KnownDatabases:
             self.primary = None
         for engine in known_engines.on(database):
             engine.database = None
-        for own in database.engines.values():
+        for _, own in database.engines.values():
             if isinstance(own, AsyncEngine):
                 run_in_new_loop(own.dispose())
             else:

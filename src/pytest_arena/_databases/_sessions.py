@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -15,9 +16,13 @@ from sqlalchemy import (
     TextClause,
     Update,
     create_engine,
+    delete,
     event,
+    false,
+    inspect,
+    table,
 )
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
@@ -26,17 +31,18 @@ from sqlalchemy.util import greenlet_spawn
 from pytest_arena._databases._app_databases import driver_of, redirected_url
 from pytest_arena._databases._builders import session_classes
 from pytest_arena._gate._engines import (
+    copied_of,
     engine_like,
     known_engines,
     requested_by_engine,
     sync_engine_of_async,
 )
-from pytest_arena._gate._registry import record_of
-from pytest_arena._origin import is_in_use, user_line
+from pytest_arena._gate._registry import pooled_of, record_of
+from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, PendingWorkError
+from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,6 +75,8 @@ class FreshSession(Session):
     is_flushing = False
     is_reading_again = False
     usage: DatabaseUsage
+    # Finds the engine again at the first use, because the start of the app may change the app's.
+    find_engine: Callable[[], Engine] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -100,6 +108,9 @@ class FreshSession(Session):
         """Start the app. SQLAlchemy calls this before each use of a connection."""
         if self.sessions is not None:
             self.sessions.start_app()
+        if self.find_engine is not None:
+            self.bind = self.find_engine()
+            self.find_engine = None
         self.look()
         if self.seen_at_begin is None:
             self.seen_at_begin = self.seen
@@ -224,7 +235,10 @@ class Sessions:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def open(
-        self, engine: Engine | AsyncEngine, usage: DatabaseUsage
+        self,
+        engine: Engine | AsyncEngine,
+        usage: DatabaseUsage,
+        find_engine: Callable[[], Engine],
     ) -> FreshSession | AsyncSession:
         """Open a session. An async one needs no loop before it is used."""
         sync_class, async_class = session_classes()
@@ -238,6 +252,7 @@ class Sessions:
             session = fresh = fresh_class(engine)
         fresh.sessions = self
         fresh.usage = usage
+        fresh.find_engine = find_engine
         fresh.look()
         self.opened.append(fresh)
         return session
@@ -357,6 +372,14 @@ def _add(session: Session, instances: list[object]) -> None:
         session.expunge(instance)
 
 
+_PLAIN = (
+    "db_session has not the options of the app's engine, which does not exist yet: connect_args, "
+    "listeners, search_path. Next: create the engine in conftest.py, such as from app.db import "
+    "get_engine; get_engine()"
+)
+_CANNOT_WRITE = 2
+
+
 class Engines:
     """Creates engines for sessions, with the listeners and types of the app's engine."""
 
@@ -382,40 +405,117 @@ class Engines:
         With ``past_policies`` the session uses pytest-arena's login. SQLite has no logins.
         """
         past_policies = past_policies and not database.file
-        engine = self.engine(database, wants_async=wants_async, past_policies=past_policies)
-        return sessions.open(engine, self._databases.usage_of(database.key))
+        is_async = wants_async and self.is_async(database)
+        find = partial(self.engine, database, is_async=is_async, past_policies=past_policies)
+        usage = self._databases.usage_of(database.key)
+
+        def find_again() -> Engine:
+            engine = find()
+            is_plain = known_engines.of(engine.dialect).birth == "own"
+            if is_plain and self._databases.config.app and not past_policies:
+                self._databases.ledger.note(_PLAIN)
+            return cast("Engine", getattr(engine, "sync_engine", engine))
+
+        return sessions.open(find(), usage, find_again)
 
     def engine(
-        self, database: Database, *, wants_async: bool = True, past_policies: bool = False
+        self, database: Database, *, is_async: bool, past_policies: bool = False
     ) -> Engine | AsyncEngine:
-        """Return an engine on a database. It is async only if the app's engine is."""
-        is_async = wants_async and database.dialect.is_async
-        key = (is_async, past_policies)
+        """Return an engine on a database, like the one of the app that exists at this moment."""
+        # A listener of the app may set a role or a tenant.
+        app = None if past_policies else self._engine_of_app(database, is_async=is_async)
+        copied = () if app is None else copied_of(app)
+        key = (is_async, past_policies, app is None)
+        if key in database.engines and database.engines[key][0] != copied:
+            _, old = database.engines.pop(key)
+            getattr(old, "sync_engine", old).pool.dispose()
         if key not in database.engines:
-            url = redirected_url(database, driver_of(database))
-            like = self._engine_of_app(database)
-            if past_policies:
-                url = url.set(username=PAST_POLICIES)
-                like = None  # a listener of the app may set a role or a tenant
-            if like is None and database.dialect.is_async:
-                like = create_async_engine(url).sync_engine
-            elif like is None:
-                like = create_engine(url)
-            if database.dialect.is_async and not is_async:
-                engine = sync_engine_of_async(like, url)
-            else:
-                engine = engine_like(like, url)
-            known_engines.of(engine.dialect).database = database
-            database.engines[key] = AsyncEngine(engine) if is_async else engine
-        return database.engines[key]
+            engine = self._like(app, database, is_async=is_async, past_policies=past_policies)
+            database.engines[key] = (copied, AsyncEngine(engine) if is_async else engine)
+        return database.engines[key][1]
 
-    def _engine_of_app(self, database: Database) -> Engine | None:
-        known = self._databases.known
+    def _like(
+        self,
+        app: Engine | None,
+        database: Database,
+        *,
+        is_async: bool = False,
+        past_policies: bool = False,
+    ) -> Engine:
+        url = redirected_url(database, driver_of(database))
+        if past_policies:
+            url = url.set(username=PAST_POLICIES)
+        with as_own():
+            if app is None and database.dialect.is_async:
+                app = create_async_engine(url).sync_engine
+            elif app is None:
+                app = create_engine(url)
+        create = sync_engine_of_async if app.dialect.is_async and not is_async else engine_like
+        engine = create(app, url)
+        known_engines.of(engine.dialect).database = database
+        return engine
+
+    # The engine of the app is one of those that exist at this point of the test in each order of
+    # the tests: the one that a variable names, else the oldest one that can write and has
+    # transactions.
+
+    def is_async(self, database: Database) -> bool:
+        """Return whether an engine for async code is async."""
+        engines = self._engines_of_app(database)
+        if not engines:
+            return database.dialect.is_async
+        return any(engine.dialect.is_async for engine in engines)
+
+    def _engines_of_app(self, database: Database, *, is_async: bool = False) -> list[Engine]:
+        level = self._databases.level_owner()
+        engines = []
         for engine in known_engines.find():
-            requested = requested_by_engine(engine)
-            if requested is None or requested.product not in known.products:
+            known = known_engines.of(engine.dialect)
+            if not known.is_here(level) or (is_async and not engine.dialect.is_async):
                 continue
-            is_like = engine.dialect.is_async == database.dialect.is_async
-            if is_like and known.find(requested) is database:
-                return engine
-        return None
+            found = known.database
+            requested = None if found else requested_by_engine(engine)
+            if requested is not None and requested.product in self._databases.known.products:
+                found = self._databases.known.find(requested)
+            if found is database:
+                engines.append(engine)
+        return engines
+
+    def _engine_of_app(self, database: Database, *, is_async: bool) -> Engine | None:
+        engines = self._engines_of_app(database, is_async=is_async)
+        if not engines[1:]:
+            return next(iter(engines), None)
+        named = map(os.environ.get, self._databases.config.env)
+        _, _, place = (next(filter(None, named), None) or "").partition("://")
+        engines.sort(
+            key=lambda each: (
+                not each.url.render_as_string(hide_password=False).endswith(f"//{place}")
+            )
+        )
+        best = min(engines, key=partial(self._obstacle, database))
+        if self._obstacle(database, best) < _CANNOT_WRITE:
+            return best
+        lines = [str(known_engines.of(engine.dialect).line) for engine in engines]
+        raise ConfigError(
+            f"no engine of the app can write to the database {database.name}",
+            why="db_session writes the rows of tests with the options of one of them",
+            cause="\n".join(lines),
+            fix="create an engine that can write in a module that conftest.py imports",
+        )
+
+    def _obstacle(self, database: Database, engine: Engine) -> int:
+        """Return what hinders rows of tests: 0 nothing, 1 AUTOCOMMIT, 2 the engine cannot write."""
+        known = known_engines.of(engine.dialect)
+        if known.obstacle is None:
+            own = self._like(engine, database)
+            with own.connect() as connection:
+                known.obstacle = 0
+                for name in inspect(connection).get_table_names()[:1]:
+                    try:
+                        connection.execute(delete(table(name)).where(false()))
+                        pooled: Any = pooled_of(connection)
+                        known.obstacle = int(not pooled.handle.is_begun)
+                    except DBAPIError:
+                        known.obstacle = _CANNOT_WRITE
+            own.pool.dispose()
+        return known.obstacle

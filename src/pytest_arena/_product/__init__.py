@@ -264,8 +264,11 @@ class Database:
     incarnation: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
     _target: ConnectTarget | None = None
-    # pytest-arena's engines: whether one is async, and whether it uses pytest-arena's login.
-    engines: dict[tuple[bool, bool], Engine | AsyncEngine] = field(default_factory=dict)
+    # pytest-arena's engines, each with what it has of an engine of the app. By whether one is
+    # async, uses pytest-arena's login, and is like an engine of the app.
+    engines: dict[tuple[bool, ...], tuple[object, Engine | AsyncEngine]] = field(
+        default_factory=dict
+    )
 
     @property
     def file(self) -> str:
