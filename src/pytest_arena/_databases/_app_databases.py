@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pytest_arena._config._load import nearest
 from pytest_arena._config._supported import (
@@ -39,7 +38,6 @@ from pytest_arena._gate._engines import (
     requested_without_engine,
 )
 from pytest_arena._origin import as_own, shown_line
-from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
     NOWHERE,
     Core,
@@ -325,10 +323,7 @@ class KnownDatabases:
         for engine in known_engines.on(database):
             engine.database = None
         for _, own in database.engines.values():
-            if isinstance(own, AsyncEngine):
-                run_in_new_loop(own.dispose())
-            else:
-                own.dispose()
+            own.pool.dispose()
         self._connections.forget(database.key)
         database.product.remove(database)
 

@@ -158,7 +158,7 @@ class FreshSession(Session):
             return None
         if self.autoflush and execution.execution_options.get("autoflush", True):
             self.flush()  # a query does not overwrite what it does not flush
-        instances = [*self.identity_map.values()]
+        instances = self.identity_map.values()
         states = self.stale.intersection(map(instance_state, instances))
         kept = {state: _take_values(state) for state in states if not state.modified}
         try:
@@ -167,30 +167,27 @@ class FreshSession(Session):
             for state, values in kept.items():
                 self._put_back(state, values)
         if not self.is_reading_again:
-            self._load_rest()
+            self.is_reading_again = True
+            try:
+                while self.unloaded:
+                    self.refresh(*self.unloaded.pop())
+            finally:
+                self.is_reading_again = False
         return result
 
     def _put_back(self, state: InstanceState[Any], values: dict[str, Any]) -> None:
         """Give an instance its values back, or note which the query has not loaded."""
         mapper = state.mapper
-        keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
         missing = {key: values[key] for key in values.keys() - state.dict.keys()}
+        keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
         if keys <= state.dict.keys():
             self.stale.discard(state)
-            loaded = missing.keys() & {*mapper.column_attrs.keys(), *mapper.relationships.keys()}
-            if loaded:
-                self.unloaded.append((state.obj(), loaded))
+            names = missing.keys() & {*mapper.column_attrs.keys(), *mapper.relationships.keys()}
+            if names:
+                self.unloaded.append((state.obj(), names))
         else:
             state.dict.update(missing)
             state.expired_attributes.difference_update(missing)
-
-    def _load_rest(self) -> None:
-        self.is_reading_again = True
-        try:
-            while self.unloaded:
-                self.refresh(*self.unloaded.pop())
-        finally:
-            self.is_reading_again = False
 
     def note_end(self, transaction: SessionTransaction) -> None:
         """Note the end of a transaction."""
@@ -380,6 +377,13 @@ _PLAIN = (
 _CANNOT_WRITE = 2
 
 
+def _plain(database: Database, url: URL) -> Engine:
+    with as_own():
+        if database.dialect.is_async:
+            return create_async_engine(url).sync_engine
+        return create_engine(url)
+
+
 class Engines:
     """Creates engines for sessions, with the listeners and types of the app's engine."""
 
@@ -407,53 +411,39 @@ class Engines:
         past_policies = past_policies and not database.file
         is_async = wants_async and self.is_async(database)
         find = partial(self.engine, database, is_async=is_async, past_policies=past_policies)
-        usage = self._databases.usage_of(database.key)
 
         def find_again() -> Engine:
             engine = find()
-            is_plain = known_engines.of(engine.dialect).birth == "own"
-            if is_plain and self._databases.config.app and not past_policies:
+            is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
+            if is_plain and self._databases.config.app:
                 self._databases.ledger.note(_PLAIN)
             return cast("Engine", getattr(engine, "sync_engine", engine))
 
-        return sessions.open(find(), usage, find_again)
+        return sessions.open(find(), self._databases.usage_of(database.key), find_again)
 
     def engine(
         self, database: Database, *, is_async: bool, past_policies: bool = False
     ) -> Engine | AsyncEngine:
         """Return an engine on a database, like the one of the app that exists at this moment."""
-        # A listener of the app may set a role or a tenant.
+        # With past_policies a listener of the app may set a role or a tenant.
         app = None if past_policies else self._engine_of_app(database, is_async=is_async)
-        copied = () if app is None else copied_of(app)
         key = (is_async, past_policies, app is None)
-        if key in database.engines and database.engines[key][0] != copied:
-            _, old = database.engines.pop(key)
-            getattr(old, "sync_engine", old).pool.dispose()
-        if key not in database.engines:
-            engine = self._like(app, database, is_async=is_async, past_policies=past_policies)
-            database.engines[key] = (copied, AsyncEngine(engine) if is_async else engine)
-        return database.engines[key][1]
+        copied = None if app is None else copied_of(app)
+        before, own = database.engines.get(key, (None, None))
+        if own is None or copied != before:
+            if own is not None:
+                own.pool.dispose()
+            url = redirected_url(database, driver_of(database))
+            if past_policies:
+                url = url.set(username=PAST_POLICIES)
+            own = self._like(database, app or _plain(database, url), url, is_async=is_async)
+            database.engines[key] = (copied, own)
+        return AsyncEngine(own) if is_async else own
 
-    def _like(
-        self,
-        app: Engine | None,
-        database: Database,
-        *,
-        is_async: bool = False,
-        past_policies: bool = False,
-    ) -> Engine:
-        url = redirected_url(database, driver_of(database))
-        if past_policies:
-            url = url.set(username=PAST_POLICIES)
-        with as_own():
-            if app is None and database.dialect.is_async:
-                app = create_async_engine(url).sync_engine
-            elif app is None:
-                app = create_engine(url)
+    def _like(self, database: Database, app: Engine, url: URL, *, is_async: bool = False) -> Engine:
         create = sync_engine_of_async if app.dialect.is_async and not is_async else engine_like
-        engine = create(app, url)
-        known_engines.of(engine.dialect).database = database
-        return engine
+        known_engines.of(app.dialect).database = database
+        return create(app, url)
 
     # The engine of the app is one of those that exist at this point of the test in each order of
     # the tests: the one that a variable names, else the oldest one that can write and has
@@ -485,13 +475,9 @@ class Engines:
         engines = self._engines_of_app(database, is_async=is_async)
         if not engines[1:]:
             return next(iter(engines), None)
-        named = map(os.environ.get, self._databases.config.env)
-        _, _, place = (next(filter(None, named), None) or "").partition("://")
-        engines.sort(
-            key=lambda each: (
-                not each.url.render_as_string(hide_password=False).endswith(f"//{place}")
-            )
-        )
+        named = filter(None, map(os.environ.get, self._databases.config.env))
+        _, _, place = str(next(named, "")).partition("://")
+        engines.sort(key=lambda each: place not in each.url.render_as_string(hide_password=False))
         best = min(engines, key=partial(self._obstacle, database))
         if self._obstacle(database, best) < _CANNOT_WRITE:
             return best
@@ -507,7 +493,7 @@ class Engines:
         """Return what hinders rows of tests: 0 nothing, 1 AUTOCOMMIT, 2 the engine cannot write."""
         known = known_engines.of(engine.dialect)
         if known.obstacle is None:
-            own = self._like(engine, database)
+            own = self._like(database, engine, redirected_url(database, engine.dialect.driver))
             with own.connect() as connection:
                 known.obstacle = 0
                 for name in inspect(connection).get_table_names()[:1]:

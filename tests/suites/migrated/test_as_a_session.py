@@ -7,20 +7,21 @@ import pytest
 from sqlalchemy import create_engine, event, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import (
-    Session,
-    defer,
-    joinedload,
-    lazyload,
-    load_only,
-    raiseload,
-    selectinload,
-    subqueryload,
-    undefer,
-)
+from sqlalchemy.orm import Session, defer, joinedload, load_only, raiseload, selectinload
+from sqlalchemy.orm import subqueryload as subquery
 from team_app import Member, Tag, Team, User, engine
 
 sync_engine = create_engine(engine.url.set(drivername="postgresql+psycopg"))
+LOADS = {
+    "lazy": [],
+    "selectin": [selectinload(Team.members), selectinload(Team.tags)],
+    "subquery": [subquery(Team.members).subqueryload(Member.user), subquery(Team.tags)],
+    "joined": [joinedload(Team.members).joinedload(Member.user), selectinload(Team.tags)],
+    "raise": [raiseload(Team.tags), selectinload(Team.members).raiseload("*")],
+    "only": [load_only(Team.id), selectinload(Team.members), joinedload(Team.tags)],
+    "defer": [defer(Team.name), selectinload(Team.members)],
+}
+loads = pytest.mark.parametrize("options", LOADS.values(), ids=LOADS)
 
 
 async def call(function, *args, **options):
@@ -28,105 +29,45 @@ async def call(function, *args, **options):
     return await found if isawaitable(found) else found
 
 
-async def first(db, *options):
-    return (await call(db.scalars, select(Team).options(*options).order_by(Team.id))).first()
-
-
-def reading(*options):
-    async def read(db):
-        team = await first(db, *options)
-        yield lambda: [len(team.members), len(team.tags), team.name]
-        await first(db)
-        yield lambda: [len(team.members), len(team.tags), team.name]
-
-    return read
-
-
-async def selects_twice(db):
-    team = await first(db, selectinload(Team.tags), selectinload(Team.members))
-    await call(db.scalars, select(Member).options(lazyload(Member.team)))
-    await call(db.get, Team, team.id, options=[undefer(Team.name)])
-    yield lambda: [len(team.tags), len(team.members[0].user.memberships)]
-
-
-async def refreshes(db):
-    team = await first(db, selectinload(Team.tags), defer(Team.name))
-    await call(db.refresh, team)
-    yield lambda: len(team.tags)
-    await call(db.refresh, team, ["members"])
-    yield lambda: len(team.members)
-
-
-async def expires(db):
-    team = await first(db, selectinload(Team.tags))
-    db.expire(team, ["name"])
-    yield lambda: team.name
-    db.expire(team)
-    await first(db)
-    yield lambda: [team.name, len(team.tags)]
-
-
-async def rolls_back(db):
-    team = await first(db, selectinload(Team.tags))
-    await call(db.rollback)
-    yield lambda: team.name
-
-
-async def forgets(db):
-    team = await first(db, selectinload(Team.tags))
-    db.expunge_all()
-    again = await first(db)
-    yield lambda: [again is team, len(team.tags), len(again.tags)]
-
-
-async def populates(db):
-    team = await first(db, selectinload(Team.tags))
-    await first(db, selectinload(Team.members))
-    query = select(Team).execution_options(populate_existing=True)
-    await call(db.scalars, query.order_by(Team.id))
-    yield lambda: len(team.tags)
-
-
-async def writes(db):
-    team = Team(name="Dune", tags=[Tag()])
-    db.add(team)
-    await call(db.commit)
-    await first(db)
-    team.tags.append(Tag())
-    await call(db.scalars, select(Team))
-    await call(db.commit)
-    yield lambda: [len(team.tags), team.name]
-    await call(db.delete, team)
-    await call(db.commit)
-
-
-SCRIPTS = {
-    "lazy": reading(),
-    "selectin": reading(selectinload(Team.members), selectinload(Team.tags)),
-    "subquery": reading(subqueryload(Team.members), subqueryload(Team.tags)),
-    "joined": reading(joinedload(Team.members).joinedload(Member.user), selectinload(Team.tags)),
-    "raise": reading(raiseload(Team.tags), selectinload(Team.members)),
-    "only": reading(load_only(Team.id), selectinload(Team.members), joinedload(Team.tags)),
-    "defer": reading(defer(Team.name), selectinload(Team.members).raiseload("*")),
-    **{each.__name__: each for each in (selects_twice, refreshes, expires, rolls_back)},
-    **{each.__name__: each for each in (forgets, populates, writes)},
-}
-
-
-async def outcomes(db, script):
-    """Return the statements of a script, and after each step the instances and what one reads."""
+async def outcomes(db, options):
+    """Return the statements, and after each step the instances and what one reads."""
     found = []
 
     @event.listens_for(Engine, "before_cursor_execute")
     def note(connection, cursor, statement, *_):
         found.append(re.sub(r"\$\d+|%\(\w+\)s", "?", statement))  # of each driver
 
-    async for read in script(db):
-        found += sorted([type(each).__name__, *sorted(vars(each))] for each in db)
-        try:
-            found.append(str(read()))
-        except Exception as error:
-            found.append(type(error).__name__)
+    def look(team):
+        found.extend(sorted([type(each).__name__, *sorted(vars(each))] for each in db))
+        for key in ("name", "tags", "members"):
+            try:
+                found.append(str(vars(getattr(team, key)[0]).keys()))
+            except Exception as error:
+                found.append(type(error).__name__)
+
+    teams = select(Team).order_by(Team.id)
+    team = (await call(db.scalars, teams.options(*options))).first()
+    for step in (
+        lambda: db.scalars(teams),
+        lambda: db.get(Team, team.id),
+        lambda: db.refresh(team, ["name"]),
+        lambda: db.scalars(teams.execution_options(populate_existing=True)),
+        lambda: db.scalars(select(Member)),
+        lambda: db.add(Tag(team_id=1)) or db.flush(),
+        lambda: db.scalars(teams.options(selectinload(Team.tags))),
+        db.commit,
+        lambda: db.scalars(teams),
+        lambda: db.refresh(team),
+        lambda: db.expire(team, ["name", "tags"]),
+        lambda: db.scalars(teams.options(selectinload(Team.tags))),
+        db.rollback,
+        lambda: db.scalars(teams),
+        db.expunge_all,
+        lambda: db.scalars(teams),
+    ):
+        look(team)
+        await call(step)
+    look(team)
     event.remove(Engine, "before_cursor_execute", note)
     return found
 
@@ -139,43 +80,42 @@ def rows(arena):
         session.commit()
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-async def test_an_async_session(db_session, rows, script):
-    async with AsyncSession(engine, expire_on_commit=False) as own:
-        expected = await outcomes(own, script)
-    assert await outcomes(db_session, script) == expected
+@loads
+async def test_an_async_session(arena, db_session, rows, options):
+    async with arena.fresh(), AsyncSession(engine, expire_on_commit=False) as own:
+        expected = await outcomes(own, options)
+    assert await outcomes(db_session, options) == expected
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-def test_a_sync_session(db_session, rows, script):
+@loads
+def test_a_sync_session(arena, db_session, rows, options):
     def run(db):
         with pytest.raises(StopIteration) as ended:
-            outcomes(db, script).send(None)  # no step awaits
+            outcomes(db, options).send(None)  # no step awaits
         return ended.value.value
 
-    with Session(sync_engine, expire_on_commit=False) as own:
+    with arena.fresh(), Session(sync_engine, expire_on_commit=False) as own:
         expected = run(own)
     assert run(db_session) == expected
-    sync_engine.dispose()
 
 
-@pytest.mark.parametrize("load", [selectinload, subqueryload, joinedload])
-async def test_what_was_loaded_stays_readable_after_a_request(db_session, client, rows, load):
-    team = await first(db_session, load(Team.tags), load(Team.members))
+@loads
+async def test_what_was_loaded_stays_readable_after_a_request(db_session, client, rows, options):
+    query = select(Team).options(selectinload(Team.tags), selectinload(Team.members))
+    team = (await db_session.scalars(query)).first()
     user = team.members[0].user
     await client.put("/members")
     await client.put("/teams/1/Ruby")
-    await first(db_session)
+    await db_session.scalars(select(Team).options(*options))
     assert (team.name, team.tags, team.members[0].role) == ("Ruby", [], "captain")
     assert team.members[0].user is user
-    team.members.clear()
+    team.members.clear()  # no warning: the collection is valid
 
 
 def test_what_was_loaded_is_loaded_again_after_a_sync_request(db_session, test_client, rows):
-    [team] = db_session.scalars(select(Team).options(selectinload(Team.tags), defer(Team.name)))
+    [team] = db_session.scalars(select(Team))
     assert (len(team.tags), team.name) == (1, "Sand")
     test_client.put("/members")
     test_client.put("/teams/1/Ruby")
-    with db_session.no_autoflush:
-        [again] = db_session.scalars(select(Team).options(defer(Team.name)))
+    [again] = db_session.scalars(select(Team).options(defer(Team.name)))
     assert (again.tags, again.name) == ([], "Ruby")
