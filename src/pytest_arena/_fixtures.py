@@ -127,8 +127,8 @@ def db_session(
 ) -> AsyncSession | Session:
     """A session on the test's database: an `AsyncSession` in async tests of async apps.
 
-    pytest-arena commits pending work before each request of `client` and `test_client`. Each query
-    reads from the database. The session has a separate engine.
+    pytest-arena commits pending work before each request of `client` and `test_client`. A query
+    reads what other connections have committed. The session has a separate engine.
     """
     run = RUNS[request.config]
     test = run.current.required_test()

@@ -59,6 +59,7 @@ class Owner:
     is_test = False
     is_wide = False  # whether it is a wide fixture
     is_of_user = False  # whether it is a test or a fixture of the user
+    is_set_up = False  # whether it is a test whose function pytest calls
     # The content and the isolation of its level. The markers of a test may name others.
     stage = Stage.SEEDED
     isolation = "auto"
@@ -75,6 +76,11 @@ class Owner:
         self.is_idle: bool = False
         # The tasks that its requests have begun and that still live.
         self.request_tasks: WeakSet[AnyTask] = WeakSet()
+
+    @property
+    def has_app(self) -> bool:
+        """Whether it is a test whose app has started, or needs no start."""
+        return False
 
     def end(self) -> None:
         """Note its end. Its tasks, threads and jobs get no connection from now on."""

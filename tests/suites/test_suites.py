@@ -78,6 +78,7 @@ SETTINGS = {
     "rollback": ("rollback", "rollback -oarena_lock_timeout=0 test_kept.py"),
     "runners": ("postgresql",),
     "several": ("sqlite",),
+    "two_engines": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "mysql"),
     "wide": ("sqlite", "postgresql"),
 }
 SUITES = [

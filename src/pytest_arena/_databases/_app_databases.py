@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pytest_arena._config._load import nearest
 from pytest_arena._config._supported import (
@@ -39,7 +38,6 @@ from pytest_arena._gate._engines import (
     requested_without_engine,
 )
 from pytest_arena._origin import as_own, shown_line
-from pytest_arena._process import run_in_new_loop
 from pytest_arena._product import (
     NOWHERE,
     Core,
@@ -275,7 +273,8 @@ class KnownDatabases:
                 database.login = database.login or requested.login
                 known.database = database
                 dialect = type(requested.dialect)
-                database.use_dialect(dialect, is_of_engine=known.had_engine)
+                is_late_sync = known.birth == "late" and not dialect.is_async
+                database.use_dialect(dialect, is_of_engine=known.had_engine and not is_late_sync)
             return database
 
     def prefer(self, requested: RequestedDatabase) -> Database:
@@ -337,11 +336,8 @@ class KnownDatabases:
             self.primary = None
         for engine in known_engines.on(database):
             engine.database = None
-        for own in database.engines.values():
-            if isinstance(own, AsyncEngine):
-                run_in_new_loop(own.dispose())
-            else:
-                own.dispose()
+        for _, own in database.engines.values():
+            own.pool.dispose()
         self._connections.forget(database.key)
         database.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import inspect
@@ -13,13 +14,14 @@ import warnings
 from argparse import Namespace
 from asyncio import run as run_coroutine
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData, create_engine
 from sqlalchemy.engine.mock import MockConnection
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 from sqlalchemy.types import SchemaType
@@ -50,12 +52,21 @@ def _ddl(metadata: MetaData, dialect: Dialect) -> str:
     return "\n".join(sorted(statements))
 
 
+@cache
 def session_classes() -> tuple[type[Session], type[AsyncSession]]:
-    """Return SQLAlchemy's sessions, or SQLModel's with the method ``exec`` if it is imported."""
+    """Return the classes of sessions: those of the session makers after the collection.
+
+    Without a session maker they are SQLModel's, with the method ``exec``, if it is imported.
+    """
+    plain = (Session, AsyncSession)
     if "sqlmodel" not in sys.modules:
-        return Session, AsyncSession
+        return plain
     sync = importlib.import_module("sqlmodel").Session
-    return sync, importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession
+    found = (sync, importlib.import_module("sqlmodel.ext.asyncio.session").AsyncSession)
+    kinds = {sessionmaker, async_sessionmaker}
+    makers: list[Any] = [each for each in gc.get_objects() if type(each) in kinds]
+    is_plain = makers and not any(issubclass(maker.class_, found) for maker in makers)
+    return plain if is_plain else found
 
 
 def _fill(

@@ -73,6 +73,7 @@ class Databases:
         self.files = AllowedFiles(config)
         self.note_touched = self.files.note_touched
         self.opened_raw = connections.opened_raw
+        self.usage_of = connections.usage_of
         # Called when a test gets the address of a database, so that any program may use it.
         self.note_published = connections.may_be_used
         self.known: KnownDatabases = KnownDatabases(self.products, self.files, connections)
@@ -179,6 +180,8 @@ class Databases:
                 refusal = refusals.OTHER_PRODUCT_IN_BUILD
                 raise self._refused(refusal, requested.name, product=product.shown)
             return build.target_of(database)
+        if self.known.primary is None and known_engines.of(requested.dialect).birth == "late":
+            self.add_first()  # as before the request that creates this engine
         # The oldest engine has the app's first database, also if another one connects first.
         try:
             self.known.find_first()
@@ -187,6 +190,13 @@ class Databases:
             raise self.ledger.refused(error) from None
         self.ensure_content(database)
         return database.target
+
+    def add_first(self) -> None:
+        """Add the app's first database by the product of an option, before there is an engine."""
+        products = self.environment.products()
+        # Lines with names need the names of the app's engines.
+        if products and self.config.schema.keys() <= {""}:
+            self.known.add_first(products[0])
 
     def _refuse_after_session(self, name: str) -> None:
         if self.finished:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -15,38 +16,42 @@ from sqlalchemy import (
     TextClause,
     Update,
     create_engine,
+    delete,
     event,
+    false,
+    inspect,
+    table,
 )
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import (
-    Session,
-    object_mapper,
-)
-from sqlalchemy.orm.attributes import instance_state, set_committed_value
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.util import greenlet_spawn
 
 from pytest_arena._databases._app_databases import driver_of, redirected_url
 from pytest_arena._databases._builders import session_classes
 from pytest_arena._gate._engines import (
+    copied_of,
     engine_like,
     known_engines,
     requested_by_engine,
     sync_engine_of_async,
 )
-from pytest_arena._origin import is_in_use, user_line
+from pytest_arena._gate._registry import pooled_of, record_of
+from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, PendingWorkError
+from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import URL, Engine, Result
-    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+    from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction
 
     from pytest_arena._databases._resolver import Databases
+    from pytest_arena._gate._registry import DatabaseUsage
     from pytest_arena._product import Database
     from pytest_arena._values import CodeLine
 
@@ -58,17 +63,20 @@ _CLOSE = Session.close
 
 
 class FreshSession(Session):
-    """A session whose queries read the database, also for instances that it has loaded.
+    """A session whose queries read again what other connections may have changed.
 
     A normal ORM session keeps the values in its identity map, so a test would not see the changes
-    of a request. Instances keep their values after a commit.
+    of a request. Instances keep their values after a commit, and until a query returns them.
     """
 
     wrote = False
-    last_load = 0  # SQLAlchemy's number of the last load before the query that runs
     sessions: Sessions | None = None  # all sessions of the test
     is_async = False  # whether an AsyncSession uses it
     is_flushing = False
+    is_reading_again = False
+    usage: DatabaseUsage
+    # Finds the engine again at the first use, because the start of the app may change the app's.
+    find_engine: Callable[[], Engine] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -76,6 +84,11 @@ class FreshSession(Session):
         # In this transaction: instances that a flush has inserted, and classes of changed rows.
         self.created: set[object] = set()
         self.changed: set[str] = set()
+        # The states of the instances that were loaded before another connection's last change.
+        self.stale: set[InstanceState[Any]] = set()
+        self.unloaded: list[tuple[object, set[str]]] = []  # instances, and what to load again
+        self.seen = -1  # the number of others' changes at the last look
+        self.seen_at_begin: int | None = None  # at the begin of the transaction
 
     @property
     def has_pending_work(self) -> bool:
@@ -91,25 +104,16 @@ class FreshSession(Session):
                 names.add(type(instance).__name__)
         return names
 
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Call ``Session.get``, and read from the database."""
-        # AsyncSession always passes a value, by default False.
-        if not kwargs.get("populate_existing"):
-            kwargs["populate_existing"] = self._may_overwrite()
-        return super().get(*args, **kwargs)
-
-    def _may_overwrite(self, *, is_flushed_before: bool = True) -> bool:
-        """Return whether a query may overwrite the values of instances.
-
-        It must not overwrite changes that the session does not flush before the query.
-        """
-        flushes = self.autoflush and is_flushed_before and not self.is_flushing
-        return flushes or not self.dirty
-
     def get_bind(self, *args: Any, **kwargs: Any) -> Any:
         """Start the app. SQLAlchemy calls this before each use of a connection."""
         if self.sessions is not None:
             self.sessions.start_app()
+        if self.find_engine is not None:
+            self.bind = self.find_engine()
+            self.find_engine = None
+        self.look()
+        if self.seen_at_begin is None:
+            self.seen_at_begin = self.seen
         return super().get_bind(*args, **kwargs)
 
     def flush(self, objects: Any = None) -> None:
@@ -124,35 +128,66 @@ class FreshSession(Session):
         finally:
             self.is_flushing = was_flushing
 
-    def read_again(self, state: ORMExecuteState) -> Result[Any] | None:
-        """Let a statement read from the database."""
+    # What other connections may have changed is read again: an instance gets the values that a
+    # query loads, as if it had expired. What the query does not load is loaded after it.
+
+    def look(self) -> None:
+        """Note which instances were loaded before another connection's last change."""
+        now = self.usage.changes_beside(record_of(self))
+        if now != self.seen:
+            self.seen = now
+            self.stale = set(map(instance_state, self.identity_map.values()))
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Call ``Session.get``, and read from the database what others may have changed."""
+        found = super().get(*args, **kwargs)
+        self.look()
+        if found is None or instance_state(found) not in self.stale or self.is_flushing:
+            return found
+        if self.autoflush or not instance_state(found).modified:
+            kwargs["populate_existing"] = True
+        return super().get(*args, **kwargs)
+
+    def read_again(self, execution: ORMExecuteState) -> Result[Any] | None:
+        """Let a query read what other connections may have changed."""
         # A text counts as a write. It may be a SELECT, but an extra commit costs little.
-        if isinstance(state.statement, Insert | Update | Delete | TextClause):
+        if isinstance(execution.statement, Insert | Update | Delete | TextClause):
             self.wrote = True
-        is_flushed_before = state.execution_options.get("autoflush", True)
-        if not self._may_overwrite(is_flushed_before=is_flushed_before):
+        self.look()
+        if not self.stale or not execution.is_select or self.is_flushing:
             return None
-        state.update_execution_options(populate_existing=True)
-        if not state.is_relationship_load or state.lazy_loaded_from:
-            self.last_load = max(map(_number_of_load, self), default=0)
-        # SQLAlchemy unloads the relationships of instances that it reads again. An eager load, such
-        # as that of `selectinload()`, reads instances that the same query has read. Rows that this
-        # transaction inserts are seen by no other connection, which could change them.
-        kept = [
-            (instance, dict(vars(instance)))
-            for instance in self
-            if instance_state(instance).pending
-            or instance_state(instance) in self.created
-            or _number_of_load(instance) > self.last_load
-        ]
-        if not kept:
-            return None
-        result = state.invoke_statement(execution_options={"prebuffer_rows": True})
-        for instance, before in kept:
-            for key in object_mapper(instance).relationships.keys() - vars(instance).keys():
-                if key in before:
-                    set_committed_value(instance, key, before[key])
+        if self.autoflush and execution.execution_options.get("autoflush", True):
+            self.flush()  # a query does not overwrite what it does not flush
+        instances = self.identity_map.values()
+        states = self.stale.intersection(map(instance_state, instances))
+        kept = {state: _take_values(state) for state in states if not state.modified}
+        try:
+            result = execution.invoke_statement(execution_options={"prebuffer_rows": True})
+        finally:
+            for state, values in kept.items():
+                self._put_back(state, values)
+        if not self.is_reading_again:
+            self.is_reading_again = True
+            try:
+                while self.unloaded:
+                    self.refresh(*self.unloaded.pop())
+            finally:
+                self.is_reading_again = False
         return result
+
+    def _put_back(self, state: InstanceState[Any], values: dict[str, Any]) -> None:
+        """Give an instance its values back, or note which the query has not loaded."""
+        mapper = state.mapper
+        missing = {key: values[key] for key in values.keys() - state.dict.keys()}
+        keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+        if keys <= state.dict.keys():
+            self.stale.discard(state)
+            names = missing.keys() & {*mapper.column_attrs.keys(), *mapper.relationships.keys()}
+            if names:
+                self.unloaded.append((state.obj(), names))
+        else:
+            state.dict.update(missing)
+            state.expired_attributes.difference_update(missing)
 
     def note_end(self, transaction: SessionTransaction) -> None:
         """Note the end of a transaction."""
@@ -160,11 +195,16 @@ class FreshSession(Session):
             self.wrote = False
             self.created.clear()
             self.changed.clear()
+            if self.seen_at_begin is not None:  # the transaction may not have seen later changes
+                self.seen = min(self.seen, self.seen_at_begin)
+                self.seen_at_begin = None
 
 
-def _number_of_load(instance: object) -> int:
-    """Return SQLAlchemy's number of the load that read an instance last. Later loads have more."""
-    return instance_state(instance).runid or 0
+def _take_values(state: InstanceState[Any]) -> dict[str, Any]:
+    """Take the values of an instance, so that a query that returns it loads them."""
+    values = {key: state.dict.pop(key) for key in state.manager.keys() & state.dict.keys()}
+    state.expired_attributes.update(values.keys() & state.mapper.column_attrs.keys())
+    return values
 
 
 event.listen(FreshSession, "do_orm_execute", lambda state: state.session.read_again(state))
@@ -191,7 +231,12 @@ class Sessions:
     _async_locks: Any = field(default_factory=WeakKeyDictionary)  # by event loop
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def open(self, engine: Engine | AsyncEngine) -> FreshSession | AsyncSession:
+    def open(
+        self,
+        engine: Engine | AsyncEngine,
+        usage: DatabaseUsage,
+        find_engine: Callable[[], Engine],
+    ) -> FreshSession | AsyncSession:
         """Open a session. An async one needs no loop before it is used."""
         sync_class, async_class = session_classes()
         fresh_class = _fresh_class(sync_class)  # type: ignore[arg-type]  # a class has a hash
@@ -203,6 +248,9 @@ class Sessions:
         else:
             session = fresh = fresh_class(engine)
         fresh.sessions = self
+        fresh.usage = usage
+        fresh.find_engine = find_engine
+        fresh.look()
         self.opened.append(fresh)
         return session
 
@@ -285,6 +333,7 @@ class Sessions:
             session.expunge_all()
         for session, instances in noted:
             _add(session, instances)
+            session.seen = -1  # the rows are those of an earlier time
 
     async def aclose(self) -> None:
         """Close the async sessions in the loop of the test. Their next use opens them again.
@@ -320,6 +369,21 @@ def _add(session: Session, instances: list[object]) -> None:
         session.expunge(instance)
 
 
+_PLAIN = (
+    "db_session has not the options of the app's engine, which does not exist yet: connect_args, "
+    "listeners, search_path. Next: create the engine in conftest.py, such as from app.db import "
+    "get_engine; get_engine()"
+)
+_CANNOT_WRITE = 2
+
+
+def _plain(database: Database, url: URL) -> Engine:
+    with as_own():
+        if database.dialect.is_async:
+            return create_async_engine(url).sync_engine
+        return create_engine(url)
+
+
 class Engines:
     """Creates engines for sessions, with the listeners and types of the app's engine."""
 
@@ -345,40 +409,99 @@ class Engines:
         With ``past_policies`` the session uses pytest-arena's login. SQLite has no logins.
         """
         past_policies = past_policies and not database.file
-        engine = self.engine(database, wants_async=wants_async, past_policies=past_policies)
-        return sessions.open(engine)
+        is_async = wants_async and self.is_async(database)
+        find = partial(self.engine, database, is_async=is_async, past_policies=past_policies)
+
+        def find_again() -> Engine:
+            engine = find()
+            is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
+            if is_plain and self._databases.config.app:
+                self._databases.ledger.note(_PLAIN)
+            return cast("Engine", getattr(engine, "sync_engine", engine))
+
+        return sessions.open(find(), self._databases.usage_of(database.key), find_again)
 
     def engine(
-        self, database: Database, *, wants_async: bool = True, past_policies: bool = False
+        self, database: Database, *, is_async: bool, past_policies: bool = False
     ) -> Engine | AsyncEngine:
-        """Return an engine on a database. It is async only if the app's engine is."""
-        is_async = wants_async and database.dialect.is_async
-        key = (is_async, past_policies)
-        if key not in database.engines:
+        """Return an engine on a database, like the one of the app that exists at this moment."""
+        # With past_policies a listener of the app may set a role or a tenant.
+        app = None if past_policies else self._engine_of_app(database, is_async=is_async)
+        key = (is_async, past_policies, app is None)
+        copied = None if app is None else copied_of(app)
+        before, own = database.engines.get(key, (None, None))
+        if own is None or copied != before:
+            if own is not None:
+                own.pool.dispose()
             url = redirected_url(database, driver_of(database))
-            like = self._engine_of_app(database)
             if past_policies:
                 url = url.set(username=PAST_POLICIES)
-                like = None  # a listener of the app may set a role or a tenant
-            if like is None and database.dialect.is_async:
-                like = create_async_engine(url).sync_engine
-            elif like is None:
-                like = create_engine(url)
-            if database.dialect.is_async and not is_async:
-                engine = sync_engine_of_async(like, url)
-            else:
-                engine = engine_like(like, url)
-            known_engines.of(engine.dialect).database = database
-            database.engines[key] = AsyncEngine(engine) if is_async else engine
-        return database.engines[key]
+            own = self._like(database, app or _plain(database, url), url, is_async=is_async)
+            database.engines[key] = (copied, own)
+        return AsyncEngine(own) if is_async else own
 
-    def _engine_of_app(self, database: Database) -> Engine | None:
-        known = self._databases.known
+    def _like(self, database: Database, app: Engine, url: URL, *, is_async: bool = False) -> Engine:
+        create = sync_engine_of_async if app.dialect.is_async and not is_async else engine_like
+        known_engines.of(app.dialect).database = database
+        return create(app, url)
+
+    # The engine of the app is one of those that exist at this point of the test in each order of
+    # the tests: the one that a variable names, else the oldest one that can write and has
+    # transactions.
+
+    def is_async(self, database: Database) -> bool:
+        """Return whether an engine for async code is async."""
+        engines = self._engines_of_app(database)
+        if not engines:
+            return database.dialect.is_async
+        return any(engine.dialect.is_async for engine in engines)
+
+    def _engines_of_app(self, database: Database, *, is_async: bool = False) -> list[Engine]:
+        level = self._databases.level_owner()
+        engines = []
         for engine in known_engines.find():
-            requested = requested_by_engine(engine)
-            if requested is None or requested.product not in known.products:
+            known = known_engines.of(engine.dialect)
+            if not known.is_here(level) or (is_async and not engine.dialect.is_async):
                 continue
-            is_like = engine.dialect.is_async == database.dialect.is_async
-            if is_like and known.find(requested) is database:
-                return engine
-        return None
+            found = known.database
+            requested = None if found else requested_by_engine(engine)
+            if requested is not None and requested.product in self._databases.known.products:
+                found = self._databases.known.find(requested)
+            if found is database:
+                engines.append(engine)
+        return engines
+
+    def _engine_of_app(self, database: Database, *, is_async: bool) -> Engine | None:
+        engines = self._engines_of_app(database, is_async=is_async)
+        if not engines[1:]:
+            return next(iter(engines), None)
+        named = filter(None, map(os.environ.get, self._databases.config.env))
+        _, _, place = str(next(named, "")).partition("://")
+        engines.sort(key=lambda each: place not in each.url.render_as_string(hide_password=False))
+        best = min(engines, key=partial(self._obstacle, database))
+        if self._obstacle(database, best) < _CANNOT_WRITE:
+            return best
+        lines = [str(known_engines.of(engine.dialect).line) for engine in engines]
+        raise ConfigError(
+            f"no engine of the app can write to the database {database.name}",
+            why="db_session writes the rows of tests with the options of one of them",
+            cause="\n".join(lines),
+            fix="create an engine that can write in a module that conftest.py imports",
+        )
+
+    def _obstacle(self, database: Database, engine: Engine) -> int:
+        """Return what hinders rows of tests: 0 nothing, 1 AUTOCOMMIT, 2 the engine cannot write."""
+        known = known_engines.of(engine.dialect)
+        if known.obstacle is None:
+            own = self._like(database, engine, redirected_url(database, engine.dialect.driver))
+            with own.connect() as connection:
+                known.obstacle = 0
+                for name in inspect(connection).get_table_names()[:1]:
+                    try:
+                        connection.execute(delete(table(name)).where(false()))
+                        pooled: Any = pooled_of(connection)
+                        known.obstacle = int(not pooled.handle.is_begun)
+                    except DBAPIError:
+                        known.obstacle = _CANNOT_WRITE
+            own.pool.dispose()
+        return known.obstacle

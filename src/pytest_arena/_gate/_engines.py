@@ -29,6 +29,8 @@ from pytest_arena._config._supported import (
     product_of_dialect,
 )
 from pytest_arena._interpreter import patch
+from pytest_arena._origin import is_own, user_line
+from pytest_arena._owner import owner_here
 from pytest_arena._process import alive, lock_here
 from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._owner import Owner
     from pytest_arena._product import Database
+    from pytest_arena._values import CodeLine
 
     OneConnection = Callable[[Any], Any]
 
@@ -159,6 +162,14 @@ def _in_loop(listener: Callable[..., object]) -> Callable[[object, object], None
 # An app that follows SQLAlchemy's recipe for pysqlite begins transactions in these events. Its
 # listeners that count or log statements use other events, and see only the app's statements.
 _TRANSACTIONS = ("begin", "savepoint", "rollback_savepoint", "release_savepoint")
+_POOL = ("connect", "first_connect", "checkout", "checkin", "reset")
+
+
+def copied_of(engine: Engine) -> tuple[object, ...]:
+    """Return an engine, and what an engine like it has of it at this moment."""
+    listeners = [tuple(getattr(engine.dispatch, name)) for name in _TRANSACTIONS]
+    listeners += [tuple(getattr(engine.pool.dispatch, name)) for name in _POOL]
+    return (weakref.ref(engine), engine.get_execution_options(), *listeners)
 
 
 def _like(engine: Engine, url: URL, pool: Pool) -> Engine:
@@ -177,11 +188,38 @@ class KnownEngine:
 
     def __init__(self) -> None:
         self.database: Database | None = None  # the target of its connections
+        self.birth = ""  # of the first engine: see `birth_here`
+        self.line: CodeLine | None = None  # that created the first engine
+        self.obstacle: int | None = None  # see `Engines`. None until it is known
         # Returns the owner of the level that created the first engine, None without one.
         self.level: Callable[[], Owner | None] = lambda: None
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
         self.had_engine = False  # False for a dialect of a driver or a URL
+
+    def is_here(self, level: Owner | None) -> bool:
+        """Return whether it exists at this point of the test in each order of the tests."""
+        if not self.birth or (level is not None and self.level() is level):
+            return True
+        if self.birth == "lifespan":
+            return level is not None and level.has_app
+        return self.birth == "set-up" and not self.is_disposed
+
+
+def birth_here() -> str:
+    """Return what creates an engine now.
+
+    It is "" for an import or a wide fixture, else "own", "lifespan", "set-up" of a test, or "late":
+    a request or a test function, which another order of the tests may call later.
+    """
+    owner = owner_here()
+    if is_own():
+        return "own"
+    if owner is None or owner.is_wide:
+        return ""
+    if owner.is_test:
+        return "late" if owner.is_set_up else "set-up"
+    return "lifespan"
 
 
 class KnownEngines:
@@ -220,6 +258,8 @@ class KnownEngines:
         is_first = not known.had_engine
         if is_first:
             known.had_engine = True
+            known.birth = birth_here()
+            known.line = user_line()
             if level is not None:
                 known.level = weakref.ref(level)
         self._engines[engine] = None

@@ -237,6 +237,8 @@ class Gate:
             return
         if pooled.handle is None:
             return
+        if pooled.has_committed is None:
+            pooled.has_committed = False
         words = pooled.handle.words
         meaning = classify(statement, words)
         if meaning.beyond or meaning.shared:
@@ -267,8 +269,11 @@ class Gate:
             return
         if meaning.ends_transaction:
             pooled.pending_writes = None
+            pooled.has_committed = True
         elif meaning.table and pooled.handle.may_have_written(cursor):
             self.lost.note_write(pooled, meaning.table)
+        if meaning.reach is not Reach.NOTHING and not pooled.handle.is_begun:  # AUTOCOMMIT
+            pooled.has_committed = True
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""

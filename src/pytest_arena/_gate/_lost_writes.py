@@ -181,6 +181,8 @@ class LostWrites:
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
         pooled = self._registry.before_sending(connection, "COMMIT")
+        if pooled:
+            pooled.has_committed = True
         if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
             return
         writes = pooled.pending_writes
@@ -414,6 +416,7 @@ def _note_connected(session: Session, _: object, connection: Connection) -> None
     pooled = pooled_of(connection)
     if pooled is not None:
         pooled.begun_by = record.begun_by
+        pooled.session = record
 
 
 def _note_ended(session: Session, transaction: Any) -> None:

@@ -96,6 +96,10 @@ class PooledConnection(Owned):
     # The request that began the transaction before it was answered.
     begun_by: Request | None = None
     thread: int = 0  # of the last checkout
+    # Whether it has committed since its checkout. None until SQLAlchemy sends a statement: before,
+    # code may use the driver's connection.
+    has_committed: bool | None = None
+    session: SessionRecord | None = None  # the session that uses it
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
 
     @classmethod
@@ -251,6 +255,7 @@ class Registry:
         pooled.line = user_line()
         pooled.owner = owner_here()
         pooled.thread = threading.get_ident()
+        pooled.has_committed = None
         if pooled.usage is None and pooled.target is not None:
             pooled.usage = self.usage_of(pooled.target.key)
         with self.lock:
@@ -267,6 +272,11 @@ class Registry:
             if pooled in self._checked_out and pooled.usage is not None:
                 pooled.usage.checked_out -= 1
                 pooled.usage.number += 1  # after a possible use
+                if pooled.has_committed is not False:
+                    pooled.usage.changes += 1
+                    if pooled.session is not None:
+                        pooled.session.changes += 1
+                pooled.session = None
             self._checked_out.pop(pooled, None)
 
     def checked_out(self) -> list[PooledConnection]:
@@ -363,6 +373,7 @@ class DatabaseUsage:
         self._registry = registry
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
+        self.changes = 0  # the number of checkouts that may have changed rows
         self._is_unwatched = False  # whether it may be used at any time
 
     def __call__(self) -> int:
@@ -371,6 +382,19 @@ class DatabaseUsage:
             if self.checked_out or self._is_unwatched or self._registry.has_others:
                 self.number += 1
             return self.number
+
+    def changes_beside(self, session: SessionRecord) -> int:
+        """Return a number that differs from the last one if others may have changed rows.
+
+        Others are all connections but those of this session, and other processes.
+        """
+        registry = self._registry
+        with registry.lock:
+            for pooled in registry.checked_out():
+                if pooled.usage is self and pooled.session is not session:
+                    self.changes += pooled.has_committed is not False
+            self.changes += self._is_unwatched or registry.has_others
+            return self.changes - session.changes
 
     def may_have_others(self) -> bool:
         """Return whether another process may use the database."""
@@ -428,6 +452,7 @@ class SessionRecord(Owned):
     begun_by: Request | None = None
     # The connections of the transaction.
     connections: set[Connection] = field(default_factory=set)
+    changes: int = 0  # the number of its checkouts that may have changed rows
 
 
 def record_of(session: Session) -> SessionRecord:

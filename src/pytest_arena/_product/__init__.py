@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy.engine import URL, Dialect, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
@@ -268,8 +267,9 @@ class Database:
     incarnation: int = 0  # distinguishes it from a dropped database with the same key
     lock: threading.RLock = field(default_factory=threading.RLock)
     _target: ConnectTarget | None = None
-    # pytest-arena's engines: whether one is async, and whether it uses pytest-arena's login.
-    engines: dict[tuple[bool, bool], Engine | AsyncEngine] = field(default_factory=dict)
+    # pytest-arena's engines, with what they have of an engine of the app. By whether one is async,
+    # uses pytest-arena's login, and is like no engine of the app.
+    engines: dict[tuple[bool, bool, bool], tuple[object, Engine]] = field(default_factory=dict)
 
     @property
     def file(self) -> str:

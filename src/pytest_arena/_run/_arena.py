@@ -112,7 +112,9 @@ class Arena(Generic[S]):
 
         It never uses the app's connections. Do not dispose of it: later tests use it, too.
         """
-        return self._run.engines.engine(self._run.database())
+        database = self._run.database()
+        is_async = self._run.engines.is_async(database)
+        return self._run.engines.engine(database, is_async=is_async)
 
     @property
     def isolation(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_arena._app._app_run import session_lifespan
 from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
-from pytest_arena._databases._builders import schema_builder, seed_builder
+from pytest_arena._databases._builders import schema_builder, seed_builder, session_classes
 from pytest_arena._databases._resolver import Databases
 from pytest_arena._databases._sessions import Engines
 from pytest_arena._gate._listeners import gate
@@ -93,6 +93,7 @@ class ArenaRun:
             schema_builder(schema, self.config.root, source=self.config.place("schema"))
         for seed in filter(None, self.config.seed.values()):
             seed_builder(seed, source=self.config.place("seed"))
+        session_classes()
         self._known.register_engines()
         self.databases.environment.redirect()
 
@@ -156,10 +157,7 @@ class ArenaRun:
         tried = ""
         if not self._known.find_first():
             tried = self._start_app()
-            products = self.databases.environment.products()
-            # Lines with names need the names of the app's engines.
-            if products and self.config.schema.keys() <= {""}:
-                self._known.add_first(products[0])
+            self.databases.add_first()
         return self._known.named(name, tried)
 
     def _start_app(self) -> str:

@@ -291,10 +291,14 @@ class RunningTest(Owner):
     # without a client, no session starts the app.
 
     @property
+    def has_app(self) -> bool:
+        """Whether its app has started, or needs no start."""
+        return bool(self.app_runs) and self.app_runs[-1].is_started
+
+    @property
     def will_start_app(self) -> bool:
         """Whether the next statement of `db_session` starts the app."""
-        is_started = bool(self.app_runs) and self.app_runs[-1].is_started
-        return self.plan.starts_app and not is_started
+        return self.plan.starts_app and not self.has_app
 
     def start_app(self) -> None:
         """Start the app before the first row of `db_session`, like in production."""

@@ -4,14 +4,21 @@ import os
 from functools import lru_cache
 
 from fastapi import Depends, FastAPI
-from models import Order, Stock
-from sqlalchemy import func, select
+from models import Order, Stock, sync_url
+from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 
 @lru_cache
 def get_engine():
-    return create_async_engine(os.environ["DATABASE_URL"])
+    engine = create_async_engine(os.environ["DATABASE_URL"])
+    event.listen(engine.sync_engine, "connect", lambda _, entry: entry.info.update(is_like=True))
+    return engine
+
+
+@lru_cache
+def get_sync_engine():
+    return create_engine(sync_url(os.environ["DATABASE_URL"]))
 
 
 async def get_db():

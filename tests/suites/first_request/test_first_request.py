@@ -1,12 +1,26 @@
 """The first tests use the database before the app has an engine."""
 
 import pytest
+from first_request_app import get_sync_engine
 from models import Order, Stock
 from sqlalchemy import func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 turns = pytest.mark.parametrize("turn", [1, 2])
+
+
+def test_a_command_has_a_sync_engine():
+    with Session(get_sync_engine()) as session:
+        assert session.scalar(select(func.count(Stock.item))) == 2
+
+
+@turns
+async def test_a_session_is_not_like_the_engine_of_an_earlier_test(db_session, client, turn):
+    assert isinstance(db_session, AsyncSession)
+    connection = await db_session.connection()
+    assert "is_like" not in connection.sync_connection.info
+    await client.get("/stock")
 
 
 async def test_a_session_before_the_first_request(db_session, client):

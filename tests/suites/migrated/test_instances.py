@@ -1,37 +1,8 @@
-"""What `db_session` loads, and the instances that it has in the tear-down of a fixture."""
+"""The instances that `db_session` has in the tear-down of a fixture."""
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import selectinload, subqueryload
 from team_app import Member, Tag, Team, User
-
-
-@pytest.mark.parametrize("load", [selectinload, subqueryload])
-@pytest.mark.parametrize("loaded_before", [False, True])
-async def test_an_eager_load_is_whole_and_fresh(db_session, client, load, loaded_before):
-    team = Team(tags=[Tag()], members=[Member(role="new", user=User())])
-    db_session.add(team)
-    assert team in await db_session.scalars(select(Team))
-    assert len(team.tags) == 1  # no other connection sees these rows
-    await db_session.commit()
-    if not loaded_before:
-        db_session.expunge_all()
-    query = select(Team).options(load(Team.tags), load(Team.members)).where(Team.id == team.id)
-    [team] = await db_session.scalars(query)
-    assert (len(team.tags), team.members[0].role) == (1, "new")
-    await client.put("/members")
-    [again] = await db_session.scalars(query)
-    assert again is team is team.members[0].team
-    assert (team.tags, team.members[0].role) == ([], "captain")
-    team.members.clear()  # no warning: the collection is valid
-
-
-async def test_an_eager_load_that_leads_back(db_session):
-    db_session.add(Team(tags=[Tag()], members=[Member(role="new", user=User())]))
-    await db_session.commit()
-    options = (selectinload(Team.tags), selectinload(Team.members).selectinload(Member.team))
-    [team] = await db_session.scalars(select(Team).options(*options).where(Team.tags.any()))
-    assert len(team.tags) == len(team.members) == 1
 
 
 @pytest.fixture

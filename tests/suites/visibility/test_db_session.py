@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
-from async_app import engine, items
+from async_app import engine, items, maker
 from models import Order
 from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util import greenlet_spawn
 
 from pytest_arena.errors import PendingWorkError
 
@@ -82,20 +83,97 @@ async def test_a_read_does_not_overwrite_what_the_test_has_changed(db_session, v
     assert (await db_session.scalar(select(Order))).item == "mine"
 
 
-async def test_a_read_inside_of_a_flush_does_not_overwrite_it(db_session, vase):
+async def test_a_read_after_a_request_keeps_what_the_test_has_changed(db_session, client, vase):
+    await client.post("/settle/1")
+    vase.item = "mine"
+    with db_session.no_autoflush:
+        assert await get(db_session) == await scalar(db_session) == "new"
+    assert await scalar(db_session) == "paid"
+    assert vase.item == "mine"
+
+
+async def test_a_read_inside_of_a_flush_does_not_overwrite_it(db_session, client, vase):
     @event.listens_for(db_session.sync_session, "before_flush")
     def read(session, *_):
         session.scalars(select(Order)).all()
 
-    vase.status = "paid"
+    await client.post("/settle/1")
+    vase.status = "sent"
     await db_session.commit()
-    assert await scalar(db_session) == "paid"
+    assert await scalar(db_session) == "sent"
 
 
 async def test_a_read_without_a_flush_is_fresh(db_session, client, vase):
     with db_session.no_autoflush:
         await client.post("/settle/1")
         assert (await db_session.get_one(Order, 1)).status == "paid"
+
+
+async def by_a_session(arena):
+    async with maker.begin() as other:
+        (await other.get(Order, 1)).status = "paid"
+        yield "new"  # on MySQL the session has a snapshot from now on
+    yield "paid"
+
+
+async def by_another_session_of_the_test(arena):
+    async with arena.session() as other:
+        (await other.get(Order, 1)).status = "paid"
+        await other.commit()
+        yield "paid"
+
+
+SETTLE = "UPDATE orders SET status = 'paid'"
+
+
+async def by_a_connection_without_transactions(arena):
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.exec_driver_sql(SETTLE)
+        yield "paid"
+
+
+async def by_a_connection_of_the_driver(arena):
+    def settle():
+        raw = engine.sync_engine.raw_connection()
+        raw.cursor().execute(SETTLE)
+        raw.commit()
+        return raw
+
+    raw = await greenlet_spawn(settle)
+    yield "paid"
+    await greenlet_spawn(raw.close)
+
+
+@pytest.mark.parametrize("reads", [get, scalar])
+@pytest.mark.parametrize(
+    "commit",
+    [
+        by_a_session,
+        by_another_session_of_the_test,
+        by_a_connection_without_transactions,
+        by_a_connection_of_the_driver,
+    ],
+)
+async def test_a_query_sees_what_is_committed(arena, db_session, vase, commit, reads):
+    async for status in commit(arena):
+        if status == "new":
+            assert await reads(db_session) == "new"
+            continue
+        await db_session.commit()
+        assert await reads(db_session) == vase.status == status
+
+
+async def test_a_poll_sees_what_a_task_commits(arena, db_session, vase):
+    async def settle():
+        async for _ in by_a_session(arena):
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(settle())
+    while await scalar(db_session) == "new":
+        await db_session.commit()
+    assert vase.status == "paid"
+    await task
 
 
 async def test_gathered_requests_see_what_is_pending(db_session, client):

@@ -1,0 +1,162 @@
+"""A test has one verdict alone, in its suite, and in each order: what `db_session` is like."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+APP = """
+from contextlib import asynccontextmanager
+from functools import lru_cache
+import sqlmodel  # noqa: F401 - its sessions are not the app's
+from fastapi import FastAPI
+from sqlalchemy import ForeignKey, create_engine, event, func, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+class Base(DeclarativeBase): ...
+
+class Part(Base):
+    __tablename__ = "parts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    of: Mapped[int | None] = mapped_column(ForeignKey("parts.id"))
+
+maker = async_sessionmaker()
+
+def checking(engine):
+    event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
+
+@lru_cache
+def get_command_engine():
+    return create_engine("sqlite:///shop.db")
+
+def count():
+    with Session(get_command_engine()) as session:
+        return session.scalar(select(func.count(Part.id)))
+"""
+# The engine exists when a request is made, at the start of the app, or from the import on.
+LAZY = """
+@lru_cache
+def get_engine():
+    engine = create_async_engine("sqlite+aiosqlite:///shop.db")
+    checking(engine.sync_engine)
+    return engine
+
+app = FastAPI()
+"""
+STARTED = (
+    LAZY.replace("app = FastAPI()", "")
+    + """
+@asynccontextmanager
+async def lifespan(app):
+    get_engine()
+    yield
+    await get_engine().dispose()
+
+app = FastAPI(lifespan=lifespan)
+"""
+)
+LISTENER = """
+engine = create_async_engine("sqlite+aiosqlite:///shop.db")
+
+def get_engine():
+    return engine
+
+@asynccontextmanager
+async def lifespan(app):
+    checking(engine.sync_engine)
+    yield
+
+app = FastAPI(lifespan=lifespan)
+"""
+ROUTE = """
+@app.get("/parts")
+async def parts() -> int:
+    async with maker(bind=get_engine()) as session:
+        return await session.scalar(select(func.count(Part.id)))
+"""
+TESTS = """
+import pytest
+from app import Part, count, get_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+def test_the_command():
+    assert count() == 0
+
+def test_the_engine():
+    get_engine()
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_request(client, turn):
+    assert (await client.get("/parts")).json() == 0
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_an_orphan(db_session, client, turn):
+    assert type(db_session) is AsyncSession
+    db_session.add(Part(of=99))
+    assert (await client.get("/parts")).json() == 1
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_an_orphan_of_a_sync_session(db_session, test_client, turn):
+    db_session.add(Part(of=99))
+    assert test_client.get("/parts").json() == 1
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_an_orphan_without_the_app(db_session, turn):
+    db_session.add(Part(of=99))
+    await db_session.commit()
+"""
+NAMES = ["the_command", "the_engine"]
+for name in ("a_request", "an_orphan", "an_orphan_of_a_sync_session", "an_orphan_without_the_app"):
+    NAMES += [f"{name}[1]", f"{name}[2]"]
+
+
+@pytest.mark.parametrize(
+    "engine, left_out, failed",
+    # A test function that creates the engine, and a listener of an earlier start, stay.
+    [(LAZY, "no test", 0), (STARTED, "the_engine", 4), (LISTENER, "without_the_app", 4)],
+)
+def test_the_order_of_tests_decides_nothing(
+    example: Example, engine: str, left_out: str, failed: int
+) -> None:
+    """Where the engine exists in each order, its PRAGMA refuses a row without its parent."""
+    project = example.with_files(app=APP + engine + ROUTE, test_it=TESTS)
+    project = project.change("pytest.ini", "arena_seed = seed:seed", "arena_database = sqlite")
+    names = [name for name in NAMES if left_out not in name]
+    passed = {"passed": len(names) - failed}
+    outcomes = {"failed": failed, **passed} if failed else passed
+    orders = [names, names[::-1], random.sample(names, len(names)), names]
+    for options, order in zip(["", "", "", "-pxdist.plugin -n2"], orders, strict=True):
+        nodes = [f"test_it.py::test_{name}" for name in order]
+        run = project.run("-pno:randomly", "-pno:cacheprovider", *options.split(), *nodes)
+        run.expect(int(bool(failed)), **outcomes)
+        assert ("which does not exist yet" in run.output) == (engine != LISTENER)
+    alone = project.run("-pno:randomly", "test_it.py::test_an_orphan[1]")
+    alone.expect(int(bool(failed)), **({"failed": 1} if failed else {"passed": 1}))
+
+
+READ_ONLY = """
+replica = create_async_engine("sqlite+aiosqlite:///shop.db")
+other = create_async_engine("sqlite+aiosqlite:///shop.db")
+for each in (replica, other):
+    event.listen(each.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA query_only = ON"))
+
+def get_engine():
+    return replica
+
+app = FastAPI()
+"""
+
+
+def test_no_engine_can_write(example: Example) -> None:
+    """The error names the line of each engine."""
+    project = example.with_files(app=APP + READ_ONLY, test_it=TESTS)
+    project = project.change("pytest.ini", "arena_seed = seed:seed", "")
+    run = project.run("-pno:randomly", "test_it.py::test_an_orphan[1]").expect(1, errors=1)
+    run.says("ConfigError", "replica = create_async_engine", "other = create_async_engine")
