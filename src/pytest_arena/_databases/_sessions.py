@@ -111,7 +111,8 @@ class FreshSession(Session):
         if self.find_engine is not None:
             self.bind = self.find_engine()
             self.find_engine = None
-        self.look()
+        if self.seen_at_begin is None or self.is_flushing:  # before a query, `read_again` looks
+            self.look()
         if self.seen_at_begin is None:
             self.seen_at_begin = self.seen
         return super().get_bind(*args, **kwargs)
@@ -419,7 +420,10 @@ class Engines:
                 self._databases.ledger.note(_PLAIN)
             return cast("Engine", getattr(engine, "sync_engine", engine))
 
-        return sessions.open(find(), self._databases.usage_of(database.key), find_again)
+        # The first use finds the engine anew.
+        _, last = database.engines.get((is_async, past_policies, False), (None, None))
+        engine = find() if last is None else AsyncEngine(last) if is_async else last
+        return sessions.open(engine, self._databases.usage_of(database.key), find_again)
 
     def engine(
         self, database: Database, *, is_async: bool, past_policies: bool = False

@@ -235,7 +235,8 @@ class KnownEngines:
     def of(self, dialect: Dialect) -> KnownEngine:
         """Return the record of a dialect object. Create it at the first call."""
         # `setdefault` is atomic, so two threads get the same record.
-        return self._by_dialect.setdefault(dialect, KnownEngine())
+        known = self._by_dialect.get(dialect)
+        return known or self._by_dialect.setdefault(dialect, KnownEngine())
 
     def on(self, database: Database) -> list[KnownEngine]:
         """Return the records of the engines whose connections the gate redirects to a database."""

@@ -272,8 +272,6 @@ class Gate:
             pooled.has_committed = True
         elif meaning.table and pooled.handle.may_have_written(cursor):
             self.lost.note_write(pooled, meaning.table)
-        if meaning.reach is not Reach.NOTHING and not pooled.handle.is_begun:  # AUTOCOMMIT
-            pooled.has_committed = True
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""

@@ -212,6 +212,8 @@ class LostWrites:
         writes = pooled.pending_writes
         if pooled.handle is not None and pooled.handle.is_begun:
             self.note_end(writes, is_meant=_is_meant(writes))
+        else:
+            pooled.has_committed = True  # AUTOCOMMIT
         pooled.pending_writes = None
 
     # Sessions

@@ -390,9 +390,12 @@ class DatabaseUsage:
         """
         registry = self._registry
         with registry.lock:
-            for pooled in registry.checked_out():
+            has_others = self.checked_out > len(session.connections)
+            for pooled in registry.checked_out() if has_others else ():
+                # With AUTOCOMMIT a write is at once seen by others.
+                is_at_once = pooled.pending_writes and pooled.handle and not pooled.handle.is_begun
                 if pooled.usage is self and pooled.session is not session:
-                    self.changes += pooled.has_committed is not False
+                    self.changes += bool(is_at_once) or pooled.has_committed is not False
             self.changes += self._is_unwatched or registry.has_others
             return self.changes - session.changes
 
