@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -418,7 +419,7 @@ def _note_connected(session: Session, _: object, connection: Connection) -> None
     pooled = pooled_of(connection)
     if pooled is not None:
         pooled.begun_by = record.begun_by
-        pooled.session = record
+        pooled.session = weakref.ref(record)
 
 
 def _note_ended(session: Session, transaction: Any) -> None:

@@ -99,7 +99,8 @@ class PooledConnection(Owned):
     # Whether it has committed since its checkout. None until SQLAlchemy sends a statement: before,
     # code may use the driver's connection.
     has_committed: bool | None = None
-    session: SessionRecord | None = None  # the session that uses it
+    # The session that uses it. Weak, so that the collector finds a session that code has dropped.
+    session: weakref.ref[SessionRecord] | None = None
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
 
     @classmethod
@@ -274,8 +275,9 @@ class Registry:
                 pooled.usage.number += 1  # after a possible use
                 if pooled.has_committed is not False:
                     pooled.usage.changes += 1
-                    if pooled.session is not None:
-                        pooled.session.changes += 1
+                    session = pooled.session and pooled.session()
+                    if session is not None:
+                        session.changes += 1
                 pooled.session = None
             self._checked_out.pop(pooled, None)
 
@@ -394,7 +396,7 @@ class DatabaseUsage:
             for pooled in registry.checked_out() if has_others else ():
                 # With AUTOCOMMIT a write is at once seen by others.
                 is_at_once = pooled.pending_writes and pooled.handle and not pooled.handle.is_begun
-                if pooled.usage is self and pooled.session is not session:
+                if pooled.usage is self and (pooled.session and pooled.session()) is not session:
                     self.changes += bool(is_at_once) or pooled.has_committed is not False
             self.changes += self._is_unwatched or registry.has_others
             return self.changes - session.changes
@@ -438,7 +440,7 @@ def _end_transaction(session: Session, *, has_written: bool) -> None:
 BEGUN: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class SessionRecord(Owned):
     """What is known of one session. Its owner has created it.
 

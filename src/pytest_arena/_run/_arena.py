@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from pytest_arena._changes import Changes
@@ -502,9 +503,11 @@ class Arena(Generic[S]):
         try:
             yield refused
         except Exception as error:
-            # The app, or a library, may raise another error because of the refusal.
+            # The app, or a library, may raise another error because of the refusal. A program has
+            # failed because of its own.
             all_causes = BaseExceptionGroup("", [*causes(error)])
-            if isinstance(error, AssertionError) or not all_causes.subgroup(RefusedError):
+            is_of_refusal = all_causes.subgroup((RefusedError, CalledProcessError))
+            if isinstance(error, AssertionError) or not is_of_refusal:
                 raise
         finally:
             since = self._run.ledger.since(before)
