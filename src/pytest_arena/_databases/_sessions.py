@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.util import greenlet_spawn
 
+from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._app_databases import driver_of, redirected_url
 from pytest_arena._databases._builders import session_classes
 from pytest_arena._gate._engines import (
@@ -75,8 +76,7 @@ class FreshSession(Session):
     is_flushing = False
     is_reading_again = False
     usage: DatabaseUsage
-    # Finds the engine again at the first use, because the start of the app may change the app's.
-    find_engine: Callable[[], Engine] | None = None
+    find_engine: Callable[[], Engine] | None = None  # until the first use
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -236,9 +236,12 @@ class Sessions:
         self,
         engine: Engine | AsyncEngine,
         usage: DatabaseUsage,
-        find_engine: Callable[[], Engine],
+        find_engine: Callable[[], Engine | AsyncEngine],
     ) -> FreshSession | AsyncSession:
-        """Open a session. An async one needs no loop before it is used."""
+        """Open a session. An async one needs no loop before it is used.
+
+        ``find_engine`` is called at the first use, because the app's start may change the choice.
+        """
         sync_class, async_class = session_classes()
         fresh_class = _fresh_class(sync_class)  # type: ignore[arg-type]  # a class has a hash
         session: FreshSession | AsyncSession
@@ -250,7 +253,12 @@ class Sessions:
             session = fresh = fresh_class(engine)
         fresh.sessions = self
         fresh.usage = usage
-        fresh.find_engine = find_engine
+
+        def find() -> Engine:
+            session.bind = found = find_engine()
+            return cast("Engine", getattr(found, "sync_engine", found))
+
+        fresh.find_engine = find
         fresh.look()
         self.opened.append(fresh)
         return session
@@ -411,19 +419,16 @@ class Engines:
         """
         past_policies = past_policies and not database.file
         is_async = wants_async and self.is_async(database)
-        find = partial(self.engine, database, is_async=is_async, past_policies=past_policies)
 
-        def find_again() -> Engine:
-            engine = find()
+        def find_engine() -> Engine | AsyncEngine:
+            engine = self.engine(database, is_async=is_async, past_policies=past_policies)
             is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
             if is_plain and self._databases.config.app:
                 self._databases.ledger.note(_PLAIN)
-            return cast("Engine", getattr(engine, "sync_engine", engine))
+            return engine
 
-        # The first use finds the engine anew.
-        _, last = database.engines.get((is_async, past_policies, False), (None, None))
-        engine = find() if last is None else AsyncEngine(last) if is_async else last
-        return sessions.open(engine, self._databases.usage_of(database.key), find_again)
+        engine = self._own(database, None, is_async=is_async, past_policies=past_policies)
+        return sessions.open(engine, self._databases.usage_of(database.key), find_engine)
 
     def engine(
         self, database: Database, *, is_async: bool, past_policies: bool = False
@@ -431,6 +436,11 @@ class Engines:
         """Return an engine on a database, like the one of the app that exists at this moment."""
         # With past_policies a listener of the app may set a role or a tenant.
         app = None if past_policies else self._engine_of_app(database, is_async=is_async)
+        return self._own(database, app, is_async=is_async, past_policies=past_policies)
+
+    def _own(
+        self, database: Database, app: Engine | None, *, is_async: bool, past_policies: bool
+    ) -> Engine | AsyncEngine:
         key = (is_async, past_policies, app is None)
         copied = None if app is None else copied_of(app)
         before, own = database.engines.get(key, (None, None))
@@ -505,7 +515,7 @@ class Engines:
                         connection.execute(delete(table(name)).where(false()))
                         pooled: Any = pooled_of(connection)
                         known.obstacle = int(not pooled.handle.is_begun)
-                    except DBAPIError:
-                        known.obstacle = _CANNOT_WRITE
+                    except DBAPIError as error:  # also of a role that may only insert
+                        known.obstacle = _CANNOT_WRITE * (kind_of_error(error) == "read only")
             own.pool.dispose()
         return known.obstacle

@@ -199,7 +199,8 @@ class KnownEngine:
 
     def is_here(self, level: Owner | None) -> bool:
         """Return whether it exists at this point of the test in each order of the tests."""
-        if not self.birth or (level is not None and self.level() is level):
+        is_of_test = level is not None and self.level() is level and self.birth != "own"
+        if not self.birth or is_of_test:
             return True
         if self.birth == "lifespan":
             return level is not None and level.has_app

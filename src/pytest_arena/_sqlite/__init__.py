@@ -13,6 +13,10 @@ FACTS = ProductFacts(
         name=r"\.(db|sqlite)\w*$",
         logs=("-wal", "-journal"),
     ),
-    error_words={"no such table": "no table", "database is locked": "lock timeout"},
+    error_words={
+        "no such table": "no table",
+        "database is locked": "lock timeout",
+        "readonly database": "read only",
+    },
     example_url="sqlite+aiosqlite:///test.db",
 )
