@@ -275,7 +275,7 @@ class Registry:
                 pooled.usage.number += 1  # after a possible use
                 if pooled.has_committed is not False:
                     pooled.usage.changes += 1
-                    session = pooled.session and pooled.session()
+                    session = pooled.session() if pooled.session else None
                     if session is not None:
                         session.changes += 1
                 pooled.session = None
