@@ -1,6 +1,6 @@
 """Plant the faults of ``mutants.toml``, one at a time, and say which test finds each.
 
-    python tests/mutants.py          all faults, in a quarter of an hour
+    python tests/mutants.py          all faults, in twenty minutes
     python tests/mutants.py NAME…    the faults whose names begin with one of these
 
 Each fault is planted in a copy of the project, so that an interruption leaves nothing behind. The

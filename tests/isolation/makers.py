@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._server_registry import MySQLRegistry
-from pytest_arena._sqlite._copy import Copy
 from tests.conformance.story_mysql_server import StoryMySQLServer
 from tests.isolation.random_schema import Schema
 from tests.isolation.world_postgresql import ROLE, PostgreSQLWorld, filled
@@ -46,9 +45,7 @@ class Makers:
         self._stack.close()
 
     @contextmanager
-    def world(
-        self, kind: str, chance: random.Random | None = None, make: type[Copy] = Copy
-    ) -> Iterator[World]:
+    def world(self, kind: str, chance: random.Random | None = None) -> Iterator[World]:
         """Make a database. With ``chance`` it can be used by random work."""
         name, _, product = kind.partition(" on ")
         with ExitStack() as stack:
@@ -63,7 +60,7 @@ class Makers:
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 mode = "wal" if product.endswith("wal") else "delete"
-                world = SQLiteWorld(folder, mode, chance or random.Random(0), make)  # noqa: S311 - repeatable
+                world = SQLiteWorld(folder, mode, chance or random.Random(0))  # noqa: S311 - repeatable
             stack.enter_context(closing(world))
             yield world
 

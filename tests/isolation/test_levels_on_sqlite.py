@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._product import Held
-from pytest_arena._sqlite._copy import Copy
 from pytest_arena.errors import IsolationError
 from tests.isolation.world_sqlite import MANY, OtherProcess, SQLiteWorld
 
@@ -19,27 +18,10 @@ if TYPE_CHECKING:
     from tests.isolation.makers import Makers
 
 
-class OpensTheFileAgain(Copy):
-    """Reads the file by another descriptor. When it closes that, the process loses its locks."""
-
-    def leave(self) -> bool:
-        """Read, and leave."""
-        for file in self.path.parent.glob("live.db*"):
-            file.read_bytes()
-        return super().leave()
-
-
 @pytest.fixture(params=["copy on sqlite", "copy on sqlite in wal"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """One of the journal modes."""
-    found: str = request.param
-    return found
-
-
-@pytest.fixture
-def world(makers: Makers, kind: str) -> Iterator[SQLiteWorld]:
-    """A file."""
-    with makers.world(kind) as world:
+def world(makers: Makers, request: pytest.FixtureRequest) -> Iterator[SQLiteWorld]:
+    """A file, in each journal mode."""
+    with makers.world(request.param) as world:
         assert isinstance(world, SQLiteWorld)
         yield world
 
@@ -79,7 +61,7 @@ def test_a_process_that_is_killed_in_a_transaction(
     assert world.content() == before
 
 
-def keeps_the_locks_of_the_process(world: SQLiteWorld) -> None:
+def test_locks_of_the_process_are_kept(world: SQLiteWorld) -> None:
     """No step of pytest-arena takes a lock from a connection of the app."""
     writer = world.connect()
     before = world.content()
@@ -97,17 +79,6 @@ def keeps_the_locks_of_the_process(world: SQLiteWorld) -> None:
     writer.rollback()
     world.isolation.leave()
     assert world.content() == before
-
-
-def test_locks_of_the_process_are_kept(makers: Makers, kind: str) -> None:
-    """A planted defect is found."""
-    with makers.world(kind) as world:
-        assert isinstance(world, SQLiteWorld)
-        keeps_the_locks_of_the_process(world)
-    with makers.world(kind, make=OpensTheFileAgain) as world:
-        assert isinstance(world, SQLiteWorld)
-        with pytest.raises(AssertionError):
-            keeps_the_locks_of_the_process(world)
 
 
 def test_a_reader_keeps_what_it_reads(world: SQLiteWorld) -> None:

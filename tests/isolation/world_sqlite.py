@@ -10,13 +10,12 @@ from collections import Counter
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_arena._sqlite._copy import Copy
 from tests.isolation.world import World, shown
 
 if TYPE_CHECKING:
     import random
     from pathlib import Path
-
-    from pytest_arena._sqlite._copy import Copy
 
 SCHEMA = """
 CREATE TABLE dancers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, style TEXT);
@@ -78,7 +77,7 @@ class SQLiteWorld(World):
 
     errors: ClassVar[type[Exception]] = sqlite3.Error
 
-    def __init__(self, folder: Path, mode: str, chance: random.Random, make: type[Copy]) -> None:
+    def __init__(self, folder: Path, mode: str, chance: random.Random) -> None:
         super().__init__()
         self.base = folder / "base.db"
         self.live = folder / "live.db"
@@ -90,7 +89,7 @@ class SQLiteWorld(World):
                 f"PRAGMA auto_vacuum = {vacuum}; {SCHEMA}"
             )
         self.live.write_bytes(self.base.read_bytes())  # as an app makes it
-        self.isolation = make(self.live, self.base, self.usage, note=self.lines.append)
+        self.isolation = Copy(self.live, self.base, self.usage, note=self.lines.append)
         self.connect().rows("SELECT 1")
 
     def open(self) -> sqlite3.Connection:
