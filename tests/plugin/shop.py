@@ -1,4 +1,4 @@
-"""The shop of the suites' async app, as a project."""
+"""The shop of one of the suites' apps, as a project."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from tests.example import Example
 
 
-def shop(example: Example, *, page: str = "", **files: str) -> Example:
+def shop(example: Example, name: str = "async_app", *, page: str = "", **files: str) -> Example:
     """Return the shop with these files of tests. ``page`` is more code of the app."""
-    app = (ROOT / "apps" / "async_app.py").read_text(encoding="utf-8")
+    app = (ROOT / "apps" / f"{name}.py").read_text(encoding="utf-8")
     models = (ROOT / "apps" / "models.py").read_text(encoding="utf-8")
     example = example.change("pytest.ini", "app:Base", "models:Base")
     example = example.change("pytest.ini", "seed:seed", "models:seed")
-    env = {"DATABASE_URL": "sqlite+aiosqlite:///shop.db"}
+    driver = "sqlite+aiosqlite" if name == "async_app" else "sqlite"
+    env = {"DATABASE_URL": f"{driver}:///shop.db"}
     return replace(example, env=env).with_files(app=app + page, models=models, **files)

@@ -70,15 +70,6 @@ def check_left(server: Crowded) -> None:
     assert "arena_building" not in names
 
 
-def test_a_login_that_cannot_be_used_ends_the_run(example: Example, crowded: Crowded) -> None:
-    """Nothing was created."""
-    before = crowded.contents()
-    run = run_on(crowded, example, f"maker:wRong-{PASSWORD}").expect(1, failed=1)
-    four_parts(run)
-    run.says("no test can use PostgreSQL", "password authentication failed", "[A301]")
-    assert crowded.contents() == before
-
-
 CROWD = """
 import asyncio
 

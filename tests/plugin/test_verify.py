@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.private_server import PRODUCTION
-from tests.servers.postgresql import URL
-
 if TYPE_CHECKING:
     from tests.example import Example
-
-SERVER = URL.render_as_string(hide_password=False)
 
 
 def unverified(example: Example) -> Example:
@@ -40,7 +35,7 @@ async def test_uses_nothing():
 """
 
 # A file that is brought back but for one thing. The planted plugin comes before the first test.
-COPY_LIES = """
+LIAR = """
 import sqlite3
 from pytest_arena._sqlite._copy import LiveFile
 
@@ -51,7 +46,7 @@ def lie(self, start, *, is_in_use):
     changed = restore(self, start, is_in_use=is_in_use)
     if changed:
         with sqlite3.connect(self.path) as connection:
-            connection.execute({statement!r})
+            connection.execute("INSERT INTO dancers (name) VALUES ('Left')")
         connection.close()
     return changed
 
@@ -59,68 +54,13 @@ def lie(self, start, *, is_in_use):
 LiveFile.restore = lie
 """
 
-CLONE_LIES = """
-from contextlib import closing
-from pytest_arena._postgresql._control import open_control
-from pytest_arena._postgresql._isolation import ServerIsolation
 
-restore_copy = ServerIsolation._restore_copy
-leave_by_force = ServerIsolation.leave_by_force
-lies = True
-
-
-def lie(self, level):
-    restore_copy(self, level)
-    if lies:
-        with closing(open_control(self.live.address)) as control:
-            control.run({statement!r})
-
-
-def by_force(self):
-    global lies
-    lies = False  # from here on: another writer's work may call for a further copy
-    leave_by_force(self)
-
-
-ServerIsolation._restore_copy, ServerIsolation.leave_by_force = lie, by_force
-"""
-
-UNDO_LIES = """
-from pytest_arena._postgresql._isolation import JournaledDatabase
-
-restore = JournaledDatabase.restore
-
-
-def lie(self, start, *, is_in_use):
-    JournaledDatabase.restore = restore
-    self._rows(
-        "DELETE FROM pg_arena.j WHERE op = 1 "
-        f"AND NOT pg_visible_in_snapshot(x, '{start.state.snapshot}') RETURNING 1"
-    )
-    return restore(self, start, is_in_use=is_in_use)
-
-
-JournaledDatabase.restore = lie
-"""
-
-INSERT = "INSERT INTO dancers (name) VALUES ('Left')"
-LIARS = {
-    "copy": COPY_LIES.format(statement=INSERT),
-    "clone": CLONE_LIES.format(statement=INSERT),
-    "undo": UNDO_LIES,
-}
-
-
-@pytest.fixture(params=LIARS)
-def liar(example: Example, request: pytest.FixtureRequest) -> Example:
+@pytest.fixture
+def liar(example: Example) -> Example:
     """A project whose isolation forgets a row."""
-    isolation: str = request.param
-    options = f"addopts = -p pytest_arena.plugin -p liar\narena_isolation = {isolation}"
-    if isolation != "copy":
-        example = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
-        options += f"\narena_database = {SERVER}"
-    project = example.change("pytest.ini", "[pytest]", f"[pytest]\n{options}")
-    return unverified(project.with_files(test_it=WRITES, liar=LIARS[isolation]))
+    options = "[pytest]\naddopts = -p pytest_arena.plugin -p liar"
+    project = example.change("pytest.ini", "[pytest]", options)
+    return unverified(project.with_files(test_it=WRITES, liar=LIAR))
 
 
 def test_a_row_that_an_isolation_leaves_is_named_and_removed(liar: Example) -> None:
@@ -129,13 +69,9 @@ def test_a_row_that_an_isolation_leaves_is_named_and_removed(liar: Example) -> N
     run.says("is not as it was before", "table dancers", "[A501]", "ERROR test_it.py::test_writes")
 
 
-def test_a_row_that_an_isolation_leaves_fails_the_run(example: Example) -> None:
+def test_a_row_that_an_isolation_leaves_fails_the_run(liar: Example) -> None:
     """Without the option, after the last test."""
-    app = example.change(
-        "pytest.ini", "[pytest]", "[pytest]\naddopts = -p pytest_arena.plugin -p liar"
-    )
-    app = unverified(app.with_files(test_it=ONE_TEST, liar=LIARS["copy"]))
-    run = app.run("-q").expect(1, passed=1)
+    run = liar.with_files(test_it=ONE_TEST).run("-q").expect(1, passed=1)
     run.says("dev is not as it was before the first test", "pytest --arena-verify")
 
 

@@ -6,14 +6,13 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.example import Example
+from tests.plugin.shop import shop
 from tests.scenarios.projects import Results, project
-from tests.scenarios.wsgi import WSGI_APP
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
+
+    from tests.example import Example
 
 _TESTS = re.compile(r"def test_(\w+)\(")
 _STEPS = "    Given a dancer\n    When I GET /dancers\n    Then there are dancers\n"
@@ -64,16 +63,15 @@ from app import app
 
 @pytest.mark.scenario("Two clients")
 def test_two_clients(test_client):
-    assert app.test_client().post("/dancers/Ann").status_code == 201
-    assert test_client.get("/dancers").json() == ["Ann"]
+    assert app.test_client().post("/orders/chair").status_code == 201
+    assert test_client.get("/orders").json() == ["chair"]
 """
 
 
-def test_a_wrong_answer_has_the_name_of_its_request(tmp_path: Path) -> None:
+def test_a_wrong_answer_has_the_name_of_its_request(example: Example) -> None:
     """P9. No answer of Flask's own client is made wrong, and its requests count."""
-    files = {"app.py": WSGI_APP, "test_two.py": _WITH_TWO_CLIENTS}
-    files["dancers.feature"] = f"Feature: Dancers\n  Scenario: Two clients\n{_STEPS}"
-    options = ("[pytest]", "arena_app = app:app", "arena_schema = app:Base", "arena_specs = .")
-    files["pytest.ini"] = "\n".join(options)
-    results = Results.of(Example(tmp_path, files), "--scenarios=strict")
-    assert results.attempt("Two clients")["sabotage"]["what"] == "GET /dancers", results.run.output
+    project = shop(example, "flask_app", test_two=_WITH_TWO_CLIENTS)
+    project = project.change("pytest.ini", "[pytest]", "[pytest]\narena_specs = .")
+    text = f"Feature: Orders\n  Scenario: Two clients\n{_STEPS}"
+    results = Results.of(project.with_paths({"orders.feature": text}), "--scenarios=strict")
+    assert results.attempt("Two clients")["sabotage"]["what"] == "GET /orders", results.run.output

@@ -2,7 +2,7 @@
 
 import pytest
 from async_app import get_db
-from life import app
+from life import STARTS, app
 from models import Order
 
 turns = pytest.mark.parametrize("turn", [1, 2])
@@ -18,6 +18,12 @@ def wide_client(arena):
 @turns
 async def test_the_app_of_a_wide_client_starts_in_each_test(wide_client, turn):
     assert (await wide_client.get("/orders")).json() == ["start-up"]
+
+
+@turns
+def test_an_app_of_the_session_starts_once(arena_lifespan, pytestconfig, turn):
+    if pytestconfig.getini("arena_lifespan") == "session":
+        assert STARTS == ["up"]
 
 
 @turns

@@ -8,6 +8,8 @@ import pytest
 from fastapi import FastAPI, Request
 from life import STARTS
 
+from pytest_arena.errors import LifespanError
+
 other = FastAPI()
 
 
@@ -50,6 +52,11 @@ class TestBroken:
     @pytest.mark.expect("A702", at="no broker")
     def test_it_fails_a_sync_client(self, arena_app, arena):
         arena.test_client().get("/orders")
+
+    async def test_an_app_that_starts_once_has_an_option(self, arena_app, arena):
+        with pytest.raises(LifespanError) as caught:
+            await arena.client().get("/orders")
+        assert "arena_lifespan = session" in caught.value.fix
 
 
 async def test_the_configured_app_elsewhere(client):
