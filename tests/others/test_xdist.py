@@ -42,12 +42,6 @@ def test_wide_again(wide, test_client):
 """
 )
 
-SKIPPED = """
-@pytest.mark.skip
-def test_skipped(client):
-    pass
-"""
-
 DYING = """
 async def test_exit(client, arena):
     await client.post("/dancers/Dead")
@@ -63,16 +57,6 @@ async def test_kill(client, arena):
 async def test_after(client, turn):
     assert (await client.get("/dancers")).json()[:1] == ["Sand"]
     assert "Dead" not in (await client.get("/dancers")).json()
-"""
-
-SLOW_SEED = """
-import pathlib
-from app import Dancer
-
-async def seed(session):
-    with pathlib.Path("built").open("a") as file:
-        file.write("x")
-    session.add(Dancer(name="Sand"))
 """
 
 LEAKING = """
@@ -111,23 +95,6 @@ def homes(run: Run) -> list[bool]:
     """Whether the databases of the workers that died are still there."""
     urls = [file.read_text().strip() for file in run.folder.glob("home-*")]
     return [Path(url.partition("///")[2]).exists() for url in urls]
-
-
-def test_the_template_is_built_once_for_all_workers(example: Example) -> None:
-    """P2: at the same moment, and each of them runs all tests. Their lines are one."""
-    workers = 2
-    project = example.with_files(test_it=TESTS + SKIPPED, test_wide=OF_MODULE, seed=SLOW_SEED)
-    project = project.change("pytest.ini", "schema = app", "schema = dev = app")
-    run = project.run(*PLUGINS, f"-n{workers}", "--dist", "each", "-v")
-    run.expect(passed=8 * workers, skipped=workers)
-    assert (run.folder / "built").read_text() == "x"
-    run.says(
-        f"{8 * workers} of {9 * workers} tests had a separate database, "
-        f"and {7 * workers} changed it",
-        "template built",
-    )
-    assert run.output.count("database dev (") == 1
-    assert "no engine" not in run.output
 
 
 def test_a_worker_that_dies_is_replaced(example: Example) -> None:

@@ -68,29 +68,22 @@ class TestTaskOfALibrary:  # for its loop, as of sse-starlette
         assert test_client.get(f"/watched/{turn}").json() is True
 
 
-class TestThread:
+@pytest.mark.parametrize("way", ["thread", "pool"], scope="class")
+class TestRequest:
     @late
-    async def test_leaves(self, client):
-        await client.post("/leave/thread")
+    async def test_leaves(self, client, way):
+        await client.post(f"/leave/{way}")
 
-    def test_next(self, opened_gate, db_session):
+    def test_next(self, opened_gate, db_session, way):
         check_refused(opened_gate, db_session)
 
 
-class TestPool:
-    @late
-    def test_leaves(self, test_client):
-        test_client.post("/leave/pool")
+@pytest.mark.parametrize("begin", [in_a_thread, in_a_pool], scope="class")
+class TestTest:
+    def test_leaves(self, arena, begin):
+        begin(add_after_the_gate)
 
-    def test_next(self, opened_gate, db_session):
-        check_refused(opened_gate, db_session)
-
-
-class TestThreadOfTheTest:
-    def test_leaves(self, arena):
-        in_a_thread(add_after_the_gate)
-
-    def test_next(self, opened_gate, db_session):
+    def test_next(self, opened_gate, db_session, begin):
         check_refused(opened_gate, db_session)
 
 
@@ -101,14 +94,6 @@ class TestThreadWithoutAnEngine:
     def test_next(self, opened_gate, db_session):
         assert opened_gate == ["LateWorkError"]
         assert db_session.scalars(select(Order)).all() == []
-
-
-class TestPoolOfTheTest:
-    def test_leaves(self, arena):
-        in_a_pool(add_after_the_gate)
-
-    def test_next(self, opened_gate, db_session):
-        check_refused(opened_gate, db_session)
 
 
 class TestJobOfALibrary:

@@ -10,8 +10,6 @@ from contextlib import suppress
 
 import aiohttp
 import httpx
-import httpx2
-import websockets
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -61,17 +59,8 @@ async def by_httpx(host):
         await client.get(f"http://{host}:{machine.port}")
 
 
-async def by_httpx2(host):
-    async with httpx2.AsyncClient() as client:
-        await client.get(f"http://{host}:{machine.port}")
-
-
 async def by_streams(host):
     await asyncio.open_connection(host, machine.port)
-
-
-async def by_websockets(host):
-    await websockets.connect(f"ws://{host}:{machine.port}")
 
 
 async def in_thread(host):
@@ -97,9 +86,7 @@ WAYS = {
     for way in (
         by_aiohttp,
         by_httpx,
-        by_httpx2,
         by_streams,
-        by_websockets,
         by_datagram,
         by_datagram_of_parts,
         in_thread,
