@@ -1,8 +1,10 @@
-"""unittest.mock: a mock of a common function is for the app."""
+"""unittest.mock, freezegun and time-machine: a mock is for the app, and a time for the test."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from tests.example import Example
@@ -72,3 +74,37 @@ def test_a_mock_acts_on_the_app_alone(example: Example) -> None:
     """pytest-arena waits and commits by the real functions."""
     app = example.files["app.py"] + APP
     example.with_files(app=app, test_it=TESTS).run().expect(passed=2).never_says("cut off")
+
+
+FROZEN = """
+import datetime
+import pytest
+from app import Dancer
+{library}
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen():
+    with {freeze}:
+        yield
+
+async def test_async(client, db_session):
+    assert datetime.date.today().year == {year}
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    db_session.add(Dancer(name="Grain"))
+    assert (await client.post("/dancers/Dune")).status_code == 201
+"""
+
+FREEZE = {
+    "freezegun": ("import freezegun", 'freezegun.freeze_time("{}-01-14")'),
+    "time-machine": ("import time_machine", 'time_machine.travel("{}-01-14T00:00Z", tick=False)'),
+}
+
+
+@pytest.mark.parametrize("library, year", [("freezegun", "2061"), ("time-machine", "2001")])
+def test_a_frozen_clock_is_the_tests_alone(example: Example, library: str, year: str) -> None:
+    """Templates are built, found again and kept for as long as they would be; costs are real."""
+    head, freeze = FREEZE[library]
+    tests = FROZEN.format(library=head, freeze=freeze.format(year), year=year)
+    project = example.with_files(test_it=tests)
+    project.run().expect(passed=1).says("template built in").never_says(" 0.00 ms")
+    project.run().expect(passed=1).says("template built in").never_says("kept for")

@@ -1,10 +1,12 @@
-"""pytest-cov, subtests and unittest."""
+"""pytest-cov, subtests, unittest, reruns, forks and Hypothesis."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.example import WIDE
 
 if TYPE_CHECKING:
     from tests.example import Example
@@ -106,3 +108,128 @@ def test_subtests_and_unittest(example: Example) -> None:
     assert run.status == 1, run.output
     run.says("SUBFAILED", "number=1")
     assert (run.outcomes["failed"], run.outcomes["passed"]) == (2, 5)
+
+
+RERUN = (
+    WIDE
+    + """
+import itertools
+
+ATTEMPTS = itertools.count(1)
+
+@pytest.mark.flaky(reruns=2)
+async def test_third_time(client, wide, db_session):
+    assert (await client.get("/dancers")).json() == ["Sand", "Wide"]
+    db_session.add(Dancer(name="Grain"))
+    assert (await client.post("/dancers/Dune")).status_code == 201
+    assert next(ATTEMPTS) == 3
+
+@pytest.fixture
+def shaky(test_client, wide):
+    test_client.post("/dancers/Shaky")
+    assert next(ATTEMPTS) == 6
+
+@pytest.mark.flaky(reruns=2)
+def test_third_set_up(shaky, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "Wide", "Shaky"]
+
+def test_after(wide, test_client):
+    assert test_client.get("/dancers").json() == ["Sand", "Wide"]
+"""
+)
+
+
+@pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n1")], ids=["alone", "xdist"])
+def test_rerunfailures(example: Example, more: tuple[str, ...]) -> None:
+    """P2, P6: each attempt begins with the fixture's data whole, and counts as a test."""
+    run = (
+        example.with_files(test_it=RERUN).run(*more, "-p", "pytest_rerunfailures").expect(passed=3)
+    )
+    run.says("4 rerun", "7 of 7 tests had a separate database, and 6 changed it")
+
+
+FORKED = """
+import pytest
+
+@pytest.mark.forked
+def test_it(test_client):
+    pass
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--forked",)])
+def test_a_forked_test_is_refused(example: Example, options: tuple[str, ...]) -> None:
+    """By the marker and by the option, before any test."""
+    tests = FORKED.replace("@pytest.mark.forked\n", "") if options else FORKED
+    run = example.with_files(test_it=tests).run("-p", "pytest_forked", *options)
+    assert run.status == pytest.ExitCode.USAGE_ERROR, run.output
+    run.says("pytest-forked would run test_it.py::test_it in a fork of this process", "[A101]")
+
+
+APP = """
+
+from contextlib import asynccontextmanager
+
+starts = []
+
+
+@asynccontextmanager
+async def lifespan(app):
+    starts.append("up")
+    yield
+    starts.append("down")
+
+
+app.router.lifespan_context = lifespan
+"""
+
+EXAMPLES = """
+from uuid import uuid4
+
+from hypothesis import HealthCheck, given, settings, strategies as st
+from app import Dancer, starts
+
+settings.register_profile(
+    "few",
+    deadline=None,
+    max_examples=5,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("few")
+
+
+@given(st.integers())
+async def test_async(client, db_session, number):
+    before = (await client.get("/dancers")).json()
+    assert starts == ["up"]
+    row, dune = str(uuid4()), str(uuid4())
+    db_session.add(Dancer(name=row))
+    assert (await client.post(f"/dancers/{dune}")).status_code == 201
+    assert (await client.get("/dancers")).json() == [*before, row, dune]
+
+
+@given(st.integers())
+def test_sync(test_client, db_session, number):
+    before = test_client.get("/dancers").json()
+    assert starts == ["up", "down", "up"]
+    row, dune = str(uuid4()), str(uuid4())
+    db_session.add(Dancer(name=row))
+    assert test_client.post(f"/dancers/{dune}").status_code == 201
+    assert test_client.get("/dancers").json() == [*before, row, dune]
+
+
+def test_after(test_client):
+    assert test_client.get("/dancers").json() == ["Sand"]
+    assert starts == ["up", "down"] * 2 + ["up"]
+"""
+
+
+@pytest.mark.parametrize("scope", ["function", "session"])
+def test_the_examples_of_a_test_share_its_database(example: Example, scope: str) -> None:
+    """The lifespan runs once for each test, in each loop scope."""
+    app = example.files["app.py"] + APP
+    project = example.with_files(app=app, test_it=EXAMPLES)
+    options = f"asyncio_default_test_loop_scope={scope}"
+    run = project.run("-p", "_hypothesis_pytestplugin", "-o", options).expect(passed=3)
+    run.never_says("left a task", "cut off")

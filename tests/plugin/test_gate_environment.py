@@ -11,6 +11,8 @@ from tests.plugin.developer import small_example, untouched
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.example import Example
+
 VALUES = """
 import os
 import pytest
@@ -124,3 +126,55 @@ def test_a_worker_knows_the_original_of_each_variable(tmp_path: Path) -> None:
     example = small_example(tmp_path, test_two=TWO).change("pytest.ini", "[pytest]", options)
     env = {"A_URL": "sqlite:///a.db", "B_URL": "sqlite:///b.db"}
     example.run("-p", "xdist.plugin", "-n1", env=env).expect(passed=2)
+
+
+USES_THE_APP = """
+async def test_the_app_has_its_schema_and_seed(client, db_session, arena):
+    assert (await client.get("/dancers")).json() == ["Sand"]
+    assert arena.url.endswith("{name}") and str(arena.engine.url) == arena.url
+"""
+
+WRITES_ANEW = """
+import os
+os.environ["DATABASE_URL"] = "sqlite+aiosqlite:///for_tests.db"
+"""
+
+
+def test_a_variable_that_a_conftest_writes_anew_names_the_first_database(
+    example: Example,
+) -> None:
+    """Also where it named another database before, which pytest-arena had redirected."""
+    tests = example.with_files(
+        conftest=WRITES_ANEW, test_env=USES_THE_APP.format(name="for_tests.db")
+    )
+    tests.run(env={"DATABASE_URL": "sqlite+aiosqlite:///dev.db"}).expect(passed=1)
+
+
+TABLES_AT_IMPORT = """
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase): pass
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+engine = create_engine("sqlite:///dev.db")
+Base.metadata.create_all(engine)
+"""
+
+COUNTS = """
+import main
+from sqlalchemy import text
+
+def test_the_tables_are_there(db_session):
+    assert db_session.scalar(text("SELECT count(*) FROM dancers")) == 0
+"""
+
+
+def test_an_app_that_makes_its_tables_while_it_is_imported(example: Example) -> None:
+    """The template is built of the very module that is being imported; nobody waits for ever."""
+    config = "[pytest]\npythonpath = .\narena_schema = main:Base\n"
+    tests = example.with_files(main=TABLES_AT_IMPORT, test_main=COUNTS)
+    tests.with_paths({"pytest.ini": config}).run().expect(passed=1)

@@ -1,4 +1,4 @@
-"""A refused connection of sqlite3 fails the test or the run, also if the app catches the error."""
+"""Connections of sqlite3 itself: a refused one, also if the app catches the error, and a lock."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from tests.plugin.developer import small_example, untouched
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.example import Example
 
 SWALLOWED = """
 import sqlite3
@@ -68,3 +70,32 @@ def test_a_refusal_in_a_program_of_a_conftest_fails_the_first_test(tmp_path: Pat
     test = "def test_it(db_session): ..."
     example = small_example(tmp_path, test_it=test, conftest=PROGRAM)
     example.run().expect(1, errors=1).says("db.example.org:5432/other")
+
+
+LEFT_OPEN = """
+import sqlite3
+
+KEPT = []
+
+
+def connect(arena):
+    connection = sqlite3.connect(arena.url.partition("///")[2])
+    KEPT.append(connection)
+    return connection
+
+
+def test_left_open(arena):
+    connect(arena).execute("BEGIN IMMEDIATE")  # left open
+
+
+def test_next(test_client):
+    assert test_client.post("/dancers/Ruby").status_code == 201
+
+"""
+
+
+def test_a_lock_that_outlives_its_test_is_named_in_the_summary(example: Example) -> None:
+    """With the test. A new file replaces the locked one. A request waits shortly for the lock."""
+    project = example.change("pytest.ini", "    error\n", "").with_files(test_it=LEFT_OPEN)
+    run = project.run("-p", "no:randomly", "-oarena_lock_timeout=0.1").expect(passed=2)
+    run.says("test_it.py::test_left_open: dev: ", "a new file has replaced it")
