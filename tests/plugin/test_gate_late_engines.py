@@ -14,28 +14,18 @@ from tests.template.test_template_builders import BASE
 if TYPE_CHECKING:
     from tests.example import Example
 
-# As pydantic-settings reads it: no URL stands in the code, and the environment goes before.
-SETTINGS = """
-import os
-from pathlib import Path
-
-class Settings:
-    def __init__(self):
-        of_file = dict(line.split("=", 1) for line in Path(".env").read_text().splitlines())
-        self.database_url = os.environ.get("DATABASE_URL") or of_file["DATABASE_URL"]
-"""
-
+# No URL stands in the code.
 APP = """
 from contextlib import asynccontextmanager
+from pathlib import Path
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from models import Dancer
-from settings import Settings
 
 @asynccontextmanager
 async def lifespan(app):
-    engine = create_async_engine(Settings().database_url)
+    engine = create_async_engine(Path("url").read_text())
     app.state.maker = async_sessionmaker(engine)
     async with app.state.maker() as session:
         session.add(Dancer(name="Host"))
@@ -116,8 +106,7 @@ def server() -> dict[str, str]:
 @pytest.mark.parametrize("url", ORDERS)
 def test_the_order_of_tests_decides_nothing(example: Example, url: str) -> None:
     """Whatever comes first, session and app are on one database, of the product that it names."""
-    project = example.with_files(app=APP, models=BASE, settings=SETTINGS, test_it=TESTS)
-    project = project.with_paths({".env": f"DATABASE_URL={url}\n"})
+    project = example.with_files(app=APP, models=BASE, test_it=TESTS).with_paths({"url": url})
     project = project.change("pytest.ini", "app:Base\narena_seed = seed:seed", "models:Base")
     tests = [f"test_it.py::{name}" for name in ORDERS[url]]
     run = project.run("-Werror", "-pno:randomly", *tests, env=server())

@@ -47,20 +47,15 @@ def get_engine():
     checking(engine.sync_engine)
     return engine
 
-app = FastAPI()
-"""
-STARTED = (
-    LAZY.replace("app = FastAPI()", "")
-    + """
 @asynccontextmanager
 async def lifespan(app):
     get_engine()
     yield
     await get_engine().dispose()
 
-app = FastAPI(lifespan=lifespan)
+app = FastAPI()
 """
-)
+STARTED = LAZY.replace("FastAPI()", "FastAPI(lifespan=lifespan)")
 LISTENER = """
 engine = create_async_engine("sqlite+aiosqlite:///shop.db")
 
