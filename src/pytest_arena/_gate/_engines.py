@@ -118,14 +118,10 @@ def requested_without_engine(product: str) -> RequestedDatabase | None:
     return requested_by_url(place)
 
 
-def _dialect_of(url: URL) -> Dialect:
-    """Return the dialect of a URL. psycopg has two, and sync tests can use the async one, too."""
-    return url.get_dialect().get_async_dialect_cls(url)()
-
-
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
     try:
-        dialect = dialect or _dialect_of(url)
+        # psycopg has two dialects, and sync tests can use the async one, too.
+        dialect = dialect or url.get_dialect().get_async_dialect_cls(url)()
         return describe(dialect, *dialect.create_connect_args(url))
     # A third-party or unknown dialect, a driver that cannot be imported, or a URL that it refuses.
     # The gate decides when the engine connects.
@@ -133,13 +129,8 @@ def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | 
         return None
 
 
-def engine_like(engine: Engine, url: URL) -> Engine:
-    """Create an engine with the dialect, the pool class and the listeners of an app's engine."""
-    return _like(engine, url, engine.pool.recreate())
-
-
-def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
-    """Create an engine for sync code of pytest-arena with the dialect of an async engine."""
+def _pool_for_sync_code(engine: Engine) -> Pool:
+    """Create a pool for sync code of pytest-arena with the dialect of an async engine."""
     creator: Any = engine.pool._invoke_creator  # noqa: SLF001 - no public name
 
     def connect(rec: ConnectionPoolEntry) -> Any:
@@ -149,7 +140,7 @@ def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
     for listener in engine.pool.dispatch.connect:
         if not str(getattr(listener, "__module__", "")).startswith("pytest_arena."):
             event.listen(pool, "connect", _in_loop(listener))
-    return _like(engine, url, pool)
+    return pool
 
 
 def _in_loop(listener: Callable[..., object]) -> Callable[[object, object], None]:
@@ -172,8 +163,11 @@ def copied_of(engine: Engine) -> tuple[object, ...]:
     return (weakref.ref(engine), engine.get_execution_options(), *listeners)
 
 
-def _like(engine: Engine, url: URL, pool: Pool) -> Engine:
-    """Create an engine with the dialect and the listeners of another one."""
+def engine_like(engine: Engine, database: Database, url: URL, *, is_async: bool) -> Engine:
+    """Create an engine on a database with the dialect and the listeners of an app's engine."""
+    is_for_sync_code = engine.dialect.is_async and not is_async
+    pool = _pool_for_sync_code(engine) if is_for_sync_code else engine.pool.recreate()
+    known_engines.of(engine.dialect).database = database
     options = engine.get_execution_options()
     like = Engine(pool, engine.dialect, url, execution_options=options)
     for name in _TRANSACTIONS:
@@ -248,11 +242,6 @@ class KnownEngines:
     def find(self) -> list[Engine]:
         """Return the existing engines, the oldest first. Costs some microseconds for each."""
         return alive(self._engines)
-
-    def find_in_use(self) -> list[Engine]:
-        """Return the existing engines without those that were disposed of and not used since."""
-        engines = self.find()
-        return [engine for engine in engines if not self.of(engine.dialect).is_disposed]
 
     def add(self, engine: Engine, level: Owner | None) -> bool:
         """Note a new engine. Return whether it is the first with its dialect object."""

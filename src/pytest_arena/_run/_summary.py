@@ -161,7 +161,7 @@ def _unread(databases: Databases) -> Iterator[str]:
         return
     if not (databases.config.seed or first.isolation):
         return  # no option and no connection uses that database
-    for variable, url in databases.environment.originals().items():
+    for variable, url in databases.environment.originals.items():
         requested = requested_by_url(url)
         if requested is not None and known.find(requested) is first:
             yield (
