@@ -141,7 +141,7 @@ class Program:
         if dialect.name not in FILE_PRODUCTS or not cargs:
             return
         path = os.path.realpath(requested(cargs[0]).file)
-        is_known = path in self._facts["files"] or allows(self._facts["allow"], path)
+        is_known = reached(path, self._facts["files"]) or allows(self._facts["allow"], path)
         if not is_known and os.path.isfile(path) and birth(path) <= self._facts["began"]:  # noqa: PTH113 - as above
             raise self._refused(UnknownDatabaseError, path)
 

@@ -109,8 +109,12 @@ def redis_name(host: object, port: object, number: object) -> str:
     return f"redis://{host or 'localhost'}:{port or 6379}/{number or 0}"
 
 
-def allows(patterns: Iterable[str], *names: str) -> bool:
-    """Return whether a value of ``arena_allow`` is one of these names, or a pattern of one."""
+def allows(patterns: Iterable[str], name: str) -> bool:
+    """Return whether a value of ``arena_allow`` is this name, or a pattern of it."""
+    names = [name]
+    if "://" not in name:  # a file has several names
+        names.append(os.path.realpath(name))
+        names += [f"{FILES.name}:///{each}" for each in names]
     return any(name == each or fnmatch(name, each) for each in patterns for name in names)
 
 

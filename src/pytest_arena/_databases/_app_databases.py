@@ -42,7 +42,6 @@ from pytest_arena._product import (
     NOWHERE,
     Core,
     Database,
-    Isolation,
     Key,
     Product,
     RequestedDatabase,
@@ -162,19 +161,17 @@ class AllowedFiles:
         if not name:  # in memory
             return Whose.FREE
         is_file = "://" not in name
-        path = os.path.realpath(name) if is_file else name
-        names = {name, path}
         if is_file:
+            path = os.path.realpath(name)
             if path not in self.live and self._is_beside(path):
                 return Whose.APP
             if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
             if self.temporary and Path(path).is_relative_to(self.temporary):
                 return Whose.FREE
-            names.update(f"{FILES.name}:///{each}" for each in [*names])
-        if allows(self.allowed, *names):
+        if allows(self.allowed, name):
             return Whose.FREE
-        is_of_app = reached(path, self._named()) if is_file else self.same_on_servers(name)
+        is_of_app = reached(name, self._named()) if is_file else self.same_on_servers(name)
         return Whose.APP if is_of_app else Whose.UNKNOWN
 
     def same_on_servers(self, url: str) -> list[str]:
@@ -343,12 +340,6 @@ class KnownDatabases:
             own.pool.dispose()
         self._connections.forget(database.key)
         database.close()
-
-    @property
-    def provisioned(self) -> dict[Database, Isolation]:
-        """The databases that have content, because a connection was opened. The oldest first."""
-        databases = [*self.by_key.values()]
-        return {each: each.isolation for each in databases if each.isolation}
 
     # The app's first database.
 

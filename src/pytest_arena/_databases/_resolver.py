@@ -9,11 +9,7 @@ from json import dumps
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import (
-    SUPPORTED,
-    database_of,
-    file_at_stake,
-)
+from pytest_arena._config._supported import SUPPORTED, database_of, file_at_stake
 from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -334,8 +330,9 @@ class Databases:
 
     @property
     def provisioned(self) -> dict[Database, Isolation]:
-        """The databases that have content."""
-        return self.known.provisioned
+        """The databases that have content, because a connection was opened. The oldest first."""
+        databases = [*self.known.by_key.values()]
+        return {each: each.isolation for each in databases if each.isolation}
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

@@ -155,7 +155,7 @@ def _unread(databases: Databases) -> Iterator[str]:
     """Yield a line for each variable that names a database without an engine of the app."""
     known = databases.known
     first = known.primary
-    used = databases.known.provisioned
+    used = databases.provisioned
     others = [database.name for database in used if database.has_engine]
     if first is None or first.has_engine or not others:
         return
