@@ -482,11 +482,11 @@ class Environment:
                 os.environ[name] = new
                 os.environ[_ORIGINALS] = dumps({**_inherited(), new: text})
 
-    def products(self) -> list[str]:
-        """Return the products that ``arena_database`` and the variables name."""
+    def first_product(self) -> str:
+        """Return the product that ``arena_database`` or the first variable names, or ""."""
         named = [name for name in self._config.env if name in self.originals]
         values = [self._config.database, *(self.originals[name].drivername for name in named)]
-        return [*filter(None, map(product_of, values))]
+        return next(filter(None, map(product_of, values)), "")
 
     def _new_url(self, url: URL) -> URL:
         requested = requested_by_url(url)
@@ -511,7 +511,7 @@ class Environment:
         has_name = url.database or url.query.keys() & {"database", "dbname", "service"}
         if requested and has_name and requested.product in self._known.products:
             self._known.prefer(requested)
-        query = url.difference_update_query(_ELSEWHERE | _SECRET).query
+        query = url.difference_update_query(_ELSEWHERE).query
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername
         return URL.create(drivername, url.username, None, NOWHERE, None, url.database, query)
@@ -529,18 +529,21 @@ def parse_url(text: str) -> URL | None:
     return None
 
 
-# Parameters of a URL that also name a server.
+# Parameters of a URL that also name a server or a login.
 _ELSEWHERE = {
     "dsn",
     "host",
     "hostaddr",
     "odbc_connect",
+    "passfile",
+    "password",
     "port",
     "service",
     "socket",
+    "sslpassword",
     "unix_socket",
+    "user",
 }
-_SECRET = {"passfile", "password", "sslpassword", "user"}
 
 
 # Other processes

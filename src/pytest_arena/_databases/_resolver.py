@@ -54,8 +54,6 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 class Databases:
     """The databases of the app. Implements the core of the gate and of the products."""
 
-    files: AllowedFiles
-
     def __init__(
         self,
         config: Config,
@@ -90,8 +88,6 @@ class Databases:
 
         This method and those that it calls decide. ``_refusals.py`` has the texts.
         """
-        if opener is Opener.LISTENER:
-            raise self._refused(refusals.CHOSEN_BY_APP, name)
         if requested is None:
             return self._admit_open(opener, name)
         if opener is Opener.DRIVER:
@@ -182,10 +178,10 @@ class Databases:
 
     def add_first(self) -> None:
         """Add the app's first database by the product of an option, before there is an engine."""
-        products = self.environment.products()
+        product = self.environment.first_product()
         # Lines with names need the names of the app's engines.
-        if products and self.config.schema.keys() <= {""}:
-            self.known.add_first(products[0])
+        if product and self.config.schema.keys() <= {""}:
+            self.known.add_first(product)
 
     def _refuse_after_session(self, name: str) -> None:
         if self.finished:

@@ -42,7 +42,7 @@ from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
+from pytest_arena.errors import ArenaError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,12 +121,11 @@ class FreshSession(Session):
         self.wrote = self.has_pending_work
         self.changed = self.changes()
         self.created.update(map(instance_state, self.new))
-        was_flushing = self.is_flushing
         self.is_flushing = True
         try:
             super().flush(objects)
         finally:
-            self.is_flushing = was_flushing
+            self.is_flushing = False
 
     # What other connections may have changed is read again: an instance gets the values that a
     # query loads, as if it had expired. What the query does not load is loaded after it.
@@ -458,10 +457,8 @@ class Engines:
 
     def is_async(self, database: Database) -> bool:
         """Return whether an engine for async code is async."""
-        engines = self._engines_of_app(database)
-        if not engines:
-            return database.dialect.is_async
-        return any(engine.dialect.is_async for engine in engines)
+        dialects: list[Any] = [engine.dialect for engine in self._engines_of_app(database)]
+        return any(dialect.is_async for dialect in dialects or [database.dialect])
 
     def _engines_of_app(self, database: Database, *, is_async: bool = False) -> list[Engine]:
         level = self._databases.level_owner()
@@ -490,15 +487,7 @@ class Engines:
             return self._obstacle(database, engine), place not in url
 
         best = min(engines, key=rank)
-        if self._obstacle(database, best) < _CANNOT_WRITE:
-            return best
-        lines = [str(known_engines.of(engine.dialect).line) for engine in engines]
-        raise ConfigError(
-            f"no engine of the app can write to the database {database.name}",
-            why="db_session writes the rows of tests with the options of one of them",
-            cause="\n".join(lines),
-            fix="create an engine that can write in a module that conftest.py imports",
-        )
+        return best if self._obstacle(database, best) < _CANNOT_WRITE else None
 
     def _obstacle(self, database: Database, engine: Engine) -> int:
         """Return what hinders rows of tests: 0 nothing, 1 AUTOCOMMIT, 2 the engine cannot write."""
