@@ -10,7 +10,6 @@ import os
 import sys
 from functools import partial, wraps
 from json import loads
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._config._supported import (
@@ -18,7 +17,6 @@ from pytest_arena._config._supported import (
     FILE_PRODUCTS,
     allows,
     birth,
-    database_of,
     file_at_stake,
     reached,
 )
@@ -73,7 +71,7 @@ class Program:
 
     def check_change(self, action: str, path: str) -> None:
         """Refuse to change a file of the app's databases that is older than the run."""
-        file = file_at_stake(database_of(path), self._facts["began"], lambda: self._facts["files"])
+        file = file_at_stake(path, self._facts["began"], lambda: self._facts["files"])
         if file:
             raise self._refused(ProductionDatabaseError, file, action)
 
@@ -142,10 +140,10 @@ class Program:
 
         if dialect.name not in FILE_PRODUCTS or not cargs:
             return
-        path = Path(requested(cargs[0]).file).resolve()
-        is_known = str(path) in self._facts["files"] or allows(self._facts["allow"], str(path))
-        if not is_known and path.is_file() and birth(str(path)) <= self._facts["began"]:
-            raise self._refused(UnknownDatabaseError, str(path))
+        path = os.path.realpath(requested(cargs[0]).file)
+        is_known = reached(path, self._facts["files"]) or allows(self._facts["allow"], path)
+        if not is_known and os.path.isfile(path) and birth(path) <= self._facts["began"]:  # noqa: PTH113 - as above
+            raise self._refused(UnknownDatabaseError, path)
 
     def watch_files(self, module: Any) -> None:
         """Watch the connections of sqlite3, which aiosqlite uses, too."""

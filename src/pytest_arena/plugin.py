@@ -172,7 +172,6 @@ class Waiting:
             plugins = config.pluginmanager.get_plugins()
             self._earlier = [each for each in plugins if hasattr(each, "__file__")]
         self._has_begun = False
-        self._is_watching = False
         self._is_over = False
         self._temporary: Path | None = None
         self._items: list[pytest.Item] | None = None  # after the collection
@@ -187,9 +186,7 @@ class Waiting:
         values += [os.environ.get("ARENA_DATABASE"), os.environ.get("DATABASE_URL")]
         if any(values) or any(self._flags.values()) or _names_in_file(self._config):
             self.begin()
-        if self._has_begun or self._is_watching:
             return
-        self._is_watching = True
         for name in _WATCHED:
             _interpreter.when_imported(name, lambda _module: self.begin())
         _interpreter.on_audit_events(

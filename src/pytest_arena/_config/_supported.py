@@ -65,6 +65,7 @@ def file_at_stake(path: str, began: float, files: Callable[[], Iterable[str]]) -
 
     It is older than the run, and is at the path, behind a link, or below the folder.
     """
+    path = database_of(path)
     if not is_old_database(path, began) and not os.path.isdir(path):  # noqa: PTH112 - as above
         return None
     folder = os.path.realpath(path) + os.sep
@@ -108,8 +109,12 @@ def redis_name(host: object, port: object, number: object) -> str:
     return f"redis://{host or 'localhost'}:{port or 6379}/{number or 0}"
 
 
-def allows(patterns: Iterable[str], *names: str) -> bool:
-    """Return whether a value of ``arena_allow`` is one of these names, or a pattern of one."""
+def allows(patterns: Iterable[str], name: str) -> bool:
+    """Return whether a value of ``arena_allow`` is this name, or a pattern of it."""
+    names = [name]
+    if "://" not in name:  # a file has several names
+        names.append(os.path.realpath(name))
+        names += [f"{FILES.name}:///{each}" for each in names]
     return any(name == each or fnmatch(name, each) for each in patterns for name in names)
 
 
@@ -124,20 +129,14 @@ def product_of_dialect(name: str) -> str:
     return _OTHER_DIALECTS.get(name, name)
 
 
-def with_dialect(url: str) -> str:
-    """Return a URL with the name of SQLAlchemy's dialect."""
-    for facts in SUPPORTED.values():
-        if facts.other_url and url.startswith(facts.other_url):
-            return f"{facts.name}://{url.removeprefix(facts.other_url)}"
-    return url
-
-
 def product_of(value: str) -> str:
     """Return the product that a value of ``arena_database`` names, "" if it names none."""
     if value == "own":
         return OWN.name
-    dialect, _, _ = with_dialect(value).partition("://")
-    name, _, _ = dialect.partition("+")
+    for facts in SUPPORTED.values():
+        if facts.other_url and value.startswith(facts.other_url):
+            return facts.name
+    name, _, _ = value.partition("://")[0].partition("+")
     product = product_of_dialect(name)
     return product if product in SUPPORTED else ""
 

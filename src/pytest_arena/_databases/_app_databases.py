@@ -42,7 +42,6 @@ from pytest_arena._product import (
     NOWHERE,
     Core,
     Database,
-    Isolation,
     Key,
     Product,
     RequestedDatabase,
@@ -108,6 +107,7 @@ class AllowedFiles:
         self.live: set[str] = set()  # the live files
         # The real paths of files that engines name, with their states then, None without a file.
         self.of_app: dict[str, os.stat_result | None] = {}
+        self.on_servers: set[str] = set()  # the names of databases that engines and variables name
         # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
         # Files that this run may have changed. True for a database, without an engine, it removed.
         self.touched: dict[str, bool] = {}
@@ -161,26 +161,27 @@ class AllowedFiles:
         if not name:  # in memory
             return Whose.FREE
         is_file = "://" not in name
-        path = os.path.realpath(name) if is_file else name
-        names = {name, path}
         if is_file:
+            path = os.path.realpath(name)
             if path not in self.live and self._is_beside(path):
                 return Whose.APP
             if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
             if self.temporary and Path(path).is_relative_to(self.temporary):
                 return Whose.FREE
-            names.update(f"{FILES.name}:///{each}" for each in [*names])
-        if allows(self.allowed, *names):
+        if allows(self.allowed, name):
             return Whose.FREE
-        if is_file:
-            is_the_apps = bool(reached(path, self._named()))
-        else:  # a server has many names
-            is_the_apps = any(
-                name.startswith(f"{each.product}://") and name.endswith(f"/{each.database}")
-                for each in requested_by_engines(known_engines.find())
-            )
-        return Whose.APP if is_the_apps else Whose.UNKNOWN
+        is_of_app = reached(name, self._named()) if is_file else self.same_on_servers(name)
+        return Whose.APP if is_of_app else Whose.UNKNOWN
+
+    def same_on_servers(self, url: str) -> list[str]:
+        """Return the app's databases with the product and the name in a URL, on any host."""
+        product = product_of(url)
+        _, _, database = url.rpartition("/")
+        engines = requested_by_engines(known_engines.find())
+        names = sorted({*self.on_servers, *(each.name for each in engines)})
+        same = [name for name in names if product_of(name) == product and "://" in name]
+        return [name for name in same if product and name.endswith(f"/{database}")]
 
     def _named(self) -> set[str]:
         """Return the real paths of the files that engines and variables name."""
@@ -235,7 +236,6 @@ class KnownDatabases:
         self._connections = connections
         self.by_key: dict[Key, Database] = {}  # with or without a connection
         self._registering = threading.RLock()
-        self.requested: dict[str, None] = {}  # names of requested databases on servers
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
@@ -254,7 +254,7 @@ class KnownDatabases:
     def find(self, requested: RequestedDatabase) -> Database | None:
         """Return the requested database, if it is known."""
         known = known_engines.of(requested.dialect).database
-        if known is not None:
+        if known is not None or requested.product not in self.products:
             return known
         if requested.product in FILE_PRODUCTS and requested.name:
             at_file = self.at_file(requested.name)
@@ -301,7 +301,7 @@ class KnownDatabases:
         free = [name for name in reversed(tails) if name not in used]
         name = free[0] if free else f"{next(self._count)}-{tails[-1]}"
         if requested.product not in FILE_PRODUCTS:
-            self.requested[requested.name] = None
+            self.files.on_servers.add(requested.name)
         elif requested.name:
             self.files.add(requested.name)
         if first is not None and key is not None and first.product is product:
@@ -341,12 +341,6 @@ class KnownDatabases:
         self._connections.forget(database.key)
         database.close()
 
-    @property
-    def provisioned(self) -> dict[Database, Isolation]:
-        """The databases that have content, because a connection was opened. The oldest first."""
-        databases = [*self.by_key.values()]
-        return {each: each.isolation for each in databases if each.isolation}
-
     # The app's first database.
 
     def find_first(self) -> bool:
@@ -360,14 +354,18 @@ class KnownDatabases:
 
     def register_engines(self) -> None:
         """Register the databases of existing engines, and memory databases last."""
-        requested = requested_by_engines(known_engines.find_in_use())
+        engines = known_engines.find()
+        in_use = [each for each in engines if not known_engines.of(each.dialect).is_disposed]
+        requested = requested_by_engines(in_use)
         for database in sorted(requested, key=lambda database: not database.name):
-            if database.product in self.products and self.replaces(database):
+            if self.replaces(database):
                 self.register(database)
 
     def replaces(self, requested: RequestedDatabase) -> bool:
         """Return whether pytest-arena replaces this database by one of the tests."""
         name = requested.name
+        if requested.product not in self.products:
+            return False
         if requested.product in FILE_PRODUCTS and (not name or self.at_file(name) is not None):
             return True
         return self.files.whose(name).is_at_stake
@@ -445,7 +443,7 @@ class Environment:
     def __init__(self, config: Config, known: KnownDatabases) -> None:
         self._known = known
         self._config = config
-        self._originals: dict[str, str] = {}
+        self.originals: dict[str, URL] = {}  # by the variables
 
     def redirect(self) -> None:
         """Replace the URLs. The database of the first URL is the app's first database.
@@ -472,30 +470,23 @@ class Environment:
                     fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
                     "or, if the value names no database: arena_env = another variable",
                 )
-            self._originals[name] = text
-            new = self._inside(text, url)
+            self.originals[name] = url
+            new = text
+            new_url = self._new_url(url)
+            if new_url is not url:
+                new = new_url.render_as_string(hide_password=False)
+                # SQLAlchemy 2.1 writes the colon as %3A. An app may parse it without SQLAlchemy.
+                new = new.replace("/file%3A", "/file:", 1)
             self._known.exported.add(new)
             with as_own():  # no level puts them back
                 os.environ[name] = new
                 os.environ[_ORIGINALS] = dumps({**_inherited(), new: text})
 
-    def products(self) -> list[str]:
-        """Return the products that ``arena_database`` and the variables name."""
-        urls = [url for url in self.originals().values() if url]
-        values = [self._config.database, *(url.drivername for url in urls)]
-        return [*filter(None, map(product_of, values))]
-
-    def originals(self) -> dict[str, URL | None]:
-        """Return the original URL of each variable, None if it was unset or is no URL."""
-        return {name: parse_url(self._originals.get(name, "")) for name in self._config.env}
-
-    def _inside(self, text: str, url: URL) -> str:
-        new = self._new_url(url)
-        if new is url:
-            return text
-        new_text = new.render_as_string(hide_password=False)
-        # SQLAlchemy 2.1 writes the colon as %3A. An app may parse the URL without SQLAlchemy.
-        return new_text.replace("/file%3A", "/file:", 1)
+    def first_product(self) -> str:
+        """Return the product that ``arena_database`` or the first variable names, or ""."""
+        named = [name for name in self._config.env if name in self.originals]
+        values = [self._config.database, *(self.originals[name].drivername for name in named)]
+        return next(filter(None, map(product_of, values)), "")
 
     def _new_url(self, url: URL) -> URL:
         requested = requested_by_url(url)
@@ -513,12 +504,14 @@ class Environment:
         is_redis = url.drivername in REDIS
         shown = requested.name if requested else described_url(url)
         if is_redis:
-            shown = redis_name(url.host, url.port, redis_number(url))
+            shown = redis_name(url.host, url.port, url.query.get("db") or url.database)
         if files.whose(shown) is Whose.FREE:
             return url
-        if requested and names_database(url) and requested.product in self._known.products:
+        # Without a name in the URL, `connect_args` may name the database.
+        has_name = url.database or url.query.keys() & {"database", "dbname", "service"}
+        if requested and has_name and requested.product in self._known.products:
             self._known.prefer(requested)
-        query = url.difference_update_query(_ELSEWHERE | _SECRET).query
+        query = url.difference_update_query(_ELSEWHERE).query
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername
         return URL.create(drivername, url.username, None, NOWHERE, None, url.database, query)
@@ -536,53 +529,31 @@ def parse_url(text: str) -> URL | None:
     return None
 
 
-def names_database(url: URL) -> bool:
-    """Return whether a URL names its database. Otherwise ``connect_args`` may name it."""
-    if url.get_backend_name() in FILE_PRODUCTS:
-        return True
-    return bool(url.database or url.query.keys() & {"database", "dbname", "service"})
-
-
-# Parameters of a URL that also name a server.
+# Parameters of a URL that also name a server or a login.
 _ELSEWHERE = {
     "dsn",
     "host",
     "hostaddr",
     "odbc_connect",
+    "passfile",
+    "password",
     "port",
     "service",
     "socket",
+    "sslpassword",
     "unix_socket",
+    "user",
 }
-_SECRET = {"passfile", "password", "sslpassword", "user"}
-
-
-def redis_number(url: URL) -> str:
-    """Return the number of a Redis database, as redis-py reads it."""
-    return str(url.query.get("db") or url.database or 0)
 
 
 # Other processes
 
 
-def named_by(child: Child, known: KnownDatabases) -> str:
+def named_by(child: Child, files: AllowedFiles) -> str:
     """Return the app's database, or the path of a client, that arguments name, or ""."""
-    of_engines = requested_by_engines(known_engines.find())
-    names = {*known.requested, *(each.name for each in of_engines)}
     words = words_of(child.arguments)
-    for name in names:
-        is_at_stake = "://" in name and known.files.whose(name).is_at_stake
-        if is_at_stake and any(_is_named(name, word) for word in words):
-            return name
-    path = client_by_path(words, child.folder)
-    if path and not allows(known.files.allowed, path):
-        return path
-    return file_in(words, known.files.of_engines(), child.folder)
-
-
-def _is_named(name: str, word: str) -> bool:
-    """Return whether a word is the URL of a database, on any host."""
-    product, _, place = name.partition("://")
-    database = place.partition("/")[2]
-    is_other = NOWHERE in word or product_of(word) != product_of(product)
-    return "://" in word and not is_other and word.endswith(f"/{database}")
+    urls = [word for word in words if "://" in word and NOWHERE not in word]
+    named = [name for url in urls for name in files.same_on_servers(url)]
+    named.append(client_by_path(words, child.folder))
+    at_stake = [name for name in named if name and not allows(files.allowed, name)]
+    return next(iter(at_stake), "") or file_in(words, files.of_engines(), child.folder)

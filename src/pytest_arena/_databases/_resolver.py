@@ -9,11 +9,7 @@ from json import dumps
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._config._supported import (
-    FILE_PRODUCTS,
-    SUPPORTED,
-    file_at_stake,
-)
+from pytest_arena._config._supported import SUPPORTED, database_of, file_at_stake
 from pytest_arena._databases import _refusals as refusals
 from pytest_arena._databases._app_databases import (
     AllowedFiles,
@@ -28,7 +24,7 @@ from pytest_arena._databases._provision import Provision
 from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._interpreter import guard_programs
-from pytest_arena._origin import REQUEST, as_own, user_line
+from pytest_arena._origin import REQUEST, as_own, is_own, user_line
 from pytest_arena._owner import OWNER, line_of_job, owner_here
 from pytest_arena._product import Opener
 from pytest_arena._product._server_connections import address_for
@@ -58,8 +54,6 @@ __tracebackhide__ = True  # tracebacks end at the user's line
 class Databases:
     """The databases of the app. Implements the core of the gate and of the products."""
 
-    files: AllowedFiles
-
     def __init__(
         self,
         config: Config,
@@ -71,7 +65,6 @@ class Databases:
         self._connections = connections
         self.products = Products(self, config)
         self.files = AllowedFiles(config)
-        self.note_touched = self.files.note_touched
         self.opened_raw = connections.opened_raw
         self.usage_of = connections.usage_of
         # Called when a test gets the address of a database, so that any program may use it.
@@ -95,8 +88,6 @@ class Databases:
 
         This method and those that it calls decide. ``_refusals.py`` has the texts.
         """
-        if opener is Opener.LISTENER:
-            raise self._refused(refusals.CHOSEN_BY_APP, name)
         if requested is None:
             return self._admit_open(opener, name)
         if opener is Opener.DRIVER:
@@ -119,7 +110,7 @@ class Databases:
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
         if whose is Whose.UNKNOWN:
-            self.note_touched(name)
+            self.files.note_touched(name)
         elif opener is Opener.SQLITE3:
             self.refuse_late()
         return None if database is None else database.target
@@ -138,11 +129,11 @@ class Databases:
             target: ConnectTarget | None = live.target
         elif whose is Whose.FREE:
             return None
-        elif drivers == "redirect" and self._is_of_app(requested, whose):
+        elif drivers == "redirect" and whose is Whose.APP:
             target = self._admit_engine(requested)
         else:
             refusal = refusals.WITHOUT_ENGINE
-            if self._is_of_app(requested, whose):
+            if whose is Whose.APP:
                 refusal = refusals.REFUSED_DRIVER.of(whose)
             elif requested.database == SUPPORTED[requested.product].maintenance_database:
                 refusal = refusals.FOR_DATABASES
@@ -151,25 +142,19 @@ class Databases:
             raise self._refused(refusals.PAST_TRANSACTION, requested.name)
         return target
 
-    def _is_of_app(self, requested: RequestedDatabase, whose: Whose) -> bool:
-        is_replaced = requested.product in self.products
-        return whose is Whose.APP or (is_replaced and self.known.find(requested) is not None)
-
     def _admit_engine(self, requested: RequestedDatabase) -> ConnectTarget | None:
         """Decide on a connection that pytest-arena can redirect."""
         self.refuse_late()
         is_known = known_engines.of(requested.dialect).database is not None
         is_replaced = is_known or self.known.replaces(requested)
-        if requested.product not in self.products or not is_replaced:
-            if self.files.whose(requested.name).is_at_stake:
-                refusal = refusals.UNKNOWN_DATABASE
-                option = self.config.database
-                if option in FILE_PRODUCTS and requested.product in SUPPORTED:
-                    refusal = refusals.LEFT_OUT_PRODUCT
-                raise self._refused(
-                    refusal, requested.name, option=option, driver=requested.dialect.driver
-                )
-            return None
+        if not is_replaced:
+            if not self.files.whose(requested.name).is_at_stake:
+                return None
+            refusal = refusals.UNKNOWN_DATABASE
+            if requested.product in SUPPORTED:
+                refusal = refusals.LEFT_OUT_PRODUCT
+            values = {"option": self.config.database, "driver": requested.dialect.driver}
+            raise self._refused(refusal, requested.name, **values)
         self._refuse_after_session(requested.name or "a memory database")
         build = build_here()
         if build is not None:
@@ -193,10 +178,10 @@ class Databases:
 
     def add_first(self) -> None:
         """Add the app's first database by the product of an option, before there is an engine."""
-        products = self.environment.products()
+        product = self.environment.first_product()
         # Lines with names need the names of the app's engines.
-        if products and self.config.schema.keys() <= {""}:
-            self.known.add_first(products[0])
+        if product and self.config.schema.keys() <= {""}:
+            self.known.add_first(product)
 
     def _refuse_after_session(self, name: str) -> None:
         if self.finished:
@@ -229,14 +214,16 @@ class Databases:
             return
         raise self.ledger.refused(refusals.beyond_database(meaning, words))
 
-    def before_removal(self, file: str, action: str) -> None:
+    def check_change(self, action: str, path: str) -> None:
         """Refuse to change a file of the app's databases that is older than the run."""
-        self.note_touched(file)
+        if is_own():
+            return
+        file = database_of(path)
         lost = file_at_stake(file, self.files.began, self.files.of_engines)
         if lost:
             raise self._refused(refusals.REMOVED_FILE, lost, action=action)
-        if lost is not None and self.files.whose(file) is Whose.UNKNOWN:
-            self.note_touched(file, is_removed=True)
+        is_database = lost is not None and self.files.whose(file) is Whose.UNKNOWN
+        self.files.note_touched(file, is_removed=is_database)
 
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
@@ -265,7 +252,7 @@ class Databases:
         if child.is_fork:  # starts no server for an engine that no test uses
             databases = [each for each in databases if each.product in used or not used]
         else:
-            name = named_by(child, self.known)
+            name = named_by(child, self.files)
             if name:
                 raise self._refused(refusals.NAMED_BY_CHILD, name)
             exported = "\n".join(self.known.exported)
@@ -339,8 +326,9 @@ class Databases:
 
     @property
     def provisioned(self) -> dict[Database, Isolation]:
-        """The databases that have content."""
-        return self.known.provisioned
+        """The databases that have content, because a connection was opened. The oldest first."""
+        databases = [*self.known.by_key.values()]
+        return {each: each.isolation for each in databases if each.isolation}
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

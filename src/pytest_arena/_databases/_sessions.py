@@ -6,7 +6,7 @@ import os
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -36,14 +36,13 @@ from pytest_arena._gate._engines import (
     engine_like,
     known_engines,
     requested_by_engine,
-    sync_engine_of_async,
 )
 from pytest_arena._gate._registry import pooled_of, record_of
 from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
+from pytest_arena.errors import ArenaError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,12 +121,11 @@ class FreshSession(Session):
         self.wrote = self.has_pending_work
         self.changed = self.changes()
         self.created.update(map(instance_state, self.new))
-        was_flushing = self.is_flushing
         self.is_flushing = True
         try:
             super().flush(objects)
         finally:
-            self.is_flushing = was_flushing
+            self.is_flushing = False
 
     # What other connections may have changed is read again: an instance gets the values that a
     # query loads, as if it had expired. What the query does not load is loaded after it.
@@ -386,13 +384,6 @@ _PLAIN = (
 _CANNOT_WRITE = 2
 
 
-def _plain(database: Database, url: URL) -> Engine:
-    with as_own():
-        if database.dialect.is_async:
-            return create_async_engine(url).sync_engine
-        return create_engine(url)
-
-
 class Engines:
     """Creates engines for sessions, with the listeners and types of the app's engine."""
 
@@ -450,14 +441,15 @@ class Engines:
             url = redirected_url(database, driver_of(database))
             if past_policies:
                 url = url.set(username=PAST_POLICIES)
-            own = self._like(database, app or _plain(database, url), url, is_async=is_async)
+            if app is None:
+                with as_own():
+                    if database.dialect.is_async:
+                        app = create_async_engine(url).sync_engine
+                    else:
+                        app = create_engine(url)
+            own = engine_like(app, database, url, is_async=is_async)
             database.engines[key] = (copied, own)
         return AsyncEngine(own) if is_async else own
-
-    def _like(self, database: Database, app: Engine, url: URL, *, is_async: bool = False) -> Engine:
-        create = sync_engine_of_async if app.dialect.is_async and not is_async else engine_like
-        known_engines.of(app.dialect).database = database
-        return create(app, url)
 
     # The engine of the app is one of those that exist at this point of the test in each order of
     # the tests: the one that a variable names, else the oldest one that can write and has
@@ -465,10 +457,8 @@ class Engines:
 
     def is_async(self, database: Database) -> bool:
         """Return whether an engine for async code is async."""
-        engines = self._engines_of_app(database)
-        if not engines:
-            return database.dialect.is_async
-        return any(engine.dialect.is_async for engine in engines)
+        dialects: list[Any] = [engine.dialect for engine in self._engines_of_app(database)]
+        return any(dialect.is_async for dialect in dialects or [database.dialect])
 
     def _engines_of_app(self, database: Database, *, is_async: bool = False) -> list[Engine]:
         level = self._databases.level_owner()
@@ -479,7 +469,7 @@ class Engines:
                 continue
             found = known.database
             requested = None if found else requested_by_engine(engine)
-            if requested is not None and requested.product in self._databases.known.products:
+            if requested is not None:
                 found = self._databases.known.find(requested)
             if found is database:
                 engines.append(engine)
@@ -491,23 +481,20 @@ class Engines:
             return next(iter(engines), None)
         named = filter(None, map(os.environ.get, self._databases.config.env))
         _, _, place = str(next(named, "")).partition("://")
-        engines.sort(key=lambda each: place not in each.url.render_as_string(hide_password=False))
-        best = min(engines, key=partial(self._obstacle, database))
-        if self._obstacle(database, best) < _CANNOT_WRITE:
-            return best
-        lines = [str(known_engines.of(engine.dialect).line) for engine in engines]
-        raise ConfigError(
-            f"no engine of the app can write to the database {database.name}",
-            why="db_session writes the rows of tests with the options of one of them",
-            cause="\n".join(lines),
-            fix="create an engine that can write in a module that conftest.py imports",
-        )
+
+        def rank(engine: Engine) -> tuple[int, bool]:
+            url = engine.url.render_as_string(hide_password=False)
+            return self._obstacle(database, engine), place not in url
+
+        best = min(engines, key=rank)
+        return best if self._obstacle(database, best) < _CANNOT_WRITE else None
 
     def _obstacle(self, database: Database, engine: Engine) -> int:
         """Return what hinders rows of tests: 0 nothing, 1 AUTOCOMMIT, 2 the engine cannot write."""
         known = known_engines.of(engine.dialect)
         if known.obstacle is None:
-            own = self._like(database, engine, redirected_url(database, engine.dialect.driver))
+            url = redirected_url(database, engine.dialect.driver)
+            own = engine_like(engine, database, url, is_async=False)
             with own.connect() as connection:
                 known.obstacle = 0
                 for name in inspect(connection).get_table_names()[:1]:

@@ -29,7 +29,7 @@ from pytest_arena._config._supported import (
     product_of_dialect,
 )
 from pytest_arena._interpreter import patch
-from pytest_arena._origin import is_own, user_line
+from pytest_arena._origin import is_own
 from pytest_arena._owner import owner_here
 from pytest_arena._process import alive, lock_here
 from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
@@ -40,6 +40,7 @@ from pytest_arena._product._connection_loop import (
     keep_in_loop,
     terminate,
 )
+from pytest_arena._product._server_connections import ServerTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._owner import Owner
     from pytest_arena._product import Database
-    from pytest_arena._values import CodeLine
 
     OneConnection = Callable[[Any], Any]
 
@@ -69,19 +69,15 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
     database = ""
     for parameter in ("database", "dbname", "db"):
         database = database or cparams.get(parameter) or ""
-    name = _server_name(dialect.name, host, port, database)
+    name = ServerTarget(dialect.name, f"{host}:{port}", str(database)).name
     return RequestedDatabase(dialect, product, name, database=str(database))
 
 
 def described_url(url: URL) -> str:
     """Return the name of the database in a server's URL. The driver need not be installed."""
     host = url.host or "localhost"
-    port = url.port or ""
-    return _server_name(url.get_backend_name(), host, port, url.database)
-
-
-def _server_name(product: str, host: str, port: int | str, database: str | None) -> str:
-    return f"{product}://{host}:{port}/{database}"
+    server = f"{host}:{url.port or ''}"
+    return ServerTarget(url.get_backend_name(), server, str(url.database)).name
 
 
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
@@ -118,14 +114,10 @@ def requested_without_engine(product: str) -> RequestedDatabase | None:
     return requested_by_url(place)
 
 
-def _dialect_of(url: URL) -> Dialect:
-    """Return the dialect of a URL. psycopg has two, and sync tests can use the async one, too."""
-    return url.get_dialect().get_async_dialect_cls(url)()
-
-
 def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
     try:
-        dialect = dialect or _dialect_of(url)
+        # psycopg has two dialects, and sync tests can use the async one, too.
+        dialect = dialect or url.get_dialect().get_async_dialect_cls(url)()
         return describe(dialect, *dialect.create_connect_args(url))
     # A third-party or unknown dialect, a driver that cannot be imported, or a URL that it refuses.
     # The gate decides when the engine connects.
@@ -133,13 +125,8 @@ def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | 
         return None
 
 
-def engine_like(engine: Engine, url: URL) -> Engine:
-    """Create an engine with the dialect, the pool class and the listeners of an app's engine."""
-    return _like(engine, url, engine.pool.recreate())
-
-
-def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
-    """Create an engine for sync code of pytest-arena with the dialect of an async engine."""
+def _pool_for_sync_code(engine: Engine) -> Pool:
+    """Create a pool for sync code of pytest-arena with the dialect of an async engine."""
     creator: Any = engine.pool._invoke_creator  # noqa: SLF001 - no public name
 
     def connect(rec: ConnectionPoolEntry) -> Any:
@@ -149,7 +136,7 @@ def sync_engine_of_async(engine: Engine, url: URL) -> Engine:
     for listener in engine.pool.dispatch.connect:
         if not str(getattr(listener, "__module__", "")).startswith("pytest_arena."):
             event.listen(pool, "connect", _in_loop(listener))
-    return _like(engine, url, pool)
+    return pool
 
 
 def _in_loop(listener: Callable[..., object]) -> Callable[[object, object], None]:
@@ -172,8 +159,11 @@ def copied_of(engine: Engine) -> tuple[object, ...]:
     return (weakref.ref(engine), engine.get_execution_options(), *listeners)
 
 
-def _like(engine: Engine, url: URL, pool: Pool) -> Engine:
-    """Create an engine with the dialect and the listeners of another one."""
+def engine_like(engine: Engine, database: Database, url: URL, *, is_async: bool) -> Engine:
+    """Create an engine on a database with the dialect and the listeners of an app's engine."""
+    is_for_sync_code = engine.dialect.is_async and not is_async
+    pool = _pool_for_sync_code(engine) if is_for_sync_code else engine.pool.recreate()
+    known_engines.of(engine.dialect).database = database
     options = engine.get_execution_options()
     like = Engine(pool, engine.dialect, url, execution_options=options)
     for name in _TRANSACTIONS:
@@ -189,7 +179,6 @@ class KnownEngine:
     def __init__(self) -> None:
         self.database: Database | None = None  # the target of its connections
         self.birth = ""  # of the first engine: see `birth_here`
-        self.line: CodeLine | None = None  # that created the first engine
         self.obstacle: int | None = None  # see `Engines`. None until it is known
         # Returns the owner of the level that created the first engine, None without one.
         self.level: Callable[[], Owner | None] = lambda: None
@@ -249,11 +238,6 @@ class KnownEngines:
         """Return the existing engines, the oldest first. Costs some microseconds for each."""
         return alive(self._engines)
 
-    def find_in_use(self) -> list[Engine]:
-        """Return the existing engines without those that were disposed of and not used since."""
-        engines = self.find()
-        return [engine for engine in engines if not self.of(engine.dialect).is_disposed]
-
     def add(self, engine: Engine, level: Owner | None) -> bool:
         """Note a new engine. Return whether it is the first with its dialect object."""
         known = self.of(engine.dialect)
@@ -261,7 +245,6 @@ class KnownEngines:
         if is_first:
             known.had_engine = True
             known.birth = birth_here()
-            known.line = user_line()
             if level is not None:
                 known.level = weakref.ref(level)
         self._engines[engine] = None

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError, SAWarning
 from sqlalchemy.pool import Pool
 
-from pytest_arena._config._supported import DRIVERS, SUPPORTED, database_of
+from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate._engines import (
     describe,
     instrument_loops,
@@ -104,7 +104,7 @@ class Gate:
         watch_sessions(self.lost.note_unflushed)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
         # file earlier.
-        on_file_changes(self._check_file)
+        on_file_changes(self.core.check_change)
         on_audit_events({name: partial(self._on_child, name) for name in _FORKS | STARTS})
         # A process that multiprocessing spawns may use what a fork may use.
         before_spawn(partial(self._on_child, "os.fork"))
@@ -311,11 +311,6 @@ class Gate:
     def _on_child(self, name: str, *values: object) -> None:
         if not is_own():
             self.core.before_child(child_of_event(name, values))
-
-    def _check_file(self, action: str, path: str) -> None:
-        """Ask whether the file of a database may be removed or replaced."""
-        if not is_own():
-            self.core.before_removal(database_of(path), action)
 
     # Called by levels.
 

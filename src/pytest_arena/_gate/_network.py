@@ -116,15 +116,10 @@ class _Network:
             return
         if not self._is_inside(host):
             self._leave(host)
-        elif sock.type == socket.SOCK_STREAM and self._is_of_others(host, port):
-            self._leave(f"{host}:{port}", "a server that ran before the tests")
-
-    def _is_of_others(self, host: str, port: int) -> bool:
-        """Return whether a server of this machine is neither the run's nor allowed."""
-        if port not in self._ports_before or port in self._own_ports():
-            return False
-        names = (host, "localhost", f"{host}:{port}", f"localhost:{port}")
-        return not any(map(self._is_named, names))
+        elif sock.type == socket.SOCK_STREAM and port in self._ports_before - self._own_ports():
+            names = ("localhost", f"{host}:{port}", f"localhost:{port}")
+            if not any(map(self._is_named, names)):
+                self._leave(f"{host}:{port}", "a server that ran before the tests")
 
     def _is_named(self, host: str) -> bool:
         return any(fnmatch(host.lower(), pattern) for pattern in self._names)

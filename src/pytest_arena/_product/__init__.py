@@ -128,7 +128,6 @@ class Opener(Enum):
     ENGINE = "an engine"
     DRIVER = "a server's driver, without an engine"
     SQLITE3 = "sqlite3, for an engine or without one"
-    LISTENER = "an engine, with a target that code of the app has changed"
     CREATOR = "code of the app, which has opened it for an engine"
 
 

@@ -168,14 +168,11 @@ class RawGuard:
         if self._arguments.is_redirected(dialect, args, kwargs):
             return None
         server = self._arguments.target(dialect, args, kwargs)
-        opener = Opener.DRIVER
-        if isinstance(kwargs.get("host"), RedirectedHost):
-            opener = Opener.LISTENER
         from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
 
         of_driver = make_url(f"{server.product}+{dialect}://").get_dialect()
         requested = server.requested(of_driver())
-        target = core.admit(opener, server.name, requested)
+        target = core.admit(Opener.DRIVER, server.name, requested)
         if target is None or target.address is None:
             return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)

@@ -223,25 +223,28 @@ class Redis:
 
     def watch_clients(self) -> None:
         """Redirect the clients of redis-py from their import on."""
-        when_imported("redis.connection", self._watch_sync)
-        when_imported("redis.asyncio.connection", self._watch_async)
+        when_imported("redis.connection", self._watch)
+        when_imported("redis.asyncio.connection", self._watch)
+        when_imported("redis.asyncio.connection", self._watch_loops)
 
-    def _watch_sync(self, module: Any) -> None:
+    def _watch(self, module: Any) -> None:
         connect = module.Connection._connect  # noqa: SLF001 - no other name
 
         def redirected(connection: Any) -> Any:
             self._redirect(connection, module)
-            return connect(connection)
+            return connect(connection)  # an async client awaits it
 
-        self._replace_connect(module, redirected)
+        def refused(connection: Any) -> None:
+            if not is_own():
+                self._refuse(
+                    connection.path, "it uses a Unix socket", "a redis:// URL in the tests"
+                )
 
-    def _watch_async(self, module: Any) -> None:
-        connect = module.Connection._connect  # noqa: SLF001 - no other name
+        patch(module.Connection, "_connect", redirected)
+        patch(module.UnixDomainSocketConnection, "_connect", refused)
+
+    def _watch_loops(self, module: Any) -> None:
         ensure = module.AbstractConnection.connect
-
-        async def redirected(connection: Any) -> None:
-            self._redirect(connection, module)
-            await connect(connection)
 
         async def connected_here(connection: Any) -> None:
             loop = asyncio.get_running_loop()
@@ -251,7 +254,6 @@ class Redis:
             self._loops[connection] = loop
             await ensure(connection)
 
-        self._replace_connect(module, redirected)
         patch(module.AbstractConnection, "connect", connected_here)
 
     async def aclose(self) -> None:
@@ -285,16 +287,6 @@ class Redis:
         connection.credential_provider = connection.username = connection.password = None
         # The end of a level finds its clients by this name.
         connection.client_name = connection.client_name or _client_name(owner_here())
-
-    def _replace_connect(self, module: Any, redirected: Any) -> None:
-        def refused(connection: Any) -> None:
-            if not is_own():
-                self._refuse(
-                    connection.path, "it uses a Unix socket", "a redis:// URL in the tests"
-                )
-
-        patch(module.Connection, "_connect", redirected)
-        patch(module.UnixDomainSocketConnection, "_connect", refused)
 
     def _refuse(self, what: str, reason: str, fix: str) -> None:
         raise self.ledger.refused(

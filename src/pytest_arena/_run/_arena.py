@@ -584,7 +584,7 @@ async def _age_later(
 
 def _age(run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]) -> None:
     unknown = {*also}
-    databases = dict.fromkeys([run.database(), *run.databases.known.provisioned])
+    databases = dict.fromkeys([run.database(), *run.databases.provisioned])
     with test.step(f"arena.age({delta})"):
         for database in databases:
             session = run.engines.open_session(

@@ -85,7 +85,7 @@ class Levels:
         """
         started = _process.seconds()
         depth = len(self._stack)
-        databases = self._databases.known.provisioned
+        databases = self._databases.provisioned
         try:
             for database, isolation in databases.items():
                 self._with_patience(
@@ -139,7 +139,7 @@ class Levels:
 
     def drop_if_clean(self, level: Owner) -> bool:
         """Drop a level if it is the top one and has no writes. Return whether it was dropped."""
-        isolations = self._databases.known.provisioned.values()
+        isolations = self._databases.provisioned.values()
         is_top = self._stack[-1] is level
         if not is_top or not all(isolation.is_clean() for isolation in isolations):
             return False
@@ -185,7 +185,7 @@ class Levels:
                 if _process.is_interruption(error):
                     raise
                 failures.append(error)  # raised after the databases are restored
-            for database, isolation in self._databases.known.provisioned.items():
+            for database, isolation in self._databases.provisioned.items():
                 try:
                     is_changed |= self._leave_database(database, isolation, level)
                 except ArenaError as error:
@@ -225,7 +225,7 @@ class Levels:
 
         The database may be half restored, so that only a copy has the right content.
         """
-        for database, isolation in self._databases.known.provisioned.items():
+        for database, isolation in self._databases.provisioned.items():
             while isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
                 try:

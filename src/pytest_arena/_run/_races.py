@@ -98,7 +98,7 @@ class Race:
 
     def _check(self, requests: Sequence[Any], is_right: Any) -> None:
         """Refuse what cannot be a race."""
-        isolations = {each.name for each in self._run.databases.known.provisioned.values()}
+        isolations = {each.name for each in self._run.databases.provisioned.values()}
         if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
             raise _error(
                 "race(…) cannot run these arguments",
@@ -187,7 +187,7 @@ class Race:
 
     def _rows(self) -> str:
         """Return the numbers of changed rows, "" if they cannot be read."""
-        isolations = self._run.databases.known.provisioned.values()
+        isolations = self._run.databases.provisioned.values()
         with suppress(Exception):
             changes = [Changes.of(each.rows_changed(limit=_MOST_ROWS)) for each in isolations]
             return "; ".join(each.counted() for each in changes)

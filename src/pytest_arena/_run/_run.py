@@ -204,7 +204,7 @@ class ArenaRun:
         if not is_wanted:
             return []
         texts = []
-        used = self.databases.known.provisioned
+        used = self.databases.provisioned
         for database in used:
             name = f"({database.name})  " if len(used) > 1 else ""
             try:
@@ -252,7 +252,7 @@ class ArenaRun:
         self.apps.close()
         for owner in list(self.levels.processes):
             self.levels.end_processes(owner)
-        for isolation in self.databases.known.provisioned.values():
+        for isolation in self.databases.provisioned.values():
             isolation.close()
         self.databases.finished = True
         self.redis.close()

@@ -74,7 +74,7 @@ class StoryReader:
     def __init__(self, test: RunningTest, *, most_rows: int = _MOST_ROWS) -> None:
         self._test = test
         self._most_rows = most_rows
-        self._used = test.databases.known.provisioned
+        self._used = test.databases.provisioned
         self._levels = tuple(test.databases.levels)
         # The last turns of the present levels. Of other turns the report has only the sum.
         self._turns: list[Turn] = []

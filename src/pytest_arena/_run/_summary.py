@@ -155,13 +155,13 @@ def _unread(databases: Databases) -> Iterator[str]:
     """Yield a line for each variable that names a database without an engine of the app."""
     known = databases.known
     first = known.primary
-    used = databases.known.provisioned
+    used = databases.provisioned
     others = [database.name for database in used if database.has_engine]
     if first is None or first.has_engine or not others:
         return
     if not (databases.config.seed or first.isolation):
         return  # no option and no connection uses that database
-    for variable, url in databases.environment.originals().items():
+    for variable, url in databases.environment.originals.items():
         requested = requested_by_url(url)
         if requested is not None and known.find(requested) is first:
             yield (

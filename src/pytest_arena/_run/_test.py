@@ -73,7 +73,7 @@ class StoryMoment:
     def now(cls, databases: Databases) -> StoryMoment:
         """Return the time in each database that has content. Never raises."""
         times: dict[Database, object] = {}
-        for database, isolation in databases.known.provisioned.items():
+        for database, isolation in databases.provisioned.items():
             times[database] = None
             with suppress(Exception):  # else the request would fail
                 times[database] = isolation.moment()
@@ -86,7 +86,7 @@ class StoryMoment:
     def is_changed(self, databases: Databases) -> bool:
         """Return whether rows have changed since, False if that is not known."""
         with suppress(Exception):  # else the request would fail
-            for database, isolation in databases.known.provisioned.items():
+            for database, isolation in databases.provisioned.items():
                 time = self.times.get(database)
                 if self.knows(database) and isolation.rows_changed(time, limit=1):
                     return True
