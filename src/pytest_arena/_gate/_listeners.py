@@ -200,7 +200,7 @@ class Gate:
         pooled = entry.info[INFO]
         writes = pooled.pending_writes
         if writes and writes.request and pooled.handle and pooled.handle.is_begun:
-            self.lost.note_end(writes, is_meant=False)
+            self.lost.note_end(writes)
         if not state.asyncio_safe:
             text = "The garbage collector is trying to clean up"
             warnings.filterwarnings("ignore", text, SAWarning)
