@@ -144,7 +144,7 @@ class LostWrites:
             first_line = str(error).partition("\n")[0]
             request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
             is_late = request.is_answered and request.has_written
-            if is_late and pooled and pooled.begun_by is request:
+            if is_late and _request_of(pooled) is request:
                 request.late_commits.append(line or NO_LINE)
 
     def savepoint(self, connection: Connection, *_: object) -> None:
@@ -191,7 +191,7 @@ class LostWrites:
             )
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
         # middleware. With autocommit no transaction is open.
-        request = pooled.begun_by
+        request = _request_of(pooled)
         if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
             request.late_commits.append(user_line() or NO_LINE)
         pooled.pending_writes = None
@@ -231,6 +231,12 @@ class LostWrites:
             request = writes.request or REQUEST.get()
             ended = Uncommitted(writes.words, line, request, is_failed=is_failed)
             self.by_level.setdefault(level, []).append(ended)
+
+
+def _request_of(pooled: PooledConnection | None) -> Request | None:
+    """Return the request that began the transaction of a session before it was answered."""
+    record = pooled.session_record if pooled is not None else None
+    return record.begun_by if record is not None else None
 
 
 def _explain_lock(registry: Registry, error: BaseException, own: PooledConnection | None) -> None:
@@ -381,7 +387,6 @@ def _note_connected(session: Session, _: object, connection: Connection) -> None
     record.connections.add(connection)
     pooled = pooled_of(connection)
     if pooled is not None:
-        pooled.begun_by = record.begun_by
         pooled.session = weakref.ref(record)
 
 

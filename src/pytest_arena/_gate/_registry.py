@@ -93,8 +93,6 @@ class PooledConnection(Owned):
     is_stale: bool = False  # whether its pool drops it at the next checkout
     is_altered: bool = False  # whether a statement has altered its session
     pending_writes: PendingWrites | None = None
-    # The request that began the transaction before it was answered.
-    begun_by: Request | None = None
     thread: int = 0  # of the last checkout
     # Whether it has committed since its checkout. None until SQLAlchemy sends a statement: before,
     # code may use the driver's connection.
@@ -134,6 +132,11 @@ class PooledConnection(Owned):
         self.target = live.target
         self.handle = live.handle
         self.identify = None
+
+    @property
+    def session_record(self) -> SessionRecord | None:
+        """The record of the session that uses it."""
+        return self.session() if self.session is not None else None
 
     @property
     def place(self) -> CodeLine | str:
@@ -275,9 +278,8 @@ class Registry:
                 pooled.usage.number += 1  # after a possible use
                 if pooled.has_committed is not False:
                     pooled.usage.changes += 1
-                    session = pooled.session() if pooled.session else None
-                    if session is not None:
-                        session.changes += 1
+                    if pooled.session_record is not None:
+                        pooled.session_record.changes += 1
                 pooled.session = None
             self._checked_out.pop(pooled, None)
 
@@ -325,14 +327,11 @@ class Registry:
 
         A wide fixture may check out its connection in a test, and keep it.
         """
-        held: list[PooledConnection | None] = []
-        for session, pooled in held_by_sessions():
-            if record_of(session).outlives_tests:
-                held.append(pooled)
-        for connection, core in [*self.core_connections.items()]:
-            if core.outlives_tests:
-                held.append(pooled_of(connection))
-        return held
+        of_sessions = [
+            pooled for session, pooled in held_by_sessions() if record_of(session).outlives_tests
+        ]
+        cores = [*self.core_connections.items()]
+        return [*of_sessions, *(pooled_of(each) for each, core in cores if core.outlives_tests)]
 
     # Connections that are in their pools.
 
@@ -393,12 +392,7 @@ class DatabaseUsage:
         registry = self._registry
         with registry.lock:
             has_others = self.checked_out > len(session.connections)
-            for pooled in registry.checked_out() if has_others else ():
-                # With AUTOCOMMIT a write is at once seen by others.
-                is_at_once = pooled.pending_writes and pooled.handle and not pooled.handle.is_begun
-                if pooled.usage is self and (pooled.session and pooled.session()) is not session:
-                    self.changes += bool(is_at_once) or pooled.has_committed is not False
-            self.changes += self._is_unwatched or registry.has_others
+            self.changes += has_others or self._is_unwatched or registry.has_others
             return self.changes - session.changes
 
     def may_have_others(self) -> bool:
