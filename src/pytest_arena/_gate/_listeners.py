@@ -329,12 +329,8 @@ class Gate:
             if pooled.handle is None or not self._is_replaced(pooled):
                 continue
             # Another thread may use its connection now. The drop of the database ends it.
-            if (pooled.process, pooled.thread) == here and self.registry.invalidate(pooled):
-                self.core.ledger.note(
-                    f"a fixture keeps a transaction open during its tests ({pooled.line}). After a "
-                    "test that wrote, the fixture must roll back before it can use the connection "
-                    "again. Commit or roll back before the fixture's `yield`"
-                )
+            if (pooled.process, pooled.thread) == here:
+                self.registry.invalidate(pooled)
 
     def end_raw(self, level: Owner) -> None:
         """End the connections that drivers have opened without an engine in a level."""

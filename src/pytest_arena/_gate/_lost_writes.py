@@ -48,7 +48,7 @@ from pytest_arena._origin import (
     user_frame,
     user_line,
 )
-from pytest_arena._owner import OWNER, owner_here
+from pytest_arena._owner import OWNER, Phase, owner_here
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -68,33 +68,42 @@ _IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _EXITS = frozenset({"__exit__", "__aexit__", "do_teardown_request", "do_teardown_appcontext"})
 
 
-def _is_closed_by_app() -> bool:
-    """Return whether a function of the app closes. A generator or ``with`` may lend to a test."""
+def _closer() -> str:
+    """Return who closes outside of a request, "" for the test itself.
+
+    A generator or ``with`` of the app may lend to the test.
+    """
+    if Phase.test is not None and not Phase.test.is_set_up:
+        return "a fixture"
     for frame in _frames_of_user():
         code = frame.f_code
         if code.co_name not in _EXITS and code.co_name != "rollback":
             is_lent = code.co_flags & _IS_GENERATOR or is_library(code.co_filename)
-            return not (is_lent or is_of_tests(code.co_filename))
-    return False
+            return "" if is_lent or is_of_tests(code.co_filename) else "a call of the app"
+    return ""
+
+
+_COMMIT = (
+    "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
+    "If it should not be written: "
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Uncommitted:
     """Writes of a transaction, or unflushed objects of a session, that ended without a commit."""
 
-    words: str  # such as ``wrote stock`` or ``added Order (2)``
+    what: str  # such as ``wrote stock and never committed it: lost``
+    fix: str
     line: CodeLine | str  # the app's line of the first write or add, else of the close
     # The request whose work closed the transaction or session. None is the test, or a fixture.
     request: Request | None
-    in_set_up: bool = False  # whether pytest had not called the test function
-    # Whether the app committed after a failed statement, and the server rolled back.
-    is_failed: bool = False
-    is_unflushed: bool = False  # whether these are objects of a session
-    # Whether a function of the app closed the transaction or session.
-    is_of_app: bool = field(default_factory=_is_closed_by_app)
+    closer: str = field(default_factory=_closer)
 
-    def is_lost(self, request: Request | None) -> bool:
-        """Return whether no request, or one below 400, has lost them. A lifespan has no answer."""
+    @property
+    def is_lost(self) -> bool:
+        """Whether no request, or one below 400, has lost them. The lifespan has no answer."""
+        request = self.request
         return request is None or request.method == LIFESPAN or not request.is_refused
 
 
@@ -114,7 +123,7 @@ class LostWrites:
     def of_fixture(self, level: Owner) -> list[Uncommitted]:
         """Return the lost work of a wide fixture."""
         works = self.by_level.get(level, ()) if level.is_wide else ()
-        return [work for work in works if work.is_lost(work.request)]
+        return [work for work in works if work.is_lost]
 
     def note_write(self, pooled: PooledConnection, table: str) -> None:
         """Note that a statement has written to a table."""
@@ -178,17 +187,11 @@ class LostWrites:
         pooled = self._registry.before_sending(connection, "COMMIT")
         if pooled:
             pooled.has_committed = True
-        if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
+        if not (pooled and pooled.pending_writes and pooled.handle):
             return
         writes = pooled.pending_writes
-        is_in_build = pooled.target.key.kind == "building"
         if writes.has_failed and pooled.handle.is_aborted(connection.connection.dbapi_connection):
             self.note_end(writes, is_failed=True)
-        elif self._core.level_owner() is None and not is_in_build:
-            self._core.ledger.note(
-                f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
-                "whole run. Next: write them in a fixture or in arena_seed"
-            )
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
         # middleware. With autocommit no transaction is open.
         request = _request_of(pooled)
@@ -220,16 +223,21 @@ class LostWrites:
         words = unflushed_words(session, has_changed=method not in READING)
         if level is not None and words:
             line = record_of(session).line or user_line() or NO_LINE
-            objects = Uncommitted(words, line, request, is_unflushed=True)
+            what = f"{words}, and never flushed or committed it: lost"
+            objects = Uncommitted(what, f"{_COMMIT}session.expunge(…)", line, request)
             self.by_level.setdefault(level, []).append(objects)
 
     def note_end(self, writes: PendingWrites, *, is_failed: bool = False) -> None:
         """Note writes that end without a commit."""
         level = writes.level
         if level is not None and writes.tables:
-            line = writes.line or NO_LINE
+            what = f"{writes.words} and never committed it: lost"
+            fix = f"{_COMMIT}session.rollback()"
+            if is_failed:
+                what = f"{writes.words}, and committed after a failed statement: rolled back, lost"
+                fix = "async with session.begin_nested():   around the statement that may fail"
             request = writes.request or REQUEST.get()
-            ended = Uncommitted(writes.words, line, request, is_failed=is_failed)
+            ended = Uncommitted(what, fix, writes.line or NO_LINE, request)
             self.by_level.setdefault(level, []).append(ended)
 
 

@@ -298,15 +298,14 @@ class Registry:
                 writes.add(pooled.pending_writes)
         return writes
 
-    def invalidate(self, pooled: PooledConnection) -> bool:
+    def invalidate(self, pooled: PooledConnection) -> None:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 
-        Return whether a transaction with writes is lost, so that the app must roll back before the
-        next use. A transaction that has only read ends here.
+        A transaction that has only read ends here. The app must roll back one with writes.
         """
         proxied = pooled.proxied
         if pooled not in self._checked_out or proxied is None:
-            return False  # returned meanwhile
+            return  # returned meanwhile
         self.check_in(pooled)
         has_written = pooled.pending_writes is not None
         sessions = sessions_on([pooled])
@@ -320,7 +319,6 @@ class Registry:
             proxied.invalidate()
         for session in sessions:
             _end_transaction(session, has_written=has_written)
-        return has_written
 
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
