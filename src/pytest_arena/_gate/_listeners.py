@@ -69,9 +69,9 @@ class Gate:
 
     core: Databases
     registry: Registry
+    lost: LostWrites
 
     def __init__(self) -> None:
-        self.lost = LostWrites()
         self._is_installed = False
 
     def install(self, core: Databases, registry: Registry) -> None:
@@ -90,7 +90,7 @@ class Gate:
         self._is_installed = True
         self.core = core
         self.registry = registry
-        self.lost.begin(core, registry)
+        self.lost = LostWrites(core, registry)
         self._listen()
 
     def _listen(self) -> None:
@@ -200,7 +200,7 @@ class Gate:
         pooled = entry.info[INFO]
         writes = pooled.pending_writes
         if writes and writes.request and pooled.handle and pooled.handle.is_begun:
-            self.lost.note_end(writes, is_meant=False)
+            self.lost.note_end(writes)
         if not state.asyncio_safe:
             text = "The garbage collector is trying to clean up"
             warnings.filterwarnings("ignore", text, SAWarning)
@@ -237,8 +237,6 @@ class Gate:
             return
         if pooled.handle is None:
             return
-        if pooled.has_committed is None:
-            pooled.has_committed = False
         words = pooled.handle.words
         meaning = classify(statement, words)
         if meaning.beyond or meaning.shared:
@@ -269,7 +267,6 @@ class Gate:
             return
         if meaning.ends_transaction:
             pooled.pending_writes = None
-            pooled.has_committed = True
         elif meaning.table and pooled.handle.may_have_written(cursor):
             self.lost.note_write(pooled, meaning.table)
 
@@ -324,12 +321,8 @@ class Gate:
             if pooled.handle is None or not self._is_replaced(pooled):
                 continue
             # Another thread may use its connection now. The drop of the database ends it.
-            if (pooled.process, pooled.thread) == here and self.registry.invalidate(pooled):
-                self.core.ledger.note(
-                    f"a fixture keeps a transaction open during its tests ({pooled.line}). After a "
-                    "test that wrote, the fixture must roll back before it can use the connection "
-                    "again. Commit or roll back before the fixture's `yield`"
-                )
+            if (pooled.process, pooled.thread) == here:
+                self.registry.invalidate(pooled)
 
     def end_raw(self, level: Owner) -> None:
         """End the connections that drivers have opened without an engine in a level."""

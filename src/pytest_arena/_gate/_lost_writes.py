@@ -10,7 +10,7 @@ import inspect
 import sys
 import weakref
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ from pytest_arena._origin import (
     user_frame,
     user_line,
 )
-from pytest_arena._owner import OWNER, owner_here
+from pytest_arena._owner import OWNER, Phase, owner_here
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -64,60 +64,62 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 _IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+# Functions that run at the end of work, whether it has failed or not. The last two are Flask's.
+_EXITS = frozenset({"__exit__", "__aexit__", "do_teardown_request", "do_teardown_appcontext"})
 
 
-def _is_closed_by_app() -> bool:
-    """Return whether a function of the app closes. A generator or ``with`` may lend to a test."""
+def _closer() -> str:
+    """Return who closes outside of a request, "" for the test itself.
+
+    A generator or ``with`` of the app may lend to the test.
+    """
+    if Phase.test is not None and not Phase.test.is_set_up:
+        return "a fixture"
     for frame in _frames_of_user():
         code = frame.f_code
         if code.co_name not in _EXITS and code.co_name != "rollback":
-            return not (is_of_tests(code.co_filename) or code.co_flags & _IS_GENERATOR)
-    return False
+            is_lent = code.co_flags & _IS_GENERATOR or is_library(code.co_filename)
+            return "" if is_lent or is_of_tests(code.co_filename) else "a call of the app"
+    return ""
+
+
+_COMMIT = (
+    "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
+    "If it should not be written: "
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Uncommitted:
     """Writes of a transaction, or unflushed objects of a session, that ended without a commit."""
 
-    words: str  # such as ``wrote stock`` or ``added Order (2)``
+    what: str  # such as ``wrote stock and never committed it: lost``
+    fix: str
     line: CodeLine | str  # the app's line of the first write or add, else of the close
     # The request whose work closed the transaction or session. None is the test, or a fixture.
     request: Request | None
-    is_meant: bool  # whether the app, or a test, means to discard them
-    in_set_up: bool = False  # whether pytest had not called the test function
-    # Whether the app committed after a failed statement, and the server rolled back.
-    is_failed: bool = False
-    is_unflushed: bool = False  # whether these are objects of a session
-    # Whether a function of the app closed the transaction or session.
-    is_of_app: bool = field(default_factory=_is_closed_by_app)
+    closer: str = field(default_factory=_closer)
 
-    def is_lost(self, request: Request | None) -> bool:
-        """Return whether the app answered a request below 400, and did not mean to discard them.
-
-        The lifespan has no answer. Neither has the test, nor a fixture.
-        """
-        if request is not None and request.method != LIFESPAN and request.is_refused:
-            return False
-        return not self.is_meant
+    @property
+    def is_lost(self) -> bool:
+        """Whether no request, or one below 400, has lost them. The lifespan has no answer."""
+        request = self.request
+        return request is None or request.method == LIFESPAN or not request.is_refused
 
 
 class LostWrites:
     """Notes the transactions of the app, and what ended without a commit."""
 
-    _core: Core
-    _registry: Registry
-    by_level: dict[Owner, list[Uncommitted]]  # by the owner of the level
-
-    def begin(self, core: Core, registry: Registry) -> None:
-        """Begin a run."""
+    def __init__(self, core: Core, registry: Registry) -> None:
         self._core = core
         self._registry = registry
-        self.by_level = {}
+        # By the owner of the level.
+        self.by_level: dict[Owner, list[Uncommitted]] = {}
 
     def of_fixture(self, level: Owner) -> list[Uncommitted]:
         """Return the lost work of a wide fixture."""
         works = self.by_level.get(level, ()) if level.is_wide else ()
-        return [work for work in works if work.is_lost(work.request)]
+        return [work for work in works if work.is_lost]
 
     def note_write(self, pooled: PooledConnection, table: str) -> None:
         """Note that a statement has written to a table."""
@@ -147,7 +149,7 @@ class LostWrites:
             first_line = str(error).partition("\n")[0]
             request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
             is_late = request.is_answered and request.has_written
-            if is_late and pooled and pooled.begun_by is request:
+            if is_late and _request_of(pooled) is request:
                 request.late_commits.append(line or NO_LINE)
 
     def savepoint(self, connection: Connection, *_: object) -> None:
@@ -164,17 +166,14 @@ class LostWrites:
             pooled.pending_writes.end_savepoint()
 
     def rollback_savepoint(self, connection: Connection, *_: object) -> None:
-        """Forget the writes since the last savepoint."""
+        """Forget the writes since the last savepoint if the app means to discard them."""
         pooled = pooled_of(connection)
         if pooled and pooled.pending_writes:
             writes = pooled.pending_writes
             kept = writes.end_savepoint()
-            line = user_line() if kept else writes.line
-            undone = replace(writes, tables=writes.tables[kept:], line=line)
             # A suite's isolation may roll its savepoint back after the request.
-            is_meant = REQUEST.get() is not writes.request or _is_meant(writes)
-            self.note_end(undone, is_meant=is_meant)
-            del writes.tables[kept:]
+            if REQUEST.get() is not writes.request or _is_meant(writes):
+                del writes.tables[kept:]
             writes.has_failed = False
             if not writes.tables:
                 pooled.pending_writes = None
@@ -182,22 +181,14 @@ class LostWrites:
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
         pooled = self._registry.before_sending(connection, "COMMIT")
-        if pooled:
-            pooled.has_committed = True
-        if not (pooled and pooled.pending_writes and pooled.handle and pooled.target):
+        if not (pooled and pooled.pending_writes and pooled.handle):
             return
         writes = pooled.pending_writes
-        is_in_build = pooled.target.key.kind == "building"
         if writes.has_failed and pooled.handle.is_aborted(connection.connection.dbapi_connection):
-            self.note_end(writes, is_meant=False, is_failed=True)
-        elif self._core.level_owner() is None and not is_in_build:
-            self._core.ledger.note(
-                f"{writes.place} writes rows outside of tests and fixtures. The rows stay for the "
-                "whole run. Next: write them in a fixture or in arena_seed"
-            )
+            self.note_end(writes, is_failed=True)
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
         # middleware. With autocommit no transaction is open.
-        request = pooled.begun_by
+        request = _request_of(pooled)
         if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
             request.late_commits.append(user_line() or NO_LINE)
         pooled.pending_writes = None
@@ -210,16 +201,14 @@ class LostWrites:
         pooled = self._registry.before_sending(connection, "ROLLBACK")
         if not (pooled and pooled.pending_writes):
             return
-        writes = pooled.pending_writes
-        if pooled.handle is not None and pooled.handle.is_begun:
-            self.note_end(writes, is_meant=_is_meant(writes))
-        else:
-            pooled.has_committed = True  # AUTOCOMMIT
+        is_begun = pooled.handle and pooled.handle.is_begun  # False with AUTOCOMMIT
+        if is_begun and not _is_meant(pooled.pending_writes):
+            self.note_end(pooled.pending_writes)
         pooled.pending_writes = None
 
     # Sessions
 
-    def note_unflushed(self, session: Session, request: Request | None, *, is_meant: bool) -> None:
+    def note_unflushed(self, session: Session, request: Request | None) -> None:
         """Note objects that a session has not flushed, before it is rolled back or closed."""
         level = self._core.level_owner()
         # An endpoint may change what it has read only for its answer.
@@ -227,17 +216,28 @@ class LostWrites:
         words = unflushed_words(session, has_changed=method not in READING)
         if level is not None and words:
             line = record_of(session).line or user_line() or NO_LINE
-            objects = Uncommitted(words, line, request, is_meant, is_unflushed=True)
+            what = f"{words}, and never flushed or committed it: lost"
+            objects = Uncommitted(what, f"{_COMMIT}session.expunge(…)", line, request)
             self.by_level.setdefault(level, []).append(objects)
 
-    def note_end(self, writes: PendingWrites, *, is_meant: bool, is_failed: bool = False) -> None:
+    def note_end(self, writes: PendingWrites, *, is_failed: bool = False) -> None:
         """Note writes that end without a commit."""
         level = writes.level
         if level is not None and writes.tables:
-            line = writes.line or NO_LINE
+            what = f"{writes.words} and never committed it: lost"
+            fix = f"{_COMMIT}session.rollback()"
+            if is_failed:
+                what = f"{writes.words}, and committed after a failed statement: rolled back, lost"
+                fix = "async with session.begin_nested():   around the statement that may fail"
             request = writes.request or REQUEST.get()
-            ended = Uncommitted(writes.words, line, request, is_meant, is_failed=is_failed)
+            ended = Uncommitted(what, fix, writes.line or NO_LINE, request)
             self.by_level.setdefault(level, []).append(ended)
+
+
+def _request_of(pooled: PooledConnection | None) -> Request | None:
+    """Return the request that began the transaction of a session before it was answered."""
+    record = pooled.session_record if pooled is not None else None
+    return record.begun_by if record is not None else None
 
 
 def _explain_lock(registry: Registry, error: BaseException, own: PooledConnection | None) -> None:
@@ -259,74 +259,6 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
     error.add_note("\n".join(lines))
 
 
-def _is_meant(writes: PendingWrites | None = None, *, is_rollback: bool = False) -> bool:
-    """Return whether the app, or a test, means to discard what it has written.
-
-    It does if it raises or handles an error, or if a line that does not clean up calls
-    ``rollback``. After a failed statement any line may call it.
-    """
-    if error_on_its_way() is not None:
-        return True
-    if not (is_rollback or _is_rolled_back_by_name()):
-        return False
-    return bool(writes and writes.has_failed) or not _is_clean_up()
-
-
-def _is_rolled_back_by_name() -> bool:
-    """Return whether ``rollback`` of SQLAlchemy or pytest-arena led here, and no code of others.
-
-    pytest-arena closes ``db_session`` at the end of a test.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("sqlalchemy."):
-            if frame.f_code.co_name == "rollback":
-                return True
-        elif not module.startswith("pytest_arena."):
-            return False
-        elif not module.startswith("pytest_arena._gate."):
-            return True
-        frame = frame.f_back
-    return False
-
-
-# Functions that run at the end of work, whether it has failed or not. The last two are Flask's.
-_EXITS = frozenset({"__exit__", "__aexit__", "do_teardown_request", "do_teardown_appcontext"})
-
-
-def _is_clean_up() -> bool:
-    """Return whether code of the app calls this that also runs when nothing is wrong."""
-    frames = _frames_of_user()
-    if not frames:
-        return False
-    # The suite's isolation may roll back what requests have written.
-    if REQUEST.get() is None and is_of_tests(frames[0].f_code.co_filename):
-        return False
-    outermost = frames[-1].f_code  # a library calls it
-    callers = [*frames, frames[-1].f_back]
-    names = {frame.f_code.co_name for frame in callers if frame is not None}
-    return bool(outermost.co_flags & _IS_GENERATOR) or not names.isdisjoint(_EXITS)
-
-
-def _is_imported_by_app() -> bool:
-    """Return whether a module of the app runs this when Python imports it."""
-    for frame in _frames_of_user():
-        if frame.f_code.co_name == "<module>":
-            return not is_of_tests(frame.f_code.co_filename)
-    return False
-
-
-def _frames_of_user() -> list[FrameType]:
-    """Return the frames of the user's code that led here without a library between them."""
-    frames = []
-    frame = user_frame()
-    while frame is not None and not is_library(frame.f_code.co_filename):
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
 # The error that ends the work of an async session or connection. SQLAlchemy ends it in a greenlet
 # or in another task, where `sys.exception()` does not return this error.
 _leaving: ContextVar[BaseException | None] = ContextVar(
@@ -334,13 +266,52 @@ _leaving: ContextVar[BaseException | None] = ContextVar(
 )
 
 
-def error_on_its_way() -> BaseException | None:
-    """Return the error that the app is raising or handling now, else None.
+def _is_meant(writes: PendingWrites | None = None, *, is_rollback: bool = False) -> bool:
+    """Return whether the app, or a test, means to discard what it has written.
 
-    GeneratorExit is no error: Python raises it in a generator that its caller has left.
+    It does if it raises or handles an error, or if a line that does not clean up calls
+    ``rollback``. Code cleans up that also runs when nothing is wrong. After a failed statement any
+    line may call it.
     """
     error = sys.exception() or _leaving.get()
-    return None if isinstance(error, GeneratorExit) else error
+    # Python raises GeneratorExit in a generator that its caller has left.
+    if error is not None and not isinstance(error, GeneratorExit):
+        return True
+    if not (is_rollback or _is_rollback()):
+        return False
+    if writes and writes.has_failed:
+        return True
+    codes = [frame.f_code for frame in _frames_of_user()]
+    # The suite's isolation may roll back what requests have written.
+    if codes and REQUEST.get() is None and is_of_tests(codes[0].co_filename):
+        return True
+    return not any(code.co_flags & _IS_GENERATOR or code.co_name in _EXITS for code in codes)
+
+
+def _is_rollback() -> bool:
+    """Return whether ``rollback`` of SQLAlchemy led here, and no code of others."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("sqlalchemy."):
+            if frame.f_code.co_name == "rollback":
+                return True
+        elif not module.startswith("pytest_arena._gate."):
+            break
+        frame = frame.f_back
+    return False
+
+
+def _frames_of_user() -> list[FrameType]:
+    """Return the frames of the user's code that led here, up to a library that has called it."""
+    frames = []
+    frame = user_frame()
+    while frame is not None:
+        frames.append(frame)
+        if is_library(frame.f_code.co_filename):
+            break
+        frame = frame.f_back
+    return frames
 
 
 def _watch_async_ends() -> None:
@@ -376,16 +347,15 @@ def watch_sessions(before_end: Callable[..., None]) -> None:
     @wraps(make)
     def making(self: Session, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        self.info[INFO] = SessionRecord(
-            owner_here(), is_of_app=REQUEST.get() is not None or _is_imported_by_app()
-        )
+        owner = owner_here()
+        self.info[INFO] = SessionRecord(owner, is_of_app=REQUEST.get() is not None or owner is None)
 
     def noting(end: Callable[[Session], None]) -> Callable[[Session], None]:
         @wraps(end)
         def ending(self: Session) -> None:
-            if self.new or self.dirty or self.deleted:
-                is_meant = _is_meant(is_rollback=end.__name__ == "rollback")
-                before_end(self, REQUEST.get(), is_meant=is_meant)
+            is_empty = not (self.new or self.dirty or self.deleted)
+            if not (is_empty or _is_meant(is_rollback=end.__name__ == "rollback")):
+                before_end(self, REQUEST.get())
             end(self)
 
         return ending
@@ -418,7 +388,6 @@ def _note_connected(session: Session, _: object, connection: Connection) -> None
     record.connections.add(connection)
     pooled = pooled_of(connection)
     if pooled is not None:
-        pooled.begun_by = record.begun_by
         pooled.session = weakref.ref(record)
 
 

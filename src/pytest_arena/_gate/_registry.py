@@ -93,12 +93,7 @@ class PooledConnection(Owned):
     is_stale: bool = False  # whether its pool drops it at the next checkout
     is_altered: bool = False  # whether a statement has altered its session
     pending_writes: PendingWrites | None = None
-    # The request that began the transaction before it was answered.
-    begun_by: Request | None = None
     thread: int = 0  # of the last checkout
-    # Whether it has committed since its checkout. None until SQLAlchemy sends a statement: before,
-    # code may use the driver's connection.
-    has_committed: bool | None = None
     # The session that uses it. Weak, so that the collector finds a session that code has dropped.
     session: weakref.ref[SessionRecord] | None = None
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
@@ -134,6 +129,11 @@ class PooledConnection(Owned):
         self.target = live.target
         self.handle = live.handle
         self.identify = None
+
+    @property
+    def session_record(self) -> SessionRecord | None:
+        """The record of the session that uses it."""
+        return self.session() if self.session is not None else None
 
     @property
     def place(self) -> CodeLine | str:
@@ -256,7 +256,6 @@ class Registry:
         pooled.line = user_line()
         pooled.owner = owner_here()
         pooled.thread = threading.get_ident()
-        pooled.has_committed = None
         if pooled.usage is None and pooled.target is not None:
             pooled.usage = self.usage_of(pooled.target.key)
         with self.lock:
@@ -273,11 +272,9 @@ class Registry:
             if pooled in self._checked_out and pooled.usage is not None:
                 pooled.usage.checked_out -= 1
                 pooled.usage.number += 1  # after a possible use
-                if pooled.has_committed is not False:
-                    pooled.usage.changes += 1
-                    session = pooled.session() if pooled.session else None
-                    if session is not None:
-                        session.changes += 1
+                pooled.usage.changes += 1
+                if pooled.session_record is not None:
+                    pooled.session_record.changes += 1
                 pooled.session = None
             self._checked_out.pop(pooled, None)
 
@@ -296,15 +293,14 @@ class Registry:
                 writes.add(pooled.pending_writes)
         return writes
 
-    def invalidate(self, pooled: PooledConnection) -> bool:
+    def invalidate(self, pooled: PooledConnection) -> None:
         """Invalidate a connection. Its Core connection opens another one at its next use.
 
-        Return whether a transaction with writes is lost, so that the app must roll back before the
-        next use. A transaction that has only read ends here.
+        A transaction that has only read ends here. The app must roll back one with writes.
         """
         proxied = pooled.proxied
         if pooled not in self._checked_out or proxied is None:
-            return False  # returned meanwhile
+            return  # returned meanwhile
         self.check_in(pooled)
         has_written = pooled.pending_writes is not None
         sessions = sessions_on([pooled])
@@ -318,21 +314,17 @@ class Registry:
             proxied.invalidate()
         for session in sessions:
             _end_transaction(session, has_written=has_written)
-        return has_written
 
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
 
         A wide fixture may check out its connection in a test, and keep it.
         """
-        held: list[PooledConnection | None] = []
-        for session, pooled in held_by_sessions():
-            if record_of(session).outlives_tests:
-                held.append(pooled)
-        for connection, core in [*self.core_connections.items()]:
-            if core.outlives_tests:
-                held.append(pooled_of(connection))
-        return held
+        of_sessions = [
+            pooled for session, pooled in held_by_sessions() if record_of(session).outlives_tests
+        ]
+        cores = [*self.core_connections.items()]
+        return [*of_sessions, *(pooled_of(each) for each, core in cores if core.outlives_tests)]
 
     # Connections that are in their pools.
 
@@ -375,7 +367,7 @@ class DatabaseUsage:
         self._registry = registry
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
-        self.changes = 0  # the number of checkouts that may have changed rows
+        self.changes = 0  # the number of ended checkouts, and of looks beside open ones
         self._is_unwatched = False  # whether it may be used at any time
 
     def __call__(self) -> int:
@@ -393,12 +385,7 @@ class DatabaseUsage:
         registry = self._registry
         with registry.lock:
             has_others = self.checked_out > len(session.connections)
-            for pooled in registry.checked_out() if has_others else ():
-                # With AUTOCOMMIT a write is at once seen by others.
-                is_at_once = pooled.pending_writes and pooled.handle and not pooled.handle.is_begun
-                if pooled.usage is self and (pooled.session and pooled.session()) is not session:
-                    self.changes += bool(is_at_once) or pooled.has_committed is not False
-            self.changes += self._is_unwatched or registry.has_others
+            self.changes += has_others or self._is_unwatched or registry.has_others
             return self.changes - session.changes
 
     def may_have_others(self) -> bool:
@@ -457,7 +444,7 @@ class SessionRecord(Owned):
     begun_by: Request | None = None
     # The connections of the transaction.
     connections: set[Connection] = field(default_factory=set)
-    changes: int = 0  # the number of its checkouts that may have changed rows
+    changes: int = 0  # the number of its ended checkouts
 
 
 def record_of(session: Session) -> SessionRecord:

@@ -145,7 +145,7 @@ def end_connections_of_test(gate: Gate, test: Owner, *, has_failed: bool) -> Non
         record = record_of(session)
         request = record.changed_by if record.line else record.begun_by
         if record.is_of_app and request and not request.is_refused:
-            gate.lost.note_unflushed(session, request, is_meant=False)
+            gate.lost.note_unflushed(session, request)
             with suppress(Exception):  # a task may use the session
                 _empty_session(session)
         del session, record  # a leak may be in a reference cycle
@@ -243,7 +243,7 @@ def _roll_back_others(gate: Gate, test: Owner) -> None:
     end_transactions(of_sessions, closes_connections=True)
     for session, pooled in held:
         if pooled.pending_writes and pooled.owner is test and record_of(session).is_of_app:
-            gate.lost.note_end(pooled.pending_writes, is_meant=False)
+            gate.lost.note_end(pooled.pending_writes)
         transaction = session.get_transaction()
         # A rollback would expire instances, which an async session cannot load again.
         if transaction is not None and async_session(session) is not None:

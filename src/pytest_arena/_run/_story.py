@@ -266,7 +266,11 @@ _OK = 200  # the lowest status of a good answer
 def warn(ledger: Ledger, test: RunningTest) -> None:
     """Warn of what a test has lost. The report of a failed test already names it."""
     for lost in test.losses:
-        author = _author(lost)
+        author = lost.closer
+        request = lost.request
+        if request is not None:
+            # The template of the path, so that pytest shows equal warnings once.
+            author = f"{request.method} {request.route or request.path} {request.status}"
         if author:
             warn_of_loss(ledger, author, lost)
     for request in test.records:
@@ -299,42 +303,13 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         )
 
 
-def _author(lost: Uncommitted) -> str:
-    """Return who has lost work, for a warning. "" is the test itself, in a session of its own."""
-    request = lost.request
-    if request is not None:
-        # The template of the path, so that pytest shows equal warnings once.
-        return f"{request.method} {request.route or request.path} {request.status}"
-    if lost.in_set_up:
-        return "a fixture"
-    return "a call of the app" if lost.is_of_app else ""
-
-
 def warn_of_loss(ledger: Ledger, author: str, lost: Uncommitted) -> None:
     """Warn of lost writes."""
-    undo = "session.expunge(…)" if lost.is_unflushed else "session.rollback()"
-    fix = (
-        "session.commit(), with await if it is async, or `with engine.begin() as connection:`. "
-        f"If it should not be written: {undo}"
-    )
-    if lost.is_failed:
-        fix = "async with session.begin_nested():   around the statement that may fail"
-    what = f"{author} {_lost_words(lost)}"
-    ledger.warn(LostWriteWarning, what, cause=lost.line, fix=fix)
-
-
-def _lost_words(lost: Uncommitted) -> str:
-    """Return words as ``wrote stock and never committed it: lost``."""
-    how = " and never committed it: lost"
-    if lost.is_unflushed:
-        how = ", and never flushed or committed it: lost"
-    elif lost.is_failed:
-        how = ", and committed after a failed statement: rolled back, lost"
-    return f"{lost.words}{how}"
+    ledger.warn(LostWriteWarning, f"{author} {lost.what}", cause=lost.line, fix=lost.fix)
 
 
 def _lost_line(lost: Uncommitted) -> str:
-    return f"{_lost_words(lost)} ({lost.line})"
+    return f"{lost.what} ({lost.line})"
 
 
 # The lines of the story.

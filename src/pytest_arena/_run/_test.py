@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from asyncio import run_coroutine_threadsafe, wait_for, wrap_future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.util import await_only
@@ -282,8 +282,7 @@ class RunningTest(Owner):
         self.tasks.record_loop()
 
     def end_set_up(self) -> None:
-        """Note the lost writes of function fixtures. Called before the test function."""
-        self.take_lost()
+        """Note that the set-up of the function fixtures has ended."""
         self.is_set_up = True
 
     # The app of a test that uses a client starts before the test's first line, or earlier at the
@@ -461,13 +460,10 @@ class RunningTest(Owner):
         turn.has_checked_out = self.gate.registry.checkouts > turn.checkouts_before
 
     def take_lost(self) -> None:
-        """Attribute new lost writes to requests, or to the test."""
+        """Take the new lost writes."""
         works = self.gate.lost.by_level
         for level in [each for each in works if each.is_test]:  # its own, and those inside of it
-            for work in works.pop(level):
-                request = work.request if work.request in self.records else None
-                if work.is_lost(request):
-                    self.losses.append(replace(work, request=request, in_set_up=not self.is_set_up))
+            self.losses += [work for work in works.pop(level) if work.is_lost]
 
     def turn_of(self, request: object) -> Turn | None:
         """Return the turn of a request, None for a request of another test."""
