@@ -42,7 +42,7 @@ from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, PendingWorkError
+from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -487,7 +487,15 @@ class Engines:
             return self._obstacle(database, engine), place not in url
 
         best = min(engines, key=rank)
-        return best if self._obstacle(database, best) < _CANNOT_WRITE else None
+        if self._obstacle(database, best) < _CANNOT_WRITE:
+            return best
+        lines = [str(known_engines.of(engine.dialect).line) for engine in engines]
+        raise ConfigError(
+            f"no engine of the app can write to the database {database.name}",
+            why="db_session writes the rows of tests with the options of one of them",
+            cause="\n".join(lines),
+            fix="create an engine that can write in a module that conftest.py imports",
+        )
 
     def _obstacle(self, database: Database, engine: Engine) -> int:
         """Return what hinders rows of tests: 0 nothing, 1 AUTOCOMMIT, 2 the engine cannot write."""
