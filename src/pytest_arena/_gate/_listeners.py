@@ -69,9 +69,9 @@ class Gate:
 
     core: Databases
     registry: Registry
-    lost: LostWrites
 
     def __init__(self) -> None:
+        self.lost = LostWrites()
         self._is_installed = False
 
     def install(self, core: Databases, registry: Registry) -> None:
@@ -90,7 +90,7 @@ class Gate:
         self._is_installed = True
         self.core = core
         self.registry = registry
-        self.lost = LostWrites(core, registry)
+        self.lost.begin(core, registry)
         self._listen()
 
     def _listen(self) -> None:
@@ -237,6 +237,8 @@ class Gate:
             return
         if pooled.handle is None:
             return
+        if pooled.has_committed is None:
+            pooled.has_committed = False
         words = pooled.handle.words
         meaning = classify(statement, words)
         if meaning.beyond or meaning.shared:
@@ -267,6 +269,7 @@ class Gate:
             return
         if meaning.ends_transaction:
             pooled.pending_writes = None
+            pooled.has_committed = True
         elif meaning.table and pooled.handle.may_have_written(cursor):
             self.lost.note_write(pooled, meaning.table)
 

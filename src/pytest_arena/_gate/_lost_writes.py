@@ -110,11 +110,15 @@ class Uncommitted:
 class LostWrites:
     """Notes the transactions of the app, and what ended without a commit."""
 
-    def __init__(self, core: Core, registry: Registry) -> None:
+    _core: Core
+    _registry: Registry
+    by_level: dict[Owner, list[Uncommitted]]  # by the owner of the level
+
+    def begin(self, core: Core, registry: Registry) -> None:
+        """Begin a run."""
         self._core = core
         self._registry = registry
-        # By the owner of the level.
-        self.by_level: dict[Owner, list[Uncommitted]] = {}
+        self.by_level = {}
 
     def of_fixture(self, level: Owner) -> list[Uncommitted]:
         """Return the lost work of a wide fixture."""
@@ -181,6 +185,8 @@ class LostWrites:
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
         pooled = self._registry.before_sending(connection, "COMMIT")
+        if pooled:
+            pooled.has_committed = True
         if not (pooled and pooled.pending_writes and pooled.handle):
             return
         writes = pooled.pending_writes
@@ -201,8 +207,9 @@ class LostWrites:
         pooled = self._registry.before_sending(connection, "ROLLBACK")
         if not (pooled and pooled.pending_writes):
             return
-        is_begun = pooled.handle and pooled.handle.is_begun  # False with AUTOCOMMIT
-        if is_begun and not _is_meant(pooled.pending_writes):
+        if pooled.handle is None or not pooled.handle.is_begun:
+            pooled.has_committed = True  # AUTOCOMMIT
+        elif not _is_meant(pooled.pending_writes):
             self.note_end(pooled.pending_writes)
         pooled.pending_writes = None
 

@@ -94,6 +94,9 @@ class PooledConnection(Owned):
     is_altered: bool = False  # whether a statement has altered its session
     pending_writes: PendingWrites | None = None
     thread: int = 0  # of the last checkout
+    # Whether it has committed since its checkout. None until SQLAlchemy sends a statement: before,
+    # code may use the driver's connection.
+    has_committed: bool | None = None
     # The session that uses it. Weak, so that the collector finds a session that code has dropped.
     session: weakref.ref[SessionRecord] | None = None
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
@@ -256,6 +259,7 @@ class Registry:
         pooled.line = user_line()
         pooled.owner = owner_here()
         pooled.thread = threading.get_ident()
+        pooled.has_committed = None
         if pooled.usage is None and pooled.target is not None:
             pooled.usage = self.usage_of(pooled.target.key)
         with self.lock:
@@ -272,9 +276,10 @@ class Registry:
             if pooled in self._checked_out and pooled.usage is not None:
                 pooled.usage.checked_out -= 1
                 pooled.usage.number += 1  # after a possible use
-                pooled.usage.changes += 1
-                if pooled.session_record is not None:
-                    pooled.session_record.changes += 1
+                if pooled.has_committed is not False:
+                    pooled.usage.changes += 1
+                    if pooled.session_record is not None:
+                        pooled.session_record.changes += 1
                 pooled.session = None
             self._checked_out.pop(pooled, None)
 
@@ -367,7 +372,7 @@ class DatabaseUsage:
         self._registry = registry
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
-        self.changes = 0  # the number of ended checkouts, and of looks beside open ones
+        self.changes = 0  # the number of checkouts that may have changed rows
         self._is_unwatched = False  # whether it may be used at any time
 
     def __call__(self) -> int:
@@ -444,7 +449,7 @@ class SessionRecord(Owned):
     begun_by: Request | None = None
     # The connections of the transaction.
     connections: set[Connection] = field(default_factory=set)
-    changes: int = 0  # the number of its ended checkouts
+    changes: int = 0  # the number of its checkouts that may have changed rows
 
 
 def record_of(session: Session) -> SessionRecord:
