@@ -20,7 +20,7 @@ def fail():
 
 
 def test_passes():
-    pass
+    open("shop.db", "w").close()
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -108,7 +108,9 @@ def test_each_wrong_story_is_found(tmp_path: Path) -> None:
     }
     assert "TestOfClass::test_passes" in wrong
     assert "not here" in result.skipped("test_it.py::test_is_skipped")
-    assert [problem.split()[0] for problem in result.whole()] == ["test_it.py::test_made_otherwise"]
+    otherwise, reached = result.whole()
+    assert otherwise.startswith("test_it.py::test_made_otherwise ")
+    assert reached == "the app has reached the developer's file shop.db"
     assert result.problems("test_it.py::test_gone")
 
 
