@@ -66,9 +66,8 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
     default_host = "(unknown)" if cargs else "localhost"
     host = cparams.get("host", default_host)
     port = cparams.get("port", "")
-    database = ""
-    for parameter in ("database", "dbname", "db"):
-        database = database or cparams.get(parameter) or ""
+    names = map(cparams.get, ("database", "dbname", "db"))
+    database = next(filter(None, names), "")
     name = ServerTarget(dialect.name, f"{host}:{port}", str(database)).name
     return RequestedDatabase(dialect, product, name, database=str(database))
 
