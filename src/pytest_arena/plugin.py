@@ -189,12 +189,8 @@ class Waiting:
             return
         for name in _WATCHED:
             _interpreter.when_imported(name, lambda _module: self.begin())
-        _interpreter.on_audit_events(
-            {
-                "os.remove": self._begin_for_file,
-                "os.rename": self._begin_for_file,
-            }
-        )
+        events = ("os.remove", "os.rename")
+        _interpreter.on_audit_events(dict.fromkeys(events, self._begin_for_file))
 
     def _begin_for_file(self, *arguments: object) -> None:
         """Begin the run before a file is removed or renamed that may be a database."""

@@ -180,7 +180,7 @@ class AllowedFiles:
         _, _, database = url.rpartition("/")
         engines = requested_by_engines(known_engines.find())
         names = sorted({*self.on_servers, *(each.name for each in engines)})
-        same = [name for name in names if product_of(name) == product and "://" in name]
+        same = [name for name in names if product_of(name) == product]
         return [name for name in same if product and name.endswith(f"/{database}")]
 
     def _named(self) -> set[str]:

@@ -146,8 +146,7 @@ class Databases:
         """Decide on a connection that pytest-arena can redirect."""
         self.refuse_late()
         is_known = known_engines.of(requested.dialect).database is not None
-        is_replaced = is_known or self.known.replaces(requested)
-        if not is_replaced:
+        if not (is_known or self.known.replaces(requested)):
             if not self.files.whose(requested.name).is_at_stake:
                 return None
             refusal = refusals.UNKNOWN_DATABASE

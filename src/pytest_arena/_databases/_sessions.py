@@ -75,7 +75,8 @@ class FreshSession(Session):
     is_flushing = False
     is_reading_again = False
     usage: DatabaseUsage
-    find_engine: Callable[[], Engine] | None = None  # until the first use
+    # Until the first use: the start of the app may change the choice.
+    find_engine: Callable[[], Engine] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -231,15 +232,9 @@ class Sessions:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def open(
-        self,
-        engine: Engine | AsyncEngine,
-        usage: DatabaseUsage,
-        find_engine: Callable[[], Engine | AsyncEngine],
+        self, engine: Engine | AsyncEngine, usage: DatabaseUsage
     ) -> FreshSession | AsyncSession:
-        """Open a session. An async one needs no loop before it is used.
-
-        ``find_engine`` is called at the first use, because the app's start may change the choice.
-        """
+        """Open a session. An async one needs no loop before it is used."""
         sync_class, async_class = session_classes()
         fresh_class = _fresh_class(sync_class)  # type: ignore[arg-type]  # a class has a hash
         session: FreshSession | AsyncSession
@@ -251,12 +246,6 @@ class Sessions:
             session = fresh = fresh_class(engine)
         fresh.sessions = self
         fresh.usage = usage
-
-        def find() -> Engine:
-            session.bind = found = find_engine()
-            return cast("Engine", getattr(found, "sync_engine", found))
-
-        fresh.find_engine = find
         fresh.look()
         self.opened.append(fresh)
         return session
@@ -411,15 +400,19 @@ class Engines:
         past_policies = past_policies and not database.file
         is_async = wants_async and self.is_async(database)
 
-        def find_engine() -> Engine | AsyncEngine:
+        plain = self._own(database, None, is_async=is_async, past_policies=past_policies)
+        session: Any = sessions.open(plain, self._databases.usage_of(database.key))
+
+        def find_engine() -> Any:
             engine = self.engine(database, is_async=is_async, past_policies=past_policies)
             is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
             if is_plain and self._databases.config.app:
                 self._databases.ledger.note(_PLAIN)
-            return engine
+            session.bind = engine
+            return getattr(engine, "sync_engine", engine)
 
-        engine = self._own(database, None, is_async=is_async, past_policies=past_policies)
-        return sessions.open(engine, self._databases.usage_of(database.key), find_engine)
+        getattr(session, "sync_session", session).find_engine = find_engine
+        return session  # type: ignore[no-any-return]
 
     def engine(
         self, database: Database, *, is_async: bool, past_policies: bool = False

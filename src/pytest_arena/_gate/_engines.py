@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Dialect, Engine, make_url
+from sqlalchemy.engine import URL, Dialect, Engine
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import memoized_property
 from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
@@ -67,9 +67,8 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
     default_host = "(unknown)" if cargs else "localhost"
     host = cparams.get("host", default_host)
     port = cparams.get("port", "")
-    database = ""
-    for parameter in ("database", "dbname", "db"):
-        database = database or cparams.get(parameter) or ""
+    names = map(cparams.get, ("database", "dbname", "db"))
+    database = next(filter(None, names), "")
     name = ServerTarget(dialect.name, f"{host}:{port}", str(database)).name
     return RequestedDatabase(dialect, product, name, database=str(database))
 
@@ -86,20 +85,13 @@ def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
     is_of_files = product_of_dialect(engine.dialect.name) in FILE_PRODUCTS
     if engine.url.database is None and not is_of_files:
         return None  # connect_args or the driver's variables may name it
-    return _requested(engine.url, engine.dialect)
+    return requested_by_url(engine.url, engine.dialect)
 
 
 def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:
     """Return the databases of engines. Skip an engine whose database only a connection shows."""
     requested = map(requested_by_engine, engines)
     return [database for database in requested if database is not None]
-
-
-def requested_by_url(url: str | URL | None) -> RequestedDatabase | None:
-    """Return the database that a URL requests. None if there is no URL or no driver."""
-    if url is None:
-        return None
-    return _requested(make_url(url))
 
 
 def requested_without_engine(product: str) -> RequestedDatabase | None:
@@ -115,7 +107,8 @@ def requested_without_engine(product: str) -> RequestedDatabase | None:
     return requested_by_url(place)
 
 
-def _requested(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
+def requested_by_url(url: URL, dialect: Dialect | None = None) -> RequestedDatabase | None:
+    """Return the database that a URL requests. None if there is no driver."""
     try:
         # psycopg has two dialects, and sync tests can use the async one, too.
         dialect = dialect or url.get_dialect().get_async_dialect_cls(url)()

@@ -91,9 +91,6 @@ class Gate:
         self.core = core
         self.registry = registry
         self.lost.begin(core, registry)
-        self._listen()
-
-    def _listen(self) -> None:
         unbind_pools()
         watch_engines(self._remember)
         for name in EVENTS:

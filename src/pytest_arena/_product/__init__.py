@@ -240,7 +240,7 @@ class Connections(Protocol):
         """Describe a connection that was not redirected, None for another product's connection."""
 
     def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch connections without an engine until the process ends. Idempotent."""
+        """Watch connections without an engine until the process ends. Again after a reload."""
 
     def end_raw(self, level: Owner) -> None:
         """End a level's connections that no engine has opened."""

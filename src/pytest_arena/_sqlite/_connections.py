@@ -10,7 +10,7 @@ import sqlite3.dbapi2
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,7 @@ class SQLiteConnections:
             # connection's settings after the test.
             cparams["check_same_thread"] = False
         if target is None:
-            return _unknown
+            return lambda _connection: None  # the gate recognizes it by its file
         cparams.pop("database", None)
         # Python's default is 5 seconds.
         cparams.setdefault("timeout", core.config.lock_timeout or 5.0)
@@ -175,16 +175,34 @@ class SQLiteConnections:
         target = core.admit(Opener.CREATOR, file)
         return OpenConnection(target, SQLiteHandle(weakref.ref(raw)))
 
-    def watch(self, core: Callable[[], Core | None]) -> None:
-        """Watch each connection."""
-        watch_connections(core)
+    def watch(self, core: CurrentCore) -> None:
+        """Watch each connection.
+
+        An audit hook gets each file before SQLite opens it, and can refuse it. No code can remove
+        the hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. SQLite does not
+        report which file a statement attaches, so ``sqlite3.connect`` sets the limit of attached
+        files to 0.
+        """
+        on_audit_events({"sqlite3.connect": partial(_admit, core)})
+        connect = sqlite3.connect
+
+        @wraps(connect)
+        def guarded(*args: Any, **kwargs: Any) -> object:
+            if len(args) <= _BEFORE_FACTORY:
+                kwargs.setdefault("factory", WeakConnection)
+            connection = connect(*args, **kwargs)
+            frame: Any = inspect.currentframe()
+            is_of_coverage = str(frame.f_back.f_globals.get("__name__")).startswith("coverage.")
+            # Coverage attaches its own files.
+            if isinstance(connection, sqlite3.Connection) and not is_of_coverage:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+            return connection
+
+        for module in (sqlite3, sqlite3.dbapi2):
+            patch(module, "connect", guarded)
 
     def end_raw(self, level: Owner) -> None:
         """Do nothing: raw connections can stay open while the file is restored."""
-
-
-def _unknown(_dbapi_connection: object) -> None:
-    """Return None: the gate recognizes the connection by its file."""
 
 
 def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
@@ -200,33 +218,6 @@ connections = SQLiteConnections()
 # Refused connections
 
 _BEFORE_FACTORY = 5  # the number of sqlite3.connect's parameters before `factory`
-
-
-@cache
-def watch_connections(core: CurrentCore) -> None:
-    """Watch SQLite's connections until the process ends.
-
-    An audit hook gets each file before SQLite opens it, and can refuse it. No code can remove the
-    hook: https://docs.python.org/3/library/sys.html#sys.addaudithook. SQLite does not report which
-    file a statement attaches, so ``sqlite3.connect`` sets the limit of attached files to 0.
-    """
-    on_audit_events({"sqlite3.connect": partial(_admit, core)})
-    connect = sqlite3.connect
-
-    @wraps(connect)
-    def guarded(*args: Any, **kwargs: Any) -> object:
-        if len(args) <= _BEFORE_FACTORY:
-            kwargs.setdefault("factory", WeakConnection)
-        connection = connect(*args, **kwargs)
-        frame: Any = inspect.currentframe()
-        is_of_coverage = str(frame.f_back.f_globals.get("__name__")).startswith("coverage.")
-        # Coverage attaches its own files.
-        if isinstance(connection, sqlite3.Connection) and not is_of_coverage:
-            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        return connection
-
-    for module in (sqlite3, sqlite3.dbapi2):
-        patch(module, "connect", guarded)
 
 
 def _admit(core: CurrentCore, database: object, *_: object) -> None:
