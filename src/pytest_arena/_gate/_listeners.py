@@ -23,7 +23,7 @@ from pytest_arena._gate._engines import (
     watch_engines,
 )
 from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
-from pytest_arena._gate._registry import INFO, PooledConnection
+from pytest_arena._gate._registry import INFO
 from pytest_arena._interpreter import STARTS, on_audit_events, on_file_changes, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._owner import Owned, owner_here
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolResetState
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._registry import Registry
+    from pytest_arena._gate._registry import PooledConnection, Registry
     from pytest_arena._owner import Owner
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -135,10 +135,9 @@ class Gate:
             connections = connections_of(requested.product)
             identify = connections.redirect(self.core, dialect, target, cargs, cparams)
         if entry is not None:
-            pooled = PooledConnection.create(entry)
+            pooled = self.registry.add(entry)
             pooled.target = target
             pooled.identify = identify
-            self.registry.add(pooled)
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
@@ -179,13 +178,12 @@ class Gate:
         if pooled is not None:
             self.registry.check_in(pooled)
 
-    def detach(self, _dbapi_connection: object, entry: Any) -> None:
+    def detach(self, dbapi_connection: object, entry: Any) -> None:
         """Note a detached connection, whose later uses no event reports."""
         pooled = entry.info.get(INFO)
-        if pooled is not None:
-            if pooled.usage is not None:
-                pooled.usage.unwatch()
-            self.registry.check_in(pooled)
+        if pooled is not None and pooled.usage is not None:
+            pooled.usage.unwatch()
+        self.checkin(dbapi_connection, entry)
 
     def reset(self, _dbapi_connection: object, entry: Any, state: PoolResetState) -> None:
         """Note what the garbage collector ends: writes of a request, and an async connection.
@@ -273,9 +271,8 @@ class Gate:
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""
         live = self._recognize(dbapi_connection)
-        pooled = PooledConnection.create(entry)
+        pooled = self.registry.add(entry)
         pooled.note_opened(live)
-        self.registry.add(pooled)
         return pooled
 
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import IllegalStateChangeError
+from sqlalchemy.ext.asyncio import async_session
 
 from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._origin import NO_LINE, user_line
@@ -52,22 +53,15 @@ class PendingWrites:
     # The number of writes before each savepoint.
     savepoints: list[int] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        return f"uncommitted rows ({self._tables}), written at {self.place}"
-
     @property
     def words(self) -> str:
         """Words such as ``wrote stock``."""
-        return f"wrote {self._tables}"
+        return f"wrote {', '.join(dict.fromkeys(self.tables))}"
 
     @property
     def place(self) -> str:
         """The line of the first write."""
         return str(self.line or NO_LINE)
-
-    @property
-    def _tables(self) -> str:
-        return ", ".join(dict.fromkeys(self.tables))
 
     def end_savepoint(self) -> int:
         """Forget the last savepoint. Return the number of writes before it."""
@@ -100,13 +94,6 @@ class PooledConnection(Owned):
     # The session that uses it. Weak, so that the collector finds a session that code has dropped.
     session: weakref.ref[SessionRecord] | None = None
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
-
-    @classmethod
-    def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
-        """Create the record of a connecting entry, and attach it to the entry."""
-        pooled = cls(_entry=weakref.ref(entry))
-        entry.info[INFO] = pooled
-        return pooled
 
     @property
     def entry(self) -> ConnectionPoolEntry | None:
@@ -216,9 +203,12 @@ class Registry:
         # and those whose sessions a statement has altered.
         self._until: dict[Owner | None, weakref.WeakSet[PooledConnection]] = {}
 
-    def add(self, pooled: PooledConnection) -> None:
-        """Add a connection that a pool has or opens."""
+    def add(self, entry: ConnectionPoolEntry) -> PooledConnection:
+        """Add a connection that a pool has or opens. Attach its record to its entry."""
+        pooled = PooledConnection(_entry=weakref.ref(entry))
+        entry.info[INFO] = pooled
         self._connections[pooled] = None
+        return pooled
 
     def close_after(self, level: Owner | None, pooled: PooledConnection) -> None:
         """Close a connection at the end of the level of this owner."""
@@ -292,11 +282,7 @@ class Registry:
 
     def pending_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of all connections."""
-        writes = set()
-        for pooled in self.checked_out():
-            if pooled.pending_writes is not None:
-                writes.add(pooled.pending_writes)
-        return writes
+        return {each.pending_writes for each in self.checked_out() if each.pending_writes}
 
     def invalidate(self, pooled: PooledConnection) -> None:
         """Invalidate a connection. Its Core connection opens another one at its next use.
@@ -318,7 +304,7 @@ class Registry:
         if proxied.is_valid:
             proxied.invalidate()
         for session in sessions:
-            _end_transaction(session, has_written=has_written)
+            end_transaction(session)
 
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
@@ -410,19 +396,15 @@ class DatabaseUsage:
         self._is_unwatched = True
 
 
-def _end_transaction(session: Session, *, has_written: bool) -> None:
-    """End the transaction of a session whose connection was invalidated.
-
-    A transaction that only read is closed. A rollback would expire instances, which an
-    `AsyncSession` cannot load again.
-    """
+def end_transaction(session: Session) -> None:
+    """End the transaction of a session whose connection was closed."""
     transaction = session.get_transaction()
-    may_have_written = has_written or len(record_of(session).connections) > 1
     with suppress(IllegalStateChangeError):  # a task is inside a call of the session
-        if may_have_written or transaction is None or session.in_nested_transaction():
-            session.rollback()
-        else:
+        # A rollback would expire instances, which an async session cannot load again.
+        if transaction is not None and async_session(session) is not None:
             transaction.close()
+        else:
+            session.rollback()
 
 
 # Sessions
