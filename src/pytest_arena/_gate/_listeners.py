@@ -23,7 +23,7 @@ from pytest_arena._gate._engines import (
     watch_engines,
 )
 from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
-from pytest_arena._gate._registry import INFO
+from pytest_arena._gate._registry import INFO, PooledConnection
 from pytest_arena._interpreter import STARTS, on_audit_events, on_file_changes, when_imported
 from pytest_arena._origin import REQUEST, is_own, request_here
 from pytest_arena._owner import Owned, owner_here
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolResetState
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._registry import PooledConnection, Registry
+    from pytest_arena._gate._registry import Registry
     from pytest_arena._owner import Owner
 
 __tracebackhide__ = True  # tracebacks end at the user's line
@@ -135,9 +135,10 @@ class Gate:
             connections = connections_of(requested.product)
             identify = connections.redirect(self.core, dialect, target, cargs, cparams)
         if entry is not None:
-            pooled = self.registry.add(entry)
+            pooled = PooledConnection.create(entry)
             pooled.target = target
             pooled.identify = identify
+            self.registry.add(pooled)
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
@@ -271,8 +272,9 @@ class Gate:
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
         """Return the record of a connection that pytest-arena has not redirected."""
         live = self._recognize(dbapi_connection)
-        pooled = self.registry.add(entry)
+        pooled = PooledConnection.create(entry)
         pooled.note_opened(live)
+        self.registry.add(pooled)
         return pooled
 
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:

@@ -95,6 +95,13 @@ class PooledConnection(Owned):
     session: weakref.ref[SessionRecord] | None = None
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
 
+    @classmethod
+    def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
+        """Create the record of a connecting entry, and attach it to the entry."""
+        pooled = cls(_entry=weakref.ref(entry))
+        entry.info[INFO] = pooled
+        return pooled
+
     @property
     def entry(self) -> ConnectionPoolEntry | None:
         """The entry of its pool, None if the entry has connected again since."""
@@ -203,12 +210,9 @@ class Registry:
         # and those whose sessions a statement has altered.
         self._until: dict[Owner | None, weakref.WeakSet[PooledConnection]] = {}
 
-    def add(self, entry: ConnectionPoolEntry) -> PooledConnection:
-        """Add a connection that a pool has or opens. Attach its record to its entry."""
-        pooled = PooledConnection(_entry=weakref.ref(entry))
-        entry.info[INFO] = pooled
+    def add(self, pooled: PooledConnection) -> None:
+        """Add a connection that a pool has or opens."""
         self._connections[pooled] = None
-        return pooled
 
     def close_after(self, level: Owner | None, pooled: PooledConnection) -> None:
         """Close a connection at the end of the level of this owner."""
@@ -282,7 +286,11 @@ class Registry:
 
     def pending_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of all connections."""
-        return {each.pending_writes for each in self.checked_out() if each.pending_writes}
+        writes = set()
+        for pooled in self.checked_out():
+            if pooled.pending_writes is not None:
+                writes.add(pooled.pending_writes)
+        return writes
 
     def invalidate(self, pooled: PooledConnection) -> None:
         """Invalidate a connection. Its Core connection opens another one at its next use.

@@ -17,6 +17,7 @@ from pytest_arena._process import running_loop
 from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena._values import SCHEMA, counted
 from pytest_arena.errors import ConfigError, IsolationError
+from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -230,12 +231,14 @@ class ExpectedChanges(Block):
         if kind is not None:
             return
         commit()
+        lines: list[CodeLine | str] = []
         test = self.run.current.test
-        if test is not None:
+        if test is not None and running_loop() is not None:
             # A plain `with` in an async test cannot wait.
-            patience = 0 if running_loop() is not None else test.patience
-            refuse_unfinished(test.wait_for_work(patience), patience)
-        self._check()
+            refuse_unfinished(test.wait_for_work(0), 0)
+        elif test is not None:
+            lines = test.wait_for_work()
+        self._check(lines)
 
     async def __aenter__(self) -> Self:
         self.is_entered = True
@@ -247,9 +250,7 @@ class ExpectedChanges(Block):
             return
         await acommit()
         test = self.run.current.test
-        if test is not None:
-            refuse_unfinished(await test.await_work(), test.patience)
-        self._check()
+        self._check(await test.await_work() if test is not None else [])
 
     def _opened(self) -> Self:
         database = self.run.database(self.database)
@@ -259,7 +260,15 @@ class ExpectedChanges(Block):
         self._since = (database, moment)
         return self
 
-    def _check(self) -> None:
+    def _check(self, unfinished: Iterable[CodeLine | str]) -> None:
+        for line in unfinished:
+            self.run.ledger.warn(
+                LateWorkWarning,
+                "arena.expect_changes(…) compared the rows while work of a request still ran, so "
+                "it lacks the later writes of that work",
+                cause=line,
+                fix="let the work end before the block does (or a longer arena_settle)",
+            )
         changes = changes_between(self.run, *self._since, None)
         differences = difference(changes, self.expected, ignore=self.ignore)
         if differences:
