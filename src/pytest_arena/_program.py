@@ -159,6 +159,15 @@ class Program:
 
         for each in (module, module.dbapi2):
             patch(each, "connect", redirected)
+        on_audit_events({"sqlite3.connect": self._check_opened})
+
+    def _check_opened(self, database: Any) -> None:
+        """Refuse a file of the app that ``sqlite3.Connection`` opens itself."""
+        if isinstance(database, str | bytes | os.PathLike):
+            name = os.fsdecode(database)
+            path = self._file(name, uri=name.startswith("file:"))
+            if path != name:
+                raise self._refused(ProductionDatabaseError, name)
 
     def _file(self, name: str, *, uri: bool) -> str:
         """Return the file to open in place of one of the app."""

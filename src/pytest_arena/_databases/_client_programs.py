@@ -13,6 +13,7 @@ import shutil
 import sys
 from functools import cache
 from getopt import GetoptError, getopt
+from itertools import pairwise
 from json import loads
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 # The last ones change other databases than the one to which they connect. They are refused.
 _PRODUCTS = {
-    "postgresql": "clusterdb pg_dump pg_restore psql reindexdb vacuumdb",
+    "postgresql": "clusterdb pg_dump pg_restore psql reindexdb vacuumdb vacuumlo",
     "mysql": "mysql mysqladmin mysqlcheck mysqldump mysqlimport mysqlpump mysqlshow mysqlslap "
     "mariadb mariadb-admin mariadb-check mariadb-dump mariadb-import mariadb-show mariadb-slap",
     "redis": "redis-cli valkey-cli",
@@ -46,6 +47,13 @@ _PLACES = {
 }
 _WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
 _PREFIX = "arena-clients-"
+_USER_OPTIONS = {"-U", "--username", "-u", "--user"}
+_TO_FILE = ("-f", "--file", "-l", "--list")  # options of pg_restore
+# Its option that drops and creates the database of the dump, also among other letters.
+_CREATES = re.compile("--cr|-[^-dfFhIjLnNpPSTtUX]*C")
+# Programs that start others with another PATH.
+_OTHER_PLACES = {"su", "sudo", "doas", "runuser", "docker", "podman"}
+_REMOVING = {"rm", "mv", "shred"}  # they also change all below a folder
 
 
 @cache
@@ -73,18 +81,28 @@ def words_of(arguments: Sequence[str]) -> list[str]:
     return [*arguments, *_WORD.findall(" ".join(arguments))]
 
 
-def file_in(words: Iterable[str], files: Iterable[str], folder: str) -> str:
+def file_in(words: Sequence[str], files: Iterable[str], folder: str) -> str:
     """Return the file of these that a word names, also by a URL, or ""."""
     paths = [word.removeprefix("file:").rpartition(":///")[2] for word in words]
-    found = [reached(str(Path(folder, path)), files) for path in paths]
+    paths = [str(Path(folder, path)) for path in paths]
+    found = [reached(path, files) for path in paths]
+    if _is_started(words, _REMOVING):
+        below = [f"{os.path.realpath(path)}{os.sep}" for path in paths]
+        found += [file for file in files if file.startswith(tuple(below))]
     return next(filter(None, found), "")
 
 
-def client_by_path(words: Iterable[str], folder: str) -> str:
+def _is_started(words: Iterable[str], programs: set[str]) -> bool:
+    return any(word.rpartition("/")[2] in programs for word in words)
+
+
+def client_by_path(words: Sequence[str], folder: str) -> str:
     """Return the path of a client, which bypasses the folder of the programs, or ""."""
-    paths = [Path(folder, word) for word in words if "/" in word and _PREFIX not in word]
-    found = [path for path in paths if path.name in _CLIENTS and path.is_file()]
-    return str(found[0]) if found else ""
+    clients = [word for word in words if word.rpartition("/")[2] in _CLIENTS]
+    if _is_started(words, _OTHER_PLACES):
+        return next(iter(clients), "")
+    paths = [Path(folder, word) for word in clients if "/" in word and _PREFIX not in word]
+    return next((str(path) for path in paths if path.is_file()), "")
 
 
 def main() -> NoReturn:
@@ -116,29 +134,21 @@ def _led(name: str, arguments: list[str], facts: Any) -> list[str]:
         LookupError, GetoptError: it may use another database.
     """
     product = _CLIENTS[name]
-    words = words_of(arguments)
     if product == FILES.name:
-        file = file_in(words, facts["files"], "")
+        file = file_in(words_of(arguments), facts["files"], "")
         if file:
             raise LookupError(f"{file} is a database of the app")
         return arguments
-    known = {key: Address(*each) for key, each in facts["addresses"].items()}
-    if facts["redis"]:
-        known["redis/"] = Address("", facts["redis"], "", "")
-    names = {key.partition("/")[2]: known[key] for key in known if key.startswith(f"{product}/")}
-    is_only = len(names) == 1
-    names |= {address.database: address for address in names.values()}
-    found = {names[key].database: names[key] for key in names if is_only or key in words}
-    if len(found) != 1 or "--" in arguments:
-        raise LookupError(f"of the tests' databases it means {len(found)}: {[*names]}")
-    [address] = found.values()
+    if name == "pg_restore" and any(each.startswith(_TO_FILE) for each in arguments):
+        return arguments  # it does not connect
+    address, names = _address(product, arguments, facts)
     kind = "mysql socket" if product == "mysql" and address.is_socket else product
     place = [part.format(address) for part in _PLACES[kind].split()]
     if product == "redis":  # the command is last, so the options are checked
         getopt(arguments, "23xn:r:i:", ["raw", "no-raw", "csv", "json", "scan", "pattern="])
         return [*place, *arguments]
     if product == "postgresql":
-        _prepare(arguments, address)
+        _prepare(name, arguments, address)
     elif name in {"mysql", "mariadb"}:
         place.append(f"--database={address.database}")
     database = place[-1] if product == "postgresql" else address.database
@@ -148,11 +158,35 @@ def _led(name: str, arguments: list[str], facts: Any) -> list[str]:
             arguments[index] = database
     # The last option for a place counts. An option without its value takes the first one.
     arguments += place * 2
-    return arguments if product == "postgresql" else ["--no-defaults", *arguments]
+    if product == "postgresql":
+        return arguments
+    return ["--no-defaults", *[each for each in arguments if not each.startswith("--defaults-")]]
 
 
-def _prepare(arguments: Iterable[str], address: Address) -> None:
-    """Set the variables of libpq, and check what is given to psql.
+def _address(product: str, arguments: list[str], facts: Any) -> tuple[Address, dict[str, Address]]:
+    """Return the address of the test's database that a client means, and those of all names.
+
+    Raises:
+        LookupError: it may mean several, or there is none yet.
+    """
+    known = {key: Address(*each) for key, each in facts["addresses"].items()}
+    if facts["redis"]:
+        known["redis/"] = Address("", facts["redis"], "", "")
+    names = {key.partition("/")[2]: known[key] for key in known if key.startswith(f"{product}/")}
+    is_only = len(names) == 1
+    names |= {address.database: address for address in names.values()}
+    # A user may have the name of a database.
+    pairs = pairwise(["", *arguments])
+    words = words_of([each for option, each in pairs if option not in _USER_OPTIONS])
+    found = {names[key].database: names[key] for key in names if is_only or key in words}
+    if len(found) != 1 or "--" in arguments:
+        raise LookupError(f"of the tests' databases it means {len(found)}: {[*names]}")
+    [address] = found.values()
+    return address, names
+
+
+def _prepare(name: str, arguments: Iterable[str], address: Address) -> None:
+    """Set the variables of libpq, and check what is given to psql and pg_restore.
 
     Raises:
         LookupError: it changes another database or the server.
@@ -161,8 +195,15 @@ def _prepare(arguments: Iterable[str], address: Address) -> None:
     from pytest_arena._product._statements import classify  # noqa: PLC0415 - as above
 
     for text in arguments:
-        meaning = classify(text, WORDS)
-        if meaning.beyond or meaning.shared or re.search(r"\\c(onnect)?\b", text):
+        # The statement after `-c` or `--command=`, also after other letters.
+        commands = [text, text.partition("=")[2]]
+        if text.startswith("-"):
+            commands += [text[found.end() :] for found in re.finditer("c", text)]
+        meanings = [classify(command, WORDS) for command in commands]
+        is_beyond = any(meaning.beyond or meaning.shared for meaning in meanings)
+        if name == "pg_restore":
+            is_beyond = _CREATES.match(text) is not None
+        if is_beyond or re.search(r"\\c(onnect)?\b", text):
             raise LookupError(f"{text!r} reaches beyond the test's database")
     for variable in [*os.environ]:
         if variable.startswith(("PG", "POSIXLY_CORRECT")):

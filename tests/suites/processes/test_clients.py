@@ -24,6 +24,7 @@ PGSERVICE=missing psql -c "$SQL"
 cat seed.sql | env PGHOSTADDR=192.0.2.1 psql service=dev
 psql <seed.sql && pg_dump -at orders shop >dump && psql -c 'DELETE FROM orders' && psql -f dump
 psql <seed.sql && pg_dump "$DATABASE_URL" -Fc -f dump && pg_restore -cd shop_dev dump
+pg_dump -Fc -f dump && pg_restore -f out.sql dump && psql -f seed.sql
 """
 MYSQL = """
 mysql -e "$SQL"
@@ -32,6 +33,7 @@ mariadb -hdb.example.org -ume -psecret -Dshop_dev -e "$SQL"
 mysql shop -e "$SQL"
 MYSQL_HOME=. MYSQL_TCP_PORT=1 MYSQL_UNIX_PORT=no mysql -e "$SQL"
 HOME=. mariadb -e "$SQL"
+mysql --defaults-extra-file=my.cnf -e "$SQL"
 mysql < seed.sql; mysqldump shop > dump && mysql < dump
 mariadb -e "DELETE FROM mysql.db"; mysql -e "$SQL"
 """
@@ -76,11 +78,21 @@ def test_a_client_of_a_script_and_a_program(test_client, env):
 
 
 REFUSED = {
-    "sqlite": ["sqlite3 shop.db .tables", "echo sqlite3 sh$NONE''op.db | sh"],
+    "sqlite": [
+        "sqlite3 shop.db .tables",
+        "echo sqlite3 sh$NONE''op.db | sh",
+        f"""{sys.executable} -c "import sqlite3; sqlite3.Connection('sh' + 'op.db')" """,
+        "rm -rf .",
+    ],
     "postgresql": [
         "createdb shop_dev",
         "dropdb --if-exists shop_dev",
         "psql -c 'DROP DATABASE shop_dev'",
+        "psql -Xqc'DROP DATABASE shop_dev'",
+        "psql --command='ALTER DATABASE shop_dev RENAME TO other'",
+        "pg_restore -cCd postgres dump",
+        "pg_restore --create -d postgres dump",
+        "su postgres -c 'psql shop_dev -c \"DELETE FROM orders\"'",
         r"psql -c '\c shop_dev' -c 'DROP TABLE orders'",
         "psql -dshop_dev -- ",
     ],
