@@ -179,12 +179,13 @@ class Gate:
         if pooled is not None:
             self.registry.check_in(pooled)
 
-    def detach(self, dbapi_connection: object, entry: Any) -> None:
+    def detach(self, _dbapi_connection: object, entry: Any) -> None:
         """Note a detached connection, whose later uses no event reports."""
         pooled = entry.info.get(INFO)
-        if pooled is not None and pooled.usage is not None:
-            pooled.usage.unwatch()
-        self.checkin(dbapi_connection, entry)
+        if pooled is not None:
+            if pooled.usage is not None:
+                pooled.usage.unwatch()
+            self.registry.check_in(pooled)
 
     def reset(self, _dbapi_connection: object, entry: Any, state: PoolResetState) -> None:
         """Note what the garbage collector ends: writes of a request, and an async connection.

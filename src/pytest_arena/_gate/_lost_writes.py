@@ -255,7 +255,10 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
     for pooled in registry.checked_out():
         if pooled is own or pooled.handle is None or not pooled.handle.is_begun:
             continue
-        lines.append(f"another connection has an open transaction: {pooled.place}")
+        holds = f"an open transaction, and was checked out at {pooled.line}"
+        if pooled.pending_writes is not None:
+            holds = str(pooled.pending_writes)
+        lines.append(f"another connection has {holds}")
     lines.append(
         "next: commit it first: session.commit(), with await if it is async   "
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import IllegalStateChangeError
-from sqlalchemy.ext.asyncio import async_session
 
 from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._origin import NO_LINE, user_line
@@ -53,15 +52,22 @@ class PendingWrites:
     # The number of writes before each savepoint.
     savepoints: list[int] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return f"uncommitted rows ({self._tables}), written at {self.place}"
+
     @property
     def words(self) -> str:
         """Words such as ``wrote stock``."""
-        return f"wrote {', '.join(dict.fromkeys(self.tables))}"
+        return f"wrote {self._tables}"
 
     @property
     def place(self) -> str:
         """The line of the first write."""
         return str(self.line or NO_LINE)
+
+    @property
+    def _tables(self) -> str:
+        return ", ".join(dict.fromkeys(self.tables))
 
     def end_savepoint(self) -> int:
         """Forget the last savepoint. Return the number of writes before it."""
@@ -312,7 +318,7 @@ class Registry:
         if proxied.is_valid:
             proxied.invalidate()
         for session in sessions:
-            end_transaction(session)
+            _end_transaction(session, has_written=has_written)
 
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
@@ -404,15 +410,19 @@ class DatabaseUsage:
         self._is_unwatched = True
 
 
-def end_transaction(session: Session) -> None:
-    """End the transaction of a session whose connection was closed."""
+def _end_transaction(session: Session, *, has_written: bool) -> None:
+    """End the transaction of a session whose connection was invalidated.
+
+    A transaction that only read is closed. A rollback would expire instances, which an
+    `AsyncSession` cannot load again.
+    """
     transaction = session.get_transaction()
+    may_have_written = has_written or len(record_of(session).connections) > 1
     with suppress(IllegalStateChangeError):  # a task is inside a call of the session
-        # A rollback would expire instances, which an async session cannot load again.
-        if transaction is not None and async_session(session) is not None:
-            transaction.close()
-        else:
+        if may_have_written or transaction is None or session.in_nested_transaction():
             session.rollback()
+        else:
+            transaction.close()
 
 
 # Sessions

@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import async_session
 from pytest_arena._databases._refusals import late_work
 from pytest_arena._gate._listeners import CLOSE_IT
 from pytest_arena._gate._registry import (
-    end_transaction,
     held_by_sessions,
     record_of,
     sessions_in_use,
@@ -245,7 +244,12 @@ def _roll_back_others(gate: Gate, test: Owner) -> None:
     for session, pooled in held:
         if pooled.pending_writes and pooled.owner is test and record_of(session).is_of_app:
             gate.lost.note_end(pooled.pending_writes)
-        end_transaction(session)
+        transaction = session.get_transaction()
+        # A rollback would expire instances, which an async session cannot load again.
+        if transaction is not None and async_session(session) is not None:
+            transaction.close()
+        else:
+            session.rollback()
 
 
 def end_transactions(

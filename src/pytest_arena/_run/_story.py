@@ -232,12 +232,11 @@ def uncommitted(test: RunningTest) -> list[str]:
         losses += test.gate.lost.of_fixture(level)
     unseen = [f"{_TEST} {_lost_line(lost)}" for lost in losses]
     held = test.turns[-1].held if test.turns else set()
-    pending_words = [
-        f"{each.words} and did not commit it: {each.place}"
-        for each in held | test.gate.registry.pending_writes()
-        if not each.request  # else it is a write of the app
-    ]
-    unseen += [f"{_TEST} {words}" for words in (*sorted(pending_words), *unflushed_by_tests())]
+    for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
+        if not pending_writes.request:  # else it is a write of the app
+            words = f"{pending_writes.words} and did not commit it: {pending_writes.place}"
+            unseen.append(f"{_TEST} {words}")
+    unseen += [f"{_TEST} {words}" for words in unflushed_by_tests()]
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"
