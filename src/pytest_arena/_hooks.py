@@ -7,7 +7,6 @@ import atexit
 import inspect
 import os
 import re
-import sys
 import unittest
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -26,7 +25,7 @@ from pytest_arena._process import interrupted, is_interruption
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, Summary, summarize, summary_lines
-from pytest_arena._values import CodeLine, Plan, Stage, counted
+from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
 
@@ -81,7 +80,6 @@ def start(
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
         RUNS[config] = run
-        atexit.register(_write_late_refusals, run)
         atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
 
@@ -109,11 +107,6 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Redirect a variable that a plugin has set, such as pytest-dotenv."""
     with _usage_errors():
         RUNS[early_config].databases.environment.redirect()
-
-
-def _write_late_refusals(run: ArenaRun) -> None:
-    for text in dict.fromkeys(map(str, run.ledger.unreported(""))):
-        sys.stderr.write(f"arena: {text}\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -154,15 +147,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
     try:
         run.check()
         for item in items:
-            _refuse_fork(item)
             item.stash[PLAN] = _plan_of(item, run)
         if run.scenarios is not None:
             run.scenarios.map()
-        elif not run.config.specs:
-            marked = sum(item.get_closest_marker("scenario") is not None for item in items)
-            if marked:
-                text = "arena_specs is not set, so the marker scenario proves nothing: "
-                run.ledger.note(text + counted(marked, "test"))
     except ArenaError as error:
         run.ledger.mark_reported(*causes(error))
         if not config.stash[FACTS].send_mistake(str(error)):
@@ -429,7 +416,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     facts.end(summary)
     if facts.mistake:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
-    elif session.exitstatus == pytest.ExitCode.OK and facts.summary and facts.summary.failures:
+    elif session.exitstatus == pytest.ExitCode.OK and facts.summary.failures:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return result
 
@@ -473,20 +460,3 @@ def _own_function(item: object) -> tuple[object, str, Any]:
     if hypothesis:
         return hypothesis, "inner_test", hypothesis.inner_test
     return item, "obj", function
-
-
-def _refuse_fork(item: Any) -> None:
-    """Refuse a test that pytest-forked would run in a fork of this process.
-
-    Raises:
-        ConfigError: the option ``--forked`` or the marker is set.
-    """
-    if not item.config.pluginmanager.has_plugin("pytest_forked"):
-        return
-    if item.config.getoption("forked") or item.get_closest_marker("forked"):
-        raise ConfigError(
-            f"pytest-forked would run {item.nodeid} in a fork of this process",
-            why="both processes would use the same connections to the test's database",
-            cause="the option --forked, or @pytest.mark.forked",
-            fix="remove it, or use pytest-xdist, which replaces a worker that crashes: pytest -n 2",
-        )

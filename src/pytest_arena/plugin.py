@@ -227,11 +227,8 @@ class Waiting:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Begin the run if a test has a marker of pytest-arena."""
+        """Note the collected tests."""
         self._items = items
-        names = ("arena", "scenario")
-        if any(item.get_closest_marker(name) for item in items for name in names):
-            self.begin()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -147,14 +147,6 @@ def test_a_line_for_databases_of_two_products_is_refused(tmp_path: Path) -> None
     project.change("pytest.ini", "shop =", "sqlite/shop =").run().expect(passed=1)
 
 
-@pytest.mark.parametrize("value", ["none", "models:Base"])
-def test_a_line_for_a_database_that_no_engine_has(tmp_path: Path, value: str) -> None:
-    """A later engine may have the name, so that only the end of the run can tell."""
-    options = f"arena_schema =\n    models:Base\n    archiv = {value}\n"
-    run = shop(tmp_path, options).run().expect(passed=2)
-    run.says("name a database 'archiv', but no engine used it (engines used: archive")
-
-
 OF_TWO_FILES = """
 from sqlalchemy import create_engine, inspect
 from models import shop

@@ -370,10 +370,8 @@ class KnownDatabases:
             return True
         return self.files.whose(name).is_at_stake
 
-    def named(self, name: str, tried: str) -> Database:
+    def named(self, name: str) -> Database:
         """Return a database by the name that an engine has given it, "" for the first one.
-
-        ``tried`` says what was tried to find the app's engines, if none is known.
 
         Raises:
             ConfigError: no engine of a supported product is known. Or no database has this name, or
@@ -385,7 +383,7 @@ class KnownDatabases:
                     "there is no database for this test: no engine is known",
                     why=f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a "
                     "database of another product, the test would not see the app's changes",
-                    cause=tried,
+                    cause="neither an import nor the start of arena_app has created an engine",
                     fix="arena_database = postgresql   (or the product that the app uses)\n"
                     "or import the module with the app's engine in conftest.py",
                 )

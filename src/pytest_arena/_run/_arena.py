@@ -273,7 +273,7 @@ class Arena(Generic[S]):
         if running_loop() is not None:
             return _age_later(self._run, test, delta, also)
         test.commit()
-        _age(self._run, test, delta, also)
+        _age(self._run, delta, also)
         return _Settled()
 
     def process(
@@ -290,8 +290,7 @@ class Arena(Generic[S]):
         Connections of a Python program lead to the tests' databases. Give ``arena.url`` to another
         one. pytest-arena stops the program at the end of the test or the fixture that began it,
         before it restores the database. The report of a failed test shows the end of the output.
-        A program that fails is an error of the test, unless the test reads its ``status`` or
-        compares the answer of its ``wait``.
+        A program that fails is an error of the test, unless the test reads its ``status``.
 
         Example::
 
@@ -579,20 +578,19 @@ async def _age_later(
     run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]
 ) -> None:
     await test.acommit()
-    _age(run, test, delta, also)
+    _age(run, delta, also)
 
 
-def _age(run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]) -> None:
+def _age(run: ArenaRun, delta: timedelta, also: Collection[str]) -> None:
     unknown = {*also}
     databases = dict.fromkeys([run.database(), *run.databases.provisioned])
-    with test.step(f"arena.age({delta})"):
-        for database in databases:
-            session = run.engines.open_session(
-                Sessions(), database, wants_async=False, past_policies=True
-            )
-            with cast("Session", session) as opened:
-                unknown &= age(opened.connection(), delta, also)
-                opened.commit()
+    for database in databases:
+        session = run.engines.open_session(
+            Sessions(), database, wants_async=False, past_policies=True
+        )
+        with cast("Session", session) as opened:
+            unknown &= age(opened.connection(), delta, also)
+            opened.commit()
     if unknown:
         raise ConfigError(
             f"arena.age: there is no column {', '.join(sorted(unknown))}",

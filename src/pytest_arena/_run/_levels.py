@@ -408,12 +408,7 @@ class Levels:
         if owner in self._stack:
             self._finish_above(owner)
         else:
-            try:
-                # The tear-down may write, so it needs a level.
-                self.enter(owner)
-            except ArenaError as error:
-                # After an error here, pytest would keep a fixture that is half torn down.
-                self._ledger.note(error.what)
+            self.enter(owner)  # the tear-down may write
         owner.is_idle = False
         # A failed set-up has ended the owner, and its finalizers may write.
         owner.is_over = False

@@ -154,26 +154,22 @@ class ArenaRun:
         Raises:
             ConfigError: no engine is known, or none on a database of this name.
         """
-        tried = ""
         if not self._known.find_first():
-            tried = self._start_app()
+            self._start_app()
             self.databases.add_first()
-        return self._known.named(name, tried)
+        return self._known.named(name)
 
-    def _start_app(self) -> str:
-        """Start the app so that it creates its engines, shut it down, and undo its writes.
-
-        Return what was tried, for the message if no engine is known then.
-        """
+    def _start_app(self) -> None:
+        """Start the app so that it creates its engines, shut it down, and undo its writes."""
         test = self.current.test
         if test is not None and test.app_runs:
             app = test.app_runs[-1].app
         elif self.config.app:
             app = self.apps.build()
         else:
-            return "there is no arena_app that could make one"
+            return
         if self._known.find_first() or self.config.lifespan == "off":
-            return "the app was imported, and not started, as arena_lifespan = off"
+            return
         owner = Owner("the start of the app", "")
         self.levels.enter(owner)
         try:
@@ -181,14 +177,6 @@ class ArenaRun:
                 self._known.find_first()
         finally:
             self.levels.leave_fixture(owner)
-            # The next start of the app creates new engines on new databases in memory.
-            for database in [*self._known.by_key.values()]:
-                if database.key.kind == "memory":
-                    self._known.drop(database)
-        return (
-            "the app was imported and started, and has made none, or one in memory that ends with "
-            "the app. Such an app needs a file in tests"
-        )
 
     def note_outcome(self, when: str, outcome: str, *, has_error: bool) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""

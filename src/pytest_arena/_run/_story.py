@@ -115,10 +115,9 @@ class StoryReader:
             ]
             notes = (*lost_lines, *_hints(turn))
             changes = self.changes(turn.before, turn.after)
-            is_seen = self._test.gate.registry.has_raw or turn.step
+            is_seen = self._test.gate.registry.has_raw
             is_silent = not (is_seen or any(record.statements for record in turn.records))
-            title = turn.step or _requests(turn)
-            yield StoryPart(title, changes, notes, not turn.step, is_silent)
+            yield StoryPart(_requests(turn), changes, notes, is_silent=is_silent)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from asyncio import run_coroutine_threadsafe, wait_for, wrap_future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,7 +32,7 @@ from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
@@ -106,8 +106,6 @@ class Turn:
     has_checked_out: bool = True  # whether code has checked out a connection. Known at the end
     # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
-    # A call of pytest-arena that has changed rows, "" for requests.
-    step: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -414,17 +412,6 @@ class RunningTest(Owner):
             # The moments may hold the content of a database.
             self.turns[-_KEPT - 1].before = None
             self.turns[-_KEPT - 1].after = None
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Show what the block changes as one line of the story."""
-        self._begin_turn()
-        turn = self.turns[-1]
-        turn.step = title
-        try:
-            yield
-        finally:
-            self._end_turn(turn)
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
