@@ -24,7 +24,7 @@ from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import interrupted, is_interruption
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
-from pytest_arena._run._summary import FactsOfProcesses, Summary, summarize, summary_lines
+from pytest_arena._run._summary import FactsOfProcesses, summarize, summary_lines
 from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
@@ -228,7 +228,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _enter_test(run: ArenaRun) -> None:
-    """Enter the level of the running test, if it has none."""
+    """Enter the level of the running test."""
     _prepare(run)
     run.levels.enter_test()
 
@@ -239,8 +239,8 @@ def _prepare(run: ArenaRun) -> None:
     Such a test uses pytest-arena's fixtures. This runs after the session fixtures, because a build
     may need them.
     """
-    test = run.current.test
-    if test is not None and not test.has_level and test.plan.needs_database:
+    test = run.current.required_test()
+    if not test.has_level and test.plan.needs_database:
         run.databases.provision.prepare()
 
 
@@ -298,8 +298,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     try:
         result = yield
     except BaseException as error:
-        for leak in _settle(item, run):
-            error.add_note(f"{type(leak).__name__}: {leak}")
+        _add_notes(error, _settle(item, run))
         raise
     errors = _settle(item, run)
     if errors:
@@ -321,10 +320,13 @@ def _raise(errors: list[BaseException]) -> None:
     if all(isinstance(error, ArenaError | ArenaWarning) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
         pytest.fail("\n\n".join(texts), pytrace=False)
-    first, *others = errors
-    for error in others:
-        first.add_note(f"{type(error).__name__}: {error}")
-    raise first
+    _add_notes(errors[0], errors[1:])
+    raise errors[0]
+
+
+def _add_notes(error: BaseException, others: list[BaseException]) -> None:
+    for other in others:
+        error.add_note(f"{type(other).__name__}: {other}")
 
 
 # Wide fixtures.
@@ -342,8 +344,7 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
             with _as_wide_fixture(fixturedef, request, run):
                 result = yield
         else:
-            test = run.current.test
-            if test is not None and not test.has_level:
+            if not run.current.required_test().has_level:
                 _enter_test(run)
             if fixturedef.argname == "arena_app":
                 with run.apps.in_fixture():
@@ -407,10 +408,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.databases.provision.compare_with_first_contents()
     result = yield
     facts = session.config.stash[FACTS]
-    try:
-        summary = summarize(run.config, run.databases, run.ledger)
-    except Exception as error:  # noqa: BLE001 - pytest would print no report of a failed test
-        summary = Summary(failures=(f"no summary could be written: {error!r}",))
+    summary = summarize(run.config, run.databases, run.ledger)
     run.finish()
     interrupted.clear()
     facts.end(summary)

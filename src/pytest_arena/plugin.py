@@ -18,7 +18,6 @@ from pytest_arena import _interpreter  # before all others, which it imports
 from pytest_arena import _fixtures
 from pytest_arena._config._options import FLAGS, MARKERS, OPTIONS
 from pytest_arena._config._supported import DRIVERS, FILE_FORMAT
-from pytest_arena._fixtures import BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -112,11 +111,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
         pytest.UsageError: an option is wrong.
     """
     waiting = early_config.stash.get(_WAITING, None) or Waiting(early_config, parser)
-    early_config.stash[BEGIN] = waiting.begin
+    early_config.stash[_IS_IN_TIME] = True
     waiting.begin_or_watch()
 
 
 _WAITING = pytest.StashKey["Waiting"]()
+_IS_IN_TIME = pytest.StashKey[bool]()
 _WATCHED = ("sqlalchemy", *DRIVERS)
 
 
@@ -126,7 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: the plugin was loaded after the user's code, which bypassed the gate.
     """
-    if BEGIN not in config.stash:
+    if _IS_IN_TIME not in config.stash:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to redirect the app to test databases: "
             "remove it from pytest_plugins. pytest loads it without that entry, or by "
@@ -227,8 +227,11 @@ class Waiting:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note the collected tests."""
+        """Begin the run if a test uses a fixture of pytest-arena."""
         self._items = items
+        names = {name for item in items for name in getattr(item, "fixturenames", ())}
+        if not names.isdisjoint(_fixtures.__all__):
+            self.begin()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Collection,
-        Generator,
         Iterator,
         Mapping,
         Sequence,
@@ -242,7 +241,7 @@ class Arena(Generic[S]):
             return _asettled(test, patience)
         test.commit(is_sync_only=True)
         refuse_unfinished(test.wait_for_work(patience), patience)
-        return _Settled()
+        return None  # type: ignore[return-value]  # a sync test does not await it
 
     def age(self, *, also: Collection[str] = (), **time: float) -> Awaitable[None]:
         """Make all rows of the test's databases older, as if this time had passed.
@@ -274,7 +273,7 @@ class Arena(Generic[S]):
             return _age_later(self._run, test, delta, also)
         test.commit()
         _age(self._run, delta, also)
-        return _Settled()
+        return None  # type: ignore[return-value]  # a sync test does not await it
 
     def process(
         self,
@@ -376,7 +375,7 @@ class Arena(Generic[S]):
         By default the block checks the app's first database.
 
         The end of the block waits at most ``arena_settle`` seconds for work that requests have
-        begun. A plain ``with`` in an async test raises an error if such work runs.
+        begun. A plain ``with`` in an async test cannot wait.
 
         It costs as much as ``arena.changes()``. With ``clone`` it reads the whole database.
 
@@ -394,7 +393,7 @@ class Arena(Generic[S]):
             AssertionError: at the end of the block, with each row that is missing or unexpected.
                 If the block itself raises an error, that error is raised.
             PendingWorkError: ``with`` in an async test, and ``db_session`` has pending work.
-            LateWorkError: ``with`` in an async test, and work of a request still runs.
+            LateWorkError: work of a request still runs.
             TypeError: ``inserted``, ``updated`` or ``deleted`` did not make an expectation.
         """
         mapping = expected or {}
@@ -603,10 +602,3 @@ def _age(run: ArenaRun, delta: timedelta, also: Collection[str]) -> None:
 async def _asettled(test: RunningTest, patience: float) -> None:
     await test.acommit()
     refuse_unfinished(await test.await_work(patience), patience)
-
-
-class _Settled:
-    """An awaitable that returns at once."""
-
-    def __await__(self) -> Generator[object, object, None]:
-        yield from ()

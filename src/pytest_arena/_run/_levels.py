@@ -202,8 +202,6 @@ class Levels:
 
     def _leave_database(self, database: Database, isolation: Isolation, level: Owner) -> bool:
         """Restore one database with a second's patience, else by force. Return if it changed."""
-        if isolation.depth < len(self._stack):
-            return False  # an interrupted call has left the level
         if self._databases.drop_with_level(database, level):
             return True
         try:
@@ -238,9 +236,7 @@ class Levels:
 
     def enter_test(self) -> None:
         """Enter the level of the test, before its first function fixture or before its call."""
-        test = self._current.test
-        if test is None or test.settled or test.has_level:
-            return
+        test = self._current.required_test()
         self.enter(test)
         # Record the app's state after the set-up of the wide fixtures, so that the end of the test
         # keeps their overrides.
@@ -383,10 +379,7 @@ class Levels:
         A test may request a wide fixture by ``getfixturevalue``. If the test has written before,
         the fixture's level is above the test's level, and ends with it.
         """
-        test = self._current.test
-        if test is None:
-            yield
-            return
+        test = self._current.required_test()
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
         try:

@@ -238,8 +238,6 @@ class ArenaRun:
         self.settle()
         self._undo.close()
         self.apps.close()
-        for owner in list(self.levels.processes):
-            self.levels.end_processes(owner)
         for isolation in self.databases.provisioned.values():
             isolation.close()
         self.databases.finished = True

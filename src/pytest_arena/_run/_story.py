@@ -35,7 +35,6 @@ class StoryPart:
     changes: Changes | None  # None if they are unknown
     notes: tuple[str, ...] = ()
     has_rows: bool = True  # whether the report shows them, and not only their number
-    is_silent: bool = False  # whether its requests have sent no statement
 
 
 def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:
@@ -115,9 +114,7 @@ class StoryReader:
             ]
             notes = (*lost_lines, *_hints(turn))
             changes = self.changes(turn.before, turn.after)
-            is_seen = self._test.gate.registry.has_raw
-            is_silent = not (is_seen or any(record.statements for record in turn.records))
-            yield StoryPart(_requests(turn), changes, notes, is_silent=is_silent)
+            yield StoryPart(_requests(turn), changes, notes)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:
@@ -227,8 +224,6 @@ def uncommitted(test: RunningTest) -> list[str]:
     if test.turns and not any(turn.has_checked_out for turn in test.turns):
         return lines  # the app uses the test's session
     losses = [lost for lost in test.losses if lost.request is None]
-    for level in test.gate.lost.by_level:
-        losses += test.gate.lost.of_fixture(level)
     unseen = [f"{_TEST} {_lost_line(lost)}" for lost in losses]
     held = test.turns[-1].held if test.turns else set()
     for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
@@ -336,10 +331,7 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     for title, part in zip(reversed(titles), reversed(parts), strict=True):
         lines = [title]
         if part.changes is not None:
-            words = part.changes.counted()
-            if part.is_silent and not part.changes:
-                words = "no statement"
-            lines = [f"{title:<{width}}  {words}"]
+            lines = [f"{title:<{width}}  {part.changes.counted()}"]
             rows = part.changes.lines(_ROWS) if part.has_rows else []
             if len(rows) <= space:
                 space -= len(rows)
