@@ -118,12 +118,7 @@ def db_session(
     pytest-arena commits pending work before each request of `client` and `test_client`. A query
     reads what other connections have committed. The session has a separate engine.
     """
-    run = RUNS[request.config]
-    test = run.current.required_test()
-    # The app may create the engines.
-    if test.will_start_app or not run.databases.known.find_first():
-        run.apps.try_fixture(test, request)
-    return run.engines.open_session(test.sessions, run.database(), wants_async=test.plan.is_async)
+    return RUNS[request.config].open_session(wants_async=_is_async(request))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import inspect
 import os
-import re
 import unittest
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena import _fixtures
-from pytest_arena._config._load import is_library, line_of_function
+from pytest_arena._config._load import is_library
 from pytest_arena._config._read import load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._interpreter import patch
@@ -370,14 +369,10 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
         _prepare(run)
-    name = fixturedef.argname
-    # pytest turns the set-up function of a module or a class into a fixture.
-    is_set_up = re.match("_(?:xunit|unittest)_", name) is not None
     owner = WideFixture(
-        f"{request.scope} fixture {name}",
+        f"{request.scope} fixture {fixturedef.argname}",
         partial(fixturedef.finish, request),
         request.getfixturevalue,
-        is_of_user=is_set_up or line_of_function(fixturedef.func) is not None,
     )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.

@@ -58,7 +58,6 @@ class Owner:
 
     is_test = False
     is_wide = False  # whether it is a wide fixture
-    is_of_user = False  # whether it is a test or a fixture of the user
     is_set_up = False  # whether it is a test whose function pytest calls
     # The content and the isolation of its level. The markers of a test may name others.
     stage = Stage.SEEDED
@@ -105,11 +104,8 @@ class WideFixture(Owner):
         name: str,
         finish: Callable[[], object],
         getfixturevalue: Callable[[str], Any],
-        *,
-        is_of_user: bool,
     ) -> None:
         super().__init__(name, "the fixture's tear-down")
-        self.is_of_user = is_of_user
         self.finish = finish
         self.getfixturevalue = getfixturevalue
 

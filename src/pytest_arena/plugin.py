@@ -172,7 +172,6 @@ class Waiting:
             plugins = config.pluginmanager.get_plugins()
             self._earlier = [each for each in plugins if hasattr(each, "__file__")]
         self._has_begun = False
-        self._is_over = False
         self._temporary: Path | None = None
         self._items: list[pytest.Item] | None = None  # after the collection
         self._item: pytest.Item | None = None  # the running test
@@ -206,7 +205,7 @@ class Waiting:
         # A run inside of a test of another run belongs to that test.
         runs = _fixtures.RUNS.values()
         is_inside = any(not run.databases.finished for run in runs)
-        if self._has_begun or is_inside or (self._is_over and runs):
+        if self._has_begun or is_inside:
             return
         self._has_begun = True
         from pytest_arena import _hooks  # noqa: PLC0415 - only runs that use a database
@@ -254,7 +253,3 @@ class Waiting:
     def pytest_xdist_setupnodes(self) -> None:
         """Begin the run of a controller, which collects the facts of its workers."""
         self.begin()
-
-    def pytest_unconfigure(self) -> None:
-        """Note the end. A run inside another run does not begin later."""
-        self._is_over = True

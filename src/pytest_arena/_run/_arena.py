@@ -161,16 +161,9 @@ class Arena(Generic[S]):
                 pytest-arena's login, too.
             TemplateError: the schema or the seed cannot be built.
         """
-        test: RunningTest | None = Phase.test  # a wide fixture closes its sessions itself
-        sessions = test.sessions if test else Sessions()
-        if test is not None and test.will_start_app:
-            self._run.apps.try_fixture(test, test.request)
         wants_async = running_loop() is not None
-        session = self._run.engines.open_session(
-            sessions,
-            self._run.database(database),
-            wants_async=wants_async,
-            past_policies=past_policies,
+        session = self._run.open_session(
+            database, wants_async=wants_async, past_policies=past_policies
         )
         return cast("S", session)
 

@@ -114,8 +114,7 @@ class Levels:
         self._begun.add(level)
         for state in self.beside:
             state.begin(level)
-        if level.is_of_user:
-            self._hooks.pytest_arena_enter(level=level)
+        self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], Answer]) -> Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
@@ -154,8 +153,7 @@ class Levels:
             return
         self._begun.remove(owner)
         try:
-            if owner.is_of_user:
-                self._hooks.pytest_arena_leave(level=owner)
+            self._hooks.pytest_arena_leave(level=owner)
         finally:
             for state in self.beside:
                 state.end(owner)
@@ -336,8 +334,6 @@ class Levels:
                 )
 
     def _restore_databases(self, test: RunningTest) -> None:
-        if test not in self._stack:
-            return
         test.take_lost()  # also what late work has lost
         try:
             self._finish_above(test)
@@ -347,9 +343,8 @@ class Levels:
 
     def leave_nested(self, level: Owner) -> None:
         """Leave a level inside of the test's, if the end of the test has not left it."""
-        if level in self._stack:
-            self._finish_above(level)
-            self.leave(level)
+        self._finish_above(level)
+        self.leave(level)
 
     # Wide fixtures
 
@@ -415,8 +410,6 @@ class Levels:
         begin_phase(None if test is None or test.settled else test)
         try:
             _leaks.end_connections_of_fixture(self.gate, owner)
-            if owner not in self._stack:
-                return
             self._finish_above(owner)
             failures = self.end_processes(owner)
             self._apps.close_of(owner)
@@ -431,8 +424,8 @@ class Levels:
 
     def _finish_above(self, level: Owner) -> None:
         """Tear down the fixtures whose levels are above ``level``. pytest sets them up again."""
-        number = self._stack.index(level) + 1
-        for fixture in reversed(self._stack[number:]):
+        above = self._stack[self._stack.index(level) + 1 :] if level in self._stack else []
+        for fixture in reversed(above):
             # The end of another level may have left this one.
             if isinstance(fixture, WideFixture) and fixture in self._stack:
                 fixture.finish()

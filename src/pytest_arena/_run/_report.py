@@ -174,10 +174,6 @@ def trace_of_copy(trace: traceback.TracebackException) -> str:
     frames = [frame for frame in trace.stack if not is_library(frame.filename)]
     parts = traceback.format_list(frames)
     parts += trace.format_exception_only()
-    cause = trace.__cause__
-    while cause is not None:
-        parts += [f"{note}\n" for note in cause.__notes__ or ()]
-        cause = cause.__cause__ or cause.__context__
     text = "".join(parts)
     return redact(without_values(text.rstrip()))
 

@@ -13,7 +13,7 @@ from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
 from pytest_arena._databases._builders import schema_builder, seed_builder, session_classes
 from pytest_arena._databases._resolver import Databases
-from pytest_arena._databases._sessions import Engines
+from pytest_arena._databases._sessions import Engines, Sessions
 from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._network import watch_network
 from pytest_arena._gate._registry import Registry
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pluggy import HookRelay
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
@@ -158,6 +160,21 @@ class ArenaRun:
             self._start_app()
             self.databases.add_first()
         return self._known.named(name)
+
+    def open_session(
+        self, name: str = "", *, wants_async: bool, past_policies: bool = False
+    ) -> AsyncSession | Session:
+        """Open a session of the running test, or of a wide fixture, which closes it."""
+        test: RunningTest | None = Phase.test
+        # The app may create the engines.
+        if test is not None and (test.will_start_app or not self._known.find_first()):
+            self.apps.try_fixture(test)
+        return self.engines.open_session(
+            Sessions() if test is None else test.sessions,
+            self.database(name),
+            wants_async=wants_async,
+            past_policies=past_policies,
+        )
 
     def _start_app(self) -> None:
         """Start the app so that it creates its engines, shut it down, and undo its writes."""

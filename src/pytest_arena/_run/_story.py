@@ -11,7 +11,7 @@ from pytest_arena._config._load import is_library
 from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import counted
-from pytest_arena.errors import IsolationError, cut, redact
+from pytest_arena.errors import cut, redact
 from pytest_arena.warnings import (
     LateCommitWarning,
     LateWorkWarning,
@@ -158,10 +158,7 @@ class StoryReader:
             try:
                 tables = isolation.rows_changed(start, end, depth=depth, limit=self._most_rows)
             except Exception as error:  # noqa: BLE001 - the report shows it
-                if moments and isinstance(error, IsolationError):
-                    self._knows_turns = False  # their sum may be known
-                    return None
-                text = str(error).partition("\n")[0] or type(error).__name__
+                text = str(error).partition("\n")[0]
                 self._failure = redact(f"{database.name}: {text}")
                 return None
             prefix = f"{database.name}/" if len(self._used) > 1 else ""

@@ -143,7 +143,6 @@ class RunningTest(Owner):
     """
 
     is_test = True
-    is_of_user = True
 
     plan: Plan
     patience: float  # seconds that its end waits for late work
