@@ -118,7 +118,7 @@ def db_session(
     pytest-arena commits pending work before each request of `client` and `test_client`. A query
     reads what other connections have committed. The session has a separate engine.
     """
-    return RUNS[request.config].open_session(wants_async=_is_async(request))
+    return RUNS[request.config].open_session(request, wants_async=_is_async(request))
 
 
 @pytest.fixture

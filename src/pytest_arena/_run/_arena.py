@@ -162,8 +162,9 @@ class Arena(Generic[S]):
             TemplateError: the schema or the seed cannot be built.
         """
         wants_async = running_loop() is not None
+        request = Phase.test and Phase.test.request
         session = self._run.open_session(
-            database, wants_async=wants_async, past_policies=past_policies
+            request, database, wants_async=wants_async, past_policies=past_policies
         )
         return cast("S", session)
 

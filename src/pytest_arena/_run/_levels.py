@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
+from pytest_arena._gate._listeners import gate
 from pytest_arena._owner import WideFixture, begin_phase
 from pytest_arena._product import Held
 from pytest_arena._run import _leaks
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._listeners import Gate
-    from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
     from pytest_arena._process import Answer
     from pytest_arena._product import Database, Isolation
@@ -52,26 +51,22 @@ class Levels:
     def __init__(
         self,
         databases: Databases,
-        gate: Gate,
-        ledger: Ledger,
         hooks: HookRelay,
-        *,
         current: Current,
         apps: Apps,
         tasks: Tasks,
     ) -> None:
         self._databases = databases
         self._stack = databases.levels
-        self.gate = gate
-        self._ledger = ledger
+        self._ledger = databases.ledger
         self._hooks = hooks
+        self._current = current
+        self._apps = apps
+        self._tasks = tasks
         # The owners whose state beside the databases has begun.
         self._begun: set[Owner] = set()
         # What pytest-arena restores beside the databases.
         self.beside: list[Variables | Redis] = [Variables(databases.config.env)]
-        self._current = current
-        self._apps = apps
-        self._tasks = tasks
         # The programs that a test or a wide fixture has started.
         self.processes: dict[object, list[Process]] = {}
 
@@ -101,12 +96,12 @@ class Levels:
                     f"{level.name}: an open transaction of a wide fixture is in the way",
                     why="pytest-arena cannot restore the database while a transaction holds its "
                     "lock",
-                    cause=_leaks.lines_of_error(_leaks.lines_of_holders(self.gate)),
+                    cause=_leaks.lines_of_error(_leaks.lines_of_holders()),
                     fix="commit, or roll back, before the fixture's `yield`",
                 ) from error
             raise
         if databases:
-            self.gate.invalidate_stale()
+            gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
         if level in self._begun:
@@ -190,9 +185,9 @@ class Levels:
                     failures.append(error)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
-            self.gate.invalidate_stale()
-            self.gate.registry.end_level(level)
-            self.gate.lost.by_level.pop(level, None)
+            gate.invalidate_stale()
+            gate.registry.end_level(level)
+            gate.lost.by_level.pop(level, None)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
@@ -205,7 +200,7 @@ class Levels:
         try:
             return self._with_patience(isolation.leave)
         except Held:
-            holders = ", ".join(_leaks.lines_of_holders(self.gate))
+            holders = ", ".join(_leaks.lines_of_holders())
             reason = f"{{test}}: {database.name}: locked by {holders or _UNKNOWN}"
             self._leave_by_force(database, isolation, reason)
         except ArenaError as error:
@@ -270,12 +265,7 @@ class Levels:
             partial(self._cancel_tasks, test),
             test.end,
             partial(begin_phase, None),  # what follows is no work of the test
-            partial(
-                _leaks.end_connections_of_test,
-                self.gate,
-                test,
-                has_failed=test.failed,
-            ),
+            partial(_leaks.end_connections_of_test, test, has_failed=test.failed),
         ]
         # After the search for leaks: the restore frees a connection that only app.state holds.
         if test.app_state is not None:
@@ -337,7 +327,7 @@ class Levels:
         test.take_lost()  # also what late work has lost
         try:
             self._finish_above(test)
-            _leaks.empty_sessions(self.gate, has_failed=test.failed)
+            _leaks.empty_sessions(has_failed=test.failed)
         finally:
             test.is_changed = self.leave(test)
 
@@ -359,7 +349,7 @@ class Levels:
             try:
                 self.enter(owner)
                 yield
-                for lost in self.gate.lost.of_fixture(owner):
+                for lost in gate.lost.of_fixture(owner):
                     warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave_fixture(owner)
@@ -409,11 +399,11 @@ class Levels:
         test = self._current.test
         begin_phase(None if test is None or test.settled else test)
         try:
-            _leaks.end_connections_of_fixture(self.gate, owner)
+            _leaks.end_connections_of_fixture(owner)
             self._finish_above(owner)
             failures = self.end_processes(owner)
             self._apps.close_of(owner)
-            _leaks.empty_sessions(self.gate, has_failed=True)
+            _leaks.empty_sessions(has_failed=True)
             for failure in failures:
                 raise failure
         finally:
@@ -426,8 +416,7 @@ class Levels:
         """Tear down the fixtures whose levels are above ``level``. pytest sets them up again."""
         above = self._stack[self._stack.index(level) + 1 :] if level in self._stack else []
         for fixture in reversed(above):
-            # The end of another level may have left this one.
-            if isinstance(fixture, WideFixture) and fixture in self._stack:
+            if isinstance(fixture, WideFixture):
                 fixture.finish()
                 self.leave_fixture(fixture)
 

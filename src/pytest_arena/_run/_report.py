@@ -99,7 +99,6 @@ def _users_repr(
         crash.path = str(users[-1].path)
         crash.lineno = users[-1].lineno + 1
     for shown, *_ in shown_error.chain:
-        shown.extraline = None  # "All traceback entries are hidden"
         for entry in shown.reprentries[-1:]:  # it has the text of the error
             if entry.style == "native":  # an exception without a traceback
                 continue

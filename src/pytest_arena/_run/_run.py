@@ -59,7 +59,6 @@ class ArenaRun:
         self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known
         self.current = Current()
-        self.gate = gate
         gate.install(self.databases, self.connections)
         watch_network(config, ledger, self.databases.products.ports)
         self.tasks = Tasks()
@@ -68,15 +67,7 @@ class ArenaRun:
         self._undo = ExitStack()
         watch_requests(self._undo)
         watch_apps_and_clients(self._undo)
-        self.levels = Levels(
-            self.databases,
-            self.gate,
-            ledger,
-            hooks,
-            current=self.current,
-            apps=self.apps,
-            tasks=self.tasks,
-        )
+        self.levels = Levels(self.databases, hooks, self.current, self.apps, self.tasks)
         self.redis = Redis(ledger, config.allow, self.databases.refuse_late, self.levels.beside)
         self.redis.watch_clients()
         self.databases.redis_port = self.redis.port_of_programs
@@ -110,7 +101,6 @@ class ArenaRun:
             self.config.settle,
             self.tasks,
             self.databases,
-            self.gate,
             self.ledger,
             faults=self.faults,
             request=request,
@@ -139,7 +129,6 @@ class ArenaRun:
                 self.current.test = None
                 is_used = test.is_changed or self.connections.has_used
                 self.ledger.end(is_used=is_used, is_changed=test.is_changed)
-                test.forget()
             self.current.in_teardown = False
         errors = [*test.errors, *unentered(test.blocks)] if test is not None else []
         if self.watcher is not None:
@@ -162,13 +151,16 @@ class ArenaRun:
         return self._known.named(name)
 
     def open_session(
-        self, name: str = "", *, wants_async: bool, past_policies: bool = False
+        self, request: Any, name: str = "", *, wants_async: bool, past_policies: bool = False
     ) -> AsyncSession | Session:
-        """Open a session of the running test, or of a wide fixture, which closes it."""
+        """Open a session of the running test, or of a wide fixture, which closes it.
+
+        ``request`` is that of the fixture that pytest is setting up, or of the test.
+        """
         test: RunningTest | None = Phase.test
         # The app may create the engines.
         if test is not None and (test.will_start_app or not self._known.find_first()):
-            self.apps.try_fixture(test)
+            self.apps.try_fixture(test, request)
         return self.engines.open_session(
             Sessions() if test is None else test.sessions,
             self.database(name),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library
+from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import counted
@@ -56,7 +57,7 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
         if lines:
             parts.append(StoryPart(title, None, tuple(lines)))
     has_content = any(part.changes or part.notes for part in parts)
-    if test.turns or test.gate.registry.has_used or has_content:
+    if test.turns or gate.registry.has_used or has_content:
         return parts
     return []
 
@@ -223,7 +224,7 @@ def uncommitted(test: RunningTest) -> list[str]:
     losses = [lost for lost in test.losses if lost.request is None]
     unseen = [f"{_TEST} {_lost_line(lost)}" for lost in losses]
     held = test.turns[-1].held if test.turns else set()
-    for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
+    for pending_writes in sorted(held | gate.registry.pending_writes(), key=str):
         if not pending_writes.request:  # else it is a write of the app
             words = f"{pending_writes.words} and did not commit it: {pending_writes.place}"
             unseen.append(f"{_TEST} {words}")

@@ -15,6 +15,7 @@ from pytest_arena._app._clients import no_asyncio
 from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
+from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._registry import has_changed_tests_session
 from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._ledger import LIFESPAN, READING, Request
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import AppState
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._lost_writes import Uncommitted
     from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger
@@ -148,7 +148,6 @@ class RunningTest(Owner):
     patience: float  # seconds that its end waits for late work
     tasks: Tasks
     databases: Databases
-    gate: Gate
     ledger: Ledger
     aclose_redis: Callable[[], Awaitable[None]]
     faults: list[Callable[..., Any]] = field(default_factory=list)
@@ -388,8 +387,8 @@ class RunningTest(Owner):
         if running_loop() is not self.loop:
             self.tasks.record_loop()
         self.may_have_late_work = True
-        if self.gate.registry.schedule is not None:
-            self.gate.registry.schedule.note_request(request)
+        if gate.registry.schedule is not None:
+            gate.registry.schedule.note_request(request)
         with self._lock:
             if self.under_way:
                 self.turns[-1].is_at_once = True
@@ -402,7 +401,7 @@ class RunningTest(Owner):
 
     def _begin_turn(self) -> None:
         before = StoryMoment.now(self.databases)
-        registry = self.gate.registry
+        registry = gate.registry
         registry.running = RunningStatements()
         self.turns.append(
             Turn(before, checkouts_before=registry.checkouts, held=registry.pending_writes())
@@ -414,7 +413,7 @@ class RunningTest(Owner):
 
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        self.gate.registry.running.end(request)
+        gate.registry.running.end(request)
         # The test's sessions had no pending work when the request began.
         is_shared = self.sessions.pending() or has_changed_tests_session(request)
         if is_shared and not request.is_refused:
@@ -433,7 +432,7 @@ class RunningTest(Owner):
             return
         names = ", ".join(sorted(self.changed_rows))
         self.changed_rows.clear()
-        is_silent = not (request.has_written or self.gate.registry.has_raw)
+        is_silent = not (request.has_written or gate.registry.has_raw)
         is_named = is_silent and not request.is_refused and request.method in _UPDATING
         # A function of the database may have written.
         before = self.turns[-1].before
@@ -443,11 +442,11 @@ class RunningTest(Owner):
 
     def _end_turn(self, turn: Turn) -> None:
         turn.after = StoryMoment.now(self.databases)
-        turn.has_checked_out = self.gate.registry.checkouts > turn.checkouts_before
+        turn.has_checked_out = gate.registry.checkouts > turn.checkouts_before
 
     def take_lost(self) -> None:
         """Take the new lost writes."""
-        works = self.gate.lost.by_level
+        works = gate.lost.by_level
         for level in [each for each in works if each.is_test]:  # its own, and those inside of it
             self.losses += [work for work in works.pop(level) if work.is_lost]
 
@@ -457,16 +456,6 @@ class RunningTest(Owner):
             if request in turn.records:
                 return turn
         return None
-
-    # Called by levels, fixtures and reports.
-
-    def forget(self) -> None:
-        """Break the reference cycles with the test, so that Python frees it at once."""
-        self.turns.clear()
-        self.race = None
-        self.under_way = 0
-        self.app_runs.clear()
-        self.sessions = Sessions()
 
 
 class Current:

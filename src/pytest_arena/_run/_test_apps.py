@@ -76,7 +76,7 @@ class Apps:
         test: RunningTest | None = Phase.test
         if test is not None:
             if not test.app_runs:
-                self.try_fixture(test)
+                self.try_fixture(test, test.request)
             if not test.app_runs:
                 test.app_runs.append(self._begin(self.build()))
             return test.app_runs[-1]
@@ -119,16 +119,16 @@ class Apps:
             test.app_runs.append(self._begin(app))
         return test.app_runs[-1]
 
-    def try_fixture(self, test: RunningTest) -> None:
+    def try_fixture(self, test: RunningTest, request: Any) -> None:
         """Create the app of a test by the fixture `arena_app`, if the test has none.
 
         Do nothing if `arena_app` fails, or needs the fixture that pytest is setting up. Then a
         client creates the app later, or reports the failure.
         """
-        if test.app_runs or self._is_in_fixture or not test.request:
+        if test.app_runs or self._is_in_fixture or not request:
             return
         with suppress(ConfigError, LookupError):
-            self.use(test.request.getfixturevalue("arena_app"), test)
+            self.use(request.getfixturevalue("arena_app"), test)
 
     @contextmanager
     def in_fixture(self) -> Iterator[None]:
@@ -207,7 +207,7 @@ class Apps:
         """Create the app of a test here: the live server's thread must set up no fixtures."""
         test: RunningTest | None = Phase.test
         if self.live is not None and test is not None:
-            self.try_fixture(test)
+            self.try_fixture(test, test.request)
 
     def _begin(self, app: ASGIApp) -> AppRun:
         return AppRun(

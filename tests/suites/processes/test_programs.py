@@ -1,5 +1,6 @@
 """`arena.process`: another program on the test's database, which ends with its owner."""
 
+import signal
 import sys
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_worker(arena, db_session, turn):
 async def test_a_block(arena, client):
     with arena.process(WORKER, ready="ready") as worker:
         assert (await client.get("/orders")).json() == []
-    assert worker.status < 0
+    assert worker.status == -signal.SIGTERM
 
 
 @pytest.fixture(scope="module")
