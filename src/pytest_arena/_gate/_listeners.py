@@ -96,7 +96,7 @@ class Gate:
         for name in EVENTS:
             listener = getattr(self, name, None) or getattr(self.lost, name)
             event.listen(Engine, name, listener)
-        for name in ("connect", "checkout", "checkin", "detach", "reset"):
+        for name in ("connect", "checkout", "checkin", "reset"):
             event.listen(Pool, name, getattr(self, name))
         watch_sessions(self.lost.note_unflushed)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
@@ -179,14 +179,6 @@ class Gate:
         if pooled is not None:
             self.registry.check_in(pooled)
 
-    def detach(self, _dbapi_connection: object, entry: Any) -> None:
-        """Note a detached connection, whose later uses no event reports."""
-        pooled = entry.info.get(INFO)
-        if pooled is not None:
-            if pooled.usage is not None:
-                pooled.usage.unwatch()
-            self.registry.check_in(pooled)
-
     def reset(self, _dbapi_connection: object, entry: Any, state: PoolResetState) -> None:
         """Note what the garbage collector ends: writes of a request, and an async connection.
 
@@ -250,7 +242,7 @@ class Gate:
     def after_cursor_execute(
         self,
         _connection: Connection,
-        cursor: Any,
+        _cursor: object,
         _statement: str,
         _parameters: object,
         context: Any,
@@ -267,7 +259,7 @@ class Gate:
         if meaning.ends_transaction:
             pooled.pending_writes = None
             pooled.has_committed = True
-        elif meaning.table and pooled.handle.may_have_written(cursor):
+        elif meaning.table:
             self.lost.note_write(pooled, meaning.table)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
@@ -338,8 +330,6 @@ EVENTS = (
     "before_cursor_execute",
     "after_cursor_execute",
     "handle_error",
-    "savepoint",
-    "release_savepoint",
     "rollback_savepoint",
     "commit",
     "rollback",

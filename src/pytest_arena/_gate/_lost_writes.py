@@ -156,31 +156,11 @@ class LostWrites:
             if is_late and _request_of(pooled) is request:
                 request.late_commits.append(line or NO_LINE)
 
-    def savepoint(self, connection: Connection, *_: object) -> None:
-        """Note a savepoint that is set."""
-        pooled = pooled_of(connection)
-        if pooled and pooled.pending_writes:
-            writes = pooled.pending_writes
-            writes.savepoints.append(len(writes.tables))
-
-    def release_savepoint(self, connection: Connection, *_: object) -> None:
-        """Note that the last savepoint was released."""
-        pooled = pooled_of(connection)
-        if pooled and pooled.pending_writes:
-            pooled.pending_writes.end_savepoint()
-
     def rollback_savepoint(self, connection: Connection, *_: object) -> None:
-        """Forget the writes since the last savepoint if the app means to discard them."""
+        """Note that a failed statement was undone."""
         pooled = pooled_of(connection)
         if pooled and pooled.pending_writes:
-            writes = pooled.pending_writes
-            kept = writes.end_savepoint()
-            # A suite's isolation may roll its savepoint back after the request.
-            if REQUEST.get() is not writes.request or _is_meant(writes):
-                del writes.tables[kept:]
-            writes.has_failed = False
-            if not writes.tables:
-                pooled.pending_writes = None
+            pooled.pending_writes.has_failed = False
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""

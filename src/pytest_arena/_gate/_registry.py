@@ -49,8 +49,6 @@ class PendingWrites:
     tables: list[str] = field(default_factory=list)  # one for each write
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
-    # The number of writes before each savepoint.
-    savepoints: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"uncommitted rows ({self._tables}), written at {self.place}"
@@ -68,10 +66,6 @@ class PendingWrites:
     @property
     def _tables(self) -> str:
         return ", ".join(dict.fromkeys(self.tables))
-
-    def end_savepoint(self) -> int:
-        """Forget the last savepoint. Return the number of writes before it."""
-        return self.savepoints.pop() if self.savepoints else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -287,8 +281,8 @@ class Registry:
         """Return the connections that are checked out."""
         if not self._checked_out:  # the usual case
             return []
-        # The pool may have connected an entry again, without a report of its return.
-        return [pooled for pooled in [*self._checked_out] if pooled.entry is not None]
+        # No event reports that a pool has connected an entry again, or lost its connection.
+        return [pooled for pooled in [*self._checked_out] if pooled.is_open]
 
     def pending_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of all connections."""
@@ -318,7 +312,11 @@ class Registry:
         if proxied.is_valid:
             proxied.invalidate()
         for session in sessions:
-            _end_transaction(session, has_written=has_written)
+            with suppress(IllegalStateChangeError):  # a task is inside a call of the session
+                # A rollback would expire instances, which an `AsyncSession` cannot load again.
+                end = session.get_transaction()
+                if end is not None:
+                    end.close()
 
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
@@ -408,21 +406,6 @@ class DatabaseUsage:
         """Note that the database may be used without a checkout from now on."""
         self._registry.has_used = True
         self._is_unwatched = True
-
-
-def _end_transaction(session: Session, *, has_written: bool) -> None:
-    """End the transaction of a session whose connection was invalidated.
-
-    A transaction that only read is closed. A rollback would expire instances, which an
-    `AsyncSession` cannot load again.
-    """
-    transaction = session.get_transaction()
-    may_have_written = has_written or len(record_of(session).connections) > 1
-    with suppress(IllegalStateChangeError):  # a task is inside a call of the session
-        if may_have_written or transaction is None or session.in_nested_transaction():
-            session.rollback()
-        else:
-            transaction.close()
 
 
 # Sessions

@@ -185,10 +185,6 @@ class Handle(ABC):
         del dbapi_connection
         return False
 
-    def may_have_written(self, cursor: Any) -> bool:
-        """Return whether the statement that a cursor has run may have changed rows."""
-        return bool(cursor.rowcount)
-
     @abstractmethod
     def interrupt(self) -> None:
         """Cancel the running statement, if there is one."""

@@ -65,11 +65,6 @@ class SQLiteHandle(Handle):
 
     is_begun = has_uncommitted_writes
 
-    def may_have_written(self, cursor: Any) -> bool:
-        """Return whether the statement that a cursor has run may have changed rows."""
-        # `sqlite3` counts the rows of RETURNING when the app reads them, which is later.
-        return bool(cursor.rowcount or (isinstance(cursor, sqlite3.Cursor) and cursor.description))
-
     def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
         """Return whether a write or a commit would wait for a transaction of another connection.
 
