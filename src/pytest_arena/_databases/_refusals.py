@@ -85,19 +85,12 @@ IN_FORK = Refusal(
     why="the fork would fill a separate database, which no test sees or restores",
     fix="start the workers in a fixture or a test, and not when a file is imported",
 )
-LEFT_OUT_PRODUCT = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name}",
-    why="with arena_database = {option}, pytest-arena does not replace databases of this product. "
-    "It may be a real database",
-    fix="remove that option: pytest-arena can isolate this product",
-)
 UNKNOWN_DATABASE = Refusal(
     UnknownDatabaseError,
     "refused: a connection to {name} by {driver}",
-    why="it is no test database, and pytest-arena cannot redirect this product or driver. The "
-    "test's changes would stay in a database that may be a real one",
-    fix=f"use an engine with one of these drivers: {', '.join(DRIVERS)}",
+    why="it is no test database, and with arena_database = {option} pytest-arena does not redirect "
+    "this product or driver. The test's changes would stay in a database that may be a real one",
+    fix=f"arena_database = auto, and an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
 )
 UNKNOWN_CREATOR = Refusal(

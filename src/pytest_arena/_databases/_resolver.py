@@ -149,11 +149,8 @@ class Databases:
         if not (is_known or self.known.replaces(requested)):
             if not self.files.whose(requested.name).is_at_stake:
                 return None
-            refusal = refusals.UNKNOWN_DATABASE
-            if requested.product in SUPPORTED:
-                refusal = refusals.LEFT_OUT_PRODUCT
             values = {"option": self.config.database, "driver": requested.dialect.driver}
-            raise self._refused(refusal, requested.name, **values)
+            raise self._refused(refusals.UNKNOWN_DATABASE, requested.name, **values)
         self._refuse_after_session(requested.name or "a memory database")
         build = build_here()
         if build is not None:
@@ -167,11 +164,8 @@ class Databases:
         if self.known.primary is None and known_engines.of(requested.dialect).birth == "late":
             self.add_first()  # as before the request that creates this engine
         # The oldest engine has the app's first database, also if another one connects first.
-        try:
-            self.known.find_first()
-            database = self.known.register(requested)
-        except ArenaError as error:
-            raise self.ledger.refused(error) from None
+        self.known.find_first()
+        database = self.known.register(requested)
         self.ensure_content(database)
         return database.target
 

@@ -173,10 +173,7 @@ def pooled_of(connection: Connection) -> PooledConnection | None:
     """Return the record of the pooled connection that a Core connection has checked out."""
     if connection.closed or connection.invalidated:
         return None  # the property would open another connection
-    try:
-        pooled: PooledConnection | None = connection.info.get(INFO)
-    except (AttributeError, NotImplementedError):
-        return None  # the first connection of an engine has no pool
+    pooled: PooledConnection | None = connection.info.get(INFO)
     return pooled
 
 
@@ -297,9 +294,6 @@ class Registry:
 
         A transaction that has only read ends here. The app must roll back one with writes.
         """
-        proxied = pooled.proxied
-        if pooled not in self._checked_out or proxied is None:
-            return  # returned meanwhile
         self.check_in(pooled)
         has_written = pooled.pending_writes is not None
         sessions = sessions_on([pooled])
@@ -309,8 +303,6 @@ class Registry:
                 connection.invalidate()
                 if transaction is not None and not has_written:
                     transaction.rollback()  # sends nothing now
-        if proxied.is_valid:
-            proxied.invalidate()
         for session in sessions:
             with suppress(IllegalStateChangeError):  # a task is inside a call of the session
                 # A rollback would expire instances, which an `AsyncSession` cannot load again.
