@@ -105,13 +105,13 @@ def test_a_builder_that_connects_to_two_databases_must_be_split(
 ) -> None:
     """A schema or a seed."""
     run = shop(tmp_path, f"arena_schema = models:{schema}\n").run("-k", "shop").expect(1, failed=1)
-    run.says("connects to another database of the app: archive", "archive = module:its_function")
+    run.says("connects to another database: archive", "archive = module:its_function")
 
 
 def test_a_builder_on_another_product_is_refused(tmp_path: Path) -> None:
     """Such as `env.py` with the URL of production."""
     run = shop(tmp_path, "arena_schema = models:create_elsewhere\n").run("-k", "shop")
-    run.expect(1, failed=1).says("failed: refused: a connection to", "database is on SQLite")
+    run.expect(1, failed=1).says("refused: the build of", "connects to another database")
 
 
 @pytest.mark.parametrize("value", ["none", "models:Base"])

@@ -31,7 +31,6 @@ from pytest_arena._config._supported import (
 )
 from pytest_arena._databases._client_programs import client_by_path, file_in, words_of
 from pytest_arena._gate._engines import (
-    described_url,
     known_engines,
     requested_by_engines,
     requested_by_url,
@@ -51,7 +50,6 @@ from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_arena._config._read import Config
-    from pytest_arena._gate._registry import Registry
     from pytest_arena._values import Child
 
 
@@ -221,11 +219,9 @@ class KnownDatabases:
         self,
         products: Products,
         files: AllowedFiles,
-        connections: Registry,
     ) -> None:
         self.products = products
         self.files = files
-        self._connections = connections
         self.by_key: dict[Key, Database] = {}  # with or without a connection
         self._registering = threading.RLock()
         self.tails: set[str] = set()  # the names in options, also of dropped databases
@@ -329,7 +325,6 @@ class KnownDatabases:
             engine.database = None
         for _, own in database.engines.values():
             own.pool.dispose()
-        self._connections.forget(database.key)
         database.close()
 
     # The app's first database.
@@ -485,7 +480,11 @@ class Environment:
         # The new URL has a host that does not exist. The gate redirects engines with this host. A
         # raw driver or another process fails to connect.
         is_redis = url.drivername in REDIS
-        shown = requested.name if requested else described_url(url)
+        # The driver need not be installed.
+        server = f"{url.host or 'localhost'}:{url.port or ''}"
+        shown = f"{url.get_backend_name()}://{server}/{url.database}"
+        if requested:
+            shown = requested.name
         if is_redis:
             shown = redis_name(url.host, url.port, url.query.get("db") or url.database)
         if files.whose(shown) is Whose.FREE:

@@ -8,7 +8,7 @@ from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._origin import REQUEST, is_of_tests, user_line
 from pytest_arena._owner import cause_of_connection
-from pytest_arena._product import NOWHERE, UNNAMED
+from pytest_arena._product import NOWHERE
 from pytest_arena.errors import (
     AfterSessionError,
     ArenaError,
@@ -41,7 +41,7 @@ class Refusal(NamedTuple):
         values["name"] = name
         fix = self.fix.format_map(values)
         # A name without its real server would allow another database.
-        if self.is_to_allow and UNNAMED not in name and NOWHERE not in name:
+        if self.is_to_allow and NOWHERE not in name:
             fix += f". Or, if tests may reach it:\narena_allow = {name}"
             if values.get("allowed"):
                 fix += f"   (it is not in arena_allow = {values['allowed']})"
@@ -63,19 +63,11 @@ AFTER_SESSION = Refusal(
     fix="delete it if it drops tables, because the test databases are gone. Else do it in a "
     "session fixture's tear-down",
 )
-OTHER_PRODUCT_IN_BUILD = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name}, because the tests' database is on {product}",
-    why="the tables would be created in that database, which may be a real one, and not in the "
-    "tests' database",
-    fix="use the app's engine there. For migrations, a function that runs them on it:\n"
-    "arena_schema = <module>:<function>",
-)
 OTHER_DATABASE_IN_BUILD = Refusal(
     TemplateError,
-    "the build of {built} connects to another database of the app: {name}",
-    why="each database of the app has a separate template with a separate build",
-    fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
+    "refused: the build of {built} connects to another database: {name}",
+    why="it may be a real one. Each database of the app has a separate build of its template",
+    fix="use the app's engine there, or arena_schema =   (a line for each, and for arena_seed)\n"
     "    {built} = module:its_function\n"
     "    {name} = module:its_function",
 )
@@ -92,14 +84,6 @@ UNKNOWN_DATABASE = Refusal(
     "this product or driver. The test's changes would stay in a database that may be a real one",
     fix=f"arena_database = auto, and an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
-)
-UNKNOWN_CREATOR = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name} by an engine's creator= or async_creator=",
-    why="pytest-arena does not know this driver, and cannot see which database it has opened. The "
-    "test's changes would stay there",
-    fix=f"give the engine a URL with one of these drivers: {', '.join(DRIVERS)}\n"
-    "or, if tests may reach all databases that it opens:\narena_allow = {name}",
 )
 FILL = (
     "delete the fixture that creates a test database, and name the source of its tables:\n"

@@ -69,7 +69,7 @@ class Databases:
         self.usage_of = connections.usage_of
         # Called when a test gets the address of a database, so that any program may use it.
         self.note_published = connections.may_be_used
-        self.known: KnownDatabases = KnownDatabases(self.products, self.files, connections)
+        self.known: KnownDatabases = KnownDatabases(self.products, self.files)
         self.environment = Environment(config, self.known)
         self.levels: list[Owner] = []  # the top one last
         self.provision = Provision(config, ledger, self.known, connections, levels=self.levels)
@@ -104,8 +104,6 @@ class Databases:
                 self.ensure_content(database)
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose.is_at_stake:
-            if "://" in name:
-                raise self._refused(refusals.UNKNOWN_CREATOR, name)
             raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
@@ -155,11 +153,10 @@ class Databases:
         build = build_here()
         if build is not None:
             database = self.known.find(requested)
-            product = build.database.product
-            is_other = bool(requested.name) and requested.product != product.name
-            if database is None and is_other:
-                refusal = refusals.OTHER_PRODUCT_IN_BUILD
-                raise self._refused(refusal, requested.name, product=product.shown)
+            is_other = requested.product != build.database.product.name
+            if database is None and requested.name and is_other:
+                built = build.database.name
+                raise self._refused(refusals.OTHER_DATABASE_IN_BUILD, requested.name, built=built)
             return build.target_of(database)
         if self.known.primary is None and known_engines.of(requested.dialect).birth == "late":
             self.add_first()  # as before the request that creates this engine

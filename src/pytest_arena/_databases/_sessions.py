@@ -432,7 +432,8 @@ class Engines:
         return AsyncEngine(own) if is_async else own
 
     # The engine of the app is one of those that exist at this point of the test in each order of
-    # the tests: the one that a variable names, else the oldest one.
+    # the tests: the one that a variable names, else the oldest one, first those
+    # without an option such as AUTOCOMMIT.
 
     def is_async(self, database: Database) -> bool:
         """Return whether an engine for async code is async."""
@@ -461,7 +462,8 @@ class Engines:
         named = filter(None, map(os.environ.get, self._databases.config.env))
         _, _, place = str(next(named, "")).partition("://")
 
-        def rank(engine: Engine) -> bool:
-            return place not in engine.url.render_as_string(hide_password=False)
+        def rank(engine: Engine) -> tuple[bool, bool]:
+            url = engine.url.render_as_string(hide_password=False)
+            return bool(engine.get_execution_options()), place not in url
 
         return min(engines, key=rank)

@@ -138,7 +138,6 @@ class Gate:
             pooled = PooledConnection.create(entry)
             pooled.target = target
             pooled.identify = identify
-            self.registry.add(pooled)
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
@@ -267,7 +266,6 @@ class Gate:
         live = self._recognize(dbapi_connection)
         pooled = PooledConnection.create(entry)
         pooled.note_opened(live)
-        self.registry.add(pooled)
         return pooled
 
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:

@@ -221,13 +221,9 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
     if kind_of_error(error) != "lock timeout":
         return
     lines = [f"the statement waited too long for a lock at {user_line()}"]
-    for pooled in registry.checked_out():
-        if pooled is own or pooled.handle is None or not pooled.handle.is_begun:
-            continue
-        holds = f"an open transaction, and was checked out at {pooled.line}"
-        if pooled.pending_writes is not None:
-            holds = str(pooled.pending_writes)
-        lines.append(f"another connection has {holds}")
+    for writes in registry.pending_writes():
+        if own is None or writes is not own.pending_writes:
+            lines.append(f"another connection has {writes}")
     lines.append(
         "next: commit it first: session.commit(), with await if it is async   "
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"

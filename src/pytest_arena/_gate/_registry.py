@@ -192,10 +192,6 @@ class Registry:
         self.lock = threading.RLock()
         self.running = RunningStatements()
         self.schedule: Any = None  # the `Schedule` of `arena.races()` that runs: of a higher layer
-        # A dictionary, for its order.
-        self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
-            weakref.WeakKeyDictionary()
-        )
         # A record keeps no connection alive.
         self._checked_out: dict[PooledConnection, None] = {}
         # The Core connections. Their owners have created them.
@@ -206,10 +202,6 @@ class Registry:
         # The connections that end with a level, by its owner: of engines that were created in it,
         # and those whose sessions a statement has altered.
         self._until: dict[Owner | None, weakref.WeakSet[PooledConnection]] = {}
-
-    def add(self, pooled: PooledConnection) -> None:
-        """Add a connection that a pool has or opens."""
-        self._connections[pooled] = None
 
     def close_after(self, level: Owner | None, pooled: PooledConnection) -> None:
         """Close a connection at the end of the level of this owner."""
@@ -320,19 +312,6 @@ class Registry:
         ]
         cores = [*self.core_connections.items()]
         return [*of_sessions, *(pooled_of(each) for each, core in cores if core.outlives_tests)]
-
-    # Connections that are in their pools.
-
-    def forget(self, key: Key) -> None:
-        """Close the idle connections to a dropped database.
-
-        Otherwise each of them would keep a file open as long as the app keeps its engine.
-        """
-        for pooled in alive(self._connections):
-            is_idle = pooled.is_open and pooled not in self._checked_out
-            if is_idle and pooled.target and pooled.target.key == key and pooled.handle:
-                self._connections.pop(pooled, None)
-                pooled.handle.end()
 
     # Uses of databases.
 

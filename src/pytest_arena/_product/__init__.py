@@ -193,10 +193,6 @@ class Handle(ABC):
     def roll_back(self) -> None:
         """End the transaction. The connection may be unusable afterwards."""
 
-    def end(self) -> None:
-        """Close the connection of a dropped database."""
-        self.roll_back()
-
     def is_waiting(self) -> bool:
         """Ask the server whether the running statement waits for a lock of another session."""
         return False

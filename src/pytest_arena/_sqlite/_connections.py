@@ -88,10 +88,6 @@ class SQLiteHandle(Handle):
         """End the transaction. If the connection is bound to another thread, it keeps its lock."""
         self._call(sqlite3.Connection.rollback, otherwise=None)
 
-    def end(self) -> None:
-        """Close the connection. If it is bound to another thread, it ends with that thread."""
-        self._call(sqlite3.Connection.close, otherwise=None)
-
     def _call(self, function: Callable[[sqlite3.Connection], Answer], otherwise: Answer) -> Answer:
         """Call a function with the connection. Return ``otherwise`` if the connection is closed."""
         raw = self.reference()
