@@ -57,8 +57,6 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
             problem = f": {error}"
             cause = f"{sys.modules[module_name].__file__}; named by {source}"
             fix = f"name the module that has {attribute}"
-            if "partially initialized" in problem:  # its import has opened a connection
-                fix = f"connect below the definition of {attribute}, or in the app's lifespan"
         elif isinstance(error, ModuleNotFoundError):
             fix = f"install what has the module {error.name!r}, or {fix}"
             if f"{module_name}.".startswith(f"{error.name}."):

@@ -178,18 +178,13 @@ REMOVED_FILE = Refusal(
 
 def late_work(owner: Owner) -> LateWorkError:
     """Return the error for work that continues after its owner is over."""
-    if not owner.is_test:
-        work = f"a task, a thread or a timer that {owner.name} had started"
-        fix = f"cancel it, or stop and join it, in {owner.advice}"
-    elif REQUEST.get() is not None:
+    work = f"a thread, a job or a task that {owner.name} had begun"
+    fix = f"cancel it, or stop and join it, in {owner.advice}"
+    if owner.is_test and REQUEST.get() is not None:
         work = "work that a request of an earlier test had begun"
         fix = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
-    else:
-        work = "a thread, a job or a task that an earlier test had begun"
-        fix = (
-            f"{owner.advice}\nor begin it in the lifespan or in a session fixture, if it is a "
-            "worker of all tests"
-        )
+    elif owner.is_test:
+        fix = f"{owner.advice}\nor begin it in the lifespan or in a session fixture"
     return LateWorkError(
         f"refused: a connection for {work}",
         why="that test is over. The write would be in the next test's database",

@@ -69,10 +69,8 @@ class Gate:
 
     core: Databases
     registry: Registry
-
-    def __init__(self) -> None:
-        self.lost = LostWrites()
-        self._is_installed = False
+    lost: LostWrites
+    _is_installed = False
 
     def install(self, core: Databases, registry: Registry) -> None:
         """Serve the run of this process.
@@ -90,7 +88,7 @@ class Gate:
         self._is_installed = True
         self.core = core
         self.registry = registry
-        self.lost.begin(core, registry)
+        self.lost = LostWrites(core, registry)
         unbind_pools()
         watch_engines(self._remember)
         for name in EVENTS:

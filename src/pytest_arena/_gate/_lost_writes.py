@@ -93,15 +93,10 @@ class Uncommitted:
 class LostWrites:
     """Notes the transactions of the app, and what ended without a commit."""
 
-    _core: Core
-    _registry: Registry
-    by_level: dict[Owner, list[Uncommitted]]  # by the owner of the level
-
-    def begin(self, core: Core, registry: Registry) -> None:
-        """Begin a run."""
+    def __init__(self, core: Core, registry: Registry) -> None:
         self._core = core
         self._registry = registry
-        self.by_level = {}
+        self.by_level: dict[Owner, list[Uncommitted]] = {}  # by the owner of the level
 
     def of_fixture(self, level: Owner) -> list[Uncommitted]:
         """Return the lost work of a wide fixture."""
