@@ -115,5 +115,3 @@ def test_a_package_of_an_extra_that_is_missing_is_named(
     wsgi = "def app(environ, start_response): ...\n"
     run = example.with_files(conftest=missing, wsgi=wsgi, test_one=f"{test}\n")
     run.run(f"-oarena_app={app}").says(says, "is not installed", "[A101]")
-
-    run.never_says("name the module")
