@@ -29,7 +29,7 @@ from pytest_arena._config._supported import (
     product_of_dialect,
 )
 from pytest_arena._interpreter import patch
-from pytest_arena._origin import is_own, user_line
+from pytest_arena._origin import is_own
 from pytest_arena._owner import owner_here
 from pytest_arena._process import alive, lock_here
 from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._owner import Owner
     from pytest_arena._product import Database
-    from pytest_arena._values import CodeLine
 
     OneConnection = Callable[[Any], Any]
 
@@ -71,13 +70,6 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
     database = next(filter(None, names), "")
     name = ServerTarget(dialect.name, f"{host}:{port}", str(database)).name
     return RequestedDatabase(dialect, product, name, database=str(database))
-
-
-def described_url(url: URL) -> str:
-    """Return the name of the database in a server's URL. The driver need not be installed."""
-    host = url.host or "localhost"
-    server = f"{host}:{url.port or ''}"
-    return ServerTarget(url.get_backend_name(), server, str(url.database)).name
 
 
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
@@ -173,8 +165,6 @@ class KnownEngine:
     def __init__(self) -> None:
         self.database: Database | None = None  # the target of its connections
         self.birth = ""  # of the first engine: see `birth_here`
-        self.line: CodeLine | None = None  # that created the first engine
-        self.obstacle: int | None = None  # see `Engines`. None until it is known
         # Returns the owner of the level that created the first engine, None without one.
         self.level: Callable[[], Owner | None] = lambda: None
         # Whether the app has disposed of an engine, and no engine has connected since.
@@ -240,7 +230,6 @@ class KnownEngines:
         if is_first:
             known.had_engine = True
             known.birth = birth_here()
-            known.line = user_line()
             if level is not None:
                 known.level = weakref.ref(level)
         self._engines[engine] = None

@@ -185,10 +185,6 @@ class Handle(ABC):
         del dbapi_connection
         return False
 
-    def may_have_written(self, cursor: Any) -> bool:
-        """Return whether the statement that a cursor has run may have changed rows."""
-        return bool(cursor.rowcount)
-
     @abstractmethod
     def interrupt(self) -> None:
         """Cancel the running statement, if there is one."""
@@ -196,10 +192,6 @@ class Handle(ABC):
     @abstractmethod
     def roll_back(self) -> None:
         """End the transaction. The connection may be unusable afterwards."""
-
-    def end(self) -> None:
-        """Close the connection of a dropped database."""
-        self.roll_back()
 
     def is_waiting(self) -> bool:
         """Ask the server whether the running statement waits for a lock of another session."""

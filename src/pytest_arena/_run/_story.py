@@ -258,7 +258,7 @@ _OK = 200  # the lowest status of a good answer
 def warn(ledger: Ledger, test: RunningTest) -> None:
     """Warn of what a test has lost. The report of a failed test already names it."""
     for lost in test.losses:
-        author = lost.closer
+        author = "a fixture" if lost.is_of_fixture else ""
         request = lost.request
         if request is not None:
             # The template of the path, so that pytest shows equal warnings once.

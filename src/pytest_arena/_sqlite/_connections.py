@@ -65,11 +65,6 @@ class SQLiteHandle(Handle):
 
     is_begun = has_uncommitted_writes
 
-    def may_have_written(self, cursor: Any) -> bool:
-        """Return whether the statement that a cursor has run may have changed rows."""
-        # `sqlite3` counts the rows of RETURNING when the app reads them, which is later.
-        return bool(cursor.rowcount or (isinstance(cursor, sqlite3.Cursor) and cursor.description))
-
     def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
         """Return whether a write or a commit would wait for a transaction of another connection.
 
@@ -92,10 +87,6 @@ class SQLiteHandle(Handle):
     def roll_back(self) -> None:
         """End the transaction. If the connection is bound to another thread, it keeps its lock."""
         self._call(sqlite3.Connection.rollback, otherwise=None)
-
-    def end(self) -> None:
-        """Close the connection. If it is bound to another thread, it ends with that thread."""
-        self._call(sqlite3.Connection.close, otherwise=None)
 
     def _call(self, function: Callable[[sqlite3.Connection], Answer], otherwise: Answer) -> Answer:
         """Call a function with the connection. Return ``otherwise`` if the connection is closed."""
