@@ -45,7 +45,7 @@ _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
 _LOCKED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 # PostgreSQL scans so many bytes of dead entries fast. pytest-arena vacuums only a larger journal,
 # because after a vacuum every session plans the statements of its triggers again.
-_BYTES = 48 * 8192
+_BYTES = 8 * 8192
 _AT_WORK = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
 AND backend_type = 'client backend' AND pid <> pg_backend_pid()
