@@ -344,7 +344,7 @@ def find(programs: Programs, *, cache: Path) -> PrivateServer:
 
 def address_of(folder: ServerFolder) -> Address:
     """Return the address of the server's maintenance database."""
-    return Address(str(folder.path), _PORT, _USER, "postgres", log=str(folder.log))
+    return Address(str(folder.path), _PORT, _USER, "postgres")
 
 
 def title(folder: ServerFolder) -> str:

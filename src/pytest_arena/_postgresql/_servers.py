@@ -169,7 +169,7 @@ class PrivatePlaces:
                 [databases] = self._databases(folder).places()
                 inside = databases.things
         used = time_of(folder.beside("used"))
-        server = Thing(name=folder.path.name, what="server", state=state, used=used)
+        server = Thing(name=folder.path.name, what="server", state=state, time=used)
         return Place(
             shown=f"{clusters.title(folder)}, a private server",
             where=str(folder.path),

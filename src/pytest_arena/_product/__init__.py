@@ -359,7 +359,6 @@ class Manifest:
     built: float  # the time of the build
     title: str = ""  # a name for the user
     drift: str = ""  # how the migrations that built it differ from the models
-    used: float = 0.0  # on a server: the time of its last use
 
     def text(self) -> str:
         """Return the manifest as JSON."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import abstractmethod
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,7 +21,6 @@ from pytest_arena._product import (
     OF_RUN,
     ConnectTarget,
     Key,
-    Manifest,
     Template,
     TemplateStore,
     nothing,
@@ -45,10 +44,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._process import Answer
-    from pytest_arena._product import BuildTarget
+    from pytest_arena._product import BuildTarget, Manifest
     from pytest_arena._values import Address
 
-_DAY = 86400.0
 # Longer than a build takes. The lock of a dead process ends at once.
 _LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
@@ -157,14 +155,6 @@ class DatabaseRegistry(TemplateStore):
         self.control = self._control(self._take_locks)
         self._other_control = self._control()
         self._thread = Background(at_end=self._other_control.close)
-        if not sweeps:
-            return
-        with self.reporting("pytest-arena's databases cannot be created"):
-            if unused(self._list(self.control)):
-                self._sweep_later()
-
-    def _sweep_later(self) -> None:
-        self._thread.do(partial(self._sweep, self._other_control))
 
     # The statements of a product
 
@@ -200,10 +190,6 @@ class DatabaseRegistry(TemplateStore):
     @abstractmethod
     def _text_of(self, control: Control, name: str) -> str | None:
         """Return the manifest of a finished template, None if there is none."""
-
-    @abstractmethod
-    def _write_text(self, control: Control, name: str, text: str) -> None:
-        """Write a manifest."""
 
     @abstractmethod
     def _copy(self, control: Control, source: str | None, name: str) -> None:
@@ -247,8 +233,6 @@ class DatabaseRegistry(TemplateStore):
             cause = f"the connection failed: {said}"
             said = "the server has stopped or is restarting"
             fix = f"start it again (its log says why it stopped), or use another one:\n{fix}"
-            if address.log:
-                fix = f"pytest …   # starts it again. If it stops again, read {address.log}"
         elif error.is_crowded:
             cause = (
                 "all connections of the server are taken: by each worker, and by the pools of the "
@@ -288,8 +272,6 @@ class DatabaseRegistry(TemplateStore):
         return self._thread.do(job)
 
     def _create(self, kind: str, template: str | None, control: Control) -> str:
-        if self._is_closed:
-            raise CancelledError
         name = self.names.new(kind)
         what = f"no copy of {template}" if template else "no new database"
         self.databases.add(name)
@@ -307,17 +289,11 @@ class DatabaseRegistry(TemplateStore):
     def finish_template(self, name: str, *, fingerprint: str, manifest: Manifest) -> str:
         """Make a database a template, which no later run changes. Return its new name."""
         final = self._template(fingerprint)
-        manifest = replace(manifest, used=now())
         self._hold_template(final)  # before it exists, so that no sweep drops it
         with self.reporting(f"{name} cannot be made a template"):
             self._finish(name, final, manifest.text())
         self._manifests[final] = manifest
         return final
-
-    def _kept(self, title: str) -> str:
-        """Return the manifest of a kept database."""
-        created = now()
-        return Manifest(created, title, used=created).text()
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:
@@ -370,11 +346,8 @@ class DatabaseRegistry(TemplateStore):
         self._hold_template(name)
         with self.reporting("the templates cannot be read"):
             manifest = read_manifest(self._text_of(self.control, name))
-            if manifest is None or manifest.built < newer_than:
-                return None
-            if now() - manifest.used > _DAY:
-                manifest = replace(manifest, used=now())
-                self._write_text(self.control, name, manifest.text())
+        if manifest is None or manifest.built < newer_than:
+            return None
         self._manifests[name] = manifest
         return Template(name, fingerprint, manifest)
 
@@ -396,10 +369,9 @@ class DatabaseRegistry(TemplateStore):
 
     # Drop
 
-    def drop(self, *names: str) -> None:
-        """Drop databases now and end their connections. A later sweep drops what fails here."""
-        for name in names:
-            self._drop(name, self.control)
+    def drop(self, name: str) -> None:
+        """Drop a database now and end its connections. If this fails, a later sweep drops it."""
+        self._drop(name, self.control)
 
     def drop_later(self, name: str) -> None:
         """Drop a database in the background, and end its connections."""
