@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import (
@@ -23,12 +23,10 @@ from pytest_arena._postgresql._journal import (
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import read, read_content, read_rows
-from pytest_arena._postgresql._server_registry import end_backends
 from pytest_arena._process import until
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, compared
-from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +79,6 @@ class PostgreSQLDatabase(Undo):
         """Return the sessions inside a transaction, which may have changed nothing."""
         rows = self.registry.control.rows(_INSIDE.format(literal(self.name)))
         return {int(pid) for (pid,) in rows}
-
-    def end_clients(self) -> None:
-        """End all connections to the database."""
-        self.registry.control.rows(end_backends(self.name))
 
     def release(self) -> None:
         """Close pytest-arena's connections before the database is copied or dropped."""
@@ -154,8 +148,6 @@ class JournaledDatabase(PostgreSQLDatabase):
         except ControlFailure as error:
             if error.sqlstate in _LOCKED:
                 raise Held(self.name) from error
-            if error.is_of_server:
-                raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
             return NeedsCopy(error.first_line)
         if answer["marks"]:
             return NeedsCopy(", ".join(answer["marks"].split(", ")[:_MOST_MARKS_SHOWN]))
@@ -292,8 +284,6 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         self._registry = registry
         self.has_journal = isolation == "undo"
         self._owner_script = owner_script
-        # Called with the address of a new live database after a fixture has created tables.
-        self.on_new_schema: Callable[[Address], None] = lambda _: None
         self._templates: dict[str | None, FrozenDatabase] = {}
         # The name and the title of the live database, if it is kept for inspection.
         self._kept: tuple[str, str] | None = None
@@ -335,14 +325,8 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         self.live.release()
         self._registry.freeze(frozen)
         base = FrozenDatabase(self._registry, frozen, is_ours=True)
-        try:
-            live = self._open(base)
-        except BaseException:
-            self._registry.thaw(frozen)
-            raise
-        self.live = live
+        self.live = self._open(base)
         self.generation += 1
-        self.on_new_schema(live.address)
         return base
 
     def _discard(self, live: PostgreSQLDatabase) -> None:
@@ -351,12 +335,8 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         self._kept = None
         if kept is None:
             self._registry.drop_later(live.name)
-            return
-        try:
+        else:
             self._keep(live.name, *kept)
-        except (ControlFailure, ArenaError) as error:
-            self._note(f"{kept[1]}: not kept: {error}")
-            self._registry.drop_later(live.name)
 
     # Keep
 
@@ -385,10 +365,10 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
             self._registry.thaw(self.live.name)
 
     def _keep(self, database: str, name: str, title: str) -> str:
-        control = open_control(self._registry.address_of(database))
-        with suppress(ControlFailure):  # a database with a journal can be inspected, too
+        address = self._registry.address_of(database)
+        # A database with a journal can be inspected, too.
+        with suppress(ControlFailure), closing(open_control(address)) as control:
             control.run(_REMOVE_JOURNAL)
-        control.close()
         return self._registry.keep(database, title, called=name)
 
     def close(self) -> None:

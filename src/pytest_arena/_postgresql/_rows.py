@@ -149,11 +149,9 @@ def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:
     texts = "".join(f", {identifier(column)}::text" for column in table.columns)
     try:
         return control.rows(table.rows(columns))
-    except ControlFailure as error:
-        if error.sqlstate:
-            raise
-    # The driver has no type for a value, such as a date in the year 10,000.
-    return control.rows(table.rows(texts))
+    except ControlFailure:
+        # The driver has no type for a value, such as a date in the year 10,000.
+        return control.rows(table.rows(texts))
 
 
 _OF_APP = """n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'

@@ -356,8 +356,6 @@ class ServerConnections(ABC):
         if raw is not None and raw.target is None:
             return OpenConnection()  # `arena_allow` has admitted it
         opened = self.opened(connection)
-        if opened is None:
-            return None
         for database in core.provisioned:
             target = database.target
             if target.address and target.address.database == opened.database:
@@ -367,9 +365,9 @@ class ServerConnections(ABC):
         core.admit(Opener.CREATOR, opened.name)
         return OpenConnection()
 
-    def opened(self, connection: Any) -> ServerTarget | None:
-        """Return the server and the database of a driver's open connection, None if unknown."""
-        return self._raw.named.get(connection)
+    def opened(self, connection: Any) -> ServerTarget:
+        """Return the server and the database of a driver's open connection."""
+        return self._raw.named[connection]
 
     @abstractmethod
     def handle(self, target: ConnectTarget, dbapi_connection: object) -> EngineConnection:
