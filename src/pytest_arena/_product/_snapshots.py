@@ -99,12 +99,8 @@ class FrozenDatabase:
         return name
 
     def drop(self) -> None:
-        """Drop the copy, also while it is made, and the database if ``is_ours``."""
-        if self._ahead is not None and not self._ahead.cancel():
-            self._ahead.add_done_callback(self._drop_copy)
+        """Drop the database if ``is_ours``. A copy ahead ends with the run."""
+        if self._ahead is not None:
+            self._ahead.cancel()
         if self._is_ours and self.name:
             self._databases.drop_later(self.name)
-
-    def _drop_copy(self, future: Future[str]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            self._databases.drop_later(future.result())
