@@ -232,8 +232,9 @@ def test_policies_that_do_not_act_are_named(example: Example, server: PrivateSer
     """The app works as a superuser."""
     tests = "async def test_it(client):\n    await client.post('/sql?statement=SELECT 1')\n"
     line = "policies do not act on docs: the app works as postgres, which is a superuser"
-    as_superuser = shop(example, FORCED, tests, url=URL.replace("shop_app", "postgres"))
-    run(as_superuser, server, "-q").expect(passed=1).says(line)
+    as_superuser = shop(example, FORCED, tests, url=URL.replace("shop_app:s3cret@", ""))
+    found = run(as_superuser, server, "-q", "--arena-keep=always").expect(passed=1)
+    found.says(line, "kept: psql 'postgresql://")
 
 
 OWN_TABLES = """

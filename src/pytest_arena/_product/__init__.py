@@ -293,10 +293,8 @@ class Database:
         return target
 
     def use_dialect(self, dialect: type[Dialect], *, is_of_engine: bool) -> None:
-        """Note a dialect: async counts more than sync, an engine's more than a URL's."""
-        is_first_engine = is_of_engine and not self.has_engine
-        counts = is_of_engine or not self.has_engine
-        if is_first_engine or (counts and dialect.is_async):
+        """Note the dialect of an engine. Async counts more than sync."""
+        if is_of_engine and (dialect.is_async or not self.has_engine):
             self.dialect = dialect
         self.has_engine |= is_of_engine
 
