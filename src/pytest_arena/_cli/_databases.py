@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Thing,
     )
 
-_COLUMNS = ("name", "what", "whose", "used")
+_COLUMNS = ("name", "what", "whose", "time")
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
@@ -80,8 +80,8 @@ def _table(things: Iterable[Thing]) -> Iterator[str]:
     things = sorted(things, key=lambda thing: (thing.what, thing.title, thing.name))
     rows = [_COLUMNS]
     for thing in things:
-        used = f"{thing.used.astimezone():%Y-%m-%d %H:%M}" if thing.used else ""
-        rows.append((thing.name, thing.what, thing.state, used))
+        time = f"{thing.time.astimezone():%Y-%m-%d %H:%M}" if thing.time else ""
+        rows.append((thing.name, thing.what, thing.state, time))
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     tests = ["", *(thing.title for thing in things)]
     for row, test in zip(rows, tests, strict=True):

@@ -173,10 +173,6 @@ class MySQLDatabase(Undo):
         """Return the sessions of this process that are inside a transaction."""
         return {each.pid for each in sessions_in(self.name) if each.is_begun}
 
-    def end_clients(self) -> None:
-        """End all sessions of the app in the database."""
-        self._registry.end_sessions(self.name)
-
     # Rows
 
     def moment(self, first: Start, *, exact: bool) -> Moment | None:

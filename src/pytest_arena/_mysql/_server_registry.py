@@ -24,9 +24,9 @@ from pytest_arena._mysql._control import (
 )
 from pytest_arena._mysql._templates import DESCRIBED, MySQLBuild
 from pytest_arena._process import until
-from pytest_arena._product import nothing, read_manifest
+from pytest_arena._product import Manifest, nothing, read_manifest
 from pytest_arena._product._database_registry import DatabaseRegistry
-from pytest_arena._product._own_databases import OwnDatabase
+from pytest_arena._product._own_databases import OwnDatabase, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -197,9 +197,8 @@ class MySQLRegistry(DatabaseRegistry):
     def keep(self, name: str, title: str) -> None:
         """Keep a database for inspection. The newest twenty kept databases stay."""
         with self.reporting(f"{name} cannot be kept"):
-            self._write_text(self.control, name, self._kept(title))
+            self._write_text(self.control, name, Manifest(now(), title).text())
         self.databases.discard(name)
-        self._sweep_later()
 
     # Drop
 
