@@ -81,8 +81,10 @@ def test_locks_of_the_process_are_kept(world: SQLiteWorld) -> None:
     assert world.content() == before
 
 
-def test_a_reader_keeps_what_it_reads(world: SQLiteWorld) -> None:
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_reader_keeps_what_it_reads(world: SQLiteWorld, *, is_known: bool) -> None:
     """It holds the level, or does not stop it."""
+    world.usage.has_transaction = is_known
     reader, hand = world.connect(), world.connect()
     before = world.content()
     world.isolation.enter()
@@ -128,17 +130,6 @@ def test_a_file_that_a_test_loses_is_restored_by_force(
     assert world.content() == before
     world.isolation.enter()
     world.connect().execute("DELETE FROM dancers")
-    assert world.isolation.leave()
-    assert world.content() == before
-
-
-def test_another_size_of_pages(world: SQLiteWorld) -> None:
-    """A backup cannot write into such a file if it has a log."""
-    if world.mode == "wal":
-        return  # no VACUUM changes the size
-    before = world.content()
-    world.isolation.enter()
-    world.connect().run("PRAGMA page_size = 16384; VACUUM; PRAGMA journal_mode = wal")
     assert world.isolation.leave()
     assert world.content() == before
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pytest_arena import _process
 from pytest_arena._changes import limited
 from pytest_arena._product import Held
-from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
+from pytest_arena._product._level_stack import LevelStack, Look, Start, Undo
 from pytest_arena._product._snapshots import ReadTable, compared
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._values import SCHEMA, TableRows
@@ -116,7 +116,7 @@ class LiveFile(Undo):
         return self._now
 
     @isolation_errors
-    def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
+    def restore(self, start: Start, *, is_in_use: bool) -> bool:
         """Replace the content of the file, in place, for every open connection."""
         del is_in_use
         # The lock proves that no transaction of any process has uncommitted writes. Such writes
@@ -129,14 +129,7 @@ class LiveFile(Undo):
         if self._now is start and self._version == version:
             return False
         self._version = _UNKNOWN  # until the restore has ended
-        try:
-            self._write(start.base.data)
-        except sqlite3.OperationalError as error:
-            # A backup cannot write to a file that has a log and another page size:
-            # https://sqlite.org/c3ref/backup_finish.html
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY:
-                raise
-            return NeedsCopy()
+        self._write(start.base.data)
         self._now = start
         # The restore has not changed the version. A commit after the lock has.
         self._version = version
@@ -163,13 +156,8 @@ class LiveFile(Undo):
     @isolation_errors
     def look(self, start: Start) -> Look:
         """Return whether a transaction has committed since a start, or is writing."""
-        try:
-            with sql.writing(self._control):
-                return Look(is_changed=not self._is_at(start))
-        except sqlite3.OperationalError as error:
-            if not sql.is_locked(error):
-                raise
-            return Look(not self._is_at(start), writers=_UNKNOWN_WRITER)
+        writers = _UNKNOWN_WRITER if sql.is_being_written(self._control) else frozenset()
+        return Look(not self._is_at(start), writers)
 
     @isolation_errors
     def moment(self, first: Start, *, exact: bool) -> Start | None:
