@@ -44,6 +44,14 @@ FILE = "tests/test_paths.py"
             "the marker scenario has other arguments than one name",
         ),
         (
+            {
+                "specs/more.feature": "Feature: More\n Scenario: A path is answered\n  When a\n",
+                FILE: 'import pytest\n@pytest.mark.scenario("A path is answered")\n'
+                "def test_a(): pass\n",
+            },
+            '@pytest.mark.scenario("More :: A path is answered")',
+        ),
+        (
             {"scenarios.lock": "# scenarios.lock, version 2\n"},
             "scenarios.lock:1 is not a valid line",
         ),

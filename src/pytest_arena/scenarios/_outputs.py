@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections import Counter
 from datetime import UTC, datetime
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gherkin.dialect import Dialect
 from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios._judge import UNKNOWN_IN_PART, Status, document
 from pytest_arena.scenarios._records import evidence
-from pytest_arena.scenarios._specs import is_gherkin, language_of, row_text
+from pytest_arena.scenarios._specs import is_gherkin, row_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -195,7 +193,7 @@ def _not_of_run(path: Path, cause: str) -> ScenarioError:
 
 def page(results: Results, root: Path) -> str:
     """Return the page. It needs no script and no other file."""
-    name = escape(_project(root))
+    name = escape(root.name)
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -207,15 +205,6 @@ def page(results: Results, root: Path) -> str:
         if judged:
             parts += _file(text, spec, judged)
     return "\n".join([*parts, "</main></body></html>", ""])
-
-
-def _project(root: Path) -> str:
-    """Return the project's name in ``pyproject.toml``, else the name of its folder."""
-    try:
-        table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-        return str(table["project"]["name"])
-    except (OSError, ValueError, KeyError):
-        return root.name
 
 
 def _header(results: Results, name: str) -> Iterator[str]:
@@ -301,11 +290,9 @@ def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
     """
     rows: list[Judged] = []
     lines: list[str] = []
-    dialect: Any = Dialect.for_name(language_of(text))
-    rules = tuple(f"{word}:" for word in dialect.rule_keywords)
     for number, line in enumerate(text.splitlines(), start=above + 1):
         begun = [each for each in judged if each.scenario.start == number]
-        if begun or line.strip().startswith(rules):
+        if begun or line.strip().startswith("Rule:"):
             yield from _article(rows, lines)
             rows = begun
             lines = []
@@ -330,47 +317,12 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
     yield "</article>"
 
 
-_VERBS = {
-    "2": "accepts",
-    "3": "redirects",
-    "4": "refuses",
-    "404": "finds nothing",
-    "5": "fails",
-}
-
-
 def _without_python(text: str) -> str:
-    """Return a text without the names of errors, the word ``assert``, enums and whole pages."""
-    text = re.sub(r"<\w+\.(\w+): [^<>]*>", r"\1", text)
-    text = re.sub(r"(?is)['\"]\s*<(!doctype|html)\b.*?(?= \([^() ]*\)?$|$)", "a web page", text)
+    """Return a text without the names of errors and the word ``assert``."""
     text = re.sub("never committed it: lost", "did not save it, so it is lost", text)
     text = re.sub("^setup: ", "the preparation of the test fails: ", text)
     text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
     return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)
-
-
-def _verb(status: str) -> str:
-    """Return what an app does that answers with a status."""
-    return f"{_VERBS.get(status, _VERBS.get(status[0], 'answers'))} ({status})"
-
-
-def _in_words(judged: Judged) -> str:
-    """Return a reason with words for the last status and the expected one."""
-    reason = judged.reason
-    for attempt in judged.tries:
-        statuses = [str(each["status"]) for each in attempt["facts"]["requests"]]
-        if statuses and attempt["reason"] == reason:
-            last = statuses[-1]
-            match = re.match(
-                "(?:AssertionError: )?assert "
-                rf"(?:{last} == ([2-5]\d\d)|([2-5]\d\d) == {last})(?= )",
-                reason,
-            )
-            # If an earlier answer had the left status, either side may be the expected one.
-            if match and match[2] not in statuses:
-                words = f"the app {_verb(last)}, the test expects that it "
-                return f"{words}{_verb(match[1] or match[2])}{reason[match.end() :]}"
-    return _without_python(reason)
 
 
 def _results(rows: list[Judged]) -> Iterator[str]:
@@ -379,19 +331,11 @@ def _results(rows: list[Judged]) -> Iterator[str]:
         if judged.scenario.row:
             yield f"<p>{escape(row_text(judged.scenario.row))}<br>{_head(judged)}</p>"
         if judged.reason:
-            failed = [
-                f"{step['text']}: "
-                for attempt in judged.tries
-                for step in attempt["facts"]["steps"]
-                if attempt["reason"] == judged.reason and step.get("is_failed")
-            ]
-            yield f"<p>Why: {escape(''.join(failed[:1]) + _in_words(judged))}</p>"
+            yield f"<p>Why: {escape(_without_python(judged.reason))}</p>"
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
-            number = max(each["number"] for each in judged.tries)
-            again = f" (try {number})" if number > 1 else ""
-            yield f"<details><summary>What the test did{again}</summary>"
+            yield "<details><summary>What the test did</summary>"
             for attempt in judged.tries:
                 yield '<ul class="facts">'
                 for word, text in evidence(attempt):
