@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 from pytest_arena._app._apps import as_asgi
 from pytest_arena._app._entry import explained, observed
@@ -191,17 +191,12 @@ class Lifespan:
     lifespan are attributed to ``request``.
     """
 
-    # Seconds that a start-up may go on after a refused connection. 0 after the first that did.
-    patience: ClassVar[float] = 1.0
-
     def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
         self.state: dict[str, object] = {}
         """The state that the app gives to its requests, as ``scope["state"]``."""
         self._app = app
         self.request = request
         self._owner = Owner("the lifespan of an earlier test", "the lifespan's shutdown")
-        self._owner.on_refusal = self._note_refusal
-        self._refusal: Exception | None = None  # of a connection of the start-up, the first
         self.loop = get_running_loop()
         # Done when the app is up, or has no lifespan. Has the error of the start-up. A "running"
         # future cannot be cancelled, so a cancelled waiter does not cancel it for the others.
@@ -301,22 +296,8 @@ class Lifespan:
                 self._reported = RuntimeError(*lines[-1:])
                 self._shutdown_asked.set()
 
-    def _note_refusal(self, error: Exception) -> None:
-        """End a start-up that goes on: psycopg's pool retries for 30 seconds, in any thread."""
-        if self._refusal is None and not self.started.done():
-            self._refusal = error
-            later = partial(self.loop.call_later, self.patience, self._end_start_up)
-            self.loop.call_soon_threadsafe(later)
-
-    def _end_start_up(self) -> None:
-        if not self.started.done():
-            type(self).patience = 0.0
-            self._request_shutdown()
-
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        error = task.exception() if not task.cancelled() else None
-        if task.cancelled():
-            error = self._refusal or asyncio.CancelledError()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # a task group wraps the app's exception
         error = error or self._reported

@@ -241,8 +241,6 @@ class _Entry:
         error = sys.exception()
         if error is self.outside or not isinstance(error, Exception):
             return
-        if is_disconnect(error):
-            return
         is_expected = _is_http(error)
         is_of_app = not is_expected and blame(error) is not None
         if status >= FAILURE or (status >= REFUSAL and is_of_app):
