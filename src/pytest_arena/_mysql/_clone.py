@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._mysql._control import (
@@ -32,7 +32,6 @@ _EXACT_TEXT = re.compile(
     "(tiny|small|medium|big)?int|decimal|double|date|time|datetime|timestamp|year|uuid|inet[46]"
 )
 _EXACT = re.compile(rf"{_EXACT_TEXT.pattern}|float|bit|(var)?binary|\w*blob")
-_TEXT = re.compile(r"(var)?char|\w*text|enum|set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,44 +52,46 @@ class Table:
         """The names of the columns."""
         return tuple(name for name, _ in self.columns)
 
-    def listed(self, alias: str) -> str:
-        """Write the list of the columns of a row."""
-        return ", ".join(f"{alias}.{identifier(name)}" for name in self.names)
+    def listed(self) -> str:
+        """Write the list of the columns of a row ``r``."""
+        return ", ".join(f"r.{identifier(name)}" for name in self.names)
+
+    def source(self, database: str) -> str:
+        """Write the rows ``r`` of a database."""
+        return f"{identifier(database)}.{identifier(self.name)} r"
 
     def copying(self, source: str) -> str:
         """Write the statement that copies the rows from another database."""
-        name = identifier(self.name)
         columns = ", ".join(map(identifier, self.names))
-        place = f"{identifier(source)}.{name}"
-        return f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {place}"
-
-    def is_joined(self, one: str, other: str) -> str:
-        """Write the condition that two rows have the same key."""
-        return " AND ".join(
-            f"{one}.{identifier(name)} = {other}.{identifier(name)}" for name in self.key
+        place = self.source(source)
+        return (
+            f"INSERT INTO {identifier(self.name)} ({columns}) SELECT {self.listed()} FROM {place}"
         )
 
-    def is_equal(self, one: str, other: str) -> str:
-        """Write the condition that two rows have exactly the same values."""
-        return " AND ".join(
-            f"{_exact(one, name, kind)} <=> {_exact(other, name, kind)}"
+    def missing(self, other: str) -> str:
+        """Write the condition that another database has no row of the key of ``r``."""
+        names = [identifier(name) for name in self.key]
+        keys = " AND ".join(f"b.{name} = r.{name}" for name in names)
+        place = f"{identifier(other)}.{identifier(self.name)}"
+        return f"LEFT JOIN {place} b ON {keys} WHERE b.{names[0]} IS NULL"
+
+    def unlike(self, other: str) -> str:
+        """Write the condition that another database has no row that is exactly ``r``."""
+        equal = [
+            f"{_exact(f'b.{identifier(name)}', kind)} <=> {_exact(f'r.{identifier(name)}', kind)}"
             for name, kind in self.columns
-        )
+        ]
+        return f"{self.missing(other)} OR NOT ({' AND '.join(equal)})"
 
-    def image(self, alias: str) -> str:
-        """Write the expression for a row's text. Equal texts mean equal rows."""
-        texts = [_text(f"{alias}.{identifier(name)}", kind) for name, kind in self.columns]
+    def image(self) -> str:
+        """Write the expression for the text of a row ``r``. Equal texts mean equal rows."""
+        texts = [_text(f"r.{identifier(name)}", kind) for name, kind in self.columns]
         return f"CONCAT('', {', '.join(texts)})" if texts else "''"
 
 
-def _exact(alias: str, name: str, kind: str) -> str:
+def _exact(value: str, kind: str) -> str:
     """Write the expression that the server compares exactly, without a collation."""
-    value = f"{alias}.{identifier(name)}"
-    if _EXACT.fullmatch(kind):
-        return value
-    if _TEXT.fullmatch(kind):
-        return f"CAST({value} AS BINARY)"
-    return f"HEX({value})"
+    return value if _EXACT.fullmatch(kind) else f"HEX({value})"
 
 
 def _text(value: str, kind: str) -> str:
@@ -130,10 +131,8 @@ def read_tables(control: Control, database: str) -> dict[str, Table]:
         keys[name].append(column)
     tables = {}
     for name, counter, rows in listed:
-        table = Table(name, tuple(columns[name]), tuple(keys[name]), counter, int(rows or 0))
-        if not {*table.key} <= {*table.names}:  # a column that the server computes
-            table = replace(table, key=())
-        tables[name] = table
+        key = tuple(keys[name])
+        tables[name] = Table(name, tuple(columns[name]), key, counter, int(rows or 0))
     return tables
 
 
@@ -233,8 +232,8 @@ class CopyPlan:
         self._create_views(control, copy)
         for _, program in self.programs:
             control.run(program.replace(self.source, copy))
-        if self.programs:
-            control.run(f"SET SESSION sql_mode = '{SQL_MODE}'")
+        # The drop of a database ends the sessions in it.
+        control.run(f"SET SESSION sql_mode = '{SQL_MODE}'; USE information_schema")
 
     def _create_views(self, control: Control, copy: str) -> None:
         waiting = [view.replace(self.source, copy) for view in self.views.values()]
@@ -373,8 +372,7 @@ def _digest(database: str, table: Table) -> str:
     """Write the query of the number of rows and the sum of their hashes."""
     # A sum does not depend on the order, and counts equal rows.
     number = "CONV(SUBSTR(SHA2(image, 256), 1, 16), 16, 10)"
-    place = f"{identifier(database)}.{identifier(table.name)}"
     return (
         f"SELECT CONCAT(COUNT(*), ' rows, ', COALESCE(SUM(CAST({number} AS UNSIGNED)), 0)) "
-        f"FROM (SELECT {table.image('r')} AS image FROM {place} r) AS images"
+        f"FROM (SELECT {table.image()} AS image FROM {table.source(database)}) AS images"
     )

@@ -192,8 +192,6 @@ class _DriverGuard(RawGuard):
         if raw is None or core is None or not pid_of(connection):
             return
         del self._admitted[connection]
-        if known_session(connection) is not None:
-            return  # the pool of an engine has got it
         CONNECTIONS.add(core, raw, connection)
         if raw.target is not None:
             begin_session(connection, raw.target)

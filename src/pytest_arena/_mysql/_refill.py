@@ -109,7 +109,6 @@ def refill(control: Control, frozen: str, live: str, tables: Mapping[str, Table]
         Held: another session holds a lock on a row, or has read a table whose counter has moved.
         MySQLFailure: the server refuses, for example after a change of the schema.
     """
-    # A DELETE of several tables needs a current database.
     statements = [f"USE {identifier(live)}", "START TRANSACTION"]
     for table in tables.values():
         statements += _restoring(table, frozen, live)
@@ -125,23 +124,14 @@ def refill(control: Control, frozen: str, live: str, tables: Mapping[str, Table]
 
 
 def _restoring(table: Table, frozen: str, live: str) -> Iterator[str]:
-    name = identifier(table.name)
-    row = f"{identifier(live)}.{name}"
-    base = f"{identifier(frozen)}.{name}"
-    columns = ", ".join(map(identifier, table.names))
-    insert = f"INSERT INTO {row} ({columns}) SELECT {table.listed('b')} FROM {base} b"
+    """Yield the statements that restore a table of the current database."""
     if not table.key:
-        yield f"DELETE FROM {row}"
-        yield insert
+        yield f"DELETE FROM {identifier(table.name)}"
+        yield table.copying(frozen)
         return
-    joined = table.is_joined("b", "r")
-    first = identifier(table.key[0])
     # All changed rows are deleted first, so that no row of the template meets a used unique value.
-    yield (
-        f"DELETE r FROM {row} r LEFT JOIN {base} b ON {joined} "
-        f"WHERE b.{first} IS NULL OR NOT ({table.is_equal('b', 'r')})"
-    )
-    yield f"{insert} LEFT JOIN {row} r ON {joined} WHERE r.{first} IS NULL"
+    yield f"DELETE r FROM {table.source(live)} {table.unlike(frozen)}"
+    yield f"{table.copying(frozen)} {table.missing(live)}"
 
 
 def _restore_counters(control: Control, live: str, tables: Mapping[str, Table]) -> None:
@@ -188,13 +178,8 @@ def _read(control: Control, table: Table | None, database: str, unlike: str) -> 
     """Read the rows of a table, only those that another database lacks if it is named."""
     if table is None:
         return ReadTable()
-    name = identifier(table.name)
-    place = f"{identifier(database)}.{name}"
-    question = f"SELECT {table.image('r')}, {table.listed('r')} FROM {place} r"
+    question = f"SELECT {table.image()}, {table.listed()} FROM {table.source(database)}"
     if unlike:
-        question += (
-            f" LEFT JOIN {identifier(unlike)}.{name} b ON {table.is_joined('b', 'r')} "
-            f"WHERE b.{identifier(table.key[0])} IS NULL OR NOT ({table.is_equal('b', 'r')})"
-        )
+        question = f"{question} {table.unlike(unlike)}"
     rows = [(image, tuple(values)) for image, *values in control.rows(question)]
     return ReadTable(table.names, table.key, rows)

@@ -155,17 +155,7 @@ class MySQLRegistry(DatabaseRegistry):
     # Copy
 
     def _copy(self, control: Control, source: str | None, name: str) -> None:
-        plan = self.plan_of(source)
-
-        def copy(control: Control) -> None:
-            try:
-                plan.run(control, name)
-            finally:
-                # The drop of a database ends the sessions in it.
-                with suppress(MySQLFailure):
-                    control.run("USE information_schema")
-
-        control.call(copy)
+        control.call(self.plan_of(source).run, name)
 
     def plan_of(self, name: str | None) -> CopyPlan:
         """Return the plan of a database that never changes again, or of an empty database (None).
