@@ -202,7 +202,7 @@ def test_requests_that_are_refused(served: Served) -> None:
     for path in ("/level/enter", "/seed/sofa", "/changes", "/nowhere"):
         assert served.ask(path, key="open")[0] == 401
     assert served.ask("/level/leave")[0] == 409
-    assert served.ask("/nowhere")[0] == 404
+    assert served.ask("/nowhere")[0] == 409
     headers = {"Authorization": f"Bearer {WORD}"}
     assert asked("POST", f"{served.control}/level/enter", headers, b"[]")[0] == 400
     served.done("/level/enter")

@@ -294,10 +294,6 @@ def _module_in(session: pytest.Session) -> pytest.Module:
 
 
 def _refuse(command: Command, reason: str) -> None:
-    """Refuse a command with a wrong method or path, or for this reason."""
-    names = (_ENTER, _LEAVE, _CHANGES, _STORY)
-    if command.name in names or command.name.startswith(_SEED):
-        command.answer(409, {"error": reason})
-    else:
-        shown = ", ".join(names)
-        command.answer(404, {"error": f"the commands are {shown} and {_SEED}NAME"})
+    """Refuse a command at the wrong time, or one that does not exist."""
+    shown = ", ".join((_ENTER, _LEAVE, _CHANGES, _STORY, f"{_SEED}NAME"))
+    command.answer(409, {"error": f"{reason}. The commands are {shown}"})

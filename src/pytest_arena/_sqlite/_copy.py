@@ -72,7 +72,6 @@ class LiveFile(Undo):
     @isolation_errors
     def __init__(self, path: Path, usage: Usage) -> None:
         self.path = path
-        self.name = path.name
         self._usage = usage
         self._control = sql.open_own(path)
         sql.be_as_in_memory(self._control)

@@ -211,12 +211,12 @@ def _test(
             values = [f"({each})" for each in values]
         names_shown = quoted(", ".join(columns))
         yield f"@pytest.mark.parametrize({names_shown}, [{', '.join(values)}])"
-    arguments = ["scenario", *columns]
-    if needs_seed(first):
-        arguments.insert(0, "db_session")
+    fixtures = []
     if NO_REQUEST not in first.tags:
-        arguments.insert(0, "client")
-    yield f"async def {name}({', '.join(arguments)}):"
+        fixtures.append("client")
+    if needs_seed(first):
+        fixtures.append("db_session")
+    yield f"async def {name}({', '.join([*fixtures, 'scenario', *columns])}):"
     yield f'    """{first.spec}"""'
     for step in first.steps:
         yield f"    with scenario.{step.kind}({quoted(step.template)}):"
