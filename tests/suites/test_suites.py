@@ -74,7 +74,7 @@ SETTINGS = {
     "each_database": ("sqlite",),
     "memory": ("sqlite",),
     "mysql": ("mysql", "mysql -odriver=aiomysql"),
-    "mysql_programs": ("mysql",),
+    "mysql_script": ("mysql",),
     "rollback": ("rollback", "rollback -oarena_lock_timeout=0 test_kept.py"),
     "runners": ("postgresql",),
     "several": ("sqlite",),

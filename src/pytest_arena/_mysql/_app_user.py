@@ -35,7 +35,7 @@ _HARMLESS = re.compile(
 def app_login(control: Control, address: Address) -> ServerLogin:
     """Return the login of the app's connections. Create it if it does not exist.
 
-    It stays on the server, because programs of a template belong to it. If pytest-arena's login
+    It stays on the server, because views of a template belong to it. If pytest-arena's login
     has rights on pytest-arena's databases only, it is also the app's.
 
     Raises:

@@ -7,12 +7,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import (
     NO_DATABASE,
-    NO_TABLE,
-    SQL_MODE,
     MySQLFailure,
     identifier,
     literal,
@@ -21,7 +19,7 @@ from pytest_arena._values import digest
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from pytest_arena._product._server_control import Control
 
@@ -168,24 +166,26 @@ def with_cascades(names: Iterable[str], cascades: Mapping[str, frozenset[str]]) 
 
 def reason_against_undo(control: Control, database: str) -> str:
     """Return the first reason why undo cannot restore the rows of a database, or ""."""
-    schema = literal(database)
     reasons = control.rows(f"""
         SELECT table_name, CASE
             WHEN table_type <> 'BASE TABLE' THEN CONCAT(table_type, ': the server keeps old rows')
             ELSE CONCAT('the engine ', engine, ' has no transactions') END
-        FROM information_schema.tables WHERE table_schema = {schema}
+        FROM information_schema.tables WHERE table_schema = {literal(database)}
             AND table_type NOT LIKE '%VIEW' AND (table_type <> 'BASE TABLE' OR engine <> 'InnoDB')
-        UNION ALL SELECT trigger_name, 'a trigger would also act when rows are restored'
-        FROM information_schema.triggers WHERE event_object_schema = {schema}
-        UNION ALL SELECT routine_name, 'a routine may write to any table'
-        FROM information_schema.routines WHERE routine_schema = {schema}""")
+        """)
     return ": ".join(reasons[0]) if reasons else ""
 
 
 # Copies
 
 _AT_ONCE = 100  # statements in one message, which has at most 16 MB
-_NO_VIEW_YET = (NO_TABLE, 1356)  # a view names another view, which is created later
+_NOT_COPIED = """
+    SELECT table_type, table_name FROM information_schema.tables
+    WHERE table_schema = {0} AND table_type = 'SEQUENCE'
+    UNION ALL SELECT 'TRIGGER', trigger_name FROM information_schema.triggers
+    WHERE event_object_schema = {0}
+    UNION ALL SELECT routine_type, routine_name FROM information_schema.routines
+    WHERE routine_schema = {0}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +199,10 @@ class CopyPlan:
     options: str  # of CREATE DATABASE
     creates: dict[str, str] = field(default_factory=dict)  # statements by tables
     views: dict[str, str] = field(default_factory=dict)
-    # Routines and triggers: the kind and the statement of each.
-    programs: tuple[tuple[str, str], ...] = ()
     tables: dict[str, Table] = field(default_factory=dict)
     # The tables that foreign keys change, by the changed table.
     cascades: dict[str, frozenset[str]] = field(default_factory=dict)
     reason_against_undo: str = ""  # why no row of a copy can be restored in place
-
-    @property
-    def has_functions(self) -> bool:
-        """Whether a SELECT may call a function that writes."""
-        return any(kind == "FUNCTION" for kind, _ in self.programs)
 
     def run(self, control: Control, copy: str) -> None:
         """Create the copy. If a part of it exists already, drop that first.
@@ -229,24 +222,10 @@ class CopyPlan:
         ]
         for start in range(0, len(statements), _AT_ONCE):
             control.run(";\n".join(statements[start : start + _AT_ONCE]))
-        self._create_views(control, copy)
-        for _, program in self.programs:
-            control.run(program.replace(self.source, copy))
+        for view in self.views.values():
+            control.run(view.replace(self.source, copy))
         # The drop of a database ends the sessions in it.
-        control.run(f"SET SESSION sql_mode = '{SQL_MODE}'; USE information_schema")
-
-    def _create_views(self, control: Control, copy: str) -> None:
-        waiting = [view.replace(self.source, copy) for view in self.views.values()]
-        attempts = len(waiting) ** 2
-        while waiting:
-            attempts -= 1
-            view = waiting.pop(0)
-            try:
-                control.run(view)
-            except MySQLFailure as error:
-                if error.code not in _NO_VIEW_YET or attempts < 0:
-                    raise
-                waiting.append(view)
+        control.run("USE information_schema")
 
 
 # The plan of an empty database with the server's default options.
@@ -260,31 +239,34 @@ def read_plan(control: Control, source: str) -> CopyPlan:
         MySQLFailure: the database does not exist, or the server refuses.
         TemplateError: it has an object that no statement copies.
     """
-    names: dict[str, list[str]] = {"VIEW": [], "SEQUENCE": [], "TABLE": []}
+    for kind, name in control.rows(_NOT_COPIED.format(literal(source))):
+        raise TemplateError(
+            f"the schema has a {kind}: {name}",
+            why="pytest-arena copies only tables and views of MySQL, and tests use copies",
+            cause="CREATE SEQUENCE, TRIGGER, FUNCTION or PROCEDURE, or a Sequence in the models, "
+            "such as that of SQLAlchemy-Continuum or of BigIntBase in advanced-alchemy",
+            fix="a schema for tests without it, and a primary key with AUTO_INCREMENT",
+        )
+    names: dict[str, list[str]] = {"VIEW": [], "TABLE": []}
     for name, kind in control.rows(
         "SELECT table_name, table_type FROM information_schema.tables "
         f"WHERE table_schema = {literal(source)} AND table_name <> '{LABEL}' "
         "ORDER BY table_name"
     ):
         names.get(kind, names["TABLE"]).append(name)
-    if names["SEQUENCE"]:
-        raise TemplateError(
-            f"the schema has a SEQUENCE: {', '.join(names['SEQUENCE'])}",
-            why="pytest-arena copies no sequences of MariaDB, and tests use copies",
-            cause="CREATE SEQUENCE, or a Sequence in the models, such as that of "
-            "SQLAlchemy-Continuum or of BigIntBase in advanced-alchemy",
-            fix="a primary key with AUTO_INCREMENT",
-        )
 
-    def shown(kind: str) -> dict[str, str]:
-        return {name: _shown(control, kind, source, name)[1] for name in names[kind]}
+    def created_by(kind: str) -> dict[str, str]:
+        shown = {}
+        for name in names[kind]:
+            place = f"{identifier(source)}.{identifier(name)}"
+            _, shown[name], *_ = control.rows(f"SHOW CREATE {kind} {place}")[0]
+        return shown
 
     return CopyPlan(
         source,
         _options_of(control, source),
-        shown("TABLE"),
-        shown("VIEW"),
-        tuple(_programs(control, source)),
+        created_by("TABLE"),
+        created_by("VIEW"),
         read_tables(control, source),
         read_cascades(control, source),
         reason_against_undo(control, source),
@@ -300,29 +282,6 @@ def _options_of(control: Control, database: str) -> str:
     if not charset:
         raise MySQLFailure(f"Unknown database '{database}'", NO_DATABASE)
     return f" CHARACTER SET {charset} COLLATE {collation}"
-
-
-def _shown(control: Control, kind: str, source: str, name: str) -> tuple[Any, ...]:
-    place = f"{identifier(source)}.{identifier(name)}"
-    return control.rows(f"SHOW CREATE {kind} {place}")[0]
-
-
-def _programs(control: Control, source: str) -> Iterator[tuple[str, str]]:
-    """Yield kinds and statements of routines and triggers, each with its SQL mode."""
-    schema = literal(source)
-    programs = control.rows(
-        "SELECT routine_type, routine_name FROM information_schema.routines "
-        f"WHERE routine_schema = {schema} AND routine_type IN ('FUNCTION', 'PROCEDURE') "
-        "ORDER BY routine_type, routine_name"
-    )
-    programs += control.rows(
-        "SELECT 'TRIGGER', trigger_name FROM information_schema.triggers "
-        f"WHERE event_object_schema = {schema} "
-        "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
-    )
-    for kind, name in programs:
-        _, mode, create, *_ = _shown(control, kind, source, name)
-        yield kind, f"SET SESSION sql_mode = {literal(mode)};\n{create}"
 
 
 # Digests
@@ -353,9 +312,6 @@ def read_content(control: Control, database: str) -> dict[str, str]:
         digests[f"definition of table {name}"] = digest(text)
     for name, create in plan.views.items():
         digests[f"definition of view {name}"] = digest(create.replace(database, ""))
-    for _, program in plan.programs:
-        text = digest(program.replace(database, ""))
-        digests[f"program {text[:6]}"] = text
     for name, table in plan.tables.items():
         [(text,)] = control.rows(_digest(database, table))
         digests[f"{_ROWS_OF}{name}"] = str(text)

@@ -115,8 +115,7 @@ class MySQLDatabase(Undo):
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
         with self._registry.reporting("no database for the test"):
-            self.plan = self._registry.plan_of(base.name)
-        base.description = self.plan
+            base.description = self._registry.plan_of(base.name)
         return Start(base, self._writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:
@@ -331,8 +330,7 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
     def note_statement(self, statement: Statement, generation: int) -> None:
         """Note a statement that a connection of this process is about to send."""
         if generation == self.generation:
-            has_functions = self.live.plan.has_functions
-            self._writes.note(statement, self.live.name, has_functions=has_functions)
+            self._writes.note(statement, self.live.name)
 
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""

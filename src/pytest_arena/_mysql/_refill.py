@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # No table has such a name.
 _ANY_TABLE = "*"
 _SCHEMA = ""
-_CALLING = {"", "SELECT", "SET", "VALUES", "WITH"}  # first words of reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +58,14 @@ class WriteLog:
     def __init__(self) -> None:
         self._tables: list[str] = []
 
-    def note(self, statement: Statement, database: str, *, has_functions: bool) -> None:
-        """Note a statement of a connection to a database. A function in it may write."""
+    def note(self, statement: Statement, database: str) -> None:
+        """Note a statement of a connection to a database."""
         if statement.reach is Reach.TABLE:
             place, _, table = statement.table.lower().rpartition(".")
             is_here = place in {"", database.lower()}
             self._tables.append(table if is_here else _ANY_TABLE)
         elif statement.reach is not Reach.NOTHING:
             self.note_all(is_schema=statement.reach is Reach.SCHEMA)
-        elif has_functions and statement.words[0].lstrip("(") in _CALLING:
-            self.note_all(is_schema=False)
 
     def note_all(self, *, is_schema: bool) -> None:
         """Note that any table may have been written, or the schema as well."""
