@@ -52,10 +52,6 @@ FILE = "tests/test_paths.py"
             '@pytest.mark.scenario("More :: A path is answered")',
         ),
         (
-            {"scenarios.lock": "# scenarios.lock, version 2\n"},
-            "scenarios.lock:1 is not a valid line",
-        ),
-        (
             {"scenarios.lock": "# scenarios.lock, version 1\n<<<<<<< ours\n"},
             "scenarios.lock:2 is not",
         ),

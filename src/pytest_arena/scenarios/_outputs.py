@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
 from datetime import UTC, datetime
 from html import escape
 from itertools import groupby
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 
 _FORMS = ("json", "html")
-_PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
 _WEAK = "CRASHES-ONLY"
 _GAP = "GAP"
@@ -81,14 +79,11 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     is_detailed = verbosity > 0
     silent = {results.best, *(UNKNOWN_IN_PART if results.partial else ())}
     shown = [each for each in results.scenarios if is_detailed or each.status not in silent]
-    width = min(_PLACE, max((len(judged.scenario.place) for judged in shown), default=0))
     text = []
     for judged in shown if verbosity >= _QUIETER else ():
         scenario = judged.scenario
         reason = "; ".join(filter(None, (judged.reason, judged.gap)))
-        text.append(
-            f"{scenario.place:{width}}  {judged.status:8}  {scenario.label}  {reason}".rstrip()
-        )
+        text.append(f"{scenario.place}  {judged.status:8}  {scenario.label}  {reason}".rstrip())
         for attempt in judged.tries if is_detailed else ():
             text += [f"    {word:12} {fact}" for word, fact in evidence(attempt)]
     if results.partial:
@@ -213,7 +208,8 @@ def _header(results: Results, name: str) -> Iterator[str]:
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
         yield "So “No test yet” may be wrong.</p>"
-    yield f"<p><strong>{_sentence(results)}</strong></p>"
+    if not results.is_sabotaged:
+        yield "<p><strong>This run tried no wrong answers, so it proves nothing.</strong></p>"
     yield "<p>This page is the specification, with the result of its tests at each scenario. "
     yield "Tests without a scenario are not shown. "
     yield "The tool cannot judge whether a check means what its step says: compare them under "
@@ -227,19 +223,6 @@ def _header(results: Results, name: str) -> Iterator[str]:
             yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
         yield "</li>"
     yield "</ul></header><main>"
-
-
-def _sentence(results: Results) -> str:
-    """Return how many scenarios fail, and how many are proven."""
-    counts = Counter(map(_state, results.scenarios))
-    wrong = (_LOST, Status.FAILED)
-    parts = [f"{_WORDS[state][0]}: {counts[state]}. " for state in wrong if counts[state]]
-    more = f", {counts[_WEAK]} of them for crashes only" if counts[_WEAK] else ""
-    proven = counts[Status.PROVEN] + counts[_WEAK]
-    end = f"Proven: {proven} of {counted(len(results.scenarios), 'scenario')}{more}."
-    if not results.is_sabotaged:
-        end = "This run tried no wrong answers, so it proves nothing."
-    return "".join(parts) + end
 
 
 def _state(judged: Judged) -> str:

@@ -182,9 +182,13 @@ class Scenarios:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, object]:
-        """Add the reports of the phases of a test to its try."""
+        """Add the reports of the phases of a test to its try. Note how a repeated test failed."""
         report = yield
-        if id(item) not in self._scenarios or self.recorder.is_repeating:
+        if self.recorder.is_repeating:
+            if call.excinfo is not None:
+                self.recorder.note_failure(call.excinfo.value, is_in_call=call.when == "call")
+            return report
+        if id(item) not in self._scenarios:
             return report
         if report.when == "setup":
             self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}

@@ -55,18 +55,6 @@ class Sabotage:
         self._tries = tries
         recorder.run.faults.append(recorder.note_answer)
 
-    @hook(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[object]
-    ) -> Generator[None, Any, object]:
-        """Record how a repeated test ended."""
-        report = yield
-        recorder = self._recorder
-        if recorder.is_repeating and call.excinfo is not None:
-            error = call.excinfo.value
-            recorder.note_failure(error, is_in_call=call.when == "call")
-        return report
-
     # The runs with a broken answer.
 
     @hook(wrapper=True)
