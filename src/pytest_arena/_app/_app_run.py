@@ -29,7 +29,7 @@ from pytest_arena._app._apps import as_asgi
 from pytest_arena._app._entry import explained, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, Phase, is_users_task, owned_by, owner_of
-from pytest_arena._process import async_rest, running_loop
+from pytest_arena._process import running_loop
 from pytest_arena.errors import LifespanError
 
 if TYPE_CHECKING:
@@ -432,8 +432,6 @@ def session_lifespan(app: ASGIApp, loop: AppLoop) -> Iterator[Mapping[str, objec
     lifespan = portal.call(Lifespan, as_asgi(app))
     try:
         lifespan.started.result()
-        # Let the workers of the start-up reach their queues before the first request.
-        portal.call(async_rest, 0)
         yield lifespan.state
     finally:
         lifespan.close()

@@ -134,7 +134,7 @@ def read_tables(control: Control, database: str) -> dict[str, Table]:
     return tables
 
 
-def read_cascades(control: Control, database: str) -> dict[str, frozenset[str]]:
+def read_cascades(control: Control, database: str) -> dict[str, set[str]]:
     """Return, for each table, the tables whose rows foreign keys change with its rows."""
     children = defaultdict(set)
     for child, parent in control.rows(
@@ -144,23 +144,17 @@ def read_cascades(control: Control, database: str) -> dict[str, frozenset[str]]:
         "delete_rule IN ('RESTRICT', 'NO ACTION') AND update_rule IN ('RESTRICT', 'NO ACTION'))"
     ):
         children[parent].add(child)
-    reached = {}
-    for parent in children:
-        found: set[str] = set()
-        waiting = [parent]
-        while waiting:
-            new = children.get(waiting.pop(), set()) - found
-            found |= new
-            waiting += new
-        reached[parent] = frozenset(found)
-    return reached
+    return children
 
 
-def with_cascades(names: Iterable[str], cascades: Mapping[str, frozenset[str]]) -> set[str]:
+def with_cascades(names: Iterable[str], cascades: Mapping[str, set[str]]) -> set[str]:
     """Return tables, and the tables that a cascade may have reached from them."""
     reached = set(names)
-    for name in [*reached]:
-        reached |= cascades.get(name, frozenset())
+    waiting = [*reached]
+    while waiting:
+        new = cascades.get(waiting.pop(), set()) - reached
+        reached |= new
+        waiting += new
     return reached
 
 
@@ -201,7 +195,7 @@ class CopyPlan:
     views: dict[str, str] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     # The tables that foreign keys change, by the changed table.
-    cascades: dict[str, frozenset[str]] = field(default_factory=dict)
+    cascades: dict[str, set[str]] = field(default_factory=dict)
     reason_against_undo: str = ""  # why no row of a copy can be restored in place
 
     def run(self, control: Control, copy: str) -> None:

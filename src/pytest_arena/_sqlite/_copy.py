@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_arena import _process
-from pytest_arena._changes import limited
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, Start, Undo
 from pytest_arena._product._snapshots import ReadTable, compared
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._values import SCHEMA, TableRows
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pytest_arena._product import Usage
+    from pytest_arena._values import TableRows
 
 _MethodT = TypeVar("_MethodT", bound="Callable[..., Any]")
 
@@ -283,18 +282,7 @@ def _digest(*texts: str | None) -> str:
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
-        internal = _internal(first, last)
-        old = _tables(first)
-        new = _tables(last)
-        for name in internal:
-            old.pop(name, None)
-            new.pop(name, None)
-        changed = compared(old, new, limit)
-        marks = tuple((mark,) for mark in _schema_changes(first, last, internal))
-    if marks:
-        rows = TableRows(SCHEMA, ("changed",), (), (), marks)
-        changed.append(limited(rows, limit))
-    return changed
+        return compared(_tables_of_app(first), _tables_of_app(last), limit)
 
 
 def _in_memory(content: bytes) -> sqlite3.Connection:
@@ -304,40 +292,20 @@ def _in_memory(content: bytes) -> sqlite3.Connection:
     return connection
 
 
-def _internal(*connections: sqlite3.Connection) -> set[str]:
-    """Return the names of tables and indexes that SQLite and its modules manage."""
-    names = set()
-    for connection in connections:
-        rows = connection.execute(
-            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow' "
-            "UNION SELECT name FROM sqlite_master WHERE name LIKE 'sqlite\\_%' ESCAPE '\\'"
-        )
-        names |= {name for (name,) in rows}
-    return names
-
-
 def _definitions(connection: sqlite3.Connection) -> dict[str, str | None]:
     """Return the definitions of tables, indexes, triggers and views, such as ``table orders``."""
     rows = connection.execute("SELECT type || ' ' || name, sql FROM sqlite_master")
     return dict(rows.fetchall())
 
 
-def _schema_changes(
-    first: sqlite3.Connection, last: sqlite3.Connection, internal: set[str]
-) -> Iterator[str]:
-    """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
-    old = _definitions(first)
-    new = _definitions(last)
-    for title in sorted({*old, *new}):
-        kind, _, name = title.partition(" ")
-        if name in internal or old.get(title, "") == new.get(title, ""):
-            continue
-        verb = "ALTER"
-        if title not in old:
-            verb = "CREATE"
-        elif title not in new:
-            verb = "DROP"
-        yield f"{verb} {kind.upper()} {name}"
+def _tables_of_app(connection: sqlite3.Connection) -> dict[str, ReadTable]:
+    """Return the tables without those that SQLite and its modules manage."""
+    tables = _tables(connection)
+    for (name,) in connection.execute(
+        "SELECT name FROM pragma_table_list WHERE type = 'shadow' OR name GLOB 'sqlite_*'"
+    ):
+        tables.pop(name, None)
+    return tables
 
 
 def _tables(connection: sqlite3.Connection) -> dict[str, ReadTable]:

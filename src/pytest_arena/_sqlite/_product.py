@@ -151,10 +151,8 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
     """Return the path for a copy of a test's database. Remove all but the newest fifty copies."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "_", test)
-    if name != test or len(name) > _LONGEST_NAME:
-        name = f"{name[-_LONGEST_NAME:]}-{digest(test)[:8]}"
-    file = folder / f"{name}-{database}"
+    name = re.sub(r"[^\w.-]+", "_", test)[-_LONGEST_NAME:]
+    file = folder / f"{name}-{digest(test)[:8]}-{database}"
     file.unlink(missing_ok=True)
     # ARENA_CACHE may name a folder with other files.
     copies = folder.glob(f"*-{escape(database)}")

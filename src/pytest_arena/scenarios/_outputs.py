@@ -55,19 +55,16 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; p
 header { border-bottom: 1px solid var(--line) } main h1 { font-size: 1.6em; line-height: 1.3 }
 pre, code { font-size: .85em } pre { white-space: pre-wrap }
 table { border-collapse: collapse } td, th { border: 1px solid var(--line); padding: .2rem .5rem }
-article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0;
-  break-inside: avoid }
+article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0 }
 header ul { padding-left: 1rem } blockquote { margin-inline: 1rem }
 small { display: block } small, .facts { font-size: .85rem } .facts { padding-left: 1rem }
 .badge { border-radius: 1rem; padding: 0 .7rem; color: #fff; background: #9a6700;
-  font-size: .85rem; font-weight: 600; white-space: nowrap; print-color-adjust: exact }
+  font-size: .85rem; font-weight: 600; white-space: nowrap }
 .proven { background: #1a7f37 } .asserted { background: #0969da }
 .failed, .lost { background: #cf222e }
 .line { display: block; padding-left: 4ch; text-indent: -4ch }
 .line:first-child { font-weight: 600 } small a { display: inline-block; padding: .15rem 0 }
-summary { padding: .5rem 0 } :target { outline: 3px solid #0969da; scroll-margin-top: 1rem }
-@media print { details::details-content { content-visibility: visible }
-  h1, h2, h3, main > p, main > pre { break-after: avoid } }
+summary { padding: .5rem 0 }
 """
 
 
