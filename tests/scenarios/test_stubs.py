@@ -63,7 +63,7 @@ def test_stubs_are_written_once_and_fail(example: Example) -> None:
     assert "pytest.mark.asyncio" not in text  # the mode is auto
     assert (
         """\
-@pytest.mark.scenario('The list is "empty"')
+@pytest.mark.scenario("The list is \\"empty\\"")
 async def test_the_list_is_empty(client, scenario):
     \"\"\"specs/battles.md\"\"\"
     with scenario.when("I GET /battles"):

@@ -50,20 +50,11 @@ PATIENCE = 10.0
 class AppRun:
     """One app in one test or wide fixture: its lifespan and its clients.
 
-    A run and its clients need no event loop before the first request. That request starts the
-    lifespan: in its loop, or in the process's `AppLoop` for a sync client. Other clients share the
-    lifespan, also from other loops and threads. After a shutdown, a closed loop or a failed
-    start-up, the next request starts it again.
+    The first request starts the lifespan: in its loop, or in the process's `AppLoop` for a sync
+    client. Other clients share the lifespan, also from other loops and threads. After a shutdown, a
+    closed loop or a failed start-up, the next request starts it again.
 
-    To end a run, await `aclose` in the test's loop, or let the loop's owner close the loop. Then
-    call `close`.
-
-    Args:
-        app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
-        loop: the loop in which sync clients call the app.
-        lifespan: whether clients run the app's lifespan.
-        state: the state of a session-wide lifespan. Clients then run no lifespan, and all of them
-            call the app in ``loop``.
+    With the ``state`` of a session-wide lifespan, clients call the app in ``loop``.
     """
 
     def __init__(
@@ -164,8 +155,7 @@ class AppRun:
     def close(self) -> None:
         """End the lifespan and the open requests, in any loop or thread. Idempotent.
 
-        Clients refuse further requests. If the lifespan's loop was closed without cancelling its
-        tasks, no shutdown is possible, and this raises no error.
+        Clients refuse further requests.
 
         Raises:
             LifespanError: a shutdown failed, now or when its loop was closed. Raised once.
@@ -182,10 +172,8 @@ class Lifespan:
     """One run of an app's lifespan, in one task of one event loop.
 
     The app enters and leaves its lifespan in that task, so that its cancel scopes and task groups
-    work. `stop` or `close` shuts it down. If the loop's owner closes the loop earlier, the owner
-    cancels all tasks and waits for them. The app then shuts down.
-
-    asyncio never logs a failure of the task. This class keeps the failure and raises it once.
+    work. If the loop's owner closes the loop earlier, the owner cancels all tasks and waits for
+    them. The app then shuts down. A failure of the task is raised once.
 
     The constructor starts the app in the running loop, and does not wait for it. Lost writes of the
     lifespan are attributed to ``request``.

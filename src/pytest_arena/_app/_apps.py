@@ -38,11 +38,7 @@ FRAMEWORKS = {
 def check_app(app: object, path: str) -> bool:
     """Return whether an object is a factory of an app. Refuse it if it is no app either.
 
-    This calls neither the app nor the factory.
-
-    Args:
-        app: the object that the option ``arena_app`` names.
-        path: the option's value, for the message.
+    This calls neither the app nor the factory. ``path`` is the value of ``arena_app``.
 
     Raises:
         ConfigError: it is a WSGI app (Flask) and a2wsgi is not installed, an async factory, a

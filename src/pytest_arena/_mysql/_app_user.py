@@ -82,11 +82,7 @@ def _login_for(address: Address) -> ServerLogin:
 
 
 def _is_usable(address: Address) -> bool:
-    """Return whether the user can log in and has its rights.
-
-    Raises:
-        MySQLFailure: the server refuses for another reason than the login.
-    """
+    """Return whether the user can log in and has its rights."""
     try:
         control = open_control(replace(address, database=""))
     except MySQLFailure as error:

@@ -286,16 +286,7 @@ _COUNTED = "next number of "
 
 
 def read_content(control: Control, database: str) -> dict[str, str]:
-    """Return a digest of each object in a database.
-
-    Equal digests mean equal content. The content of a table is the multiset of its rows, its next
-    AUTO_INCREMENT value and its definition. The content of any other object is its definition.
-
-    Cost: the server reads all rows and definitions.
-
-    Raises:
-        MySQLFailure: the server does not answer, or refuses.
-    """
+    """Return a digest of each object in a database. The server reads all rows and definitions."""
     plan = read_plan(control, database)
     digests = {"settings of the database": plan.options}
     for name, create in plan.creates.items():

@@ -224,16 +224,13 @@ def _note_end(connection: object, _answer: object) -> None:
 def _replace(
     kind: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., object]]
 ) -> None:
-    """Replace a method of a driver's class, once, by the method that ``make`` returns.
+    """Replace a method of a driver's class by the method that ``make`` returns.
 
     Raises:
         AttributeError: this version of the driver has no such method.
     """
     original = getattr(kind, name)
-    if not hasattr(original, "arena_guards"):
-        guarded: Any = wraps(original)(make(original))
-        guarded.arena_guards = True
-        patch(kind, name, guarded)
+    patch(kind, name, wraps(original)(make(original)))
 
 
 def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:

@@ -59,10 +59,8 @@ class Moment:
 class MySQLDatabase(Undo):
     """A database that tests use. The statements show which tables they may have written.
 
-    To restore a start, the server compares these tables with the frozen database of the start, and
-    restores the rows that differ. The state of a start is its position in the log.
-
-    If another process may use the database, pytest-arena compares all of its content.
+    The state of a start is its position in the log. If another process may use the database,
+    pytest-arena compares all of its content.
     """
 
     def __init__(

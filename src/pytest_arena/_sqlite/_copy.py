@@ -196,10 +196,8 @@ _UNKNOWN_WRITER = frozenset({0})  # SQLite does not say which connection holds a
 class Copy(LevelStack[LiveFile]):
     """The isolation for SQLite: connections, engines and other processes stay connected.
 
-    Each level has the content at its start. Levels without a write between them share a content.
-    A level that cannot be restored in place gets a new file at the same path. Connections that the
-    gate does not know, of other processes or of ``sqlite3`` itself, keep using the old, unlinked
-    file.
+    A level that cannot be restored in place gets a new file at the same path. Other processes, and
+    connections of ``sqlite3`` itself, keep using the old, unlinked file.
 
     Cost of enter and leave: 50 µs without a write to the file, otherwise 3 ms for each MB.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import unicodedata
 from itertools import groupby
@@ -101,10 +102,8 @@ def marker(scenario: ScenarioSpec, specification: Specification) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return the code of a text, in double quotes if possible."""
-    if '"' in text or not text.isprintable() or "\\" in text:
-        return repr(text)
-    return f'"{text}"'
+    """Return the code of a text, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 # The rows of outlines.

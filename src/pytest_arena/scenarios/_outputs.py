@@ -261,12 +261,9 @@ def _file(text: str, spec: str, judged: list[Judged]) -> Iterator[str]:
 
 
 def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
-    """Yield a block of Gherkin as it is written, with an article for each scenario.
+    """Yield a block of Gherkin as it is written, with an article for each scenario or outline.
 
-    Args:
-        text: the block.
-        above: the number of lines above it in its file.
-        judged: the scenarios of the file. The rows of an outline have one article.
+    ``above`` is the number of lines above the block in its file.
     """
     rows: list[Judged] = []
     lines: list[str] = []

@@ -112,11 +112,7 @@ class Record:
     def passed(self, place: str, text: str, caller: int = 0) -> None:
         """Note an assertion that has passed.
 
-        Args:
-            place: the file and the line of the assertion.
-            text: its code.
-            caller: the line that called the function with the assertion. Two calls of a helper
-                are two assertions.
+        ``caller`` is the line that called its function. Two calls of a helper are two assertions.
         """
         if not self.is_in_call:
             return

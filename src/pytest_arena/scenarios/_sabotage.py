@@ -39,10 +39,7 @@ class Sabotage:
     """The plugin that each process of a strict run registers.
 
     After all tests it repeats each passed test of a scenario with one broken answer at a time,
-    until an assertion fails. A last run has no fault. pytest does not show these runs, and they do
-    not change the cache of failures, JUnit's XML or the exit status.
-
-    Cost: a test that notices its first fault runs two more times.
+    until an assertion fails. A last run has no fault. pytest does not show these runs.
     """
 
     def __init__(self, config: pytest.Config, recorder: Recorder, tries: list[Json]) -> None:
