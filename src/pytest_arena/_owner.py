@@ -63,9 +63,6 @@ class Owner:
     stage = Stage.SEEDED
     isolation = "auto"
 
-    # Called with the error of a refused connection of its code.
-    on_refusal: Callable[[Exception], None] | None = None
-
     def __init__(self, name: str, advice: str) -> None:
         self.name = name
         self.advice = advice  # the code that must end its tasks, threads and jobs

@@ -44,8 +44,12 @@ FILE = "tests/test_paths.py"
             "the marker scenario has other arguments than one name",
         ),
         (
-            {"scenarios.lock": "# scenarios.lock, version 2\n"},
-            "scenarios.lock:1 is not a valid line",
+            {
+                "specs/more.feature": "Feature: More\n Scenario: A path is answered\n  When a\n",
+                FILE: 'import pytest\n@pytest.mark.scenario("A path is answered")\n'
+                "def test_a(): pass\n",
+            },
+            '@pytest.mark.scenario("More :: A path is answered")',
         ),
         (
             {"scenarios.lock": "# scenarios.lock, version 1\n<<<<<<< ours\n"},

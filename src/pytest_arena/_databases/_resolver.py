@@ -25,7 +25,7 @@ from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._interpreter import guard_programs
 from pytest_arena._origin import REQUEST, as_own, is_own, user_line
-from pytest_arena._owner import OWNER, line_of_job, owner_here
+from pytest_arena._owner import line_of_job, owner_here
 from pytest_arena._product import Opener
 from pytest_arena._product._server_connections import address_for
 from pytest_arena.errors import ArenaError
@@ -192,11 +192,7 @@ class Databases:
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
         values["allowed"] = ", ".join(self.config.allow)
-        error = self.ledger.refused(refusal.error(name, **values))
-        owner = OWNER.get()
-        if owner is not None and owner.on_refusal is not None:
-            owner.on_refusal(error)
-        return error
+        return self.ledger.refused(refusal.error(name, **values))
 
     def refuse_statement(self, meaning: Statement, words: Words) -> None:
         """Refuse a statement that would change another database or the server."""

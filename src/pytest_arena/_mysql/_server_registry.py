@@ -51,8 +51,7 @@ class MySQLRegistry(DatabaseRegistry):
     question = DESCRIBED
     give_rights = (
         "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
-        "Triggers and views of the app may need SUPER, SET USER, or "
-        "SET GLOBAL log_bin_trust_function_creators = 1"
+        "Views of the app may need SUPER or SET USER"
     )
     another = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
 
@@ -131,11 +130,10 @@ class MySQLRegistry(DatabaseRegistry):
 
     def ddl_dialect(self) -> Dialect:
         """Return a dialect that knows what changes DDL, as after a connection."""
-        _, version, is_mariadb, *_ = self.identity().split(" ")
+        _, _, is_mariadb, *_ = self.identity().split(" ")
         dialect = MySQLDialect()
         if is_mariadb == "1":
-            has_uuid = tuple(map(int, version.split("."))) >= (10, 7)
-            vars(dialect).update(supports_sequences=True, supports_native_uuid=has_uuid)
+            vars(dialect).update(supports_sequences=True, supports_native_uuid=True)
         return dialect
 
     @cached_property
@@ -155,17 +153,7 @@ class MySQLRegistry(DatabaseRegistry):
     # Copy
 
     def _copy(self, control: Control, source: str | None, name: str) -> None:
-        plan = self.plan_of(source)
-
-        def copy(control: Control) -> None:
-            try:
-                plan.run(control, name)
-            finally:
-                # The drop of a database ends the sessions in it.
-                with suppress(MySQLFailure):
-                    control.run("USE information_schema")
-
-        control.call(copy)
+        control.call(self.plan_of(source).run, name)
 
     def plan_of(self, name: str | None) -> CopyPlan:
         """Return the plan of a database that never changes again, or of an empty database (None).

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._app._clients import no_asyncio
 from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
@@ -267,14 +266,8 @@ class RunningTest(Owner):
     # Called around the test function.
 
     def begin_call(self) -> None:
-        """Note the loop of the test's coroutine.
-
-        Raises:
-            ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
-        """
+        """Note the loop of the test's coroutine."""
         self.loop = running_loop()
-        if self.loop is None and (self.app_runs or self.sessions.opened):
-            raise no_asyncio()
         self.tasks.record_loop()
 
     def end_set_up(self) -> None:
