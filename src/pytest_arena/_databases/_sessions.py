@@ -10,13 +10,25 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Delete, Insert, TextClause, Update, create_engine, event
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy import (
+    Delete,
+    Insert,
+    TextClause,
+    Update,
+    create_engine,
+    delete,
+    event,
+    false,
+    inspect,
+    table,
+)
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.util import greenlet_spawn
 
+from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._app_databases import driver_of, redirected_url
 from pytest_arena._databases._builders import session_classes
 from pytest_arena._gate._engines import (
@@ -25,12 +37,12 @@ from pytest_arena._gate._engines import (
     known_engines,
     requested_by_engine,
 )
-from pytest_arena._gate._registry import record_of
+from pytest_arena._gate._registry import pooled_of, record_of
 from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, PendingWorkError
+from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -358,6 +370,7 @@ _PLAIN = (
     "listeners, search_path. Next: create the engine in conftest.py, such as from app.db import "
     "get_engine; get_engine()"
 )
+_CANNOT_WRITE = 2
 
 
 class Engines:
@@ -432,8 +445,8 @@ class Engines:
         return AsyncEngine(own) if is_async else own
 
     # The engine of the app is one of those that exist at this point of the test in each order of
-    # the tests: the one that a variable names, else the oldest one, first those
-    # without an option such as AUTOCOMMIT.
+    # the tests: the one that a variable names, else the oldest one that can write and has
+    # transactions.
 
     def is_async(self, database: Database) -> bool:
         """Return whether an engine for async code is async."""
@@ -462,8 +475,35 @@ class Engines:
         named = filter(None, map(os.environ.get, self._databases.config.env))
         _, _, place = str(next(named, "")).partition("://")
 
-        def rank(engine: Engine) -> tuple[bool, bool]:
+        def rank(engine: Engine) -> tuple[int, bool]:
             url = engine.url.render_as_string(hide_password=False)
-            return bool(engine.get_execution_options()), place not in url
+            return self._obstacle(database, engine), place not in url
 
-        return min(engines, key=rank)
+        best = min(engines, key=rank)
+        if self._obstacle(database, best) < _CANNOT_WRITE:
+            return best
+        lines = [str(known_engines.of(engine.dialect).line) for engine in engines]
+        raise ConfigError(
+            f"no engine of the app can write to the database {database.name}",
+            why="db_session writes the rows of tests with the options of one of them",
+            cause="\n".join(lines),
+            fix="create an engine that can write in a module that conftest.py imports",
+        )
+
+    def _obstacle(self, database: Database, engine: Engine) -> int:
+        """Return what hinders rows of tests: 0 nothing, 1 AUTOCOMMIT, 2 the engine cannot write."""
+        known = known_engines.of(engine.dialect)
+        if known.obstacle is None:
+            url = redirected_url(database, engine.dialect.driver)
+            own = engine_like(engine, database, url, is_async=False)
+            with own.connect() as connection:
+                known.obstacle = 0
+                for name in inspect(connection).get_table_names()[:1]:
+                    try:
+                        connection.execute(delete(table(name)).where(false()))
+                        pooled: Any = pooled_of(connection)
+                        known.obstacle = int(not pooled.handle.is_begun)
+                    except DBAPIError as error:  # also of a role that may only insert
+                        known.obstacle = _CANNOT_WRITE * (kind_of_error(error) == "read only")
+            own.pool.dispose()
+        return known.obstacle

@@ -29,7 +29,7 @@ from pytest_arena._config._supported import (
     product_of_dialect,
 )
 from pytest_arena._interpreter import patch
-from pytest_arena._origin import is_own
+from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import owner_here
 from pytest_arena._process import alive, lock_here
 from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._owner import Owner
     from pytest_arena._product import Database
+    from pytest_arena._values import CodeLine
 
     OneConnection = Callable[[Any], Any]
 
@@ -165,6 +166,8 @@ class KnownEngine:
     def __init__(self) -> None:
         self.database: Database | None = None  # the target of its connections
         self.birth = ""  # of the first engine: see `birth_here`
+        self.line: CodeLine | None = None  # that created the first engine
+        self.obstacle: int | None = None  # see `Engines`. None until it is known
         # Returns the owner of the level that created the first engine, None without one.
         self.level: Callable[[], Owner | None] = lambda: None
         # Whether the app has disposed of an engine, and no engine has connected since.
@@ -230,6 +233,7 @@ class KnownEngines:
         if is_first:
             known.had_engine = True
             known.birth = birth_here()
+            known.line = user_line()
             if level is not None:
                 known.level = weakref.ref(level)
         self._engines[engine] = None

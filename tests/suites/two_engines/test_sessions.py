@@ -1,4 +1,4 @@
-"""`db_session` is like the oldest engine, with the listeners of this moment."""
+"""`db_session` is like the engine that can write, with the listeners of this moment."""
 
 from models import Order
 from sqlalchemy import func, select

@@ -1,4 +1,4 @@
-"""An app with a second, sync engine for its commands."""
+"""An app whose oldest engines cannot write, or have no transactions."""
 
 import os
 from contextlib import asynccontextmanager
@@ -9,8 +9,24 @@ from sqlalchemy import create_engine, event, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 URL = os.environ["DATABASE_URL"]
+READ_ONLY = {
+    "sqlite": "PRAGMA query_only = ON",
+    "postgresql": "SET default_transaction_read_only = on",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+}
+command = create_engine(sync_url(URL))  # of a command of the app
+replica = create_async_engine(URL)
+maintenance = create_async_engine(URL, isolation_level="AUTOCOMMIT")
 engine = create_async_engine(URL)
-command = create_engine(sync_url(URL))
+
+
+@event.listens_for(replica.sync_engine, "connect")
+@event.listens_for(command, "connect")
+def only_read(connection, _):
+    cursor = connection.cursor()
+    cursor.execute(READ_ONLY[replica.dialect.name])
+    cursor.close()
+    connection.commit()
 
 
 def note(connection, entry):
@@ -29,5 +45,5 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/orders")
 async def orders() -> list[str]:
-    async with AsyncSession(engine) as session:
+    async with AsyncSession(replica) as session:
         return list(await session.scalars(select(Order.item)))
