@@ -13,6 +13,7 @@ FACTS = ProductFacts(
     # Drivers' errors begin with the server's number. Their classes have no SQLSTATE.
     error_words={
         "(1205,": "lock timeout",
+        "(1792,": "read only",
         "(1146,": "no table",
         "(1040,": "no connection",
         "(1203,": "no connection",

@@ -16,6 +16,7 @@ FACTS = ProductFacts(
     error_words={
         "no such table": "no table",
         "database is locked": "lock timeout",
+        "readonly database": "read only",
     },
     example_url="sqlite+aiosqlite:///test.db",
 )
