@@ -129,6 +129,7 @@ class ArenaRun:
                 self.current.test = None
                 is_used = test.is_changed or self.connections.has_used
                 self.ledger.end(is_used=is_used, is_changed=test.is_changed)
+                test.forget()
             self.current.in_teardown = False
         errors = [*test.errors, *unentered(test.blocks)] if test is not None else []
         if self.watcher is not None:

@@ -83,15 +83,6 @@ class StoryMoment:
         """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
 
-    def is_changed(self, databases: Databases) -> bool:
-        """Return whether rows have changed since, False if that is not known."""
-        with suppress(Exception):  # else the request would fail
-            for database, isolation in databases.provisioned.items():
-                time = self.times.get(database)
-                if self.knows(database) and isolation.rows_changed(time, limit=1):
-                    return True
-        return False
-
 
 @dataclass(slots=True, eq=False)
 class Turn:
@@ -434,9 +425,7 @@ class RunningTest(Owner):
         self.changed_rows.clear()
         is_silent = not (request.has_written or gate.registry.has_raw)
         is_named = is_silent and not request.is_refused and request.method in _UPDATING
-        # A function of the database may have written.
-        before = self.turns[-1].before
-        if is_named and not (before and before.is_changed(self.databases)):
+        if is_named:
             route = f"{request.method} {request.route or request.path}"
             self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
@@ -456,6 +445,11 @@ class RunningTest(Owner):
             if request in turn.records:
                 return turn
         return None
+
+    def forget(self) -> None:
+        """Forget its requests, because their moments may hold the content of a database."""
+        self.turns.clear()
+        self.under_way = 0
 
 
 class Current:
