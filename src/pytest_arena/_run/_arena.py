@@ -124,8 +124,7 @@ class Arena(Generic[S]):
     @property
     def requests(self) -> tuple[Request, ...]:
         """The requests to the app under test that this test made, oldest first."""
-        test = self._run.current.test
-        return tuple(test.requests_of_level) if test is not None else ()
+        return tuple(self._run.current.required_test().requests_of_level)
 
     @property
     def statements(self) -> tuple[str, ...]:

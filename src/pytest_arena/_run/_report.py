@@ -147,12 +147,12 @@ def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
     The app raised such an error, or sent an answer for it. Errors that the test's report already
     shows are left out.
     """
-    test = run.current.test
+    test = run.current.required_test()
     shown = {id(error) for error in causes(excinfo.value if excinfo else None)}
-    for request, error in test.app_errors if test else ():
+    for request, error in test.app_errors:
         if id(error) not in shown:
             report.sections.append((_SERVER + request.shown, trace_of_error(error)))
-    for request, trace in test.handled_traces if test else ():
+    for request, trace in test.handled_traces:
         report.sections.append((_SERVER + request.shown, trace_of_copy(trace)))
     report.sections += run.outputs()
 
@@ -179,9 +179,7 @@ def trace_of_copy(trace: traceback.TracebackException) -> str:
 
 def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show what a failed test has changed, and its stale instances."""
-    test = run.current.test
-    if test is None:
-        return
+    test = run.current.required_test()
     raised = excinfo.value if excinfo is not None else None
     parts = story_parts(test, raised)
     has_changes = any(part.changes for part in parts)

@@ -234,9 +234,9 @@ class RunningTest(Owner):
 
     # Waits. Each returns the lines of the work that still runs after its time.
 
-    def wait_for_work(self, patience: float | None = None) -> list[CodeLine | str]:
-        """Wait until no work runs, by default for at most ``arena_settle`` seconds."""
-        end = seconds() + (self.patience if patience is None else patience)
+    def wait_for_work(self, patience: float) -> list[CodeLine | str]:
+        """Wait until no work runs."""
+        end = seconds() + patience
         while True:
             lines = self.unfinished_work()
             if not lines or seconds() >= end:
@@ -244,9 +244,9 @@ class RunningTest(Owner):
             self.tasks.run_idle_loops()
             rest(_STEP)
 
-    async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:
+    async def await_work(self, patience: float) -> list[CodeLine | str]:
         """Wait in a loop like `wait_for_work`."""
-        end = seconds() + (self.patience if patience is None else patience)
+        end = seconds() + patience
         while self.may_have_late_work:
             await async_rest(0)
             lines = self.unfinished_work()
@@ -306,7 +306,7 @@ class RunningTest(Owner):
         An async test waits in its loop, any other test in `Levels.settle_test`.
         """
         if self.may_have_late_work:
-            self.cut_off |= dict.fromkeys(await self.await_work())
+            self.cut_off |= dict.fromkeys(await self.await_work(self.patience))
         self.may_have_late_work = False
 
     async def aclose(self) -> None:
