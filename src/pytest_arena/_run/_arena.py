@@ -124,8 +124,7 @@ class Arena(Generic[S]):
     @property
     def requests(self) -> tuple[Request, ...]:
         """The requests to the app under test that this test made, oldest first."""
-        test = self._run.current.test
-        return tuple(test.requests_of_level) if test is not None else ()
+        return tuple(self._run.current.required_test().requests_of_level)
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -257,12 +256,12 @@ class Arena(Generic[S]):
             time: the arguments of a `datetime.timedelta`: ``days``, ``hours``, ….
 
         Raises:
-            ConfigError: the time is not positive, or a column does not exist.
+            ConfigError: a column does not exist.
             IsolationError: the database does not accept the values, or a trigger sets others. A
                 table with times has no primary key.
         """
         test = self._run.current.required_test()
-        delta = _delta(time)
+        delta = timedelta(**time)
         if running_loop() is not None:
             return _age_later(self._run, test, delta, also)
         test.commit()
@@ -551,20 +550,6 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
     if database not in after.times:  # it did not exist yet
         return Changes.of([], partial(check_table, run, database))
     return changes_between(run, database, before.times.get(database), after.times[database])
-
-
-def _delta(time: Mapping[str, float]) -> timedelta:
-    """Return the time of ``arena.age``."""
-    delta = timedelta(**time)
-    if delta <= timedelta():
-        words = ", ".join(f"{name}={value!r}" for name, value in time.items())
-        raise ConfigError(
-            f"arena.age({words}) makes no row older",
-            why="the test would see no later time",
-            cause=shown_line("arena.age()"),
-            fix="arena.age(hours=25)   or days, minutes, seconds, weeks",
-        )
-    return delta
 
 
 async def _age_later(

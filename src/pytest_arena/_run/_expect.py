@@ -185,8 +185,7 @@ class Block:
     line: CodeLine | None = field(default_factory=user_line, init=False)
 
     def __post_init__(self) -> None:
-        if self.run.current.test is not None:
-            self.run.current.test.blocks.append(self)
+        self.run.current.required_test().blocks.append(self)
 
 
 def unentered(blocks: Iterable[Block]) -> Iterator[ConfigError]:
@@ -219,11 +218,10 @@ class ExpectedChanges(Block):
         if kind is not None:
             return
         commit()
-        test = self.run.current.test
-        if test is not None:
-            # A plain `with` in an async test cannot wait.
-            patience = test.patience if running_loop() is None else 0
-            refuse_unfinished(test.wait_for_work(patience), patience)
+        test = self.run.current.required_test()
+        # A plain `with` in an async test cannot wait.
+        patience = test.patience if running_loop() is None else 0
+        refuse_unfinished(test.wait_for_work(patience), patience)
         self._check()
 
     async def __aenter__(self) -> Self:
@@ -235,9 +233,8 @@ class ExpectedChanges(Block):
         if kind is not None:
             return
         await acommit()
-        test = self.run.current.test
-        if test is not None:
-            refuse_unfinished(await test.await_work(test.patience), test.patience)
+        test = self.run.current.required_test()
+        refuse_unfinished(await test.await_work(test.patience), test.patience)
         self._check()
 
     def _opened(self) -> Self:

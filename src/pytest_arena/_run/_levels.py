@@ -174,10 +174,8 @@ class Levels:
         try:
             try:
                 self._end_beside(level)
-            except BaseException as error:
-                if _process.is_interruption(error):
-                    raise
-                failures.append(error)  # raised after the databases are restored
+            except BaseException as error:  # noqa: BLE001 - raised after the databases are restored
+                failures.append(error)
             for database, isolation in self._databases.provisioned.items():
                 try:
                     is_changed |= self._leave_database(database, isolation, level)
@@ -296,12 +294,11 @@ class Levels:
     def _await_late_work(self, test: RunningTest) -> None:
         cancelled: list[CodeLine | str] = []
         if self._apps.live is not None:
-            patience = 0 if test.failed else test.patience
-            cancelled += self._apps.live.drain(patience)
+            cancelled += self._apps.live.drain(test.patience)
         if test.failed:
             return
         if test.may_have_late_work:
-            cancelled += test.wait_for_work()
+            cancelled += test.wait_for_work(test.patience)
         test.cut_off |= dict.fromkeys(cancelled)
 
     def _cancel_tasks(self, test: RunningTest) -> None:

@@ -147,12 +147,12 @@ def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
     The app raised such an error, or sent an answer for it. Errors that the test's report already
     shows are left out.
     """
-    test = run.current.test
+    test = run.current.required_test()
     shown = {id(error) for error in causes(excinfo.value if excinfo else None)}
-    for request, error in test.app_errors if test else ():
+    for request, error in test.app_errors:
         if id(error) not in shown:
             report.sections.append((_SERVER + request.shown, trace_of_error(error)))
-    for request, trace in test.handled_traces if test else ():
+    for request, trace in test.handled_traces:
         report.sections.append((_SERVER + request.shown, trace_of_copy(trace)))
     report.sections += run.outputs()
 
@@ -179,9 +179,7 @@ def trace_of_copy(trace: traceback.TracebackException) -> str:
 
 def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show what a failed test has changed, and its stale instances."""
-    test = run.current.test
-    if test is None:
-        return
+    test = run.current.required_test()
     raised = excinfo.value if excinfo is not None else None
     parts = story_parts(test, raised)
     has_changes = any(part.changes for part in parts)
@@ -263,9 +261,7 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         found = re.search(pattern, words, re.DOTALL)
         if found:
             return hint.format(*found.groups())
-    awaited = _awaited_session(error, words, run.current.test)
-    bound = _bound_to_another_loop(error)
-    return awaited or bound or _no_file(error, run)
+    return _no_file(error, run)
 
 
 def _no_file(error: BaseException, run: ArenaRun) -> str:
@@ -287,45 +283,6 @@ _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
 next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
-# The message of asyncio's locks, of a task, and of a closed loop.
-_OTHER_LOOPS = (
-    "is bound to a different event loop",
-    "attached to a different loop",
-    "Event loop is closed",
-)
-_BOUND_TO_LOOP = """\
-a lock, a queue or a client belongs to the event loop that used it first, most often an earlier
-test's. {0} uses it in another loop
-next: make it in the app's lifespan: app.state.name = ...
-or run the app in one loop for all tests: arena_lifespan = session   in pytest's configuration"""
-
-
-def _bound_to_another_loop(error: BaseException) -> str:
-    """Explain an error of an object that another event loop has used, or return ""."""
-    if not isinstance(error, RuntimeError):
-        return ""
-    text = str(error)
-    if not any(each in text for each in _OTHER_LOOPS):
-        return ""
-    line = blame(error)
-    return _BOUND_TO_LOOP.format(line.short if line is not None else "A library")
-
-
-def _awaited_session(error: BaseException, words: str, test: RunningTest | None) -> str:
-    """Explain that code awaits a sync session, or return ""."""
-    if test is None or not isinstance(error, TypeError):
-        return ""
-    is_sync = any(not session.is_async for session in test.sessions.opened)
-    is_awaited = "await" in words or "async" in words
-    return _SYNC_SESSION if is_sync and is_awaited else ""
-
-
-_SYNC_SESSION = """\
-`db_session` is a Session in a `def` test, also in its async fixtures, and in each test of an
-app with a sync engine
-next: call it without `await` and `async`, or, if the engine is async, make the test `async def`"""
-
-
 _EMPTY_POOL = """\
 no connection of the pool is free. These lines checked one out and have not returned it:
     {}
@@ -339,6 +296,15 @@ _HINTS = {
 pytest-arena ended this connection when it replaced the test's database: a start-up or a fixture
 has changed the schema, as by CREATE TABLE IF NOT EXISTS
 next: create it there: arena_schema = package.module:function   in pytest's configuration""",
+    "bound to a different event loop|attached to a different loop|Event loop is closed": """\
+a lock, a queue or a client belongs to the event loop that used it first, most often an earlier
+test's. This test uses it in another loop
+next: make it in the app's lifespan: app.state.name = ...
+or run the app in one loop for all tests: arena_lifespan = session   in pytest's configuration""",
+    "can't be (used in 'await'|awaited)|asynchronous context manager": """\
+what the call returns is not awaitable. `db_session` is a Session in a `def` test, also in its
+async fixtures, and in each test of an app with a sync engine
+next: call it without `await` and `async`, or, if the engine is async, make the test `async def`""",
     "async def functions are not natively supported": """\
 no plugin runs this `async def` test. For pytest-asyncio:
 next: asyncio_mode = auto   in pytest's configuration, or @pytest.mark.asyncio""",

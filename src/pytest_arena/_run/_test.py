@@ -82,15 +82,6 @@ class StoryMoment:
         """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
 
-    def is_changed(self, databases: Databases) -> bool:
-        """Return whether rows have changed since, False if that is not known."""
-        with suppress(Exception):  # else the request would fail
-            for database, isolation in databases.provisioned.items():
-                time = self.times.get(database)
-                if self.knows(database) and isolation.rows_changed(time, limit=1):
-                    return True
-        return False
-
 
 @dataclass(slots=True, eq=False)
 class Turn:
@@ -242,9 +233,9 @@ class RunningTest(Owner):
 
     # Waits. Each returns the lines of the work that still runs after its time.
 
-    def wait_for_work(self, patience: float | None = None) -> list[CodeLine | str]:
-        """Wait until no work runs, by default for at most ``arena_settle`` seconds."""
-        end = seconds() + (self.patience if patience is None else patience)
+    def wait_for_work(self, patience: float) -> list[CodeLine | str]:
+        """Wait until no work runs."""
+        end = seconds() + patience
         while True:
             lines = self.unfinished_work()
             if not lines or seconds() >= end:
@@ -252,9 +243,9 @@ class RunningTest(Owner):
             self.tasks.run_idle_loops()
             rest(_STEP)
 
-    async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:
+    async def await_work(self, patience: float) -> list[CodeLine | str]:
         """Wait in a loop like `wait_for_work`."""
-        end = seconds() + (self.patience if patience is None else patience)
+        end = seconds() + patience
         while self.may_have_late_work:
             await async_rest(0)
             lines = self.unfinished_work()
@@ -308,7 +299,7 @@ class RunningTest(Owner):
         An async test waits in its loop, any other test in `Levels.settle_test`.
         """
         if self.may_have_late_work:
-            self.cut_off |= dict.fromkeys(await self.await_work())
+            self.cut_off |= dict.fromkeys(await self.await_work(self.patience))
         self.may_have_late_work = False
 
     async def aclose(self) -> None:
@@ -427,9 +418,7 @@ class RunningTest(Owner):
         self.changed_rows.clear()
         is_silent = not (request.has_written or gate.registry.has_raw)
         is_named = is_silent and not request.is_refused and request.method in _UPDATING
-        # A function of the database may have written.
-        before = self.turns[-1].before
-        if is_named and not (before and before.is_changed(self.databases)):
+        if is_named:
             route = f"{request.method} {request.route or request.path}"
             self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
@@ -449,6 +438,11 @@ class RunningTest(Owner):
             if request in turn.records:
                 return turn
         return None
+
+    def forget(self) -> None:
+        """Forget its requests, because their moments may hold the content of a database."""
+        self.turns.clear()
+        self.under_way = 0
 
 
 class Current:

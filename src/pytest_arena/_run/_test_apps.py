@@ -220,12 +220,8 @@ class Apps:
     @contextmanager
     def hold_session_lifespan(self, app: Any) -> Iterator[None]:
         """Run the app's lifespan once, in a loop of a separate thread."""
-        with session_lifespan(app, self.loop) as state:
-            self.session_state = state
-            try:
-                yield
-            finally:
-                self.session_state = None
+        with session_lifespan(app, self.loop) as self.session_state:
+            yield
 
     def close_of(self, owner: object) -> None:
         """Close the apps and clients of a wide fixture."""
