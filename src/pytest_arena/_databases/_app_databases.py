@@ -235,9 +235,7 @@ class KnownDatabases:
     def at_file(self, file: str) -> Database | None:
         """Return the database with this live file, None for another file."""
         by_file = {database.file: database for database in [*self.by_key.values()]}
-        if file not in by_file or os.path.islink(file):  # noqa: PTH114 - pathlib is slower
-            file = os.path.realpath(file)
-        return by_file.get(file)
+        return by_file.get(file) or by_file.get(os.path.realpath(file))
 
     def find(self, requested: RequestedDatabase) -> Database | None:
         """Return the requested database, if it is known."""
