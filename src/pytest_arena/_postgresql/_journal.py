@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -80,12 +80,9 @@ def journal_control(address: Address, on_lost: Callable[[], None]) -> Control:
     )
 
 
-_literal = lru_cache(maxsize=32)(literal)  # most tests begin with the same state
-
-
 def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[str, Any]:
     """Call a prepared function of the journal by ``rows``. Return its result by its columns."""
-    values = ", ".join(map(_literal, arguments))
+    values = ", ".join(map(literal, arguments))
     [(answer,)] = rows(f"EXECUTE {name}({values})")
     found: dict[str, Any] = loads(answer)
     return found
