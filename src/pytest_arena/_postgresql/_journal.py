@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from pytest_arena._postgresql._control import (
     identifier,
     literal,
 )
-from pytest_arena._postgresql._rows import COLUMNS, KEY, NAME
+from pytest_arena._postgresql._rows import COLUMNS, IMAGE_SETTINGS, KEY, NAME
 from pytest_arena._values import SCHEMA, TableRows
 
 if TYPE_CHECKING:
@@ -32,13 +32,7 @@ _SETTINGS = {
     # Foreign keys and the app's triggers have no effect while rows are restored.
     "session_replication_role": "replica",
     "row_security": "off",
-    # The settings of images.
-    "datestyle": "ISO,YMD",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "timezone": "UTC",
-    "lc_monetary": "C",
+    **IMAGE_SETTINGS,
     # PostgreSQL plans each statement once, for few rows, so that it reads no whole table.
     "plan_cache_mode": "force_generic_plan",
     "enable_hashjoin": "off",
@@ -86,12 +80,9 @@ def journal_control(address: Address, on_lost: Callable[[], None]) -> Control:
     )
 
 
-_literal = lru_cache(maxsize=32)(literal)  # most tests begin with the same state
-
-
 def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[str, Any]:
     """Call a prepared function of the journal by ``rows``. Return its result by its columns."""
-    values = ", ".join(map(_literal, arguments))
+    values = ", ".join(map(literal, arguments))
     [(answer,)] = rows(f"EXECUTE {name}({values})")
     found: dict[str, Any] = loads(answer)
     return found
@@ -100,6 +91,9 @@ def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[st
 FIX_FOR_UNDO = "the URL of a superuser in arena_database, or arena_database = own"
 # Installs the journal in a template, in 3 ms a table.
 INSTALLATION = Path(__file__).with_name("journal.sql").read_text(encoding="utf-8")
+for _name, _value in IMAGE_SETTINGS.items():
+    for _trigger in ("by_row", "by_truncate"):
+        INSTALLATION += f"ALTER FUNCTION pg_arena.{_trigger}() SET {_name} = '{_value}';\n"
 
 
 @cache

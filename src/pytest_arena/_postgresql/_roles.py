@@ -14,7 +14,6 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql._server_registry import TURNS
 from pytest_arena._values import PAST_POLICIES, ServerLogin
-from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,16 +54,8 @@ class Roles:
         """Create the roles to which a schema may grant something."""
         if not self._is_off:
             for name in self._names:
-                try:
+                with self._registry.reporting(f"arena_roles names {name}"):
                     self._ensure_role(name, "")
-                except ControlFailure as error:
-                    raise ConfigError(
-                        f"arena_roles names {name}, which cannot be used: {error.first_line}",
-                        why="pytest-arena creates roles only on a private server, because a role "
-                        "belongs to the whole server",
-                        cause=self._core.config.place("roles"),
-                        fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
-                    ) from error
         if self._is_private:
             for user in sorted(self._core.users()):
                 self._usable(ServerLogin(user))
@@ -81,7 +72,7 @@ class Roles:
             self._registry.control.run(f"DO {literal(body)}")
         elif self._registry.control.rows(f"SELECT {exists}") != [(True,)]:
             where = f"{self._address.server} (arena_database = own would create it)"
-            raise ControlFailure(f"there is no role {name} on {where}")
+            raise ControlFailure(f"there is no role {name} on {where}", "42704")
 
     def _usable(self, login: _Login) -> _Login:
         """Return a login for the app's role, or None if the app must use pytest-arena's login."""

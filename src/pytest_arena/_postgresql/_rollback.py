@@ -25,7 +25,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._origin import user_line
 from pytest_arena._postgresql._driver_guard import WORDS
-from pytest_arena._postgresql._rows import in_batches, read, read_content, read_rows
+from pytest_arena._postgresql._rows import in_one, read, read_content, read_rows
 from pytest_arena._process import async_rest, seconds
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._connection_loop import (
@@ -353,7 +353,7 @@ class Rollback:
 
     def _read_sequences(self) -> list[Any]:
         reader = _Reader(self)
-        return [*in_batches(reader, [text for (text,) in reader.rows(_SEQUENCES)])]
+        return in_one(reader, [text for (text,) in reader.rows(_SEQUENCES)])
 
     def _restore_sequences(self, level: _Level) -> None:
         values = [

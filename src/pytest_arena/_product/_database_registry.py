@@ -15,7 +15,7 @@ from functools import partial
 from queue import Queue
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pytest_arena._process import interrupted, until
+from pytest_arena._process import interrupted
 from pytest_arena._product import (
     FEWER_CONNECTIONS,
     OF_RUN,
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 _LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
-# Databases that wait for their drop, before a caller waits, too.
-_MOST_WAITING = 8
-_LEAVE_SECONDS = 5.0
 
 
 class Background:
@@ -76,13 +73,6 @@ class Background:
         future: Future[Answer] = Future()
         self._jobs.put((future, job))
         return future
-
-    def wait_for_few(self) -> None:
-        """Wait some seconds while many jobs are left, so that databases do not pile up."""
-        until(
-            lambda: self._jobs.qsize() <= _MOST_WAITING or interrupted.is_set(),
-            within=_LEAVE_SECONDS,
-        )
 
     def close(self, seconds: float) -> bool:
         """Let the thread end after its jobs, and wait for that. Return whether it has ended."""
@@ -380,7 +370,6 @@ class DatabaseRegistry(TemplateStore):
         if self._is_closed or self._process != os.getpid():
             return
         self._thread.do(partial(self.drop, name, self._other_control))
-        self._thread.wait_for_few()
 
     # Sweep
 
