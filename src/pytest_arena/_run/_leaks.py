@@ -300,7 +300,6 @@ def _empty_session(session: Session) -> None:
     has_connection = any(held is session for held, _ in held_by_sessions())
     if not (record_of(session).outlives_tests or has_connection):
         session.reset()
-        return
     for instance in [*session.new, *session.deleted]:
         session.expunge(instance)
     # An async session cannot load an expired attribute when it is read.

@@ -98,11 +98,6 @@ class Turn:
     # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a request has no whole answer yet."""
-        return self.after is None
-
 
 _SHARES_SESSION = (
     "{test}: the app wrote in the test's session and left the transaction open. The app shares "

@@ -127,7 +127,7 @@ class Apps:
         """
         if test.app_runs or self._is_in_fixture or not request:
             return
-        with suppress(ConfigError, LookupError):
+        with suppress(ConfigError):
             self.use(request.getfixturevalue("arena_app"), test)
 
     @contextmanager
