@@ -277,11 +277,7 @@ def _note_assertion(run: Any, text: str) -> None:
 
 
 def changes_between(run: Any, database: Database, since: object, until: object) -> Changes:
-    """Return what has changed in a database between two moments of its isolation.
-
-    Raises:
-        IsolationError: pytest-arena has not kept all rows that a wide fixture wrote.
-    """
+    """Return what has changed in a database between two moments of its isolation."""
     isolation = database.isolation
     rows = isolation.rows_changed(since, until) if isolation is not None else []
     changes = Changes.of(rows, partial(check_table, run, database))

@@ -50,11 +50,7 @@ def lines_of_error(lines: Iterable[object]) -> str:
 
 
 def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
-    """Refuse work that still runs after a wait.
-
-    Raises:
-        LateWorkError: there are lines of such work.
-    """
+    """Refuse work that still runs after a wait."""
     if lines:
         longer = max(60, patience * 2)
         raise LateWorkError(
@@ -136,9 +132,6 @@ def end_connections_of_test(test: Owner, *, has_failed: bool) -> None:
 
     An idle connection is a warning, unless the test has failed. A transaction that the test has
     begun in a session of a wide fixture is rolled back without a report.
-
-    Raises:
-        ConnectionLeak: the test left a transaction.
     """
     for session in sessions_in_use():
         record = record_of(session)

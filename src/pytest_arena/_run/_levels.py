@@ -112,11 +112,7 @@ class Levels:
         self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], Answer]) -> Answer:
-        """Retry for a second while a lock is held. Run this thread's event loops between attempts.
-
-        Raises:
-            Held: another connection still holds the lock.
-        """
+        """Retry for a second while a lock is held. Run idle event loops between attempts."""
         end = 0.0
         while True:
             try:

@@ -253,11 +253,7 @@ class RunningTest(Owner):
     # Called around the test function.
 
     def begin_call(self) -> None:
-        """Note the loop of the test's coroutine.
-
-        Raises:
-            ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
-        """
+        """Note the loop of the test's coroutine."""
         self.loop = running_loop()
         if self.loop is None and (self.app_runs or self.sessions.opened):
             raise no_asyncio()
@@ -316,12 +312,7 @@ class RunningTest(Owner):
     # It runs where the client calls: there a failure names the line of the test.
 
     def commit(self, *, is_sync_only: bool = False) -> None:
-        """Commit pending work in this thread.
-
-        Raises:
-            PendingWorkError: an async session has pending work, which cannot be awaited here. Not
-                if ``is_sync_only``: a request by a socket commits it later.
-        """
+        """Commit pending work of sync sessions. Refuse other work, unless ``is_sync_only``."""
         if self.sessions.opened:
             self.changed_rows |= self.sessions.changes()
             self.sessions.commit_sync_sessions()
@@ -333,9 +324,6 @@ class RunningTest(Owner):
 
         In another thread, commit async sessions in the loop of the test, unless a sync client
         blocks this loop.
-
-        Raises:
-            PendingWorkError: the loop of the test is blocked.
         """
         if not self.sessions.opened:
             return
