@@ -191,8 +191,7 @@ class Waiting:
     def begin(self) -> None:
         """Begin the run. From now on pytest calls the hooks of `_hooks` in place of these."""
         # A run inside of a test of another run belongs to that test.
-        runs = _fixtures.RUNS.values()
-        is_inside = any(not run.databases.finished for run in runs)
+        is_inside = any(not run.databases.finished for run in _fixtures.RUNS.values())
         if self._has_begun or is_inside:
             return
         self._has_begun = True

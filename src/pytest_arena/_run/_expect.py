@@ -342,7 +342,7 @@ class StatementLimit(Block):
                 f"{counted(len(statements), 'statement')} in this block, allowed: {self.count:,}"
             ]
             for statement, times in Counter(statements).most_common(_MOST_STATEMENTS):
-                text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
+                text = textwrap.shorten(statement, 100, placeholder=" …")
                 lines.append(f"  {counted(times, 'time')}: {text}")
             lines.append("next: load rows that belong together at once: selectinload(…) or a join")
             raise AssertionError("\n".join(lines))

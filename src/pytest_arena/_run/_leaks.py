@@ -79,8 +79,8 @@ class Tasks:
     def record_loop(self, loop: AbstractEventLoop | None = None) -> None:
         """Record this loop, or the running loop. Do nothing if no asyncio loop runs."""
         loop = loop or running_loop()
-        if loop is not None and loop not in self._threads:
-            self._threads[loop] = threading.get_ident()
+        if loop is not None:
+            self._threads.setdefault(loop, threading.get_ident())
 
     def run_idle_loops(self) -> None:
         """Run the idle loops of this thread once."""

@@ -100,8 +100,7 @@ class Levels:
                     fix="commit, or roll back, before the fixture's `yield`",
                 ) from error
             raise
-        if databases:
-            gate.invalidate_stale()
+        gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
         if level in self._begun:

@@ -101,8 +101,8 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         filled=tuple(ledger.filled),
         has_template=any(ledger.filled.values()),
         notes=tuple(filter(None, [ledger.kept])),
-        noted=tuple(ledger.noted),
         failures=tuple(_failures(databases, ledger)),
+        noted=tuple(ledger.noted),  # also what the failures have noted
         suggestion=suggestion,
         build_seconds=sum(store.build_seconds for store in stores),
     )
