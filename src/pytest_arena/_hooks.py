@@ -51,9 +51,6 @@ def start(
     ``flags`` are the values of the command line, ``earlier`` the plugins that may have connected
     before. ``names`` are those that the configuration file sets. ``temporary`` is pytest's
     temporary folder, if it exists.
-
-    Raises:
-        pytest.UsageError: an option is wrong.
     """
     with _usage_errors():
         for module in earlier:
@@ -128,11 +125,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Read the specifications before the collection and before xdist's workers start.
-
-    Raises:
-        pytest.UsageError: no specification exists, or a specification is wrong.
-    """
+    """Read the specifications before the collection and before xdist's workers start."""
     scenarios = RUNS[session.config].scenarios
     if scenarios is not None:
         with _usage_errors():

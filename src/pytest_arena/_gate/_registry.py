@@ -476,5 +476,5 @@ def unflushed_by_tests() -> list[str]:
         with suppress(RuntimeError):  # another thread uses the session
             words = unflushed_words(session)
             if words:
-                lines.append(f"{words} and did not commit it: {record.place}")
+                lines.append(f"{words} and did not commit it: {record.line}")
     return lines

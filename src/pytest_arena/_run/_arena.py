@@ -303,7 +303,7 @@ class Arena(Generic[S]):
             ConfigError: the program was not ready in time, or ended before it was ready.
             OSError: the program does not exist.
         """
-        process = self._run.begin_process(command, env or {}, Path(cwd or Path.cwd()))
+        process = self._run.begin_process(command, env or {}, Path(cwd))
         process.until_ready(ready, patience=patience)
         return process
 

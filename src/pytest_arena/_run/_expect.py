@@ -277,11 +277,7 @@ def _note_assertion(run: Any, text: str) -> None:
 
 
 def changes_between(run: Any, database: Database, since: object, until: object) -> Changes:
-    """Return what has changed in a database between two moments of its isolation.
-
-    Raises:
-        IsolationError: pytest-arena has not kept all rows that a wide fixture wrote.
-    """
+    """Return what has changed in a database between two moments of its isolation."""
     isolation = database.isolation
     rows = isolation.rows_changed(since, until) if isolation is not None else []
     changes = Changes.of(rows, partial(check_table, run, database))
@@ -346,7 +342,7 @@ class StatementLimit(Block):
                 f"{counted(len(statements), 'statement')} in this block, allowed: {self.count:,}"
             ]
             for statement, times in Counter(statements).most_common(_MOST_STATEMENTS):
-                text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
+                text = textwrap.shorten(statement, 100, placeholder=" …")
                 lines.append(f"  {counted(times, 'time')}: {text}")
             lines.append("next: load rows that belong together at once: selectinload(…) or a join")
             raise AssertionError("\n".join(lines))

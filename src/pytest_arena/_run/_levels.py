@@ -100,8 +100,7 @@ class Levels:
                     fix="commit, or roll back, before the fixture's `yield`",
                 ) from error
             raise
-        if databases:
-            gate.invalidate_stale()
+        gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
         if level in self._begun:
@@ -112,11 +111,7 @@ class Levels:
         self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], Answer]) -> Answer:
-        """Retry for a second while a lock is held. Run this thread's event loops between attempts.
-
-        Raises:
-            Held: another connection still holds the lock.
-        """
+        """Retry for a second while a lock is held. Run idle event loops between attempts."""
         end = 0.0
         while True:
             try:
@@ -257,9 +252,8 @@ class Levels:
             steps.append(app_run.close_lifespan_of_test)
         for app_run in test.app_runs:
             steps.append(app_run.close)
-        if test.sessions.opened:
-            steps.append(test.sessions.close)
         steps += [
+            test.sessions.close,
             partial(self._cancel_tasks, test),
             test.end,
             partial(begin_phase, None),  # what follows is no work of the test

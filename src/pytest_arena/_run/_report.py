@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 from textwrap import dedent
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstanceState, Mapper
 
 from pytest_arena._changes import without_values
@@ -23,7 +21,6 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._interpreter import patch
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
-from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
@@ -251,11 +248,6 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         return _EMPTY.format(line) if line else ""
     if kind == "no connection":
         return _NO_CONNECTION_LEFT
-    if isinstance(error, PoolTimeout):
-        held = [checkout.line for checkout in run.connections.checked_out()]
-        numbers = Counter(line.short for line in held if line is not None)
-        shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
-        return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
     words = " ".join(each for each in error.args if isinstance(each, str))  # `str` may fail
     for pattern, hint in _HINTS.items():
         found = re.search(pattern, words, re.DOTALL)
@@ -283,10 +275,6 @@ _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
 next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
-_EMPTY_POOL = """\
-no connection of the pool is free. These lines checked one out and have not returned it:
-    {}
-next: open the session or the connection by `with`, which returns it"""
 _NO_CONNECTION_LEFT = """\
 all connections of the server are taken. Each test process opens the app's pools, two
 connections of pytest-arena, and one more for each database of the app
@@ -305,6 +293,9 @@ or run the app in one loop for all tests: arena_lifespan = session   in pytest's
 what the call returns is not awaitable. `db_session` is a Session in a `def` test, also in its
 async fixtures, and in each test of an app with a sync engine
 next: call it without `await` and `async`, or, if the engine is async, make the test `async def`""",
+    "^QueuePool limit of size": """\
+no connection of the pool is free: code has checked them out and has not returned them
+next: open the session or the connection by `with`, which returns it""",
     "async def functions are not natively supported": """\
 no plugin runs this `async def` test. For pytest-asyncio:
 next: asyncio_mode = auto   in pytest's configuration, or @pytest.mark.asyncio""",

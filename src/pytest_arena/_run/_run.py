@@ -77,9 +77,6 @@ class ArenaRun:
         """Import and check the objects that options name. Find the app's engines.
 
         Called after the collection.
-
-        Raises:
-            ConfigError: an option names an object that does not exist or has the wrong type.
         """
         self.apps.load()
         for schema in filter(None, self.config.schema.values()):

@@ -189,7 +189,7 @@ def _with_answer(record: Request) -> str:
 
 def _hints(turn: Turn) -> Iterator[str]:
     """Yield notes about late commits and the app's errors."""
-    if turn.is_open:
+    if turn.after is None:
         yield "its answer was still open"
         if any(each.is_open and each.method == "GET" for each in turn.records):
             yield "next: `client.stream(…)` reads an endless body part by part"

@@ -97,11 +97,6 @@ class Turn:
     # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a request has no whole answer yet."""
-        return self.after is None
-
 
 _SHARES_SESSION = (
     "{test}: the app wrote in the test's session and left the transaction open. The app shares "
@@ -314,12 +309,7 @@ class RunningTest(Owner):
     # It runs where the client calls: there a failure names the line of the test.
 
     def commit(self, *, is_sync_only: bool = False) -> None:
-        """Commit pending work in this thread.
-
-        Raises:
-            PendingWorkError: an async session has pending work, which cannot be awaited here. Not
-                if ``is_sync_only``: a request by a socket commits it later.
-        """
+        """Commit pending work of sync sessions. Refuse other work, unless ``is_sync_only``."""
         if self.sessions.opened:
             self.changed_rows |= self.sessions.changes()
             self.sessions.commit_sync_sessions()
@@ -331,9 +321,6 @@ class RunningTest(Owner):
 
         In another thread, commit async sessions in the loop of the test, unless a sync client
         blocks this loop.
-
-        Raises:
-            PendingWorkError: the loop of the test is blocked.
         """
         if not self.sessions.opened:
             return
