@@ -380,13 +380,12 @@ class KnownDatabases:
         if len(matching) == 1:
             return matching[0]
         known = sorted(database.name for database in databases)
-        longer = [each.name for each in matching if each.name != name]
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
             "make it unique, or its name on the server, after its product if necessary",
             cause=f"known databases: {', '.join(known) or 'none'}\n{shown_line('')}".strip(),
-            fix=f"arena.session(database={nearest(name, longer or known or ['app'])!r})",
+            fix=f"arena.session(database={nearest(name, known or ['app'])!r})",
         )
 
 

@@ -162,9 +162,6 @@ def _takes_nothing(
 
     It then works on the app's engine, which the gate redirects to the template. Its optional
     parameters have another meaning.
-
-    Raises:
-        ConfigError: the function can be called neither without nor with one argument.
     """
     if _load.problem_of_call(function) == "":
         parameters = _load.signature(function).parameters.values()
@@ -270,11 +267,7 @@ class AlembicBuilder:
 
 
 def _alembic_builder(ini: Path, source: str) -> AlembicBuilder:
-    """Return the builder for a project of Alembic.
-
-    Raises:
-        ConfigError: the file does not configure Alembic, or Alembic is not installed.
-    """
+    """Return the builder for a project of Alembic."""
     builder = AlembicBuilder(ini)
     fix = (
         "script_location = %(here)s/<the folder of env.py>   in its section [alembic]\n"

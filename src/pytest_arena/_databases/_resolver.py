@@ -238,10 +238,7 @@ class Databases:
         is_of_user = child.is_fork or user_line() is not None
         self.files.has_child |= is_of_user
         databases = [*self.known.by_key.values()]
-        used = {database.product for database in self.provisioned}
-        if child.is_fork:  # starts no server for an engine that no test uses
-            databases = [each for each in databases if each.product in used or not used]
-        else:
+        if not child.is_fork:
             name = named_by(child, self.files)
             if name:
                 raise self._refused(refusals.NAMED_BY_CHILD, name)
