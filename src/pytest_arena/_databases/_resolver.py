@@ -130,7 +130,7 @@ class Databases:
         else:
             refusal = refusals.WITHOUT_ENGINE
             if whose is Whose.APP:
-                refusal = refusals.REFUSED_DRIVER.of(whose)
+                refusal = refusals.REFUSED_DRIVER
             elif requested.database == SUPPORTED[requested.product].maintenance_database:
                 refusal = refusals.FOR_DATABASES
             raise self._refused(refusal, requested.name, driver=requested.dialect.driver)
