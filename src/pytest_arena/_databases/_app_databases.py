@@ -105,10 +105,9 @@ class AllowedFiles:
         # The real paths of files that engines name, with their states then, None without a file.
         self.of_app: dict[str, os.stat_result | None] = {}
         self.on_servers: set[str] = set()  # the names of databases that engines and variables name
-        # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
-        # Files that this run may have changed. True for a database, without an engine, it removed.
-        self.touched: dict[str, bool] = {}
-        self.has_child = False  # whether the user's code has started a process
+        # The databases without an engine that this run removed. A controller of pytest-xdist sends
+        # them to its workers: it imports a conftest earlier.
+        self.removed: set[str] = set()
         self.began = time.time()
         # The folder in which pytest creates `tmp_path`.
         self.temporary: Path | None = None
@@ -121,19 +120,10 @@ class AllowedFiles:
             with suppress(OSError):
                 self.of_app[path] = Path(path).stat()
 
-    def note_touched(self, file: str, *, is_removed: bool = False) -> None:
-        """Note that code may change a file. Or it removes a database that an engine names later."""
-        if os.access(file, os.F_OK):
-            path = os.path.realpath(file)
-            self.touched[path] = is_removed or self.touched.get(path, False)
-
-    def changed(self) -> dict[str, str]:
-        """Return the app's changed files, each with the program that did it, "" for this run."""
-        return {
-            file: "" if self.has_child or file in self.touched else _earlier_programs(file)
-            for file, before in sorted(self.of_app.items())
-            if self._has_changed(file, before)
-        }
+    def changed(self) -> list[str]:
+        """Return the app's files that have changed since the run began."""
+        files = sorted(self.of_app.items())
+        return [file for file, before in files if self._has_changed(file, before)]
 
     def _has_changed(self, file: str, before: os.stat_result | None) -> bool:
         if before is not None:
@@ -147,7 +137,7 @@ class AllowedFiles:
                 # An empty log does not count, because a reader creates one.
                 if status.st_ctime > self.began and (path == file or status.st_size):
                     return True
-        return self.touched.get(file, False)
+        return file in self.removed
 
     def whose(self, name: str) -> Whose:
         """Return to whom a file belongs, or a database on a server in the form of ``arena_allow``.
@@ -186,24 +176,6 @@ class AllowedFiles:
     def of_engines(self) -> list[str]:
         """Return the files that engines and variables name, and that are the app's."""
         return [file for file in self._named() if self.whose(file) is Whose.APP]
-
-
-def _earlier_programs(file: str) -> str:
-    """Return the processes that have a file open, "" if one began later. Only Linux shows them."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # another user's process, or it has ended
-            if file not in map(os.path.realpath, (process / "fd").iterdir()):
-                continue
-            if _start(process) >= _start(Path("/proc/self")):
-                return ""
-            found.append(f"process {process.name}")
-    return ", ".join(found)
-
-
-def _start(process: Path) -> int:
-    """Return when a process began. Its name, in parentheses, may have spaces."""
-    return int((process / "stat").read_text().rpartition(")")[2].split()[19])
 
 
 class KnownDatabases:
@@ -378,13 +350,12 @@ class KnownDatabases:
         if len(matching) == 1:
             return matching[0]
         known = sorted(database.name for database in databases)
-        longer = [each.name for each in matching if each.name != name]
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
             "make it unique, or its name on the server, after its product if necessary",
             cause=f"known databases: {', '.join(known) or 'none'}\n{shown_line('')}".strip(),
-            fix=f"arena.session(database={nearest(name, longer or known or ['app'])!r})",
+            fix=f"arena.session(database={nearest(name, known or ['app'])!r})",
         )
 
 

@@ -99,6 +99,7 @@ WITHOUT_ENGINE = Refusal(
     is_to_allow=True,
 )
 REFUSED_DRIVER = WITHOUT_ENGINE._replace(
+    kind=ProductionDatabaseError,
     why="arena_drivers is refuse. The writes of this connection would stay in your database",
     fix="arena_drivers = redirect   (the driver opens the test's database)\n"
     "or use the app's engine, db_session or arena.url",

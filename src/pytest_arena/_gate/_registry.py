@@ -287,13 +287,12 @@ class Registry:
         A transaction that has only read ends here. The app must roll back one with writes.
         """
         self.check_in(pooled)
-        has_written = pooled.pending_writes is not None
         sessions = sessions_on([pooled])
         for connection in alive(self.core_connections):
             if pooled_of(connection) is pooled:
                 transaction = connection.get_transaction()
                 connection.invalidate()
-                if transaction is not None and not has_written:
+                if transaction is not None and pooled.pending_writes is None:
                     transaction.rollback()  # sends nothing now
         for session in sessions:
             with suppress(IllegalStateChangeError):  # a task is inside a call of the session

@@ -111,11 +111,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
 def _failures(databases: Databases, ledger: Ledger) -> Iterator[str]:
     """Yield the lines that fail the run: about data, changed files, refusals outside of tests."""
     yield from databases.provision.differences
-    for file, program in databases.files.changed().items():
-        if program:
-            why = f"by {program}, which began before the run and has the file open"
-            ledger.note(f"{file} was changed during this run, probably {why}")
-            continue
+    for file in databases.files.changed():
         yield (
             f"{file} was changed during this run: by a development server or another program, "
             "which a test may have started, or before the app had an engine for the file. Next: "
