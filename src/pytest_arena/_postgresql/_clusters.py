@@ -271,8 +271,6 @@ max_connections = 200
 # DROP DATABASE scans all shared buffers.
 shared_buffers = 32MB
 max_locks_per_transaction = 128
-# PREPARE TRANSACTION fails with 0, the default.
-max_prepared_transactions = 16
 # This is in the data folder. In /dev/shm, where containers have 64 MB, a killed server would leave
 # it behind.
 dynamic_shared_memory_type = mmap
