@@ -39,13 +39,11 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    "max_parallel_workers_per_gather": "0",
     # Shorter than deadlock_timeout, so that pytest-arena fails and not the app.
     "lock_timeout": "200ms",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
     "synchronous_commit": "off",
 }
 
