@@ -39,21 +39,13 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    "max_parallel_workers_per_gather": "0",
     # Shorter than deadlock_timeout, so that pytest-arena fails and not the app.
     "lock_timeout": "200ms",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
     "synchronous_commit": "off",
 }
-_ANSWER = "AS SELECT row_to_json(a)::text FROM"
-_PREPARED = (
-    f"PREPARE enter(pg_snapshot, int8[]) {_ANSWER} pg_arena.enter($1, $2) a",
-    f"PREPARE leave(pg_snapshot, int8[], int8[], text) {_ANSWER} pg_arena.leave($1, $2, $3, $4) a",
-    f"PREPARE look(pg_snapshot, int8[]) {_ANSWER} pg_arena.look($1, $2) a",
-)
 
 
 class State(NamedTuple):
@@ -70,20 +62,20 @@ class State(NamedTuple):
 
 
 def journal_control(address: Address, on_lost: Callable[[], None]) -> Control:
-    """Return a connection to a database with a journal, for ``ask_journal``."""
+    """Return a connection to a database with a journal."""
     # The app's connections report a deadlock sooner than after a second.
     setting = f"ALTER DATABASE {identifier(address.database)} SET deadlock_timeout = '300ms'"
     return PostgreSQLControl(
         partial(connect, address, _SETTINGS),
-        lambda control: control.run("; ".join((*_PREPARED, setting))),
+        lambda control: control.run(setting),
         on_lost,
     )
 
 
 def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[str, Any]:
-    """Call a prepared function of the journal by ``rows``. Return its result by its columns."""
+    """Call a function of the journal by ``rows``. Return its result by its columns."""
     values = ", ".join(map(literal, arguments))
-    [(answer,)] = rows(f"EXECUTE {name}({values})")
+    [(answer,)] = rows(f"SELECT row_to_json(a)::text FROM pg_arena.{name}({values}) a")
     found: dict[str, Any] = loads(answer)
     return found
 

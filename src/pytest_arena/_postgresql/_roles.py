@@ -208,7 +208,6 @@ DO $arena$ DECLARE change text; BEGIN
                 '{{e,d,r}}') OR (SELECT relkind FROM pg_class c WHERE c.oid = typrelid) = 'c'
             UNION ALL SELECT 'pg_namespace'::regclass, oid, nspowner FROM pg_namespace
             WHERE nspname !~ '^pg_'
-            UNION ALL SELECT 'pg_largeobject'::regclass, oid, lomowner FROM pg_largeobject_metadata
             ) o CROSS JOIN LATERAL pg_identify_object(o.kind, o.oid, 0) i
         WHERE o.oid >= 16384 AND o.owner = current_user::regrole AND NOT EXISTS (SELECT
             FROM pg_depend WHERE classid = o.kind AND objid = o.oid AND deptype = 'e')

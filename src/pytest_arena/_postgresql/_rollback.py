@@ -469,15 +469,11 @@ class Rollback:
         depth: int = 0,
         limit: int | None = None,
     ) -> list[TableRows]:
-        """Compare the rows with those at the level's start, or with a moment."""
-        number = self.depth - depth
-        if not self._levels[number].is_written:
+        """Compare the rows with those at the start of the top level, or with a moment."""
+        if depth or not self._levels[-1].is_written:
             return []
-        if depth:
-            since = None
-            until = self._levels[number].above
-        if since is None and number:
-            since = self._levels[number - 1].above
+        if since is None and self.depth:
+            since = self._levels[-2].above
         # If no level below has written, another session sees the start.
         before: Any = read(self.address, read_rows) if since is None else since
         after: Any = self.ask(read_rows) if until is None else until

@@ -130,13 +130,17 @@ class PrivatePlaces:
     def places(self) -> Iterator[Place]:
         """Yield each server with its state."""
         for folder in self._folders():
-            yield self._place(folder)
+            state = "stopped"
+            if clusters.is_running(folder):
+                state = "in use" if clusters.is_in_use(folder) else "idle"
+            used = time_of(folder.beside("used"))
+            thing = Thing(name=folder.path.name, what="server", state=state, time=used)
+            shown = f"{clusters.title(folder)}, a private server"
+            yield Place(shown=shown, where=str(folder.path), things=(thing,))
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
         """Remove unused servers with ``everything``. A run sweeps the databases of its server."""
-        for folder in self._folders():
-            if not everything:
-                continue
+        for folder in self._folders() if everything else ():
             thing = Thing(name=folder.path.name, what="server")
             if clusters.is_in_use(folder):
                 yield SweepResult(thing, "a private server that is in use")
@@ -150,18 +154,6 @@ class PrivatePlaces:
             if parent.is_dir() and is_own_folder(parent):
                 folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
                 yield from map(clusters.ServerFolder, folders)
-
-    def _place(self, folder: ServerFolder) -> Place:
-        state = "stopped"
-        if clusters.is_running(folder):
-            state = "in use" if clusters.is_in_use(folder) else "idle"
-        used = time_of(folder.beside("used"))
-        thing = Thing(name=folder.path.name, what="server", state=state, time=used)
-        return Place(
-            shown=f"{clusters.title(folder)}, a private server",
-            where=str(folder.path),
-            things=(thing,),
-        )
 
 
 SEARCH: ServerSearch = PostgreSQLSearch()

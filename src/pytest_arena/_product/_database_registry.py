@@ -54,13 +54,9 @@ _HURRIED_SECONDS = 3.0
 
 
 class Background:
-    """A thread that runs jobs one after the other, until ``close``.
+    """A thread that runs jobs one after the other, until ``close``."""
 
-    The thread calls ``at_end`` when it ends. ``close`` may stop waiting before that.
-    """
-
-    def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
-        self._at_end = at_end
+    def __init__(self) -> None:
         self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
         # A daemon thread does not keep the process alive if the server hangs.
         self._thread = threading.Thread(
@@ -88,7 +84,6 @@ class Background:
                     future.set_result(call())
                 except BaseException as error:  # noqa: BLE001 - the future raises it
                     future.set_exception(error)
-        self._at_end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +139,7 @@ class DatabaseRegistry(TemplateStore):
         self._sweeps = sweeps
         self.control = self._control(self._take_locks)
         self._other_control = self._control()
-        self._thread = Background(at_end=self._other_control.close)
+        self._thread = Background()
 
     # The statements of a product
 
@@ -411,6 +406,7 @@ class DatabaseRegistry(TemplateStore):
     def _drop_all(self) -> None:
         for name in [*self.databases]:
             self.drop(name, self._other_control)
+        self._other_control.close()
 
 
 RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry)
