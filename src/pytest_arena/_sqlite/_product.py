@@ -153,7 +153,6 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)[-_LONGEST_NAME:]
     file = folder / f"{name}-{digest(test)[:8]}-{database}"
-    file.unlink(missing_ok=True)
     # ARENA_CACHE may name a folder with other files.
     copies = folder.glob(f"*-{escape(database)}")
     newest_first = sorted(copies, key=written_at, reverse=True)

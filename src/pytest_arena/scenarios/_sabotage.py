@@ -130,8 +130,6 @@ class Sabotage:
         """Run a test once more."""
         recorder = self._recorder
         recorder.failures = []
-        # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
-        vars(item).pop("execution_count", None)
         with (
             mock.patch.object(recorder, "is_repeating", new=True),
             recorder.run.ledger.forgetting(),
