@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import chain, product, zip_longest
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -23,7 +22,6 @@ hook = pluggy.HookimplMarker("pytest")
 
 
 _MOST_REQUESTS = 8  # the last requests of a test, whose answers are broken
-_NO_BODY = {*BODILESS, 301, 302, 303, 307, 308}  # a client does not show a redirect
 # The options of syrupy, pytest-snapshot and pytest-regressions that write snapshots.
 _SNAPSHOT_OPTIONS = (
     "update_snapshots",
@@ -101,8 +99,8 @@ class Sabotage:
         numbers = range(max(facts["first"], len(requests) - _MOST_REQUESTS), len(requests))
         for number, kind in product(reversed(numbers), KINDS):
             request = requests[number]
-            has_effect = request["changed"] != [] and answers[number]
-            has_body = request["status"] not in _NO_BODY
+            has_effect = request["changed"] != []
+            has_body = request["status"] not in BODILESS
             if kind != "500" and not (has_effect if kind == "idle" else has_body):
                 continue
             fault = Fault(kind, number, self._recorder.requests, answers[number])
@@ -130,14 +128,10 @@ class Sabotage:
         """Run a test once more."""
         recorder = self._recorder
         recorder.failures = []
-        # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
-        vars(item).pop("execution_count", None)
         with (
             mock.patch.object(recorder, "is_repeating", new=True),
             recorder.run.ledger.forgetting(),
         ):
-            # Tear down the fixtures that the previous test has left, as pytest's runner does.
-            self._runner.pytest_runtest_teardown(item, item)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
     @hook(tryfirst=True)
@@ -145,9 +139,7 @@ class Sabotage:
         """Run a test without reports, before a plugin can rerun a failed test."""
         if not self._recorder.is_repeating:
             return None
-        # Warnings are not shown. Filters that turn them into errors stay.
-        with warnings.catch_warnings(record=True):
-            self._runner.runtestprotocol(item, log=False, nextitem=nextitem)
+        self._runner.runtestprotocol(item, log=False, nextitem=nextitem)
         return True
 
     def line(self) -> str:
