@@ -490,7 +490,6 @@ class Arena(Generic[S]):
         """
         refused = Refused()
         before = self._run.ledger.mark()
-        errors: list[RefusedError] = []
         try:
             yield refused
         except Exception as error:
@@ -502,7 +501,7 @@ class Arena(Generic[S]):
                 raise
         finally:
             since = self._run.ledger.since(before)
-            errors += [error for error in since if isinstance(error, RefusedError)]
+            errors = [error for error in since if isinstance(error, RefusedError)]
             self._run.ledger.mark_reported(*since)
         if not errors:
             raise AssertionError("nothing was refused in this block")

@@ -252,8 +252,9 @@ class Levels:
             steps.append(app_run.close_lifespan_of_test)
         for app_run in test.app_runs:
             steps.append(app_run.close)
+        if test.sessions.opened:
+            steps.append(test.sessions.close)
         steps += [
-            test.sessions.close,
             partial(self._cancel_tasks, test),
             test.end,
             partial(begin_phase, None),  # what follows is no work of the test

@@ -159,8 +159,7 @@ class StoryReader:
             try:
                 tables = isolation.rows_changed(start, end, depth=depth, limit=self._most_rows)
             except Exception as error:  # noqa: BLE001 - the report shows it
-                text = str(error).partition("\n")[0]
-                self._failure = redact(f"{database.name}: {text}")
+                self._failure = redact(f"{database.name}: {error}").partition("\n")[0]
                 return None
             prefix = f"{database.name}/" if len(self._used) > 1 else ""
             rows += [replace(each, table=prefix + each.table) for each in tables]
