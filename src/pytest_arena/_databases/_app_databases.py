@@ -102,6 +102,7 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self.folders = {cache / "templates", cache / "kept"}
+        self.live: set[str] = set()  # the live files
         # The real paths of files that engines name, with their states then, None without a file.
         self.of_app: dict[str, os.stat_result | None] = {}
         self.on_servers: set[str] = set()  # the names of databases that engines and variables name
@@ -115,7 +116,7 @@ class AllowedFiles:
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
         path = os.path.realpath(file)
-        if path not in self.of_app:
+        if path not in self.of_app and not self._is_beside(path):
             self.of_app[path] = None
             with suppress(OSError):
                 self.of_app[path] = Path(path).stat()
@@ -142,13 +143,16 @@ class AllowedFiles:
     def whose(self, name: str) -> Whose:
         """Return to whom a file belongs, or a database on a server in the form of ``arena_allow``.
 
-        A relative path in ``arena_allow`` starts at the root.
+        A relative path in ``arena_allow`` starts at the root. The app has named a file beside the
+        live files by a part of a variable's URL, such as the file of a tenant.
         """
         if not name:  # in memory
             return Whose.FREE
         is_file = "://" not in name
         if is_file:
             path = os.path.realpath(name)
+            if path not in self.live and self._is_beside(path):
+                return Whose.APP
             if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
             if self.temporary and Path(path).is_relative_to(self.temporary):
@@ -176,6 +180,10 @@ class AllowedFiles:
     def of_engines(self) -> list[str]:
         """Return the files that engines and variables name, and that are the app's."""
         return [file for file in self._named() if self.whose(file) is Whose.APP]
+
+    def _is_beside(self, path: str) -> bool:
+        """Return whether a file is in the folder of the live files."""
+        return not {Path(file).parent for file in self.live}.isdisjoint(Path(path).parents)
 
 
 class KnownDatabases:
@@ -276,6 +284,7 @@ class KnownDatabases:
         )
         if live is not None:
             self.files.folders.add(live.parents[2])
+            self.files.live.add(str(live))
         dialect = type(requested.dialect)
         database = Database(
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)
