@@ -231,7 +231,10 @@ class Databases:
         # Without a line of the user's code, xdist starts its workers, and Python `uname`.
         is_of_user = child.is_fork or user_line() is not None
         databases = [*self.known.by_key.values()]
-        if not child.is_fork:
+        used = {database.product for database in self.provisioned}
+        if child.is_fork:  # starts no server for an engine that no test uses
+            databases = [each for each in databases if each.product in used or not used]
+        else:
             name = named_by(child, self.files)
             if name:
                 raise self._refused(refusals.NAMED_BY_CHILD, name)

@@ -378,7 +378,11 @@ class Levels:
         if owner in self._stack:
             self._finish_above(owner)
         else:
-            self.enter(owner)  # the tear-down may write
+            try:
+                self.enter(owner)  # the tear-down may write
+            except ArenaError as error:
+                # After an error here, pytest would keep a fixture that is half torn down.
+                self._ledger.note(error.what)
         owner.is_idle = False
         # A failed set-up has ended the owner, and its finalizers may write.
         owner.is_over = False
