@@ -535,7 +535,7 @@ class Isolation(Protocol):
         """Return whether the top level has no change, and no open transaction has written."""
 
     def forget(self) -> None:
-        """Drop the top level, and keep the content."""
+        """Drop the top level, and keep its changes. The content of `replace` is not one."""
 
     def moment(self, *, exact: bool = False) -> object:
         """Return a point in time for ``rows_changed``, None if that would read the database.

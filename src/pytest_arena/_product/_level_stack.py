@@ -296,7 +296,10 @@ class LevelStack(ABC, Generic[UndoT]):
         self._tidy()
 
     def forget(self) -> None:
-        """Close the top level and keep its changes."""
+        """Close the top level and keep its changes, but no other content."""
+        if self._stack[-1].needs_copy:
+            self.leave_by_force()
+            return
         self._stack.pop()
         self._tidy()
 
@@ -304,9 +307,9 @@ class LevelStack(ABC, Generic[UndoT]):
         """Replace the current state by a template's content, or by an empty database."""
         level = self._stack[-1]
         self._keep_carried(level)
+        level.needs_copy = True
         self._move_to(self._template(content))
         level.first = self._now
-        level.needs_copy = True
         self._tidy()
 
     def _tidy(self) -> None:
