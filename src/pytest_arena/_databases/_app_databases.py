@@ -202,14 +202,13 @@ class KnownDatabases:
     ) -> None:
         self.products = products
         self.files = files
-        self.by_key: dict[Key, Database] = {}  # with or without a connection
+        # With or without a connection. The first database may have a second key, of its engine.
+        self.by_key: dict[Key, Database] = {}
         self._registering = threading.RLock()
         self.tails: set[str] = set()  # the names in options, also of dropped databases
         self._count = itertools.count(1)
         self.primary: Database | None = None
-        # The first database before it has an engine, and its key by that of its first engine.
-        self.without_engine: Database | None = None
-        self._same: dict[Key, Key] = {}
+        self.without_engine: Database | None = None  # the first database before it has an engine
         self.exported: set[str] = set()  # the values of redirected variables
 
     def at_file(self, file: str) -> Database | None:
@@ -227,7 +226,7 @@ class KnownDatabases:
             if at_file is not None:
                 return at_file
         key, _ = self.products[requested.product].identify(requested)
-        return None if key is None else self.by_key.get(self._same.get(key, key))
+        return None if key is None else self.by_key.get(key)
 
     def register(self, requested: RequestedDatabase) -> Database:
         """Return the requested database, which is empty before its first connection."""
@@ -272,7 +271,7 @@ class KnownDatabases:
             self.files.add(requested.name)
         if first is not None and key is not None and first.product is product:
             self.without_engine = None
-            self._same[key] = first.key
+            self.by_key[key] = first
             first.name = name
             first.tails = tails
             return first
@@ -354,7 +353,7 @@ class KnownDatabases:
                 )
             return self.primary
         self.register_engines()
-        databases = [*self.by_key.values()]
+        databases = {*self.by_key.values()}
         matching = [database for database in databases if name in database.tails]
         if len(matching) == 1:
             return matching[0]

@@ -258,12 +258,14 @@ class Databases:
             self.ledger.refusals_file = NamedTemporaryFile(prefix="arena-programs-")  # noqa: SIM115 - until the run's end
         addresses = {}
         files = dict.fromkeys(self.files.of_engines(), "")
+        # The last key is by an engine of the app.
+        names = {database: key.name for key, database in [*self.known.by_key.items()]}
         for database in self.provisioned:
             target = database.target
             if target.address is None:
-                files[database.key.name] = target.file
+                files[names[database]] = target.file
             elif not database.is_shared:
-                addresses[database.key.name] = astuple(address_for(target, None))
+                addresses[names[database]] = astuple(address_for(target, None))
         return {
             "addresses": addresses,
             "files": files,
