@@ -49,7 +49,8 @@ REACHES = {
         "UPDATE t JOIN u SET a = 1",
         "DELETE t FROM t JOIN u",
         "LOAD DATA INFILE 'a'",
-        "WITH a AS (SELECT 1) DELETE FROM t",
+        "WITH a AS (SELECT 1) MERGE INTO t USING a",
+        "EXPLAIN ANALYZE DELETE FROM t",
     ),
     Reach.SCHEMA: ("ALTER TABLE t", "DO 1; DO 2", "CALL f", "EXECUTE s", "SET STATEMENT a FOR b"),
 }

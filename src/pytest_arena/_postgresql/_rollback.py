@@ -220,8 +220,7 @@ class Rollback:
 
     def _begin(self, facade: SharedTransaction, statement: Statement) -> None:
         facade.is_begun = not facade.autocommit
-        writes = statement.reach is not Reach.NOTHING or statement.table
-        if writes and not facade.readonly:
+        if statement.reach is not Reach.NOTHING and not facade.readonly:
             self._take(facade)
         else:
             self._wait_for(facade)
