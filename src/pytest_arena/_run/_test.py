@@ -241,13 +241,12 @@ class RunningTest(Owner):
     async def await_work(self, patience: float) -> list[CodeLine | str]:
         """Wait in a loop like `wait_for_work`."""
         end = seconds() + patience
-        while self.may_have_late_work:
+        while True:
             await async_rest(0)
             lines = self.unfinished_work()
             if not lines or seconds() >= end:
                 return lines
             rest(_STEP)  # not a sleep of the loop, whose clock a test may have stopped
-        return []
 
     # Called around the test function.
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from late_app import WAYS, add, app
+from pytest_arena.errors import LateWorkError
 
 ways = pytest.mark.parametrize("way", WAYS)
 twice = pytest.mark.parametrize("turn", [1, 2])
@@ -59,6 +60,14 @@ async def test_nothing_has_come_into_the_next_test(client, arena):
 async def test_settled_in_vain(client, arena):
     await client.post("/endless")
     await arena.settled(0.1)
+
+
+@pytest.mark.expect("LateWorkWarning")
+async def test_settled_in_vain_after_a_block(client, arena):
+    async with arena.fresh():
+        await client.post("/endless")
+    with pytest.raises(LateWorkError):
+        await arena.settled(0.1)
 
 
 async def test_an_open_stream_is_not_waited_for(client, arena):
