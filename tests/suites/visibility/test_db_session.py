@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from async_app import engine, items, maker
-from models import Order
+from models import Order, Stock
 from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -207,6 +207,13 @@ async def test_a_sync_request_cannot_commit_async_work(db_session, test_client, 
         test_client.get("/orders")
     await db_session.commit()
     assert len(test_client.get("/orders").json()) == 1
+
+
+async def test_an_equal_value_is_no_work(db_session, test_client):
+    stock = (await db_session.scalars(select(Stock))).first()
+    await db_session.commit()
+    stock.item = str(stock.item)
+    assert test_client.get("/orders").json() == []
 
 
 def test_a_row_that_the_database_refuses_is_an_error_at_the_request(db_session, test_client):
