@@ -84,7 +84,12 @@ class Request:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the app has refused it or failed, so that it need not keep what it wrote."""
+        """Whether the app has refused it or failed, so that it need not keep what it wrote.
+
+        The lifespan has no answer.
+        """
+        if self.method == LIFESPAN:
+            return False
         return self.error is not None or (self.status or REFUSAL) >= REFUSAL
 
     def end(self, now: float) -> None:

@@ -37,7 +37,7 @@ from pytest_arena._gate._registry import (
     unflushed_words,
 )
 from pytest_arena._interpreter import patch
-from pytest_arena._ledger import LIFESPAN, READING
+from pytest_arena._ledger import READING
 from pytest_arena._origin import (
     CALLER,
     NO_LINE,
@@ -85,9 +85,8 @@ class Uncommitted:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no request, or one below 400, has lost them. The lifespan has no answer."""
-        request = self.request
-        return request is None or request.method == LIFESPAN or not request.is_refused
+        """Whether no request, or one below 400, has lost them."""
+        return self.request is None or not self.request.is_refused
 
 
 class LostWrites:

@@ -54,10 +54,21 @@ async def lifespan(app):
     yield
 
 
+@asynccontextmanager
+async def left(app):
+    session = maker()
+    session.add(Order(item="vase"))  # lost
+    yield
+    LEFT[:] = [session]
+
+
+LEFT = []
+
+
 class TestLifespan:
-    @pytest.fixture
-    def arena_app(self):
-        app = FastAPI(lifespan=lifespan)
+    @pytest.fixture(params=[lifespan, left])
+    def arena_app(self, request):
+        app = FastAPI(lifespan=request.param)
         app.include_router(async_app.router)
         return app
 
