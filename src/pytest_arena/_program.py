@@ -119,13 +119,13 @@ class Program:
         """Return the target of a connection to a server, None if it stays as it is."""
         from pytest_arena._product import ConnectTarget, Key  # noqa: PLC0415 - as above
 
-        address = self._addresses.get(f"{requested.product}/{requested.database}")
-        if address is not None:
-            return ConnectTarget(Key("server", name), "", (0, 0), address)
         is_live = any(each.database == requested.database for each in self._addresses.values())
         if is_live or allows(self._facts["allow"], name):
             return None
-        raise self._refused(UnknownDatabaseError, name)
+        address = self._addresses.get(f"{requested.product}/{requested.database}")
+        if address is None:
+            raise self._refused(UnknownDatabaseError, name)
+        return ConnectTarget(Key("server", name), "", (0, 0), address)
 
     def watch_engines(self, _module: object) -> None:
         """Watch the files of engines, which the test process need not have."""

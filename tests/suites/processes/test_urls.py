@@ -22,8 +22,8 @@ SCRIPT = ["/bin/sh", "-c", 'PYTHONPATH=. exec "$0" -I "$@"']
 drivers = pytest.mark.parametrize("driver", DRIVERS[PRODUCT])
 
 
-def program(driver, database="shop", statement=INSERT):
-    place = f"me:s3cret@db.example.org/{database}" if is_server else f"/{database}.db"
+def program(driver, database="shop", statement=INSERT, server="db.example.org"):
+    place = f"me:s3cret@{server}/{database}" if is_server else f"/{database}.db"
     Path("program.env").write_text(f"{PRODUCT}+{driver}://{place} {statement.format(driver)}")
     return [sys.executable, "knows_its_url.py"]
 
@@ -45,6 +45,7 @@ def test_a_command(test_client, driver, env, parent):
 
 
 OTHER = ("other" if is_server else "old/other", INSERT)  # the file is older than the run
+ALLOWED = "127.0.0.1:1"  # no server listens there
 DROP = ("shop", "DROP DATABASE dev")
 
 
@@ -83,3 +84,12 @@ def test_its_waits_for_locks_end(arena, db_session, driver):
     limit = str(db_session.scalar(text(select_limit)))
     assert db_session.scalars(select(Order.item)).all() == [limit]
     assert 0 < int(limit.removesuffix("s")) < 60
+
+
+@pytest.mark.skipif(not is_server, reason="a file has no host")
+@drivers
+def test_a_server_of_arena_allow_stays(arena, test_client, driver):
+    test_client.get("/orders")
+    process = arena.process(program(driver, server=ALLOWED))
+    assert process.wait() == process.status == 1
+    assert "UnknownDatabaseError" not in process.output
