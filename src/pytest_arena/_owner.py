@@ -200,7 +200,7 @@ class Job:
     """A thread of the user, or a job of a pool, with the owner and the request that began it."""
 
     def __init__(self, function: Callable[..., object], line: CodeLine | None) -> None:
-        self.owner = OWNER.get()
+        self.owner = owner_here()
         self.request = REQUEST.get()
         self.thread = 0  # in which it runs
         self._function = function

@@ -47,7 +47,7 @@ from pytest_arena._origin import (
     user_frame,
     user_line,
 )
-from pytest_arena._owner import OWNER, Phase, owner_here
+from pytest_arena._owner import Phase, owner_here
 from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ def _note_begun(session: Session, transaction: Any) -> None:
         return  # a savepoint or a flush
     BEGUN.add(session)
     record = record_of(session)
-    owner = OWNER.get()
+    owner = owner_here()
     record.is_used_by_wide_fixture = owner is not None and owner.is_idle and owner.is_wide
     request = request_here()
     if request is not None and request.is_answered:

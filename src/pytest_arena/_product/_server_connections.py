@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import is_own, user_line
-from pytest_arena._owner import OWNER, Owned
+from pytest_arena._owner import Owned, owner_here
 from pytest_arena._product import Handle, OpenConnection, Opener, RequestedDatabase, nothing
 from pytest_arena.errors import ArenaError
 
@@ -173,7 +173,7 @@ class RawGuard:
             return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)
         self._arguments.redirect(dialect, address, args, kwargs)
-        owner = OWNER.get()
+        owner = owner_here()
         if owner is None or not owner.is_idle:
             owner = core.level_owner()
         return RawConnection(owner, user_line(), target=target)

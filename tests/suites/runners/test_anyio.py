@@ -1,11 +1,18 @@
 """A task of anyio runs the fixtures of several tests."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
-from async_app import maker
-from models import Order
+from async_app import engine, maker
+from models import Order, sync_url
+from pytest_arena.errors import LateWorkError
+from sqlalchemy import create_engine
 
 pytestmark = pytest.mark.anyio
 LEFT = []
+POOL = ThreadPoolExecutor(1)
+GATE = Event()
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +35,23 @@ async def left(task):
 @pytest.mark.expect("A602", at="await LEFT[0].flush()")
 async def test_a_transaction_that_its_fixture_leaves(left):
     pass
+
+
+def connect():
+    GATE.wait(30)
+    create_engine(sync_url(str(engine.url))).connect().close()
+
+
+@pytest.fixture
+async def job(task):
+    LEFT[:] = [POOL.submit(connect)]
+
+
+async def test_its_fixture_leaves_a_job(job):
+    pass
+
+
+async def test_the_job_of_an_earlier_test(task):
+    GATE.set()
+    with pytest.raises(LateWorkError):
+        LEFT[0].result()
