@@ -49,13 +49,6 @@ def _hidden(match: re.Match[str]) -> str:
     return f"{match['head']}***" if is_hidden else match[0]
 
 
-def shown_in(column: str, value: object) -> str:
-    """Return the text of a column's value for a report, ``***`` for a secret column."""
-    if value is not None and is_secret(column):
-        return "***"
-    return shown(value)
-
-
 # The statement and the parameters in the text of SQLAlchemy's errors.
 _PARAMETERS = re.compile(r"(?s)(?P<head>\[SQL: (?P<names>.*?)\]\n\[parameters: ).*?(?=\](?:\n|\Z))")
 # Values in the details of PostgreSQL's errors.
@@ -352,13 +345,13 @@ def _as_line(change: Change) -> str:
     sign = _SIGNS[change.kind]
     line = f"{sign} {change.table}"
     for name in change.key:
-        line += f" {name}={_shown_of(change.row, name)}"
+        line += f" {name}={shown_in(change.row, name)}"
     rest = _as_row(change)
     if change.kind == "updated":
         steps = []
         for name in change.columns:
-            before = _shown_of(change.before, name)
-            after = _shown_of(change.after, name)
+            before = shown_in(change.before, name)
+            after = shown_in(change.after, name)
             steps.append(f"{name} {before} → {after}")
         rest = ", ".join(steps) or "written again with the same values"
     return cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
@@ -374,7 +367,7 @@ def _as_row(change: Change) -> str:
         if value is None:
             empty.append(name)
         else:
-            parts.append(f"{name}={_shown_of(change.row, name)}")
+            parts.append(f"{name}={shown_in(change.row, name)}")
     if empty:
         parts.append(f"NULL: {', '.join(empty)}")
     return " ".join(parts)
@@ -385,7 +378,8 @@ def hides(row: Mapping[str, object], column: str) -> bool:
     return tuple(row) == _RAW or is_secret(column)
 
 
-def _shown_of(row: Mapping[str, object], column: str) -> str:
+def shown_in(row: Mapping[str, object], column: str) -> str:
+    """Return the text of a column's value for a report, ``***`` for a secret column."""
     value = row[column]
     return "***" if value is not None and hides(row, column) else shown(value)
 

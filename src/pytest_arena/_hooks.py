@@ -106,7 +106,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the plugins of this run."""
+    """Begin what a run needs before the collection."""
     from_controller = getattr(config, "workerinput", {}).get("arena")
     if from_controller:  # this process is a worker of pytest-xdist
         files = RUNS[config].databases.files

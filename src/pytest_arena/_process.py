@@ -149,7 +149,7 @@ def by_timeout(error: BaseException) -> bool:
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Return whether Ctrl-C or a timeout has raised an error, and no failure or skip of a test."""
+    """Return whether an error ends the work, as of Ctrl-C, and is no outcome of a test."""
     if isinstance(error, Exception):
         return False
     is_outcome = hasattr(error, "pytrace")  # of `pytest.fail()`, which pytest-timeout calls, too

@@ -113,7 +113,7 @@ class PostgreSQLWorld(World):
         self._template = template
         self.knows_open_transactions = kind == "undo"
         self.isolation: Any = ServerIsolation(
-            own, template, kind, uses=self.usage, note=self.lines.append
+            own, template, kind, owner_script=lambda _: "", uses=self.usage, note=self.lines.append
         )
 
     def open(self) -> psycopg.Connection[Any]:

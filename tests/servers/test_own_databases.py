@@ -107,7 +107,7 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
     with closing(side.registry()) as own:
         live = own.create("live")
         template = side.template(own, fingerprint)
-        copy = own.create_later("live", template=template).result(timeout=60)
+        copy = own.create_later(template=template).result(timeout=60)
         assert side.rows("SELECT a FROM t", copy) == [(1,)]
         with pytest.raises(ServerError, match=r"(?i)arena_template_0000000000000000"):
             own.create("live", template="arena_template_0000000000000000")

@@ -21,7 +21,7 @@ _FAILED = 1
 _USAGE = 2
 _DATABASES = "list or remove the databases of pytest-arena"
 _LIST = "list the databases of test runs, templates, kept databases and private servers"
-_SWEEP = "remove the databases of dead runs, as each run does at its start"
+_SWEEP = "remove the databases of dead runs"
 _SERVE = "serve the app to tests in another language. pytest gets all other arguments"
 _INIT = "propose the options of a project and a first test"
 _SCENARIOS = "list the scenarios of a specification"
@@ -77,7 +77,7 @@ def _add_databases(add: AddCommand) -> None:
     sweep.set_defaults(sweeps=True)
     about = "also remove templates, kept databases and private servers"
     sweep.add_argument("--all", action="store_true", dest="everything", help=about)
-    about = "the server, as in arena_database: a URL, own, sqlite, postgresql or auto"
+    about = "the server, as in arena_database: a URL, own, auto or a product"
     for command in (listing, sweep):
         command.add_argument("--database", metavar="URL", help=about)
 

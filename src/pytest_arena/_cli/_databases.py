@@ -77,7 +77,7 @@ def _say(*lines: str) -> None:
 
 def _table(things: Iterable[Thing]) -> Iterator[str]:
     """Yield a line of titles and a line for each thing, with the test of a kept database."""
-    yield _ROW.format("name", "what", "whose", "used", "").rstrip()
+    yield _ROW.format("name", "what", "whose", "time", "").rstrip()
     for thing in sorted(things, key=lambda thing: (thing.what, thing.title, thing.name)):
-        used = f"{thing.time.astimezone():%Y-%m-%d %H:%M}" if thing.time else ""
-        yield _ROW.format(thing.name, thing.what, thing.state, used, thing.title).rstrip()
+        time = f"{thing.time.astimezone():%Y-%m-%d %H:%M}" if thing.time else ""
+        yield _ROW.format(thing.name, thing.what, thing.state, time, thing.title).rstrip()

@@ -22,7 +22,6 @@ _PROGRAM_NAME = "pytest-arena"  # in performance_schema
 # The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
 _NO_PLUGIN = 2061  # the client's number if it cannot send the password
 NO_DATABASE = 1049
-NO_TABLE = 1146
 # The client's numbers if it cannot connect, or has lost the connection.
 _LOST = (0, 2002, 2003, 2005, 2055, 1053, 1927, 2006, 2013, 4031)
 

@@ -11,7 +11,6 @@ FACTS = ProductFacts(
     drivers=DRIVERS,
     sqlstates={
         "25006": "read only",  # read_only_sql_transaction
-        "34000": "no cursor",  # invalid_cursor_name
         "42P01": "no table",  # undefined_table
         "53300": "no connection",  # too_many_connections
         "55P03": "lock timeout",  # lock_not_available

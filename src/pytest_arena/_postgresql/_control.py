@@ -26,6 +26,12 @@ APPLICATION_NAME = "pytest-arena"  # in pg_stat_activity
 _SHUTDOWN = ("57P01", "57P02", "57P03")
 _STARTS_OR_STOPS = re.compile("is (shutting down|starting up|not yet accepting|in recovery)")
 
+# A transaction gets its id at its first write. The backend type excludes autovacuum.
+WRITERS = """
+SELECT pid FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
+AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+
 
 class ControlFailure(ServerFailure):
     """``code`` is an SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import (
+    WRITERS,
     ControlFailure,
     literal,
     open_control,
@@ -46,10 +47,6 @@ _LOCKED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 _BYTES = 8 * 8192
 _AT_WORK = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
-AND backend_type = 'client backend' AND pid <> pg_backend_pid()
-"""
-_WRITERS = """
-SELECT pid FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
 AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 # Each transaction has a virtual id, also without a write.
@@ -112,14 +109,14 @@ class JournaledDatabase(PostgreSQLDatabase):
         return Start(base, base.description)
 
     def begin(self, now: Start) -> Start | NeedsCopy:
-        """Return the present content as a start, or the marks since the base.
+        """Return the present content as a start, unless there is a mark since the base.
 
         If nothing has changed since the base, its state is the start's. Cost: one round trip.
         """
         state: State = now.base.description
         answer = ask_journal(self._rows, "enter", state.snapshot, state.taken)
         if answer["marks"]:
-            return NeedsCopy(answer["marks"])
+            return NeedsCopy()
         if answer["taken"] is not None:
             state = State(answer["since"], answer["taken"], answer["numbers"], state.catalog)
         elif answer["has_rows"]:
@@ -220,7 +217,7 @@ class ClonedDatabase(PostgreSQLDatabase):
     def look(self, start: Start) -> Look:
         """Return the open transactions. The database may have changed, as it was used."""
         del start
-        question = _WRITERS.format(literal(self.name))
+        question = WRITERS.format(literal(self.name))
         with self.registry.reporting(_UNREADABLE):
             writers = {pid for (pid,) in self.registry.control.rows(question)}
         return Look(is_changed=True, writers=frozenset(writers))
@@ -272,7 +269,7 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         template: str | None,
         isolation: str,
         *,
-        owner_script: Callable[[str | None], str] = lambda _: "",
+        owner_script: Callable[[str | None], str],
         uses: Usage,
         note: Callable[[str], None],
     ) -> None:

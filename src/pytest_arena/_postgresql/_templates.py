@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._postgresql._control import ControlFailure, literal, open_control
+from pytest_arena._postgresql._control import WRITERS, ControlFailure, literal, open_control
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._product import ScriptError
 from pytest_arena._product._database_registry import ServerBuild
@@ -33,11 +33,6 @@ SELECT EXISTS (
       AND NOT EXISTS (SELECT FROM pg_depend d
                       WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                         AND d.deptype = 'e'))
-"""
-# A transaction gets its id at its first write. The backend type excludes autovacuum.
-_IS_BEING_WRITTEN = """
-SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
-               AND backend_type = 'client backend')
 """
 
 
@@ -95,8 +90,8 @@ class DatabaseTarget(ServerBuild):
 
     def is_being_written(self) -> bool:
         """Return whether a transaction in the database has written."""
-        question = _IS_BEING_WRITTEN.format(literal(self.address.database))
-        return self.registry.control.rows(question) == [(True,)]
+        question = WRITERS.format(literal(self.address.database))
+        return bool(self.registry.control.rows(question))
 
 
 _PSYCOPG = "psycopg"  # sync and async

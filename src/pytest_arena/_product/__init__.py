@@ -1,6 +1,6 @@
 """The interface to the packages of the database products.
 
-The core names no product. It finds a product's package by the name of SQLAlchemy's dialect, and
+The core finds a product's package by the name of SQLAlchemy's dialect, and
 imports it at the first engine or driver of the product.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
-    from pytest_arena._product._statements import Statement, Words
+    from pytest_arena._product._statements import Words
     from pytest_arena._values import Address, ServerLogin, TableRows
     from pytest_arena.errors import ArenaError
 
@@ -150,9 +150,6 @@ class Core(Protocol):
 
     def level_owner(self) -> Owner | None:
         """Return the owner of the level in use, None without a level."""
-
-    def refuse_statement(self, meaning: Statement, words: Words) -> None:
-        """Refuse a statement that reaches beyond the database, unless a build may send it."""
 
     def opened_raw(self, key: Key) -> None:
         """Note a connection that no engine has opened."""

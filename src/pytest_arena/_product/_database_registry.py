@@ -113,7 +113,7 @@ class DatabaseRegistry(TemplateStore):
     Their names say to whom they belong (``_own_databases``). A process is alive while its control
     connection holds its lock. Only databases with such a name that the login owns are dropped.
 
-    A thread with another connection makes copies ahead, drops and sweeps. A forked child may only
+    A thread with another connection makes copies ahead and drops. A forked child may only
     read.
 
     Raises:
@@ -260,11 +260,10 @@ class DatabaseRegistry(TemplateStore):
             raise
         return name
 
-    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
-        """Create a database in the background."""
-        return self._thread.do(
-            partial(self.create, kind, template=template, control=self._other_control)
-        )
+    def create_later(self, *, template: str | None = None) -> Future[str]:
+        """Create a live database in the background."""
+        create = partial(self.create, "live", template=template, control=self._other_control)
+        return self._thread.do(create)
 
     # Templates
 

@@ -118,7 +118,7 @@ class Control(ABC):
             return self._repeated(execute)
 
     def run(self, sql: str) -> None:
-        """Execute one statement, or several without parameters. Raises as ``rows`` does."""
+        """Execute one statement, or several. Raises as ``rows`` does."""
         self.rows(sql, fetch=False)
 
     def call(self, function: Callable[..., Answer], *args: object, **options: object) -> Answer:

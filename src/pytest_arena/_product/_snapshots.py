@@ -94,7 +94,7 @@ class FrozenDatabase:
                 name = ahead.result()
         name = name or self._databases.create("live", template=self.name)
         if self._is_taken:
-            self._ahead = self._databases.create_later("live", template=self.name)
+            self._ahead = self._databases.create_later(template=self.name)
         self._is_taken = True
         return name
 

@@ -118,7 +118,7 @@ class Arena(Generic[S]):
 
     @property
     def isolation(self) -> str:
-        """The isolation of tests: ``copy`` on SQLite, ``undo`` or ``clone`` on PostgreSQL."""
+        """The isolation of tests: ``copy`` on SQLite, else ``undo``, ``clone`` or ``rollback``."""
         return self._run.databases.ensure_content(self._run.database()).name
 
     @property

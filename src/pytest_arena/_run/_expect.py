@@ -57,7 +57,7 @@ class ExpectedRows:
         if self.values:
             text += " with"
         for name, value in self.values.items():
-            text += f" {name}={shown_in(name, value)}"
+            text += f" {name}={shown_in({name: value}, name)}"
         return text
 
 
