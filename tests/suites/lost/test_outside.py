@@ -56,13 +56,9 @@ async def lifespan(app):
 
 @asynccontextmanager
 async def left(app):
-    session = maker()
-    session.add(Order(item="vase"))  # lost
+    app.state.left = maker()
+    app.state.left.add(Order(item="vase"))  # lost
     yield
-    LEFT[:] = [session]
-
-
-LEFT = []
 
 
 class TestLifespan:

@@ -45,7 +45,6 @@ def test_a_command(test_client, driver, env, parent):
 
 
 OTHER = ("other" if is_server else "old/other", INSERT)  # the file is older than the run
-ALLOWED = "127.0.0.1:1"  # no server listens there
 DROP = ("shop", "DROP DATABASE dev")
 
 
@@ -90,6 +89,6 @@ def test_its_waits_for_locks_end(arena, db_session, driver):
 @drivers
 def test_a_server_of_arena_allow_stays(arena, test_client, driver):
     test_client.get("/orders")
-    process = arena.process(program(driver, server=ALLOWED))
+    process = arena.process(program(driver, server="127.0.0.1:1"))
     assert process.wait() == process.status == 1
     assert "UnknownDatabaseError" not in process.output

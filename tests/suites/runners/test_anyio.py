@@ -25,9 +25,14 @@ async def task(anyio_backend):
     yield
 
 
+def connect():
+    GATE.wait(30)
+    create_engine(sync_url(str(engine.url))).connect().close()
+
+
 @pytest.fixture
 async def left(task):
-    LEFT.append(maker())
+    LEFT[:] = maker(), POOL.submit(connect)
     LEFT[0].add(Order(item="vase"))
     await LEFT[0].flush()
 
@@ -37,21 +42,7 @@ async def test_a_transaction_that_its_fixture_leaves(left):
     pass
 
 
-def connect():
-    GATE.wait(30)
-    create_engine(sync_url(str(engine.url))).connect().close()
-
-
-@pytest.fixture
-async def job(task):
-    LEFT[:] = [POOL.submit(connect)]
-
-
-async def test_its_fixture_leaves_a_job(job):
-    pass
-
-
-async def test_the_job_of_an_earlier_test(task):
+async def test_the_job_of_its_fixture(task):
     GATE.set()
     with pytest.raises(LateWorkError):
-        LEFT[0].result()
+        LEFT[1].result()

@@ -1,6 +1,7 @@
 """Each database has its schema and seed, and each is restored."""
 
 import datetime as dt
+import threading
 
 import pytest
 from pytest_arena.errors import ConfigError
@@ -117,3 +118,23 @@ def test_other_names_of_a_file(monkeypatch):
     with engine.connect() as connection:
         assert connection.scalar(select(func.count(Order.id))) == 2
     engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def lock():
+    with Session(shop) as session:
+        session.add(Order(id=3))
+        session.commit()
+    connection = analytics_sync.connect()
+    connection.exec_driver_sql("BEGIN EXCLUSIVE")
+    threading.Timer(1.6, connection.close).start()  # pytest-arena waits for a second
+
+
+@pytest.mark.arena(seed=False)
+@pytest.mark.expect("A501", at="connection = analytics_sync.connect()")
+def test_it_does_not_begin_in_the_second(lock):
+    pass
+
+
+def test_the_first_has_its_rows(lock):
+    assert counts() == [3, 1]
