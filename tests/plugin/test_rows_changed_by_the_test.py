@@ -29,9 +29,9 @@ async def nothing(item: str) -> None:
         await db.get(Stock, item)
 
 
-@app.put("/to/{path}/{item}")
-async def to(path: str, item: str) -> None:
-    return RedirectResponse(f"/{path}/{item}", 307)
+@app.put("/{status}/{path}/{item}")
+async def to(status: int, path: str, item: str) -> None:
+    return RedirectResponse(f"/{path}/{item}", status)
 
 
 @app.put("/refused/{item}")
@@ -89,7 +89,7 @@ async def test_named_after_a_read(client, chair):
 
 async def test_named_a_redirect(client_options, arena, db_session, chair):
     chair.amount = 3
-    await arena.client(follow_redirects=True).put("/to/nothing/chair")
+    await arena.client(follow_redirects=True).put("/307/nothing/chair")
 
 
 def test_named_a_sync_test(test_client, db_session):
@@ -114,9 +114,10 @@ async def test_quiet_request(client, chair, method, path, status):
     assert (await client.request(method, f"/{path}/chair")).status_code == status
 
 
-async def test_quiet_a_redirect(arena, chair):
+@pytest.mark.parametrize("status", [307, 308])
+async def test_quiet_a_redirect(arena, chair, status):
     chair.amount = 3
-    await arena.client(follow_redirects=True).put("/to/written/chair")
+    await arena.client(follow_redirects=True).put(f"/{status}/written/chair")
 
 
 @pytest.mark.parametrize("amount, end", [(3, "commit"), (3, "rollback"), (5, "flush")])
@@ -156,7 +157,7 @@ def test_a_request_that_wrote_nothing_after_a_change_by_the_test_is_named(
     names = ("DATABASE_URL", "ARENA_DATABASE", "PYTEST_ADDOPTS")
     env = {name: environment[name] for name in names if name in environment}
     project = shop(example, page=PAGE, test_it=TEST)
-    project.run("-q", "-k", "quiet", env=env).expect(passed=12).never_says("wrote nothing")
+    project.run("-q", "-k", "quiet", env=env).expect(passed=13).never_says("wrote nothing")
     run = project.run("-q", "-k", "named", env=env).expect(passed=NAMED)
     lines = [line for line in run.output.splitlines() if "wrote nothing" in line]
     more = [int(number) for line in lines for number in re.findall(r"also in (\d+) more", line)]
