@@ -19,7 +19,7 @@ import pytest
 
 from pytest_arena._cli import main
 from pytest_arena._config._read import read_project
-from pytest_arena._mysql._servers import MySQLSearch
+from pytest_arena._mysql._product import MySQLSearch
 from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._product import Manifest

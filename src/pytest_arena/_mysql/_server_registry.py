@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,12 @@ from pytest_arena._mysql._control import (
     connect,
     identifier,
     literal,
+    open_control,
 )
-from pytest_arena._mysql._templates import DESCRIBED, MySQLBuild
+from pytest_arena._mysql._driver_guard import writers_in
 from pytest_arena._process import until
-from pytest_arena._product import Manifest, nothing, read_manifest
-from pytest_arena._product._database_registry import DatabaseRegistry
+from pytest_arena._product import Manifest, ScriptError, nothing, read_manifest
+from pytest_arena._product._database_registry import DatabaseRegistry, ServerBuild
 from pytest_arena._product._own_databases import OwnDatabase, now
 
 if TYPE_CHECKING:
@@ -37,8 +39,39 @@ if TYPE_CHECKING:
     from pytest_arena._product._server_control import Control
     from pytest_arena._values import Address, ServerLogin
 
+_HAS_TABLES = (
+    "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {} "
+    "AND table_type NOT IN ('VIEW', 'SEQUENCE')"
+)
+
 _END_SECONDS = 10.0
 _SLOTS = 64  # processes that hold a lock at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class MySQLBuild(ServerBuild):
+    """The database that a build fills with the app's drivers."""
+
+    def run_script(self, script: str) -> None:
+        """Run a script on a separate connection, so that the script's settings end with it."""
+        with closing(open_control(self.address)) as control:
+            control.run(
+                "SET SESSION sql_mode = @@GLOBAL.sql_mode, SESSION foreign_key_checks = 1 "
+                "/*M! , SESSION check_constraint_checks = 1 */"
+            )
+            try:
+                control.run(script)
+            except MySQLFailure as error:
+                raise ScriptError(str(error), line=0, fix="") from error
+
+    def has_tables(self) -> bool:
+        """Return whether the database has a table."""
+        question = _HAS_TABLES.format(literal(self.address.database))
+        return self.registry.control.rows(question) != [(0,)]
+
+    def is_being_written(self) -> bool:
+        """Return whether a connection of this process has uncommitted rows in the database."""
+        return bool(writers_in(self.address.database))
 
 
 class MySQLRegistry(DatabaseRegistry):
@@ -48,7 +81,11 @@ class MySQLRegistry(DatabaseRegistry):
     """
 
     product = "mysql"
-    question = DESCRIBED
+    question = (
+        "SELECT SUBSTRING_INDEX(VERSION(), '.', 2), VERSION() LIKE '%MariaDB%', "
+        "@@GLOBAL.character_set_server, @@GLOBAL.collation_server, @@GLOBAL.sql_mode, "
+        "@@lower_case_table_names"
+    )
     give_rights = (
         "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
         "Views of the app may need SUPER or SET USER"

@@ -26,10 +26,10 @@ from pytest_arena._product import (
     nothing,
     read_manifest,
 )
-from pytest_arena._product._databases_command import SweepResult
 from pytest_arena._product._own_databases import (
     Names,
     OwnDatabase,
+    SweepResult,
     locks_of,
     now,
     parts_of,

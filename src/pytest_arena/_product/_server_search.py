@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._config._supported import product_of
-from pytest_arena._product._databases_command import DatabasesOnServer, PlaceKind
+from pytest_arena._product._own_databases import Place
 from pytest_arena._product._server_control import ServerFailure
 from pytest_arena.errors import ConfigError, ServerError, redact, redact_url
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from pytest_arena._config._read import Config
+    from pytest_arena._product._own_databases import PlaceKind, SweepResult
     from pytest_arena._values import Address
 
 
@@ -43,6 +45,29 @@ class Server:
 
     def stay(self) -> None:
         """Let the server run after this run, because a database was kept."""
+
+
+@dataclass(frozen=True)
+class DatabasesOnServer:
+    """The databases with pytest-arena's names on a server."""
+
+    registry: Any  # the class of a run's databases
+    shown: str
+    address: Address
+
+    def places(self) -> Iterator[Place]:
+        """Yield the server with its databases."""
+        with self._opened() as registry:
+            things = tuple(database.thing() for database in registry.listed())
+        yield Place(shown=self.shown, where=self.address.server, things=things)
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Drop databases as a run does. Yield the dropped ones, and the others with a reason."""
+        with self._opened() as registry:
+            yield from registry.sweep(everything=everything)
+
+    def _opened(self) -> closing[Any]:
+        return closing(self.registry(self.address, sweeps=False))
 
 
 class Unavailable(Exception):
