@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from threading import Thread
@@ -36,7 +36,7 @@ from pytest_arena.errors import ArenaError, ServerError, UnknownDatabaseError, r
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
@@ -197,31 +197,6 @@ class Redis:
             self._controls[number] = redis.Redis(host="127.0.0.1", port=self.port, db=number)
         return self._controls[number]
 
-    @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Ask the server in the block.
-
-        Raises:
-            ServerError: it has ended. The next connection starts another one.
-        """
-        import redis  # noqa: PLC0415 - the user's code has imported it
-
-        try:
-            with as_own():
-                yield
-        except redis.ConnectionError as error:
-            if self._server is not None:
-                self._server.close()
-            self._server = None
-            self._controls.clear()
-            self._found.clear()
-            raise ServerError(
-                f"the tests' Redis server has ended: {error}",
-                why="its keys are lost",
-                cause="a test has sent SHUTDOWN, or another program has killed the server",
-                fix="run the tests again",
-            ) from None
-
     # Levels
 
     def begin(self, owner: Owner) -> None:
@@ -243,7 +218,7 @@ class Redis:
             return
         # End what waits for keys or messages, in this process, for an owner that is over.
         names = {_client_name(each) for each in (owner, None)}
-        with self._asked():
+        with as_own():
             for client in self._control().client_list():
                 if client["name"] in names and not _WAITING.isdisjoint(client["flags"]):
                     self._control().client_kill_filter(_id=client["id"])
@@ -254,7 +229,7 @@ class Redis:
         """Return all keys with their values."""
         if self._server is None:
             return {}
-        with self._asked():
+        with as_own():
             if self._server.is_fake:
                 return self._read(range(_NUMBERS))
             writes = self._control().info("persistence")["rdb_changes_since_last_save"]
@@ -279,32 +254,19 @@ class Redis:
         return content
 
     def _restore_keys(self, found: Content) -> None:
-        with self._asked():
+        with as_own():
             self._control().flushall()
             for (number, key), (life, value) in found.items():
                 self._control(number).restore(key, life, value)
             self._writes = -1
 
     def lines(self, owner: Owner) -> list[str]:
-        """Return a line for each key that differs from what an owner has found. Never raises."""
-        if self._server is None:
-            return []
-        found = self._found.get(owner, {})
-        with suppress(ArenaError):
-            content = self.content()
-            lines = []
-            for key in sorted(content.keys() | found.keys()):
-                sign = "~"
-                if key not in found:
-                    sign = "+"
-                elif key not in content:
-                    sign = "-"
-                elif content[key][1] == found[key][1]:
-                    continue
-                lines.append(f"{sign} {_shown(key)}")
-            if len(lines) > _MOST_KEYS:
-                lines[_MOST_KEYS:] = [f"and {len(lines) - _MOST_KEYS:,} more"]
-            return lines
+        """Return the keys with other values than those that an owner has found. Never raises."""
+        with suppress(Exception):
+            found = {(key, value) for key, (_, value) in self._found.get(owner, {}).items()}
+            now = {(key, value) for key, (_, value) in self.content().items()}
+            names = sorted({key for key, _ in found ^ now})
+            return [*map(_shown, names[:_MOST_KEYS])]
         return []
 
     # Clients
