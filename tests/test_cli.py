@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -413,8 +414,8 @@ def test_templates_and_kept_databases_go_with_all_alone(
     """And are shown with what was kept."""
     url = url_of(role)
     with own_databases(role) as own:
-        template = own.create("building")
-        template = own.finish_template(template, fingerprint="s", manifest=Manifest(1.0))
+        built = SimpleNamespace(address=own.address_of(own.create("building")))
+        template = own.finish(built, "s", Manifest(1.0))
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
         used = arena("sweep", "--all", "--database", url)
         assert f"left     {template}: a living run uses it" in used

@@ -16,8 +16,7 @@ from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._product._server_connections import os_user
-from pytest_arena._product._server_product import ServerProduct
-from pytest_arena._product._server_search import ServerSearch, parse_url, port_of
+from pytest_arena._product._server_search import ServerProduct, ServerSearch, parse_url, port_of
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from pytest_arena._product._own_databases import (
     time_of,
 )
 from pytest_arena._product._server_connections import is_here, os_user
-from pytest_arena._product._server_product import ServerProduct
 from pytest_arena._product._server_search import (
     Server,
+    ServerProduct,
     ServerSearch,
     Unavailable,
     parse_url,
