@@ -13,13 +13,14 @@ from contextlib import closing
 from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_arena._cli import main
 from pytest_arena._config._read import read_project
-from pytest_arena._mysql._servers import MySQLSearch
+from pytest_arena._mysql._product import MySQLSearch
 from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._product import Manifest
@@ -413,8 +414,8 @@ def test_templates_and_kept_databases_go_with_all_alone(
     """And are shown with what was kept."""
     url = url_of(role)
     with own_databases(role) as own:
-        template = own.create("building")
-        template = own.finish_template(template, fingerprint="s", manifest=Manifest(1.0))
+        built = SimpleNamespace(address=own.address_of(own.create("building")))
+        template = own.finish(built, "s", Manifest(1.0))
         kept = own.keep(own.create("live"), "tests/test_shop.py::test_red")
         used = arena("sweep", "--all", "--database", url)
         assert f"left     {template}: a living run uses it" in used

@@ -196,7 +196,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("refused:app", "ConfigError: a", "refused.py:2", "go"),
         ("right:app", "has no attribute 'app'", "right.py", "name the module"),
         ("nowhere:app", "No module named 'nowhere'", "pytest.ini", "pythonpath = <"),
-        ("shop.main:app", "No module named 'shop'", "pytest.ini", "pythonpath = src"),
+        ("shop.main:app", "No module named 'shop'", "pytest.ini", "pythonpath = <"),
         ("right.application", "not of the form", "pytest.ini", "arena_app = "),
     ],
 )

@@ -8,7 +8,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-from pytest_arena._postgresql._servers import SEARCH
+from pytest_arena._postgresql._product import PostgreSQL
 from pytest_arena.errors import ArenaError
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def test_the_page_of_support_says_what_the_metadata_say() -> None:
     servers = re.findall(r'"(\d+)"', nightly.partition("postgresql: [")[2].partition("]")[0])
     assert f"| Python | CPython {', '.join(pythons)} |" in page
     assert f"| PostgreSQL | {', '.join(servers)} |" in page
-    assert servers[0] == SEARCH.oldest["PostgreSQL"]
+    assert servers[0] == PostgreSQL.search.oldest["PostgreSQL"]
     wanted = [*PROJECT["dependencies"], *EXTRAS["sqlite"], *EXTRAS["postgresql"]]
     lowest = {re.split(r"[>\[]", line)[0]: line.rpartition(">=")[2] for line in wanted}
     for name, shown in {"sqlalchemy": "SQLAlchemy |", "pytest": "pytest |"}.items():

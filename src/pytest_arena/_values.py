@@ -39,8 +39,6 @@ class ProductFacts:
     """The kinds of the drivers' errors, by SQLSTATE."""
     error_words: Mapping[str, str] = field(default_factory=dict)
     """The kinds of errors without a SQLSTATE, by words in their messages."""
-    is_default_of_own: bool = False
-    """Whether ``arena_database = own`` means this product unless an engine shows another one."""
     other_url: str = ""
     """Another beginning of the product's URLs. SQLAlchemy does not accept it."""
     example_url: str
@@ -95,13 +93,9 @@ class CodeLine:
     @property
     def shown_file(self) -> str:
         """The file, relative to the current folder if it is inside."""
-        try:
-            folder = Path.cwd()
-        except FileNotFoundError:  # the test has removed the current folder
-            return self.file
         file = Path(self.file)
-        if file.is_relative_to(folder):
-            file = file.relative_to(folder)
+        if file.is_relative_to(Path.cwd()):
+            file = file.relative_to(Path.cwd())
         return str(file)
 
     @classmethod
@@ -170,9 +164,7 @@ class Address:
 
     @property
     def server(self) -> str:
-        """The server, as a message shows it: ``host:port``, or a socket."""
-        if self.host.endswith(".sock"):
-            return self.host
+        """The server, as a message shows it: ``host:port``."""
         return f"{self.host}:{self.port}"
 
     def as_(self, login: ServerLogin) -> "Address":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -303,8 +304,8 @@ def test_the_journal_is_installed_once_for_each_build(makers: Makers) -> None:
     for number in (1, 2):
         name = own.create("building")
         run(f"CREATE TABLE built_{number} ()", database=name)
-        manifest = Manifest(number)
-        template = own.finish_template(name, fingerprint="built twice", manifest=manifest)
+        built = SimpleNamespace(address=own.address_of(name))
+        template = own.finish(built, "built twice", Manifest(number))
         for _ in range(2):
             world = PostgreSQLWorld(own, template, "undo")
             assert world.connect().rows(f"SELECT FROM built_{number}") == []

@@ -45,6 +45,16 @@ def test_another_process_sees_each_test(world: SQLiteWorld, other: OtherProcess)
     assert other.do("PRAGMA integrity_check") == [["ok"]]
 
 
+def test_a_large_changed_file_is_read_only_on_request(world: SQLiteWorld) -> None:
+    """Else each request would cost its reading."""
+    world.isolation.enter()
+    hand = world.connect()
+    hand.execute("CREATE TABLE large AS SELECT zeroblob(2000000)")
+    hand.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert world.isolation.moment() is None
+    assert world.isolation.moment(exact=True) is not None
+
+
 @pytest.mark.parametrize("is_committed", [False, True])
 def test_a_process_that_is_killed_in_a_transaction(
     world: SQLiteWorld, other: OtherProcess, *, is_committed: bool

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections import Counter
 from contextlib import closing, suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
@@ -213,4 +214,5 @@ def filled(own: ServerRegistry, schema: Schema | None = None, *script: str) -> s
                 is_work = statement.startswith(WORK)
                 with suppress(*((psycopg.Error,) if is_work else ())):
                     app.execute(statement.replace("{role}", ROLE).encode())
-    return own.finish_template(name, fingerprint=f"of {name}", manifest=Manifest(1.0))
+    built = SimpleNamespace(address=own.address_of(name))
+    return own.finish(built, f"of {name}", Manifest(1.0))

@@ -241,4 +241,5 @@ def made_template(own: MySQLRegistry, *script: str) -> str:
         control.run("SET timestamp = 1800000000")
         for statement in script or (SCHEMA,):
             control.run(statement)
-    return own.finish_template(name, fingerprint=f"of-run-{name}", manifest=Manifest(1.0))
+    built = SimpleNamespace(address=own.address_of(name))
+    return own.finish(built, f"of-run-{name}", Manifest(1.0))

@@ -218,13 +218,6 @@ def test_names(worlds: Worlds) -> None:
         )
 
 
-def test_what_only_a_copy_restores(worlds: Worlds) -> None:
-    """Tables of other engines."""
-    with worlds("CREATE TABLE t (id INT)", "CREATE TABLE my (id INT) ENGINE = MyISAM") as world:
-        assert_restored(world, "INSERT INTO t VALUES (1)", by_a_copy=True)
-        assert "my: the engine MyISAM has no transactions" in world.lines[0]
-
-
 @pytest.mark.parametrize(
     "statement, name",
     [

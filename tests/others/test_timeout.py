@@ -12,6 +12,7 @@ PLUGINS = ("-p", "pytest_timeout")
 # Whatever the signal meets, the test fails, and the next one is clean.
 ALARM = """
 import asyncio
+import sqlite3
 import threading
 import pytest
 from fastapi.responses import StreamingResponse
@@ -62,13 +63,24 @@ async def endless():
 @pytest.mark.timeout(0.5)
 async def test_in_a_body_without_an_end(client):
     await client.get("/endless")
+
+held = []
+
+@pytest.mark.timeout(0.8)
+def test_in_the_restore_that_waits_for_a_lock(arena, test_client):
+    test_client.post("/dancers/Dune")
+    held.append(sqlite3.connect(arena.url.partition("///")[2]))
+    held[0].execute("DELETE FROM dancers")
+
+async def test_clean_4(client):
+    assert (await client.get("/dancers")).json() == ["Sand"]
 """
 
 
 def test_a_timeout_by_signal(example: Example) -> None:
     """P2, P7: in an await, in a statement that would never end, in sync code."""
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
-    run.expect(status=1, passed=3, failed=4).says("client.stream")
+    run.expect(status=1, passed=5, failed=4, errors=1).says("client.stream")
     assert run.output.count("from pytest-timeout.") >= 3
 
 

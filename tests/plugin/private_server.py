@@ -120,8 +120,8 @@ _OTHERS = (
 
 # The files of other runs, and of tests of the suite, are not looked at.
 _COMMAND = (
-    "import sys; from pytest_arena._cli import main; from pytest_arena._sqlite import _commands; "
-    "_commands.homes = list; sys.exit(main(sys.argv[1:]))"
+    "import sys; from pytest_arena._cli import main; from pytest_arena._sqlite import _product; "
+    "_product.homes = list; sys.exit(main(sys.argv[1:]))"
 )
 
 

@@ -26,20 +26,6 @@ def test_a_counter(time):
     assert client.incr("visits") == 1
     pathlib.Path(f"folder-{os.getpid()}").write_text(client.config_get("dir")["dir"])
 """
-ENDING = """
-import redis
-
-def test_that_ends_the_server():
-    redis.Redis().set("key", "value")
-    redis.Redis().shutdown(nosave=True)
-
-def test_that_fails_after_it_has_ended_it():
-    redis.Redis().shutdown(nosave=True)
-    assert False
-
-def test_after_it():
-    assert redis.Redis().keys() == []
-"""
 WITHOUT_FAKE = "import sys\nsys.modules['fakeredis'] = None\n"
 needs_program = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="redis-server is not installed"
@@ -99,14 +85,6 @@ def test_the_server_ends_with_a_killed_process(example: Example) -> None:
     deadline = time.monotonic() + 60
     while folder.exists():
         assert time.monotonic() < deadline
-
-
-@needs_program
-def test_a_server_that_ends_in_a_test_fails_the_test(example: Example) -> None:
-    """The next test has another one."""
-    run = example.with_files(test_it=ENDING).run()
-    run.expect(status=1, passed=2, failed=1, errors=1)
-    run.says("the tests' Redis server has ended", "[A301]")
 
 
 def test_fakeredis_serves_a_machine_without_a_program(example: Example) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena.scenarios._lock import read_lock
-from pytest_arena.scenarios._specs import read_specs
+from pytest_arena.scenarios._specs import read_lock, read_specs
 from tests.scenarios.projects import XDIST, Results, project
 
 if TYPE_CHECKING:

@@ -95,10 +95,11 @@ def test_stubs_are_added_to_a_file_with_tests(example: Example) -> None:
         "async def test_style_is_known(client):\n"
         '    assert (await client.get("/battles")).json() == []\n'
     )
-    run = example.with_paths({"tests/test_battles.py": text}).run("--scenarios-stubs=tests")
+    options = ("--scenarios-stubs=tests", "-o", "asyncio_mode=strict")
+    run = example.with_paths({"tests/test_battles.py": text}).run(*options)
     run.says("tests/test_battles.py: 2 tests written")
     written = (run.folder / "tests/test_battles.py").read_text(encoding="utf-8")
-    assert written.startswith(f"{text}\nimport pytest\n")
+    assert written.startswith(f"{text}\nimport pytest\n\n\n@pytest.mark.asyncio\n@")
     assert "async def test_style_is_known_2(" in written
 
 

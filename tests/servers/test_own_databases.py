@@ -8,6 +8,7 @@ import signal
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
     from tests.servers.crowded import Crowded
 
 MANIFEST = Manifest(1.0, "schema", "a column")
+
+
+def built(own: DatabaseRegistry, name: str) -> Any:
+    """Return the target of a build."""
+    return SimpleNamespace(address=own.address_of(name))
 
 
 class Side:
@@ -82,7 +88,7 @@ class Side:
         name = own.create("building")
         self.run("CREATE TABLE t (a int)", name)
         self.run("INSERT INTO t VALUES (1)", name)
-        return own.finish_template(name, fingerprint=fingerprint, manifest=MANIFEST)
+        return str(own.finish(built(own, name), fingerprint, MANIFEST))
 
 
 @cache
@@ -131,7 +137,7 @@ def test_a_template_in_use_is_not_dropped() -> None:
     """The process that asks for it is told why."""
     with own_registry() as role, own_databases(role) as own, own_databases(role) as other:
         name = own.create("building")
-        template = own.finish_template(name, fingerprint="used", manifest=MANIFEST)
+        template = own.finish(built(own, name), "used", MANIFEST)
         other.drop(template)
         assert template in names_on_server(beginning=template)
         own.drop(template)
@@ -256,7 +262,7 @@ def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) ->
             f"GRANT CREATE ON DATABASE {name} TO pg_monitor",
         ):
             own.control.run(statement)
-        template = own.finish_template(name, fingerprint="s", manifest=MANIFEST)
+        template = own.finish(built(own, name), "s", MANIFEST)
         copy = own.create("live", template=template)
         before, after = (own.control.rows(question.format(each)) for each in (template, copy))
         assert before == after

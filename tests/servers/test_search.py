@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_arena._mysql._servers import SEARCH as MYSQL
-from pytest_arena._postgresql import _clusters, _servers
-from pytest_arena._postgresql._servers import SEARCH
+from pytest_arena._mysql._product import MySQL
+from pytest_arena._postgresql import _clusters, _product
+from pytest_arena._postgresql._product import PostgreSQL
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError
 from tests.servers.crowded import PASSWORD, free_port
@@ -30,7 +30,7 @@ ME = getpass.getuser()
 def refused(config: Config, url: str) -> ServerError:
     """The error for a URL, in four parts and without a password."""
     with pytest.raises(ServerError) as raised:
-        SEARCH.find(replace(config, database=url))
+        PostgreSQL.search.find(replace(config, database=url))
     text = str(raised.value)
     assert re.findall(r"^  (why|cause|next):", text, re.MULTILINE) == ["why", "cause", "next"]
     assert text.splitlines()[-1].startswith("  [A301] ")
@@ -105,27 +105,27 @@ def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str
 )
 def test_forms_of_urls(text: str, expected: tuple[str, int, str, str, str]) -> None:
     """Those of SQLAlchemy and those of libpq."""
-    assert SEARCH.read_url(text) == Address(*expected)
+    assert PostgreSQL.search.read_url(text) == Address(*expected)
 
 
 def test_a_password_may_come_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with psql."""
     monkeypatch.setenv("PGPASSWORD", "p")
-    found = SEARCH.read_url("postgresql://u@db/shop")
+    found = PostgreSQL.search.read_url("postgresql://u@db/shop")
     assert found == Address("db", 5432, "u", "shop", "p")
 
 
 def test_urls_of_mysql() -> None:
     """A socket, and a password."""
-    found = MYSQL.read_url("mysql://me:secret@db:3307/shop")
+    found = MySQL.search.read_url("mysql://me:secret@db:3307/shop")
     assert found == Address("db", 3307, "me", "", "secret")
-    socket = MYSQL.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
+    socket = MySQL.search.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
     assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
 
 
 def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
     """The summary names it, without the password."""
-    found = SEARCH.find(replace(config, database=crowded.url(f"maker:{PASSWORD}")))
+    found = PostgreSQL.search.find(replace(config, database=crowded.url(f"maker:{PASSWORD}")))
     assert found.address == crowded.address
     assert not found.is_private
     assert found.shown.startswith("PostgreSQL ")
@@ -137,7 +137,7 @@ def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
 @pytest.fixture
 def local(crowded: Crowded, monkeypatch: pytest.MonkeyPatch) -> Crowded:
     """A server of this machine, in place of the machine's servers."""
-    monkeypatch.setattr(_servers, "_SOCKETS", ())
+    monkeypatch.setattr(_product, "_SOCKETS", ())
     monkeypatch.setenv("PGPORT", str(crowded.port))
     return crowded
 
@@ -152,15 +152,15 @@ def test_a_local_service_is_found_by_its_socket_and_its_port(
 
     monkeypatch.setattr(getpass, "getuser", getuser)
     monkeypatch.setenv("PGUSER", "humble")
-    found = SEARCH.local_service(config)
+    found = PostgreSQL.search.local_service(config)
     assert found.address.user == "postgres"
     assert found.shown.endswith(f", a local service on 127.0.0.1:{local.port}")
-    monkeypatch.setattr(_servers, "_SOCKETS", (local.by_socket.host,))
-    assert SEARCH.local_service(config).address.host == local.by_socket.host
+    monkeypatch.setattr(_product, "_SOCKETS", (local.by_socket.host,))
+    assert PostgreSQL.search.local_service(config).address.host == local.by_socket.host
     monkeypatch.setenv("PGUSER", "maker")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     monkeypatch.setenv("PGHOST", "127.0.0.1")
-    assert SEARCH.local_service(config).address == local.address
+    assert PostgreSQL.search.local_service(config).address == local.address
 
 
 def test_without_a_server_each_source_says_why(
@@ -170,7 +170,7 @@ def test_without_a_server_each_source_says_why(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PGPORT", str(free_port()))
     monkeypatch.setenv("PGHOST", "db.example.org")
-    monkeypatch.setattr(_servers, "_SOCKETS", ())
+    monkeypatch.setattr(_product, "_SOCKETS", ())
     monkeypatch.setattr(_clusters, "_USUAL", (f"{tmp_path}/*/bin",))
     monkeypatch.setattr(_clusters, "_WHEEL", "no_such_package")
     folder = tmp_path / "16" / "bin"
@@ -179,7 +179,7 @@ def test_without_a_server_each_source_says_why(
         (folder / program).write_text("#!/bin/sh\nexit 1\n")
         (folder / program).chmod(0o755)
     with pytest.raises(ServerError) as error:
-        SEARCH.find(config)
+        PostgreSQL.search.find(config)
     local, private = error.value.cause.splitlines()
     assert local.startswith("a local service: nothing answers on 127.0.0.1")
     assert private.startswith(f"a private server: {tmp_path}/16/bin/postgres does not run")
@@ -193,7 +193,7 @@ def test_own_uses_no_local_service(config: Config, monkeypatch: pytest.MonkeyPat
     """Windows has no private server, because that listens on a socket."""
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(ServerError) as error:
-        SEARCH.find(replace(config, database="own"))
+        PostgreSQL.search.find(replace(config, database="own"))
     assert "a private server is" in error.value.cause
     assert "not for Windows" in error.value.cause
 
@@ -201,6 +201,6 @@ def test_own_uses_no_local_service(config: Config, monkeypatch: pytest.MonkeyPat
 def test_own_is_refused_on_mysql(config: Config) -> None:
     """pytest-arena starts private servers of PostgreSQL alone."""
     with pytest.raises(ServerError) as error:
-        MYSQL.find(replace(config, database="own"))
+        MySQL.search.find(replace(config, database="own"))
     assert "pytest-arena starts no server of MySQL or MariaDB" in error.value.cause
     assert "docker run" in error.value.fix

@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_arena._config._read import read_project
-from pytest_arena._config._supported import FILE_PRODUCTS, SUPPORTED, package_of
+from pytest_arena._config._supported import SUPPORTED, package_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from pytest_arena._product._databases_command import (
+    from pytest_arena._product._own_databases import (
         Place,
         PlaceKind,
         Thing,
@@ -35,8 +35,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
     config = read_project(database=options.database)
     kinds: list[PlaceKind] = []
     for product in SUPPORTED:
-        name = "_commands" if product in FILE_PRODUCTS else "_servers"
-        module = importlib.import_module(f"{package_of(product)}.{name}")
+        module = importlib.import_module(f"{package_of(product)}._product")
         kinds += module.place_kinds(config)
     if options.sweeps:
         _sweep(kinds, everything=options.everything)

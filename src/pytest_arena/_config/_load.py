@@ -61,22 +61,13 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
             fix = f"install what has the module {error.name!r}, or {fix}"
             if f"{module_name}.".startswith(f"{error.name}."):
                 cause = f"no module {module_name!r} on sys.path; named by {source}"
-                fix = f"pythonpath = {_folder_of(module_name)}   (in the pytest configuration)"
+                fix = "pythonpath = <the folder that has it>   (in the pytest configuration)"
         raise ConfigError(
             f"{option} = {path}{problem}",
             why="pytest-arena cannot use what the option names",
             cause=cause,
             fix=fix,
         ) from error
-
-
-def _folder_of(module: str) -> str:
-    """Return the folder of a module that is not on ``sys.path``, or a placeholder."""
-    top = module.partition(".")[0]
-    for folder in (Path("src"), Path()):
-        if (folder / top).is_dir() or (folder / f"{top}.py").is_file():
-            return str(folder)
-    return f"<the folder of {top}>"
 
 
 def nearest(text: str, names: Iterable[str]) -> str:

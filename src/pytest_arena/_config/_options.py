@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_arena._config._supported import NAMES, OWN
+from pytest_arena._config._supported import NAMES, SUPPORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ OPTIONS = (
         "auto",
         ("auto", *NAMES, "own"),
         form="server",
-        example=OWN.example_url,
+        example=SUPPORTED["postgresql"].example_url,
         flag="--arena-database",
     ),
     Option(
@@ -111,7 +111,7 @@ OPTIONS = (
     Option(
         "network",
         "What happens when a test reaches another machine, or a server that ran before the tests: "
-        "report, refuse or any. Further words are hosts and networks that tests may reach.",
+        "report, refuse or any. Further words are hosts or patterns that tests may reach.",
         "report",
         form="network",
         example="refuse api.example.org 10.0.0.0/8",

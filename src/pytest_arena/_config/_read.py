@@ -154,8 +154,8 @@ def _network(text: str) -> tuple[str, ...]:
     if words[0] not in NETWORK:
         raise ValueError(f"the first word is none of: {', '.join(NETWORK)}")
     for word in words[1:]:
-        if not re.fullmatch(r"[\w.:-]+(/\d+)?", word):
-            raise ValueError(f"{word!r} is no host and no network")
+        if not re.fullmatch(r"[\w.:*-]+", word):
+            raise ValueError(f"{word!r} is no host")
     return words
 
 

@@ -34,9 +34,8 @@ for _facts in SUPPORTED.values():
     WITHOUT_LOOP.update(_facts.drivers_without_loop)
     DRIVERS.update(dict.fromkeys(_facts.drivers, _facts.name))
 
-# The product whose databases are files, and that of `arena_database = own` without an engine.
+# The product whose databases are files.
 [FILES] = [facts for facts in SUPPORTED.values() if facts.file_format]
-[OWN] = [facts for facts in SUPPORTED.values() if facts.is_default_of_own]
 FILE_PRODUCTS = {FILES.name}
 FILE_FORMAT = cast("FileFormat", FILES.file_format)
 
@@ -131,8 +130,6 @@ def product_of_dialect(name: str) -> str:
 
 def product_of(value: str) -> str:
     """Return the product that a value of ``arena_database`` names, "" if it names none."""
-    if value == "own":
-        return OWN.name
     for facts in SUPPORTED.values():
         if facts.other_url and value.startswith(facts.other_url):
             return facts.name

@@ -42,7 +42,7 @@ from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
+from pytest_arena.errors import ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -302,8 +302,6 @@ class Sessions:
         """Add a note to an error of this commit, because it is not an error of the app."""
         try:
             yield
-        except ArenaError:  # its message is complete
-            raise
         except Exception as error:
             self.failures.append(error)
             error.add_note(

@@ -109,13 +109,6 @@ class StageBuild:
             run_apart(partial(self.builder.build, target))
         except (TemplateError, KeyboardInterrupt):
             raise
-        except ArenaError as error:
-            raise TemplateError(
-                f"{self.option} failed: {error.what}",
-                why=error.why,
-                cause=error.cause,
-                fix=error.fix,
-            ) from error
         except BaseException as error:  # also SystemExit and pytest.skip()
             if _process.by_timeout(error):
                 raise
@@ -145,14 +138,12 @@ class StageBuild:
         lines = filter(None, map(blame, causes(error)))
         line = next(lines, None)
         cause = str(line or self._home())
-        fix = self.template_store.advice(error)
+        fix = getattr(error, "fix", "") or self.template_store.advice(error)
         if isinstance(error, OSError) and line is None:
             fix = "ARENA_CACHE=<a folder that you can write to> pytest …"
         elif self.stage is Stage.SEEDED and kind_of_error(error) == "no table":
             likely = suggested_schema(self.root) or "<module>:<Base>"
             fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
-            if self.below is not None:
-                fix = "create the table in arena_schema"
         elif not fix and self.stage is Stage.SEEDED and line is None:
             cause = f"the commit after {cause}"
             fix = (

@@ -324,7 +324,6 @@ EVENTS = (
     "before_cursor_execute",
     "after_cursor_execute",
     "handle_error",
-    "rollback_savepoint",
     "commit",
     "rollback",
 )

@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import suppress
 from fnmatch import fnmatch
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -84,11 +84,7 @@ class _Network:
         before = os.environ.setdefault(_PORTS, _open_ports())
         self._ports_before = {*map(int, before.split())}
         self._names = {socket.gethostname().lower()} - {"localhost"}
-        self._networks: list[IPv4Network | IPv6Network] = []
-        for word in filter(None, words):
-            self._names.add(word.lower())
-            with suppress(ValueError):  # a name
-                self._networks.append(ip_network(word, strict=False))
+        self._names.update(map(str.lower, filter(None, words)))
         # The addresses of names, each with the test that was reported, None for an allowed name.
         self._addresses: set[tuple[str | None, str]] = set()
 
@@ -125,14 +121,13 @@ class _Network:
         return any(fnmatch(host.lower(), pattern) for pattern in self._names)
 
     def _is_inside(self, host: str) -> bool:
-        """Return whether an address is of this machine, or allowed."""
+        """Return whether an address is of this machine."""
         try:
             address = ip_address(host.partition("%")[0])
         except ValueError:
             return host.lower() in {"", "localhost"}
         address = getattr(address, "ipv4_mapped", None) or address
-        is_here = address.is_loopback or address.is_unspecified
-        return is_here or any(address in network for network in self._networks)
+        return bool(address.is_loopback or address.is_unspecified)
 
     def _leave(self, host: str, kind: str = "another machine") -> None:
         """Note that code reaches another machine or server, or refuse it."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import weakref
 from collections import Counter
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._gate._running_statements import RunningStatements
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
+from pytest_arena._ledger import LIFESPAN
 from pytest_arena._origin import NO_LINE, user_line
 from pytest_arena._owner import Owned, owner_here
-from pytest_arena._process import alive
+from pytest_arena._process import alive, running_loop
+from pytest_arena._product._connection_loop import connection_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 
 # The key of a `PooledConnection` in the ``info`` of its entry, and of the record of a session.
 INFO = "pytest_arena"
+# Seconds. A running statement may wait for a lock of the request that waits here.
+_PATIENCE = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +52,6 @@ class PendingWrites:
     level: Owner | None  # the owner of the level of the first write
     request: Request | None  # that wrote first
     tables: list[str] = field(default_factory=list)  # one for each write
-    # Whether a statement has failed since the last rollback to a savepoint.
-    has_failed: bool = False
 
     def __str__(self) -> str:
         return f"uncommitted rows ({self._tables}), written at {self.place}"
@@ -173,6 +178,52 @@ def pooled_of(connection: Connection) -> PooledConnection | None:
         return None  # the property would open another connection
     pooled: PooledConnection | None = connection.info.get(INFO)
     return pooled
+
+
+class RunningStatements:
+    """The requests of one turn of which a statement runs, or is about to run.
+
+    It keeps requests at once in step, so that each has read before one of them writes. A request
+    sends its second statement when the first ones of the others have ended, and so on. Without
+    this wait one request may be over before another one has read. A pool may have an open
+    connection for only one of them. A machine may run only one of their sessions on the server:
+    the threads of pytest-arena make this more likely than it is without the plugin.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[Any, Future[None]] = {}
+        self._is_patient = True
+
+    def begin(self, request: Request | None) -> None:
+        """Note that a request opens or takes a connection, or sends a statement."""
+        if request is not None and request.method != LIFESPAN and request not in self._ends:
+            self._ends[request] = Future()
+
+    def end(self, request: Request | None) -> None:
+        """Let the others go on: a statement of a request, or the request itself, has ended."""
+        end = self._ends.pop(request, None)
+        if end is not None:
+            end.set_result(None)
+
+    def wait(self, request: Request) -> None:
+        """Wait before a statement of a request until the earlier ones of the others have ended.
+
+        No two requests wait for each other, because each waits for smaller numbers.
+        """
+        earlier = []
+        for other, end in [*self._ends.items()]:
+            if max(1, len(other.statements)) < len(request.statements):
+                earlier.append(end)
+        # Sync code in an event loop would block the others.
+        if earlier and self._is_patient and (in_greenlet() or running_loop() is None):
+            connection_loop().call(self._wait, earlier)
+
+    def _wait(self, ends: list[Future[None]]) -> None:
+        """Wait in the loop of pytest-arena, whose clock no test can stop."""
+        waiting = asyncio.wait([*map(asyncio.wrap_future, ends)], timeout=_PATIENCE)
+        _, running = await_only(waiting)
+        if running:  # the app locks rows, or a statement is slow
+            self._is_patient = False
 
 
 class Registry:
@@ -317,7 +368,8 @@ class Registry:
 
     def may_be_used(self, key: Key) -> None:
         """Note that a database may be used without a checkout from now on."""
-        self.usage_of(key).unwatch()
+        self.has_used = True
+        self.usage_of(key).is_unwatched = True
 
 
 class DatabaseUsage:
@@ -332,12 +384,12 @@ class DatabaseUsage:
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
         self.changes = 0  # the number of checkouts that may have changed rows
-        self._is_unwatched = False  # whether it may be used at any time
+        self.is_unwatched = False  # whether it may be used at any time
 
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used."""
         with self._registry.lock:
-            if self.checked_out or self._is_unwatched or self._registry.has_others:
+            if self.checked_out or self.is_unwatched or self._registry.has_others:
                 self.number += 1
             return self.number
 
@@ -349,7 +401,7 @@ class DatabaseUsage:
         registry = self._registry
         with registry.lock:
             has_others = self.checked_out > len(session.connections)
-            self.changes += has_others or self._is_unwatched or registry.has_others
+            self.changes += has_others or self.is_unwatched or registry.has_others
             return self.changes - session.changes
 
     def may_have_others(self) -> bool:
@@ -360,13 +412,6 @@ class DatabaseUsage:
         """Return whether a connection that is checked out has an open transaction."""
         checkouts = self._registry.checked_out()
         return any(each.handle.is_begun for each in checkouts if each.handle and each.usage is self)
-
-    # The registry calls these methods.
-
-    def unwatch(self) -> None:
-        """Note that the database may be used without a checkout from now on."""
-        self._registry.has_used = True
-        self._is_unwatched = True
 
 
 # Sessions
@@ -453,18 +498,3 @@ def unflushed_words(session: Session, *, has_changed: bool = True) -> str:
             number = f" ({count:,})" if count > 1 else ""
             words.append(f"{verb} {name}{number}")
     return ", ".join(words)
-
-
-def unflushed_by_tests() -> list[str]:
-    """Return a line for each session whose unflushed objects a test or a fixture has added."""
-    lines = []
-    for session in sessions_in_use():
-        record = record_of(session)
-        is_of_arena = type(session).__module__.startswith("pytest_arena.")
-        if not record.line or record.changed_by or is_of_arena:
-            continue
-        with suppress(RuntimeError):  # another thread uses the session
-            words = unflushed_words(session)
-            if words:
-                lines.append(f"{words} and did not commit it: {record.line}")
-    return lines

@@ -154,18 +154,6 @@ def with_cascades(names: Iterable[str], cascades: Mapping[str, set[str]]) -> set
     return reached
 
 
-def reason_against_undo(control: Control, database: str) -> str:
-    """Return the first reason why undo cannot restore the rows of a database, or ""."""
-    reasons = control.rows(f"""
-        SELECT table_name, CASE
-            WHEN table_type <> 'BASE TABLE' THEN CONCAT(table_type, ': the server keeps old rows')
-            ELSE CONCAT('the engine ', engine, ' has no transactions') END
-        FROM information_schema.tables WHERE table_schema = {literal(database)}
-            AND table_type NOT LIKE '%VIEW' AND (table_type <> 'BASE TABLE' OR engine <> 'InnoDB')
-        """)
-    return ": ".join(reasons[0]) if reasons else ""
-
-
 # Copies
 
 _AT_ONCE = 100  # statements in one message, which has at most 16 MB
@@ -192,7 +180,6 @@ class CopyPlan:
     tables: dict[str, Table] = field(default_factory=dict)
     # The tables that foreign keys change, by the changed table.
     cascades: dict[str, set[str]] = field(default_factory=dict)
-    reason_against_undo: str = ""  # why no row of a copy can be restored in place
 
     def run(self, control: Control, copy: str) -> None:
         """Create the copy. If a part of it exists already, drop that first."""
@@ -255,7 +242,6 @@ def read_plan(control: Control, source: str) -> CopyPlan:
         created_by("VIEW"),
         read_tables(control, source),
         read_cascades(control, source),
-        reason_against_undo(control, source),
     )
 
 

@@ -25,8 +25,16 @@ from pytest_arena._mysql._refill import (
 )
 from pytest_arena._origin import shown_line
 from pytest_arena._product import Held
-from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import FrozenDatabase, ReadTable, compared
+from pytest_arena._product._level_stack import (
+    FrozenDatabase,
+    LevelStack,
+    Look,
+    NeedsCopy,
+    ReadTable,
+    Start,
+    Undo,
+    compared,
+)
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
@@ -138,8 +146,6 @@ class MySQLDatabase(Undo):
         if written.has_new_schema or not start.base.name:
             return NeedsCopy("a statement may have changed the schema")
         content: CopyPlan = start.base.description
-        if content.reason_against_undo:
-            return NeedsCopy(content.reason_against_undo)
         names = with_cascades(written.names_in({*content.tables}), content.cascades)
         tables = {name: content.tables[name] for name in sorted(names)}
         try:
@@ -286,12 +292,10 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
             partial(connect, registry.address_of()),
             lambda control: control.run(SESSION),
         )
-        self._templates: dict[str | None, FrozenDatabase] = {}
         super().__init__(self._template(template), isolation, uses=uses, note=note)
 
     def _template(self, content: str | None) -> FrozenDatabase:
-        frozen = FrozenDatabase(self._registry, content)
-        return self._templates.setdefault(content, frozen)
+        return FrozenDatabase(self._registry, content)
 
     @property
     def address(self) -> Address:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import MySQLFailure, identifier, literal
 from pytest_arena._product import Held
-from pytest_arena._product._snapshots import ReadTable
+from pytest_arena._product._level_stack import ReadTable
 from pytest_arena._product._statements import Reach
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ FACTS = ProductFacts(
         "too many connections": "no connection",
         "connection slots are reserved": "no connection",
     },
-    is_default_of_own=True,
     other_url="postgres://",
     example_url="postgresql://postgres@localhost:5432/postgres",
     drivers_without_loop=("psycopg",),

@@ -26,15 +26,22 @@ from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import read, read_content, read_rows
 from pytest_arena._process import until
 from pytest_arena._product import Held
-from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
-from pytest_arena._product._snapshots import FrozenDatabase, compared
+from pytest_arena._product._level_stack import (
+    FrozenDatabase,
+    LevelStack,
+    Look,
+    NeedsCopy,
+    Start,
+    Undo,
+    compared,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_arena._postgresql._server_registry import ServerRegistry
     from pytest_arena._product import Usage
-    from pytest_arena._product._snapshots import ReadContent
+    from pytest_arena._product._level_stack import ReadContent
     from pytest_arena._values import Address, TableRows
 
 

@@ -35,8 +35,8 @@ from pytest_arena._product._connection_loop import (
     connection_loop,
     has_sync_caller,
 )
+from pytest_arena._product._level_stack import compared
 from pytest_arena._product._server_control import Control
-from pytest_arena._product._snapshots import compared
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import sqlstate
 from pytest_arena.errors import IsolationError
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from pytest_arena._ledger import Ledger
-    from pytest_arena._product._snapshots import ReadContent
+    from pytest_arena._product._level_stack import ReadContent
     from pytest_arena._product._statements import Statement
     from pytest_arena._values import Address, CodeLine, TableRows
 

@@ -13,15 +13,15 @@ from pytest_arena._postgresql._control import (
     literal,
     open_control,
 )
-from pytest_arena._product._snapshots import ReadTable
+from pytest_arena._product._level_stack import ReadTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_arena._changes import Row
     from pytest_arena._process import Answer
+    from pytest_arena._product._level_stack import ReadContent
     from pytest_arena._product._server_control import Control
-    from pytest_arena._product._snapshots import ReadContent
     from pytest_arena._values import Address
 
 # With these settings equal rows have equal texts, whatever the app's session has set.

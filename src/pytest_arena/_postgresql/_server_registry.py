@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL
 
 from pytest_arena._postgresql._control import (
+    WRITERS,
     ControlFailure,
     PostgreSQLControl,
     connect,
@@ -21,17 +23,13 @@ from pytest_arena._postgresql._control import (
     literal,
     open_control,
 )
-from pytest_arena._postgresql._templates import (
-    DESCRIBED,
-    DatabaseTarget,
-    drivers_of,
-    next_step,
-)
+from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._process import until
-from pytest_arena._product import Manifest, Template, nothing, read_manifest
-from pytest_arena._product._database_registry import DatabaseRegistry
+from pytest_arena._product import Manifest, ScriptError, Template, nothing, read_manifest
+from pytest_arena._product._database_registry import DatabaseRegistry, ServerBuild
 from pytest_arena._product._own_databases import OwnDatabase, now
-from pytest_arena._values import digest
+from pytest_arena._product._statements import classify
+from pytest_arena._values import digest, sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,6 +64,132 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
 """
 
 
+# The database of a build
+
+DESCRIBED = """
+SELECT current_setting('server_version_num')::int / 10000,
+       pg_encoding_to_char(encoding), datcollate, datctype,
+       (SELECT md5(string_agg(name || ' ' || default_version, ',' ORDER BY name))
+        FROM pg_available_extensions)
+FROM pg_database WHERE datname = 'template1'
+"""
+_HAS_TABLES = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+      AND NOT EXISTS (SELECT FROM pg_depend d
+                      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                        AND d.deptype = 'e'))
+"""
+
+
+_OF_PG_DUMP = re.compile(r"(?m)^\\(?:restrict|unrestrict)\b.*$")
+_COPY_FROM_STDIN = re.compile(r"(?im)^COPY\s[^;]*\sFROM\s+STDIN\b")
+
+
+def _check_script(script: str) -> None:
+    """Refuse a script with data for psql, and one that reaches beyond the database.
+
+    Raises:
+        ScriptError: it is such a script.
+    """
+    copy = _COPY_FROM_STDIN.search(script)
+    if copy is not None:
+        raise ScriptError(
+            "pytest-arena does not run COPY … FROM stdin",
+            line=script.count("\n", 0, copy.start()) + 1,
+            fix="pg_dump --inserts",
+        )
+    beyond = classify(script, WORDS).beyond
+    if beyond:
+        delete = "delete it from the script (pg_dump without --create and --clean)"
+        raise ScriptError(
+            f"{beyond} reaches beyond the database that is built",
+            line=0,
+            fix=WORDS.instead.get(beyond, delete),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseTarget(ServerBuild):
+    """The database that a build fills with the app's drivers."""
+
+    has_schemas = True
+
+    def run_script(self, script: str) -> None:
+        """Run a script on a separate connection, so that the script's settings end with it."""
+        script = _OF_PG_DUMP.sub("", script.removeprefix("\ufeff"))
+        _check_script(script)
+        with closing(open_control(self.address)) as control:
+            try:
+                control.run(script)
+            except ControlFailure as error:
+                diagnostics = getattr(error.__cause__, "diag", None)
+                position = int(getattr(diagnostics, "statement_position", None) or 0)
+                line = script.count("\n", 0, position - 1) + 1 if position else 0
+                fix = next_step(error.__cause__)
+                raise ScriptError(str(error), line=line, fix=fix) from error
+
+    def has_tables(self) -> bool:
+        """Return whether the database has a table."""
+        with closing(open_control(self.address)) as control:
+            return control.rows(_HAS_TABLES) == [(True,)]
+
+    def is_being_written(self) -> bool:
+        """Return whether a transaction in the database has written."""
+        question = WRITERS.format(literal(self.address.database))
+        return bool(self.registry.control.rows(question))
+
+
+_PSYCOPG = "psycopg"  # sync and async
+
+
+def drivers_of(dialect: type[Dialect]) -> tuple[str, str]:
+    """Return the drivers for sync and for async functions.
+
+    The app's driver is preferred, because the app reads the values that it writes. An app on
+    asyncpg has no driver for sync functions ("").
+    """
+    if dialect.driver == _PSYCOPG:
+        return _PSYCOPG, _PSYCOPG
+    if dialect.is_async:
+        return "", dialect.driver
+    return dialect.driver, _PSYCOPG
+
+
+_OWN = "arena_database = own   (a private server, on which a schema may do anything)"
+_BYPASS = f"ALTER ROLE … BYPASSRLS;   -- as a superuser, for the login of arena_database\nor {_OWN}"
+# The next step by the SQLSTATE, and what must be in the message. A code has several meanings.
+_STEPS = {
+    "3F000": (
+        "schema",
+        "CREATE SCHEMA IF NOT EXISTS {name}   (before its tables are created)",
+    ),
+    "42501": ("", _OWN),  # insufficient_privilege
+    "42704": (
+        "role",
+        (
+            "arena_roles = {name}   (created on a private server; must exist on any other)\n"
+            "or, for a dump: pg_dump --no-owner --no-privileges …"
+        ),
+    ),
+}
+
+
+def next_step(error: BaseException | None) -> str:
+    """Return what to do after a statement of a build has failed, "" if it is not known."""
+    text = str(getattr(error, "orig", None) or error)
+    if "row-level security" in text:
+        return _BYPASS
+    code = str(sqlstate(getattr(error, "orig", None) or error))
+    subject, step = _STEPS.get(code, ("", ""))
+    if subject not in text:
+        return ""
+    quoted = re.search(r'"([^"]+)"', text)
+    return step.replace("{name}", quoted[1] if quoted else "…")
+
+
 class ServerRegistry(DatabaseRegistry):
     """The databases of a process on a PostgreSQL server."""
 
@@ -73,6 +197,7 @@ class ServerRegistry(DatabaseRegistry):
     # The server's version, encoding, locale and extensions.
     question = DESCRIBED
     give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
+    advice = staticmethod(next_step)
     another = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
 
     def __init__(self, address: Address, **options: Any) -> None:
@@ -150,10 +275,6 @@ class ServerRegistry(DatabaseRegistry):
         sync_driver, async_driver = drivers_of(dialect)
         sync_url = url(sync_driver) if sync_driver else None
         return DatabaseTarget(self, address, sync_url, url(async_driver))
-
-    def advice(self, error: BaseException) -> str:
-        """Return the next step by the server's error code."""
-        return next_step(error)
 
     # Copy
 

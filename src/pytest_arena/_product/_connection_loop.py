@@ -48,7 +48,6 @@ class ConnectionLoop:
 
     def __init__(self) -> None:
         self._loop = _Loop()
-        self._process = os.getpid()
         with as_own():
             threading.Thread(
                 target=self._loop.run_forever, name="pytest-arena-loop", daemon=True
@@ -61,8 +60,6 @@ class ConnectionLoop:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function in the loop, and wait in the caller's greenlet or thread."""
-        if self._process != os.getpid():
-            raise RuntimeError("this connection belongs to the parent process")
         work = greenlet_spawn(function, *args, **kwargs)
         if in_greenlet():
             return await_only(self.wait(work))

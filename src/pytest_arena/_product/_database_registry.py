@@ -26,10 +26,10 @@ from pytest_arena._product import (
     nothing,
     read_manifest,
 )
-from pytest_arena._product._databases_command import SweepResult
 from pytest_arena._product._own_databases import (
     Names,
     OwnDatabase,
+    SweepResult,
     locks_of,
     now,
     parts_of,
@@ -267,8 +267,9 @@ class DatabaseRegistry(TemplateStore):
 
     # Templates
 
-    def finish_template(self, name: str, *, fingerprint: str, manifest: Manifest) -> str:
-        """Make a database a template, which no later run changes. Return its new name."""
+    def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
+        """Make a built database a template, which no later run changes. Return its new name."""
+        name = target.address.database
         final = self._template(fingerprint)
         self._hold_template(final)  # before it exists, so that no sweep drops it
         with self.reporting(f"{name} cannot be made a template"):
@@ -308,11 +309,6 @@ class DatabaseRegistry(TemplateStore):
     @abstractmethod
     def _build(self, address: Address, dialect: type[Dialect]) -> BuildTarget:
         """Return a build that fills a database, by the app's driver."""
-
-    def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
-        """Make the database of a build a template."""
-        name = target.address.database
-        return self.finish_template(name, fingerprint=fingerprint, manifest=manifest)
 
     def find(self, fingerprint: str, newer_than: float = 0.0) -> Template | None:
         """Return the finished template of a fingerprint, and hold it.

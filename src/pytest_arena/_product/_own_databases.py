@@ -17,17 +17,18 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pytest_arena._process import run_id
-from pytest_arena._product._databases_command import Thing
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from pytest_arena._product import Manifest
 
@@ -99,6 +100,58 @@ class Names:
         """Return the name of the template with a fingerprint."""
         start = f"arena_seeded_{self.session}" if is_of_run else "arena_template"
         return f"{start}_{digest(fingerprint)[:16]}"
+
+
+# `arena databases`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """A database, the folder of a run, or a private server."""
+
+    name: str
+    what: str
+    """live (of a run), building or template, kept, or server"""
+    state: str = ""
+    """alive or dead (of a run), or in use, idle or stopped (of a server)"""
+    time: datetime | None = None
+    """of the build on a server, else of the last use"""
+    title: str = ""
+    """the test whose database was kept"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A folder or a server, and the things in it."""
+
+    shown: str
+    where: str
+    things: tuple[Thing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """A thing that a sweep has removed, or kept for a reason."""
+
+    thing: Thing
+    reason: str = ""
+
+
+class PlaceKind(Protocol):
+    """A kind of place."""
+
+    def places(self) -> Iterator[Place]:
+        """Yield the places, without creating, starting or changing anything."""
+
+    def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
+        """Remove leftovers of dead runs, with ``everything`` all things that no living run uses."""
+
+
+def time_of(path: Path) -> datetime | None:
+    """Return the time at which a file was written."""
+    with suppress(OSError):
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

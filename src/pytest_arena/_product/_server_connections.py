@@ -129,10 +129,9 @@ class RawConnections:
         if raw.target is not None:
             core.opened_raw(raw.target.key)
 
-    def take(self, connection: object) -> RawConnection | None:
-        """Forget a connection that an engine's pool has. Return its record, if there is one."""
-        raw = self._open.pop(id(connection), None)
-        return raw if raw is not None and raw.reference() is connection else None
+    def forget(self, connection: object) -> None:
+        """Forget a connection that an engine's pool has."""
+        self._open.pop(id(connection), None)
 
     def end(self, level: Owner) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
@@ -342,9 +341,7 @@ class ServerConnections(ABC):
         connection = driver_connection(dbapi_connection)
         if facts_of_driver(connection) is not self._facts:
             return None
-        raw = self._raw.take(connection)
-        if raw is not None and raw.target is None:
-            return OpenConnection()  # `arena_allow` has admitted it
+        self._raw.forget(connection)
         opened = self.opened(connection)
         for database in core.provisioned:
             target = database.target

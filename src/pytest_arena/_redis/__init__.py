@@ -15,10 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import socket
+import subprocess
 import sys
-from contextlib import contextmanager, suppress
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -26,12 +31,12 @@ from pytest_arena._config._supported import allows, redis_name
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._origin import as_own, is_own
 from pytest_arena._owner import cause_of_connection, owner_here
-from pytest_arena._redis._server import RedisServer
+from pytest_arena._process import until
 from pytest_arena.errors import ArenaError, ServerError, UnknownDatabaseError, redact
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
@@ -43,6 +48,89 @@ Content = dict[Key, tuple[int, bytes]]  # the milliseconds to live, 0 for ever; 
 
 _NUMBERS = 16  # of databases
 _MOST_KEYS = 10  # in the report of a failed test
+
+PROGRAMS = ("redis-server", "valkey-server")
+_HOST = "127.0.0.1"
+_START_SECONDS = 10.0
+_END = b"\n"
+
+# The shell ends the server at a line from this process, or when it and its forks have ended.
+_WITH_THIS_PROCESS = """
+exec 3<&0
+"$@" <&- 3<&- &
+read -r _ <&3
+kill -9 $!
+rm -rf "$0"
+"""
+
+
+class RedisServer:
+    """A server on a free port of the loopback. It keeps its content in memory only.
+
+    Nobody else may enter its folder.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.is_fake = False  # of fakeredis, which has no INFO
+        self._shell: subprocess.Popen[bytes] | None = None
+        with as_own():
+            self._start()
+
+    def _start(self) -> None:
+        """Start a program of ``PATH``, else the server of fakeredis.
+
+        Raises:
+            ServerError: there is none.
+        """
+        program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+        if program is not None:
+            self._start_program(program)
+            return
+        try:
+            from fakeredis import TcpFakeServer  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ServerError(
+                f"there is no Redis server for the tests: {', '.join(PROGRAMS)}, fakeredis",
+                why="each test process has its own Redis server, so that no test reaches yours",
+                cause=cause_of_connection(),
+                fix="install redis-server or valkey-server, or: pip install 'pytest-arena[redis]'\n"
+                "or, if tests may change yours: arena_allow = redis://host:port/*",
+            ) from None
+        server = TcpFakeServer((_HOST, 0))
+        server.daemon_threads = True
+        self.is_fake = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        self.port = server.server_address[1]
+
+    def _start_program(self, program: str) -> None:
+        with socket.create_server((_HOST, 0)) as free:
+            _, self.port = free.getsockname()
+        folder = tempfile.mkdtemp(prefix="arena-redis-")
+        settings = {"port": self.port, "bind": _HOST, "save": "", "appendonly": "no", "dir": folder}
+        words = [str(word) for name in settings for word in (f"--{name}", settings[name])]
+        self._shell = subprocess.Popen(  # noqa: S603 - the server's program
+            ["/bin/sh", "-c", _WITH_THIS_PROCESS, folder, program, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C does not reach it
+        )
+        until(lambda: self.answers, within=_START_SECONDS)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the server accepts connections."""
+        try:
+            socket.create_connection((_HOST, self.port)).close()
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the server, and remove its folder."""
+        if self._shell is not None:
+            self._shell.communicate(_END)
 
 
 @dataclass(eq=False)
@@ -109,31 +197,6 @@ class Redis:
             self._controls[number] = redis.Redis(host="127.0.0.1", port=self.port, db=number)
         return self._controls[number]
 
-    @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Ask the server in the block.
-
-        Raises:
-            ServerError: it has ended. The next connection starts another one.
-        """
-        import redis  # noqa: PLC0415 - the user's code has imported it
-
-        try:
-            with as_own():
-                yield
-        except redis.ConnectionError as error:
-            if self._server is not None:
-                self._server.close()
-            self._server = None
-            self._controls.clear()
-            self._found.clear()
-            raise ServerError(
-                f"the tests' Redis server has ended: {error}",
-                why="its keys are lost",
-                cause="a test has sent SHUTDOWN, or another program has killed the server",
-                fix="run the tests again",
-            ) from None
-
     # Levels
 
     def begin(self, owner: Owner) -> None:
@@ -155,7 +218,7 @@ class Redis:
             return
         # End what waits for keys or messages, in this process, for an owner that is over.
         names = {_client_name(each) for each in (owner, None)}
-        with self._asked():
+        with as_own():
             for client in self._control().client_list():
                 if client["name"] in names and not _WAITING.isdisjoint(client["flags"]):
                     self._control().client_kill_filter(_id=client["id"])
@@ -166,7 +229,7 @@ class Redis:
         """Return all keys with their values."""
         if self._server is None:
             return {}
-        with self._asked():
+        with as_own():
             if self._server.is_fake:
                 return self._read(range(_NUMBERS))
             writes = self._control().info("persistence")["rdb_changes_since_last_save"]
@@ -191,32 +254,19 @@ class Redis:
         return content
 
     def _restore_keys(self, found: Content) -> None:
-        with self._asked():
+        with as_own():
             self._control().flushall()
             for (number, key), (life, value) in found.items():
                 self._control(number).restore(key, life, value)
             self._writes = -1
 
     def lines(self, owner: Owner) -> list[str]:
-        """Return a line for each key that differs from what an owner has found. Never raises."""
-        if self._server is None:
-            return []
-        found = self._found.get(owner, {})
-        with suppress(ArenaError):
-            content = self.content()
-            lines = []
-            for key in sorted(content.keys() | found.keys()):
-                sign = "~"
-                if key not in found:
-                    sign = "+"
-                elif key not in content:
-                    sign = "-"
-                elif content[key][1] == found[key][1]:
-                    continue
-                lines.append(f"{sign} {_shown(key)}")
-            if len(lines) > _MOST_KEYS:
-                lines[_MOST_KEYS:] = [f"and {len(lines) - _MOST_KEYS:,} more"]
-            return lines
+        """Return the keys with other values than those that an owner has found. Never raises."""
+        with suppress(Exception):
+            found = {(key, value) for key, (_, value) in self._found.get(owner, {}).items()}
+            now = {(key, value) for key, (_, value) in self.content().items()}
+            names = sorted({key for key, _ in found ^ now})
+            return [*map(_shown, names[:_MOST_KEYS])]
         return []
 
     # Clients

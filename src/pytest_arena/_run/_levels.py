@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import gc
+import os
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
 from pytest_arena._gate._listeners import gate
+from pytest_arena._interpreter import on_audit_events
+from pytest_arena._origin import as_own, is_importing, is_own
 from pytest_arena._owner import WideFixture, begin_phase
 from pytest_arena._product import Held
 from pytest_arena._run import _leaks
 from pytest_arena._run._story import warn_of_loss
-from pytest_arena._run._variables import Variables
 from pytest_arena._values import Stage
 from pytest_arena.errors import ArenaError, IsolationError
 from pytest_arena.warnings import LateWorkWarning, LeakWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from pluggy import HookRelay
 
@@ -38,6 +40,45 @@ if TYPE_CHECKING:
 # Seconds. Other threads and event loops may hold a lock for the length of a transaction.
 _PATIENCE = 1.0
 _STEP = 0.002
+
+
+class Variables:
+    """Puts the variables of the environment back at the end of a test or a wide fixture.
+
+    Python reports each change before it happens. So nothing is copied where nothing changes.
+    """
+
+    def __init__(self, urls: Collection[str]) -> None:
+        # Those of `arena_env`: no import may lead later tests to the developer's database.
+        self._urls = urls
+        # For each living owner the values before its first change. The last owner runs now.
+        self._before: dict[Owner, dict[str, str | None]] = {}
+        on_audit_events({"os.putenv": self._note, "os.unsetenv": self._note})
+
+    def _note(self, key: bytes | str, *_value: object) -> None:
+        name = os.fsdecode(key)
+        # pytest itself names the running test by such a variable.
+        if not self._before or name.startswith("PYTEST_") or is_own():
+            return
+        is_url = name in self._urls and name in os.environ
+        if not is_url and is_importing():
+            return  # what an import sets stays, because a module is imported once
+        *_, values = self._before.values()
+        values.setdefault(name, os.environ.get(name))
+
+    def begin(self, owner: Owner) -> None:
+        """Note changes for this owner from now on."""
+        self._before[owner] = self._before.pop(owner, {})
+
+    def end(self, owner: Owner) -> None:
+        """Put back what this owner has changed."""
+        values = self._before.pop(owner, {})
+        with as_own():
+            for name, value in values.items():
+                if value is not None:
+                    os.environ[name] = value
+                else:
+                    os.environ.pop(name, None)
 
 
 class Levels:

@@ -9,9 +9,8 @@ from functools import partial
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm.attributes import instance_state
 
 from pytest_arena._changes import without_values
 from pytest_arena._config._load import blame, is_library
@@ -26,16 +25,12 @@ from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.orm import Session
-
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
 
-    State = InstanceState[object]
-
 STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
 
-KEYS = "arena: the keys in Redis (+ set, ~ changed, - deleted)"
+KEYS = "arena: the keys in Redis that the test set, changed or deleted"
 
 
 def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
@@ -202,37 +197,27 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
     """Return a line for each instance with an old value of a column that the assertion names."""
     lines = []
     awaited = "await " if test.plan.is_async else ""
-    entry = _users_entries(excinfo)[-1]
-    words = re.findall(r"\w+", str(entry.statement))
-    instances = [*entry.frame.f_locals.values()]
-    for _, opened in test.sessions.instances():
-        instances += opened
+    words = re.findall(r"\w+", str(_users_entries(excinfo)[-1].statement))
     fresh: Any = run.engines.open_session(Sessions(), run.database(), wants_async=False)
     with fresh:
-        for instance in {id(each): each for each in instances}.values():
-            # Ask the type first, because an attribute of another object may do anything.
-            if not isinstance(inspect(type(instance), raiseerr=False), Mapper):
-                continue
-            state: State = inspect(instance)
-            columns = _stale_columns(state, fresh, words)
-            if columns:
-                name = state.class_.__name__
-                keys: Any = state.identity
-                key = keys[0] if len(keys) == 1 else keys
-                lines.append(
-                    f"{name} {key!r} was loaded before another session changed its "
-                    f"{', '.join(columns)}. next: {awaited}db_session.get({name}, {key!r})"
-                )
+        for _, instances in test.sessions.instances():
+            for state in map(instance_state, instances):
+                present = fresh.get(state.class_, state.identity)
+                unchanged = state.unmodified.intersection(words, state.mapper.column_attrs.keys())
+                columns = [
+                    key
+                    for key in sorted(unchanged & state.dict.keys())
+                    if state.dict[key] != getattr(present, key)
+                ]
+                if columns:
+                    name = state.class_.__name__
+                    keys: Any = state.identity
+                    key = keys if keys[1:] else keys[0]
+                    lines.append(
+                        f"{name} {key!r} was loaded before another session changed its "
+                        f"{', '.join(columns)}. next: {awaited}db_session.get({name}, {key!r})"
+                    )
     return lines
-
-
-def _stale_columns(state: State, fresh: Session, words: list[str]) -> list[str]:
-    """Return the columns whose loaded, unchanged values differ from those of the present row."""
-    unchanged = state.unmodified.intersection(words, state.mapper.column_attrs.keys(), state.dict)
-    if not unchanged or state.identity is None:
-        return []
-    present = fresh.get(state.class_, state.identity)
-    return [key for key in sorted(unchanged) if state.dict[key] != getattr(present, key)]
 
 
 # Explanations of errors of SQLAlchemy and of drivers

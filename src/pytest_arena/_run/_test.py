@@ -15,8 +15,7 @@ from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._listeners import gate
-from pytest_arena._gate._registry import has_changed_tests_session
-from pytest_arena._gate._running_statements import RunningStatements
+from pytest_arena._gate._registry import RunningStatements, has_changed_tests_session
 from pytest_arena._ledger import LIFESPAN, READING, Request
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
 from pytest_arena._owner import JOBS, OWNER, Job, Owner

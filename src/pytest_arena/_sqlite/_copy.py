@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_arena import _process
 from pytest_arena._product import Held
-from pytest_arena._product._level_stack import LevelStack, Look, Start, Undo
-from pytest_arena._product._snapshots import ReadTable, compared
+from pytest_arena._product._level_stack import LevelStack, Look, ReadTable, Start, Undo, compared
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena.errors import IsolationError
 

@@ -106,9 +106,7 @@ def is_being_written(connection: sqlite3.Connection) -> bool:
     try:
         with writing(connection):
             return False
-    except sqlite3.OperationalError as error:
-        if not is_locked(error):
-            raise
+    except sqlite3.OperationalError:
         return True
 
 

@@ -15,9 +15,8 @@ from pytest_arena.scenarios._records import noticed_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_arena.scenarios._lock import Lock
     from pytest_arena.scenarios._records import Json
-    from pytest_arena.scenarios._specs import ScenarioSpec, Specification
+    from pytest_arena.scenarios._specs import Lock, ScenarioSpec, Specification
 
 
 class Status(StrEnum):

@@ -12,12 +12,10 @@ from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import ArenaError, cut, redact
 from pytest_arena.scenarios import _outputs as outputs
 from pytest_arena.scenarios._judge import judge
-from pytest_arena.scenarios._lock import FILE as LOCK
-from pytest_arena.scenarios._lock import accept, read_lock
 from pytest_arena.scenarios._markers import scenarios_of, write_stubs
 from pytest_arena.scenarios._records import Recorder, record_assertions
 from pytest_arena.scenarios._sabotage import Sabotage, hook
-from pytest_arena.scenarios._specs import read_specs, relative
+from pytest_arena.scenarios._specs import LOCK, accept, read_lock, read_specs, relative
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence

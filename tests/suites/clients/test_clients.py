@@ -261,3 +261,8 @@ class TestStreams:
         while not arena.requests[-1].seconds:  # noqa: ASYNC110 - the app has no event for it
             await asyncio.sleep(0.01)
         assert seen(arena) == [("GET", "/events/lamp", "/events/{name}", 200)]
+
+
+def test_a_block_of_a_scenario_in_a_run_without_specifications(scenario, test_client):
+    with scenario.then("there is no order"):
+        assert test_client.get("/orders").json() == []

@@ -72,7 +72,7 @@ def test_this_machine_may_be_reached():
     theirs.close()
 
 
-def test_allowed_names_and_networks_may_be_reached():
+def test_allowed_names_and_patterns_may_be_reached():
     with socket.socket() as caller:
         caller.settimeout(0)
         caller.connect_ex(("198.51.100.7", 9))

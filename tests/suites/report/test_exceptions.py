@@ -10,8 +10,8 @@ from async_app import TOKEN, app, engine, get_db, maker
 from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from models import Order, Stock
-from sqlalchemy import AsyncAdaptedQueuePool, __version__, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import AsyncAdaptedQueuePool, __version__, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 fails = pytest.mark.expect("AssertionError", at="assert")
@@ -209,3 +209,11 @@ async def test_of_an_attribute_that_a_commit_has_expired():
         session.add(order)
         await session.commit()
         assert order.item
+
+
+@fails
+async def test_of_a_table_that_the_schema_lacks(db_session):
+    try:
+        await db_session.execute(text("SELECT * FROM missing"))
+    except DBAPIError:
+        assert False

@@ -1,7 +1,6 @@
 """The failed assertion compares an instance that was loaded before a request changed its row."""
 
 import pytest
-from async_app import maker
 from models import Order, Stock
 
 fails = pytest.mark.expect("AssertionError", at="assert")
@@ -26,16 +25,6 @@ def test_of_a_sync_session(db_session, test_client):
     stocks = [db_session.get(Stock, "chair")]
     test_client.post("/orders/chair")
     assert all(each.amount == 4 for each in stocks)
-
-
-@fails
-async def test_of_a_session_of_the_suite(client):
-    async with maker() as own:
-        order = Order(item="vase")
-        own.add(order)
-        await own.commit()
-        await client.post("/settle/1")
-        assert order.status == "paid"
 
 
 @fails
