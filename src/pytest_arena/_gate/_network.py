@@ -113,6 +113,7 @@ class _Network:
         host, port = str(address[0]), int(address[1])
         judged = {(None, host), (self._ledger.test, host)}
         if not self._addresses.isdisjoint(judged) or self._is_named(host):
+            self._ledger.has_left |= (self._ledger.test, host) in self._addresses
             return
         if not self._is_inside(host):
             self._leave(host)
@@ -140,6 +141,7 @@ class _Network:
         Raises:
             NetworkError: ``arena_network = refuse``.
         """
+        self._ledger.has_left = True
         if not self._refuses:
             self._ledger.note(f"{{test}}: reached {kind}: {host}   (arena_network)")
             return

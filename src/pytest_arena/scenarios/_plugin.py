@@ -185,7 +185,7 @@ class Scenarios:
     ) -> Generator[None, Any, object]:
         """Add the reports of the phases of a test to its try."""
         report = yield
-        if id(item) not in self._scenarios or self.recorder.is_repeating:
+        if id(item) not in self._scenarios or self.recorder.run.is_repeating:
             return report
         if report.when == "setup":
             self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import chain, product, zip_longest
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pluggy
 
+from pytest_arena._run._repeats import Repeats
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
 
@@ -49,8 +49,7 @@ class Sabotage:
         self.why_not = ""
         """Why this run repeats no test, "" if it does."""
         self._config = config
-        # pytest registers the module of its runner by this name.
-        self._runner: Any = config.pluginmanager.get_plugin("runner")
+        self._repeats = Repeats.of(config, recorder.run)
         self._recorder = recorder
         self._tries = tries
         self._with_subtests: set[str] = set()
@@ -63,7 +62,7 @@ class Sabotage:
         """Record how a repeated test ended."""
         report = yield
         recorder = self._recorder
-        if recorder.is_repeating and call.excinfo is not None:
+        if recorder.run.is_repeating and call.excinfo is not None:
             error = call.excinfo.value
             recorder.note_failure(error, is_in_call=call.when == "call")
         return report
@@ -149,27 +148,8 @@ class Sabotage:
         following: pytest.Item | pytest.Collector | None,
     ) -> None:
         """Run a test once more."""
-        recorder = self._recorder
-        recorder.failures = []
-        # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
-        vars(item).pop("execution_count", None)
-        with (
-            mock.patch.object(recorder, "is_repeating", new=True),
-            recorder.run.ledger.forgetting(),
-        ):
-            # Tear down the fixtures that the previous test has left, as pytest's runner does.
-            self._runner.pytest_runtest_teardown(item, item)
-            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-
-    @hook(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
-        """Run a test without reports, before a plugin can rerun a failed test."""
-        if not self._recorder.is_repeating:
-            return None
-        # Warnings are not shown. Filters that turn them into errors stay.
-        with warnings.catch_warnings(record=True):
-            self._runner.runtestprotocol(item, log=False, nextitem=nextitem)
-        return True
+        self._recorder.failures = []
+        self._repeats.run_again(item, following)
 
     def line(self) -> str:
         """Return the line of the summary."""

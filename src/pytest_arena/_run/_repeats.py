@@ -1,0 +1,76 @@
+"""Runs a test once more, without a report."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+
+from pytest_arena._product import nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_arena._run._run import ArenaRun
+
+
+class Repeats:
+    """The plugin that runs tests again after the last one. pytest does not show these runs.
+
+    They do not change the cache of failures, JUnit's XML or the exit status.
+    """
+
+    def __init__(self, config: pytest.Config, run: ArenaRun) -> None:
+        # pytest registers the module of its runner by this name.
+        self._runner: Any = config.pluginmanager.get_plugin("runner")
+        self._run = run
+        self._after: Callable[[], None] = nothing
+
+    @classmethod
+    def of(cls, config: pytest.Config, run: ArenaRun) -> Repeats:
+        """Return the plugin of a run, registered at the first call."""
+        name = "arena_repeats"
+        plugin: Repeats | None = config.pluginmanager.get_plugin(name)
+        if plugin is None:
+            plugin = cls(config, run)
+            config.pluginmanager.register(plugin, name)
+        return plugin
+
+    def run_again(
+        self,
+        item: pytest.Item,
+        following: pytest.Item | pytest.Collector | None,
+        after: Callable[[], None] = nothing,
+    ) -> None:
+        """Run a test once more, and call ``after`` where pytest records its warnings.
+
+        With its parent as ``following``, pytest keeps wide fixtures.
+        """
+        self._after = after
+        # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
+        vars(item).pop("execution_count", None)
+        with (
+            mock.patch.object(self._run, "is_repeating", new=True),
+            self._run.ledger.forgetting(),
+        ):
+            # Tear down the fixtures that the previous test has left, as pytest's runner does.
+            self._runner.pytest_runtest_teardown(item, item)
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        """Run a test without reports, before a plugin can rerun a failed test."""
+        if not self._run.is_repeating:
+            return None
+        # Warnings are not shown. Filters that turn them into errors stay.
+        with warnings.catch_warnings(record=True):
+            self._runner.runtestprotocol(item, log=False, nextitem=nextitem)
+        self._after()
+        return True
+
+    def tear_down(self, item: pytest.Item) -> None:
+        """Tear down the wide fixtures that the last test has left."""
+        with mock.patch.object(self._run, "is_repeating", new=True):
+            self._runner.pytest_runtest_teardown(item, None)

@@ -1,0 +1,584 @@
+"""``--arena-replay``: asks three more questions of each writing request of a green suite.
+
+After the last test, each passed test that reached a new route runs once more, unreported. Before
+its first success on that route reaches the app, the request is replayed, each time in a nested
+level: twice at once (Warszawski and Bailis, "ACIDRain", 2017), interrupted at each of its steps
+(Pillai et al., "All file systems are not created equal", 2014), and without its credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _pytest.junitxml import xml_key
+
+from pytest_arena._ledger import FAILURE, READING, REFUSAL
+from pytest_arena._process import async_rest, run_in_new_loop, seconds
+from pytest_arena._run._interruptions import Interruption
+from pytest_arena._run._nested import Fresh
+from pytest_arena._run._outcomes import Column, Outcome
+from pytest_arena._run._races import Races
+from pytest_arena._run._repeats import Repeats
+from pytest_arena._values import CodeLine, counted
+from pytest_arena.errors import is_secret
+from pytest_arena.warnings import (
+    AccessWarning,
+    ArenaWarning,
+    LeakWarning,
+    LostWriteWarning,
+    RaceWarning,
+    TornWriteWarning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+    from pytest_arena._ledger import Request
+    from pytest_arena._run._run import ArenaRun
+    from pytest_arena._run._test import RunningTest
+
+    # Sends the request, with or without its credentials.
+    Send = Callable[..., Awaitable["Answer"]]
+
+_LONGEST = 10.0  # seconds, for the replays of one route
+_MOST_ORDERS = 60
+_MOST_LETTERS = 200  # of a body in a block to paste
+_CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
+
+
+class NotReplayedError(Exception):
+    """Why a request is not replayed, or not further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The status of a replay, or the name of the exception that the app has raised."""
+
+    status_code: int | str
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the app has done what the request asks for."""
+        return isinstance(self.status_code, int) and self.status_code < REFUSAL
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a question has found."""
+
+    category: type[ArenaWarning]
+    what: str
+    steps: tuple[str, ...] = ()
+    line: CodeLine | None = None
+
+
+@dataclass(slots=True)
+class Route:
+    """A method and a route, and what its replays have shown."""
+
+    name: str
+    test: str
+    findings: list[Finding] = field(default_factory=list)
+    reason: str = ""  # why it was not replayed, or not further
+    block: str = ""  # a test for its findings
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the report."""
+        if not self.findings:
+            yield f"{self.name}: {self.reason or 'nothing found'}   ({self.test})"
+            return
+        yield f"{self.name}   ({self.test})"
+        for finding in self.findings:
+            yield f"  {finding.what}"
+            yield from (f"    {step}" for step in finding.steps)
+        if self.reason:
+            yield f"  {self.reason}"
+        yield "  as a test:"
+        yield from (f"    {line}" for line in self.block.splitlines())
+
+
+@dataclass(slots=True)
+class Replayed:
+    """A replay: the answer, the changed rows, and the steps of the request."""
+
+    answer: Answer
+    outcome: Outcome
+    schedule: Interruption
+    request: Request | None
+    following: Answer | None = None  # to the same request, sent once more
+
+    @property
+    def steps(self) -> list[str]:
+        """The statements and commits."""
+        return [text for text, _ in self.schedule.steps]
+
+
+class Replay:
+    """The replays of a test that runs again: of each request before the app gets it."""
+
+    def __init__(self, replays: Replays, test: RunningTest, wanted: set[str]) -> None:
+        self.run = replays.run
+        self._questions = replays.run.config.replay
+        self._replays = replays
+        self._test = test
+        self._wanted = wanted
+        self._is_busy = False
+
+    # Called where a request enters the app.
+
+    async def of_asgi(self, record: Any, scope: Any, receive: Any) -> Any:
+        """Replay a request of ASGI. Return what receives it again."""
+        if scope["type"] != "http" or scope["method"] in READING:
+            return receive
+        parts = []
+        is_whole = False
+        while not is_whole:
+            message = await receive()
+            parts.append(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+        body = b"".join(parts)
+        before = {**scope}
+
+        async def send(*, with_login: bool = True) -> Answer:
+            headers = [each for each in scope["headers"] if with_login or not _is_login(each[0])]
+            return await _answer_of_asgi(record, {**before, "headers": headers}, body)
+
+        names = [name for name, _ in scope["headers"]]
+        path = scope["path"]
+        query = scope.get("query_string", b"").decode(errors="replace")
+        if query:
+            path = f"{path}?{query}"
+        await self._ask(send, any(map(_is_login, names)), _call(scope["method"], path, body))
+        return _receiver(body, receive)
+
+    def of_wsgi(self, record: Any, environ: Any) -> None:
+        """Replay a request of WSGI, in threads."""
+        if environ["REQUEST_METHOD"] in READING:
+            return
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        before = {**environ}
+
+        async def send(*, with_login: bool = True) -> Answer:
+            kept = {name: before[name] for name in before if with_login or not _is_login(name)}
+            kept["wsgi.input"] = io.BytesIO(body)
+            return await asyncio.to_thread(_answer_of_wsgi, record, kept)
+
+        path = environ.get("PATH_INFO", "")
+        if environ.get("QUERY_STRING"):
+            path = f"{path}?{environ['QUERY_STRING']}"
+        call = _call(environ["REQUEST_METHOD"], path, body)
+        run_in_new_loop(self._ask(send, any(map(_is_login, before)), call))
+
+    async def _ask(self, send: Send, has_login: bool, call: str) -> None:  # noqa: FBT001
+        """Replay a request, unless another one runs."""
+        while self._is_busy:  # the app gets no request while rows of a replay exist
+            await async_rest(0)
+        is_free = self._test.is_set_up and self.run.databases.levels[-1] is self._test
+        if not is_free or self._test.under_way or self.run.connections.schedule is not None:
+            return
+        self._is_busy = True
+        records = len(self._test.records)
+        turns = len(self._test.turns)
+        try:
+            await self._replay(send, has_login=has_login, call=call)
+        finally:
+            del self._test.records[records:]
+            del self._test.turns[turns:]
+            self._is_busy = False
+
+    async def _replay(self, send: Send, *, has_login: bool, call: str) -> None:
+        self.run.ledger.has_left = False
+        whole = await self.alone(send)
+        name = _name_of(whole.request)
+        if name not in self._wanted or name in self._replays.routes:
+            return
+        if not (whole.answer.is_success and whole.outcome):
+            return
+        route = Route(name, self._test.name, block=_block(call, self._test))
+        self._replays.routes[name] = route
+        try:
+            await _Questions(self, route, send, whole, has_login=has_login).ask(self._questions)
+        except NotReplayedError as error:
+            route.reason = str(error)
+        except Exception as error:  # noqa: BLE001 - the suite goes on
+            route.reason = f"not replayed: {getattr(error, 'what', repr(error))}"
+
+    async def alone(
+        self,
+        send: Send,
+        number: int = 0,
+        *,
+        with_login: bool = True,
+        is_sent_again: bool = False,
+    ) -> Replayed:
+        """Send the request in a level of its own, interrupted at a step."""
+        schedule = Interruption(number)
+        async with Fresh(self.run, "a replay"):
+            self.run.connections.schedule = schedule
+            try:
+                answer = await send(with_login=with_login)
+            finally:
+                self.run.connections.schedule = None
+            await self._test.asettle()
+            outcome = Outcome.now(self.run.databases.provisioned.values())
+            requests = self._test.requests_of_level
+            replayed = Replayed(answer, outcome, schedule, requests[0] if requests else None)
+            if is_sent_again:
+                replayed.following = await send()
+        return replayed
+
+
+class _Questions:
+    """The three questions about one request. Each finding of a kind is told once."""
+
+    def __init__(
+        self, replay: Replay, route: Route, send: Send, whole: Replayed, *, has_login: bool
+    ) -> None:
+        self._run = replay.run
+        self._alone = replay.alone
+        self._route = route
+        self._send = send
+        self._whole = whole
+        self._has_login = has_login
+        self._chance: set[Column] = set()
+        self._end = seconds() + _LONGEST
+
+    async def ask(self, words: tuple[str, ...]) -> None:
+        """Ask the questions, with those findings first that need no order."""
+        if self._run.ledger.has_left:
+            raise NotReplayedError("not replayed: it reaches another machine")
+        if not self._whole.outcome.is_whole:
+            raise NotReplayedError("not replayed: it changes more than 1,000 rows")
+        await self._settle()
+        refused = {"clone", "rollback"} & {
+            each.name for each in self._run.databases.provisioned.values()
+        }
+        if "races" in words and not refused:
+            await self._race()
+        if "logins" in words and self._has_login:
+            await self._without_login()
+        if "interruptions" in words and not refused:
+            await self._interrupt()  # the last, because the app may not recover
+
+    async def _settle(self) -> None:
+        """Replay until two replays have the same steps. Note which columns differ by chance."""
+        for _ in range(2):
+            again = await self._alone(self._send)
+            self._check_time()
+            if again.answer != self._whole.answer:
+                raise NotReplayedError(
+                    f"not replayed: it answers {again.answer.status_code} when it is sent again"
+                )
+            is_equal = again.steps == self._whole.steps
+            self._chance |= self._whole.outcome.differing(again.outcome)
+            self._whole = again
+            if is_equal:
+                return
+        raise NotReplayedError("not replayed: its statements differ from replay to replay")
+
+    def _check_time(self) -> None:
+        if seconds() > self._end:
+            raise NotReplayedError("not replayed further: its replays take more than ten seconds")
+
+    async def _look_again(self) -> None:
+        """Replay undisturbed: a column of whole seconds differs only when a second has passed."""
+        again = await self._alone(self._send)
+        self._chance |= self._whole.outcome.differing(again.outcome)
+        chance = self._chance
+        if again.outcome.content(chance) != self._whole.outcome.content(chance):
+            raise NotReplayedError("not replayed: its rows differ from replay to replay")
+
+    # Interrupted
+
+    async def _interrupt(self) -> None:
+        found: dict[type[ArenaWarning], Finding] = {}
+        for number in range(1, len(self._whole.steps) + 1):
+            self._check_time()
+            replayed = await self._alone(self._send, number, is_sent_again=True)
+            finding = self._judged(replayed)
+            if finding is None or finding.category in found:
+                continue
+            if finding.category is not LeakWarning:
+                await self._look_again()
+                finding = self._judged(replayed)
+            if finding is not None:
+                found[finding.category] = finding
+                self._route.findings.append(finding)
+
+    def _judged(self, replayed: Replayed) -> Finding | None:
+        """Return what an interruption has shown."""
+        whole = self._whole
+        status = replayed.answer.status_code
+        where = f"interrupted at {replayed.schedule.line(len(whole.steps))}"
+        line = replayed.schedule.line_of_step
+        is_same = replayed.outcome.content(self._chance) == whole.outcome.content(self._chance)
+        if replayed.outcome and not is_same:
+            what = f"{where}: {replayed.outcome} stays, without the rest of {whole.outcome}"
+            return Finding(TornWriteWarning, what, line=line)
+        if replayed.answer.is_success and not is_same:
+            what = f"{where}: answered {status}, and nothing was written"
+            return Finding(LostWriteWarning, what, line=line)
+        following = replayed.following
+        if not replayed.outcome and following != whole.answer and following is not None:
+            what = f"{where}: the next request ends with {following.status_code}"
+            what += f", not {whole.answer.status_code}"
+            return Finding(LeakWarning, what, line=line)
+        return None
+
+    # At once
+
+    async def _race(self) -> None:
+        races = Races(self._run, 1, _MOST_ORDERS, "", counts_answers=False)
+        async for race in races:
+            self._check_time()
+            await race(self._send(), self._send())
+        found = races.finding()
+        if found is not None:
+            words, ending = found
+            steps = tuple(ending.lines[:-1])
+            self._route.findings.append(Finding(RaceWarning, f"at once: {words}", steps))
+
+    # Without its login
+
+    async def _without_login(self) -> None:
+        replayed = await self._alone(self._send, with_login=False)
+        if replayed.answer.is_success:
+            what = f"without its login: {replayed.answer.status_code}, {replayed.outcome}"
+            self._route.findings.append(Finding(AccessWarning, what))
+
+
+# How a request enters the app
+
+
+async def _answer_of_asgi(record: Any, scope: Any, body: bytes) -> Answer:
+    statuses = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    call = asyncio.ensure_future(record(scope, _receiver(body, None), send))
+    await asyncio.wait({call}, timeout=_LONGEST)
+    if not call.done():
+        call.cancel()
+        await asyncio.wait({call}, timeout=1)
+        raise NotReplayedError("not replayed: it takes more than ten seconds, or has no end")
+    error = call.exception()
+    if error is not None:
+        return Answer(type(error).__name__)
+    return Answer(statuses[0] if statuses else FAILURE)
+
+
+def _receiver(body: bytes, receive: Any) -> Any:
+    """Return a function that receives a body, then what ``receive`` does, without it nothing."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Any:
+        if messages:
+            return messages.pop()
+        if receive is not None:
+            return await receive()
+        return await asyncio.get_running_loop().create_future()
+
+    return received
+
+
+def _answer_of_wsgi(record: Any, environ: Any) -> Answer:
+    statuses: list[str] = []
+    try:
+        body = record(environ, lambda status, *_: statuses.append(status))
+        for _ in body:
+            pass
+    except Exception as error:  # noqa: BLE001 - its name is the answer
+        return Answer(type(error).__name__)
+    return Answer(int(statuses[-1].partition(" ")[0]))
+
+
+def _is_login(name: bytes | str) -> bool:
+    """Return whether a header has credentials, by its name in a scope or an environ."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else name.removeprefix("HTTP_")
+    text = text.lower().replace("_", "-")
+    return text in _CREDENTIALS or is_secret(text.replace("-", "_"))
+
+
+def _name_of(request: Request | None) -> str:
+    return f"{request.method} {request.route or request.path}" if request is not None else ""
+
+
+# The block to paste
+
+
+def _call(method: str, path: str, body: bytes) -> str:
+    """Return the arguments of a client's call."""
+    call = f'{method.lower()}("{path}"'
+    if body:
+        values: Any = ...
+        try:
+            values = json.loads(body)
+        except ValueError:
+            return f"{call}, content=...)"
+        text = repr(values)
+        is_hidden = isinstance(values, dict) and any(map(is_secret, values))
+        call += f", json={'...' if is_hidden or len(text) > _MOST_LETTERS else text}"
+    return f"{call})"
+
+
+def _block(call: str, test: RunningTest) -> str:
+    if test.plan.is_async:
+        return (
+            "async for race in arena.races():\n"
+            f"    await race(client.{call}, client.{call})\n"
+            "async for attempt in arena.interruptions():\n"
+            f"    answer = await attempt(client.{call})"
+        )
+    return (
+        "for race in arena.races():\n"
+        f"    race(*[lambda: test_client.{call}] * 2)\n"
+        "for attempt in arena.interruptions():\n"
+        f"    answer = attempt(lambda: test_client.{call})"
+    )
+
+
+# The run
+
+_FIXES: dict[type[ArenaWarning], str] = {
+    RaceWarning: "check and write in one statement, or lock the row first",
+    TornWriteWarning: "commit once, at the end of the request",
+    LostWriteWarning: "let the error of the database become an answer of 500",
+    LeakWarning: "roll back, and give back what the request holds, in `finally`",
+    AccessWarning: "let the endpoint ask for its login",
+}
+_TRIES = 3  # tests in which a route is looked for
+_SENT = "arena_replay"  # the key of a worker's output
+
+
+class Replays:
+    """The plugin of ``--arena-replay`` in each process of a run."""
+
+    def __init__(self, config: pytest.Config, run: ArenaRun) -> None:
+        self.run = run
+        self.routes: dict[str, Route] = {}
+        self._config = config
+        # The routes that a passed test has reached, by test.
+        self._reached: dict[str, set[str]] = {}
+        self._tries: Counter[str] = Counter()
+        self._wanted: set[str] = set()
+        self._failure = ""  # of the test that runs again
+        # The facts of all processes: whether a route has a finding, and its lines, by its name.
+        self._lines: dict[str, tuple[bool, list[str]]] = {}
+        self._errors: list[str] = []  # the warnings that a filter turns into errors
+        self._seconds = 0.0
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[object]
+    ) -> Generator[None, Any, object]:
+        """Note the routes of a passed test. Note why a test fails when it runs again."""
+        report = yield
+        test = self.run.current.test
+        if self.run.is_repeating:
+            if call.excinfo is not None:
+                self._failure = call.excinfo.exconly(tryshort=True).partition("\n")[0]
+        elif not report.passed:
+            self._reached.pop(item.nodeid, None)
+        elif report.when == "call" and test is not None:
+            requests = [each for each in test.requests() if each.method not in READING]
+            names = {_name_of(each) for each in requests if not each.is_refused}
+            self._reached[item.nodeid] = names
+        return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Replay the requests of a test that runs again."""
+        test = self.run.current.test
+        if test is not None and self._wanted:
+            test.replay = Replay(self, test, self._wanted)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run tests again after the last test. A stopped run (-x, Ctrl-C) raises before that."""
+        result = yield
+        began = seconds()
+        repeats = Repeats.of(self._config, self.run)
+        last = None
+        for item in session.items:
+            reached = self._reached.get(item.nodeid, set()) - self.routes.keys()
+            self._wanted = {name for name in reached if self._tries[name] < _TRIES}
+            if self._wanted:
+                self._tries.update(self._wanted)
+                self._failure = ""
+                repeats.run_again(item, item.parent, partial(self._warn, item))
+                last = item
+        self._wanted = set()
+        if last is not None:
+            repeats.tear_down(last)
+        self._seconds = seconds() - began
+        for route in self.routes.values():
+            self._lines[route.name] = (bool(route.findings), [*route.lines()])
+        return result
+
+    def _warn(self, item: pytest.Item) -> None:
+        """Emit the findings of a test as warnings."""
+        ledger = self.run.ledger
+        ledger.warned.clear()  # its own warnings were emitted before
+        place = CodeLine.of_test(item)
+        for route in self.routes.values():
+            if route.test == item.nodeid:
+                for each in route.findings:
+                    fix = _FIXES[each.category]
+                    what = f"{route.name}: {each.what}"
+                    ledger.warn(each.category, what, cause=each.line or place, fix=fix, line=place)
+        self._errors += map(str, ledger.emit_warnings(place))
+        for name in self._wanted - self.routes.keys():
+            if self._failure:
+                text = f"{name}: not replayed: {item.nodeid} fails when it runs again"
+                self._lines[name] = (False, [f"{text}: {self._failure}"])
+
+    # The end
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker of pytest-xdist has sent."""
+        sent = (getattr(node, "workeroutput", None) or {}).get(_SENT)
+        if sent is not None:
+            lines, errors, duration = json.loads(sent)
+            for name, (has_finding, of_route) in lines.items():
+                if has_finding or name not in self._lines:
+                    self._lines[name] = (has_finding, of_route)
+            self._errors += errors
+            self._seconds = max(self._seconds, duration)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Send the facts of a worker, or write them into JUnit's XML. Fail by a filter."""
+        output = getattr(self._config, "workeroutput", None)
+        if output is not None:
+            output[_SENT] = json.dumps([self._lines, self._errors, self._seconds])
+            return
+        xml = self._config.stash.get(xml_key, None)
+        for name, (has_finding, lines) in self._lines.items():
+            if xml is not None and has_finding:
+                xml.add_global_property(f"arena_replay {name}", "\n".join(lines))
+        if self._errors:
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print a line for each route, the findings first."""
+        terminalreporter.write_sep("=", "arena: replay")
+        for _, lines in sorted(self._lines.values(), key=lambda each: not each[0]):
+            for line in lines:
+                terminalreporter.write_line(line)
+        number = counted(len(self._lines), "route")
+        text = f"{number} replayed in {self._seconds:.1f} s"
+        if not self._lines:
+            text = "--arena-replay: no request of a passed test has changed a row"
+        terminalreporter.write_line(text)
