@@ -40,6 +40,11 @@ class Outcome:
         """Whether all rows were read."""
         return all(len(each) == len([*each]) for each in self.changes)
 
+    @property
+    def is_removal(self) -> bool:
+        """Whether rows were deleted, and no others written."""
+        return bool(self) and all(change.kind == "deleted" for _, change in self._rows())
+
     def __bool__(self) -> bool:
         return any(self.changes)
 
@@ -52,12 +57,17 @@ class Outcome:
         return Counter(_content(number, change, hidden) for number, change in self._rows())
 
     def beyond(self, others: Iterable[Outcome], chance: set[Column]) -> list[str]:
-        """Return a line for each row that none of the other outcomes has."""
-        known: set[object] = set()
+        """Return a line for each row that none of the other outcomes has so often."""
+        known: Counter[object] = Counter()
         for other in others:
-            known |= other.content(chance).keys()
-        rows = self._rows()
-        return [str(change) for each, change in rows if _content(each, change, chance) not in known]
+            known |= other.content(chance)
+        lines = []
+        for number, change in self._rows():
+            content = _content(number, change, chance)
+            known[content] -= 1
+            if known[content] < 0:
+                lines.append(str(change))
+        return lines
 
     def differing(self, other: Outcome) -> set[Column]:
         """Return the columns that differ from another outcome of the same request.

@@ -52,9 +52,7 @@ def _error(what: str, fix: str) -> RaceError:
 class Ending:
     """How a pass has ended: the answers, and the changed rows."""
 
-    words: tuple[str, ...]  # the statuses, or the names of errors, in the order of equal requests
-    counted: tuple[str, ...]  # of the words those that must be equal in a serial order
-    declined: int  # the number of refusals
+    words: tuple[str, ...]  # the statuses, or the names of errors
     outcome: Outcome | None  # None if the rows cannot be read
     is_serial: bool
     lines: list[str]
@@ -63,9 +61,24 @@ class Ending:
     def __str__(self) -> str:
         return f"{' and '.join(self.words)}, {self.outcome or 'nothing'}"
 
+    @property
+    def declined(self) -> int:
+        """The number of refusals. By 503 an app asks the client to try again."""
+        return sum(word.startswith(("4", "503")) for word in self.words)
+
     def meaning(self, chance: set[Column]) -> object:
-        """Return what is equal for two passes with the same result."""
-        return self.counted, self.outcome and self.outcome.content(chance)
+        """Return what is equal for two passes with the same result.
+
+        An answer counts as an error, as a refusal or as a success. A second removal of rows, or a
+        second use of an ended login (401), does no harm if the app accepts it.
+        """
+        is_removal = self.outcome is not None and self.outcome.is_removal
+        kinds = []
+        for word in self.words:
+            is_refused = word.startswith(("4", "503")) and word != "401"
+            kind = "refused" if is_refused and not is_removal else "accepted"
+            kinds.append(kind if word < "500" or word == "503" else word)
+        return kinds, self.outcome and self.outcome.content(chance)
 
 
 class Race:
@@ -83,7 +96,6 @@ class Race:
         self.schedule = Schedule(plan)
         self._wanted = races.order if races.passes == 1 else ""
         self.line: CodeLine | str = ""  # of the call in the test
-        self._counts_answers = races.counts_answers
         self.ending: Ending | None = None
 
     def __call__(self, *requests: Any) -> Any:
@@ -192,18 +204,12 @@ class Race:
                 errors.append(answer)
             outcomes.append((racer.kind, outcome))
         words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
-        # By 503 an app asks the client to try again.
-        same = ["refused" if word.startswith(("4", "503")) else word for word in words]
-        # Two equal requests of a replay may both be answered, if their rows are right.
-        failed = [word for word in same if word != "refused" and not word.startswith(("2", "3"))]
         order = schedule.order
         rows = None
         with suppress(Exception):
             rows = Outcome.now(self._run.databases.provisioned.values())
         self.ending = Ending(
             words=tuple(words),
-            counted=tuple(same if self._counts_answers else failed),
-            declined=same.count("refused"),
             outcome=rows,
             is_serial=sorted(order, key=order.index) == [*order],
             lines=self.lines(),
@@ -307,12 +313,9 @@ class Races(Passes):
     __module__ = "pytest_arena"
     loop = _LOOP
 
-    def __init__(
-        self, run: Any, switches: int, limit: int, order: str, *, counts_answers: bool = True
-    ) -> None:
+    def __init__(self, run: Any, switches: int, limit: int, order: str) -> None:
         super().__init__(run, limit)
         self.order = order
-        self.counts_answers = counts_answers
         if limit < 1 or switches < 0:
             raise _error("no order would run", "arena.races(switches=2, limit=100)")
         self._switches = 0 if order else switches

@@ -336,7 +336,7 @@ class _Questions:
     # At once
 
     async def _race(self) -> None:
-        races = Races(self._run, 1, _MOST_ORDERS, "", counts_answers=False)
+        races = Races(self._run, 1, _MOST_ORDERS, "")
         async for race in races:
             self._check_time()
             await race(self._send(), self._send())
