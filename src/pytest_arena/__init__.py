@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from pytest_arena.scenarios._blocks import Scenario
     from pytest_arena.warnings import (
+        AccessWarning,
         ArenaWarning,
         LateCommitWarning,
         LateWorkWarning,
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
         LostWriteWarning,
         MigrationDriftWarning,
         RaceWarning,
+        TornWriteWarning,
     )
 
 __all__ = [
+    "AccessWarning",
     "Arena",
     "ArenaError",
     "ArenaWarning",
@@ -61,6 +64,7 @@ __all__ = [
     "Scenario",
     "TemplateError",
     "TestClient",
+    "TornWriteWarning",
     "deleted",
     "inserted",
     "updated",
@@ -69,6 +73,7 @@ __all__ = [
 # The modules of lazy imports. The command `arena` imports this package, and needs no SQLAlchemy.
 # pytest imports it for each run, which may use none of them.
 _MODULES = {
+    "AccessWarning": "warnings",
     "Arena": "_run._arena",
     "ArenaError": "errors",
     "ArenaWarning": "warnings",
@@ -92,6 +97,7 @@ _MODULES = {
     "Scenario": "scenarios._blocks",
     "TemplateError": "errors",
     "TestClient": "_app._clients",
+    "TornWriteWarning": "warnings",
     "deleted": "_run._expect",
     "inserted": "_run._expect",
     "updated": "_run._expect",

@@ -277,8 +277,7 @@ class Passes:
                 raise error_of(
                     self.loop, "a race inside of a race", "end the first loop before the second"
                 )
-            await last.level.__aexit__()
-        self.test.race = None
+            await self.aclose()
         following = self._following()
         if following is None:
             self._conclude()
@@ -296,6 +295,13 @@ class Passes:
                 f"{self.loop} with the isolation {' and '.join(isolations)}",
                 "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
             )
+
+    async def aclose(self) -> None:
+        """Undo the pass that runs."""
+        last = self.test.race
+        self.test.race = None
+        if last is not None:
+            await last.level.__aexit__()
 
     def _note(self, last: Any) -> None:
         """Note how a pass has ended."""

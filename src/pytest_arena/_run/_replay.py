@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _LONGEST = 10.0  # seconds, for the replays of one route
 _MOST_ORDERS = 60
 _MOST_LETTERS = 200  # of a body in a block to paste
+_TOO_MANY = 429  # the status of an app that limits the number of requests
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 
 
@@ -204,12 +205,9 @@ class Replay:
             return
         route = Route(name, self._test.name, block=_block(call, self._test))
         self._replays.routes[name] = route
-        try:
-            await _Questions(self, route, send, whole, has_login=has_login).ask(self._questions)
-        except NotReplayedError as error:
-            route.reason = str(error)
-        except Exception as error:  # noqa: BLE001 - the suite goes on
-            route.reason = f"not replayed: {getattr(error, 'what', repr(error))}"
+        questions = _Questions(self, route, send, whole, has_login=has_login)
+        if await questions.answered(questions.settle()):
+            await questions.ask(self._questions)
 
     async def alone(
         self,
@@ -252,24 +250,39 @@ class _Questions:
         self._end = seconds() + _LONGEST
 
     async def ask(self, words: tuple[str, ...]) -> None:
-        """Ask the questions, with those findings first that need no order."""
+        """Ask the questions."""
+        isolations = {each.name for each in self._run.databases.provisioned.values()}
+        refused = isolations & {"clone", "rollback"}
+        if refused and {*words} - {"logins"}:
+            self._route.reason = (
+                f"only asked without its login: the isolation {', '.join(refused)} has one "
+                "connection, or copies the database for each replay"
+            )
+        if "races" in words and not refused:
+            await self.answered(self._race())
+        if "logins" in words and self._has_login:
+            await self.answered(self._without_login())
+        if "interruptions" in words and not refused:
+            await self.answered(self._interrupt())  # the last, because the app may not recover
+
+    async def answered(self, question: Awaitable[None]) -> bool:
+        """Await a question. Note why it has no answer."""
+        try:
+            await question
+        except NotReplayedError as error:
+            self._route.reason = str(error)
+        except Exception as error:  # noqa: BLE001 - the others are asked
+            self._route.reason = f"not replayed: {getattr(error, 'what', repr(error))}"
+        else:
+            return True
+        return False
+
+    async def settle(self) -> None:
+        """Replay until two replays have the same steps. Note which columns differ by chance."""
         if self._run.ledger.has_left:
             raise NotReplayedError("not replayed: it reaches another machine")
         if not self._whole.outcome.is_whole:
             raise NotReplayedError("not replayed: it changes more than 1,000 rows")
-        await self._settle()
-        refused = {"clone", "rollback"} & {
-            each.name for each in self._run.databases.provisioned.values()
-        }
-        if "races" in words and not refused:
-            await self._race()
-        if "logins" in words and self._has_login:
-            await self._without_login()
-        if "interruptions" in words and not refused:
-            await self._interrupt()  # the last, because the app may not recover
-
-    async def _settle(self) -> None:
-        """Replay until two replays have the same steps. Note which columns differ by chance."""
         for _ in range(2):
             again = await self._alone(self._send)
             self._check_time()
@@ -312,6 +325,8 @@ class _Questions:
             if finding is not None:
                 found[finding.category] = finding
                 self._route.findings.append(finding)
+            if LeakWarning in found:
+                raise NotReplayedError("not replayed further: the app does not recover")
 
     def _judged(self, replayed: Replayed) -> Finding | None:
         """Return what an interruption has shown."""
@@ -327,6 +342,8 @@ class _Questions:
             what = f"{where}: answered {status}, and nothing was written"
             return Finding(LostWriteWarning, what, line=line)
         following = replayed.following
+        if following == Answer(_TOO_MANY):
+            raise NotReplayedError("not replayed further: it limits the number of requests")
         if not replayed.outcome and following != whole.answer and following is not None:
             what = f"{where}: the next request ends with {following.status_code}"
             what += f", not {whole.answer.status_code}"
@@ -337,9 +354,12 @@ class _Questions:
 
     async def _race(self) -> None:
         races = Races(self._run, 1, _MOST_ORDERS, "")
-        async for race in races:
-            self._check_time()
-            await race(self._send(), self._send())
+        try:
+            async for race in races:
+                self._check_time()
+                await race(self._send(), self._send())
+        finally:
+            await races.aclose()
         found = races.finding()
         if found is not None:
             words, ending = found
