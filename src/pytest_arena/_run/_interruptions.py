@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -9,12 +10,12 @@ from weakref import ref
 from sqlalchemy.exc import OperationalError
 
 from pytest_arena._origin import REQUEST, user_line
-from pytest_arena._process import running_loop
+from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._nested import Fresh
 from pytest_arena._run._races import Passes, error_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from pytest_arena._gate._registry import PooledConnection
     from pytest_arena._ledger import Request
@@ -103,21 +104,12 @@ class Attempt:
             passes.refuse_isolation()
         if running_loop() is not None:
             return self._answer(request)
-        return self._called(request)
+        return run_in_new_loop(self._answer(asyncio.to_thread(request)))
 
     async def _answer(self, request: Awaitable[Any]) -> Any:
         self._run.connections.schedule = self.schedule
         try:
             return await request
-        except Exception as error:  # noqa: BLE001 - the test decides
-            return error
-        finally:
-            self._run.connections.schedule = None
-
-    def _called(self, request: Callable[[], Any]) -> Any:
-        self._run.connections.schedule = self.schedule
-        try:
-            return request()
         except Exception as error:  # noqa: BLE001 - the test decides
             return error
         finally:

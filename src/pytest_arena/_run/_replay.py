@@ -557,7 +557,9 @@ class Replays:
                     fix = _FIXES[each.category]
                     what = f"{route.name}: {each.what}"
                     ledger.warn(each.category, what, cause=each.line or place, fix=fix, line=place)
-        self._errors += map(str, ledger.emit_warnings(place))
+        for error in ledger.emit_warnings(place):
+            what, *_ = str(error).splitlines()
+            self._errors.append(f"{type(error).__name__}, an error by filterwarnings: {what}")
         for name in self._wanted - self.routes.keys():
             if self._failure:
                 text = f"{name}: not replayed: {item.nodeid} fails when it runs again"
@@ -597,6 +599,8 @@ class Replays:
         for _, lines in sorted(self._lines.values(), key=lambda each: not each[0]):
             for line in lines:
                 terminalreporter.write_line(line)
+        for error in self._errors:
+            terminalreporter.write_line(error, red=True)
         number = counted(len(self._lines), "route")
         text = f"{number} replayed in {self._seconds:.1f} s"
         if not self._lines:
