@@ -148,20 +148,19 @@ class Replay:
         before = {**scope}
 
         async def send(*, with_login: bool = True) -> Answer:
-            headers = [each for each in scope["headers"] if with_login or not _is_login(each[0])]
+            headers = [each for each in before["headers"] if with_login or not _is_login(each[0])]
             return await _answer_of_asgi(record, {**before, "headers": headers}, body)
 
-        names = [name for name, _ in scope["headers"]]
-        path = scope["path"]
         query = scope.get("query_string", b"").decode(errors="replace")
-        if query:
-            path = f"{path}?{query}"
-        await self._ask(send, any(map(_is_login, names)), _call(scope["method"], path, body))
+        call = _Call(scope["method"], scope["path"], query, body)
+        names = [name for name, _ in scope["headers"]]
+        await self._ask(send, call, has_login=any(map(_is_login, names)))
         return _receiver(body, receive)
 
     def of_wsgi(self, record: Any, environ: Any) -> None:
         """Replay a request of WSGI, in threads."""
-        if environ["REQUEST_METHOD"] in READING:
+        method = environ["REQUEST_METHOD"]
+        if method in READING:
             return
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
@@ -172,13 +171,10 @@ class Replay:
             kept["wsgi.input"] = io.BytesIO(body)
             return await asyncio.to_thread(_answer_of_wsgi, record, kept)
 
-        path = environ.get("PATH_INFO", "")
-        if environ.get("QUERY_STRING"):
-            path = f"{path}?{environ['QUERY_STRING']}"
-        call = _call(environ["REQUEST_METHOD"], path, body)
-        run_in_new_loop(self._ask(send, any(map(_is_login, before)), call))
+        call = _Call(method, environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", ""), body)
+        run_in_new_loop(self._ask(send, call, has_login=any(map(_is_login, before))))
 
-    async def _ask(self, send: Send, has_login: bool, call: str) -> None:  # noqa: FBT001
+    async def _ask(self, send: Send, call: _Call, *, has_login: bool) -> None:
         """Replay a request, unless another one runs."""
         while self._is_busy:  # the app gets no request while rows of a replay exist
             await async_rest(0)
@@ -189,13 +185,14 @@ class Replay:
         records = len(self._test.records)
         turns = len(self._test.turns)
         try:
-            await self._replay(send, has_login=has_login, call=call)
+            # A token or a password in the body is a login of its own.
+            await self._replay(send, call, has_login=has_login and not call.has_secret)
         finally:
             del self._test.records[records:]
             del self._test.turns[turns:]
             self._is_busy = False
 
-    async def _replay(self, send: Send, *, has_login: bool, call: str) -> None:
+    async def _replay(self, send: Send, call: _Call, *, has_login: bool) -> None:
         self.run.ledger.has_left = False
         whole = await self.alone(send)
         name = _name_of(whole.request)
@@ -203,7 +200,7 @@ class Replay:
             return
         if not (whole.answer.is_success and whole.outcome):
             return
-        route = Route(name, self._test.name, block=_block(call, self._test))
+        route = Route(name, self._test.name, block=call.block(self._test))
         self._replays.routes[name] = route
         questions = _Questions(self, route, send, whole, has_login=has_login)
         if await questions.answered(questions.settle()):
@@ -433,38 +430,51 @@ def _name_of(request: Request | None) -> str:
     return f"{request.method} {request.route or request.path}" if request is not None else ""
 
 
-# The block to paste
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A client's call, for the block to paste."""
 
+    method: str
+    path: str
+    query: str
+    body: bytes
 
-def _call(method: str, path: str, body: bytes) -> str:
-    """Return the arguments of a client's call."""
-    call = f'{method.lower()}("{path}"'
-    if body:
-        values: Any = ...
+    @property
+    def has_secret(self) -> bool:
+        """Whether the body has a value that is secret by its name."""
+        values = self._json()
+        return isinstance(values, dict) and any(map(is_secret, values))
+
+    def _json(self) -> object:
         try:
-            values = json.loads(body)
+            return json.loads(self.body)
         except ValueError:
-            return f"{call}, content=...)"
-        text = repr(values)
-        is_hidden = isinstance(values, dict) and any(map(is_secret, values))
-        call += f", json={'...' if is_hidden or len(text) > _MOST_LETTERS else text}"
-    return f"{call})"
+            return None
 
+    def __str__(self) -> str:
+        path = f"{self.path}?{self.query}" if self.query else self.path
+        call = f'{self.method.lower()}("{path}"'
+        if self.body:
+            text = repr(self._json())
+            is_shown = text != "None" and len(text) < _MOST_LETTERS and not self.has_secret
+            call += f", json={text}" if is_shown else ", ..."
+        return f"{call})"
 
-def _block(call: str, test: RunningTest) -> str:
-    if test.plan.is_async:
+    def block(self, test: RunningTest) -> str:
+        """Return loops for a test like this one."""
+        if test.plan.is_async:
+            return (
+                "async for race in arena.races():\n"
+                f"    await race(client.{self}, client.{self})\n"
+                "async for attempt in arena.interruptions():\n"
+                f"    answer = await attempt(client.{self})"
+            )
         return (
-            "async for race in arena.races():\n"
-            f"    await race(client.{call}, client.{call})\n"
-            "async for attempt in arena.interruptions():\n"
-            f"    answer = await attempt(client.{call})"
+            "for race in arena.races():\n"
+            f"    race(*[lambda: test_client.{self}] * 2)\n"
+            "for attempt in arena.interruptions():\n"
+            f"    answer = attempt(lambda: test_client.{self})"
         )
-    return (
-        "for race in arena.races():\n"
-        f"    race(*[lambda: test_client.{call}] * 2)\n"
-        "for attempt in arena.interruptions():\n"
-        f"    answer = attempt(lambda: test_client.{call})"
-    )
 
 
 # The run
