@@ -187,7 +187,7 @@ def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitut
             inserted(2) & deleted(1, totl="z"),
             [
                 "unexpected: - orders id=9  total='z'",
-                "missing:    orders: 1 deleted row with totl='z' (the table has no column totl)",
+                "missing:    orders: 1 deleted row with totl='z'",
             ],
         ),
     ],

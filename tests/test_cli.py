@@ -302,7 +302,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay(
     found = listed("own")
     states = {name: one["state"] for name, one in found.items()}
     assert states == {dead_name: "dead", alive_name: "alive"}
-    assert datetime.fromisoformat(found[alive_name]["used"]).tzinfo is UTC
+    assert datetime.fromisoformat(found[alive_name]["time"]).tzinfo is UTC
     told = arena("sweep", "--database", "own")
     assert told == f"removed  live {dead_name}\n1 removed.\n"
     told = arena("sweep", "--all", "--database", "own")

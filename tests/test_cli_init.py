@@ -87,15 +87,6 @@ app = FastAPI()
 app.mount("/api", api)
 """
 PACKAGE = {"app/db.py": BASE, "app/models.py": MODELS, "app/main.py": FASTAPI}
-TWO_BASES = f"""{BASE.replace("__abstract__ = True", "__tablename__ = 'shops'")}
-
-class StatsBase(DeclarativeBase): ...
-
-
-class Visit(StatsBase):
-    __tablename__ = "visits"
-    id: Mapped[int] = mapped_column(primary_key=True)
-"""
 FACTORY = """
 from fastapi import FastAPI
 from shop.models import Base
@@ -148,10 +139,6 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {**PACKAGE, "app/main_test.py": SQLMODEL, ".venv/lib/other.py": SQLMODEL},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"} | ASYNC,
     ),
-    "two bases": (
-        {"models.py": TWO_BASES, "alembic.ini": ALEMBIC},
-        {"pythonpath": ".", "arena_schema": "models:Base"},
-    ),
     "Alembic": (
         {**PACKAGE, "app/__init__.py": "", "alembic.ini": ALEMBIC, **MIGRATION},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "alembic.ini"} | ASYNC,
@@ -189,7 +176,6 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
 RUN = (
     "one module of SQLModel",
     "a package without __init__.py",
-    "two bases",
     "Flask-SQLAlchemy with Flask-Migrate",
 )
 

@@ -134,12 +134,12 @@ def _section(title: str) -> str:
 # What users of a library may set, and what pytest-arena sets on its own objects.
 _DATA = """arena arena_guards blocking_portal cached_result client_name cookies
 credential_provider daemon_threads username dbapi_connection default_schema_name
-dependency_overrides disabled executor exitstatus extraline
+dependency_overrides disabled executor exitstatus
 headers lineno loader longrepr obj others outcome portal propagate sections should_exit shouldfail
 testscollected text_factory type __cause__ Phase.owner Phase.test
 setattr(owner) setattr(self) setattr(real)"""
 # Names that no library documents. Some must not come back.
-_PRIVATE = """cached_result committed_state dispatch extraline fairy_ref reprcrash reprentries
+_PRIVATE = """cached_result committed_state dispatch fairy_ref reprcrash reprentries
 reprfileloc reprtraceback runtestprotocol timeout_sigalrm TestRunner"""
 _STATE = {"WeakSet", "WeakKeyDictionary", "count", "Event", "RLock", "Lock"}
 # Classes whose objects do not change.

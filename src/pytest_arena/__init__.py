@@ -10,6 +10,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pytest_arena.errors import (
+    ArenaError,
+    ConfigError,
+    IsolationError,
+    LeakError,
+    RefusedError,
+    TemplateError,
+)
+from pytest_arena.warnings import (
+    AccessWarning,
+    ArenaWarning,
+    LateCommitWarning,
+    LateWorkWarning,
+    LeakWarning,
+    LostWriteWarning,
+    MigrationDriftWarning,
+    RaceWarning,
+    TornWriteWarning,
+)
+
 if TYPE_CHECKING:
     from pytest_arena._app._clients import AsyncClient, ClientAs, TestClient
     from pytest_arena._app._live_server import LiveServer
@@ -18,26 +38,7 @@ if TYPE_CHECKING:
     from pytest_arena._run._arena import Arena
     from pytest_arena._run._expect import deleted, inserted, updated
     from pytest_arena._run._processes import Process
-    from pytest_arena.errors import (
-        ArenaError,
-        ConfigError,
-        IsolationError,
-        LeakError,
-        RefusedError,
-        TemplateError,
-    )
     from pytest_arena.scenarios._blocks import Scenario
-    from pytest_arena.warnings import (
-        AccessWarning,
-        ArenaWarning,
-        LateCommitWarning,
-        LateWorkWarning,
-        LeakWarning,
-        LostWriteWarning,
-        MigrationDriftWarning,
-        RaceWarning,
-        TornWriteWarning,
-    )
 
 __all__ = [
     "AccessWarning",
@@ -73,31 +74,16 @@ __all__ = [
 # The modules of lazy imports. The command `arena` imports this package, and needs no SQLAlchemy.
 # pytest imports it for each run, which may use none of them.
 _MODULES = {
-    "AccessWarning": "warnings",
     "Arena": "_run._arena",
-    "ArenaError": "errors",
-    "ArenaWarning": "warnings",
     "AsyncClient": "_app._clients",
     "Change": "_changes",
     "Changes": "_changes",
     "ClientAs": "_app._clients",
-    "ConfigError": "errors",
-    "IsolationError": "errors",
-    "LateCommitWarning": "warnings",
-    "LateWorkWarning": "warnings",
-    "LeakError": "errors",
-    "LeakWarning": "warnings",
     "LiveServer": "_app._live_server",
-    "LostWriteWarning": "warnings",
-    "MigrationDriftWarning": "warnings",
     "Process": "_run._processes",
-    "RaceWarning": "warnings",
-    "RefusedError": "errors",
     "Request": "_ledger",
     "Scenario": "scenarios._blocks",
-    "TemplateError": "errors",
     "TestClient": "_app._clients",
-    "TornWriteWarning": "warnings",
     "deleted": "_run._expect",
     "inserted": "_run._expect",
     "updated": "_run._expect",

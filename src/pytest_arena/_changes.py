@@ -204,9 +204,7 @@ class Changes:
             return self._all[which]
         if which not in self.tables:
             self._check(which)
-        more = {}
-        if which in self._more:
-            more[which] = self._more[which]
+        more = {name: number for name, number in self._more.items() if name == which}
         return Changes(self._of_table(which), more, self._check)
 
     def _of_table(self, table: str) -> list[Change]:
@@ -224,7 +222,7 @@ class Changes:
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Changes):
-            return NotImplemented
+            return False
         return self._all == other._all and self._more == other._more
 
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # its values may be lists

@@ -35,8 +35,6 @@ __all__ = [
     "test_client_as",
 ]
 
-BEGIN = pytest.StashKey[Any]()  # a function that begins the run
-
 # Each of these fixtures that may connect requests one of the two. One of the suite does not.
 DATABASE_FIXTURES = {"arena", "arena_app"}
 
@@ -51,23 +49,9 @@ def uses_client(names: set[str], *, is_async: bool) -> bool:
     return has_client or "arena_lifespan" in names
 
 
-class _Runs(dict[pytest.Config, "ArenaRun"]):
-    def __missing__(self, config: pytest.Config) -> ArenaRun:
-        """Begin the run of a test that uses a fixture of pytest-arena."""
-        config.stash[BEGIN]()
-        if config not in self:
-            raise ConfigError(
-                "a fixture of pytest-arena in a run of pytest inside of another run",
-                why="the connections of this process belong to the test of the other run",
-                cause="pytester.runpytest(), or pytest.main() in a test",
-                fix="pytester.runpytest_subprocess()",
-            )
-        return self[config]
-
-
 # This dictionary is faster than a stash of pytest, which each test would read six times. Functions
 # of `atexit` need it after the session.
-RUNS = _Runs()
+RUNS: dict[pytest.Config, ArenaRun] = {}
 
 
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
@@ -79,10 +63,9 @@ def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001
 @pytest.fixture(scope="session")
 def arena(pytestconfig: pytest.Config) -> Arena:
     """The test's database and app, for fixtures of any scope: see `pytest_arena.Arena`."""
-    run = RUNS[pytestconfig]  # begins the run before the import of SQLAlchemy would
     from pytest_arena._run._arena import Arena  # noqa: PLC0415 - only runs that use a database
 
-    return Arena(run)
+    return Arena(RUNS[pytestconfig])
 
 
 @pytest.fixture(scope=_app_scope)
@@ -102,9 +85,7 @@ def arena_lifespan(
         with run.apps.hold_session_lifespan(arena_app):
             yield
         return
-    app_run = _use_app(request, arena_app)
-    if not _is_async(request):
-        app_run.join()
+    _start_app(request, arena_app)
     yield
 
 
@@ -112,6 +93,13 @@ def _use_app(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
     """Return the app's run in this test. A fixture would take 330 calls in pytest."""
     run = RUNS[request.config]
     return run.apps.use(arena_app, run.current.required_test())
+
+
+def _start_app(request: pytest.FixtureRequest, arena_app: Any) -> None:
+    """Start the app of a sync test. An async test starts it in its loop."""
+    app_run = _use_app(request, arena_app)
+    if not _is_async(request):
+        app_run.join()
 
 
 @pytest.fixture
@@ -130,12 +118,7 @@ def db_session(
     pytest-arena commits pending work before each request of `client` and `test_client`. A query
     reads what other connections have committed. The session has a separate engine.
     """
-    run = RUNS[request.config]
-    test = run.current.required_test()
-    # The app may create the engines.
-    if test.will_start_app or not run.databases.known.find_first():
-        run.apps.try_fixture(test, request)
-    return run.engines.open_session(test.sessions, run.database(), wants_async=test.plan.is_async)
+    return RUNS[request.config].open_session(request, wants_async=_is_async(request))
 
 
 @pytest.fixture
@@ -166,11 +149,8 @@ def test_client(
     arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
 ) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    _use_app(request, arena_app)
-    client = RUNS[request.config].apps.new_test_client(client_options)
-    if not _is_async(request):
-        client.arena_start()
-    return client
+    _start_app(request, arena_app)
+    return RUNS[request.config].apps.new_test_client(client_options)
 
 
 @pytest.fixture
@@ -181,9 +161,7 @@ def test_client_as(
     request: pytest.FixtureRequest,
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
-    app_run = _use_app(request, arena_app)
-    if not _is_async(request):
-        app_run.join()
+    _start_app(request, arena_app)
     return arena.test_client_as
 
 

@@ -6,8 +6,6 @@ import asyncio
 import atexit
 import inspect
 import os
-import re
-import sys
 import unittest
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena import _fixtures
-from pytest_arena._config._load import is_library, line_of_function
+from pytest_arena._config._load import is_library
 from pytest_arena._config._read import load_config, marker_values
 from pytest_arena._fixtures import RUNS
 from pytest_arena._interpreter import patch
@@ -25,8 +23,8 @@ from pytest_arena._owner import WideFixture, phase_of
 from pytest_arena._process import interrupted, is_interruption
 from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
-from pytest_arena._run._summary import FactsOfProcesses, Summary, summarize, summary_lines
-from pytest_arena._values import CodeLine, Plan, Stage, counted
+from pytest_arena._run._summary import FactsOfProcesses, summarize, summary_lines
+from pytest_arena._values import CodeLine, Plan, Stage
 from pytest_arena.errors import ArenaError, ConfigError, causes
 from pytest_arena.warnings import ArenaWarning
 
@@ -81,7 +79,6 @@ def start(
         run = ArenaRun(options, Ledger(), config.hook, scenarios)
         run.databases.files.temporary = temporary
         RUNS[config] = run
-        atexit.register(_write_late_refusals, run)
         atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
 
@@ -109,11 +106,6 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Redirect a variable that a plugin has set, such as pytest-dotenv."""
     with _usage_errors():
         RUNS[early_config].databases.environment.redirect()
-
-
-def _write_late_refusals(run: ArenaRun) -> None:
-    for text in dict.fromkeys(map(str, run.ledger.unreported(""))):
-        sys.stderr.write(f"arena: {text}\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -158,15 +150,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
     try:
         run.check()
         for item in items:
-            _refuse_fork(item)
             item.stash[PLAN] = _plan_of(item, run)
         if run.scenarios is not None:
             run.scenarios.map()
-        elif not run.config.specs:
-            marked = sum(item.get_closest_marker("scenario") is not None for item in items)
-            if marked:
-                text = "arena_specs is not set, so the marker scenario proves nothing: "
-                run.ledger.note(text + counted(marked, "test"))
     except ArenaError as error:
         run.ledger.mark_reported(*causes(error))
         if not config.stash[FACTS].send_mistake(str(error)):
@@ -245,7 +231,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _enter_test(run: ArenaRun) -> None:
-    """Enter the level of the running test, if it has none."""
+    """Enter the level of the running test."""
     _prepare(run)
     run.levels.enter_test()
 
@@ -256,8 +242,8 @@ def _prepare(run: ArenaRun) -> None:
     Such a test uses pytest-arena's fixtures. This runs after the session fixtures, because a build
     may need them.
     """
-    test = run.current.test
-    if test is not None and not test.has_level and test.plan.needs_database:
+    test = run.current.required_test()
+    if not test.has_level and test.plan.needs_database:
         run.databases.provision.prepare()
 
 
@@ -315,8 +301,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     try:
         result = yield
     except BaseException as error:
-        for leak in _settle(item, run):
-            error.add_note(f"{type(leak).__name__}: {leak}")
+        _add_notes(error, _settle(item, run))
         raise
     errors = _settle(item, run)
     if errors:
@@ -338,10 +323,13 @@ def _raise(errors: list[BaseException]) -> None:
     if all(isinstance(error, ArenaError | ArenaWarning) for error in errors):
         texts = [f"{type(error).__name__}: {error}" for error in errors]
         pytest.fail("\n\n".join(texts), pytrace=False)
-    first, *others = errors
-    for error in others:
-        first.add_note(f"{type(error).__name__}: {error}")
-    raise first
+    _add_notes(errors[0], errors[1:])
+    raise errors[0]
+
+
+def _add_notes(error: BaseException, others: list[BaseException]) -> None:
+    for other in others:
+        error.add_note(f"{type(other).__name__}: {other}")
 
 
 # Wide fixtures.
@@ -359,8 +347,7 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
             with _as_wide_fixture(fixturedef, request, run):
                 result = yield
         else:
-            test = run.current.test
-            if test is not None and not test.has_level:
+            if not run.current.required_test().has_level:
                 _enter_test(run)
             if fixturedef.argname == "arena_app":
                 with run.apps.in_fixture():
@@ -386,14 +373,10 @@ def _as_wide_fixture(fixturedef: Any, request: Any, run: ArenaRun) -> Iterator[N
     """Enter a level for the set-up of a wide fixture. Register a call before its tear-down."""
     if request.scope != "session":
         _prepare(run)
-    name = fixturedef.argname
-    # pytest turns the set-up function of a module or a class into a fixture.
-    is_set_up = re.match("_(?:xunit|unittest)_", name) is not None
     owner = WideFixture(
-        f"{request.scope} fixture {name}",
+        f"{request.scope} fixture {fixturedef.argname}",
         partial(fixturedef.finish, request),
         request.getfixturevalue,
-        is_of_user=is_set_up or line_of_function(fixturedef.func) is not None,
     )
     # Finalizers run in reverse order: of dependent fixtures, `before_teardown`, the fixture's
     # tear-down, `leave_fixture`. They run only after a set-up, which another plugin may prevent.
@@ -424,16 +407,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     run.databases.provision.compare_with_first_contents()
     result = yield
     facts = session.config.stash[FACTS]
-    try:
-        summary = summarize(run.config, run.databases, run.ledger)
-    except Exception as error:  # noqa: BLE001 - pytest would print no report of a failed test
-        summary = Summary(failures=(f"no summary could be written: {error!r}",))
+    summary = summarize(run.config, run.databases, run.ledger)
     run.finish()
     interrupted.clear()
     facts.end(summary)
     if facts.mistake:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
-    elif session.exitstatus == pytest.ExitCode.OK and facts.summary and facts.summary.failures:
+    elif session.exitstatus == pytest.ExitCode.OK and facts.summary.failures:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     return result
 
@@ -477,20 +457,3 @@ def _own_function(item: object) -> tuple[object, str, Any]:
     if hypothesis:
         return hypothesis, "inner_test", hypothesis.inner_test
     return item, "obj", function
-
-
-def _refuse_fork(item: Any) -> None:
-    """Refuse a test that pytest-forked would run in a fork of this process.
-
-    Raises:
-        ConfigError: the option ``--forked`` or the marker is set.
-    """
-    if not item.config.pluginmanager.has_plugin("pytest_forked"):
-        return
-    if item.config.getoption("forked") or item.get_closest_marker("forked"):
-        raise ConfigError(
-            f"pytest-forked would run {item.nodeid} in a fork of this process",
-            why="both processes would use the same connections to the test's database",
-            cause="the option --forked, or @pytest.mark.forked",
-            fix="remove it, or use pytest-xdist, which replaces a worker that crashes: pytest -n 2",
-        )

@@ -132,16 +132,8 @@ def when_imported(name: str, change: Change) -> None:
     _finder.changes.setdefault(name, []).append(change)
     _stand_first()
     module = sys.modules.get(name)
-    if module is None:
-        return
-    package = name.partition(".")[0]
-    is_incomplete = getattr(module.__spec__, "_initializing", False)
-    if is_incomplete and package != name:
-        # The import of the module began before. It ends when the package is imported.
-        changes = _finder.changes.setdefault(package, [])
-        changes.append(lambda _package: change(sys.modules[name]))
-        return
-    change(module)
+    if module is not None:
+        change(module)
 
 
 def _stand_first() -> None:

@@ -58,14 +58,10 @@ class Owner:
 
     is_test = False
     is_wide = False  # whether it is a wide fixture
-    is_of_user = False  # whether it is a test or a fixture of the user
     is_set_up = False  # whether it is a test whose function pytest calls
     # The content and the isolation of its level. The markers of a test may name others.
     stage = Stage.SEEDED
     isolation = "auto"
-
-    # Called with the error of a refused connection of its code.
-    on_refusal: Callable[[Exception], None] | None = None
 
     def __init__(self, name: str, advice: str) -> None:
         self.name = name
@@ -105,11 +101,8 @@ class WideFixture(Owner):
         name: str,
         finish: Callable[[], object],
         getfixturevalue: Callable[[str], Any],
-        *,
-        is_of_user: bool,
     ) -> None:
         super().__init__(name, "the fixture's tear-down")
-        self.is_of_user = is_of_user
         self.finish = finish
         self.getfixturevalue = getfixturevalue
 

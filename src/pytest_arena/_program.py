@@ -171,15 +171,17 @@ class Program:
 
     def _file(self, name: str, *, uri: bool) -> str:
         """Return the file to open in place of one of the app."""
-        from pytest_arena._sqlite._sql import renamed, requested  # noqa: PLC0415 - as above
+        from pytest_arena._sqlite._sql import requested  # noqa: PLC0415 - as above
 
         path = requested(name, uri=uri).file
-        live = self._facts["files"].get(reached(path, self._facts["files"])) if path else None
+        live: str | None = (
+            self._facts["files"].get(reached(path, self._facts["files"])) if path else None
+        )
         if live is None:
             return name
         if not live:
             raise self._refused(ProductionDatabaseError, path)
-        return renamed(name, live, uri=uri)
+        return live
 
     # What the guards also call.
 

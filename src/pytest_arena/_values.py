@@ -160,8 +160,6 @@ class Address:
     user: str
     database: str
     password: str = field(default="", repr=False)
-    # The log file of a private server, "" for any other server.
-    log: str = field(default="", compare=False)
     # Seconds that a statement of a redirected connection waits for a lock, 0 for the app's limit.
     lock_timeout: float = field(default=0, compare=False)
 

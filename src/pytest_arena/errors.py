@@ -130,11 +130,6 @@ class ArenaError(Exception):
         lines = [f"  {name + ':':<6} {indented.join(text.splitlines())}" for name, text in parts]
         return "\n".join([self.what, *lines, f"  [{self.code}] {PAGE}#{self.code.lower()}"])
 
-    def add_fix(self, text: str) -> None:
-        """Add a next step, unless the error has several."""
-        if "\n" not in self.fix:
-            self.fix = _short(f"{self.fix}\n{text}", "fix")
-
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the error with its keyword arguments: a pool would wait for ever otherwise."""
         arguments = {"why": self.why, "cause": self.cause, "fix": self.fix}

@@ -18,7 +18,6 @@ from pytest_arena import _interpreter  # before all others, which it imports
 from pytest_arena import _fixtures
 from pytest_arena._config._options import FLAGS, MARKERS, OPTIONS
 from pytest_arena._config._supported import DRIVERS, FILE_FORMAT
-from pytest_arena._fixtures import BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -112,11 +111,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
         pytest.UsageError: an option is wrong.
     """
     waiting = early_config.stash.get(_WAITING, None) or Waiting(early_config, parser)
-    early_config.stash[BEGIN] = waiting.begin
+    early_config.stash[_IS_IN_TIME] = True
     waiting.begin_or_watch()
 
 
 _WAITING = pytest.StashKey["Waiting"]()
+_IS_IN_TIME = pytest.StashKey[bool]()
 _WATCHED = ("sqlalchemy", *DRIVERS)
 
 
@@ -126,7 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: the plugin was loaded after the user's code, which bypassed the gate.
     """
-    if BEGIN not in config.stash:
+    if _IS_IN_TIME not in config.stash:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to redirect the app to test databases: "
             "remove it from pytest_plugins. pytest loads it without that entry, or by "
@@ -172,7 +172,6 @@ class Waiting:
             plugins = config.pluginmanager.get_plugins()
             self._earlier = [each for each in plugins if hasattr(each, "__file__")]
         self._has_begun = False
-        self._is_over = False
         self._temporary: Path | None = None
         self._items: list[pytest.Item] | None = None  # after the collection
         self._item: pytest.Item | None = None  # the running test
@@ -206,7 +205,7 @@ class Waiting:
         # A run inside of a test of another run belongs to that test.
         runs = _fixtures.RUNS.values()
         is_inside = any(not run.databases.finished for run in runs)
-        if self._has_begun or is_inside or (self._is_over and runs):
+        if self._has_begun or is_inside:
             return
         self._has_begun = True
         from pytest_arena import _hooks  # noqa: PLC0415 - only runs that use a database
@@ -227,10 +226,10 @@ class Waiting:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Begin the run if a test has a marker of pytest-arena."""
+        """Begin the run if a test uses a fixture of pytest-arena."""
         self._items = items
-        names = ("arena", "scenario")
-        if any(item.get_closest_marker(name) for item in items for name in names):
+        names = {name for item in items for name in getattr(item, "fixturenames", ())}
+        if not names.isdisjoint(_fixtures.__all__):
             self.begin()
 
     @pytest.hookimpl(tryfirst=True)
@@ -254,7 +253,3 @@ class Waiting:
     def pytest_xdist_setupnodes(self) -> None:
         """Begin the run of a controller, which collects the facts of its workers."""
         self.begin()
-
-    def pytest_unconfigure(self) -> None:
-        """Note the end. A run inside another run does not begin later."""
-        self._is_over = True

@@ -220,3 +220,6 @@ def test_a_service_file_is_not_read(driver: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PGSERVICE", "shop")
     assert target(driver, ["dbname=x"], {}) == replace(found, database="x")
     assert target(driver, ["dbname=x host=a"], {}).server == "a:5432"
+    arguments: list[object] = ["service=shop"]
+    redirect(driver, ADDRESS, arguments, {})
+    assert arguments == [""]

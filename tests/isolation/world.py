@@ -19,6 +19,7 @@ class Usage:
     def __init__(self) -> None:
         self.number = 0
         self.hands: list[Hand] = []
+        self.has_transaction = False  # of a connection that outlives its level
 
     def __call__(self) -> int:
         """Return a number that has changed if a connection may have used the database."""
@@ -30,8 +31,8 @@ class Usage:
         return False
 
     def is_in_transaction(self) -> bool:
-        """No connection that outlives its level keeps a transaction open."""
-        return False
+        """Return whether a connection that outlives its level keeps a transaction open."""
+        return self.has_transaction
 
     def alone(self) -> AbstractContextManager[None]:
         """No other thread opens a connection."""

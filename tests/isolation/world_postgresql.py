@@ -49,7 +49,6 @@ DEFINITIONS = (
     "ALTER SEQUENCE tickets RESTART",
     "COMMENT ON TABLE plain IS 'x'",
     "GRANT SELECT ON plain TO PUBLIC",
-    "SELECT lo_from_bytea(0, 'c')",
     "CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 2 * $1'",
     "CREATE MATERIALIZED VIEW IF NOT EXISTS m AS SELECT 1 AS a",
     "CREATE SCHEMA IF NOT EXISTS tenant",
@@ -60,7 +59,7 @@ DEFINITIONS = (
     "SELECT pg_advisory_lock(1)",
     "(reconnect)",
 )
-_HAS_MARK = re.compile("replaced: ([A-Z]{4}|large objects)")
+_HAS_MARK = re.compile("replaced: [A-Z]{4}")
 _APPS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relpersistence <> 't'"
 _COLUMNS = "pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 _CONTENTS = f"""
@@ -86,16 +85,15 @@ UNION ALL SELECT concat_ws(' ', proname, prosrc) FROM pg_proc
     WHERE pronamespace = 'public'::regnamespace
 UNION ALL SELECT concat_ws(' ', nspname, nspacl) FROM pg_namespace
     WHERE nspname !~ '^pg_((toast_)?temp|arena)'
-UNION ALL SELECT concat_ws(' ', loid, data) FROM pg_largeobject
 UNION ALL SELECT concat_ws(' ', setrole, setconfig) FROM pg_db_role_setting
     WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY 1
 """
 _COUNTS = """
 SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname,
-    format('%s %I.%I', CASE c.relkind WHEN 'r' THEN 'ONLY' END, n.nspname, c.relname)
+    format('ONLY %I.%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+WHERE c.relkind = 'r' AND c.relpersistence <> 't'
 AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 """
 

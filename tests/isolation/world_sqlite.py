@@ -60,7 +60,6 @@ STATEMENTS = (
     "PRAGMA journal_mode = persist",
     "PRAGMA journal_mode = memory",
     "PRAGMA cache_size = 2",
-    "PRAGMA page_size = 1024",
     "PRAGMA auto_vacuum = 2",
     "PRAGMA incremental_vacuum",
     "VACUUM",

@@ -107,8 +107,6 @@ DEFINITIONS = (
     "RENAME TABLE plain TO other",
     "RENAME TABLE other TO plain",
     "CREATE OR REPLACE VIEW named AS SELECT style FROM dancers",
-    "CREATE TRIGGER more BEFORE INSERT ON plain FOR EACH ROW SET NEW.a = 7",
-    "DROP TRIGGER IF EXISTS more",
     "OPTIMIZE TABLE dancers",
     "ANALYZE TABLE plain",
 )
@@ -212,7 +210,7 @@ class LevelWorld(World):
 
 
 def _dump(cursor: Any) -> dict[str, object]:
-    """Return definitions, rows, and the names of routines.
+    """Return definitions and rows.
 
     The definition of a table has its next ``AUTO_INCREMENT`` number.
     """
@@ -222,7 +220,7 @@ def _dump(cursor: Any) -> dict[str, object]:
         return list(cursor.fetchall())
 
     kinds = rows("SHOW FULL TABLES")
-    content: dict[str, object] = {"triggers": [row[:5] for row in rows("SHOW TRIGGERS")]}
+    content: dict[str, object] = {}
     for name, kind in kinds:
         is_view = kind == "VIEW"
         kind_in_sql = "VIEW" if is_view else "TABLE"
@@ -231,9 +229,6 @@ def _dump(cursor: Any) -> dict[str, object]:
         if not is_view:
             found += sorted(rows(f"SELECT * FROM `{name}`"), key=repr)
         content[name] = found
-    for kind in ("PROCEDURE", "FUNCTION"):
-        listed = rows(f"SHOW {kind} STATUS WHERE Db = DATABASE()")
-        content[kind] = [row[1:3] for row in listed]
     return content
 
 

@@ -111,23 +111,6 @@ def test_a_login_that_may_create_nothing(bad: Bad, tmp_path: Path) -> None:
     run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena")
 
 
-SCRIPT = """
-CREATE TABLE dancers (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(50));
-CREATE TABLE log (name VARCHAR(50));
-CREATE TRIGGER logs AFTER INSERT ON dancers FOR EACH ROW INSERT INTO log VALUES (NEW.name);
-"""
-
-
-def test_a_binary_log_without_trust(bad: Bad, tmp_path: Path) -> None:
-    """The next step is the setting of the server, for a script with a trigger."""
-    bad.run("GRANT ALL ON `arena\\_%`.* TO poor@localhost")
-    example = bad.shop(tmp_path, "poor").change("pytest.ini", "app:Base", "schema.sql")
-    run = example.with_paths({"schema.sql": SCRIPT}).run("-q").expect(1, failed=2)
-    bad.run("REVOKE ALL ON `arena\\_%`.* FROM poor@localhost")
-    four_parts(run)
-    run.says("schema.sql", "log_bin_trust_function_creators")
-
-
 def test_a_version_that_is_too_old(tmp_path: Path) -> None:
     """Nothing is created on it."""
     bad = Bad("--version=10.3.39-MariaDB")

@@ -148,24 +148,6 @@ def test_rerunfailures(example: Example, more: tuple[str, ...]) -> None:
     run.says("4 rerun", "7 of 7 tests had a separate database, and 6 changed it")
 
 
-FORKED = """
-import pytest
-
-@pytest.mark.forked
-def test_it(test_client):
-    pass
-"""
-
-
-@pytest.mark.parametrize("options", [(), ("--forked",)])
-def test_a_forked_test_is_refused(example: Example, options: tuple[str, ...]) -> None:
-    """By the marker and by the option, before any test."""
-    tests = FORKED.replace("@pytest.mark.forked\n", "") if options else FORKED
-    run = example.with_files(test_it=tests).run("-p", "pytest_forked", *options)
-    assert run.status == pytest.ExitCode.USAGE_ERROR, run.output
-    run.says("pytest-forked would run test_it.py::test_it in a fork of this process", "[A101]")
-
-
 APP = """
 
 from contextlib import asynccontextmanager

@@ -115,12 +115,3 @@ def test_a_package_of_an_extra_that_is_missing_is_named(
     wsgi = "def app(environ, start_response): ...\n"
     run = example.with_files(conftest=missing, wsgi=wsgi, test_one=f"{test}\n")
     run.run(f"-oarena_app={app}").says(says, "is not installed", "[A101]")
-
-
-def test_an_app_that_connects_above_its_models_gets_a_next_step(example: Example) -> None:
-    """The option names the right module. So it is no next step to name another one."""
-    connects = "import sqlalchemy\nsqlalchemy.create_engine('sqlite:///dev.db').connect().close()\n"
-    example = example.with_paths({"app.py": connects + example.files["app.py"]})
-    run = example.with_files(test_one="import app\n" + ONE).run()
-    run.says("app.py", "connect below the definition of Base")
-    run.never_says("name the module")

@@ -111,3 +111,12 @@ def test_a_database_that_cannot_be_kept_is_a_note(example: Example) -> None:
     test = "import os, pathlib\n\ndef test_it(test_client):\n    test_client.get('/dancers')" + full
     run = example.with_files(test_it=test).run("--arena-keep=failed").expect(1, failed=1)
     run.says("test_it: not kept: ", "assert False")
+
+
+def test_a_small_folder_in_memory_is_not_filled(example: Example) -> None:
+    """P7. As in a container, whose /dev/shm has 64 MB."""
+    small = (
+        "import shutil, types\nshutil.disk_usage = lambda _: types.SimpleNamespace(free=2**26)\n"
+    )
+    test = "def test_it(arena):\n    assert 'dev/shm/pytest-arena' not in str(arena.url)\n"
+    example.with_files(test_it=test, small=small).run("-psmall").expect(passed=1)

@@ -64,19 +64,10 @@ def test_an_allowed_machine_is_not_named(example: Example, option: str) -> None:
     run.never_says("api.example.invalid")
 
 
-@pytest.mark.parametrize(
-    "conftest",
-    [
-        "import calls\ncalls.call()",
-        "import atexit, calls\natexit.register(calls.call)",
-        "import calls\ndef pytest_unconfigure(): calls.call()",
-    ],
-)
-def test_a_call_outside_of_tests_is_refused(example: Example, conftest: str) -> None:
-    """At the import of a conftest, after the session, and at the end of the process."""
-    project = example.with_files(
-        calls=CALLS, test_it=TESTS[TESTS.index("def test_that_does_not") :], conftest=conftest
-    )
+def test_a_call_outside_of_tests_is_refused(example: Example) -> None:
+    """At the import of a conftest."""
+    tests = TESTS[TESTS.index("def test_that_does_not") :]
+    project = example.with_files(calls=CALLS, test_it=tests, conftest="import calls\ncalls.call()")
     run = project.run("-o", "arena_network=refuse")
     run.says(REFUSED, "calls.py:6", "[A204]")
 

@@ -122,7 +122,7 @@ def test_a_machine_without_a_server_gets_one_error(example: Example) -> None:
     tests = f"{TESTS}\ndef test_a_program():\n    assert os.system('') == 0\n"
     project = example.with_files(test_it=tests, conftest=WITHOUT_FAKE)
     run = project.run(env={"PATH": ""}).expect(status=1, passed=1, failed=3)
-    run.says("redis-server: not in PATH", "fakeredis: not installed", "[A301]")
+    run.says("there is no Redis server for the tests: redis-server, valkey-server", "[A301]")
 
 
 def test_an_allowed_server_is_reached(example: Example) -> None:

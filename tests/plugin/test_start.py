@@ -119,36 +119,10 @@ def test_a_conftest_that_removes_the_apps_file_fails_the_run(
     run.says("dev.db was changed during this run")
 
 
-def test_a_marker_begins_the_run(tmp_path: Path) -> None:
-    """Its mistake is found at collection, although no test has imported SQLAlchemy."""
-    test = "import pytest\n\n@pytest.mark.arena(isolation='cpoy')\ndef test_it(): ...\n"
-    run = _project(tmp_path, test_it=test).run()
-    assert run.status == 4
-    run.says("cpoy", "[A101]")
-
-
 def test_the_controller_of_xdist_shows_the_facts_of_its_workers(tmp_path: Path) -> None:
     """Without an option it has imported no SQLAlchemy itself."""
     run = _project(tmp_path, test_it=IN_TEST.format("")).run("-p", "xdist.plugin", "-n", "2")
     run.expect(passed=2).says("database dev (empty) on SQLite")
-
-
-def test_a_fixture_in_a_run_inside_of_another_run_is_refused(tmp_path: Path) -> None:
-    """The inner run has no gate of its own."""
-    inner = "def test_inner(db_session): ...\n"
-    outer = """
-import pytest
-
-pytest_plugins = "pytester"
-
-def test_it(pytester, db_session):
-    pytester.makepyfile(test_inner=INNER)
-    result = pytester.runpytest_inprocess("-p", "pytest_arena.plugin")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*runpytest_subprocess*"])
-"""
-    project = _project(tmp_path, test_it=outer.replace("INNER", repr(inner)))
-    project.run("-oarena_schema=app:Base").expect(passed=1)
 
 
 HELPERS = """

@@ -136,25 +136,3 @@ def test_a_database_that_stays_empty_is_told_what_would_fill_it(example: Example
     run.says(
         "no template: the database starts empty", "starts with the tables: arena_schema = app:Base"
     )
-
-
-LED_ASTRAY = """
-async def test_astray(client, db_session):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-"""
-
-
-def test_a_variable_that_the_app_does_not_read_is_named(example: Example) -> None:
-    """Schema, seed and `db_session` are for what it names, and the app is somewhere else."""
-    deaf = example.change("app.py", 'os.environ.get("DATABASE_URL", ', "(")
-    run = deaf.with_files(test_astray=LED_ASTRAY).run(env={"DATABASE_URL": "sqlite:///other.db"})
-    run.expect(1, failed=1)
-    run.says(
-        "DATABASE_URL names the database 'other', but the app's engines use dev",
-        "arena_env = <the variable that the app reads>, DATABASE_URL",
-    )
-    unread = deaf.change("pytest.ini", "arena_seed = seed:seed\n", "")
-    tests = "import app\n\nasync def test_it():\n    await (await app.engine.connect()).close()\n"
-    unread = unread.with_files(test_it=tests)
-    run = unread.run("test_it.py", env={"DATABASE_URL": "sqlite:///other.db"})
-    run.expect(passed=1).never_says("names the database")

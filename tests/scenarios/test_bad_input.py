@@ -44,8 +44,12 @@ FILE = "tests/test_paths.py"
             "the marker scenario has other arguments than one name",
         ),
         (
-            {"scenarios.lock": "# scenarios.lock, version 2\n"},
-            "scenarios.lock:1 is not a valid line",
+            {
+                "specs/more.feature": "Feature: More\n Scenario: A path is answered\n  When a\n",
+                FILE: 'import pytest\n@pytest.mark.scenario("A path is answered")\n'
+                "def test_a(): pass\n",
+            },
+            '@pytest.mark.scenario("More :: A path is answered")',
         ),
         (
             {"scenarios.lock": "# scenarios.lock, version 1\n<<<<<<< ours\n"},
@@ -124,9 +128,6 @@ def test_a_block_names_a_step_of_a_scenario(example: Example) -> None:
         "with scenario.when('I GET <path>'):",
         "no Given step of the scenario reads",
         "next: with scenario.then('the answer is <status>'):",
-    )
-    changed.run("-oarena_specs=").expect(0, passed=5).says(
-        "so the marker scenario proves nothing: 4 tests"
     )
 
 

@@ -23,7 +23,7 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
     assert rows[1] == ("A path is answered", {"path": "/nothing", "status": "404"})
     assert rows[4] == ("/judges is open", {"Path name": "/judges"})
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
-    assert "Proven: 5 of 5 scenarios, 5 of them for crashes only." in page
+    assert "Proven for crashes only: 5</span>" in page
     assert (page.count("<article"), page.count("path=/nothing, status=404")) == (2, 2)
     assert "When I GET &lt;path&gt;" in page
     assert "| /nothing | 404    |" in page
@@ -39,8 +39,6 @@ def test_each_row_has_its_badge(tmp_path: Path) -> None:
     example = example.change(
         "tests/test_paths.py", "test_others(client", "test_others(client, broken"
     )
-    old = "response = await client.get(path)"
-    example = example.change("tests/test_paths.py", old, f"for _ in range(25): {old}")
     run = example.run("--scenarios=strict", "--scenarios-out=html:page.html")
     run.expect(1, passed=3, failed=1, errors=1)
     page = (run.folder / "page.html").read_text(encoding="utf-8")
@@ -48,19 +46,6 @@ def test_each_row_has_its_badge(tmp_path: Path) -> None:
     assert rows == [("/battles", "crashes-only"), ("/nothing", "failed"), ("/others", "failed")]
     assert "the preparation of the test fails: json.decoder.JSONDecodeError" in page
     assert "(char 0) (tests/conftest.py:5)" in page  # not a line of the library
-    assert page.count("<li>Request: 5 earlier ones</li>") == 2
-
-
-@pytest.mark.parametrize("check", ["{} == 200", "200 == {}"])
-def test_the_page_compares_statuses_in_words(tmp_path: Path, check: str) -> None:
-    """P9. The status of the last answer may be on either side."""
-    status = '(await client.get("/others")).status_code'
-    example = project("outlines", tmp_path)
-    example = example.change("tests/test_paths.py", f"{status} == 404", check.format(status))
-    folder = example.run("--scenarios-out=html:page.html").folder
-    page = (folder / "page.html").read_text(encoding="utf-8")
-    words = "Why: the app finds nothing (404), the test expects that it accepts (200) (tests/"
-    assert words in page
 
 
 @pytest.mark.parametrize(

@@ -77,12 +77,11 @@ def test_a_fence_in_any_form_is_found(tmp_path: Path) -> None:
 
 
 def test_a_language_is_read_by_its_own_words(tmp_path: Path) -> None:
-    """P9. Also without a line for the feature."""
+    """P9. A fence with a language has a line for the feature."""
     text = """\
-        # Batailles
-
         ```gherkin
         # language: fr
+        Fonctionnalité: Batailles
         Plan du scénario: <nom> arrive
           Soit une liste vide
           Quand <nom> arrive
@@ -99,7 +98,7 @@ def test_a_language_is_read_by_its_own_words(tmp_path: Path) -> None:
     assert (anne.name, zoe.key) == ("Anne arrive", "Batailles :: Zoé arrive [nom=Zoé]")
     assert anne.template == "<nom> arrive"
     assert [step.kind for step in anne.steps] == ["given", "when", "then", "then"]
-    assert (anne.line, zoe.line) == (13, 14)
+    assert (anne.line, zoe.line) == (12, 13)
 
 
 def test_a_feature_file_has_rules_backgrounds_tables_and_tags(tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ Scenario: The list is "empty"
   When I GET /battles
   Then it is empty
 
-Scenario Outline: <class> is known
-  Given the judge <class>
+Scenario Outline: <style> is known
+  Given the judge <style>
   When I GET /judges
-  Then it has <class> of <age>
+  Then it has <style> of <age>
 
   Examples:
-    | class | age |
+    | style | age |
     | Ann   | 30  |
     | Bob   | 40  |
 
@@ -63,7 +63,7 @@ def test_stubs_are_written_once_and_fail(example: Example) -> None:
     assert "pytest.mark.asyncio" not in text  # the mode is auto
     assert (
         """\
-@pytest.mark.scenario('The list is "empty"')
+@pytest.mark.scenario("The list is \\"empty\\"")
 async def test_the_list_is_empty(client, scenario):
     \"\"\"specs/battles.md\"\"\"
     with scenario.when("I GET /battles"):
@@ -75,12 +75,12 @@ async def test_the_list_is_empty(client, scenario):
     )
     assert (
         """\
-@pytest.mark.scenario("<class> is known")
-@pytest.mark.parametrize("class_, age", [("Ann", "30"), ("Bob", "40")])
+@pytest.mark.scenario("<style> is known")
+@pytest.mark.parametrize("style, age", [("Ann", "30"), ("Bob", "40")])
 """
         in text
     )
-    assert "async def test_class_is_known(client, db_session, scenario, class_, age):" in text
+    assert "async def test_style_is_known(client, db_session, scenario, style, age):" in text
     example.run("--scenarios-stubs=tests").says("every scenario has a test")
     assert path.read_text(encoding="utf-8") == text
     failed = example.run("--scenarios=strict", "--tb=no")
@@ -92,14 +92,14 @@ def test_stubs_are_added_to_a_file_with_tests(example: Example) -> None:
     text = (
         "from pytest import mark\n\n\n"
         '@mark.scenario("The list is \\"empty\\"")\n'
-        "async def test_class_is_known(client):\n"
+        "async def test_style_is_known(client):\n"
         '    assert (await client.get("/battles")).json() == []\n'
     )
     run = example.with_paths({"tests/test_battles.py": text}).run("--scenarios-stubs=tests")
     run.says("tests/test_battles.py: 2 tests written")
     written = (run.folder / "tests/test_battles.py").read_text(encoding="utf-8")
     assert written.startswith(f"{text}\nimport pytest\n")
-    assert "async def test_class_is_known_2(" in written
+    assert "async def test_style_is_known_2(" in written
 
 
 def test_no_stub_is_written_if_a_test_file_is_broken(example: Example) -> None:

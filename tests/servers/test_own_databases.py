@@ -17,7 +17,7 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._postgresql import _control as postgresql_control
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import Manifest, _database_registry, _own_databases
+from pytest_arena._product import Manifest, _own_databases
 from pytest_arena._product._own_databases import STAY, OwnDatabase, parts_of, unused
 from pytest_arena.errors import ServerError, TemplateError
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
@@ -125,23 +125,6 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
         assert later.find(fingerprint, newer_than=MANIFEST.built + 1) is None
         later.drop(template)
         assert later.find(fingerprint) is None
-
-
-def test_a_template_that_was_not_used_for_a_day_is_noted_as_used(
-    side: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise a later sweep would drop it, although runs use it."""
-    fingerprint = secrets.token_hex(8)
-    clock = _own_databases.now()
-    monkeypatch.setattr(_database_registry, "now", lambda: clock)
-    with closing(side.registry()) as own:
-        template = side.template(own, fingerprint)
-        clock += 100_000
-        assert own.find(fingerprint) is not None
-        [found] = [row for row in own.listed() if row.name == template]
-        assert found.manifest is not None
-        assert found.manifest.used == clock
-        own.drop(template)
 
 
 def test_a_template_in_use_is_not_dropped() -> None:
@@ -292,9 +275,9 @@ def test_the_newest_kept_databases_stay(monkeypatch: pytest.MonkeyPatch) -> None
                 name = own.create("live")
                 with connect(name):
                     names.append(own.keep(name, f"test {number}"))
-            until(lambda: database_names(own) == {*names[1:]}, "the oldest is dropped")
-            assert rows("SELECT 1", names[2]) == [(1,)]
         with own_databases(role) as own:
+            assert database_names(own) == {*names[1:]}
+            assert rows("SELECT 1", names[2]) == [(1,)]
             titles = {row.manifest.title for row in own.listed() if row.manifest and not row.role}
             assert titles == {"test 1", "test 2"}
 
@@ -309,13 +292,13 @@ def test_names_say_to_whom_a_database_belongs() -> None:
         assert parts_of(name) is None
 
 
-def labelled(letter: str, used: float) -> OwnDatabase:
+def labelled(letter: str, built: float) -> OwnDatabase:
     """A template of a project."""
-    manifest = replace(MANIFEST, used=used)
+    manifest = replace(MANIFEST, built=built)
     return OwnDatabase(name=f"arena_template_{letter * 16}", manifest=manifest)
 
 
-def test_the_templates_that_were_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_templates_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rests of builds end at once."""
     monkeypatch.setitem(STAY, "template", 2)
     found = [labelled(str(number), 100.0 + number) for number in range(4)]

@@ -145,8 +145,12 @@ def local(crowded: Crowded, monkeypatch: pytest.MonkeyPatch) -> Crowded:
 def test_a_local_service_is_found_by_its_socket_and_its_port(
     config: Config, local: Crowded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user that may create no database is passed over. Variables name a user."""
-    monkeypatch.setattr(getpass, "getuser", lambda: "nobody_here")
+    """A user that may create no database is passed over. A container's user may have no name."""
+
+    def getuser() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.setattr(getpass, "getuser", getuser)
     monkeypatch.setenv("PGUSER", "humble")
     found = SEARCH.local_service(config)
     assert found.address.user == "postgres"

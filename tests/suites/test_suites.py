@@ -72,7 +72,7 @@ SETTINGS = {
     ),
     "redirected": (
         "postgresql test_drivers.py test_pools.py test_wide.py",
-        "postgresql -oarena_lifespan=on -oarena_schema=models:Base test_pools.py test_refused.py",
+        "postgresql -oarena_lifespan=on -oarena_schema=models:Base test_pools.py",
     ),
     "report": ("sqlite", "postgresql test_locks.py test_tasks.py test_uncommitted.py"),
     "drivers": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "rollback"),
@@ -82,7 +82,7 @@ SETTINGS = {
     "each_database": ("sqlite",),
     "memory": ("sqlite",),
     "mysql": ("mysql", "mysql -odriver=aiomysql"),
-    "mysql_programs": ("mysql",),
+    "mysql_script": ("mysql",),
     "rollback": ("rollback", "rollback -oarena_lock_timeout=0 test_kept.py"),
     "runners": ("postgresql",),
     "several": ("sqlite",),

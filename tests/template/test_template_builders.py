@@ -226,5 +226,4 @@ def test_a_cache_that_cannot_be_written_says_how_to_choose_another(project: Proj
     project.cache.write_text("a file, where the folder should be")
     with pytest.raises(TemplateError) as caught:
         project.ensure()
-    assert "cannot be stored" in caught.value.what
     assert "ARENA_CACHE=" in caught.value.fix

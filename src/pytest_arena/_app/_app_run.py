@@ -23,13 +23,13 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 from pytest_arena._app._apps import as_asgi
 from pytest_arena._app._entry import explained, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, Phase, is_users_task, owned_by, owner_of
-from pytest_arena._process import async_rest, running_loop
+from pytest_arena._process import running_loop
 from pytest_arena.errors import LifespanError
 
 if TYPE_CHECKING:
@@ -50,20 +50,11 @@ PATIENCE = 10.0
 class AppRun:
     """One app in one test or wide fixture: its lifespan and its clients.
 
-    A run and its clients need no event loop before the first request. That request starts the
-    lifespan: in its loop, or in the process's `AppLoop` for a sync client. Other clients share the
-    lifespan, also from other loops and threads. After a shutdown, a closed loop or a failed
-    start-up, the next request starts it again.
+    The first request starts the lifespan: in its loop, or in the process's `AppLoop` for a sync
+    client. Other clients share the lifespan, also from other loops and threads. After a shutdown, a
+    closed loop or a failed start-up, the next request starts it again.
 
-    To end a run, await `aclose` in the test's loop, or let the loop's owner close the loop. Then
-    call `close`.
-
-    Args:
-        app: the ASGI app that `build_app` returns. `as_asgi` has wrapped a WSGI app.
-        loop: the loop in which sync clients call the app.
-        lifespan: whether clients run the app's lifespan.
-        state: the state of a session-wide lifespan. Clients then run no lifespan, and all of them
-            call the app in ``loop``.
+    With the ``state`` of a session-wide lifespan, clients call the app in ``loop``.
     """
 
     def __init__(
@@ -164,8 +155,7 @@ class AppRun:
     def close(self) -> None:
         """End the lifespan and the open requests, in any loop or thread. Idempotent.
 
-        Clients refuse further requests. If the lifespan's loop was closed without cancelling its
-        tasks, no shutdown is possible, and this raises no error.
+        Clients refuse further requests.
 
         Raises:
             LifespanError: a shutdown failed, now or when its loop was closed. Raised once.
@@ -182,17 +172,12 @@ class Lifespan:
     """One run of an app's lifespan, in one task of one event loop.
 
     The app enters and leaves its lifespan in that task, so that its cancel scopes and task groups
-    work. `stop` or `close` shuts it down. If the loop's owner closes the loop earlier, the owner
-    cancels all tasks and waits for them. The app then shuts down.
-
-    asyncio never logs a failure of the task. This class keeps the failure and raises it once.
+    work. If the loop's owner closes the loop earlier, the owner cancels all tasks and waits for
+    them. The app then shuts down. A failure of the task is raised once.
 
     The constructor starts the app in the running loop, and does not wait for it. Lost writes of the
     lifespan are attributed to ``request``.
     """
-
-    # Seconds that a start-up may go on after a refused connection. 0 after the first that did.
-    patience: ClassVar[float] = 1.0
 
     def __init__(self, app: ASGIApp, request: Request | None = None) -> None:
         self.state: dict[str, object] = {}
@@ -200,8 +185,6 @@ class Lifespan:
         self._app = app
         self.request = request
         self._owner = Owner("the lifespan of an earlier test", "the lifespan's shutdown")
-        self._owner.on_refusal = self._note_refusal
-        self._refusal: Exception | None = None  # of a connection of the start-up, the first
         self.loop = get_running_loop()
         # Done when the app is up, or has no lifespan. Has the error of the start-up. A "running"
         # future cannot be cancelled, so a cancelled waiter does not cancel it for the others.
@@ -301,22 +284,8 @@ class Lifespan:
                 self._reported = RuntimeError(*lines[-1:])
                 self._shutdown_asked.set()
 
-    def _note_refusal(self, error: Exception) -> None:
-        """End a start-up that goes on: psycopg's pool retries for 30 seconds, in any thread."""
-        if self._refusal is None and not self.started.done():
-            self._refusal = error
-            later = partial(self.loop.call_later, self.patience, self._end_start_up)
-            self.loop.call_soon_threadsafe(later)
-
-    def _end_start_up(self) -> None:
-        if not self.started.done():
-            type(self).patience = 0.0
-            self._request_shutdown()
-
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        error = task.exception() if not task.cancelled() else None
-        if task.cancelled():
-            error = self._refusal or asyncio.CancelledError()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # a task group wraps the app's exception
         error = error or self._reported
@@ -451,8 +420,6 @@ def session_lifespan(app: ASGIApp, loop: AppLoop) -> Iterator[Mapping[str, objec
     lifespan = portal.call(Lifespan, as_asgi(app))
     try:
         lifespan.started.result()
-        # Let the workers of the start-up reach their queues before the first request.
-        portal.call(async_rest, 0)
         yield lifespan.state
     finally:
         lifespan.close()

@@ -38,11 +38,7 @@ FRAMEWORKS = {
 def check_app(app: object, path: str) -> bool:
     """Return whether an object is a factory of an app. Refuse it if it is no app either.
 
-    This calls neither the app nor the factory.
-
-    Args:
-        app: the object that the option ``arena_app`` names.
-        path: the option's value, for the message.
+    This calls neither the app nor the factory. ``path`` is the value of ``arena_app``.
 
     Raises:
         ConfigError: it is a WSGI app (Flask) and a2wsgi is not installed, an async factory, a
@@ -156,14 +152,12 @@ def is_litestar(app: object) -> bool:
 # The apps and clients that modules, classes and wide fixtures have created.
 _APPS: WeakSet[Any] = WeakSet()
 _CLIENTS: WeakSet[Any] = WeakSet()
-_FLASK_CLIENTS: WeakSet[Any] = WeakSet()
 
 # Their classes, from which FastAPI and the frameworks' test clients derive.
 _CLASSES: dict[str, tuple[WeakSet[Any], tuple[str, ...]]] = {
     "starlette.applications": (_APPS, ("Starlette",)),
     "httpx": (_CLIENTS, ("Client", "AsyncClient")),
     "httpx2": (_CLIENTS, ("Client", "AsyncClient")),
-    "werkzeug.test": (_FLASK_CLIENTS, ("Client",)),
 }
 
 
@@ -206,8 +200,6 @@ class AppState:
         apps = alive(_APPS)
         for each in apps if app in apps else (app, *apps):
             self._record(each)
-        for client in alive(_FLASK_CLIENTS):
-            self._record_dictionaries(client)  # of cookies
         self._clients = [*map(_ClientState, alive(_CLIENTS))]
 
     def _record(self, app: Any) -> None:
@@ -215,11 +207,8 @@ class AppState:
         if isinstance(overrides, dict):
             self._overrides.append((app, overrides))
             self._copies.append((overrides, overrides.copy()))
-        self._record_dictionaries(getattr(app, "state", None))
-
-    def _record_dictionaries(self, holder: object) -> None:
-        """Record the dictionaries in which a `State` or a client of Flask has its content."""
-        for content in getattr(holder, "__dict__", {}).values():
+        # A `State` has its content in a dictionary.
+        for content in getattr(getattr(app, "state", None), "__dict__", {}).values():
             if isinstance(content, dict):
                 self._copies.append((content, content.copy()))
 

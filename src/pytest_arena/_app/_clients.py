@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 from pytest_arena._app._apps import Options, is_litestar, not_installed
 from pytest_arena._app._entry import CLIENT_CALL, ClientCall, explained
 from pytest_arena._owner import Phase
-from pytest_arena._process import lock_here, running_loop
-from pytest_arena.errors import ConfigError, LoginError
+from pytest_arena._process import lock_here
+from pytest_arena.errors import LoginError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Lock
@@ -155,8 +155,6 @@ class AsyncClient(_AsyncBase):
         await self.aclose()
 
     async def _arena_ready(self) -> Self:
-        if running_loop() is None:
-            raise no_asyncio()
         await self.arena_run.ajoin()
         test: RunningTest | None = Phase.test
         if test is not None:
@@ -262,16 +260,6 @@ def _calling(client: AsyncClient | TestClient, request: httpx.Request) -> Iterat
         CLIENT_CALL.reset(token)
 
 
-def no_asyncio() -> ConfigError:
-    """Return the error for a client or a session in a test of trio."""
-    return ConfigError(
-        "a test, or a fixture, that runs under trio uses a fixture of pytest-arena",
-        why="the clients and sessions of pytest-arena need an asyncio loop, and none runs here",
-        cause="anyio_backend is 'trio' for this test (anyio's default runs both), or pytest-trio",
-        fix='@pytest.fixture\ndef anyio_backend():\n    return "asyncio"',
-    )
-
-
 # An option with different names in sync and async clients. Both kinds of clients accept both names.
 _RAISES = ("raise_app_exceptions", "raise_server_exceptions")
 
@@ -325,7 +313,7 @@ def open_test_client(run: AppRun, login: Login | None, options: Options) -> Test
     """Create a test client: Litestar's for a Litestar app, otherwise Starlette's.
 
     Raises:
-        ConfigError: the framework's client does not import.
+        RuntimeError: no HTTP library is installed. The error is Starlette's.
         TypeError: the framework's client has no such option.
         LoginError: the login function is async.
     """
@@ -353,14 +341,8 @@ def open_test_client(run: AppRun, login: Login | None, options: Options) -> Test
 @cache
 def _client_class(*, is_of_litestar: bool) -> type[Any]:
     module = "litestar.testing" if is_of_litestar else "starlette.testclient"
-    try:
-        with warnings.catch_warnings():
-            # Starlette warns if only httpx is installed. No test can avoid that.
-            warnings.simplefilter("ignore")
-            framework = import_module(module).TestClient
-    # Starlette raises a RuntimeError if no HTTP library is installed.
-    except (ImportError, RuntimeError) as error:
-        packages = f"{module} and httpx2"
-        what = f"the sync test client ({error})"
-        raise not_installed(what, packages, "http") from None
+    with warnings.catch_warnings():
+        # Starlette warns if only httpx is installed. No test can avoid that.
+        warnings.simplefilter("ignore")
+        framework = import_module(module).TestClient
     return type("TestClient", (TestClient, framework), {"__test__": False})

@@ -171,8 +171,6 @@ class _Entry:
     request: Request
     test: RunningTest
     find_route: Callable[[], str]  # returns the template of the path
-    # The exception that the test was handling when it made the request.
-    outside: BaseException | None = field(default_factory=sys.exception)
     traces: list[TracebackException] = field(default_factory=list)
     # The bytes of the body that the app has still to send. Negative if it has named no number.
     missing: int = -1
@@ -195,7 +193,6 @@ class _Entry:
             request.route = self.find_route()
             request.end(now())
             self.test.end_request(request)
-            self.outside = None  # a task of the app may keep this object
             REQUEST.reset(token)
             OWNER.reset(owner)
 
@@ -249,9 +246,7 @@ class _Entry:
         Frameworks answer an exception in their ``except`` block.
         """
         error = sys.exception()
-        if error is self.outside or not isinstance(error, Exception):
-            return
-        if is_disconnect(error):
+        if not isinstance(error, Exception):
             return
         is_expected = _is_http(error)
         is_of_app = not is_expected and blame(error) is not None
@@ -307,11 +302,7 @@ def in_one_line(error: BaseException) -> str:
 
 def in_words(error: BaseException) -> str:
     """Return an error as the record of a request shows it."""
-    name = type(error).__name__
-    try:
-        return redact(f"{name}: {error}".removesuffix(": "))
-    except Exception:  # noqa: BLE001 - `str` of a user's class may fail, and the app must answer
-        return name
+    return redact(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def explained(error: BaseException) -> tuple[str, str, str]:

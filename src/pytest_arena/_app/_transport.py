@@ -13,11 +13,8 @@ from asyncio import (
 )
 from typing import TYPE_CHECKING, Any
 
-from pytest_arena._app._entry import is_disconnect
-from pytest_arena._origin import shown_line
 from pytest_arena._process import AnyTask, async_rest, rest
 from pytest_arena._process import seconds as now
-from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine
@@ -48,14 +45,6 @@ class Transport:
 
     async def handle_async_request(self, request: httpx.Request) -> Any:
         """Call the app, and return its answer when the answer begins."""
-        if request.url.scheme not in {"http", "https"} or "upgrade" in request.headers:
-            raise ConfigError(
-                "a websocket by the async client, which has none",
-                why="the HTTP library opens no websockets",
-                cause=shown_line("client.stream(…)"),
-                fix='with test_client.websocket_connect("/chat") as websocket:\n'
-                "or any library's client, with the URL `live_server.url`",
-            )
         scope = self._scope(request)
         call = self.call_class(self._run, scope, request.stream, raises=self._raises)
         await call.in_loop(call.begin())
@@ -146,8 +135,6 @@ class AppCall:
             self._error = task.exception()
         elif not self._is_closing:
             self._error = ConnectionError("the app was cancelled while it answered")
-        if self._is_closing and is_disconnect(self._error):
-            self._error = None  # the app's reaction to the disconnect
         if self._error is None and not self._left.is_set():
             self._error = AssertionError("the app returned before its whole answer")
         self._begun.set()

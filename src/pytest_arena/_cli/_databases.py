@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Thing,
     )
 
-_COLUMNS = ("name", "what", "whose", "used")
+_ROW = "  {:40}  {:8}  {:7}  {:16}  {}"
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
@@ -77,15 +77,7 @@ def _say(*lines: str) -> None:
 
 def _table(things: Iterable[Thing]) -> Iterator[str]:
     """Yield a line of titles and a line for each thing, with the test of a kept database."""
-    things = sorted(things, key=lambda thing: (thing.what, thing.title, thing.name))
-    rows = [_COLUMNS]
-    for thing in things:
-        used = f"{thing.used.astimezone():%Y-%m-%d %H:%M}" if thing.used else ""
-        rows.append((thing.name, thing.what, thing.state, used))
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    tests = ["", *(thing.title for thing in things)]
-    for row, test in zip(rows, tests, strict=True):
-        cells = map(str.ljust, row, widths)
-        yield f"  {'  '.join(cells)}".rstrip()
-        if test:
-            yield f"      {test}"
+    yield _ROW.format("name", "what", "whose", "used", "").rstrip()
+    for thing in sorted(things, key=lambda thing: (thing.what, thing.title, thing.name)):
+        used = f"{thing.time.astimezone():%Y-%m-%d %H:%M}" if thing.time else ""
+        yield _ROW.format(thing.name, thing.what, thing.state, used, thing.title).rstrip()

@@ -102,8 +102,6 @@ def init(arguments: argparse.Namespace) -> int:
         proposed |= {name: _ASYNC[name] for name in _ASYNC if name not in settings}
     options, text = _with_options(ini, proposed)
     test = folder / "tests" / "test_arena.py"
-    # The schema may lack the tables of another base.
-    models = [each for each in models if str(each) == proposed["arena_schema"]] or models
     test_text = _first_test(apps, models, is_async=is_async)
     lines = [f"{ini.name}:", indent(options, "    ")]
     lines += ["tests/test_arena.py:", indent(test_text, "    ")]

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._app._live_server import CONTROL_PATH
-from pytest_arena._changes import hides
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import RUNS, start_live_server
 from pytest_arena._run._arena import Arena
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_arena._app._apps import Receive, Scope, Send
-    from pytest_arena._changes import Change
 
 
 TOKEN = "ARENA_SERVE_TOKEN"  # noqa: S105 - the name of the variable
@@ -107,7 +105,6 @@ _COMMAND = "arena serve"
 _ENTER = "POST /level/enter"
 _LEAVE = "POST /level/leave"
 _SEED = "POST /seed/"
-_CHANGES = "GET /changes"
 _STORY = "GET /story"
 _OPTIONS = (
     *("--override-ini=addopts=", "--override-ini=arena_scenarios=off"),
@@ -232,9 +229,6 @@ class LevelServer:
                 if command.name.startswith(_SEED):
                     name = command.name.removeprefix(_SEED)
                     command.answer(200, self._seed(name, command.arguments))
-                elif command.name == _CHANGES:
-                    changes = list(map(_as_json, self._arena.changes()))
-                    command.answer(200, {"changes": changes})
                 elif command.name == _STORY:
                     command.answer(200, {"story": self._story()})
                 else:
@@ -272,16 +266,6 @@ class LevelServer:
         return result
 
 
-def _as_json(change: Change) -> dict[str, object]:
-    """Return a change as JSON. The values of secret columns are hidden."""
-    fields: dict[str, object] = {"table": change.table, "kind": change.kind}
-    for name, row in (("before", change.before), ("after", change.after)):
-        fields[name] = {
-            column: "***" if hides(row, column) else value for column, value in row.items()
-        }
-    return fields
-
-
 def _module_in(session: pytest.Session) -> pytest.Module:
     """Return a module without a file, in the folder that pytest's arguments name."""
     config = session.config
@@ -294,10 +278,6 @@ def _module_in(session: pytest.Session) -> pytest.Module:
 
 
 def _refuse(command: Command, reason: str) -> None:
-    """Refuse a command with a wrong method or path, or for this reason."""
-    names = (_ENTER, _LEAVE, _CHANGES, _STORY)
-    if command.name in names or command.name.startswith(_SEED):
-        command.answer(409, {"error": reason})
-    else:
-        shown = ", ".join(names)
-        command.answer(404, {"error": f"the commands are {shown} and {_SEED}NAME"})
+    """Refuse a command at the wrong time, or one that does not exist."""
+    shown = ", ".join((_ENTER, _LEAVE, _STORY, f"{_SEED}NAME"))
+    command.answer(409, {"error": f"{reason}. The commands are {shown}"})

@@ -4,8 +4,6 @@ import difflib
 import importlib
 import inspect
 import os
-import pkgutil
-import re
 import sys
 import sysconfig
 import traceback
@@ -51,8 +49,6 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
         problem = f" does not import: {described(error)}"
         cause = str(blame(error) or source)
         fix = f'correct that line; python -c "import {module_name}" shows the whole traceback'
-        wrong = str(getattr(error, "name", ""))
-        names: list[str] = []
         if isinstance(error, ArenaError):
             fix = error.fix
         elif isinstance(error, KeyError) and "environ" in cause:
@@ -61,32 +57,17 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
             problem = f": {error}"
             cause = f"{sys.modules[module_name].__file__}; named by {source}"
             fix = f"name the module that has {attribute}"
-            names = dir(error.obj)
-            if "partially initialized" in problem:  # its import has opened a connection
-                fix = f"connect below the definition of {attribute}, or in the app's lifespan"
         elif isinstance(error, ModuleNotFoundError):
-            fix = f"install what has the module {wrong!r}, or {fix}"
-            if f"{module_name}.".startswith(f"{wrong}."):
+            fix = f"install what has the module {error.name!r}, or {fix}"
+            if f"{module_name}.".startswith(f"{error.name}."):
                 cause = f"no module {module_name!r} on sys.path; named by {source}"
                 fix = f"pythonpath = {_folder_of(module_name)}   (in the pytest configuration)"
-                names = _modules_beside(wrong)
-        for name in difflib.get_close_matches(wrong, names, n=1):
-            corrected = re.sub(rf"\b{wrong}\b", name, path, count=1)
-            fix = f"{option} = {corrected}   (a similar name)"
         raise ConfigError(
             f"{option} = {path}{problem}",
             why="pytest-arena cannot use what the option names",
             cause=cause,
             fix=fix,
         ) from error
-
-
-def _modules_beside(name: str) -> list[str]:
-    """Return the modules of the package of an absent module, or the user's modules on the path."""
-    package, dot, _ = name.rpartition(".")
-    users = [each for each in sys.path if not is_library(f"{each}{os.sep}")]
-    folders = getattr(sys.modules.get(package), "__path__", users)
-    return [module.name for module in pkgutil.iter_modules(folders, package + dot)]
 
 
 def _folder_of(module: str) -> str:

@@ -278,13 +278,10 @@ def _check_scenarios(config: Config, flags: Mapping[str, object]) -> None:
     """
     if config.specs or config.scenarios == "off":
         return
-    verbs = ("out", "stubs", "accept", "merge")
-    wanted = [f"--scenarios-{verb}" for verb in verbs if flags.get(f"scenarios_{verb}")]
-    if config.scenarios == "strict":
-        wanted.append("arena_scenarios = strict")
-    if wanted:
+    names = ("scenarios_out", "scenarios_stubs", "scenarios_accept", "scenarios_merge")
+    if config.scenarios == "strict" or any(map(flags.get, names)):
         raise ConfigError(
-            f"{wanted[0]}, and arena_specs names no specification",
+            "an option needs scenarios, and arena_specs names no specification",
             why="the run would check no scenario, and would pass",
             cause=config.place("specs"),
             fix="arena_specs = docs/specs   (files, folders or patterns)",

@@ -31,7 +31,6 @@ from pytest_arena._config._supported import (
 )
 from pytest_arena._databases._client_programs import client_by_path, file_in, words_of
 from pytest_arena._gate._engines import (
-    described_url,
     known_engines,
     requested_by_engines,
     requested_by_url,
@@ -51,7 +50,6 @@ from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_arena._config._read import Config
-    from pytest_arena._gate._registry import Registry
     from pytest_arena._values import Child
 
 
@@ -104,7 +102,6 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self.folders = {cache / "templates", cache / "kept"}
-        self.live: set[str] = set()  # the live files
         # The real paths of files that engines name, with their states then, None without a file.
         self.of_app: dict[str, os.stat_result | None] = {}
         self.on_servers: set[str] = set()  # the names of databases that engines and variables name
@@ -119,7 +116,7 @@ class AllowedFiles:
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
         path = os.path.realpath(file)
-        if path not in self.of_app and not self._is_beside(path):
+        if path not in self.of_app:
             self.of_app[path] = None
             with suppress(OSError):
                 self.of_app[path] = Path(path).stat()
@@ -155,16 +152,13 @@ class AllowedFiles:
     def whose(self, name: str) -> Whose:
         """Return to whom a file belongs, or a database on a server in the form of ``arena_allow``.
 
-        A relative path in ``arena_allow`` starts at the root. The app has named a file beside the
-        live files by a part of a variable's URL, such as the file of a tenant.
+        A relative path in ``arena_allow`` starts at the root.
         """
         if not name:  # in memory
             return Whose.FREE
         is_file = "://" not in name
         if is_file:
             path = os.path.realpath(name)
-            if path not in self.live and self._is_beside(path):
-                return Whose.APP
             if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
             if self.temporary and Path(path).is_relative_to(self.temporary):
@@ -192,10 +186,6 @@ class AllowedFiles:
     def of_engines(self) -> list[str]:
         """Return the files that engines and variables name, and that are the app's."""
         return [file for file in self._named() if self.whose(file) is Whose.APP]
-
-    def _is_beside(self, path: str) -> bool:
-        """Return whether a file is in the folder of the live files."""
-        return not {Path(file).parent for file in self.live}.isdisjoint(Path(path).parents)
 
 
 def _earlier_programs(file: str) -> str:
@@ -229,11 +219,9 @@ class KnownDatabases:
         self,
         products: Products,
         files: AllowedFiles,
-        connections: Registry,
     ) -> None:
         self.products = products
         self.files = files
-        self._connections = connections
         self.by_key: dict[Key, Database] = {}  # with or without a connection
         self._registering = threading.RLock()
         self.tails: set[str] = set()  # the names in options, also of dropped databases
@@ -318,7 +306,6 @@ class KnownDatabases:
         )
         if live is not None:
             self.files.folders.add(live.parents[2])
-            self.files.live.add(str(live))
         dialect = type(requested.dialect)
         database = Database(
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)
@@ -338,7 +325,6 @@ class KnownDatabases:
             engine.database = None
         for _, own in database.engines.values():
             own.pool.dispose()
-        self._connections.forget(database.key)
         database.close()
 
     # The app's first database.
@@ -370,10 +356,8 @@ class KnownDatabases:
             return True
         return self.files.whose(name).is_at_stake
 
-    def named(self, name: str, tried: str) -> Database:
+    def named(self, name: str) -> Database:
         """Return a database by the name that an engine has given it, "" for the first one.
-
-        ``tried`` says what was tried to find the app's engines, if none is known.
 
         Raises:
             ConfigError: no engine of a supported product is known. Or no database has this name, or
@@ -385,20 +369,12 @@ class KnownDatabases:
                     "there is no database for this test: no engine is known",
                     why=f"pytest-arena isolates {', '.join(SHOWN)}, and does not guess. In a "
                     "database of another product, the test would not see the app's changes",
-                    cause=tried,
+                    cause="neither an import nor the start of arena_app has created an engine",
                     fix="arena_database = postgresql   (or the product that the app uses)\n"
                     "or import the module with the app's engine in conftest.py",
                 )
             return self.primary
         self.register_engines()
-        return self.only(name, "arena.session(database={!r})", shown_line(""))
-
-    def only(self, name: str, form: str, place: str) -> Database:
-        """Return the only database of this name. ``form`` and ``place`` use the name.
-
-        Raises:
-            ConfigError: no database has this name, or several have it.
-        """
         databases = [*self.by_key.values()]
         matching = [database for database in databases if name in database.tails]
         if len(matching) == 1:
@@ -409,8 +385,8 @@ class KnownDatabases:
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
             "make it unique, or its name on the server, after its product if necessary",
-            cause=f"known databases: {', '.join(known) or 'none'}\n{place}".strip(),
-            fix=form.format(nearest(name, longer or known or ["app"])),
+            cause=f"known databases: {', '.join(known) or 'none'}\n{shown_line('')}".strip(),
+            fix=f"arena.session(database={nearest(name, longer or known or ['app'])!r})",
         )
 
 
@@ -502,7 +478,11 @@ class Environment:
         # The new URL has a host that does not exist. The gate redirects engines with this host. A
         # raw driver or another process fails to connect.
         is_redis = url.drivername in REDIS
-        shown = requested.name if requested else described_url(url)
+        # The driver need not be installed.
+        server = f"{url.host or 'localhost'}:{url.port or ''}"
+        shown = f"{url.get_backend_name()}://{server}/{url.database}"
+        if requested:
+            shown = requested.name
         if is_redis:
             shown = redis_name(url.host, url.port, url.query.get("db") or url.database)
         if files.whose(shown) is Whose.FREE:

@@ -13,7 +13,6 @@ import shutil
 import sys
 from functools import cache
 from getopt import GetoptError, getopt
-from itertools import pairwise
 from json import loads
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,8 +46,6 @@ _PLACES = {
 }
 _WORD = re.compile(r"[^\s'\"<>()\[\]{}|;`,?&=]+")
 _PREFIX = "arena-clients-"
-_USER_OPTIONS = {"-U", "--username", "-u", "--user"}
-_TO_FILE = ("-f", "--file", "-l", "--list")  # options of pg_restore
 # Its option that drops and creates the database of the dump, also among other letters.
 _CREATES = re.compile("--cr|-[^-dfFhIjLnNpPSTtUX]*C")
 # Programs that start others with another PATH.
@@ -139,8 +136,6 @@ def _led(name: str, arguments: list[str], facts: Any) -> list[str]:
         if file:
             raise LookupError(f"{file} is a database of the app")
         return arguments
-    if name == "pg_restore" and any(each.startswith(_TO_FILE) for each in arguments):
-        return arguments  # it does not connect
     address, names = _address(product, arguments, facts)
     kind = "mysql socket" if product == "mysql" and address.is_socket else product
     place = [part.format(address) for part in _PLACES[kind].split()]
@@ -175,9 +170,7 @@ def _address(product: str, arguments: list[str], facts: Any) -> tuple[Address, d
     names = {key.partition("/")[2]: known[key] for key in known if key.startswith(f"{product}/")}
     is_only = len(names) == 1
     names |= {address.database: address for address in names.values()}
-    # A user may have the name of a database.
-    pairs = pairwise(["", *arguments])
-    words = words_of([each for option, each in pairs if option not in _USER_OPTIONS])
+    words = words_of(arguments)
     found = {names[key].database: names[key] for key in names if is_only or key in words}
     if len(found) != 1 or "--" in arguments:
         raise LookupError(f"of the tests' databases it means {len(found)}: {[*names]}")

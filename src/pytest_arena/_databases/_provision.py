@@ -26,8 +26,6 @@ from pytest_arena.errors import (
 from pytest_arena.warnings import MigrationDriftWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pytest_arena._config._read import Config
     from pytest_arena._databases._app_databases import KnownDatabases
     from pytest_arena._gate._registry import Registry
@@ -124,7 +122,7 @@ class Provision:
         finally:
             database.busy = False
         # For the summary.
-        schema, seed, _ = self.recipe(database)
+        schema, seed = self.recipe(database)
         given = ", ".join(filter(None, [schema, seed]))
         name = "memory" if database.key.kind == "memory" else database.name
         filled = (f"{name} ({given or 'empty'})", database.product.shown, isolation.name)
@@ -199,22 +197,7 @@ class Provision:
         if store is None:
             store = Store(product.template_store(), self._config.root, self._newer_than)
             self.stores[product.name] = store
-        try:
-            template = store.ensure(recipe, stage, database)
-        except TemplateError as error:
-            has_several = len(self._known.by_key) > 1
-            is_of_seed = error.what.startswith("arena_seed")
-            if recipe.is_for_all and has_several:
-                error.add_fix(
-                    f"or, if {database.name} has other tables or none, a line of arena_schema "
-                    f"below {recipe.schema}:\n    {database.tails[-1]} = none   (or its value)"
-                )
-            elif is_of_seed and has_several and recipe.seed == self._config.seed.get(""):
-                error.add_fix(
-                    f"or a line of arena_seed, which is for {database.name}, the first database:\n"
-                    f"    <database> = {recipe.seed}"
-                )
-            raise
+        template = store.ensure(recipe, stage, database)
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
                 self._compared.add(schema)
@@ -233,31 +216,12 @@ class Provision:
 
         A value with a name is for the database of this name. A value without a name is for each
         other database (``arena_schema``), or for the app's first one (``arena_seed``).
-
-        Raises:
-            ConfigError: several databases have the name.
         """
-        schema = self._line(database, "schema", self._config.schema)
-        seed = self._line(database, "seed", self._config.seed)
-        has_seed = seed or database is self._known.primary
-        return Recipe(
-            self._config.schema.get(schema, ""),
-            self._config.seed.get(seed, "") if has_seed else "",
-            is_for_all=not schema,
-        )
-
-    def _line(self, database: Database, option: str, lines: Mapping[str, str]) -> str:
-        """Return the name in the option's line for a database, "" if no line names it."""
-
-        def name_for(each: Database) -> str:
-            return next((name for name in each.tails if name in lines), "")
-
-        name = name_for(database)
-        known = [*map(name_for, self._known.by_key.values())]
-        if known.count(name) > 1 and name not in {"", "memory"}:
-            form = f"arena_{option}: {{}} = {lines[name] or 'none'}"
-            self._known.only(name, form, self._config.place(option))
-        return name
+        names = [*database.tails, ""]
+        of_seed = names if database is self._known.primary else names[:-1]
+        schemas = [self._config.schema[name] for name in names if name in self._config.schema]
+        seeds = [self._config.seed[name] for name in of_seed if name in self._config.seed]
+        return Recipe(next(iter(schemas), ""), next(iter(seeds), ""))
 
 
 _SINCE = "ARENA_REBUILT_SINCE"

@@ -8,7 +8,7 @@ from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._origin import REQUEST, is_of_tests, user_line
 from pytest_arena._owner import cause_of_connection
-from pytest_arena._product import NOWHERE, UNNAMED
+from pytest_arena._product import NOWHERE
 from pytest_arena.errors import (
     AfterSessionError,
     ArenaError,
@@ -41,7 +41,7 @@ class Refusal(NamedTuple):
         values["name"] = name
         fix = self.fix.format_map(values)
         # A name without its real server would allow another database.
-        if self.is_to_allow and UNNAMED not in name and NOWHERE not in name:
+        if self.is_to_allow and NOWHERE not in name:
             fix += f". Or, if tests may reach it:\narena_allow = {name}"
             if values.get("allowed"):
                 fix += f"   (it is not in arena_allow = {values['allowed']})"
@@ -63,19 +63,11 @@ AFTER_SESSION = Refusal(
     fix="delete it if it drops tables, because the test databases are gone. Else do it in a "
     "session fixture's tear-down",
 )
-OTHER_PRODUCT_IN_BUILD = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name}, because the tests' database is on {product}",
-    why="the tables would be created in that database, which may be a real one, and not in the "
-    "tests' database",
-    fix="use the app's engine there. For migrations, a function that runs them on it:\n"
-    "arena_schema = <module>:<function>",
-)
 OTHER_DATABASE_IN_BUILD = Refusal(
     TemplateError,
-    "the build of {built} connects to another database of the app: {name}",
-    why="each database of the app has a separate template with a separate build",
-    fix="arena_schema =   (a line for each database, and the same for arena_seed)\n"
+    "refused: the build of {built} connects to another database: {name}",
+    why="it may be a real one. Each database of the app has a separate build of its template",
+    fix="use the app's engine there, or arena_schema =   (a line for each, and for arena_seed)\n"
     "    {built} = module:its_function\n"
     "    {name} = module:its_function",
 )
@@ -85,28 +77,13 @@ IN_FORK = Refusal(
     why="the fork would fill a separate database, which no test sees or restores",
     fix="start the workers in a fixture or a test, and not when a file is imported",
 )
-LEFT_OUT_PRODUCT = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name}",
-    why="with arena_database = {option}, pytest-arena does not replace databases of this product. "
-    "It may be a real database",
-    fix="remove that option: pytest-arena can isolate this product",
-)
 UNKNOWN_DATABASE = Refusal(
     UnknownDatabaseError,
     "refused: a connection to {name} by {driver}",
-    why="it is no test database, and pytest-arena cannot redirect this product or driver. The "
-    "test's changes would stay in a database that may be a real one",
-    fix=f"use an engine with one of these drivers: {', '.join(DRIVERS)}",
+    why="it is no test database, and with arena_database = {option} pytest-arena does not redirect "
+    "this product or driver. The test's changes would stay in a database that may be a real one",
+    fix=f"arena_database = auto, and an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
-)
-UNKNOWN_CREATOR = Refusal(
-    UnknownDatabaseError,
-    "refused: a connection to {name} by an engine's creator= or async_creator=",
-    why="pytest-arena does not know this driver, and cannot see which database it has opened. The "
-    "test's changes would stay there",
-    fix=f"give the engine a URL with one of these drivers: {', '.join(DRIVERS)}\n"
-    "or, if tests may reach all databases that it opens:\narena_allow = {name}",
 )
 FILL = (
     "delete the fixture that creates a test database, and name the source of its tables:\n"
@@ -201,18 +178,13 @@ REMOVED_FILE = Refusal(
 
 def late_work(owner: Owner) -> LateWorkError:
     """Return the error for work that continues after its owner is over."""
-    if not owner.is_test:
-        work = f"a task, a thread or a timer that {owner.name} had started"
-        fix = f"cancel it, or stop and join it, in {owner.advice}"
-    elif REQUEST.get() is not None:
+    work = f"a thread, a job or a task that {owner.name} had begun"
+    fix = f"cancel it, or stop and join it, in {owner.advice}"
+    if owner.is_test and REQUEST.get() is not None:
         work = "work that a request of an earlier test had begun"
         fix = "arena.settled()   in that test, before it ends (or a longer arena_settle)"
-    else:
-        work = "a thread, a job or a task that an earlier test had begun"
-        fix = (
-            f"{owner.advice}\nor begin it in the lifespan or in a session fixture, if it is a "
-            "worker of all tests"
-        )
+    elif owner.is_test:
+        fix = f"{owner.advice}\nor begin it in the lifespan or in a session fixture"
     return LateWorkError(
         f"refused: a connection for {work}",
         why="that test is over. The write would be in the next test's database",

@@ -25,7 +25,7 @@ from pytest_arena._databases._template import build_here
 from pytest_arena._gate._engines import known_engines, requested_by_engines
 from pytest_arena._interpreter import guard_programs
 from pytest_arena._origin import REQUEST, as_own, is_own, user_line
-from pytest_arena._owner import OWNER, line_of_job, owner_here
+from pytest_arena._owner import line_of_job, owner_here
 from pytest_arena._product import Opener
 from pytest_arena._product._server_connections import address_for
 from pytest_arena.errors import ArenaError
@@ -69,7 +69,7 @@ class Databases:
         self.usage_of = connections.usage_of
         # Called when a test gets the address of a database, so that any program may use it.
         self.note_published = connections.may_be_used
-        self.known: KnownDatabases = KnownDatabases(self.products, self.files, connections)
+        self.known: KnownDatabases = KnownDatabases(self.products, self.files)
         self.environment = Environment(config, self.known)
         self.levels: list[Owner] = []  # the top one last
         self.provision = Provision(config, ledger, self.known, connections, levels=self.levels)
@@ -104,8 +104,6 @@ class Databases:
                 self.ensure_content(database)
         whose = self.files.whose(name) if database is None else Whose.OURS
         if opener is Opener.CREATOR and whose.is_at_stake:
-            if "://" in name:
-                raise self._refused(refusals.UNKNOWN_CREATOR, name)
             raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
@@ -149,29 +147,22 @@ class Databases:
         if not (is_known or self.known.replaces(requested)):
             if not self.files.whose(requested.name).is_at_stake:
                 return None
-            refusal = refusals.UNKNOWN_DATABASE
-            if requested.product in SUPPORTED:
-                refusal = refusals.LEFT_OUT_PRODUCT
             values = {"option": self.config.database, "driver": requested.dialect.driver}
-            raise self._refused(refusal, requested.name, **values)
+            raise self._refused(refusals.UNKNOWN_DATABASE, requested.name, **values)
         self._refuse_after_session(requested.name or "a memory database")
         build = build_here()
         if build is not None:
             database = self.known.find(requested)
-            product = build.database.product
-            is_other = bool(requested.name) and requested.product != product.name
-            if database is None and is_other:
-                refusal = refusals.OTHER_PRODUCT_IN_BUILD
-                raise self._refused(refusal, requested.name, product=product.shown)
+            is_other = requested.product != build.database.product.name
+            if database is None and requested.name and is_other:
+                built = build.database.name
+                raise self._refused(refusals.OTHER_DATABASE_IN_BUILD, requested.name, built=built)
             return build.target_of(database)
         if self.known.primary is None and known_engines.of(requested.dialect).birth == "late":
             self.add_first()  # as before the request that creates this engine
         # The oldest engine has the app's first database, also if another one connects first.
-        try:
-            self.known.find_first()
-            database = self.known.register(requested)
-        except ArenaError as error:
-            raise self.ledger.refused(error) from None
+        self.known.find_first()
+        database = self.known.register(requested)
         self.ensure_content(database)
         return database.target
 
@@ -201,11 +192,7 @@ class Databases:
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:
         """Record and return the error: an ``except Exception`` of the app may swallow it."""
         values["allowed"] = ", ".join(self.config.allow)
-        error = self.ledger.refused(refusal.error(name, **values))
-        owner = OWNER.get()
-        if owner is not None and owner.on_refusal is not None:
-            owner.on_refusal(error)
-        return error
+        return self.ledger.refused(refusal.error(name, **values))
 
     def refuse_statement(self, meaning: Statement, words: Words) -> None:
         """Refuse a statement that would change another database or the server."""

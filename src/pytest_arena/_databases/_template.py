@@ -30,7 +30,6 @@ from pytest_arena._databases._builders import (
 from pytest_arena._databases._refusals import OTHER_DATABASE_IN_BUILD
 from pytest_arena._origin import is_importing
 from pytest_arena._product import (
-    FEWER_CONNECTIONS,
     OF_RUN,
     BuildTarget,
     ConnectTarget,
@@ -54,7 +53,6 @@ class Recipe(NamedTuple):
 
     schema: str
     seed: str
-    is_for_all: bool = False  # whether the value of `arena_schema` is for each database
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +146,9 @@ class StageBuild:
         line = next(lines, None)
         cause = str(line or self._home())
         fix = self.template_store.advice(error)
-        kind = kind_of_error(error)
-        if kind == "no connection":
-            fix = FEWER_CONNECTIONS
-        elif self.stage is Stage.SEEDED and kind == "no table":
+        if isinstance(error, OSError) and line is None:
+            fix = "ARENA_CACHE=<a folder that you can write to> pytest …"
+        elif self.stage is Stage.SEEDED and kind_of_error(error) == "no table":
             likely = suggested_schema(self.root) or "<module>:<Base>"
             fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
             if self.below is not None:
@@ -207,13 +204,6 @@ class Store:
             template = self._find_or_build(build, database)
         except ArenaError:
             raise
-        except OSError as error:
-            raise TemplateError(
-                f"the template cannot be stored: {error}",
-                why="pytest-arena builds schema and seed once, and tests use copies of it",
-                cause="the folder of the cache, or a full disk",
-                fix="ARENA_CACHE=<a folder that you can write to> pytest …",
-            ) from error
         except Exception as error:
             raise build.failed(error) from error
         if stage is Stage.SCHEMA:

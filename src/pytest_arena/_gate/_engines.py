@@ -73,13 +73,6 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
     return RequestedDatabase(dialect, product, name, database=str(database))
 
 
-def described_url(url: URL) -> str:
-    """Return the name of the database in a server's URL. The driver need not be installed."""
-    host = url.host or "localhost"
-    server = f"{host}:{url.port or ''}"
-    return ServerTarget(url.get_backend_name(), server, str(url.database)).name
-
-
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
     """Return the database that an engine requests. None if only a connection can show it."""
     is_of_files = product_of_dialect(engine.dialect.name) in FILE_PRODUCTS

@@ -69,10 +69,8 @@ class Gate:
 
     core: Databases
     registry: Registry
-
-    def __init__(self) -> None:
-        self.lost = LostWrites()
-        self._is_installed = False
+    lost: LostWrites
+    _is_installed = False
 
     def install(self, core: Databases, registry: Registry) -> None:
         """Serve the run of this process.
@@ -90,13 +88,13 @@ class Gate:
         self._is_installed = True
         self.core = core
         self.registry = registry
-        self.lost.begin(core, registry)
+        self.lost = LostWrites(core, registry)
         unbind_pools()
         watch_engines(self._remember)
         for name in EVENTS:
             listener = getattr(self, name, None) or getattr(self.lost, name)
             event.listen(Engine, name, listener)
-        for name in ("connect", "checkout", "checkin", "detach", "reset"):
+        for name in ("connect", "checkout", "checkin", "reset"):
             event.listen(Pool, name, getattr(self, name))
         watch_sessions(self.lost.note_unflushed)
         # The watch begins before the import of SQLite's driver, because a conftest may remove a
@@ -138,7 +136,6 @@ class Gate:
             pooled = PooledConnection.create(entry)
             pooled.target = target
             pooled.identify = identify
-            self.registry.add(pooled)
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
@@ -177,14 +174,6 @@ class Gate:
         """Note that a connection was returned to its pool, or was closed."""
         pooled = entry.info.get(INFO)
         if pooled is not None:
-            self.registry.check_in(pooled)
-
-    def detach(self, _dbapi_connection: object, entry: Any) -> None:
-        """Note a detached connection, whose later uses no event reports."""
-        pooled = entry.info.get(INFO)
-        if pooled is not None:
-            if pooled.usage is not None:
-                pooled.usage.unwatch()
             self.registry.check_in(pooled)
 
     def reset(self, _dbapi_connection: object, entry: Any, state: PoolResetState) -> None:
@@ -250,7 +239,7 @@ class Gate:
     def after_cursor_execute(
         self,
         _connection: Connection,
-        cursor: Any,
+        _cursor: object,
         _statement: str,
         _parameters: object,
         context: Any,
@@ -267,7 +256,7 @@ class Gate:
         if meaning.ends_transaction:
             pooled.pending_writes = None
             pooled.has_committed = True
-        elif meaning.table and pooled.handle.may_have_written(cursor):
+        elif meaning.table:
             self.lost.note_write(pooled, meaning.table)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:
@@ -275,7 +264,6 @@ class Gate:
         live = self._recognize(dbapi_connection)
         pooled = PooledConnection.create(entry)
         pooled.note_opened(live)
-        self.registry.add(pooled)
         return pooled
 
     def _recognize(self, dbapi_connection: Any) -> OpenConnection:
@@ -338,8 +326,6 @@ EVENTS = (
     "before_cursor_execute",
     "after_cursor_execute",
     "handle_error",
-    "savepoint",
-    "release_savepoint",
     "rollback_savepoint",
     "commit",
     "rollback",

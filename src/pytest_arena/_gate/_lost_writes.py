@@ -10,7 +10,7 @@ import inspect
 import sys
 import weakref
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,6 @@ from pytest_arena._origin import (
     CALLER,
     NO_LINE,
     REQUEST,
-    is_of_tests,
     request_here,
     this_task,
     user_frame,
@@ -53,7 +52,6 @@ from pytest_arena.errors import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from sqlalchemy.engine import Connection, ExceptionContext
 
@@ -66,21 +64,6 @@ if TYPE_CHECKING:
 _IS_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 # Functions that run at the end of work, whether it has failed or not. The last two are Flask's.
 _EXITS = frozenset({"__exit__", "__aexit__", "do_teardown_request", "do_teardown_appcontext"})
-
-
-def _closer() -> str:
-    """Return who closes outside of a request, "" for the test itself.
-
-    A generator or ``with`` of the app may lend to the test.
-    """
-    if Phase.test is not None and not Phase.test.is_set_up:
-        return "a fixture"
-    for frame in _frames_of_user():
-        code = frame.f_code
-        if code.co_name not in _EXITS and code.co_name != "rollback":
-            is_lent = code.co_flags & _IS_GENERATOR or is_library(code.co_filename)
-            return "" if is_lent or is_of_tests(code.co_filename) else "a call of the app"
-    return ""
 
 
 _COMMIT = (
@@ -98,7 +81,7 @@ class Uncommitted:
     line: CodeLine | str  # the app's line of the first write or add, else of the close
     # The request whose work closed the transaction or session. None is the test, or a fixture.
     request: Request | None
-    closer: str = field(default_factory=_closer)
+    is_of_fixture: bool  # whether a test's fixtures were set up then
 
     @property
     def is_lost(self) -> bool:
@@ -110,15 +93,10 @@ class Uncommitted:
 class LostWrites:
     """Notes the transactions of the app, and what ended without a commit."""
 
-    _core: Core
-    _registry: Registry
-    by_level: dict[Owner, list[Uncommitted]]  # by the owner of the level
-
-    def begin(self, core: Core, registry: Registry) -> None:
-        """Begin a run."""
+    def __init__(self, core: Core, registry: Registry) -> None:
         self._core = core
         self._registry = registry
-        self.by_level = {}
+        self.by_level: dict[Owner, list[Uncommitted]] = {}  # by the owner of the level
 
     def of_fixture(self, level: Owner) -> list[Uncommitted]:
         """Return the lost work of a wide fixture."""
@@ -156,31 +134,11 @@ class LostWrites:
             if is_late and _request_of(pooled) is request:
                 request.late_commits.append(line or NO_LINE)
 
-    def savepoint(self, connection: Connection, *_: object) -> None:
-        """Note a savepoint that is set."""
-        pooled = pooled_of(connection)
-        if pooled and pooled.pending_writes:
-            writes = pooled.pending_writes
-            writes.savepoints.append(len(writes.tables))
-
-    def release_savepoint(self, connection: Connection, *_: object) -> None:
-        """Note that the last savepoint was released."""
-        pooled = pooled_of(connection)
-        if pooled and pooled.pending_writes:
-            pooled.pending_writes.end_savepoint()
-
     def rollback_savepoint(self, connection: Connection, *_: object) -> None:
-        """Forget the writes since the last savepoint if the app means to discard them."""
+        """Note that a failed statement was undone."""
         pooled = pooled_of(connection)
         if pooled and pooled.pending_writes:
-            writes = pooled.pending_writes
-            kept = writes.end_savepoint()
-            # A suite's isolation may roll its savepoint back after the request.
-            if REQUEST.get() is not writes.request or _is_meant(writes):
-                del writes.tables[kept:]
-            writes.has_failed = False
-            if not writes.tables:
-                pooled.pending_writes = None
+            pooled.pending_writes.has_failed = False
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
@@ -224,8 +182,7 @@ class LostWrites:
         if level is not None and words:
             line = record_of(session).line or user_line() or NO_LINE
             what = f"{words}, and never flushed or committed it: lost"
-            objects = Uncommitted(what, f"{_COMMIT}session.expunge(…)", line, request)
-            self.by_level.setdefault(level, []).append(objects)
+            self._note(level, what, f"{_COMMIT}session.expunge(…)", line, request)
 
     def note_end(self, writes: PendingWrites, *, is_failed: bool = False) -> None:
         """Note writes that end without a commit."""
@@ -237,8 +194,15 @@ class LostWrites:
                 what = f"{writes.words}, and committed after a failed statement: rolled back, lost"
                 fix = "async with session.begin_nested():   around the statement that may fail"
             request = writes.request or REQUEST.get()
-            ended = Uncommitted(what, fix, writes.line or NO_LINE, request)
-            self.by_level.setdefault(level, []).append(ended)
+            self._note(level, what, fix, writes.line or NO_LINE, request)
+
+    def _note(
+        self, level: Owner, what: str, fix: str, line: CodeLine | str, request: Request | None
+    ) -> None:
+        test = Phase.test
+        is_of_fixture = test is not None and not test.is_set_up
+        works = self.by_level.setdefault(level, [])
+        works.append(Uncommitted(what, fix, line, request, is_of_fixture))
 
 
 def _request_of(pooled: PooledConnection | None) -> Request | None:
@@ -252,13 +216,9 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
     if kind_of_error(error) != "lock timeout":
         return
     lines = [f"the statement waited too long for a lock at {user_line()}"]
-    for pooled in registry.checked_out():
-        if pooled is own or pooled.handle is None or not pooled.handle.is_begun:
-            continue
-        holds = f"an open transaction, and was checked out at {pooled.line}"
-        if pooled.pending_writes is not None:
-            holds = str(pooled.pending_writes)
-        lines.append(f"another connection has {holds}")
+    for writes in registry.pending_writes():
+        if own is None or writes is not own.pending_writes:
+            lines.append(f"another connection has {writes}")
     lines.append(
         "next: commit it first: session.commit(), with await if it is async   "
         "(or a longer arena_lock_timeout, if the engine sets no timeout)"
@@ -288,11 +248,18 @@ def _is_meant(writes: PendingWrites | None = None, *, is_rollback: bool = False)
         return False
     if writes and writes.has_failed:
         return True
-    codes = [frame.f_code for frame in _frames_of_user()]
     # The suite's isolation may roll back what requests have written.
-    if codes and REQUEST.get() is None and is_of_tests(codes[0].co_filename):
+    if REQUEST.get() is None:
         return True
-    return not any(code.co_flags & _IS_GENERATOR or code.co_name in _EXITS for code in codes)
+    frame = user_frame()
+    while frame is not None:  # of the user's code, up to a library that has called it
+        code = frame.f_code
+        if code.co_flags & _IS_GENERATOR or code.co_name in _EXITS:
+            return False
+        if is_library(code.co_filename):
+            break
+        frame = frame.f_back
+    return True
 
 
 def _is_rollback() -> bool:
@@ -307,18 +274,6 @@ def _is_rollback() -> bool:
             break
         frame = frame.f_back
     return False
-
-
-def _frames_of_user() -> list[FrameType]:
-    """Return the frames of the user's code that led here, up to a library that has called it."""
-    frames = []
-    frame = user_frame()
-    while frame is not None:
-        frames.append(frame)
-        if is_library(frame.f_code.co_filename):
-            break
-        frame = frame.f_back
-    return frames
 
 
 def _watch_async_ends() -> None:

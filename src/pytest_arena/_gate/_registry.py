@@ -49,8 +49,6 @@ class PendingWrites:
     tables: list[str] = field(default_factory=list)  # one for each write
     # Whether a statement has failed since the last rollback to a savepoint.
     has_failed: bool = False
-    # The number of writes before each savepoint.
-    savepoints: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"uncommitted rows ({self._tables}), written at {self.place}"
@@ -68,10 +66,6 @@ class PendingWrites:
     @property
     def _tables(self) -> str:
         return ", ".join(dict.fromkeys(self.tables))
-
-    def end_savepoint(self) -> int:
-        """Forget the last savepoint. Return the number of writes before it."""
-        return self.savepoints.pop() if self.savepoints else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -179,10 +173,7 @@ def pooled_of(connection: Connection) -> PooledConnection | None:
     """Return the record of the pooled connection that a Core connection has checked out."""
     if connection.closed or connection.invalidated:
         return None  # the property would open another connection
-    try:
-        pooled: PooledConnection | None = connection.info.get(INFO)
-    except (AttributeError, NotImplementedError):
-        return None  # the first connection of an engine has no pool
+    pooled: PooledConnection | None = connection.info.get(INFO)
     return pooled
 
 
@@ -201,10 +192,6 @@ class Registry:
         self.lock = threading.RLock()
         self.running = RunningStatements()
         self.schedule: Any = None  # the `Schedule` of `arena.races()` that runs: of a higher layer
-        # A dictionary, for its order.
-        self._connections: weakref.WeakKeyDictionary[PooledConnection, None] = (
-            weakref.WeakKeyDictionary()
-        )
         # A record keeps no connection alive.
         self._checked_out: dict[PooledConnection, None] = {}
         # The Core connections. Their owners have created them.
@@ -215,10 +202,6 @@ class Registry:
         # The connections that end with a level, by its owner: of engines that were created in it,
         # and those whose sessions a statement has altered.
         self._until: dict[Owner | None, weakref.WeakSet[PooledConnection]] = {}
-
-    def add(self, pooled: PooledConnection) -> None:
-        """Add a connection that a pool has or opens."""
-        self._connections[pooled] = None
 
     def close_after(self, level: Owner | None, pooled: PooledConnection) -> None:
         """Close a connection at the end of the level of this owner."""
@@ -287,8 +270,8 @@ class Registry:
         """Return the connections that are checked out."""
         if not self._checked_out:  # the usual case
             return []
-        # The pool may have connected an entry again, without a report of its return.
-        return [pooled for pooled in [*self._checked_out] if pooled.entry is not None]
+        # No event reports that a pool has connected an entry again, or lost its connection.
+        return [pooled for pooled in [*self._checked_out] if pooled.is_open]
 
     def pending_writes(self) -> set[PendingWrites]:
         """Return the uncommitted writes of all connections."""
@@ -303,9 +286,6 @@ class Registry:
 
         A transaction that has only read ends here. The app must roll back one with writes.
         """
-        proxied = pooled.proxied
-        if pooled not in self._checked_out or proxied is None:
-            return  # returned meanwhile
         self.check_in(pooled)
         has_written = pooled.pending_writes is not None
         sessions = sessions_on([pooled])
@@ -315,10 +295,12 @@ class Registry:
                 connection.invalidate()
                 if transaction is not None and not has_written:
                     transaction.rollback()  # sends nothing now
-        if proxied.is_valid:
-            proxied.invalidate()
         for session in sessions:
-            _end_transaction(session, has_written=has_written)
+            with suppress(IllegalStateChangeError):  # a task is inside a call of the session
+                # A rollback would expire instances, which an `AsyncSession` cannot load again.
+                end = session.get_transaction()
+                if end is not None:
+                    end.close()
 
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
@@ -330,19 +312,6 @@ class Registry:
         ]
         cores = [*self.core_connections.items()]
         return [*of_sessions, *(pooled_of(each) for each, core in cores if core.outlives_tests)]
-
-    # Connections that are in their pools.
-
-    def forget(self, key: Key) -> None:
-        """Close the idle connections to a dropped database.
-
-        Otherwise each of them would keep a file open as long as the app keeps its engine.
-        """
-        for pooled in alive(self._connections):
-            is_idle = pooled.is_open and pooled not in self._checked_out
-            if is_idle and pooled.target and pooled.target.key == key and pooled.handle:
-                self._connections.pop(pooled, None)
-                pooled.handle.end()
 
     # Uses of databases.
 
@@ -408,21 +377,6 @@ class DatabaseUsage:
         """Note that the database may be used without a checkout from now on."""
         self._registry.has_used = True
         self._is_unwatched = True
-
-
-def _end_transaction(session: Session, *, has_written: bool) -> None:
-    """End the transaction of a session whose connection was invalidated.
-
-    A transaction that only read is closed. A rollback would expire instances, which an
-    `AsyncSession` cannot load again.
-    """
-    transaction = session.get_transaction()
-    may_have_written = has_written or len(record_of(session).connections) > 1
-    with suppress(IllegalStateChangeError):  # a task is inside a call of the session
-        if may_have_written or transaction is None or session.in_nested_transaction():
-            session.rollback()
-        else:
-            transaction.close()
 
 
 # Sessions

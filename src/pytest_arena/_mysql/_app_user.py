@@ -35,7 +35,7 @@ _HARMLESS = re.compile(
 def app_login(control: Control, address: Address) -> ServerLogin:
     """Return the login of the app's connections. Create it if it does not exist.
 
-    It stays on the server, because programs of a template belong to it. If pytest-arena's login
+    It stays on the server, because views of a template belong to it. If pytest-arena's login
     has rights on pytest-arena's databases only, it is also the app's.
 
     Raises:
@@ -75,20 +75,14 @@ def app_login(control: Control, address: Address) -> ServerLogin:
 
 def _login_for(address: Address) -> ServerLogin:
     """Return the user's login, the same in each run, known to those who know the password."""
-    name = f"{_PREFIX}{address.user}"
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[:23]}_{digest(address.user)[:8]}"
+    name = f"{_PREFIX}{address.user}"[:_LONGEST_NAME]
     secret = digest(f"{address.user} {address.password}")
     # Password plugins require letters, digits and other characters.
     return ServerLogin(name, f"aA1!{secret[:24]}")
 
 
 def _is_usable(address: Address) -> bool:
-    """Return whether the user can log in and has its rights.
-
-    Raises:
-        MySQLFailure: the server refuses for another reason than the login.
-    """
+    """Return whether the user can log in and has its rights."""
     try:
         control = open_control(replace(address, database=""))
     except MySQLFailure as error:

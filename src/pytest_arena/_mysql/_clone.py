@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import (
     NO_DATABASE,
-    NO_TABLE,
-    SQL_MODE,
     MySQLFailure,
     identifier,
     literal,
@@ -21,7 +19,7 @@ from pytest_arena._values import digest
 from pytest_arena.errors import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from pytest_arena._product._server_control import Control
 
@@ -32,7 +30,6 @@ _EXACT_TEXT = re.compile(
     "(tiny|small|medium|big)?int|decimal|double|date|time|datetime|timestamp|year|uuid|inet[46]"
 )
 _EXACT = re.compile(rf"{_EXACT_TEXT.pattern}|float|bit|(var)?binary|\w*blob")
-_TEXT = re.compile(r"(var)?char|\w*text|enum|set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,44 +50,46 @@ class Table:
         """The names of the columns."""
         return tuple(name for name, _ in self.columns)
 
-    def listed(self, alias: str) -> str:
-        """Write the list of the columns of a row."""
-        return ", ".join(f"{alias}.{identifier(name)}" for name in self.names)
+    def listed(self) -> str:
+        """Write the list of the columns of a row ``r``."""
+        return ", ".join(f"r.{identifier(name)}" for name in self.names)
+
+    def source(self, database: str) -> str:
+        """Write the rows ``r`` of a database."""
+        return f"{identifier(database)}.{identifier(self.name)} r"
 
     def copying(self, source: str) -> str:
         """Write the statement that copies the rows from another database."""
-        name = identifier(self.name)
         columns = ", ".join(map(identifier, self.names))
-        place = f"{identifier(source)}.{name}"
-        return f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {place}"
-
-    def is_joined(self, one: str, other: str) -> str:
-        """Write the condition that two rows have the same key."""
-        return " AND ".join(
-            f"{one}.{identifier(name)} = {other}.{identifier(name)}" for name in self.key
+        place = self.source(source)
+        return (
+            f"INSERT INTO {identifier(self.name)} ({columns}) SELECT {self.listed()} FROM {place}"
         )
 
-    def is_equal(self, one: str, other: str) -> str:
-        """Write the condition that two rows have exactly the same values."""
-        return " AND ".join(
-            f"{_exact(one, name, kind)} <=> {_exact(other, name, kind)}"
+    def missing(self, other: str) -> str:
+        """Write the condition that another database has no row of the key of ``r``."""
+        names = [identifier(name) for name in self.key]
+        keys = " AND ".join(f"b.{name} = r.{name}" for name in names)
+        place = f"{identifier(other)}.{identifier(self.name)}"
+        return f"LEFT JOIN {place} b ON {keys} WHERE b.{names[0]} IS NULL"
+
+    def unlike(self, other: str) -> str:
+        """Write the condition that another database has no row that is exactly ``r``."""
+        equal = [
+            f"{_exact(f'b.{identifier(name)}', kind)} <=> {_exact(f'r.{identifier(name)}', kind)}"
             for name, kind in self.columns
-        )
+        ]
+        return f"{self.missing(other)} OR NOT ({' AND '.join(equal)})"
 
-    def image(self, alias: str) -> str:
-        """Write the expression for a row's text. Equal texts mean equal rows."""
-        texts = [_text(f"{alias}.{identifier(name)}", kind) for name, kind in self.columns]
+    def image(self) -> str:
+        """Write the expression for the text of a row ``r``. Equal texts mean equal rows."""
+        texts = [_text(f"r.{identifier(name)}", kind) for name, kind in self.columns]
         return f"CONCAT('', {', '.join(texts)})" if texts else "''"
 
 
-def _exact(alias: str, name: str, kind: str) -> str:
+def _exact(value: str, kind: str) -> str:
     """Write the expression that the server compares exactly, without a collation."""
-    value = f"{alias}.{identifier(name)}"
-    if _EXACT.fullmatch(kind):
-        return value
-    if _TEXT.fullmatch(kind):
-        return f"CAST({value} AS BINARY)"
-    return f"HEX({value})"
+    return value if _EXACT.fullmatch(kind) else f"HEX({value})"
 
 
 def _text(value: str, kind: str) -> str:
@@ -130,14 +129,12 @@ def read_tables(control: Control, database: str) -> dict[str, Table]:
         keys[name].append(column)
     tables = {}
     for name, counter, rows in listed:
-        table = Table(name, tuple(columns[name]), tuple(keys[name]), counter, int(rows or 0))
-        if not {*table.key} <= {*table.names}:  # a column that the server computes
-            table = replace(table, key=())
-        tables[name] = table
+        key = tuple(keys[name])
+        tables[name] = Table(name, tuple(columns[name]), key, counter, int(rows or 0))
     return tables
 
 
-def read_cascades(control: Control, database: str) -> dict[str, frozenset[str]]:
+def read_cascades(control: Control, database: str) -> dict[str, set[str]]:
     """Return, for each table, the tables whose rows foreign keys change with its rows."""
     children = defaultdict(set)
     for child, parent in control.rows(
@@ -147,46 +144,42 @@ def read_cascades(control: Control, database: str) -> dict[str, frozenset[str]]:
         "delete_rule IN ('RESTRICT', 'NO ACTION') AND update_rule IN ('RESTRICT', 'NO ACTION'))"
     ):
         children[parent].add(child)
-    reached = {}
-    for parent in children:
-        found: set[str] = set()
-        waiting = [parent]
-        while waiting:
-            new = children.get(waiting.pop(), set()) - found
-            found |= new
-            waiting += new
-        reached[parent] = frozenset(found)
-    return reached
+    return children
 
 
-def with_cascades(names: Iterable[str], cascades: Mapping[str, frozenset[str]]) -> set[str]:
+def with_cascades(names: Iterable[str], cascades: Mapping[str, set[str]]) -> set[str]:
     """Return tables, and the tables that a cascade may have reached from them."""
     reached = set(names)
-    for name in [*reached]:
-        reached |= cascades.get(name, frozenset())
+    waiting = [*reached]
+    while waiting:
+        new = cascades.get(waiting.pop(), set()) - reached
+        reached |= new
+        waiting += new
     return reached
 
 
 def reason_against_undo(control: Control, database: str) -> str:
     """Return the first reason why undo cannot restore the rows of a database, or ""."""
-    schema = literal(database)
     reasons = control.rows(f"""
         SELECT table_name, CASE
             WHEN table_type <> 'BASE TABLE' THEN CONCAT(table_type, ': the server keeps old rows')
             ELSE CONCAT('the engine ', engine, ' has no transactions') END
-        FROM information_schema.tables WHERE table_schema = {schema}
+        FROM information_schema.tables WHERE table_schema = {literal(database)}
             AND table_type NOT LIKE '%VIEW' AND (table_type <> 'BASE TABLE' OR engine <> 'InnoDB')
-        UNION ALL SELECT trigger_name, 'a trigger would also act when rows are restored'
-        FROM information_schema.triggers WHERE event_object_schema = {schema}
-        UNION ALL SELECT routine_name, 'a routine may write to any table'
-        FROM information_schema.routines WHERE routine_schema = {schema}""")
+        """)
     return ": ".join(reasons[0]) if reasons else ""
 
 
 # Copies
 
 _AT_ONCE = 100  # statements in one message, which has at most 16 MB
-_NO_VIEW_YET = (NO_TABLE, 1356)  # a view names another view, which is created later
+_NOT_COPIED = """
+    SELECT table_type, table_name FROM information_schema.tables
+    WHERE table_schema = {0} AND table_type = 'SEQUENCE'
+    UNION ALL SELECT 'TRIGGER', trigger_name FROM information_schema.triggers
+    WHERE event_object_schema = {0}
+    UNION ALL SELECT routine_type, routine_name FROM information_schema.routines
+    WHERE routine_schema = {0}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,17 +193,10 @@ class CopyPlan:
     options: str  # of CREATE DATABASE
     creates: dict[str, str] = field(default_factory=dict)  # statements by tables
     views: dict[str, str] = field(default_factory=dict)
-    # Routines and triggers: the kind and the statement of each.
-    programs: tuple[tuple[str, str], ...] = ()
     tables: dict[str, Table] = field(default_factory=dict)
     # The tables that foreign keys change, by the changed table.
-    cascades: dict[str, frozenset[str]] = field(default_factory=dict)
+    cascades: dict[str, set[str]] = field(default_factory=dict)
     reason_against_undo: str = ""  # why no row of a copy can be restored in place
-
-    @property
-    def has_functions(self) -> bool:
-        """Whether a SELECT may call a function that writes."""
-        return any(kind == "FUNCTION" for kind, _ in self.programs)
 
     def run(self, control: Control, copy: str) -> None:
         """Create the copy. If a part of it exists already, drop that first.
@@ -230,24 +216,10 @@ class CopyPlan:
         ]
         for start in range(0, len(statements), _AT_ONCE):
             control.run(";\n".join(statements[start : start + _AT_ONCE]))
-        self._create_views(control, copy)
-        for _, program in self.programs:
-            control.run(program.replace(self.source, copy))
-        if self.programs:
-            control.run(f"SET SESSION sql_mode = '{SQL_MODE}'")
-
-    def _create_views(self, control: Control, copy: str) -> None:
-        waiting = [view.replace(self.source, copy) for view in self.views.values()]
-        attempts = len(waiting) ** 2
-        while waiting:
-            attempts -= 1
-            view = waiting.pop(0)
-            try:
-                control.run(view)
-            except MySQLFailure as error:
-                if error.code not in _NO_VIEW_YET or attempts < 0:
-                    raise
-                waiting.append(view)
+        for view in self.views.values():
+            control.run(view.replace(self.source, copy))
+        # The drop of a database ends the sessions in it.
+        control.run("USE information_schema")
 
 
 # The plan of an empty database with the server's default options.
@@ -261,31 +233,34 @@ def read_plan(control: Control, source: str) -> CopyPlan:
         MySQLFailure: the database does not exist, or the server refuses.
         TemplateError: it has an object that no statement copies.
     """
-    names: dict[str, list[str]] = {"VIEW": [], "SEQUENCE": [], "TABLE": []}
+    for kind, name in control.rows(_NOT_COPIED.format(literal(source))):
+        raise TemplateError(
+            f"the schema has a {kind}: {name}",
+            why="pytest-arena copies only tables and views of MySQL, and tests use copies",
+            cause="CREATE SEQUENCE, TRIGGER, FUNCTION or PROCEDURE, or a Sequence in the models, "
+            "such as that of SQLAlchemy-Continuum or of BigIntBase in advanced-alchemy",
+            fix="a schema for tests without it, and a primary key with AUTO_INCREMENT",
+        )
+    names: dict[str, list[str]] = {"VIEW": [], "TABLE": []}
     for name, kind in control.rows(
         "SELECT table_name, table_type FROM information_schema.tables "
         f"WHERE table_schema = {literal(source)} AND table_name <> '{LABEL}' "
         "ORDER BY table_name"
     ):
         names.get(kind, names["TABLE"]).append(name)
-    if names["SEQUENCE"]:
-        raise TemplateError(
-            f"the schema has a SEQUENCE: {', '.join(names['SEQUENCE'])}",
-            why="pytest-arena copies no sequences of MariaDB, and tests use copies",
-            cause="CREATE SEQUENCE, or a Sequence in the models, such as that of "
-            "SQLAlchemy-Continuum or of BigIntBase in advanced-alchemy",
-            fix="a primary key with AUTO_INCREMENT",
-        )
 
-    def shown(kind: str) -> dict[str, str]:
-        return {name: _shown(control, kind, source, name)[1] for name in names[kind]}
+    def created_by(kind: str) -> dict[str, str]:
+        shown = {}
+        for name in names[kind]:
+            place = f"{identifier(source)}.{identifier(name)}"
+            _, shown[name], *_ = control.rows(f"SHOW CREATE {kind} {place}")[0]
+        return shown
 
     return CopyPlan(
         source,
         _options_of(control, source),
-        shown("TABLE"),
-        shown("VIEW"),
-        tuple(_programs(control, source)),
+        created_by("TABLE"),
+        created_by("VIEW"),
         read_tables(control, source),
         read_cascades(control, source),
         reason_against_undo(control, source),
@@ -303,29 +278,6 @@ def _options_of(control: Control, database: str) -> str:
     return f" CHARACTER SET {charset} COLLATE {collation}"
 
 
-def _shown(control: Control, kind: str, source: str, name: str) -> tuple[Any, ...]:
-    place = f"{identifier(source)}.{identifier(name)}"
-    return control.rows(f"SHOW CREATE {kind} {place}")[0]
-
-
-def _programs(control: Control, source: str) -> Iterator[tuple[str, str]]:
-    """Yield kinds and statements of routines and triggers, each with its SQL mode."""
-    schema = literal(source)
-    programs = control.rows(
-        "SELECT routine_type, routine_name FROM information_schema.routines "
-        f"WHERE routine_schema = {schema} AND routine_type IN ('FUNCTION', 'PROCEDURE') "
-        "ORDER BY routine_type, routine_name"
-    )
-    programs += control.rows(
-        "SELECT 'TRIGGER', trigger_name FROM information_schema.triggers "
-        f"WHERE event_object_schema = {schema} "
-        "ORDER BY event_object_table, action_timing, event_manipulation, action_order"
-    )
-    for kind, name in programs:
-        _, mode, create, *_ = _shown(control, kind, source, name)
-        yield kind, f"SET SESSION sql_mode = {literal(mode)};\n{create}"
-
-
 # Digests
 
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
@@ -334,16 +286,7 @@ _COUNTED = "next number of "
 
 
 def read_content(control: Control, database: str) -> dict[str, str]:
-    """Return a digest of each object in a database.
-
-    Equal digests mean equal content. The content of a table is the multiset of its rows, its next
-    AUTO_INCREMENT value and its definition. The content of any other object is its definition.
-
-    Cost: the server reads all rows and definitions.
-
-    Raises:
-        MySQLFailure: the server does not answer, or refuses.
-    """
+    """Return a digest of each object in a database. The server reads all rows and definitions."""
     plan = read_plan(control, database)
     digests = {"settings of the database": plan.options}
     for name, create in plan.creates.items():
@@ -354,9 +297,6 @@ def read_content(control: Control, database: str) -> dict[str, str]:
         digests[f"definition of table {name}"] = digest(text)
     for name, create in plan.views.items():
         digests[f"definition of view {name}"] = digest(create.replace(database, ""))
-    for _, program in plan.programs:
-        text = digest(program.replace(database, ""))
-        digests[f"program {text[:6]}"] = text
     for name, table in plan.tables.items():
         [(text,)] = control.rows(_digest(database, table))
         digests[f"{_ROWS_OF}{name}"] = str(text)
@@ -373,8 +313,7 @@ def _digest(database: str, table: Table) -> str:
     """Write the query of the number of rows and the sum of their hashes."""
     # A sum does not depend on the order, and counts equal rows.
     number = "CONV(SUBSTR(SHA2(image, 256), 1, 16), 16, 10)"
-    place = f"{identifier(database)}.{identifier(table.name)}"
     return (
         f"SELECT CONCAT(COUNT(*), ' rows, ', COALESCE(SUM(CAST({number} AS UNSIGNED)), 0)) "
-        f"FROM (SELECT {table.image('r')} AS image FROM {place} r) AS images"
+        f"FROM (SELECT {table.image()} AS image FROM {table.source(database)}) AS images"
     )

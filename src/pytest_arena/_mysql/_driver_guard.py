@@ -192,8 +192,6 @@ class _DriverGuard(RawGuard):
         if raw is None or core is None or not pid_of(connection):
             return
         del self._admitted[connection]
-        if known_session(connection) is not None:
-            return  # the pool of an engine has got it
         CONNECTIONS.add(core, raw, connection)
         if raw.target is not None:
             begin_session(connection, raw.target)
@@ -226,16 +224,13 @@ def _note_end(connection: object, _answer: object) -> None:
 def _replace(
     kind: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., object]]
 ) -> None:
-    """Replace a method of a driver's class, once, by the method that ``make`` returns.
+    """Replace a method of a driver's class by the method that ``make`` returns.
 
     Raises:
         AttributeError: this version of the driver has no such method.
     """
     original = getattr(kind, name)
-    if not hasattr(original, "arena_guards"):
-        guarded: Any = wraps(original)(make(original))
-        guarded.arena_guards = True
-        patch(kind, name, guarded)
+    patch(kind, name, wraps(original)(make(original)))
 
 
 def _guard_driver(driver: str, guard: _DriverGuard, module: ModuleType) -> None:

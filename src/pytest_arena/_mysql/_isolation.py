@@ -59,10 +59,8 @@ class Moment:
 class MySQLDatabase(Undo):
     """A database that tests use. The statements show which tables they may have written.
 
-    To restore a start, the server compares these tables with the frozen database of the start, and
-    restores the rows that differ. The state of a start is its position in the log.
-
-    If another process may use the database, pytest-arena compares all of its content.
+    The state of a start is its position in the log. If another process may use the database,
+    pytest-arena compares all of its content.
     """
 
     def __init__(
@@ -115,8 +113,7 @@ class MySQLDatabase(Undo):
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
         with self._registry.reporting("no database for the test"):
-            self.plan = self._registry.plan_of(base.name)
-        base.description = self.plan
+            base.description = self._registry.plan_of(base.name)
         return Start(base, self._writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:
@@ -172,10 +169,6 @@ class MySQLDatabase(Undo):
     def clients_inside(self) -> set[int]:
         """Return the sessions of this process that are inside a transaction."""
         return {each.pid for each in sessions_in(self.name) if each.is_begun}
-
-    def end_clients(self) -> None:
-        """End all sessions of the app in the database."""
-        self._registry.end_sessions(self.name)
 
     # Rows
 
@@ -331,8 +324,7 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
     def note_statement(self, statement: Statement, generation: int) -> None:
         """Note a statement that a connection of this process is about to send."""
         if generation == self.generation:
-            has_functions = self.live.plan.has_functions
-            self._writes.note(statement, self.live.name, has_functions=has_functions)
+            self._writes.note(statement, self.live.name)
 
     def save(self, title: str) -> str:
         """Keep a copy of the current state for inspection. Return the database's name."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # No table has such a name.
 _ANY_TABLE = "*"
 _SCHEMA = ""
-_CALLING = {"", "SELECT", "SET", "VALUES", "WITH"}  # first words of reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +58,14 @@ class WriteLog:
     def __init__(self) -> None:
         self._tables: list[str] = []
 
-    def note(self, statement: Statement, database: str, *, has_functions: bool) -> None:
-        """Note a statement of a connection to a database. A function in it may write."""
+    def note(self, statement: Statement, database: str) -> None:
+        """Note a statement of a connection to a database."""
         if statement.reach is Reach.TABLE:
             place, _, table = statement.table.lower().rpartition(".")
             is_here = place in {"", database.lower()}
             self._tables.append(table if is_here else _ANY_TABLE)
         elif statement.reach is not Reach.NOTHING:
             self.note_all(is_schema=statement.reach is Reach.SCHEMA)
-        elif has_functions and statement.words[0].lstrip("(") in _CALLING:
-            self.note_all(is_schema=False)
 
     def note_all(self, *, is_schema: bool) -> None:
         """Note that any table may have been written, or the schema as well."""
@@ -109,7 +106,6 @@ def refill(control: Control, frozen: str, live: str, tables: Mapping[str, Table]
         Held: another session holds a lock on a row, or has read a table whose counter has moved.
         MySQLFailure: the server refuses, for example after a change of the schema.
     """
-    # A DELETE of several tables needs a current database.
     statements = [f"USE {identifier(live)}", "START TRANSACTION"]
     for table in tables.values():
         statements += _restoring(table, frozen, live)
@@ -125,23 +121,14 @@ def refill(control: Control, frozen: str, live: str, tables: Mapping[str, Table]
 
 
 def _restoring(table: Table, frozen: str, live: str) -> Iterator[str]:
-    name = identifier(table.name)
-    row = f"{identifier(live)}.{name}"
-    base = f"{identifier(frozen)}.{name}"
-    columns = ", ".join(map(identifier, table.names))
-    insert = f"INSERT INTO {row} ({columns}) SELECT {table.listed('b')} FROM {base} b"
+    """Yield the statements that restore a table of the current database."""
     if not table.key:
-        yield f"DELETE FROM {row}"
-        yield insert
+        yield f"DELETE FROM {identifier(table.name)}"
+        yield table.copying(frozen)
         return
-    joined = table.is_joined("b", "r")
-    first = identifier(table.key[0])
     # All changed rows are deleted first, so that no row of the template meets a used unique value.
-    yield (
-        f"DELETE r FROM {row} r LEFT JOIN {base} b ON {joined} "
-        f"WHERE b.{first} IS NULL OR NOT ({table.is_equal('b', 'r')})"
-    )
-    yield f"{insert} LEFT JOIN {row} r ON {joined} WHERE r.{first} IS NULL"
+    yield f"DELETE r FROM {table.source(live)} {table.unlike(frozen)}"
+    yield f"{table.copying(frozen)} {table.missing(live)}"
 
 
 def _restore_counters(control: Control, live: str, tables: Mapping[str, Table]) -> None:
@@ -188,13 +175,8 @@ def _read(control: Control, table: Table | None, database: str, unlike: str) -> 
     """Read the rows of a table, only those that another database lacks if it is named."""
     if table is None:
         return ReadTable()
-    name = identifier(table.name)
-    place = f"{identifier(database)}.{name}"
-    question = f"SELECT {table.image('r')}, {table.listed('r')} FROM {place} r"
+    question = f"SELECT {table.image()}, {table.listed()} FROM {table.source(database)}"
     if unlike:
-        question += (
-            f" LEFT JOIN {identifier(unlike)}.{name} b ON {table.is_joined('b', 'r')} "
-            f"WHERE b.{identifier(table.key[0])} IS NULL OR NOT ({table.is_equal('b', 'r')})"
-        )
+        question = f"{question} {table.unlike(unlike)}"
     rows = [(image, tuple(values)) for image, *values in control.rows(question)]
     return ReadTable(table.names, table.key, rows)

@@ -24,9 +24,9 @@ from pytest_arena._mysql._control import (
 )
 from pytest_arena._mysql._templates import DESCRIBED, MySQLBuild
 from pytest_arena._process import until
-from pytest_arena._product import nothing, read_manifest
+from pytest_arena._product import Manifest, nothing, read_manifest
 from pytest_arena._product._database_registry import DatabaseRegistry
-from pytest_arena._product._own_databases import OwnDatabase
+from pytest_arena._product._own_databases import OwnDatabase, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,8 +51,7 @@ class MySQLRegistry(DatabaseRegistry):
     question = DESCRIBED
     give_rights = (
         "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
-        "Triggers and views of the app may need SUPER, SET USER, or "
-        "SET GLOBAL log_bin_trust_function_creators = 1"
+        "Views of the app may need SUPER or SET USER"
     )
     another = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
 
@@ -131,11 +130,10 @@ class MySQLRegistry(DatabaseRegistry):
 
     def ddl_dialect(self) -> Dialect:
         """Return a dialect that knows what changes DDL, as after a connection."""
-        _, version, is_mariadb, *_ = self.identity().split(" ")
+        _, _, is_mariadb, *_ = self.identity().split(" ")
         dialect = MySQLDialect()
         if is_mariadb == "1":
-            has_uuid = tuple(map(int, version.split("."))) >= (10, 7)
-            vars(dialect).update(supports_sequences=True, supports_native_uuid=has_uuid)
+            vars(dialect).update(supports_sequences=True, supports_native_uuid=True)
         return dialect
 
     @cached_property
@@ -155,17 +153,7 @@ class MySQLRegistry(DatabaseRegistry):
     # Copy
 
     def _copy(self, control: Control, source: str | None, name: str) -> None:
-        plan = self.plan_of(source)
-
-        def copy(control: Control) -> None:
-            try:
-                plan.run(control, name)
-            finally:
-                # The drop of a database ends the sessions in it.
-                with suppress(MySQLFailure):
-                    control.run("USE information_schema")
-
-        control.call(copy)
+        control.call(self.plan_of(source).run, name)
 
     def plan_of(self, name: str | None) -> CopyPlan:
         """Return the plan of a database that never changes again, or of an empty database (None).
@@ -197,9 +185,8 @@ class MySQLRegistry(DatabaseRegistry):
     def keep(self, name: str, title: str) -> None:
         """Keep a database for inspection. The newest twenty kept databases stay."""
         with self.reporting(f"{name} cannot be kept"):
-            self._write_text(self.control, name, self._kept(title))
+            self._write_text(self.control, name, Manifest(now(), title).text())
         self.databases.discard(name)
-        self._sweep_later()
 
     # Drop
 

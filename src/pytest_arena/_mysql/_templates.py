@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import dataclass
 
 from pytest_arena._mysql._control import MySQLFailure, literal, open_control
 from pytest_arena._mysql._driver_guard import writers_in
 from pytest_arena._product import ScriptError
 from pytest_arena._product._database_registry import ServerBuild
-
-# The lines by which the client mysql sends a routine as one statement. The server needs none.
-_DELIMITED = re.compile(
-    r"(?ims)^[ \t]*DELIMITER[ \t]+(?P<mark>\S+)[^\n]*\n(?P<text>.*?)^[ \t]*DELIMITER[ \t]+;"
-)
-
 
 # The query for the server's version, character set and SQL mode.
 DESCRIBED = (
@@ -41,9 +34,7 @@ class MySQLBuild(ServerBuild):
                 "/*M! , SESSION check_constraint_checks = 1 */"
             )
             try:
-                control.run(
-                    _DELIMITED.sub(lambda found: found["text"].replace(found["mark"], ";"), script)
-                )
+                control.run(script)
             except MySQLFailure as error:
                 raise ScriptError(str(error), line=0, fix="") from error
 

@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 _PORT = "5432"
 
 
-def _login(user: Any, password: object) -> ServerLogin | None:
-    if not user:
-        return None
-    return ServerLogin(str(user), str(password or ""))
-
-
 def target(driver: str, args: object, kwargs: dict[str, object]) -> ServerTarget:
     """Return the servers and the database that arguments name.
 
@@ -102,8 +96,6 @@ def _dsn(args: Any, kwargs: Mapping[str, object]) -> URL:
 def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, object]:
     """Return the arguments under libpq's names."""
     dsn = _dsn(args, kwargs)
-    if dsn.drivername not in {"postgres", "postgresql"}:
-        raise ValueError(f"invalid DSN: asyncpg knows no scheme {dsn.drivername!r}")
     of_dsn = {
         "user": dsn.username,
         "password": dsn.password,
@@ -191,7 +183,9 @@ def _libpq_target(settings: Mapping[str, object]) -> ServerTarget:
         if variable in os.environ:
             effective.setdefault(key, os.environ[variable])
     database = effective.get("dbname") or effective.get("user") or os_user()
-    login = _login(settings.get("user"), settings.get("password"))
+    login = None
+    if settings.get("user"):
+        login = ServerLogin(str(settings["user"]), str(settings.get("password") or ""))
     host = effective.get("hostaddr") or effective.get("host") or "localhost"
     server = f"{host}:{effective.get('port') or _PORT}"
     service = settings.get("service") or os.environ.get("PGSERVICE")

@@ -113,8 +113,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, used with a folder that only
 _ROOM_NEEDED = 1024**3
 _LOCK_SECONDS = 150
 _KEPT = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-# The programs refuse to run as root. Root runs them as the first of these users that exists.
-_USERS = ("postgres", "nobody")
+_OTHER_USER = "nobody"  # runs the programs for root, whom they refuse
 
 
 def account() -> dict[str, Any]:
@@ -126,11 +125,8 @@ def account() -> dict[str, Any]:
         return {}
     import pwd  # noqa: PLC0415 - not on Windows
 
-    for name in _USERS:
-        with suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    raise Unavailable("PostgreSQL refuses root, and this system has no user postgres or nobody")
+    entry = pwd.getpwnam(_OTHER_USER)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
 def environment() -> dict[str, str]:
@@ -187,7 +183,6 @@ def parents(cache: Path) -> list[Path]:
         return [Path(chosen).absolute() / name]
     # The server's user cannot enter root's cache.
     on_disk = Path("/var/tmp") if account() else cache  # noqa: S108 - no other user enters the folder in it
-    # Both places are searched, so that a server in memory is found when memory is full.
     places = [on_disk / name, _MEMORY / name]
     if has_room(_MEMORY, _ROOM_NEEDED):
         places.reverse()
@@ -320,9 +315,7 @@ class PrivateServer(Server):
 
 def find(programs: Programs, *, cache: Path) -> PrivateServer:
     """Return the running server of these programs. Start it if it does not run."""
-    places = parents(cache)
-    known = [place / programs.key for place in places if (place / programs.key).exists()]
-    folder = ServerFolder((known or [places[0] / programs.key])[0])
+    folder = ServerFolder(parents(cache)[0] / programs.key)
     folder.ensure()
     # Only one of several processes starts the server.
     with exclusive(folder.beside("lock")):
@@ -344,7 +337,7 @@ def find(programs: Programs, *, cache: Path) -> PrivateServer:
 
 def address_of(folder: ServerFolder) -> Address:
     """Return the address of the server's maintenance database."""
-    return Address(str(folder.path), _PORT, _USER, "postgres", log=str(folder.log))
+    return Address(str(folder.path), _PORT, _USER, "postgres")
 
 
 def title(folder: ServerFolder) -> str:

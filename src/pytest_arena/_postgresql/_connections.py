@@ -97,11 +97,6 @@ class SharedHandle(PostgreSQLHandle):
         """Whether a transaction is open."""
         return self._facade.is_begun
 
-    def is_aborted(self, dbapi_connection: object) -> bool:
-        """Return False: a failed statement is undone alone."""
-        del dbapi_connection
-        return False
-
     def interrupt(self) -> None:
         """Do nothing: the statement belongs to the connection of all."""
 
@@ -119,7 +114,7 @@ class PostgreSQLConnections(ServerConnections):
 
     words = WORDS
 
-    def opened(self, connection: Any) -> ServerTarget | None:
+    def opened(self, connection: Any) -> ServerTarget:
         """Ask psycopg and psycopg2, because a factory of the app may change arguments."""
         info = getattr(connection, "info", None)
         if info is None:

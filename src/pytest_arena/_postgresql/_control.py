@@ -25,8 +25,6 @@ APPLICATION_NAME = "pytest-arena"  # in pg_stat_activity
 # SQLSTATEs of a server that shuts down, has crashed, or starts.
 _SHUTDOWN = ("57P01", "57P02", "57P03")
 _STARTS_OR_STOPS = re.compile("is (shutting down|starting up|not yet accepting|in recovery)")
-# Classes of SQLSTATE: no answer, connection, resources, operator, system.
-_ELSEWHERE = ("", "08", "53", "57", "58")
 
 
 class ControlFailure(ServerFailure):
@@ -40,8 +38,6 @@ class ControlFailure(ServerFailure):
     @property
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
-        if self.is_crowded:
-            return False
         return self.sqlstate in ("", *_SHUTDOWN) or self.sqlstate.startswith("08")
 
     @property
@@ -51,11 +47,6 @@ class ControlFailure(ServerFailure):
             return self.is_lost
         # A server that refuses a login answers. libpq reports no code for that.
         return "FATAL:" not in str(self) or _STARTS_OR_STOPS.search(str(self)) is not None
-
-    @property
-    def is_of_server(self) -> bool:
-        """Whether the cause is the connection or the server, not the statement."""
-        return self.sqlstate[:2] in _ELSEWHERE
 
 
 class PostgreSQLControl(Control):

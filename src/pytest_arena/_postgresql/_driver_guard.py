@@ -23,27 +23,21 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
-_IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
+_IN_TRANSACTION = (1, 2, 3)  # libpq's PQTRANS_ACTIVE, INTRANS, INERROR
 
 
 def pid_of(connection: Any) -> int:
-    """Return the pid of a driver connection's backend, 0 if the connection is not open."""
-    try:
-        if hasattr(connection, "get_server_pid"):  # asyncpg
-            return int(connection.get_server_pid())
-        return int(connection.info.backend_pid)
-    except Exception:  # noqa: BLE001 - each driver has its exceptions for a closed connection
-        return 0
+    """Return the pid of a driver connection's backend."""
+    if hasattr(connection, "get_server_pid"):  # asyncpg
+        return int(connection.get_server_pid())
+    return int(connection.info.backend_pid)
 
 
 def is_in_transaction(connection: Any) -> bool:
     """Return whether a driver's connection has a transaction open, by what the driver knows."""
     if hasattr(connection, "is_in_transaction"):  # asyncpg
         return not connection.is_closed() and bool(connection.is_in_transaction())
-    if getattr(connection, "closed", False):
-        return False
-    info = getattr(connection, "info", None)  # psycopg, psycopg2
-    return bool(getattr(info, "transaction_status", _IDLE) != _IDLE)
+    return connection.info.transaction_status in _IN_TRANSACTION  # psycopg, psycopg2
 
 
 CONNECTIONS = RawConnections(pid_of)

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
 
 from pytest_arena._postgresql._control import (
     ControlFailure,
@@ -14,7 +14,6 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql._journal import (
     INSTALLATION,
-    ServerClock,
     State,
     ask_journal,
     entries_between,
@@ -24,12 +23,10 @@ from pytest_arena._postgresql._journal import (
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import read, read_content, read_rows
-from pytest_arena._postgresql._server_registry import end_backends
-from pytest_arena._process import seconds, until
+from pytest_arena._process import until
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
 from pytest_arena._product._snapshots import FrozenDatabase, compared
-from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +43,7 @@ _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
 _LOCKED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 # PostgreSQL scans so many bytes of dead entries fast. pytest-arena vacuums only a larger journal,
 # because after a vacuum every session plans the statements of its triggers again.
-_BYTES = 48 * 8192
+_BYTES = 8 * 8192
 _AT_WORK = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
 AND backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -61,13 +58,6 @@ SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE datnam
 AND backend_type = 'client backend' AND locktype = 'virtualxid' AND mode = 'ExclusiveLock'
 AND pid <> pg_backend_pid()
 """
-
-
-class ClockTime(NamedTuple):
-    """A time of this process, after the start of a level."""
-
-    first: Start
-    seconds: float
 
 
 class PostgreSQLDatabase(Undo):
@@ -90,10 +80,6 @@ class PostgreSQLDatabase(Undo):
         rows = self.registry.control.rows(_INSIDE.format(literal(self.name)))
         return {int(pid) for (pid,) in rows}
 
-    def end_clients(self) -> None:
-        """End all connections to the database."""
-        self.registry.control.rows(end_backends(self.name))
-
     def release(self) -> None:
         """Close pytest-arena's connections before the database is copied or dropped."""
 
@@ -111,10 +97,8 @@ class JournaledDatabase(PostgreSQLDatabase):
     def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
         super().__init__(registry, name)
         self._journal = journal_control(self.address, on_lost)
-        self._clock = ServerClock()
         with registry.reporting("a copy cannot be connected to"):
             self._journal.open()  # before the app can use all connections of the server
-            self._clock.measure(self._journal, questions=5)
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         try:
@@ -164,8 +148,6 @@ class JournaledDatabase(PostgreSQLDatabase):
         except ControlFailure as error:
             if error.sqlstate in _LOCKED:
                 raise Held(self.name) from error
-            if error.is_of_server:
-                raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
             return NeedsCopy(error.first_line)
         if answer["marks"]:
             return NeedsCopy(", ".join(answer["marks"].split(", ")[:_MOST_MARKS_SHOWN]))
@@ -210,39 +192,18 @@ class JournaledDatabase(PostgreSQLDatabase):
         answer = ask_journal(self._rows, "look", start.state.snapshot, start.state.taken)
         return Look(answer["is_changed"], frozenset(answer["writers"]))
 
-    def moment(self, first: Start, *, exact: bool) -> Start | ClockTime:
-        """Return the present time, or with ``exact`` the present snapshot.
-
-        A row belongs to the time at which it was written, or to the snapshot that shows its commit.
-        Cost: a snapshot costs one round trip.
-        """
-        if not exact:
-            return ClockTime(first, seconds())
+    def moment(self, first: Start, *, exact: bool) -> Start:
+        """Return the present snapshot. Cost: one round trip."""
+        del exact
         [(snapshot,)] = self._rows("SELECT pg_current_snapshot()::text")
         return Start(first.base, State(snapshot))
 
-    def rows_changed(
-        self, first: Start | ClockTime, last: Start | ClockTime | None, limit: int | None
-    ) -> list[TableRows]:
-        """Return the committed changes, from the journal.
-
-        Raises:
-            IsolationError: the server's clock has jumped since a moment.
-        """
+    def rows_changed(self, first: Start, last: Start | None, limit: int | None) -> list[TableRows]:
+        """Return the committed changes, from the journal."""
+        end = last.state.snapshot if last is not None else ""
+        entries = entries_between(first.state.snapshot, end)
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            entries = self._entries(first, last)
             return self._journal.call(rows_changed, entries, limit)
-
-    def _entries(self, first: Start | ClockTime, last: Start | ClockTime | None) -> str:
-        """Return SQL for the entries of the journal between two times."""
-        start = first.first if isinstance(first, ClockTime) else first
-        end = last.state.snapshot if isinstance(last, Start) else ""
-        entries = entries_between(start.state.snapshot, end)
-        self._clock.measure(self._journal)  # it finds a jump
-        for time, comparison in ((first, ">="), (last, "<")):
-            if isinstance(time, ClockTime):
-                entries += f" AND m.t {comparison} {self._clock.sql(time.seconds)}"
-        return entries
 
     def release(self) -> None:
         """Close the journal's connection."""
@@ -323,8 +284,6 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         self._registry = registry
         self.has_journal = isolation == "undo"
         self._owner_script = owner_script
-        # Called with the address of a new live database after a fixture has created tables.
-        self.on_new_schema: Callable[[Address], None] = lambda _: None
         self._templates: dict[str | None, FrozenDatabase] = {}
         # The name and the title of the live database, if it is kept for inspection.
         self._kept: tuple[str, str] | None = None
@@ -366,14 +325,8 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         self.live.release()
         self._registry.freeze(frozen)
         base = FrozenDatabase(self._registry, frozen, is_ours=True)
-        try:
-            live = self._open(base)
-        except BaseException:
-            self._registry.thaw(frozen)
-            raise
-        self.live = live
+        self.live = self._open(base)
         self.generation += 1
-        self.on_new_schema(live.address)
         return base
 
     def _discard(self, live: PostgreSQLDatabase) -> None:
@@ -382,12 +335,8 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         self._kept = None
         if kept is None:
             self._registry.drop_later(live.name)
-            return
-        try:
+        else:
             self._keep(live.name, *kept)
-        except (ControlFailure, ArenaError) as error:
-            self._note(f"{kept[1]}: not kept: {error}")
-            self._registry.drop_later(live.name)
 
     # Keep
 
@@ -416,10 +365,10 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
             self._registry.thaw(self.live.name)
 
     def _keep(self, database: str, name: str, title: str) -> str:
-        control = open_control(self._registry.address_of(database))
-        with suppress(ControlFailure):  # a database with a journal can be inspected, too
+        address = self._registry.address_of(database)
+        # A database with a journal can be inspected, too.
+        with suppress(ControlFailure), closing(open_control(address)) as control:
             control.run(_REMOVE_JOURNAL)
-        control.close()
         return self._registry.keep(database, title, called=name)
 
     def close(self) -> None:

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache, lru_cache, partial
 from json import loads
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,9 +17,7 @@ from pytest_arena._postgresql._control import (
     literal,
 )
 from pytest_arena._postgresql._rows import COLUMNS, KEY, NAME
-from pytest_arena._process import seconds
 from pytest_arena._values import SCHEMA, TableRows
-from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,76 +116,16 @@ def why_no_undo(registry: ServerRegistry) -> str:
     return "" if is_superuser else f"the role {role} is no superuser"
 
 
-_LOST = ("08", "57")  # classes of SQLSTATE: connection, operator
-
-
 class _ChangedTable(NamedTuple):
-    """A table with changes, by the current catalog. A dropped table has no name.
+    """A table with changes, by the current catalog."""
 
-    A partition has the name, the columns and the key of its root.
-    """
-
-    oid: int
-    name: str | None
+    name: str
     row_type: str
     columns: list[str]
     key: list[str]
     number: int  # of changed rows
     removed: list[str]
     added: list[str]
-
-
-class ServerClock:
-    """Converts times of this process into the server's, so that a moment costs no round trip.
-
-    The server reads its clock after a question was sent, and before the answer arrives. The answers
-    to some questions limit the difference of the clocks (Cristian, Probabilistic clock
-    synchronization, 1989). The error is at most half of the fastest round trip. Between a commit
-    and the end of its request lies at least as much.
-    """
-
-    def __init__(self) -> None:
-        self._difference = inf  # seconds by which the server's clock is ahead
-        self._error = 0.0
-        self._time_of_answer = 0.0
-        self._time_of_jump = 0.0  # when pytest-arena has last seen one
-
-    def measure(self, control: Control, questions: int = 1) -> None:
-        """Measure the difference of the clocks. Each question is a round trip."""
-        answers = []
-        for _ in range(questions):
-            sent = seconds()
-            [(time,)] = control.rows(_TIME)
-            answers.append((seconds() - sent, time - sent))
-        trip, largest = min(answers)
-        difference = largest - trip / 2
-        error = self._error + (sent - self._time_of_answer) * _DRIFT
-        if abs(difference - self._difference) > error + trip:
-            self._time_of_jump = sent
-        elif error < trip:  # the last measurement is more exact
-            return
-        self._difference = difference
-        self._error = trip
-        self._time_of_answer = sent
-
-    def sql(self, time: float) -> str:
-        """Return the server's time at a time of this process.
-
-        Raises:
-            IsolationError: the server's clock has jumped since then.
-        """
-        if time < self._time_of_jump:
-            raise IsolationError(
-                "which request has changed which rows is not known",
-                why="pytest-arena compares the times of changes and requests",
-                cause="the clock of the database's server has jumped during the test",
-                fix="arena.changes()   for the changes of the whole test",
-            )
-        return f"to_timestamp({time + self._difference!r})"
-
-
-_DRIFT = 0.0002  # seconds in each second: more than clocks of computers deviate
-_TIME = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
 def entries_between(first: str, last: str = "") -> str:
@@ -203,10 +139,8 @@ def entries_between(first: str, last: str = "") -> str:
 def rows_changed(control: Control, entries: str, limit: int | None) -> list[TableRows]:
     """Return the net changes of each table by these entries, in the order of their names.
 
-    ``control`` has the settings of the images. Values have the current types of the columns. If
-    the driver has no type for a column, all values of the table are texts. If the table was dropped
-    or has other columns now, its rows have one column, "row", with their text. This omits virtual
-    columns, and a dropped table that was created after the journal.
+    ``control`` has the settings of the images. Values have the current types of the columns. This
+    omits virtual columns, and tables that were dropped.
 
     The last entry has the marks: rows of "the schema" with the column "changed".
 
@@ -215,21 +149,11 @@ def rows_changed(control: Control, entries: str, limit: int | None) -> list[Tabl
     Raises:
         ControlFailure: the journal was dropped, or the server does not answer.
     """
-    cut = "" if limit is None else f"WHERE p.place <= {int(limit)}"
-    question = _CHANGED.format(entries=entries, cut=cut, name=NAME, columns=COLUMNS, key=KEY)
-    changed: dict[str, TableRows] = {}
-    for row in control.rows(question):
-        rows = _rows_of(control, _ChangedTable(*row))
-        other = changed.get(rows.table)
-        if other is not None and other.columns == rows.columns:  # another partition
-            rows = replace(
-                rows,
-                removed=other.removed + rows.removed,
-                added=other.added + rows.added,
-                more=other.more + rows.more,
-            )
-        changed[rows.table] = rows
-    tables = list(changed.values())
+    is_shown = "true" if limit is None else f"place <= {int(limit)}"
+    question = _CHANGED.format(
+        entries=entries, is_shown=is_shown, name=NAME, columns=COLUMNS, key=KEY
+    )
+    tables = [_rows_of(control, _ChangedTable(*row)) for row in control.rows(question)]
     marks = control.rows(
         f"SELECT m.r FROM {entries} AND m.op = 0 GROUP BY m.r ORDER BY min(m.x::text::int8), m.r"
     )
@@ -241,42 +165,29 @@ def rows_changed(control: Control, entries: str, limit: int | None) -> list[Tabl
 
 
 def _rows_of(control: Control, table: _ChangedTable) -> TableRows:
-    name = table.name or f"a table that was dropped ({table.oid})"
+    """Convert images to rows. If that fails, the rows have one column, "row", with the image.
+
+    It fails if the table has other columns now, or the driver has no type for a value.
+    """
     images = [*table.removed, *table.added]
-    rows = _cast(control, table, images)
     columns = tuple(table.columns)
     key = tuple(table.key)
-    if rows is None:
+    values = ", ".join(f"u.{identifier(column)}" for column in columns)
+    array = f"ARRAY[{', '.join(map(literal, images))}]::text[]::{table.row_type}[]"
+    try:
+        rows = control.rows(f"SELECT {values} FROM unnest({array}) u")
+    except ControlFailure:
         columns = ("row",)
         key = ()
         rows = [(image,) for image in images]
     return TableRows(
-        table=name,
+        table=table.name,
         columns=columns,
         key=key,
         removed=tuple(rows[: len(table.removed)]),
         added=tuple(rows[len(table.removed) :]),
         more=table.number - len(rows),
     )
-
-
-def _cast(
-    control: Control, table: _ChangedTable, images: list[str]
-) -> list[tuple[object, ...]] | None:
-    """Convert images to rows. Return None if they are not rows of the present table."""
-    if table.name is None:
-        return None
-    rows = f"unnest(ARRAY[{', '.join(map(literal, images))}]::text[]::{table.row_type}[]) u"
-    for to in ("", "::text"):
-        values = ", ".join(f"u.{identifier(column)}{to}" for column in table.columns)
-        try:
-            return control.rows(f"SELECT {values} FROM {rows}")
-        except ControlFailure as error:
-            # Without an SQLSTATE, the driver has no Python type for a value, or the connection is
-            # lost. The query for texts shows the cause.
-            if error.sqlstate[:2] in _LOST or (to and not error.sqlstate):
-                raise
-    return None
 
 
 _CHANGED = """
@@ -287,21 +198,16 @@ images AS (
     SELECT n.rel, n.r, n.c < 0 AS is_removed,
         row_number() OVER (PARTITION BY n.rel ORDER BY n.c > 0) AS place
     FROM net n, LATERAL generate_series(1, abs(n.c))),
-limited AS (
-    SELECT p.rel,
-        array_agg(p.r) FILTER (WHERE p.is_removed) AS removed,
-        array_agg(p.r) FILTER (WHERE NOT p.is_removed) AS added
-    FROM images p {cut} GROUP BY p.rel),
-sums AS (SELECT n.rel, sum(abs(n.c))::int8 AS number FROM net n GROUP BY n.rel)
-SELECT s.rel::int8, {name},
+changed AS (
+    SELECT rel, count(*) AS number,
+        coalesce(array_agg(r) FILTER (WHERE is_removed AND {is_shown}), '{{}}') AS removed,
+        coalesce(array_agg(r) FILTER (WHERE NOT is_removed AND {is_shown}), '{{}}') AS added
+    FROM images GROUP BY rel)
+SELECT {name},
     -- The name alone may be that of a type of PostgreSQL.
-    (SELECT format('%s.%I', o.relnamespace::regnamespace, o.relname)
-        FROM pg_catalog.pg_class o WHERE o.oid = s.rel),
-    {columns}, {key},
-    s.number, coalesce(w.removed, '{{}}'), coalesce(w.added, '{{}}')
-FROM sums s LEFT JOIN limited w ON w.rel = s.rel
-LEFT JOIN pg_catalog.pg_class c ON c.oid = coalesce(pg_partition_root(s.rel), s.rel)
-LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid IS NOT NULL OR s.rel IN (SELECT rel FROM pg_arena.t)
-ORDER BY n.nspname <> 'public', n.nspname, c.relname, s.rel
+    format('%s.%I', c.relnamespace::regnamespace, c.relname),
+    {columns}, {key}, s.number, s.removed, s.added
+FROM changed s JOIN pg_catalog.pg_class c ON c.oid = s.rel
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ORDER BY n.nspname <> 'public', n.nspname, c.relname
 """

@@ -54,10 +54,7 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
         isolation = ServerIsolation(
             registry, content, name, owner_script=owner_script, uses=uses, note=note
         )
-        report = partial(self.users.note_inactive_rights, database.login)
-        report(isolation.address)
-        if content is None:
-            isolation.on_new_schema = report
+        self.users.note_inactive_rights(database.login, isolation.address)
         return isolation
 
     def _choose_isolation(self, registry: ServerRegistry) -> str:
@@ -83,14 +80,6 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
 
     def _roll_back(self, template: str | None) -> Isolation:
         """Return the isolation ``rollback``, in a copy of a template."""
-        if self._config.drivers == "off":
-            raise ConfigError(
-                "arena_drivers = off does not work with rollback",
-                why="a connection that no engine opens does not see the tests' one transaction, "
-                "and would commit",
-                cause=self._config.place("drivers"),
-                fix="arena_drivers = redirect\nor arena_isolation = undo",
-            )
         registry = self._registry()
         with registry.reporting("no database for the first test"):
             name = registry.create("live", template=template)

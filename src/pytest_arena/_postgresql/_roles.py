@@ -85,9 +85,7 @@ class Roles:
 
     def _usable(self, login: _Login) -> _Login:
         """Return a login for the app's role, or None if the app must use pytest-arena's login."""
-        if login is None or self._is_off:
-            return None
-        if login.user in {self._address.user, PAST_POLICIES}:
+        if login is None or self._is_off or login.user in {self._address.user, PAST_POLICIES}:
             return None
         if login.user not in self._logins:
             try:

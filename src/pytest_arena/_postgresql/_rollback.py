@@ -53,14 +53,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address, CodeLine, TableRows
 
 _STEP: Final = 0.002  # seconds between two looks at the transaction that writes
-# The first words of a statement that begins a transaction, or sets its mode.
-_BEGINS = (
-    "BEGIN",
-    "START ",
-    "PREPARE TRANSACTION",
-    "SET TRANSACTION",
-    "SET SESSION CHARACTERISTICS",
-)
 _SAVEPOINTS = {"SAVEPOINT", "RELEASE", "ROLLBACK"}
 # A setting would outlive the app's transaction.
 _SETS = re.compile(r"(?i)\s*(?:SET(?!\s+CONSTRAINTS)|RESET)\b|.*\bset_config\b", re.DOTALL)
@@ -132,7 +124,7 @@ class Rollback:
         self._mutex = asyncio.Lock()  # held while the real connection is used
         self._levels = [_Level()]
         self._writer: SharedTransaction | None = None
-        self._has_connect_settings = False
+        self.has_connect_settings = False
         self._lost = ""  # why the shared transaction has ended
         _databases[address.server, address.database] = self
 
@@ -176,7 +168,6 @@ class Rollback:
             if self.real is None:
                 self.real = connect()
                 self.send("SET idle_in_transaction_session_timeout = 0")
-                self._restore_sequences(self._levels[0])  # after a lost connection
                 self._levels[0].sequences = self._read_sequences()
 
     def refused(self, what: str, fix: str, line: CodeLine | None = None) -> IsolationError:
@@ -191,11 +182,12 @@ class Rollback:
         return self.ledger.refused(error)
 
     def refuse_transaction(self, text: str) -> None:
-        """Refuse a statement that begins or ends a transaction, or sets its mode."""
+        """Refuse a statement that begins or ends a transaction."""
         statement = classify(text, WORDS)
-        if statement.ends_transaction or " ".join(statement.words).startswith(_BEGINS):
+        verb = "".join(statement.words[:1])
+        if statement.ends_transaction or verb in {"BEGIN", "START"}:
             raise self.refused(
-                f"{text.split(maxsplit=1)[0].upper()} in a statement",
+                f"{verb} in a statement",
                 "call commit() or rollback() of the session",
             )
 
@@ -214,7 +206,7 @@ class Rollback:
             return self.alone(call, text, *args)
         if facade.has_failed:
             return self.alone(self._in_savepoint, partial(self.send, _FAILED))
-        self._begin(facade, statement, text)
+        self._begin(facade, statement)
         try:
             answer = self._run(facade, partial(call, text, *args))
         except BaseException:
@@ -226,10 +218,7 @@ class Rollback:
             self.commit(facade)
         return answer
 
-    def _begin(self, facade: SharedTransaction, statement: Statement, text: str) -> None:
-        if facade.is_connecting:
-            self._has_connect_settings |= _SETS.match(text) is not None
-            return
+    def _begin(self, facade: SharedTransaction, statement: Statement) -> None:
         facade.is_begun = not facade.autocommit
         writes = statement.reach is not Reach.NOTHING or statement.table
         if writes and not facade.readonly:
@@ -239,7 +228,7 @@ class Rollback:
 
     def _run(self, facade: SharedTransaction, call: Callable[[], Any]) -> Any:
         """Run a statement read-only, unless it is known to write."""
-        if self._writer is facade or facade.is_connecting:
+        if self._writer is facade:
             return self.alone(self._in_savepoint, call)
         try:
             return self.alone(self._in_savepoint, call, is_read_only=True)
@@ -296,9 +285,11 @@ class Rollback:
         """Wait until no other transaction has written."""
         end = seconds() + (self._patience or inf)
         while True:
-            self._drop_closed()
             writer = self._writer
             if writer is None or writer is facade:
+                return
+            if writer.is_closed:
+                self.roll_back(writer)
                 return
             if seconds() > end:
                 raise self.refused(
@@ -333,11 +324,6 @@ class Rollback:
         if self._writer is facade:
             self._writer = None
 
-    def _drop_closed(self) -> None:
-        """Roll back the transaction that writes if its facade is closed."""
-        if self._writer is not None and self._writer.is_closed:
-            self.roll_back(self._writer)
-
     def _open_levels(self) -> None:
         for number, level in enumerate(self._levels):
             if number and not level.is_open:
@@ -360,9 +346,9 @@ class Rollback:
             self._restore_sequences(level)
             if number == 1 and not self._levels[0].is_written:
                 self.real.rollback()  # the next test has another time of the transaction
-        if self._has_connect_settings:
+        if self.has_connect_settings:
             # The facades of this level have lost the settings of their `connect` listeners.
-            self._has_connect_settings = False
+            self.has_connect_settings = False
             self.generation += 1
 
     def _read_sequences(self) -> list[Any]:
@@ -387,9 +373,8 @@ class Rollback:
     @property
     def writer(self) -> SharedTransaction | None:
         """The open transaction that has written."""
-        if self._writer is not None and self._writer.is_closed:
-            self.call(self._drop_closed)
-        return self._writer
+        writer = self._writer
+        return None if writer is None or writer.is_closed else writer
 
     def enter(self, isolation: str = "") -> str:
         """Open a level, whose savepoint is set at the first statement."""
@@ -405,15 +390,12 @@ class Rollback:
 
     def _check_transaction(self) -> None:
         if self._lost:
-            raise self._lost_rows(self._lost)
-
-    def _lost_rows(self, reason: str) -> IsolationError:
-        return IsolationError(
-            "the transaction that all connections of the tests share has ended",
-            why="rows of wide fixtures are lost",
-            cause=f"a test has ended its connection, or the server has restarted: {reason}",
-            fix="pytest …   # again\nor arena_isolation = undo",
-        )
+            raise IsolationError(
+                "the transaction that all connections of the tests share has ended",
+                why="rows of wide fixtures are lost",
+                cause=f"a test has ended its connection, or the server has stopped: {self._lost}",
+                fix="pytest …   # again\nor arena_isolation = undo",
+            )
 
     def leave(self) -> bool:
         """Roll back to the level's start, and leave it. Return whether it has written."""
@@ -425,17 +407,12 @@ class Rollback:
 
     def leave_by_force(self) -> None:
         """Roll back to the level's start, also an open transaction."""
-        self._writer = None
         self._undo_top()
         self._levels.pop()
         self.generation += 1
-        lost = self._lost
-        if not any(level.is_written for level in self._levels):
-            self._lost = ""  # the rows would end here, too
-        if lost:
-            raise self._lost_rows(lost)
 
     def _undo_top(self) -> None:
+        self._writer = None
         level = self._levels[-1]
         if level.is_open:
             level.is_open = False
@@ -628,12 +605,13 @@ class SharedCursor(LoopCursor):
         facade = self._facade
         shared = facade.shared
         shared.refuse_transaction(text)
-        alters = classify(text, WORDS).alters_session or _SETS.match(text)
-        if alters and not facade.is_connecting:
-            raise shared.refused(
-                "a setting, a temporary table, a lock of the session, LISTEN or PREPARE",
-                "make settings in a `connect` listener of the engine",
-            )
+        if classify(text, WORDS).alters_session or _SETS.match(text):
+            if not facade.is_connecting:
+                raise shared.refused(
+                    "a setting, a temporary table, a lock of the session, LISTEN or PREPARE",
+                    "make settings in a `connect` listener of the engine",
+                )
+            shared.has_connect_settings = True
         if not facade.is_begun:
             facade.line = user_line()
         return facade.call_shared(self._send, name, *args)

@@ -149,25 +149,21 @@ def _values(control: Control, table: _CatalogTable) -> list[tuple[str, *Row]]:
     texts = "".join(f", {identifier(column)}::text" for column in table.columns)
     try:
         return control.rows(table.rows(columns))
-    except ControlFailure as error:
-        if error.sqlstate:
-            raise
-    # The driver has no type for a value, such as a date in the year 10,000.
-    return control.rows(table.rows(texts))
+    except ControlFailure:
+        # The driver has no type for a value, such as a date in the year 10,000.
+        return control.rows(table.rows(texts))
 
 
+_OF_APP = """n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND c.relpersistence <> 't'"""
 _TABLES = f"""
 SELECT {NAME}, {COLUMNS}, {KEY},
-    CASE c.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END
-        || pg_catalog.format('%I.%I', n.nspname, c.relname)
+    pg_catalog.format('ONLY %I.%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
-    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema')
+WHERE c.relkind = 'r' AND {_OF_APP}
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
 """
-_OF_APP = """n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-    AND c.relpersistence <> 't'"""
 _SEQUENCES = f"""
 SELECT {NAME}, pg_catalog.format('%I.%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

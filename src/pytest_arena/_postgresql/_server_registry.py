@@ -30,7 +30,7 @@ from pytest_arena._postgresql._templates import (
 from pytest_arena._process import until
 from pytest_arena._product import Manifest, Template, nothing, read_manifest
 from pytest_arena._product._database_registry import DatabaseRegistry
-from pytest_arena._product._own_databases import OwnDatabase
+from pytest_arena._product._own_databases import OwnDatabase, now
 from pytest_arena._values import digest
 
 if TYPE_CHECKING:
@@ -139,9 +139,6 @@ class ServerRegistry(DatabaseRegistry):
         )
         return rows[0][0] if rows else None
 
-    def _write_text(self, control: Control, name: str, text: str) -> None:
-        control.run(_comment(name, text))
-
     # Build
 
     def ddl_dialect(self) -> Dialect:
@@ -209,8 +206,7 @@ class ServerRegistry(DatabaseRegistry):
         with self.reporting(f"{name} cannot be frozen"):
             self._alter(name, "ALLOW_CONNECTIONS false")
             ended = end_backends(name)
-            if not until(lambda: not self.control.rows(ended), within=_LEAVE_SECONDS):
-                raise ControlFailure("a connection to it did not end", "55006")
+            until(lambda: not self.control.rows(ended), within=_LEAVE_SECONDS)
 
     def thaw(self, name: str) -> None:
         """Allow new connections to a frozen database."""
@@ -243,15 +239,15 @@ class ServerRegistry(DatabaseRegistry):
         self.freeze(name)
         with self.reporting(f"{name} cannot be kept"):
             option = "WITH ALLOW_CONNECTIONS true"
-            self._rename(name, final, option, self._kept(title))
-        self._sweep_later()
+            self._rename(name, final, option, Manifest(now(), title).text())
         return final
 
     def _rename(self, name: str, final: str, option: str, text: str) -> None:
         """Rename a frozen database so that it outlives this process, in one transaction."""
         self.control.run(
             f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(final)}; "
-            f"ALTER DATABASE {identifier(final)} {option}; {_comment(final, text)}"
+            f"ALTER DATABASE {identifier(final)} {option}; "
+            f"COMMENT ON DATABASE {identifier(final)} IS {literal(text)}"
         )
         self.databases.discard(name)
 
@@ -354,7 +350,3 @@ def _lock(first: int, second: int) -> str:
     """Write two numbers of an advisory lock. They are signed there, and not in ``pg_locks``."""
     signed = [number - 2**32 if number >= 2**31 else number for number in (first, second)]
     return f"({signed[0]}, {signed[1]})"
-
-
-def _comment(name: str, text: str) -> str:
-    return f"COMMENT ON DATABASE {identifier(name)} IS {literal(text)}"

@@ -150,11 +150,10 @@ class PrivatePlaces:
 
     def _folders(self) -> Iterator[ServerFolder]:
         """Yield the existing folders of this user's servers."""
-        with suppress(Unavailable):  # no account can run a server
-            for parent in dict.fromkeys(clusters.parents(self.cache)):
-                if parent.is_dir() and is_own_folder(parent):
-                    folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
-                    yield from map(clusters.ServerFolder, folders)
+        for parent in clusters.parents(self.cache):
+            if parent.is_dir() and is_own_folder(parent):
+                folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
+                yield from map(clusters.ServerFolder, folders)
 
     def _databases(self, folder: ServerFolder) -> DatabasesOnServer:
         return DatabasesOnServer(ServerRegistry, "", clusters.address_of(folder))
@@ -169,7 +168,7 @@ class PrivatePlaces:
                 [databases] = self._databases(folder).places()
                 inside = databases.things
         used = time_of(folder.beside("used"))
-        server = Thing(name=folder.path.name, what="server", state=state, used=used)
+        server = Thing(name=folder.path.name, what="server", state=state, time=used)
         return Place(
             shown=f"{clusters.title(folder)}, a private server",
             where=str(folder.path),

@@ -1,41 +1,24 @@
 -- The change journal of a database. pytest-arena executes this file once in a template, as a
 -- superuser. Triggers write an image of each inserted (1) and deleted (-1) row into pg_arena.j. An
 -- image is the text of the row. An entry with op 0 is a mark: a change that only a copy undoes. A
--- mark of a statement that changes the schema has the table pg_class. A level has the entries of
--- transactions (x), a request those of its time (t).
+-- mark of a statement that changes the schema has the table pg_class. A level and a request have the
+-- entries of transactions (x).
 SET allow_system_table_mods = on;  -- reflection and pg_dump omit schemas whose names begin with pg_
 CREATE SCHEMA pg_arena;
 CREATE TABLE pg_arena.j (
     rel oid NOT NULL,
     op int NOT NULL,
     x xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    r text NOT NULL,
-    t timestamptz NOT NULL DEFAULT clock_timestamp()
+    r text NOT NULL
 ) WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 CREATE INDEX j_x ON pg_arena.j (x);
--- The statements that delete and insert rows by their images, and how triggers write these.
-CREATE TABLE pg_arena.t (
-    rel oid PRIMARY KEY, take text NOT NULL, put text NOT NULL, how text NOT NULL
-);
+-- The statements that delete and insert rows by their images.
+CREATE TABLE pg_arena.t (rel oid PRIMARY KEY, take text NOT NULL, put text NOT NULL);
 CREATE TABLE pg_arena.s (seq oid PRIMARY KEY);  -- the sequences
 GRANT USAGE ON SCHEMA pg_arena TO PUBLIC;
 GRANT INSERT ON pg_arena.j TO PUBLIC;
 
 -- With these settings equal rows have equal images, whatever the app's session has set.
-CREATE FUNCTION pg_arena.by_statement() RETURNS trigger LANGUAGE plpgsql
-SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
-SET bytea_output = 'hex' SET timezone = 'UTC' SET lc_monetary = 'C' SET search_path = pg_catalog
-AS $$ BEGIN
-    IF current_setting('arena.undo', true) = '1' THEN RETURN NULL; END IF;
-    IF TG_OP <> 'INSERT' THEN
-        INSERT INTO pg_arena.j (rel, op, r) SELECT TG_RELID, -1, (o.*)::text FROM arena_o o;
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        INSERT INTO pg_arena.j (rel, op, r) SELECT TG_RELID, 1, (n.*)::text FROM arena_n n;
-    END IF;
-    RETURN NULL;
-END $$;
-
 CREATE FUNCTION pg_arena.by_row() RETURNS trigger LANGUAGE plpgsql
 SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
 SET bytea_output = 'hex' SET timezone = 'UTC' SET lc_monetary = 'C' SET search_path = pg_catalog
@@ -61,95 +44,49 @@ AS $$ BEGIN
     -- TRUNCATE also removes rows that the snapshot of the transaction does not show.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         INSERT INTO pg_arena.j (rel, op, r)
-        VALUES (0, 0, 'TRUNCATE in a transaction that keeps its snapshot');
+        VALUES (TG_RELID, 0, 'TRUNCATE in a transaction that keeps its snapshot');
     END IF;
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION pg_arena.by_mark() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog
+-- Journal a new table, so that the changes of a test have its rows.
+CREATE FUNCTION pg_arena.watch_new(c regclass) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog
 AS $$ BEGIN
-    INSERT INTO pg_arena.j (rel, op, r)
-    VALUES (0, 0, concat_ws(' ', TG_OP, TG_RELID::regclass, TG_ARGV[0]));
-    RETURN NULL;
+    INSERT INTO pg_arena.t VALUES (c, '', '');
+    EXECUTE format('CREATE TRIGGER "!arena_row" AFTER INSERT OR UPDATE OR DELETE ON %1$s
+        FOR EACH ROW EXECUTE FUNCTION pg_arena.by_row();
+        CREATE TRIGGER "!arena_truncate" BEFORE TRUNCATE ON %1$s
+        EXECUTE FUNCTION pg_arena.by_truncate()', c);
 END $$;
 
--- Journal one table, or journal it again after its columns were changed.
+-- Write the statements of a table, also after its columns were changed.
 CREATE FUNCTION pg_arena.watch(c regclass) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog
-AS $$ DECLARE
-    key text; parts text; cols text; wide bool; why text; old_how text; new_how text;
-    ev text; ref text;
-BEGIN
-    SELECT k.names, k.parts INTO key, parts FROM (
-        SELECT i.indisprimary, i.indexrelid, string_agg(quote_ident(a.attname), ', ') AS names,
+AS $$ DECLARE key text; cols text; BEGIN
+    SELECT k.parts INTO key FROM (
+        SELECT i.indisprimary, i.indexrelid,
             string_agg(format('x.%1$I = u.%1$I', a.attname), ' AND ') AS parts
         FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY p(n, place)
         JOIN pg_attribute a ON a.attrelid = c AND a.attnum = p.n
         WHERE i.indrelid = c AND i.indisunique AND i.indisvalid
             AND i.indpred IS NULL AND i.indexprs IS NULL AND p.place <= i.indnkeyatts
         GROUP BY 1, 2 HAVING bool_and(a.attnotnull) ORDER BY 1 DESC, 2 LIMIT 1) k;
-    wide := key LIKE '%, %';
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO cols FROM pg_attribute
         WHERE attrelid = c AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
-    -- A trigger for statements does not see the rows of partitions and children as stored.
-    new_how := CASE WHEN EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c OR inhparent = c)
-        THEN 'ROW' ELSE 'STATEMENT' END;
-    -- The text of XML lacks its encoding. Some triggers of the app also act while rows are restored.
-    SELECT (array_agg(w.reason))[1] INTO why FROM (
-        SELECT '(a column is of type xml)' FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
-        WHERE a.attrelid = c AND a.attnum > 0 AND 'xml'::regtype IN (y.oid, y.typbasetype)
-        UNION ALL
-        SELECT format('(its trigger %I is always enabled)', tgname) FROM pg_trigger
-        WHERE tgrelid = c AND NOT tgisinternal AND tgenabled IN ('A', 'R') AND tgname !~ '^!arena_'
-    ) w (reason);
-    new_how := concat_ws(' ', new_how, why);
-    SELECT how INTO old_how FROM pg_arena.t WHERE rel = c;
-    INSERT INTO pg_arena.t VALUES (c, CASE
+    IF NOT EXISTS (SELECT FROM pg_arena.t WHERE rel = c) THEN PERFORM pg_arena.watch_new(c); END IF;
+    UPDATE pg_arena.t SET take = CASE
         WHEN key IS NULL THEN format('DELETE FROM ONLY %1$s d WHERE ctid = ANY (ARRAY(
             SELECT f.ctid FROM (
                 SELECT x.ctid, w.k, row_number() OVER (PARTITION BY w.r) AS n FROM ONLY %1$s x
                 JOIN (SELECT r, count(*) AS k FROM unnest($1) r GROUP BY r) w ON (x.*)::text = w.r
             ) f WHERE f.n <= f.k))', c)
-        WHEN wide THEN
-            format('DELETE FROM ONLY %1$s x USING unnest($1::%1$s[]) u WHERE %2$s', c, parts)
-        ELSE format('DELETE FROM ONLY %1$s x WHERE x.%2$s = ANY (ARRAY(
-            SELECT u.%2$s FROM unnest($1::%1$s[]) u))', c, key) END,
-        CASE WHEN cols IS NULL THEN format('INSERT INTO %s SELECT FROM unnest($1)', c)
-        ELSE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE
-            SELECT %2$s FROM unnest($1::%1$s[]) u', c, cols) END,
-        new_how)
-    ON CONFLICT (rel) DO UPDATE SET take = excluded.take, put = excluded.put, how = excluded.how;
-    FOREACH ev IN ARRAY ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'] LOOP
-        IF old_how IS DISTINCT FROM new_how THEN
-            ref := CASE
-                WHEN ev = 'TRUNCATE' AND why IS NULL THEN
-                    'BEFORE TRUNCATE ON %s EXECUTE FUNCTION pg_arena.by_truncate()'
-                WHEN why IS NOT NULL THEN concat('AFTER ', ev, ' ON %s ',
-                    CASE WHEN ev <> 'TRUNCATE' THEN 'FOR EACH ROW ' END,
-                    'EXECUTE FUNCTION pg_arena.by_mark(%L)')
-                WHEN new_how = 'ROW' THEN concat('AFTER ', ev,
-                    ' ON %s FOR EACH ROW EXECUTE FUNCTION pg_arena.by_row()')
-                ELSE concat('AFTER ', ev, ' ON %s REFERENCING ',
-                    CASE WHEN ev <> 'INSERT' THEN 'OLD TABLE AS arena_o ' END,
-                    CASE WHEN ev <> 'DELETE' THEN 'NEW TABLE AS arena_n ' END,
-                    'FOR EACH STATEMENT EXECUTE FUNCTION pg_arena.by_statement()') END;
-            EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', '!arena_' || ev, c);
-            EXECUTE format('CREATE TRIGGER %I ', '!arena_' || ev) || format(ref, c, why);
-        END IF;
-        EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', c, '!arena_' || ev);
-    END LOOP;
-END $$;
-
--- Journal a table that a test creates, so that the changes of the test have its rows. Its mark lets
--- a copy undo it. This takes a sixth of the time of watch(), which the next frozen copy calls.
-CREATE FUNCTION pg_arena.watch_new(c regclass) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog
-AS $$ BEGIN
-    INSERT INTO pg_arena.t VALUES (c, '', '', 'NEW');
-    EXECUTE format('CREATE TRIGGER "!arena_INSERT" AFTER INSERT OR UPDATE OR DELETE ON %s
-        FOR EACH ROW EXECUTE FUNCTION pg_arena.by_row()', c);
-    EXECUTE format('CREATE TRIGGER "!arena_TRUNCATE" BEFORE TRUNCATE ON %s
-        EXECUTE FUNCTION pg_arena.by_truncate()', c);
+        ELSE format('DELETE FROM ONLY %1$s x USING unnest($1::%1$s[]) u WHERE %2$s', c, key) END,
+        put = format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE
+            SELECT %2$s FROM unnest($1::%1$s[]) u', c, cols)
+    WHERE rel = c;
+    EXECUTE format('ALTER TABLE ONLY %1$s ENABLE ALWAYS TRIGGER "!arena_row";
+        ALTER TABLE ONLY %1$s ENABLE ALWAYS TRIGGER "!arena_truncate"', c);
 END $$;
 
 -- Journal all tables, and note all sequences.
@@ -209,30 +146,16 @@ AS $$ DECLARE query text; found text; BEGIN
         oid, oid::regclass), ' UNION ALL ') INTO query
     FROM pg_class
     WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared
-        AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data', 'pg_largeobject',
-            'pg_largeobject_metadata');
+        AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data');
     EXECUTE format('SELECT md5(string_agg(concat_ws('' '', c, n, x), '','' ORDER BY c)) FROM (%s) q',
         query) INTO found;
     RETURN found;
 END $$;
 
--- Whether a test that has changed the schema has restored it, such as by create_all and drop_all.
-CREATE FUNCTION pg_arena.has_schema(start pg_snapshot, catalog text) RETURNS bool LANGUAGE sql AS $$
-    SELECT NOT EXISTS (
-        SELECT FROM pg_arena.since(start) s WHERE s.op = 0 AND s.rel <> 'pg_class'::regclass
-    ) AND pg_arena.catalog() = catalog
-$$;
-
 -- Return why a copy is needed: the marks since a snapshot.
-CREATE FUNCTION pg_arena.marks(start pg_snapshot) RETURNS text LANGUAGE plpgsql STABLE
-AS $$ DECLARE marks text; BEGIN
-    SELECT string_agg(DISTINCT s.r, ', ') INTO marks
-    FROM pg_arena.since(start) s WHERE s.op = 0;
-    IF marks IS NULL AND EXISTS (SELECT FROM pg_largeobject_metadata) THEN
-        RETURN 'large objects';
-    END IF;
-    RETURN marks;
-END $$;
+CREATE FUNCTION pg_arena.marks(start pg_snapshot) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT string_agg(DISTINCT s.r, ', ') FROM pg_arena.since(start) s WHERE s.op = 0
+$$;
 
 -- Return the last number that was taken of each sequence, or NULL.
 CREATE FUNCTION pg_arena.taken() RETURNS int8[] LANGUAGE sql AS $$
@@ -319,14 +242,12 @@ CREATE FUNCTION pg_arena.leave(
     LOCK TABLE pg_arena.j IN EXCLUSIVE MODE NOWAIT;
     marks := pg_arena.marks(start);
     was_changed := true;
-    IF marks IS NOT NULL AND pg_arena.has_schema(start, catalog) THEN
+    -- The test has restored the schema, such as by create_all and drop_all.
+    IF marks IS NOT NULL AND pg_arena.catalog() = catalog THEN
         DELETE FROM pg_arena.j WHERE rel = 'pg_class'::regclass
             OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = rel);
         DELETE FROM pg_arena.t WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = rel);
         marks := pg_arena.marks(start);
-    END IF;
-    IF marks IS NULL AND EXISTS (SELECT FROM pg_arena.since(start) OFFSET 100000) THEN
-        marks := 'more than 100000 changed rows';
     END IF;
     IF marks IS NOT NULL THEN RETURN; END IF;
     PERFORM pg_arena.apply(start, 1);

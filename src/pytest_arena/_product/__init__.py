@@ -185,10 +185,6 @@ class Handle(ABC):
         del dbapi_connection
         return False
 
-    def may_have_written(self, cursor: Any) -> bool:
-        """Return whether the statement that a cursor has run may have changed rows."""
-        return bool(cursor.rowcount)
-
     @abstractmethod
     def interrupt(self) -> None:
         """Cancel the running statement, if there is one."""
@@ -196,10 +192,6 @@ class Handle(ABC):
     @abstractmethod
     def roll_back(self) -> None:
         """End the transaction. The connection may be unusable afterwards."""
-
-    def end(self) -> None:
-        """Close the connection of a dropped database."""
-        self.roll_back()
 
     def is_waiting(self) -> bool:
         """Ask the server whether the running statement waits for a lock of another session."""
@@ -293,10 +285,8 @@ class Database:
         return target
 
     def use_dialect(self, dialect: type[Dialect], *, is_of_engine: bool) -> None:
-        """Note a dialect: async counts more than sync, an engine's more than a URL's."""
-        is_first_engine = is_of_engine and not self.has_engine
-        counts = is_of_engine or not self.has_engine
-        if is_first_engine or (counts and dialect.is_async):
+        """Note the dialect of an engine. Async counts more than sync."""
+        if is_of_engine and (dialect.is_async or not self.has_engine):
             self.dialect = dialect
         self.has_engine |= is_of_engine
 
@@ -359,7 +349,6 @@ class Manifest:
     built: float  # the time of the build
     title: str = ""  # a name for the user
     drift: str = ""  # how the migrations that built it differ from the models
-    used: float = 0.0  # on a server: the time of its last use
 
     def text(self) -> str:
         """Return the manifest as JSON."""

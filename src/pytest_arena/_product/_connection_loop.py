@@ -296,8 +296,7 @@ class LoopCursor:
         """Do nothing: SQLAlchemy has fetched all rows."""
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._real, name)
-        return partial(self._facade.call, value) if callable(value) else value
+        return getattr(self._real, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._early[name] = value

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import threading
 from abc import abstractmethod
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from queue import Queue
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -21,7 +21,6 @@ from pytest_arena._product import (
     OF_RUN,
     ConnectTarget,
     Key,
-    Manifest,
     Template,
     TemplateStore,
     nothing,
@@ -45,10 +44,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
     from pytest_arena._process import Answer
-    from pytest_arena._product import BuildTarget
+    from pytest_arena._product import BuildTarget, Manifest
     from pytest_arena._values import Address
 
-_DAY = 86400.0
 # Longer than a build takes. The lock of a dead process ends at once.
 _LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
@@ -79,17 +77,18 @@ class Background:
         self._jobs.put((future, job))
         return future
 
-    def wait_for_jobs(self, seconds: float, *, most: int = 0) -> bool:
-        """Wait until at most ``most`` jobs are left. Return False if the time is over before."""
-        return until(
-            lambda: self._jobs.unfinished_tasks <= most or (most > 0 and interrupted.is_set()),
-            within=seconds,
+    def wait_for_few(self) -> None:
+        """Wait some seconds while many jobs are left, so that databases do not pile up."""
+        until(
+            lambda: self._jobs.qsize() <= _MOST_WAITING or interrupted.is_set(),
+            within=_LEAVE_SECONDS,
         )
 
-    def close(self, seconds: float) -> None:
-        """Let the thread end after its jobs, and wait for that."""
+    def close(self, seconds: float) -> bool:
+        """Let the thread end after its jobs, and wait for that. Return whether it has ended."""
         self._jobs.put(None)
         self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -99,7 +98,6 @@ class Background:
                     future.set_result(call())
                 except BaseException as error:  # noqa: BLE001 - the future raises it
                     future.set_exception(error)
-            self._jobs.task_done()
         self._at_end()
 
 
@@ -157,14 +155,6 @@ class DatabaseRegistry(TemplateStore):
         self.control = self._control(self._take_locks)
         self._other_control = self._control()
         self._thread = Background(at_end=self._other_control.close)
-        if not sweeps:
-            return
-        with self.reporting("pytest-arena's databases cannot be created"):
-            if unused(self._list(self.control)):
-                self._sweep_later()
-
-    def _sweep_later(self) -> None:
-        self._thread.do(partial(self._sweep, self._other_control))
 
     # The statements of a product
 
@@ -200,10 +190,6 @@ class DatabaseRegistry(TemplateStore):
     @abstractmethod
     def _text_of(self, control: Control, name: str) -> str | None:
         """Return the manifest of a finished template, None if there is none."""
-
-    @abstractmethod
-    def _write_text(self, control: Control, name: str, text: str) -> None:
-        """Write a manifest."""
 
     @abstractmethod
     def _copy(self, control: Control, source: str | None, name: str) -> None:
@@ -247,8 +233,6 @@ class DatabaseRegistry(TemplateStore):
             cause = f"the connection failed: {said}"
             said = "the server has stopped or is restarting"
             fix = f"start it again (its log says why it stopped), or use another one:\n{fix}"
-            if address.log:
-                fix = f"pytest …   # starts it again. If it stops again, read {address.log}"
         elif error.is_crowded:
             cause = (
                 "all connections of the server are taken: by each worker, and by the pools of the "
@@ -267,57 +251,46 @@ class DatabaseRegistry(TemplateStore):
     def listed(self) -> list[OwnDatabase]:
         """Return pytest-arena's databases on the server."""
         with self.reporting("the databases cannot be listed"):
-            return self._list(self.control)
-
-    def _list(self, control: Control) -> list[OwnDatabase]:
-        rows = [row for row in self._describe(control) if parts_of(row.name) is not None]
-        locks = {row.name: locks_of(row.name) for row in rows}
-        wanted = {lock for names in locks.values() for lock in names}
-        held = self._held(control, wanted)
+            rows = [row for row in self._describe(self.control) if parts_of(row.name) is not None]
+            locks = {row.name: locks_of(row.name) for row in rows}
+            wanted = {lock for names in locks.values() for lock in names}
+            held = self._held(self.control, wanted)
         return [replace(row, is_in_use=not held.isdisjoint(locks[row.name])) for row in rows]
 
     # Create
 
-    def create(self, kind: str, *, template: str | None = None) -> str:
+    def create(
+        self, kind: str, *, template: str | None = None, control: Control | None = None
+    ) -> str:
         """Create a copy of a template, or an empty database. Return its new, unique name."""
-        return self._create(kind, template, self.control)
-
-    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
-        """Create a database in the background. ``close`` cancels a job that has not begun."""
-        job = partial(self._create, kind, template, self._other_control)
-        return self._thread.do(job)
-
-    def _create(self, kind: str, template: str | None, control: Control) -> str:
-        if self._is_closed:
-            raise CancelledError
         name = self.names.new(kind)
         what = f"no copy of {template}" if template else "no new database"
         self.databases.add(name)
         try:
             with self.reporting(what):
                 self.control.open()  # the process holds its lock
-                self._copy(control, template, name)
+                self._copy(control or self.control, template, name)
         except BaseException:
             self.drop_later(name)
             raise
         return name
+
+    def create_later(self, kind: str, *, template: str | None = None) -> Future[str]:
+        """Create a database in the background."""
+        return self._thread.do(
+            partial(self.create, kind, template=template, control=self._other_control)
+        )
 
     # Templates
 
     def finish_template(self, name: str, *, fingerprint: str, manifest: Manifest) -> str:
         """Make a database a template, which no later run changes. Return its new name."""
         final = self._template(fingerprint)
-        manifest = replace(manifest, used=now())
         self._hold_template(final)  # before it exists, so that no sweep drops it
         with self.reporting(f"{name} cannot be made a template"):
             self._finish(name, final, manifest.text())
         self._manifests[final] = manifest
         return final
-
-    def _kept(self, title: str) -> str:
-        """Return the manifest of a kept database."""
-        created = now()
-        return Manifest(created, title, used=created).text()
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:
@@ -339,10 +312,6 @@ class DatabaseRegistry(TemplateStore):
 
     def identity(self) -> str:
         """Return the product and the properties of the server, for the fingerprint."""
-        return self._identity
-
-    @cached_property
-    def _identity(self) -> str:
         with self.reporting("the server's settings cannot be read"):
             [values] = self.control.rows(self.question)
         return " ".join(map(str, (self.product, *values)))
@@ -370,11 +339,8 @@ class DatabaseRegistry(TemplateStore):
         self._hold_template(name)
         with self.reporting("the templates cannot be read"):
             manifest = read_manifest(self._text_of(self.control, name))
-            if manifest is None or manifest.built < newer_than:
-                return None
-            if now() - manifest.used > _DAY:
-                manifest = replace(manifest, used=now())
-                self._write_text(self.control, name, manifest.text())
+        if manifest is None or manifest.built < newer_than:
+            return None
         self._manifests[name] = manifest
         return Template(name, fingerprint, manifest)
 
@@ -396,27 +362,25 @@ class DatabaseRegistry(TemplateStore):
 
     # Drop
 
-    def drop(self, *names: str) -> None:
-        """Drop databases now and end their connections. A later sweep drops what fails here."""
-        for name in names:
-            self._drop(name, self.control)
+    def drop(self, name: str, control: Control | None = None) -> str:
+        """Drop a database of this login, and end its connections. Return why it stays, or "".
+
+        A later sweep drops what stays.
+        """
+        try:
+            if parts_of(name) is not None:
+                self._drop_now(control or self.control, name)
+        except (ServerFailure, ArenaError) as error:
+            return str(error)
+        self.databases.discard(name)
+        return ""
 
     def drop_later(self, name: str) -> None:
         """Drop a database in the background, and end its connections."""
         if self._is_closed or self._process != os.getpid():
             return
-        self._thread.do(partial(self._drop, name, self._other_control))
-        self._thread.wait_for_jobs(_LEAVE_SECONDS, most=_MOST_WAITING)
-
-    def _drop(self, name: str, control: Control) -> str:
-        """Drop a database of this login. Return why it was not dropped, or ""."""
-        try:
-            if parts_of(name) is not None:
-                self._drop_now(control, name)
-        except (ServerFailure, ArenaError) as error:
-            return str(error)
-        self.databases.discard(name)
-        return ""
+        self._thread.do(partial(self.drop, name, self._other_control))
+        self._thread.wait_for_few()
 
     # Sweep
 
@@ -427,17 +391,13 @@ class DatabaseRegistry(TemplateStore):
         """
         with self.reporting("databases of dead runs cannot be dropped"):
             found = self.listed()
-            reasons = self._sweep(self.control, everything=everything)
+            old = unused(found, everything=everything)
+            reasons = {database.name: self.drop(database.name) for database in old}
         return [
             SweepResult(database.thing(), reasons.get(database.name, database.reason))
             for database in found
             if everything or database.name in reasons
         ]
-
-    def _sweep(self, control: Control, *, everything: bool = False) -> dict[str, str]:
-        """Sweep. Return the reasons of databases that were not dropped, "" for dropped ones."""
-        old = unused(self._list(control), everything=everything)
-        return {database.name: self._drop(database.name, control) for database in old}
 
     # End
 
@@ -449,21 +409,19 @@ class DatabaseRegistry(TemplateStore):
         """
         if self._is_closed or self._process != os.getpid():
             return
-        patience = _END_SECONDS
-        if interrupted.is_set():
-            patience = _HURRIED_SECONDS
         self._is_closed = True
-        self._thread.wait_for_jobs(patience)
-        for name in [*self.databases]:
-            self._thread.do(partial(self._drop, name, self._other_control))
-        is_done = self._thread.wait_for_jobs(patience)
-        self._thread.close(patience if is_done else 0)
-        if is_done and self._sweeps and self.control.is_open:
+        patience = _HURRIED_SECONDS if interrupted.is_set() else _END_SECONDS
+        self._thread.do(self._drop_all)
+        if self._thread.close(patience) and self._sweeps and self.control.is_open:
             # This process has ended for others, and for the sweep.
             with suppress(ServerFailure, ArenaError):
                 self._release(self.control)
-                self._sweep(self.control)
+                self.sweep()
         self.control.close()
+
+    def _drop_all(self) -> None:
+        for name in [*self.databases]:
+            self.drop(name, self._other_control)
 
 
 RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry)

@@ -23,7 +23,8 @@ class Thing:
     """live (of a run), building or template, kept, or server"""
     state: str = ""
     """alive or dead (of a run), or in use, idle or stopped (of a server)"""
-    used: datetime | None = None
+    time: datetime | None = None
+    """of the build on a server, else of the last use"""
     title: str = ""
     """the test whose database was kept"""
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pytest_arena._product import Held, nothing
-from pytest_arena._product._server_control import ServerFailure
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
@@ -100,9 +98,6 @@ class Undo(ABC):
     @abstractmethod
     def rows_changed(self, first: Any, last: Any, limit: int | None) -> list[TableRows]:
         """Return the committed changes between two starts or moments. None: until now."""
-
-    def end_clients(self) -> None:  # noqa: B027 - a default
-        """End all connections of the app, if that is possible."""
 
 
 UndoT = TypeVar("UndoT", bound=Undo)
@@ -231,33 +226,22 @@ class LevelStack(ABC, Generic[UndoT]):
     def _restore(self, count: int) -> bool:
         """Restore the start of the top level. Return whether there was a change."""
         level = self._stack[-1]
-        if not level.needs_copy:
-            is_in_use = self._count_uses() != count
-            answer = self._restore_in_place(level, is_in_use=is_in_use)
+        is_in_use = self._count_uses() != count
+        if level.needs_copy or level.isolation == "clone":
+            look = self.live.look(level.first)
+            self._refuse(look.writers)
+            if look.is_clean and not (level.needs_copy or is_in_use):
+                return False
+        else:
+            answer = self.live.restore(level.start, is_in_use=is_in_use)
             if not isinstance(answer, NeedsCopy):
                 self._now = level.start
                 self._count_now = count
                 return answer
             if answer.reason:
                 self._note(f"undo: {{test}}: its database was replaced: {answer.reason}")
-        else:
-            self._refuse(self.writers())
-        self._restore_copy(level)
-        return True
-
-    def _restore_in_place(self, level: DatabaseLevel, *, is_in_use: bool) -> bool | NeedsCopy:
-        if level.isolation != "clone":
-            return self.live.restore(level.start, is_in_use=is_in_use)
-        look = self.live.look(level.start)
-        self._refuse(look.writers)
-        if look.is_clean and not is_in_use:
-            return False
-        return NeedsCopy()
-
-    def _restore_copy(self, level: DatabaseLevel) -> None:
-        """Replace the database by a copy with the start of a level."""
-        self._keep_carried(level)
         self._move_to(level.start.base, level)
+        return True
 
     def _keep_carried(self, level: DatabaseLevel) -> None:
         """Read what a copy with the start of a level needs, before the live database is dropped."""
@@ -276,6 +260,8 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def _move_to(self, base: Any, level: DatabaseLevel | None = None) -> None:
         """Replace the live database by a copy of a base, with the start of a level in it."""
+        if level is not None:
+            self._keep_carried(level)
         self.generation += 1  # connections end, also if this fails
         count = self._count_uses()
         live = self._open(base)
@@ -283,29 +269,25 @@ class LevelStack(ABC, Generic[UndoT]):
         if level is not None:
             live.carry(level.start, level.carried[0])
             now = level.start
-        self._discard(self.live)
+        old = self.live
         self.live = live
         self._now = now
         self._count_now = count
         self.generation += 1
+        self._discard(old)
 
     def leave_by_force(self) -> None:
-        """Restore the top level's start by a copy, and end all connections first."""
+        """Restore the top level's start by a copy. The drop of the old one ends all connections."""
         level = self._stack.pop()
         # Ctrl-C may interrupt the restore. The next `enter` then restores the level.
         self._unrestored = level
-        # If a session cannot be ended here, the drop of its database ends it.
-        with suppress(ServerFailure, ArenaError):
-            self.live.end_clients()
         self._finish(level)
 
     def _finish(self, level: DatabaseLevel) -> None:
         """Restore the start of a level that was left by force."""
         try:
-            self._restore_copy(level)
+            self._move_to(level.start.base, level)
         except ArenaError:
-            if level.carried:
-                raise
             # The live database is lost. Later tests begin at least with the base.
             self._move_to(level.start.base)
             self._unrestored = None
@@ -315,10 +297,7 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def forget(self) -> None:
         """Close the top level and keep its changes."""
-        level = self._stack.pop()
-        below = self._stack[-1]
-        below.needs_copy |= level.needs_copy
-        below.carried = below.carried or level.carried
+        self._stack.pop()
         self._tidy()
 
     def replace(self, content: Any) -> None:
@@ -350,23 +329,9 @@ class LevelStack(ABC, Generic[UndoT]):
 
     def is_clean(self) -> bool:
         """Whether nothing was changed in the top level, and no open transaction changes it."""
-        return self._look().is_clean
-
-    def _look(self) -> Look:
-        count = self._count_uses()
-        if self._is_unused(count):
-            return Look()
-        level = self._stack[-1]
-        if level.needs_copy:
-            return Look(is_changed=True)
-        try:
-            look = self.live.look(level.start)
-        except (Held, ArenaError):
-            return Look(is_changed=True)
-        if look.is_clean:
-            self._now = level.start
-            self._count_now = count
-        return look
+        if self._is_unused(self._count_uses()):
+            return True
+        return self.live.look(self._stack[-1].start).is_clean
 
     def writers(self) -> set[int]:
         """Return the live database's sessions inside a transaction with changes."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._product import Manifest
 
-# How many databases of a kind stay: those that were used last.
+# How many databases of a kind stay: the newest ones.
 STAY = {"kept": 20, "template": 40}
 
 _NAME = re.compile(
@@ -117,9 +117,9 @@ class OwnDatabase:
         return parts.kind if parts is not None else ""
 
     @property
-    def used(self) -> float:
-        """The time of the last use, 0 if it is not finished."""
-        return self.manifest.used if self.manifest else 0.0
+    def built(self) -> float:
+        """The time at which it was finished, or 0."""
+        return self.manifest.built if self.manifest else 0.0
 
     def thing(self) -> Thing:
         """Return the database for `arena databases`."""
@@ -130,7 +130,7 @@ class OwnDatabase:
             name=self.name,
             what="template" if self.kind == "seeded" else self.kind,
             state=state,
-            used=datetime.fromtimestamp(self.used, UTC) if self.used else None,
+            time=datetime.fromtimestamp(self.built, UTC) if self.built else None,
             title=self.manifest.title if self.manifest else "",
         )
 
@@ -145,6 +145,6 @@ def unused(databases: Sequence[OwnDatabase], *, everything: bool = False) -> lis
     own = [database for database in databases if not database.role]
     stay: list[OwnDatabase] = []
     for kind, most in STAY.items():
-        finished = [each for each in own if each.kind == kind and each.used]
-        stay += sorted(finished, key=lambda each: each.used, reverse=True)[:most]
+        finished = [each for each in own if each.kind == kind and each.built]
+        stay += sorted(finished, key=lambda each: each.built, reverse=True)[:most]
     return [each for each in own if not each.is_in_use and (everything or each not in stay)]

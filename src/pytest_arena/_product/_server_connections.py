@@ -193,8 +193,6 @@ class RawGuard:
         """Return a guarded function in place of a driver's function that connects."""
         is_classmethod = isinstance(original, classmethod)
         function = original.__func__ if is_classmethod else original
-        if hasattr(function, "arena_guards"):
-            return original
         first = int(is_classmethod)
 
         @wraps(function)
@@ -204,9 +202,7 @@ class RawGuard:
             answer = function(*args[:first], *positional, **kwargs)
             return then(answer, partial(self._note, dialect, positional, kwargs, raw))
 
-        guarded: Any = connect
-        guarded.arena_guards = True
-        return classmethod(guarded) if is_classmethod else guarded
+        return classmethod(connect) if is_classmethod else connect
 
     def _note(
         self,
@@ -266,8 +262,7 @@ class EngineConnection(Handle):
 
     def interrupt(self) -> None:
         """Cancel the running statement."""
-        if self._reference() is not None:
-            end_session(self._target, self._pid, cancel=True)
+        end_session(self._target, self._pid, cancel=True)
 
     def is_waiting(self) -> bool:
         """Ask the server whether the running statement waits for a lock of another session."""
@@ -276,8 +271,7 @@ class EngineConnection(Handle):
 
     def roll_back(self) -> None:
         """End the session, which ends the transaction and releases its locks."""
-        if self._reference() is not None:
-            end_session(self._target, self._pid)
+        end_session(self._target, self._pid)
 
 
 def driver_connection(dbapi_connection: object) -> Any:
@@ -356,8 +350,6 @@ class ServerConnections(ABC):
         if raw is not None and raw.target is None:
             return OpenConnection()  # `arena_allow` has admitted it
         opened = self.opened(connection)
-        if opened is None:
-            return None
         for database in core.provisioned:
             target = database.target
             if target.address and target.address.database == opened.database:
@@ -367,9 +359,9 @@ class ServerConnections(ABC):
         core.admit(Opener.CREATOR, opened.name)
         return OpenConnection()
 
-    def opened(self, connection: Any) -> ServerTarget | None:
-        """Return the server and the database of a driver's open connection, None if unknown."""
-        return self._raw.named.get(connection)
+    def opened(self, connection: Any) -> ServerTarget:
+        """Return the server and the database of a driver's open connection."""
+        return self._raw.named[connection]
 
     @abstractmethod
     def handle(self, target: ConnectTarget, dbapi_connection: object) -> EngineConnection:

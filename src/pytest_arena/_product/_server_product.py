@@ -89,8 +89,6 @@ class ServerProduct(Generic[RegistryT]):
     def target(self, database: Database, generation: tuple[int, int]) -> ConnectTarget:
         """Return the live database. Its name may change after a test with writes."""
         isolation: Any = database.isolation  # with the address of the live database
-        if isolation is None:
-            return ConnectTarget(database.key, "", generation, database=database)
         address = replace(isolation.address, lock_timeout=self._config.lock_timeout)
         self._databases_by_name.setdefault(address.database, database)
         return ConnectTarget(database.key, "", generation, address, database=database)

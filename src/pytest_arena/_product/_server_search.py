@@ -167,8 +167,6 @@ class ServerSearch(ABC):
         try:
             server = find(config)
         except (Unavailable, ConfigError):
-            if config.server_url:
-                raise
             return []  # no server, or the product's driver is not installed
         return [DatabasesOnServer(self.registry, server.shown, server.address)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from pytest_arena._product._database_registry import DatabaseRegistry
 
@@ -90,7 +90,7 @@ class FrozenDatabase:
         self._ahead = None
         if ahead is not None and not ahead.cancel():
             # If the copy ahead failed, the new copy raises the reason.
-            with suppress(ArenaError, CancelledError):
+            with suppress(ArenaError):
                 name = ahead.result()
         name = name or self._databases.create("live", template=self.name)
         if self._is_taken:
@@ -99,12 +99,8 @@ class FrozenDatabase:
         return name
 
     def drop(self) -> None:
-        """Drop the copy, also while it is made, and the database if ``is_ours``."""
-        if self._ahead is not None and not self._ahead.cancel():
-            self._ahead.add_done_callback(self._drop_copy)
+        """Drop the database if ``is_ours``. A copy ahead ends with the run."""
+        if self._ahead is not None:
+            self._ahead.cancel()
         if self._is_ours and self.name:
             self._databases.drop_later(self.name)
-
-    def _drop_copy(self, future: Future[str]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            self._databases.drop_later(future.result())

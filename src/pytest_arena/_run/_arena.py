@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Collection,
-        Generator,
         Iterator,
         Mapping,
         Sequence,
@@ -163,16 +162,10 @@ class Arena(Generic[S]):
                 pytest-arena's login, too.
             TemplateError: the schema or the seed cannot be built.
         """
-        test: RunningTest | None = Phase.test  # a wide fixture closes its sessions itself
-        sessions = test.sessions if test else Sessions()
-        if test is not None and test.will_start_app:
-            self._run.apps.try_fixture(test, test.request)
         wants_async = running_loop() is not None
-        session = self._run.engines.open_session(
-            sessions,
-            self._run.database(database),
-            wants_async=wants_async,
-            past_policies=past_policies,
+        request = Phase.test and Phase.test.request
+        session = self._run.open_session(
+            request, database, wants_async=wants_async, past_policies=past_policies
         )
         return cast("S", session)
 
@@ -243,7 +236,7 @@ class Arena(Generic[S]):
             return _asettled(test, patience)
         test.commit(is_sync_only=True)
         refuse_unfinished(test.wait_for_work(patience), patience)
-        return _Settled()
+        return None  # type: ignore[return-value]  # a sync test does not await it
 
     def age(self, *, also: Collection[str] = (), **time: float) -> Awaitable[None]:
         """Make all rows of the test's databases older, as if this time had passed.
@@ -274,8 +267,8 @@ class Arena(Generic[S]):
         if running_loop() is not None:
             return _age_later(self._run, test, delta, also)
         test.commit()
-        _age(self._run, test, delta, also)
-        return _Settled()
+        _age(self._run, delta, also)
+        return None  # type: ignore[return-value]  # a sync test does not await it
 
     def process(
         self,
@@ -291,8 +284,7 @@ class Arena(Generic[S]):
         Connections of a Python program lead to the tests' databases. Give ``arena.url`` to another
         one. pytest-arena stops the program at the end of the test or the fixture that began it,
         before it restores the database. The report of a failed test shows the end of the output.
-        A program that fails is an error of the test, unless the test reads its ``status`` or
-        compares the answer of its ``wait``.
+        A program that fails is an error of the test, unless the test reads its ``status``.
 
         Example::
 
@@ -378,7 +370,7 @@ class Arena(Generic[S]):
         By default the block checks the app's first database.
 
         The end of the block waits at most ``arena_settle`` seconds for work that requests have
-        begun. A plain ``with`` in an async test raises an error if such work runs.
+        begun. A plain ``with`` in an async test cannot wait.
 
         It costs as much as ``arena.changes()``. With ``clone`` it reads the whole database.
 
@@ -396,7 +388,7 @@ class Arena(Generic[S]):
             AssertionError: at the end of the block, with each row that is missing or unexpected.
                 If the block itself raises an error, that error is raised.
             PendingWorkError: ``with`` in an async test, and ``db_session`` has pending work.
-            LateWorkError: ``with`` in an async test, and work of a request still runs.
+            LateWorkError: work of a request still runs.
             TypeError: ``inserted``, ``updated`` or ``deleted`` did not make an expectation.
         """
         mapping = expected or {}
@@ -612,20 +604,19 @@ async def _age_later(
     run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]
 ) -> None:
     await test.acommit()
-    _age(run, test, delta, also)
+    _age(run, delta, also)
 
 
-def _age(run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]) -> None:
+def _age(run: ArenaRun, delta: timedelta, also: Collection[str]) -> None:
     unknown = {*also}
     databases = dict.fromkeys([run.database(), *run.databases.provisioned])
-    with test.step(f"arena.age({delta})"):
-        for database in databases:
-            session = run.engines.open_session(
-                Sessions(), database, wants_async=False, past_policies=True
-            )
-            with cast("Session", session) as opened:
-                unknown &= age(opened.connection(), delta, also)
-                opened.commit()
+    for database in databases:
+        session = run.engines.open_session(
+            Sessions(), database, wants_async=False, past_policies=True
+        )
+        with cast("Session", session) as opened:
+            unknown &= age(opened.connection(), delta, also)
+            opened.commit()
     if unknown:
         raise ConfigError(
             f"arena.age: there is no column {', '.join(sorted(unknown))}",
@@ -638,10 +629,3 @@ def _age(run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[st
 async def _asettled(test: RunningTest, patience: float) -> None:
     await test.acommit()
     refuse_unfinished(await test.await_work(patience), patience)
-
-
-class _Settled:
-    """An awaitable that returns at once."""
-
-    def __await__(self) -> Generator[object, object, None]:
-        yield from ()

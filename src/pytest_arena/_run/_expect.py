@@ -17,7 +17,6 @@ from pytest_arena._process import running_loop
 from pytest_arena._run._leaks import refuse_unfinished
 from pytest_arena._values import SCHEMA, counted
 from pytest_arena.errors import ConfigError, IsolationError
-from pytest_arena.warnings import LateWorkWarning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -167,22 +166,11 @@ def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[st
         found = list(filter(part.matches, unexpected))[: part.number]
         unexpected = [row for row in unexpected if not any(row is each for each in found)]
         if len(found) < part.number:
-            why = _why_missing(part, list(changes), len(found))
-            missing.append(f"  missing:    {name}: {part.text()}{why}")
+            only = f" (only {len(found):,})" if found else ""
+            missing.append(f"  missing:    {name}: {part.text()}{only}")
     for row in unexpected[:_MOST]:
         yield f"  unexpected: {row}"
-    more = len(unexpected) - _MOST
-    if more > 0:
-        yield f"  unexpected: … {more:,} rows of {name} more"
     yield from missing
-
-
-def _why_missing(part: ExpectedRows, rows: list[Change], number: int) -> str:
-    """Return why rows are missing: unknown columns or too few rows. Or ""."""
-    unknown = [name for name in part.values if rows and name not in rows[0].row]
-    if unknown:
-        return f" (the table has no column {', '.join(unknown)})"
-    return f" (only {number:,})" if number else ""
 
 
 # The blocks.
@@ -231,14 +219,12 @@ class ExpectedChanges(Block):
         if kind is not None:
             return
         commit()
-        lines: list[CodeLine | str] = []
         test = self.run.current.test
-        if test is not None and running_loop() is not None:
+        if test is not None:
             # A plain `with` in an async test cannot wait.
-            refuse_unfinished(test.wait_for_work(0), 0)
-        elif test is not None:
-            lines = test.wait_for_work()
-        self._check(lines)
+            patience = test.patience if running_loop() is None else 0
+            refuse_unfinished(test.wait_for_work(patience), patience)
+        self._check()
 
     async def __aenter__(self) -> Self:
         self.is_entered = True
@@ -250,7 +236,9 @@ class ExpectedChanges(Block):
             return
         await acommit()
         test = self.run.current.test
-        self._check(await test.await_work() if test is not None else [])
+        if test is not None:
+            refuse_unfinished(await test.await_work(test.patience), test.patience)
+        self._check()
 
     def _opened(self) -> Self:
         database = self.run.database(self.database)
@@ -260,15 +248,7 @@ class ExpectedChanges(Block):
         self._since = (database, moment)
         return self
 
-    def _check(self, unfinished: Iterable[CodeLine | str]) -> None:
-        for line in unfinished:
-            self.run.ledger.warn(
-                LateWorkWarning,
-                "arena.expect_changes(…) compared the rows while work of a request still ran, so "
-                "it lacks the later writes of that work",
-                cause=line,
-                fix="let the work end before the block does (or a longer arena_settle)",
-            )
+    def _check(self) -> None:
         changes = changes_between(self.run, *self._since, None)
         differences = difference(changes, self.expected, ignore=self.ignore)
         if differences:

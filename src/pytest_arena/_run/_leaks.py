@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy.ext.asyncio import async_session
 
 from pytest_arena._databases._refusals import late_work
-from pytest_arena._gate._listeners import CLOSE_IT
+from pytest_arena._gate._listeners import CLOSE_IT, gate
 from pytest_arena._gate._registry import (
     held_by_sessions,
     record_of,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._registry import PooledConnection
     from pytest_arena._values import CodeLine
 
@@ -132,7 +131,7 @@ class Tasks:
 # Connections, transactions and sessions.
 
 
-def end_connections_of_test(gate: Gate, test: Owner, *, has_failed: bool) -> None:
+def end_connections_of_test(test: Owner, *, has_failed: bool) -> None:
     """Roll back what a test has begun, and close the connections that it has not returned.
 
     An idle connection is a warning, unless the test has failed. A transaction that the test has
@@ -151,7 +150,7 @@ def end_connections_of_test(gate: Gate, test: Owner, *, has_failed: bool) -> Non
         del session, record  # a leak may be in a reference cycle
     if not (gate.registry.checked_out() or gate.registry.has_raw):
         return
-    leaks = _leaks_of(gate)
+    leaks = _leaks_of()
     own = [leak for leak in leaks if leak.owner is test]
     # This may also end a connection in the app's state, because that state is restored later.
     gate.end_raw(test)
@@ -167,7 +166,7 @@ def end_connections_of_test(gate: Gate, test: Owner, *, has_failed: bool) -> Non
                 fix=late_work(leak.owner).fix,
             )
     _close(leaks)
-    _roll_back_others(gate, test)
+    _roll_back_others(test)
     if transactions and not has_failed:  # its own error says more
         raise ConnectionLeak(
             "the test ended with an open transaction",
@@ -177,10 +176,10 @@ def end_connections_of_test(gate: Gate, test: Owner, *, has_failed: bool) -> Non
         )
 
 
-def end_connections_of_fixture(gate: Gate, fixture: Owner) -> None:
+def end_connections_of_fixture(fixture: Owner) -> None:
     """Close the connections that a wide fixture, which is over, has not returned or closed."""
     gate.end_raw(fixture)
-    _close(_leaks_of(gate))
+    _close(_leaks_of())
 
 
 def _close(leaks: list[PooledConnection]) -> None:
@@ -192,9 +191,9 @@ def _close(leaks: list[PooledConnection]) -> None:
             session.reset()
 
 
-def _leaks_of(gate: Gate) -> list[PooledConnection]:
+def _leaks_of() -> list[PooledConnection]:
     """Return the connections that owners that are over have not returned."""
-    leaks = _unreturned(gate)
+    leaks = _unreturned()
     if not leaks:
         return []
     if not any(leak.has_uncommitted_writes for leak in leaks):
@@ -203,7 +202,7 @@ def _leaks_of(gate: Gate) -> list[PooledConnection]:
     gc.collect()
     # A session of a wide fixture may keep the connection that it has checked out in a test.
     held = gate.registry.held_by_others()
-    return [leak for leak in _unreturned(gate) if leak not in held]
+    return [leak for leak in _unreturned() if leak not in held]
 
 
 def _remove_session_of_flask() -> None:
@@ -220,7 +219,7 @@ def _remove_session_of_flask() -> None:
         sessions.remove()
 
 
-def _unreturned(gate: Gate) -> list[PooledConnection]:
+def _unreturned() -> list[PooledConnection]:
     unreturned = []
     for checkout in gate.registry.checked_out():
         # An idle connection that reaches no database of the tests blocks no test.
@@ -229,7 +228,7 @@ def _unreturned(gate: Gate) -> list[PooledConnection]:
     return unreturned
 
 
-def _roll_back_others(gate: Gate, test: Owner) -> None:
+def _roll_back_others(test: Owner) -> None:
     """Roll back what a test has begun in sessions and connections of wide fixtures."""
     checkouts = []
     for checkout in gate.registry.checked_out():
@@ -270,7 +269,7 @@ def end_transactions(
             leak.entry.invalidate(soft=True)
 
 
-def empty_sessions(gate: Gate, *, has_failed: bool) -> None:
+def empty_sessions(*, has_failed: bool) -> None:
     """Forget the objects of a test or a fixture in sessions that outlive it. Warn of pending ones.
 
     Otherwise the next test would read them, or write the pending ones.
@@ -313,6 +312,6 @@ def _empty_session(session: Session) -> None:
         transaction.close()  # the next test begins its own
 
 
-def lines_of_holders(gate: Gate) -> list[str]:
+def lines_of_holders() -> list[str]:
     """Return the lines that have begun the open transactions."""
     return [str(each.place) for each in gate.registry.checked_out() if each.has_uncommitted_writes]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_arena import _process
+from pytest_arena._gate._listeners import gate
 from pytest_arena._owner import WideFixture, begin_phase
 from pytest_arena._product import Held
 from pytest_arena._run import _leaks
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._listeners import Gate
-    from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
     from pytest_arena._process import Answer
     from pytest_arena._product import Database, Isolation
@@ -52,26 +51,22 @@ class Levels:
     def __init__(
         self,
         databases: Databases,
-        gate: Gate,
-        ledger: Ledger,
         hooks: HookRelay,
-        *,
         current: Current,
         apps: Apps,
         tasks: Tasks,
     ) -> None:
         self._databases = databases
         self._stack = databases.levels
-        self.gate = gate
-        self._ledger = ledger
+        self._ledger = databases.ledger
         self._hooks = hooks
+        self._current = current
+        self._apps = apps
+        self._tasks = tasks
         # The owners whose state beside the databases has begun.
         self._begun: set[Owner] = set()
         # What pytest-arena restores beside the databases.
         self.beside: list[Variables | Redis] = [Variables(databases.config.env)]
-        self._current = current
-        self._apps = apps
-        self._tasks = tasks
         # The programs that a test or a wide fixture has started.
         self.processes: dict[object, list[Process]] = {}
 
@@ -101,12 +96,12 @@ class Levels:
                     f"{level.name}: an open transaction of a wide fixture is in the way",
                     why="pytest-arena cannot restore the database while a transaction holds its "
                     "lock",
-                    cause=_leaks.lines_of_error(_leaks.lines_of_holders(self.gate)),
+                    cause=_leaks.lines_of_error(_leaks.lines_of_holders()),
                     fix="commit, or roll back, before the fixture's `yield`",
                 ) from error
             raise
         if databases:
-            self.gate.invalidate_stale()
+            gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
         if level in self._begun:
@@ -114,8 +109,7 @@ class Levels:
         self._begun.add(level)
         for state in self.beside:
             state.begin(level)
-        if level.is_of_user:
-            self._hooks.pytest_arena_enter(level=level)
+        self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], Answer]) -> Answer:
         """Retry for a second while a lock is held. Run this thread's event loops between attempts.
@@ -154,8 +148,7 @@ class Levels:
             return
         self._begun.remove(owner)
         try:
-            if owner.is_of_user:
-                self._hooks.pytest_arena_leave(level=owner)
+            self._hooks.pytest_arena_leave(level=owner)
         finally:
             for state in self.beside:
                 state.end(owner)
@@ -192,9 +185,9 @@ class Levels:
                     failures.append(error)
         finally:  # also after Ctrl-C or a timeout
             self._cut_to(len(self._stack) - 1)
-            self.gate.invalidate_stale()
-            self.gate.registry.end_level(level)
-            self.gate.lost.by_level.pop(level, None)
+            gate.invalidate_stale()
+            gate.registry.end_level(level)
+            gate.lost.by_level.pop(level, None)
             self._ledger.isolation_seconds += _process.seconds() - started
         if failures:
             raise failures[0]
@@ -202,14 +195,12 @@ class Levels:
 
     def _leave_database(self, database: Database, isolation: Isolation, level: Owner) -> bool:
         """Restore one database with a second's patience, else by force. Return if it changed."""
-        if isolation.depth < len(self._stack):
-            return False  # an interrupted call has left the level
         if self._databases.drop_with_level(database, level):
             return True
         try:
             return self._with_patience(isolation.leave)
         except Held:
-            holders = ", ".join(_leaks.lines_of_holders(self.gate))
+            holders = ", ".join(_leaks.lines_of_holders())
             reason = f"{{test}}: {database.name}: locked by {holders or _UNKNOWN}"
             self._leave_by_force(database, isolation, reason)
         except ArenaError as error:
@@ -238,9 +229,7 @@ class Levels:
 
     def enter_test(self) -> None:
         """Enter the level of the test, before its first function fixture or before its call."""
-        test = self._current.test
-        if test is None or test.settled or test.has_level:
-            return
+        test = self._current.required_test()
         self.enter(test)
         # Record the app's state after the set-up of the wide fixtures, so that the end of the test
         # keeps their overrides.
@@ -276,12 +265,7 @@ class Levels:
             partial(self._cancel_tasks, test),
             test.end,
             partial(begin_phase, None),  # what follows is no work of the test
-            partial(
-                _leaks.end_connections_of_test,
-                self.gate,
-                test,
-                has_failed=test.failed,
-            ),
+            partial(_leaks.end_connections_of_test, test, has_failed=test.failed),
         ]
         # After the search for leaks: the restore frees a connection that only app.state holds.
         if test.app_state is not None:
@@ -340,20 +324,17 @@ class Levels:
                 )
 
     def _restore_databases(self, test: RunningTest) -> None:
-        if test not in self._stack:
-            return
         test.take_lost()  # also what late work has lost
         try:
             self._finish_above(test)
-            _leaks.empty_sessions(self.gate, has_failed=test.failed)
+            _leaks.empty_sessions(has_failed=test.failed)
         finally:
             test.is_changed = self.leave(test)
 
     def leave_nested(self, level: Owner) -> None:
         """Leave a level inside of the test's, if the end of the test has not left it."""
-        if level in self._stack:
-            self._finish_above(level)
-            self.leave(level)
+        self._finish_above(level)
+        self.leave(level)
 
     # Wide fixtures
 
@@ -368,7 +349,7 @@ class Levels:
             try:
                 self.enter(owner)
                 yield
-                for lost in self.gate.lost.of_fixture(owner):
+                for lost in gate.lost.of_fixture(owner):
                     warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave_fixture(owner)
@@ -383,10 +364,7 @@ class Levels:
         A test may request a wide fixture by ``getfixturevalue``. If the test has written before,
         the fixture's level is above the test's level, and ends with it.
         """
-        test = self._current.test
-        if test is None:
-            yield
-            return
+        test = self._current.required_test()
         has_changed_app = test.app_state is not None and test.app_state.is_changed()
         is_below = test in self._stack and test.stage is Stage.SEEDED and self.drop_if_clean(test)
         try:
@@ -408,12 +386,7 @@ class Levels:
         if owner in self._stack:
             self._finish_above(owner)
         else:
-            try:
-                # The tear-down may write, so it needs a level.
-                self.enter(owner)
-            except ArenaError as error:
-                # After an error here, pytest would keep a fixture that is half torn down.
-                self._ledger.note(error.what)
+            self.enter(owner)  # the tear-down may write
         owner.is_idle = False
         # A failed set-up has ended the owner, and its finalizers may write.
         owner.is_over = False
@@ -426,13 +399,11 @@ class Levels:
         test = self._current.test
         begin_phase(None if test is None or test.settled else test)
         try:
-            _leaks.end_connections_of_fixture(self.gate, owner)
-            if owner not in self._stack:
-                return
+            _leaks.end_connections_of_fixture(owner)
             self._finish_above(owner)
             failures = self.end_processes(owner)
             self._apps.close_of(owner)
-            _leaks.empty_sessions(self.gate, has_failed=True)
+            _leaks.empty_sessions(has_failed=True)
             for failure in failures:
                 raise failure
         finally:
@@ -443,10 +414,9 @@ class Levels:
 
     def _finish_above(self, level: Owner) -> None:
         """Tear down the fixtures whose levels are above ``level``. pytest sets them up again."""
-        number = self._stack.index(level) + 1
-        for fixture in reversed(self._stack[number:]):
-            # The end of another level may have left this one.
-            if isinstance(fixture, WideFixture) and fixture in self._stack:
+        above = self._stack[self._stack.index(level) + 1 :] if level in self._stack else []
+        for fixture in reversed(above):
+            if isinstance(fixture, WideFixture):
                 fixture.finish()
                 self.leave_fixture(fixture)
 

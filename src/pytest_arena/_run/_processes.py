@@ -21,22 +21,6 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the line of the test
 
 
-class _Status(int):
-    """An exit status that a test reads by a comparison."""
-
-    process: Process
-    __hash__ = int.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self.process.status == other
-
-    def __ne__(self, other: object) -> bool:
-        return self.process.status != other
-
-    def __bool__(self) -> bool:
-        return self.process.status != 0
-
-
 class Process:
     """A program on the test's database, begun by ``arena.process(…)``.
 
@@ -93,14 +77,12 @@ class Process:
     def wait(self, seconds: float = 10.0) -> int:
         """Wait until the program ends by itself. Return its exit status.
 
-        A test that expects a failure compares it, or reads `status`.
+        A test that expects a failure reads `status`.
 
         Raises:
             subprocess.TimeoutExpired: the program still runs.
         """
-        status = _Status(self._process.wait(seconds))
-        status.process = self
-        return status
+        return self._process.wait(seconds)
 
     def stop(self) -> None:
         """End the program and all processes that it has started. Idempotent."""

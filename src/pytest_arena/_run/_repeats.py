@@ -74,3 +74,10 @@ class Repeats:
         """Tear down the wide fixtures that the last test has left."""
         with mock.patch.object(self._run, "is_repeating", new=True):
             self._runner.pytest_runtest_teardown(item, None)
+
+
+def is_repeatable(item: pytest.Item) -> bool:
+    """Return whether a test can run again: examples and subtests would be reported again."""
+    function = getattr(item, "obj", None)
+    has_subtests = "subtests" in getattr(item, "fixturenames", ())
+    return not (getattr(function, "is_hypothesis_test", False) or has_subtests)

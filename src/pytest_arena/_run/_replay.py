@@ -25,7 +25,7 @@ from pytest_arena._run._interruptions import Interruption
 from pytest_arena._run._nested import Fresh
 from pytest_arena._run._outcomes import Column, Outcome
 from pytest_arena._run._races import Races
-from pytest_arena._run._repeats import Repeats
+from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import is_secret
 from pytest_arena.warnings import (
@@ -543,7 +543,7 @@ class Replays:
         for item in session.items:
             reached = self._reached.get(item.nodeid, set()) - self.routes.keys()
             self._wanted = {name for name in reached if self._tries[name] < _TRIES}
-            if self._wanted:
+            if self._wanted and is_repeatable(item):
                 self._tries.update(self._wanted)
                 self._failure = ""
                 repeats.run_again(item, item.parent, partial(self._warn, item))

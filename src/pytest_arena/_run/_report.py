@@ -11,7 +11,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError, StatementError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstanceState, Mapper
 
@@ -99,7 +99,6 @@ def _users_repr(
         crash.path = str(users[-1].path)
         crash.lineno = users[-1].lineno + 1
     for shown, *_ in shown_error.chain:
-        shown.extraline = None  # "All traceback entries are hidden"
         for entry in shown.reprentries[-1:]:  # it has the text of the error
             if entry.style == "native":  # an exception without a traceback
                 continue
@@ -174,10 +173,6 @@ def trace_of_copy(trace: traceback.TracebackException) -> str:
     frames = [frame for frame in trace.stack if not is_library(frame.filename)]
     parts = traceback.format_list(frames)
     parts += trace.format_exception_only()
-    cause = trace.__cause__
-    while cause is not None:
-        parts += [f"{note}\n" for note in cause.__notes__ or ()]
-        cause = cause.__cause__ or cause.__context__
     text = "".join(parts)
     return redact(without_values(text.rstrip()))
 
@@ -270,7 +265,7 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
             return hint.format(*found.groups())
     awaited = _awaited_session(error, words, run.current.test)
     bound = _bound_to_another_loop(error)
-    return awaited or bound or _no_file(error, run) or _not_loaded(error)
+    return awaited or bound or _no_file(error, run)
 
 
 def _no_file(error: BaseException, run: ArenaRun) -> str:
@@ -349,6 +344,11 @@ no plugin runs this `async def` test. For pytest-asyncio:
 next: asyncio_mode = auto   in pytest's configuration, or @pytest.mark.asyncio""",
     "'coroutine' object": """\
 next: `await` the call that returns the coroutine""",
+    "greenlet_spawn has not been called": """\
+most often, the line reads an attribute that is not loaded. An async session cannot load it then
+next: `await session.refresh(instance, ["name"])`. Load a relationship by each query:
+`options(selectinload(…))`. Or keep columns after a commit: `async_sessionmaker(…,
+expire_on_commit=False)`""",
     r"^ScopeMismatch: .* with a (\w+) scoped.*pytest_arena": """\
 a fixture of {0} scope requests what pytest-arena gives to each test
 next: the scope "function", or `arena` in its place: arena.session(), arena.client() and others""",
@@ -356,29 +356,3 @@ next: the scope "function", or `arena` in its place: arena.session(), arena.clie
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
 next: name its scope twice: @pytest_asyncio.fixture(scope="{0}", loop_scope="{0}")""",
 }
-
-
-def _not_loaded(error: BaseException) -> str:
-    """Explain that an async session cannot load an attribute when code reads it, or return ""."""
-    original = error.orig if isinstance(error, StatementError) else error
-    if not isinstance(original, MissingGreenlet):
-        return ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        state = frame.f_locals.get("state")
-        key = str(frame.f_locals.get("key"))
-        if isinstance(state, InstanceState) and key in state.attrs:
-            name = f"{state.class_.__name__}.{key}"
-            words = _NOT_LOADED.format(name, key)
-            if key in state.mapper.relationships:
-                words += _LOADER_OPTION.format(name)
-            else:
-                words += _KEPT_COLUMNS
-            return words
-    return ""
-
-
-_NOT_LOADED = """\
-`{0}` is not loaded, and an async session cannot load it when it is read
-next: `await session.refresh(instance, ["{1}"])`"""
-_KEPT_COLUMNS = ", or keep columns after a commit: `async_sessionmaker(…, expire_on_commit=False)`"
-_LOADER_OPTION = """, or load it by each query: `options(selectinload({0}))`"""

@@ -13,7 +13,7 @@ from pytest_arena._app._apps import watch_apps_and_clients
 from pytest_arena._app._entry import watch_requests
 from pytest_arena._databases._builders import schema_builder, seed_builder, session_classes
 from pytest_arena._databases._resolver import Databases
-from pytest_arena._databases._sessions import Engines
+from pytest_arena._databases._sessions import Engines, Sessions
 from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._network import watch_network
 from pytest_arena._gate._registry import Registry
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pluggy import HookRelay
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
 
     from pytest_arena._config._read import Config
     from pytest_arena._ledger import Ledger
@@ -57,7 +59,6 @@ class ArenaRun:
         self.databases = Databases(config, ledger, self.connections)
         self._known = self.databases.known
         self.current = Current()
-        self.gate = gate
         gate.install(self.databases, self.connections)
         watch_network(config, ledger, self.databases.products.ports)
         self.tasks = Tasks()
@@ -66,15 +67,7 @@ class ArenaRun:
         self._undo = ExitStack()
         watch_requests(self._undo)
         watch_apps_and_clients(self._undo)
-        self.levels = Levels(
-            self.databases,
-            self.gate,
-            ledger,
-            hooks,
-            current=self.current,
-            apps=self.apps,
-            tasks=self.tasks,
-        )
+        self.levels = Levels(self.databases, hooks, self.current, self.apps, self.tasks)
         self.redis = Redis(ledger, config.allow, self.databases.refuse_late, self.levels.beside)
         self.redis.watch_clients()
         self.databases.redis_port = self.redis.port_of_programs
@@ -109,7 +102,6 @@ class ArenaRun:
             self.config.settle,
             self.tasks,
             self.databases,
-            self.gate,
             self.ledger,
             faults=self.faults,
             request=request,
@@ -138,7 +130,6 @@ class ArenaRun:
                 self.current.test = None
                 is_used = test.is_changed or self.connections.has_used
                 self.ledger.end(is_used=is_used, is_changed=test.is_changed)
-                test.forget()
             self.current.in_teardown = False
         errors = [*test.errors, *unentered(test.blocks)] if test is not None else []
         if self.watcher is not None:
@@ -155,26 +146,40 @@ class ArenaRun:
         Raises:
             ConfigError: no engine is known, or none on a database of this name.
         """
-        tried = ""
         if not self._known.find_first():
-            tried = self._start_app()
+            self._start_app()
             self.databases.add_first()
-        return self._known.named(name, tried)
+        return self._known.named(name)
 
-    def _start_app(self) -> str:
-        """Start the app so that it creates its engines, shut it down, and undo its writes.
+    def open_session(
+        self, request: Any, name: str = "", *, wants_async: bool, past_policies: bool = False
+    ) -> AsyncSession | Session:
+        """Open a session of the running test, or of a wide fixture, which closes it.
 
-        Return what was tried, for the message if no engine is known then.
+        ``request`` is that of the fixture that pytest is setting up, or of the test.
         """
+        test: RunningTest | None = Phase.test
+        # The app may create the engines.
+        if test is not None and (test.will_start_app or not self._known.find_first()):
+            self.apps.try_fixture(test, request)
+        return self.engines.open_session(
+            Sessions() if test is None else test.sessions,
+            self.database(name),
+            wants_async=wants_async,
+            past_policies=past_policies,
+        )
+
+    def _start_app(self) -> None:
+        """Start the app so that it creates its engines, shut it down, and undo its writes."""
         test = self.current.test
         if test is not None and test.app_runs:
             app = test.app_runs[-1].app
         elif self.config.app:
             app = self.apps.build()
         else:
-            return "there is no arena_app that could make one"
+            return
         if self._known.find_first() or self.config.lifespan == "off":
-            return "the app was imported, and not started, as arena_lifespan = off"
+            return
         owner = Owner("the start of the app", "")
         self.levels.enter(owner)
         try:
@@ -182,14 +187,6 @@ class ArenaRun:
                 self._known.find_first()
         finally:
             self.levels.leave_fixture(owner)
-            # The next start of the app creates new engines on new databases in memory.
-            for database in [*self._known.by_key.values()]:
-                if database.key.kind == "memory":
-                    self._known.drop(database)
-        return (
-            "the app was imported and started, and has made none, or one in memory that ends with "
-            "the app. Such an app needs a file in tests"
-        )
 
     def note_outcome(self, when: str, outcome: str, *, has_error: bool) -> list[str]:
         """Note the outcome of a phase. Return a line for each database that was kept."""
@@ -251,8 +248,6 @@ class ArenaRun:
         self.settle()
         self._undo.close()
         self.apps.close()
-        for owner in list(self.levels.processes):
-            self.levels.end_processes(owner)
         for isolation in self.databases.provisioned.values():
             isolation.close()
         self.databases.finished = True

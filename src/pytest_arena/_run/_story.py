@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library
+from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import counted
-from pytest_arena.errors import IsolationError, cut, redact
+from pytest_arena.errors import cut, redact
 from pytest_arena.warnings import (
     LateCommitWarning,
     LateWorkWarning,
@@ -35,7 +36,6 @@ class StoryPart:
     changes: Changes | None  # None if they are unknown
     notes: tuple[str, ...] = ()
     has_rows: bool = True  # whether the report shows them, and not only their number
-    is_silent: bool = False  # whether its requests have sent no statement
 
 
 def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPart]:
@@ -57,7 +57,7 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
         if lines:
             parts.append(StoryPart(title, None, tuple(lines)))
     has_content = any(part.changes or part.notes for part in parts)
-    if test.turns or test.gate.registry.has_used or has_content:
+    if test.turns or gate.registry.has_used or has_content:
         return parts
     return []
 
@@ -115,10 +115,7 @@ class StoryReader:
             ]
             notes = (*lost_lines, *_hints(turn))
             changes = self.changes(turn.before, turn.after)
-            is_seen = self._test.gate.registry.has_raw or turn.step
-            is_silent = not (is_seen or any(record.statements for record in turn.records))
-            title = turn.step or _requests(turn)
-            yield StoryPart(title, changes, notes, not turn.step, is_silent)
+            yield StoryPart(_requests(turn), changes, notes)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:
@@ -162,10 +159,7 @@ class StoryReader:
             try:
                 tables = isolation.rows_changed(start, end, depth=depth, limit=self._most_rows)
             except Exception as error:  # noqa: BLE001 - the report shows it
-                if moments and isinstance(error, IsolationError):
-                    self._knows_turns = False  # their sum may be known
-                    return None
-                text = str(error).partition("\n")[0] or type(error).__name__
+                text = str(error).partition("\n")[0]
                 self._failure = redact(f"{database.name}: {text}")
                 return None
             prefix = f"{database.name}/" if len(self._used) > 1 else ""
@@ -228,11 +222,9 @@ def uncommitted(test: RunningTest) -> list[str]:
     if test.turns and not any(turn.has_checked_out for turn in test.turns):
         return lines  # the app uses the test's session
     losses = [lost for lost in test.losses if lost.request is None]
-    for level in test.gate.lost.by_level:
-        losses += test.gate.lost.of_fixture(level)
     unseen = [f"{_TEST} {_lost_line(lost)}" for lost in losses]
     held = test.turns[-1].held if test.turns else set()
-    for pending_writes in sorted(held | test.gate.registry.pending_writes(), key=str):
+    for pending_writes in sorted(held | gate.registry.pending_writes(), key=str):
         if not pending_writes.request:  # else it is a write of the app
             words = f"{pending_writes.words} and did not commit it: {pending_writes.place}"
             unseen.append(f"{_TEST} {words}")
@@ -266,7 +258,7 @@ _OK = 200  # the lowest status of a good answer
 def warn(ledger: Ledger, test: RunningTest) -> None:
     """Warn of what a test has lost. The report of a failed test already names it."""
     for lost in test.losses:
-        author = lost.closer
+        author = "a fixture" if lost.is_of_fixture else ""
         request = lost.request
         if request is not None:
             # The template of the path, so that pytest shows equal warnings once.
@@ -337,10 +329,7 @@ def story_lines(parts: list[StoryPart]) -> list[str]:
     for title, part in zip(reversed(titles), reversed(parts), strict=True):
         lines = [title]
         if part.changes is not None:
-            words = part.changes.counted()
-            if part.is_silent and not part.changes:
-                words = "no statement"
-            lines = [f"{title:<{width}}  {words}"]
+            lines = [f"{title:<{width}}  {part.changes.counted()}"]
             rows = part.changes.lines(_ROWS) if part.has_rows else []
             if len(rows) <= space:
                 space -= len(rows)

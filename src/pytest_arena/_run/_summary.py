@@ -7,7 +7,6 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import suggested_schema
-from pytest_arena._gate._engines import requested_by_url
 from pytest_arena._ledger import Ledger, TestFacts, noted_lines
 
 if TYPE_CHECKING:
@@ -29,9 +28,7 @@ class Summary:
     noted: tuple[tuple[str, str], ...] = ()  # the ledger's lines, each with its test
     # For building templates that later runs use, and templates that ended with the run.
     build_seconds: float = 0.0
-    has_template: bool = True
-    known: tuple[str, ...] = ()  # databases that engines named
-    unasked: tuple[str, ...] = ()  # databases that options name, but no engine
+    has_template: bool = False
     suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
 
@@ -40,7 +37,6 @@ class Summary:
         both = {name: _added(getattr(self, name), getattr(other, name)) for name in self.__slots__}
         # Equal tests, and equal times, are different facts, but `_added` would drop one of them.
         both["tests"] = self.tests + other.tests
-        both["unasked"] = tuple(filter(other.unasked.__contains__, self.unasked))
         return Summary(**both)
 
 
@@ -53,10 +49,8 @@ def _added(value: object, other: Any) -> Any:
     return value + other
 
 
-def summary_lines(summary: Summary | None, *, verbosity: int) -> list[str]:
+def summary_lines(summary: Summary, *, verbosity: int) -> list[str]:
     """Return the lines of the summary, with ``-q`` only those that report a problem."""
-    if summary is None:
-        return []
     problems = [*noted_lines(summary.noted), *summary.notes, *summary.failures]
     if verbosity < 0:
         return [f"arena: {line}" for line in problems]
@@ -89,10 +83,6 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
             "starts with the tables:"
         )
         yield indent(summary.suggestion, "    ")
-    known = ", ".join(sorted(summary.known)) or "none"
-    for name in summary.unasked:
-        problem = f"the options name a database {name!r}, but no engine used it"
-        yield f"{problem} (engines used: {known})"
 
 
 def _ms(seconds: float) -> str:
@@ -105,10 +95,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process. Mark refusals outside of tests as reported."""
     refused = ledger.unreported("")
     ledger.mark_reported(*refused)
-    known = databases.known
-    of_engines = [*known.by_key.values()]
     stores = databases.provision.stores.values()
-    named = dict.fromkeys([*config.schema, *config.seed])
     failures = tuple(_failures(databases, refused))
     suggestion = ""
     if ledger.filled:
@@ -117,11 +104,9 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         tests=tuple(ledger.tests),
         filled=tuple(ledger.filled),
         has_template=any(ledger.filled.values()),
-        notes=(*filter(None, [ledger.kept]), *_unread(databases)),
+        notes=tuple(filter(None, [ledger.kept])),
         noted=tuple(ledger.noted),
         failures=failures,
-        known=tuple(database.name for database in of_engines),
-        unasked=tuple(name for name in named if name and name not in known.tails),
         suggestion=suggestion,
         build_seconds=sum(store.build_seconds for store in stores),
     )
@@ -151,26 +136,6 @@ def schema_to_set(config: Config) -> str:
     return config.schema_line(schema) if schema else ""
 
 
-def _unread(databases: Databases) -> Iterator[str]:
-    """Yield a line for each variable that names a database without an engine of the app."""
-    known = databases.known
-    first = known.primary
-    used = databases.provisioned
-    others = [database.name for database in used if database.has_engine]
-    if first is None or first.has_engine or not others:
-        return
-    if not (databases.config.seed or first.isolation):
-        return  # no option and no connection uses that database
-    for variable, url in databases.environment.originals.items():
-        requested = requested_by_url(url)
-        if requested is not None and known.find(requested) is first:
-            yield (
-                f"{variable} names the database {first.name!r}, but the app's engines use "
-                f"{', '.join(others)}. arena_seed and db_session use the named database. "
-                f"Unset {variable}, or: arena_env = <the variable that the app reads>, {variable}"
-            )
-
-
 # Keys in the report that a worker sends to pytest-xdist.
 _MISTAKE = "arena_mistake"
 _SUMMARY = "arena"
@@ -186,7 +151,7 @@ class FactsOfProcesses:
         # pytest-xdist sends this from a worker to the controller. None in any other process.
         self._output: dict[str, Any] | None = getattr(config, "workeroutput", None)
         self.mistake = ""
-        self.summary: Summary | None = None
+        self.summary = Summary()
 
     def send_mistake(self, mistake: str) -> bool:
         """Send a mistake of configuration to the controller. Return False if this is no worker."""
@@ -199,12 +164,11 @@ class FactsOfProcesses:
         """Add the summary of this process after its tests, or send it to the controller."""
         if self._output is not None:
             self._output[_SUMMARY] = asdict(summary)
-        self.summary = summary + self.summary if self.summary else summary
+        self.summary = summary + self.summary
 
     def add_worker(self, output: Mapping[str, Any]) -> None:
         """Add the facts that a worker has sent at its end."""
         self.mistake = output.get(_MISTAKE, self.mistake)
         values = output.get(_SUMMARY)
         if values is not None:
-            summary = Summary(**values)
-            self.summary = self.summary + summary if self.summary else summary
+            self.summary += Summary(**values)

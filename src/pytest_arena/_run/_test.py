@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from asyncio import run_coroutine_threadsafe, wait_for, wrap_future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from pytest_arena._app._clients import no_asyncio
 from pytest_arena._app._entry import in_one_line
 from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
+from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._registry import has_changed_tests_session
 from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._ledger import LIFESPAN, READING, Request
@@ -32,13 +32,12 @@ from pytest_arena.errors import ArenaError, PendingWorkError, impossible
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from traceback import TracebackException
 
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import AppState
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena._gate._listeners import Gate
     from pytest_arena._gate._lost_writes import Uncommitted
     from pytest_arena._gate._registry import PendingWrites
     from pytest_arena._ledger import Ledger
@@ -102,8 +101,6 @@ class Turn:
     has_checked_out: bool = True  # whether code has checked out a connection. Known at the end
     # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
-    # A call of pytest-arena that has changed rows, "" for requests.
-    step: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -141,13 +138,11 @@ class RunningTest(Owner):
     """
 
     is_test = True
-    is_of_user = True
 
     plan: Plan
     patience: float  # seconds that its end waits for late work
     tasks: Tasks
     databases: Databases
-    gate: Gate
     ledger: Ledger
     aclose_redis: Callable[[], Awaitable[None]]
     faults: list[Callable[..., Any]] = field(default_factory=list)
@@ -268,14 +263,8 @@ class RunningTest(Owner):
     # Called around the test function.
 
     def begin_call(self) -> None:
-        """Note the loop of the test's coroutine.
-
-        Raises:
-            ConfigError: the loop is not asyncio's, and the test uses pytest-arena's fixtures.
-        """
+        """Note the loop of the test's coroutine."""
         self.loop = running_loop()
-        if self.loop is None and (self.app_runs or self.sessions.opened):
-            raise no_asyncio()
         self.tasks.record_loop()
 
     def end_set_up(self) -> None:
@@ -388,8 +377,8 @@ class RunningTest(Owner):
         if running_loop() is not self.loop:
             self.tasks.record_loop()
         self.may_have_late_work = True
-        if self.gate.registry.schedule is not None:
-            self.gate.registry.schedule.note_request(request)
+        if gate.registry.schedule is not None:
+            gate.registry.schedule.note_request(request)
         with self._lock:
             if self.under_way:
                 self.turns[-1].is_at_once = True
@@ -402,7 +391,7 @@ class RunningTest(Owner):
 
     def _begin_turn(self) -> None:
         before = StoryMoment.now(self.databases)
-        registry = self.gate.registry
+        registry = gate.registry
         registry.running = RunningStatements()
         self.turns.append(
             Turn(before, checkouts_before=registry.checkouts, held=registry.pending_writes())
@@ -412,20 +401,9 @@ class RunningTest(Owner):
             self.turns[-_KEPT - 1].before = None
             self.turns[-_KEPT - 1].after = None
 
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Show what the block changes as one line of the story."""
-        self._begin_turn()
-        turn = self.turns[-1]
-        turn.step = title
-        try:
-            yield
-        finally:
-            self._end_turn(turn)
-
     def end_request(self, request: Request) -> None:
         """End a request, and the turn if this was its last open request."""
-        self.gate.registry.running.end(request)
+        gate.registry.running.end(request)
         # The test's sessions had no pending work when the request began.
         is_shared = self.sessions.pending() or has_changed_tests_session(request)
         if is_shared and not request.is_refused:
@@ -444,7 +422,7 @@ class RunningTest(Owner):
             return
         names = ", ".join(sorted(self.changed_rows))
         self.changed_rows.clear()
-        is_silent = not (request.has_written or self.gate.registry.has_raw)
+        is_silent = not (request.has_written or gate.registry.has_raw)
         is_named = is_silent and not request.is_refused and request.method in _UPDATING
         # A function of the database may have written.
         before = self.turns[-1].before
@@ -454,11 +432,11 @@ class RunningTest(Owner):
 
     def _end_turn(self, turn: Turn) -> None:
         turn.after = StoryMoment.now(self.databases)
-        turn.has_checked_out = self.gate.registry.checkouts > turn.checkouts_before
+        turn.has_checked_out = gate.registry.checkouts > turn.checkouts_before
 
     def take_lost(self) -> None:
         """Take the new lost writes."""
-        works = self.gate.lost.by_level
+        works = gate.lost.by_level
         for level in [each for each in works if each.is_test]:  # its own, and those inside of it
             self.losses += [work for work in works.pop(level) if work.is_lost]
 
@@ -468,17 +446,6 @@ class RunningTest(Owner):
             if request in turn.records:
                 return turn
         return None
-
-    # Called by levels, fixtures and reports.
-
-    def forget(self) -> None:
-        """Break the reference cycles with the test, so that Python frees it at once."""
-        self.turns.clear()
-        self.race = None
-        self.replay = None
-        self.under_way = 0
-        self.app_runs.clear()
-        self.sessions = Sessions()
 
 
 class Current:

@@ -47,7 +47,7 @@ def _runs() -> Iterator[tuple[Thing, Path]]:
                     is_alive = lock.exists() and not is_ours
                 state = "alive" if is_alive else "dead"
                 used = time_of(folder)
-                yield Thing(name=folder.name, what="live", state=state, used=used), folder
+                yield Thing(name=folder.name, what="live", state=state, time=used), folder
 
 
 class SQLiteFiles:
@@ -106,13 +106,13 @@ class SQLiteFiles:
         for name in sorted({match[1] for match in names if match}):
             files = sorted(self._templates.glob(f"{name}.*"))
             shown = name.removeprefix(OF_RUN)[:8]
-            yield Thing(name=shown, what="template", used=time_of(files[0])), files
+            yield Thing(name=shown, what="template", time=time_of(files[0])), files
 
     def _found_kept(self) -> Iterator[tuple[Thing, list[Path]]]:
         for name in sorted(_names(self._kept)):
             file = self._kept / name
             if is_database(file) or not file.stat().st_size:
-                yield Thing(name=name, what="kept", used=time_of(file)), [file]
+                yield Thing(name=name, what="kept", time=time_of(file)), [file]
 
 
 def _names(folder: Path) -> list[str]:

@@ -61,14 +61,9 @@ class SQLiteHandle(Handle):
     @property
     def has_uncommitted_writes(self) -> bool:
         """Whether a transaction has begun to write. A SELECT begins no transaction."""
-        return self._call(_in_transaction, otherwise=False)
+        return bool(self._call(_in_transaction))
 
     is_begun = has_uncommitted_writes
-
-    def may_have_written(self, cursor: Any) -> bool:
-        """Return whether the statement that a cursor has run may have changed rows."""
-        # `sqlite3` counts the rows of RETURNING when the app reads them, which is later.
-        return bool(cursor.rowcount or (isinstance(cursor, sqlite3.Cursor) and cursor.description))
 
     def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
         """Return whether a write or a commit would wait for a transaction of another connection.
@@ -84,28 +79,19 @@ class SQLiteHandle(Handle):
 
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""
-        raw = self.reference()
-        with suppress(sqlite3.Error):  # another thread has closed the connection
-            if raw is not None:
-                raw.interrupt()
+        self._call(sqlite3.Connection.interrupt)
 
     def roll_back(self) -> None:
         """End the transaction. If the connection is bound to another thread, it keeps its lock."""
-        self._call(sqlite3.Connection.rollback, otherwise=None)
+        self._call(sqlite3.Connection.rollback)
 
-    def end(self) -> None:
-        """Close the connection. If it is bound to another thread, it ends with that thread."""
-        self._call(sqlite3.Connection.close, otherwise=None)
-
-    def _call(self, function: Callable[[sqlite3.Connection], Answer], otherwise: Answer) -> Answer:
-        """Call a function with the connection. Return ``otherwise`` if the connection is closed."""
+    def _call(self, function: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
+        """Call a function with the connection, unless it is closed or bound to another thread."""
         raw = self.reference()
-        if raw is None:
-            return otherwise
-        try:
-            return function(raw)
-        except sqlite3.Error:  # closed, or bound to another thread
-            return otherwise
+        if raw is not None:
+            with suppress(sqlite3.Error):
+                return function(raw)
+        return None
 
 
 def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
@@ -147,8 +133,7 @@ class SQLiteConnections:
         cparams.pop("database", None)
         # Python's default is 5 seconds.
         cparams.setdefault("timeout", core.config.lock_timeout or 5.0)
-        # `uri` stays, because the app may attach a URI.
-        cargs[:1] = [sql.renamed(database, target.file, uri=uri)]
+        cargs[:1] = [target.file]
 
         def opened(dbapi_connection: object) -> OpenConnection | None:
             raw = raw_of(dbapi_connection)

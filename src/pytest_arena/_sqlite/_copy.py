@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_arena import _process
-from pytest_arena._changes import limited
 from pytest_arena._product import Held
-from pytest_arena._product._level_stack import LevelStack, Look, NeedsCopy, Start, Undo
+from pytest_arena._product._level_stack import LevelStack, Look, Start, Undo
 from pytest_arena._product._snapshots import ReadTable, compared
 from pytest_arena._sqlite import _sql as sql
-from pytest_arena._values import SCHEMA, TableRows
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pytest_arena._product import Usage
+    from pytest_arena._values import TableRows
 
 _MethodT = TypeVar("_MethodT", bound="Callable[..., Any]")
 
@@ -72,7 +71,6 @@ class LiveFile(Undo):
     @isolation_errors
     def __init__(self, path: Path, usage: Usage) -> None:
         self.path = path
-        self.name = path.name
         self._usage = usage
         self._control = sql.open_own(path)
         sql.be_as_in_memory(self._control)
@@ -116,7 +114,7 @@ class LiveFile(Undo):
         return self._now
 
     @isolation_errors
-    def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
+    def restore(self, start: Start, *, is_in_use: bool) -> bool:
         """Replace the content of the file, in place, for every open connection."""
         del is_in_use
         # The lock proves that no transaction of any process has uncommitted writes. Such writes
@@ -129,14 +127,7 @@ class LiveFile(Undo):
         if self._now is start and self._version == version:
             return False
         self._version = _UNKNOWN  # until the restore has ended
-        try:
-            self._write(start.base.data)
-        except sqlite3.OperationalError as error:
-            # A backup cannot write to a file that has a log and another page size:
-            # https://sqlite.org/c3ref/backup_finish.html
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY:
-                raise
-            return NeedsCopy()
+        self._write(start.base.data)
         self._now = start
         # The restore has not changed the version. A commit after the lock has.
         self._version = version
@@ -163,13 +154,8 @@ class LiveFile(Undo):
     @isolation_errors
     def look(self, start: Start) -> Look:
         """Return whether a transaction has committed since a start, or is writing."""
-        try:
-            with sql.writing(self._control):
-                return Look(is_changed=not self._is_at(start))
-        except sqlite3.OperationalError as error:
-            if not sql.is_locked(error):
-                raise
-            return Look(not self._is_at(start), writers=_UNKNOWN_WRITER)
+        writers = _UNKNOWN_WRITER if sql.is_being_written(self._control) else frozenset()
+        return Look(not self._is_at(start), writers)
 
     @isolation_errors
     def moment(self, first: Start, *, exact: bool) -> Start | None:
@@ -210,10 +196,8 @@ _UNKNOWN_WRITER = frozenset({0})  # SQLite does not say which connection holds a
 class Copy(LevelStack[LiveFile]):
     """The isolation for SQLite: connections, engines and other processes stay connected.
 
-    Each level has the content at its start. Levels without a write between them share a content.
-    A level that cannot be restored in place gets a new file at the same path. Connections that the
-    gate does not know, of other processes or of ``sqlite3`` itself, keep using the old, unlinked
-    file.
+    A level that cannot be restored in place gets a new file at the same path. Other processes, and
+    connections of ``sqlite3`` itself, keep using the old, unlinked file.
 
     Cost of enter and leave: 50 µs without a write to the file, otherwise 3 ms for each MB.
     """
@@ -296,18 +280,7 @@ def _digest(*texts: str | None) -> str:
 def changed_rows(before: bytes, after: bytes, limit: int | None) -> list[TableRows]:
     """Compare the contents of two databases. Return the net changes of each table."""
     with closing(_in_memory(before)) as first, closing(_in_memory(after)) as last:
-        internal = _internal(first, last)
-        old = _tables(first)
-        new = _tables(last)
-        for name in internal:
-            old.pop(name, None)
-            new.pop(name, None)
-        changed = compared(old, new, limit)
-        marks = tuple((mark,) for mark in _schema_changes(first, last, internal))
-    if marks:
-        rows = TableRows(SCHEMA, ("changed",), (), (), marks)
-        changed.append(limited(rows, limit))
-    return changed
+        return compared(_tables_of_app(first), _tables_of_app(last), limit)
 
 
 def _in_memory(content: bytes) -> sqlite3.Connection:
@@ -317,40 +290,20 @@ def _in_memory(content: bytes) -> sqlite3.Connection:
     return connection
 
 
-def _internal(*connections: sqlite3.Connection) -> set[str]:
-    """Return the names of tables and indexes that SQLite and its modules manage."""
-    names = set()
-    for connection in connections:
-        rows = connection.execute(
-            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow' "
-            "UNION SELECT name FROM sqlite_master WHERE name LIKE 'sqlite\\_%' ESCAPE '\\'"
-        )
-        names |= {name for (name,) in rows}
-    return names
-
-
 def _definitions(connection: sqlite3.Connection) -> dict[str, str | None]:
     """Return the definitions of tables, indexes, triggers and views, such as ``table orders``."""
     rows = connection.execute("SELECT type || ' ' || name, sql FROM sqlite_master")
     return dict(rows.fetchall())
 
 
-def _schema_changes(
-    first: sqlite3.Connection, last: sqlite3.Connection, internal: set[str]
-) -> Iterator[str]:
-    """Yield the differences between the schemas, such as ``CREATE INDEX by_name``."""
-    old = _definitions(first)
-    new = _definitions(last)
-    for title in sorted({*old, *new}):
-        kind, _, name = title.partition(" ")
-        if name in internal or old.get(title, "") == new.get(title, ""):
-            continue
-        verb = "ALTER"
-        if title not in old:
-            verb = "CREATE"
-        elif title not in new:
-            verb = "DROP"
-        yield f"{verb} {kind.upper()} {name}"
+def _tables_of_app(connection: sqlite3.Connection) -> dict[str, ReadTable]:
+    """Return the tables without those that SQLite and its modules manage."""
+    tables = _tables(connection)
+    for (name,) in connection.execute(
+        "SELECT name FROM pragma_table_list WHERE type = 'shadow' OR name GLOB 'sqlite_*'"
+    ):
+        tables.pop(name, None)
+    return tables
 
 
 def _tables(connection: sqlite3.Connection) -> dict[str, ReadTable]:

@@ -88,19 +88,18 @@ def homes() -> list[Path]:
 
 
 def _parent() -> Path:
-    for parent in _parents():
-        with suppress(OSError):
-            if parent.parent == _MEMORY and not has_room(_MEMORY, _ROOM_NEEDED):
-                continue
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if is_own_folder(parent) and os.access(parent, os.W_OK):
-                return parent
-    raise ServerError(
-        f"no folder for the test databases: {parent} cannot be used",
-        why="each test has its own files, in a folder that only this user may read",
-        cause="the folder belongs to another user or is not writable, or the disk is full",
-        fix="TMPDIR=<a folder that you can write to> pytest …",
-    )
+    parent, *others = _parents()
+    if others and not has_room(_MEMORY, _ROOM_NEEDED):
+        [parent] = others
+    parent.mkdir(mode=0o700, exist_ok=True)
+    if not is_own_folder(parent):
+        raise ServerError(
+            f"no folder for the test databases: {parent} cannot be used",
+            why="each test has its own files, in a folder that only this user may read",
+            cause="the folder belongs to another user",
+            fix=f"remove {parent}",
+        )
+    return parent
 
 
 def _parents() -> list[Path]:
@@ -152,10 +151,8 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
     """Return the path for a copy of a test's database. Remove all but the newest fifty copies."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "_", test)
-    if name != test or len(name) > _LONGEST_NAME:
-        name = f"{name[-_LONGEST_NAME:]}-{digest(test)[:8]}"
-    file = folder / f"{name}-{database}"
+    name = re.sub(r"[^\w.-]+", "_", test)[-_LONGEST_NAME:]
+    file = folder / f"{name}-{digest(test)[:8]}-{database}"
     file.unlink(missing_ok=True)
     # ARENA_CACHE may name a folder with other files.
     copies = folder.glob(f"*-{escape(database)}")
@@ -215,8 +212,6 @@ class FileTarget:
 
     def has_tables(self) -> bool:
         """Return whether the build has created a table."""
-        if not self.path.exists():
-            return False
         with closing(sql.open_own(self.path)) as control:
             query = "SELECT 1 FROM sqlite_master WHERE type = 'table'"
             return control.execute(query).fetchone() is not None
@@ -224,13 +219,7 @@ class FileTarget:
     def is_being_written(self) -> bool:
         """Return whether a connection holds the write lock."""
         with closing(sql.open_own(self.path)) as control:
-            try:
-                with sql.writing(control):
-                    return False
-            except sqlite3.OperationalError as error:
-                if not sql.is_locked(error):
-                    raise
-                return True
+            return sql.is_being_written(control)
 
     def remove(self) -> None:
         """Remove the file and its side files."""
@@ -316,12 +305,6 @@ class FileTemplates(TemplateStore):
         new.write_text(manifest.text(), encoding="utf-8")
         new.replace(finished.with_suffix(".json"))
         return finished
-
-    def advice(self, error: BaseException) -> str:
-        """Return the next step after a build's error, or ""."""
-        if isinstance(error, ModuleNotFoundError) and error.name == "aiosqlite":
-            return "pip install 'pytest-arena[sqlite]'   (or make the function a plain def)"
-        return ""
 
 
 # The product

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: two connections have opened a log at the same time.
@@ -22,7 +22,6 @@ class Requested(NamedTuple):
 
     file: str = ""  # an absolute path, "" for a memory database
     memory: str = ""  # the name of a memory database that connections share
-    is_read_only: bool = False
 
 
 def requested(database: str, *, uri: bool = True) -> Requested:
@@ -44,15 +43,7 @@ def _parsed(database: str, *, uri: bool) -> Requested:
         path = unquote(parts.path)
     if query.get("mode") == "memory" or path in {"", MEMORY}:
         return Requested(memory=path if query.get("cache") == "shared" else "")
-    return Requested(str(Path(path)), "", query.get("mode") == "ro")
-
-
-def renamed(database: str, file: str, *, uri: bool) -> str:
-    """Return a ``database`` argument for another file, with the same form and the same rights."""
-    if not uri:
-        return file
-    mode = "?mode=ro" if _parsed(database, uri=uri).is_read_only else ""
-    return f"file:{quote(file)}{mode}"
+    return Requested(str(Path(path)))
 
 
 def remove_file(live: Path) -> None:
@@ -110,6 +101,17 @@ def writing(connection: sqlite3.Connection, *, excludes_readers: bool = False) -
                 connection.execute("ROLLBACK")
 
 
+def is_being_written(connection: sqlite3.Connection) -> bool:
+    """Return whether another connection holds the write lock."""
+    try:
+        with writing(connection):
+            return False
+    except sqlite3.OperationalError as error:
+        if not is_locked(error):
+            raise
+        return True
+
+
 def has_old_reader(connection: sqlite3.Connection) -> bool:
     """Return whether a connection reads an older state of a file with a write-ahead log.
 
@@ -126,8 +128,6 @@ def has_old_reader(connection: sqlite3.Connection) -> bool:
 def read_content(connection: sqlite3.Connection) -> bytes:
     """Return the content of a database as the bytes of a file without a write-ahead log."""
     with reading(connection):
-        if connection.execute("PRAGMA page_count").fetchone() == (0,):
-            return b""
         content = connection.serialize()
     if content[_MODE] == _ROLLBACK_JOURNAL:
         return content

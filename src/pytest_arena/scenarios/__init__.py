@@ -7,10 +7,7 @@ from pytest_arena.errors import ConfigError
 
 
 def require_extra(place: str) -> None:
-    """Check that the libraries for scenarios are installed.
-
-    Args:
-        place: the option or the command that needs them.
+    """Check that the libraries for scenarios are installed, which an option or a command needs.
 
     Raises:
         ConfigError: a library is missing.

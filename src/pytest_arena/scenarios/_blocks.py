@@ -109,8 +109,6 @@ class Scenario:
         try:
             yield
         except BaseException as error:
-            for step in steps:
-                record.steps[step]["is_failed"] = True
             if not recorder.goes_on_after(error):
                 raise
         finally:

@@ -112,11 +112,9 @@ class Fault:
         async def send_broken(message: Any) -> None:
             nonlocal start, body
             if message["type"] == "http.response.start":
-                kind = dict(message.get("headers", ())).get(b"content-type", b"")
-                if b"event-stream" not in kind:  # such a body may have no end
-                    start = message
-                    return
-            if start is None or message["type"] != "http.response.body":
+                start = message
+                return
+            if message["type"] != "http.response.body":
                 await send(message)
                 return
             body += message.get("body", b"")

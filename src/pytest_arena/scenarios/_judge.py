@@ -106,10 +106,7 @@ def judge(
 ) -> Results:
     """Judge all scenarios by the last try of each test. The arguments are those of `Results`."""
     today = datetime.now(tz=UTC).date().isoformat()
-    last: dict[str, Json] = {}
-    for each in tries:
-        each.setdefault("number", last.get(each["test"], {"number": 0})["number"] + 1)
-        last[each["test"]] = each
+    last = {each["test"]: each for each in tries}
     judged = []
     for scenario in specification.scenarios:
         named = [test for test, keys in tests.items() if scenario.key in keys]

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 FILE = "scenarios.lock"
 """The name of the file in pytest's root folder."""
-_VERSION = "# scenarios.lock, version 1"
-_HEAD = f"""\
-{_VERSION}
+_HEAD = """\
+# scenarios.lock, version 1
 # The accepted steps of each scenario. `pytest --scenarios-accept` writes this file.
 # Add a gap to a line by hand: gap until 2027-03-31: why nobody can test the scenario yet
 """
@@ -54,14 +53,12 @@ def read_lock(path: Path) -> Lock:
     """Read the file. Without the file the lock is empty.
 
     Raises:
-        ScenarioError: the file has another version, or an invalid line such as the mark of a merge
-            conflict, or two lines for one scenario.
+        ScenarioError: the file has an invalid line such as the mark of a merge conflict, or two
+            lines for one scenario.
     """
     if not path.exists():
         return {}
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    if not lines or lines[0].strip() != _VERSION:
-        raise _malformed(f"{path.name}:1", f"the first line is not {_VERSION!r}")
     lock: Lock = {}
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import keyword
+import json
 import re
 import unicodedata
 from itertools import groupby
@@ -102,10 +102,8 @@ def marker(scenario: ScenarioSpec, specification: Specification) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return the code of a text, in double quotes if possible."""
-    if '"' in text or not text.isprintable() or "\\" in text:
-        return repr(text)
-    return f'"{text}"'
+    """Return the code of a text, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 # The rows of outlines.
@@ -115,7 +113,7 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
     """Return the scenarios with the values of the test's parameters."""
     if len(named) == 1:
         return named
-    names = {identifier(column): column for column, _ in named[0].row}
+    names = {words(column): column for column, _ in named[0].row}
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     values = {}
     for name, value in parameters.items():
@@ -132,7 +130,7 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
         rows = [f"{each.place}  {row_text(each.row)}" for each in named]
         what = f"no row of the outline has {row_text(tuple(values.items()))}"
         if lacking:
-            what = f"no parameter is called {', '.join(map(identifier, sorted(lacking)))}"
+            what = f"no parameter is called {', '.join(map(words, sorted(lacking)))}"
         raise ScenarioError(
             f"{item.name}: {what}",
             why="each row is a scenario, and needs a test with its values",
@@ -140,14 +138,6 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
             fix=f'@pytest.mark.parametrize("{", ".join(names)}", […])',
         )
     return found
-
-
-def identifier(column: str) -> str:
-    """Return the name of the parameter for a column."""
-    name = words(column)
-    if keyword.iskeyword(name):
-        return f"{name}_"
-    return name if name.isidentifier() else f"column_{name}"
 
 
 def words(text: str) -> str:
@@ -207,35 +197,26 @@ def _test(
     while name in names:
         name += "_2"
     names.add(name)
-    runner = _runner(config)
-    if runner and not (runner == "asyncio" and config.getini("asyncio_mode") == "auto"):
+    runner = "anyio"
+    if any(map(config.pluginmanager.hasplugin, ("asyncio", "pytest_asyncio.plugin"))):
+        runner = "asyncio"
+    if runner == "anyio" or config.getini("asyncio_mode") != "auto":
         yield f"@pytest.mark.{runner}"
     yield marker(first, specification)
-    columns = [identifier(column) for column, _ in first.row]
+    columns = [words(column) for column, _ in first.row]
     if columns:
         values = [", ".join(quoted(value) for _, value in row.row) for row in rows]
         if len(columns) > 1:
             values = [f"({each})" for each in values]
         names_shown = quoted(", ".join(columns))
         yield f"@pytest.mark.parametrize({names_shown}, [{', '.join(values)}])"
-    arguments = ["scenario", *columns]
-    if needs_seed(first):
-        arguments.insert(0, "db_session")
+    fixtures = []
     if NO_REQUEST not in first.tags:
-        arguments.insert(0, "client" if runner else "test_client")
-    definition = "async def" if runner else "def"
-    yield f"{definition} {name}({', '.join(arguments)}):"
+        fixtures.append("client")
+    if needs_seed(first):
+        fixtures.append("db_session")
+    yield f"async def {name}({', '.join([*fixtures, 'scenario', *columns])}):"
     yield f'    """{first.spec}"""'
     for step in first.steps:
         yield f"    with scenario.{step.kind}({quoted(step.template)}):"
-        for more in step.more:
-            yield f"        # {more!r}"
         yield "        scenario.todo()"
-
-
-def _runner(config: Any) -> str:
-    """Return the marker that async tests need, "" for plain tests."""
-    plugins = {name.partition(".")[0] for name, _ in config.pluginmanager.list_name_plugin()}
-    if plugins & {"asyncio", "pytest_asyncio"}:
-        return "asyncio"
-    return "anyio" if "anyio" in plugins else ""

@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
-from collections import Counter
 from datetime import UTC, datetime
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gherkin.dialect import Dialect
 from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
 from pytest_arena.scenarios._judge import UNKNOWN_IN_PART, Status, document
 from pytest_arena.scenarios._records import evidence
-from pytest_arena.scenarios._specs import is_gherkin, language_of, row_text
+from pytest_arena.scenarios._specs import is_gherkin, row_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 
 
 _FORMS = ("json", "html")
-_PLACE = 48  # the largest width of a column
 _QUIETER = -1  # the verbosity of -q
 _WEAK = "CRASHES-ONLY"
 _GAP = "GAP"
@@ -59,19 +55,16 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; p
 header { border-bottom: 1px solid var(--line) } main h1 { font-size: 1.6em; line-height: 1.3 }
 pre, code { font-size: .85em } pre { white-space: pre-wrap }
 table { border-collapse: collapse } td, th { border: 1px solid var(--line); padding: .2rem .5rem }
-article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0;
-  break-inside: avoid }
+article { border: 1px solid var(--line); border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0 }
 header ul { padding-left: 1rem } blockquote { margin-inline: 1rem }
 small { display: block } small, .facts { font-size: .85rem } .facts { padding-left: 1rem }
 .badge { border-radius: 1rem; padding: 0 .7rem; color: #fff; background: #9a6700;
-  font-size: .85rem; font-weight: 600; white-space: nowrap; print-color-adjust: exact }
+  font-size: .85rem; font-weight: 600; white-space: nowrap }
 .proven { background: #1a7f37 } .asserted { background: #0969da }
 .failed, .lost { background: #cf222e }
 .line { display: block; padding-left: 4ch; text-indent: -4ch }
 .line:first-child { font-weight: 600 } small a { display: inline-block; padding: .15rem 0 }
-summary { padding: .5rem 0 } :target { outline: 3px solid #0969da; scroll-margin-top: 1rem }
-@media print { details::details-content { content-visibility: visible }
-  h1, h2, h3, main > p, main > pre { break-after: avoid } }
+summary { padding: .5rem 0 }
 """
 
 
@@ -83,14 +76,11 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     is_detailed = verbosity > 0
     silent = {results.best, *(UNKNOWN_IN_PART if results.partial else ())}
     shown = [each for each in results.scenarios if is_detailed or each.status not in silent]
-    width = min(_PLACE, max((len(judged.scenario.place) for judged in shown), default=0))
     text = []
     for judged in shown if verbosity >= _QUIETER else ():
         scenario = judged.scenario
         reason = "; ".join(filter(None, (judged.reason, judged.gap)))
-        text.append(
-            f"{scenario.place:{width}}  {judged.status:8}  {scenario.label}  {reason}".rstrip()
-        )
+        text.append(f"{scenario.place}  {judged.status:8}  {scenario.label}  {reason}".rstrip())
         for attempt in judged.tries if is_detailed else ():
             text += [f"    {word:12} {fact}" for word, fact in evidence(attempt)]
     if results.partial:
@@ -195,7 +185,7 @@ def _not_of_run(path: Path, cause: str) -> ScenarioError:
 
 def page(results: Results, root: Path) -> str:
     """Return the page. It needs no script and no other file."""
-    name = escape(_project(root))
+    name = escape(root.name)
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -209,22 +199,14 @@ def page(results: Results, root: Path) -> str:
     return "\n".join([*parts, "</main></body></html>", ""])
 
 
-def _project(root: Path) -> str:
-    """Return the project's name in ``pyproject.toml``, else the name of its folder."""
-    try:
-        table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-        return str(table["project"]["name"])
-    except (OSError, ValueError, KeyError):
-        return root.name
-
-
 def _header(results: Results, name: str) -> Iterator[str]:
     today = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
     yield f"<header><h1>{name}</h1><p>Scenarios and their tests. Page written {today}</p>"
     if results.partial:
         yield f"<p>Only a part of the tests was run: {escape(results.partial)}. "
         yield "So “No test yet” may be wrong.</p>"
-    yield f"<p><strong>{_sentence(results)}</strong></p>"
+    if not results.is_sabotaged:
+        yield "<p><strong>This run tried no wrong answers, so it proves nothing.</strong></p>"
     yield "<p>This page is the specification, with the result of its tests at each scenario. "
     yield "Tests without a scenario are not shown. "
     yield "The tool cannot judge whether a check means what its step says: compare them under "
@@ -238,19 +220,6 @@ def _header(results: Results, name: str) -> Iterator[str]:
             yield f'<small><a href="#{_anchor(scenario)}">{escape(scenario.label)}</a></small>'
         yield "</li>"
     yield "</ul></header><main>"
-
-
-def _sentence(results: Results) -> str:
-    """Return how many scenarios fail, and how many are proven."""
-    counts = Counter(map(_state, results.scenarios))
-    wrong = (_LOST, Status.FAILED)
-    parts = [f"{_WORDS[state][0]}: {counts[state]}. " for state in wrong if counts[state]]
-    more = f", {counts[_WEAK]} of them for crashes only" if counts[_WEAK] else ""
-    proven = counts[Status.PROVEN] + counts[_WEAK]
-    end = f"Proven: {proven} of {counted(len(results.scenarios), 'scenario')}{more}."
-    if not results.is_sabotaged:
-        end = "This run tried no wrong answers, so it proves nothing."
-    return "".join(parts) + end
 
 
 def _state(judged: Judged) -> str:
@@ -292,20 +261,15 @@ def _file(text: str, spec: str, judged: list[Judged]) -> Iterator[str]:
 
 
 def _gherkin(text: str, above: int, judged: list[Judged]) -> Iterator[str]:
-    """Yield a block of Gherkin as it is written, with an article for each scenario.
+    """Yield a block of Gherkin as it is written, with an article for each scenario or outline.
 
-    Args:
-        text: the block.
-        above: the number of lines above it in its file.
-        judged: the scenarios of the file. The rows of an outline have one article.
+    ``above`` is the number of lines above the block in its file.
     """
     rows: list[Judged] = []
     lines: list[str] = []
-    dialect: Any = Dialect.for_name(language_of(text))
-    rules = tuple(f"{word}:" for word in dialect.rule_keywords)
     for number, line in enumerate(text.splitlines(), start=above + 1):
         begun = [each for each in judged if each.scenario.start == number]
-        if begun or line.strip().startswith(rules):
+        if begun or line.strip().startswith("Rule:"):
             yield from _article(rows, lines)
             rows = begun
             lines = []
@@ -330,47 +294,12 @@ def _article(rows: list[Judged], lines: list[str]) -> Iterator[str]:
     yield "</article>"
 
 
-_VERBS = {
-    "2": "accepts",
-    "3": "redirects",
-    "4": "refuses",
-    "404": "finds nothing",
-    "5": "fails",
-}
-
-
 def _without_python(text: str) -> str:
-    """Return a text without the names of errors, the word ``assert``, enums and whole pages."""
-    text = re.sub(r"<\w+\.(\w+): [^<>]*>", r"\1", text)
-    text = re.sub(r"(?is)['\"]\s*<(!doctype|html)\b.*?(?= \([^() ]*\)?$|$)", "a web page", text)
+    """Return a text without the names of errors and the word ``assert``."""
     text = re.sub("never committed it: lost", "did not save it, so it is lost", text)
     text = re.sub("^setup: ", "the preparation of the test fails: ", text)
     text = re.sub(r"\b(AssertionError|pytest_arena\.NotWritten): ", "", text)
     return re.sub("(^|: )assert ", r"\1this check does not hold: ", text)
-
-
-def _verb(status: str) -> str:
-    """Return what an app does that answers with a status."""
-    return f"{_VERBS.get(status, _VERBS.get(status[0], 'answers'))} ({status})"
-
-
-def _in_words(judged: Judged) -> str:
-    """Return a reason with words for the last status and the expected one."""
-    reason = judged.reason
-    for attempt in judged.tries:
-        statuses = [str(each["status"]) for each in attempt["facts"]["requests"]]
-        if statuses and attempt["reason"] == reason:
-            last = statuses[-1]
-            match = re.match(
-                "(?:AssertionError: )?assert "
-                rf"(?:{last} == ([2-5]\d\d)|([2-5]\d\d) == {last})(?= )",
-                reason,
-            )
-            # If an earlier answer had the left status, either side may be the expected one.
-            if match and match[2] not in statuses:
-                words = f"the app {_verb(last)}, the test expects that it "
-                return f"{words}{_verb(match[1] or match[2])}{reason[match.end() :]}"
-    return _without_python(reason)
 
 
 def _results(rows: list[Judged]) -> Iterator[str]:
@@ -379,19 +308,11 @@ def _results(rows: list[Judged]) -> Iterator[str]:
         if judged.scenario.row:
             yield f"<p>{escape(row_text(judged.scenario.row))}<br>{_head(judged)}</p>"
         if judged.reason:
-            failed = [
-                f"{step['text']}: "
-                for attempt in judged.tries
-                for step in attempt["facts"]["steps"]
-                if attempt["reason"] == judged.reason and step.get("is_failed")
-            ]
-            yield f"<p>Why: {escape(''.join(failed[:1]) + _in_words(judged))}</p>"
+            yield f"<p>Why: {escape(_without_python(judged.reason))}</p>"
         if judged.gap:
             yield f"<p>The team has agreed to this {escape(judged.gap)}</p>"
         if judged.tries:
-            number = max(each["number"] for each in judged.tries)
-            again = f" (try {number})" if number > 1 else ""
-            yield f"<details><summary>What the test did{again}</summary>"
+            yield "<details><summary>What the test did</summary>"
             for attempt in judged.tries:
                 yield '<ul class="facts">'
                 for word, text in evidence(attempt):

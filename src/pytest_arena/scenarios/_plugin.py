@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,9 +182,13 @@ class Scenarios:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, object]:
-        """Add the reports of the phases of a test to its try."""
+        """Add the reports of the phases of a test to its try. Note how a repeated test failed."""
         report = yield
-        if id(item) not in self._scenarios or self.recorder.run.is_repeating:
+        if self.recorder.run.is_repeating:
+            if call.excinfo is not None:
+                self.recorder.note_failure(call.excinfo.value, is_in_call=call.when == "call")
+            return report
+        if id(item) not in self._scenarios:
             return report
         if report.when == "setup":
             self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}
@@ -242,11 +245,7 @@ class Scenarios:
             partial="; ".join(reasons),
             is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
         )
-        try:
-            self._lines = outputs.write(self._outputs, self.results, self._options.root)
-        except OSError as error:
-            self._lines = [f"ERROR: {error}"]
-            session.exitstatus = session.exitstatus or _USAGE
+        self._lines = outputs.write(self._outputs, self.results, self._options.root)
         if self._fails:
             session.exitstatus = session.exitstatus or _FAILED
 
@@ -280,10 +279,7 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
     if config.args_source.name != "TESTPATHS":
         here = config.invocation_params.dir
         folders = [Path(here, arg).resolve() for arg in config.args if "::" not in arg]
-        paths: list[Path] = []
-        for pattern in config.getini("testpaths"):
-            found = glob(str(config.rootpath / pattern), recursive=True)  # noqa: PTH207 - also of "."
-            paths += [Path(each).resolve() for each in found]
+        paths = [Path(config.rootpath, each).resolve() for each in config.getini("testpaths")]
         for path in paths or [config.rootpath]:
             if not any(path.is_relative_to(folder) for folder in folders):
                 hint = "" if paths else " (if these are all tests, set testpaths)"

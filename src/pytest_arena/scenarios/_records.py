@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _LONGEST = 160  # characters of an assertion
-_MOST_ASSERTIONS = 40
-_MOST_REQUESTS = 20  # of a test, in words
 
 
 def record_assertions(recorder: Recorder, early_config: Any) -> None:
@@ -114,11 +112,7 @@ class Record:
     def passed(self, place: str, text: str, caller: int = 0) -> None:
         """Note an assertion that has passed.
 
-        Args:
-            place: the file and the line of the assertion.
-            text: its code.
-            caller: the line that called the function with the assertion. Two calls of a helper
-                are two assertions.
+        ``caller`` is the line that called its function. Two calls of a helper are two assertions.
         """
         if not self.is_in_call:
             return
@@ -232,7 +226,7 @@ class Recorder:
                 record.facts = {
                     "seeded": [each for each in self._seeded(record.item) if each["tables"] != []],
                     "requests": [self._request(each) for each in self.requests()],
-                    "assertions": [*record.assertions.values()][:_MOST_ASSERTIONS],
+                    "assertions": [*record.assertions.values()],
                     "steps": [*record.steps.values()],
                     "first": record.first or 0,
                     "lost": [],
@@ -303,10 +297,7 @@ def evidence(attempt: Json) -> Iterator[tuple[str, str]]:
         tables = ", ".join(source["tables"] or ())
         rows = f"rows of {tables}" if tables else "rows"
         yield "data", f"{rows}, {source['source']}"
-    earlier = len(facts["requests"]) - _MOST_REQUESTS
-    if earlier > 0:
-        yield "request", f"{earlier:,} earlier ones"
-    for request in facts["requests"][-_MOST_REQUESTS:]:
+    for request in facts["requests"]:
         text = f"{request['method']} {request['path']}"
         if request["role"]:
             text += f" as {request['role']}"

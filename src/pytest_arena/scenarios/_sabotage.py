@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import chain, product, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pluggy
 
-from pytest_arena._run._repeats import Repeats
+from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
 
@@ -39,10 +39,7 @@ class Sabotage:
     """The plugin that each process of a strict run registers.
 
     After all tests it repeats each passed test of a scenario with one broken answer at a time,
-    until an assertion fails. A last run has no fault. pytest does not show these runs, and they do
-    not change the cache of failures, JUnit's XML or the exit status.
-
-    Cost: a test that notices its first fault runs two more times.
+    until an assertion fails. A last run has no fault. pytest does not show these runs.
     """
 
     def __init__(self, config: pytest.Config, recorder: Recorder, tries: list[Json]) -> None:
@@ -52,26 +49,7 @@ class Sabotage:
         self._repeats = Repeats.of(config, recorder.run)
         self._recorder = recorder
         self._tries = tries
-        self._with_subtests: set[str] = set()
         recorder.run.faults.append(recorder.note_answer)
-
-    @hook(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[object]
-    ) -> Generator[None, Any, object]:
-        """Record how a repeated test ended."""
-        report = yield
-        recorder = self._recorder
-        if recorder.run.is_repeating and call.excinfo is not None:
-            error = call.excinfo.value
-            recorder.note_failure(error, is_in_call=call.when == "call")
-        return report
-
-    @hook
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Record which tests have subtests. pytest would report them again."""
-        if type(report).__name__.lower() == "subtestreport":
-            self._with_subtests.add(report.nodeid)
 
     # The runs with a broken answer.
 
@@ -96,8 +74,7 @@ class Sabotage:
 
     def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
         """Break one answer after the other until the test notices it, and then none."""
-        function = getattr(item, "obj", None)
-        if getattr(function, "is_hypothesis_test", False) or item.nodeid in self._with_subtests:
+        if not is_repeatable(item):
             return _unknown("its examples or subtests would send and report their requests again")
         tried = self._break(item, facts)
         self._run_again(item, following)

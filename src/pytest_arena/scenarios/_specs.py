@@ -16,7 +16,6 @@ from gherkin.dialect import Dialect
 from gherkin.errors import CompositeParserException, ParserException
 from gherkin.parser import Parser
 from gherkin.pickles.compiler import Compiler
-from gherkin.token_matcher import TokenMatcher
 from markdown_it import MarkdownIt
 
 from pytest_arena.errors import ScenarioError
@@ -29,8 +28,8 @@ Pairs = tuple[tuple[str, str], ...]
 
 _KINDS: dict[str, Kind] = {"Context": "given", "Action": "when", "Outcome": "then"}
 _FENCE = re.compile(r"\W*(gherkin|feature|cucumber)\b", re.IGNORECASE)
-_FIRST_KEYWORD = re.compile(r"\s*(?:[#@].*\n\s*)*([^:\n]+):")
-_LANGUAGE = re.compile(r"^\s*#\s*language\s*:\s*([\w-]+)\s*$", re.MULTILINE)
+# A line that names the feature, or a language, whose word for it may be another one.
+_FEATURE = re.compile(r"(?m)^\s*(?:#\s*language\b|(?:Feature|Business Need|Ability):)")
 _SUFFIXES = (".feature", ".md", ".markdown")
 # The first word of a line and its keyword may differ by a typing error.
 _SIMILAR = 0.76
@@ -207,40 +206,32 @@ def is_gherkin(token: Any) -> bool:
 # One block.
 
 
-def language_of(block: str) -> str:
-    """Return the code of a block's language. The parser reports an unknown one."""
-    named = _LANGUAGE.search(block)
-    return named[1] if named and Dialect.for_name(named[1]) else "en"
-
-
 def _scenarios(block: str, above: int, heading: str, spec: str) -> Iterator[ScenarioSpec]:
-    language = language_of(block)
-    dialect: Any = Dialect.for_name(language)
     # Empty lines above the block give each node its line in the file.
     text = "\n" * above + block
-    first = _FIRST_KEYWORD.match(block)
-    if above and not (first and first[1] in dialect.feature_keywords):
+    if above and not _FEATURE.search(block):
         # A fence without a feature gets one in place of its opening line.
-        feature_line = f"{dialect.feature_keywords[0]}: {heading}\n"
-        text = "\n" * (above - 1) + feature_line + block
-    document = _parsed(text, language, spec)
+        text = "\n" * (above - 1) + f"Feature: {heading}\n{block}"
+    document = _parsed(text, spec)
     document["uri"] = spec
     pickles: list[Any] = Compiler().compile(document)
     nodes = [*_nodes(document)]
     compiled = {pickle["astNodeIds"][0] for pickle in pickles}
+    feature = document.get("feature")  # None for comments alone
+    dialect: Any = Dialect.for_name(feature["language"] if feature else "en")
     for node in nodes:
         _check_node(node, compiled, dialect.spec, spec)
     if not pickles:
-        feature = {"keyword": "", "name": spec, "location": {"line": above + 1}}
-        raise _wrong(feature, spec, "the feature has no scenario", "add one, or remove it")
+        file = {"keyword": "", "name": spec, "location": {"line": above + 1}}
+        raise _wrong(file, spec, "the feature has no scenario", "add one, or remove it")
     by_id = {node["id"]: node for node in nodes if "id" in node}
     for pickle in pickles:
-        yield _scenario(pickle, by_id, str(document["feature"]["name"]), spec)
+        yield _scenario(pickle, by_id, feature["name"], spec)
 
 
-def _parsed(text: str, language: str, spec: str) -> Any:
+def _parsed(text: str, spec: str) -> Any:
     try:
-        return Parser().parse(text, TokenMatcher(language))
+        return Parser().parse(text)
     except (CompositeParserException, ParserException) as error:
         errors = getattr(error, "errors", [error])
         line = errors[0].location.get("line", 1)

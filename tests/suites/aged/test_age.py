@@ -89,13 +89,6 @@ def dialect(arena):
     return "mysql" if name == "mariadb" else name
 
 
-@pytest.fixture(scope="module")
-def reset(arena):
-    with arena.session() as session:
-        session.add(Reset())
-        session.commit()
-
-
 async def test_each_row_of_a_partition_is_older_once(arena, client, dialect):
     if dialect != "postgresql":
         pytest.skip("only PostgreSQL lists a partition as a table")
@@ -119,9 +112,3 @@ async def test_each_row_of_a_partition_is_older_once(arena, client, dialect):
 async def test_arguments_that_make_no_row_older(arena, client, arguments):
     await client.post("/resets")
     await arena.age(**arguments)
-
-
-@pytest.mark.expect("AssertionError")
-async def test_the_story_has_one_line(reset, arena, client):
-    await arena.age(days=2)
-    assert (await client.post("/resets/1")).status_code == 200

@@ -1,4 +1,4 @@
-"""Each test and each wide fixture of the user calls both hooks once, whatever it writes."""
+"""Each test and each wide fixture calls both hooks once, whatever it writes."""
 
 import pytest
 import pytest_asyncio
@@ -66,16 +66,9 @@ async def test_after_the_hook_has_failed(db_session):
     assert not (await db_session.scalars(select(Order).filter_by(item="lamp"))).all()
 
 
-class TestOfLibraries:
-    def test_fixtures_of_libraries_call_no_hook(self, pytestconfig, arena, calls, request):
-        names = {name for _, name in calls}
-        assert {READS, WRITES} <= names
-        assert not [name for name in names if "pytestconfig" in name or "event_loop" in name]
-
-    def test_each_test_enters_once_and_leaves_once(self, calls, request):
-        earlier = (
-            request.node.nodeid.rpartition("::")[0] + "::test_fixtures_of_libraries_call_no_hook"
-        )
+class TestInAClass:
+    def test_each_test_enters_once_and_leaves_once(self, calls):
+        earlier = "test_hooks.py::test_after_the_hook_has_failed"
         assert [call for call, name in calls if name == earlier] == ["enter", "leave"]
 
     def test_a_fixture_that_a_test_requests_late(self, request, cache, calls):

@@ -138,14 +138,3 @@ async def test_the_tables_of_a_virtual_table_are_left_out(arena):
         await connection.execute(text("CREATE VIRTUAL TABLE words USING fts5(word)"))
     async with arena.expect_changes(words=inserted()), engine.begin() as connection:
         await connection.execute(text("INSERT INTO words VALUES ('vase')"))
-
-
-@pytest.mark.skipif(engine.dialect.name != "postgresql", reason="its form of partitions")
-async def test_rows_of_two_partitions(arena):
-    floors = [f"CREATE TABLE f{n} PARTITION OF seats FOR VALUES IN ({n})" for n in (1, 2)]
-    table = "CREATE TABLE seats (floor INT) PARTITION BY LIST (floor)"
-    async with engine.begin() as connection:
-        for sql in (table, *floors, "INSERT INTO seats VALUES (1), (2)"):
-            await connection.execute(text(sql))
-    async with arena.expect_changes(seats=deleted(2)), engine.begin() as connection:
-        await connection.execute(text("DELETE FROM seats"))

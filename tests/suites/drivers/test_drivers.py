@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import pytest
 from listening_app import DRIVER, engine, maker
 from models import Order
-from sqlalchemy import select, text
+from sqlalchemy import DDL, select, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
@@ -98,6 +98,15 @@ async def test_rows_are_streamed(client, turn):
             if len(items) == 2:
                 assert len((await client.get("/orders")).json()) == 5
     assert items == [f"item {number}" for number in range(5)]
+
+
+async def test_a_statement_is_prepared_again_after_ddl(turn):
+    async with engine.connect() as connection:
+        for number in range(2):
+            assert (
+                len((await connection.execute(text("SELECT * FROM visits"))).keys()) == 2 + number
+            )
+            await connection.execute(DDL(f"ALTER TABLE visits ADD COLUMN mood{number} text"))
 
 
 @pytest.mark.skipif(DRIVER != "asyncpg", reason="the other drivers' connections are no facades")

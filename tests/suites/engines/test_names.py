@@ -10,7 +10,6 @@ import pytest
 from conftest import from_conftest
 from orders import aadd, add, aitems, engine, items
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 here = create_engine("sqlite:///shop.db")
@@ -79,11 +78,6 @@ def test_two_files_of_one_name(made):
     add(two, "lamp")
     one.dispose()
     assert items(one) == ["vase"]
-
-
-def test_a_read_only_engine_stays_read_only(made):
-    with pytest.raises(OperationalError, match="readonly"):
-        add(made(NAMES["read_only"]), "vase")
 
 
 def test_an_engine_keeps_its_database_in_another_folder(made, arena, monkeypatch, tmp_path):

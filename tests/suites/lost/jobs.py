@@ -1,4 +1,4 @@
-"""Commands of the app: each opens a session."""
+"""Functions of the app that open a session."""
 
 from async_app import maker
 from models import Order
@@ -12,11 +12,6 @@ async def flush(session):
 async def flushes():
     async with maker() as session:
         await flush(session)
-
-
-async def adds():
-    async with maker() as session:
-        session.add(Order(item="vase"))  # lost
 
 
 async def get_session():

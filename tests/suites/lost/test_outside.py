@@ -1,6 +1,5 @@
-"""What a command of the app, a fixture or a lifespan wrote and never committed."""
+"""What a fixture or a lifespan wrote and never committed."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import async_app
@@ -11,12 +10,6 @@ from fastapi import FastAPI
 from models import Order
 
 lost = pytest.mark.expect("LostWriteWarning", at="# lost")
-
-
-@lost
-@pytest.mark.parametrize("command", [jobs.flushes, jobs.adds])
-async def test_a_command_of_the_app(command):
-    await command()
 
 
 @pytest.fixture
@@ -74,13 +67,6 @@ class TestLifespan:
 
 
 @pytest.fixture(scope="module")
-def chair(arena):
-    with arena.session() as session:
-        session.add(Order(item="chair"))
-        session.commit()
-
-
-@pytest.fixture(scope="module")
 def forgetful_module(arena):
     with arena.session() as session:
         session.add(Order(item="vase"))
@@ -90,10 +76,3 @@ def forgetful_module(arena):
 @lost
 def test_a_wide_fixture(forgetful_module):
     pass
-
-
-@lost
-def test_a_command_before_a_wide_fixture(request, test_client):
-    asyncio.run(jobs.flushes())
-    request.getfixturevalue("chair")
-    assert test_client.get("/orders").json() == ["chair"]

@@ -61,11 +61,6 @@ async def test_what_is_not_lost_in_a_dependency(client, name):
     await client.post(f"/dependency/{name}/200")
 
 
-@pytest.mark.expect("LostWriteWarning", at="# lost")
-async def test_a_command_of_the_app(client):
-    await units.by_a_unit(units.flushed)
-
-
 async def test_a_unit_of_work_that_the_test_writes_in():
     async with units.Unit() as unit:
         unit.session.add(units.Order(item="vase"))

@@ -24,7 +24,6 @@ PGSERVICE=missing psql -c "$SQL"
 cat seed.sql | env PGHOSTADDR=192.0.2.1 psql service=dev
 psql <seed.sql && pg_dump -at orders shop >dump && psql -c 'DELETE FROM orders' && psql -f dump
 psql <seed.sql && pg_dump "$DATABASE_URL" -Fc -f dump && pg_restore -cd shop_dev dump
-pg_dump -Fc -f dump && pg_restore -f out.sql dump && psql -f seed.sql
 """
 MYSQL = """
 mysql -e "$SQL"

@@ -40,11 +40,6 @@ class Speechless(Exception):
     __str__ = None
 
 
-@app.get("/speechless")
-async def speechless():
-    raise Speechless
-
-
 @app.get("/service")
 async def service(db=Depends(get_db)):
     try:
@@ -113,12 +108,6 @@ def test_behind_an_answer_to_a_sync_client(test_client):
 async def test_that_the_client_does_not_raise(arena):
     client = arena.client(raise_app_exceptions=False)
     assert (await client.post("/breaks")).status_code == 201
-
-
-@fails
-async def test_without_a_text(arena):
-    client = arena.client(raise_app_exceptions=False)
-    assert (await client.get("/speechless")).status_code == 200
 
 
 @pytest.mark.expect("LookupError", at='raise LookupError("no such thing")')

@@ -158,7 +158,8 @@ async def test_a_cancelled_statement(client, turn):
     await client.post("/orders/chair")
     async with engine.connect() as connection:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(connection.execute(text("SELECT pg_sleep(5)")), 0.2)
+            sleep = text("INSERT INTO orders (item, status) SELECT 'late', 'new' FROM pg_sleep(5)")
+            await asyncio.wait_for(connection.execute(sleep), 0.2)
     assert await items() == ["chair"]
 
 

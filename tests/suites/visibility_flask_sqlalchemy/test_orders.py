@@ -29,22 +29,11 @@ def app():
         yield app
 
 
-@pytest.fixture(scope="module")
-def wide_client(app):
-    return app.test_client()
-
-
 @turns
 def test_the_context_of_a_session_fixture_has_a_session_for_each_test(app, turn):
     db.session.add(Order(item="vase"))
     db.session.commit()
     assert app.test_client().get("/orders").json == items() == ["vase"]
-
-
-@turns
-def test_cookies_of_a_wide_client_end_with_the_test(wide_client, turn):
-    assert wide_client.get_cookie("login") is None
-    wide_client.set_cookie("login", "Sand")
 
 
 @pytest.mark.expect("A602", at="db.session.flush()")

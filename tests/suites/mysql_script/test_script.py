@@ -1,4 +1,4 @@
-"""Triggers, routines and views are copied. A copy undoes what they write."""
+"""A script creates tables and views, which are copied."""
 
 import pymysql
 import pytest
@@ -14,25 +14,10 @@ async def ask(statement):
 
 
 @turns
-async def test_a_trigger_and_views(client, turn):
+async def test_a_view(client, turn):
     assert await ask("SELECT words FROM log") == ["it's; ' fine"]
     await client.post("/orders/chair")
-    assert await ask("SELECT words FROM log") == ["it's; ' fine", "chair", "twice"]
-    assert await ask("SELECT item FROM a_names") == ["chair"]
-
-
-@turns
-async def test_a_function_that_writes(turn):
-    assert await ask("SELECT writes()") == [1]
-    assert len(await ask("SELECT words FROM log")) == 2
-
-
-@turns
-async def test_a_procedure(turn):
-    assert await ask("SELECT SUM(amount) FROM stock") == [7]
-    async with engine.begin() as connection:
-        await connection.execute(text("CALL sells()"))
-    assert await ask("SELECT SUM(amount) FROM stock") == [0]
+    assert await ask("SELECT item FROM names") == ["chair"]
 
 
 async def test_a_redirected_connection(client):
