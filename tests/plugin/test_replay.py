@@ -42,7 +42,7 @@ def test_a_route_is_replayed_once_in_a_run(example: Example, workers: tuple[str,
     run = example.with_files(test_it=TESTS).run(FLAG, *workers).expect(passed=3)
     [line] = section(run.output)
     assert line.startswith("POST /dancers/{name}: nothing found")
-    run.says("1 route replayed in")
+    run.says("of 1 route in")
 
 
 WRONG = (

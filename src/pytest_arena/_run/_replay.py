@@ -127,7 +127,7 @@ class Replay:
     def __init__(self, replays: Replays, test: RunningTest, wanted: set[str]) -> None:
         self.run = replays.run
         self._questions = replays.run.config.replay
-        self._replays = replays
+        self.replays = replays
         self._test = test
         self._wanted = wanted
         self._is_busy = False
@@ -196,12 +196,12 @@ class Replay:
         self.run.ledger.has_left = False
         whole = await self.alone(send)
         name = _name_of(whole.request)
-        if name not in self._wanted or name in self._replays.routes:
+        if name not in self._wanted or name in self.replays.routes:
             return
         if not (whole.answer.is_success and whole.outcome):
             return
         route = Route(name, self._test.name, block=call.block(self._test))
-        self._replays.routes[name] = route
+        self.replays.routes[name] = route
         questions = _Questions(self, route, send, whole, has_login=has_login)
         if await questions.answered(questions.settle()):
             await questions.ask(self._questions)
@@ -216,6 +216,7 @@ class Replay:
     ) -> Replayed:
         """Send the request in a level of its own, interrupted at a step."""
         schedule = Interruption(number)
+        self.replays.count += 1
         async with Fresh(self.run, "a replay"):
             self.run.connections.schedule = schedule
             try:
@@ -239,6 +240,7 @@ class _Questions:
     ) -> None:
         self._run = replay.run
         self._alone = replay.alone
+        self._replays = replay.replays
         self._route = route
         self._send = send
         self._whole = whole
@@ -357,6 +359,7 @@ class _Questions:
                 await race(self._send(), self._send())
         finally:
             await races.aclose()
+            self._replays.count += races.passes
         found = races.finding()
         if found is not None:
             words, ending = found
@@ -505,6 +508,7 @@ class Replays:
         # The facts of all processes: whether a route has a finding, and its lines, by its name.
         self._lines: dict[str, tuple[bool, list[str]]] = {}
         self._errors: list[str] = []  # the warnings that a filter turns into errors
+        self.count = 0  # of replays, where a race of two requests is one
         self._seconds = 0.0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -582,19 +586,20 @@ class Replays:
         """Take what a worker of pytest-xdist has sent."""
         sent = (getattr(node, "workeroutput", None) or {}).get(_SENT)
         if sent is not None:
-            lines, errors, duration = json.loads(sent)
+            lines, errors, duration, count = json.loads(sent)
             for name, (has_finding, of_route) in lines.items():
                 if has_finding or name not in self._lines:
                     self._lines[name] = (has_finding, of_route)
             self._errors += errors
             self._seconds = max(self._seconds, duration)
+            self.count += count
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Send the facts of a worker, or write them into JUnit's XML. Fail by a filter."""
         output = getattr(self._config, "workeroutput", None)
         if output is not None:
-            output[_SENT] = json.dumps([self._lines, self._errors, self._seconds])
+            output[_SENT] = json.dumps([self._lines, self._errors, self._seconds, self.count])
             return
         xml = self._config.stash.get(xml_key, None)
         for name, (has_finding, lines) in self._lines.items():
@@ -612,7 +617,7 @@ class Replays:
         for error in self._errors:
             terminalreporter.write_line(error, red=True)
         number = counted(len(self._lines), "route")
-        text = f"{number} replayed in {self._seconds:.1f} s"
+        text = f"{counted(self.count, 'replay')} of {number} in {self._seconds:.2f} s"
         if not self._lines:
             text = "--arena-replay: no request of a passed test has changed a row"
         terminalreporter.write_line(text)
