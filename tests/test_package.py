@@ -132,7 +132,7 @@ def _section(title: str) -> str:
 
 
 # What users of a library may set, and what pytest-arena sets on its own objects.
-_DATA = """arena arena_guards blocking_portal cached_result client_name cookies
+_DATA = """arena blocking_portal cached_result client_name cookies
 credential_provider daemon_threads username dbapi_connection default_schema_name
 dependency_overrides disabled executor exitstatus
 headers lineno loader longrepr obj others outcome portal propagate sections should_exit shouldfail

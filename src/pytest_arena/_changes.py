@@ -361,10 +361,7 @@ def _as_line(change: Change) -> str:
             after = _shown_of(change.after, name)
             steps.append(f"{name} {before} → {after}")
         rest = ", ".join(steps) or "written again with the same values"
-    line = cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
-    # A terminal would interpret control characters in a name.
-    letters = [letter if letter.isprintable() else " " for letter in line]
-    return "".join(letters)
+    return cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
 
 
 def _as_row(change: Change) -> str:

@@ -189,9 +189,6 @@ def _check_awaited(request: pytest.FixtureRequest) -> None:
     """Refuse an async client as a parameter of a plain test.
 
     Async fixtures of the test may use the client.
-
-    Raises:
-        ConfigError: the test function has the client as a parameter.
     """
     if _is_async(request):
         return

@@ -51,9 +51,6 @@ def start(
     ``flags`` are the values of the command line, ``earlier`` the plugins that may have connected
     before. ``names`` are those that the configuration file sets. ``temporary`` is pytest's
     temporary folder, if it exists.
-
-    Raises:
-        pytest.UsageError: an option is wrong.
     """
     with _usage_errors():
         for module in earlier:
@@ -113,9 +110,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from_controller = getattr(config, "workerinput", {}).get("arena")
     if from_controller:  # this process is a worker of pytest-xdist
         files = RUNS[config].databases.files
-        files.began, has_child, touched = from_controller
-        files.has_child |= has_child
-        files.touched.update(touched)
+        files.began, removed = from_controller
+        files.removed.update(removed)
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
@@ -132,11 +128,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Read the specifications before the collection and before xdist's workers start.
-
-    Raises:
-        pytest.UsageError: no specification exists, or a specification is wrong.
-    """
+    """Read the specifications before the collection and before xdist's workers start."""
     scenarios = RUNS[session.config].scenarios
     if scenarios is not None:
         with _usage_errors():
@@ -420,9 +412,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker when the run began, and which files it may have changed since."""
+    """Send a worker when the run began, and which databases it has removed since."""
     files = RUNS[node.config].databases.files
-    node.workerinput["arena"] = (files.began, files.has_child, files.touched)
+    node.workerinput["arena"] = (files.began, files.removed)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -69,7 +69,7 @@ class Request:
     is_over: bool = False
     is_login: bool = False
     """Whether a client sent it to log in."""
-    # The lines that committed, or failed to, after the answer what had begun before it.
+    # The lines that committed after the answer what had begun before it.
     late_commits: list[CodeLine | str] = field(default_factory=list)
     # The last error of a statement or a commit, with the app's line.
     failure: str = ""

@@ -43,20 +43,9 @@ def shown_line(otherwise: str) -> str:
 @cache
 def is_of_tests(file: str) -> bool:
     """Return whether a file has tests, fixtures or their helpers, by its path in the project."""
-    path = Path(file)
-    folders = set()
-    for folder in path.parents:
-        if any((folder / name).exists() for name in _OF_PROJECT):
-            break
-        folders.add(folder.name)
-        if (folder / "pytest.ini").exists():  # also in a folder of tests
-            break
+    path = Path(CodeLine(file, 0).shown_file)
     is_test_module = path.stem == "conftest" or "test" in path.stem.split("_")
-    return is_test_module or not _FOLDERS_OF_TESTS.isdisjoint(folders)
-
-
-_OF_PROJECT = ("pyproject.toml", "setup.cfg", "tox.ini", ".git")
-_FOLDERS_OF_TESTS = frozenset({"test", "tests", "testing"})
+    return is_test_module or not {"test", "tests", "testing"}.isdisjoint(path.parts)
 
 
 def is_importing() -> bool:

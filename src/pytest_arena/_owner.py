@@ -32,7 +32,6 @@ from weakref import WeakKeyDictionary, WeakSet
 from pytest_arena._config._load import line_of_function
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import (
-    NO_LINE,
     OUR_TASK,
     REQUEST,
     line_of_coroutine,
@@ -113,11 +112,6 @@ class Owned:
 
     owner: Owner | None = None  # None for an import
     line: CodeLine | None = None
-
-    @property
-    def place(self) -> CodeLine | str:
-        """The line to blame."""
-        return self.line or NO_LINE
 
     @property
     def is_left(self) -> bool:

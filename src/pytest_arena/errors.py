@@ -1,27 +1,5 @@
 """The errors of pytest-arena.
 
-::
-
-    ArenaError
-    ├─ ConfigError                     A101  an option, a marker or a path is wrong
-    ├─ RefusedError                          the guard refused and touched nothing
-    │   ├─ ProductionDatabaseError     A201  the app's own database
-    │   ├─ UnknownDatabaseError        A202  a connection to no test database
-    │   ├─ AfterSessionError           A203  a connection after the test session
-    │   └─ NetworkError                A204  a call to another machine
-    ├─ ServerError                     A301  there is no place for the databases
-    ├─ TemplateError                   A401  the schema or the seed could not be built
-    ├─ IsolationError                  A501  a database cannot be given or restored
-    ├─ RaceError                       A502  a race cannot run, or proves nothing
-    ├─ LeakError                             a test affects later tests
-    │   ├─ ConnectionLeak              A602  a connection was not returned
-    │   └─ LateWorkError               A604  work of a request still runs
-    ├─ PendingWorkError                A701  a sync request would miss uncommitted work
-    ├─ LifespanError                   A702  the app's start-up or shutdown failed
-    ├─ LoginError                      A703  a client cannot log in
-    ├─ ScenarioError                   A801  a specification, a marker or a step is wrong
-    └─ ArenaInternalError              A901  a bug in pytest-arena
-
 Each message has the same four parts: what happened, why it matters, the likely cause in the user's
 code, the next step. It ends with a code and the address of its section of
 ``docs/reference/errors.md``.

@@ -105,11 +105,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> None:
-    """Install the gate before pytest imports the user's code, if a plugin has set a variable.
-
-    Raises:
-        pytest.UsageError: an option is wrong.
-    """
+    """Install the gate before pytest imports the user's code, if a plugin has set a variable."""
     waiting = early_config.stash.get(_WAITING, None) or Waiting(early_config, parser)
     early_config.stash[_IS_IN_TIME] = True
     waiting.begin_or_watch()
@@ -121,11 +117,7 @@ _WATCHED = ("sqlalchemy", *DRIVERS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add the markers.
-
-    Raises:
-        pytest.UsageError: the plugin was loaded after the user's code, which bypassed the gate.
-    """
+    """Add the markers. Refuse a plugin that pytest has loaded after the user's code."""
     if _IS_IN_TIME not in config.stash:
         raise pytest.UsageError(
             "pytest_arena.plugin was loaded too late to redirect the app to test databases: "
@@ -197,14 +189,9 @@ class Waiting:
             self.begin()
 
     def begin(self) -> None:
-        """Begin the run. From now on pytest calls the hooks of `_hooks` in place of these.
-
-        Raises:
-            pytest.UsageError: an option is wrong.
-        """
+        """Begin the run. From now on pytest calls the hooks of `_hooks` in place of these."""
         # A run inside of a test of another run belongs to that test.
-        runs = _fixtures.RUNS.values()
-        is_inside = any(not run.databases.finished for run in runs)
+        is_inside = any(not run.databases.finished for run in _fixtures.RUNS.values())
         if self._has_begun or is_inside:
             return
         self._has_begun = True

@@ -134,24 +134,3 @@ def test_the_order_of_tests_decides_nothing(
         assert ("which does not exist yet" in run.output) == (engine != LISTENER)
     alone = project.run("-pno:randomly", "test_it.py::test_an_orphan[1]")
     alone.expect(int(bool(failed)), **({"failed": 1} if failed else {"passed": 1}))
-
-
-READ_ONLY = """
-replica = create_async_engine("sqlite+aiosqlite:///shop.db")
-other = create_async_engine("sqlite+aiosqlite:///shop.db")
-for each in (replica, other):
-    event.listen(each.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA query_only = ON"))
-
-def get_engine():
-    return replica
-
-app = FastAPI()
-"""
-
-
-def test_no_engine_can_write(example: Example) -> None:
-    """The error names the line of each engine."""
-    project = example.with_files(app=APP + READ_ONLY, test_it=TESTS)
-    project = project.change("pytest.ini", "arena_seed = seed:seed", "")
-    run = project.run("-pno:randomly", "test_it.py::test_an_orphan[1]").expect(1, failed=1)
-    run.says("ConfigError", "replica = create_async_engine", "other = create_async_engine")

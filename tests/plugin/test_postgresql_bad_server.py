@@ -212,7 +212,7 @@ OWN = "[pytest]\narena_database = own"
     [
         (
             "--arena-database=sqlite",
-            "with arena_database = sqlite, pytest-arena does not replace databases of this product",
+            "with arena_database = sqlite pytest-arena does not redirect this product",
         ),
         ("--arena-database=postgresql://nobody:pw@127.0.0.1:1/x", "cannot be used"),
     ],

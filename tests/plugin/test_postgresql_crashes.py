@@ -109,7 +109,7 @@ STATEMENTS = [
     ('CREATE DATABASE "arena_building_', "clone"),
     ('ALTER DATABASE "arena_building_\\w+" RENAME', "clone"),
     ('CREATE DATABASE "arena_live_', "clone"),
-    (r"EXECUTE leave\(", "undo"),
+    (r"SELECT row_to_json.* pg_arena\.leave\(", "undo"),
 ]
 
 

@@ -311,7 +311,9 @@ def test_on_another_server_existing_roles_are_used(example: Example, server: Pri
         found = run(project, server, **named).expect(passed=1)
     found.says("policies do not act on docs", "It cannot work as missing: there is no role missing")
     lacking = run(project, server, "--arena-rebuild", "-oarena_roles=nobodys", **named)
-    lacking.expect(1, failed=1).says("arena_roles names nobodys", 'CREATE ROLE "nobodys";')
+    lacking.expect(1, failed=1).says(
+        "arena_roles names nobodys: there is no role nobodys", "ARENA_DATABASE=own"
+    )
     assert server.rows("SELECT FROM pg_roles WHERE rolname IN ('missing', 'nobodys')") == []
     table = "CREATE TABLE docs (id int); GRANT SELECT ON docs TO there;"
     url = URL.replace("shop_app", "there")

@@ -125,6 +125,23 @@ def test_the_controller_of_xdist_shows_the_facts_of_its_workers(tmp_path: Path) 
     run.expect(passed=2).says("database dev (empty) on SQLite")
 
 
+def test_a_fixture_begins_the_run(tmp_path: Path) -> None:
+    """No option is set, and no test has imported SQLAlchemy."""
+    run = _project(tmp_path, test_it="def test_it(test_client): ...\n").run()
+    run.says("there is no arena_app", "[A101]")
+
+
+def test_db_session_without_an_app_and_an_engine(tmp_path: Path) -> None:
+    """Options name the database and its tables."""
+    options = "[pytest]\narena_database = sqlite\narena_schema = tables.sql\n"
+    test = (
+        "def test_it(db_session):\n    db_session.connection().exec_driver_sql('SELECT * FROM t')\n"
+    )
+    project = _project(tmp_path, test_it=test)
+    project = project.with_paths({"pytest.ini": options, "tables.sql": "CREATE TABLE t (a INT);"})
+    project.run().expect(passed=1)
+
+
 HELPERS = """
 import pytest
 from app import Base, add, engine, names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,16 +95,6 @@ def test_each_warning_is_shown_with_the_line_and_the_tests(project: Example) -> 
         run.warns(f"{kind}: ", "test_all", *(["test_lost_again"] if kind.startswith("Los") else []))
         run.says(f"reference/errors.html#{kind.lower()}")
     run.warns(f"app.py:57: LostWriteWarning: {LOST} await db.flush() # token=*** next: ")
-
-
-def test_a_job_of_a_project_below_a_folder_of_tests(example: Example) -> None:
-    """The folders above the project do not say which modules are the app's."""
-    job = "\n\nasync def job():\n    async with maker() as session:\n"
-    job += "        await session.execute(Dancer.__table__.insert().values(name='Ann'))\n"
-    test = "import app\nasync def test_job(arena):\n    await app.job()\n"
-    example = example.with_files(app=example.files["app.py"] + job, test_it=test)
-    run = replace(example, folder=example.folder / "test" / "project").run("-q").expect(passed=1)
-    run.warns("LostWriteWarning: a call of the app wrote dancers", "test_job")
 
 
 def test_several_errors_of_a_test_are_one_report_and_skip_nothing(project: Example) -> None:

@@ -253,7 +253,7 @@ def test_a_copy_has_the_settings_and_grants_of_its_template(crowded: Crowded) ->
         for statement in (
             f"ALTER DATABASE {name} SET search_path = '$user', public, 'od d'",
             f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC",
-            f"GRANT CREATE ON DATABASE {name} TO pg_monitor WITH GRANT OPTION",
+            f"GRANT CREATE ON DATABASE {name} TO pg_monitor",
         ):
             own.control.run(statement)
         template = own.finish_template(name, fingerprint="s", manifest=MANIFEST)

@@ -15,7 +15,7 @@ from pytest_arena._postgresql import _clusters, _servers
 from pytest_arena._postgresql._servers import SEARCH
 from pytest_arena._values import Address
 from pytest_arena.errors import ServerError
-from tests.servers.crowded import PASSWORD, free_port, newest_programs
+from tests.servers.crowded import PASSWORD, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,9 +204,3 @@ def test_own_is_refused_on_mysql(config: Config) -> None:
         MYSQL.find(replace(config, database="own"))
     assert "pytest-arena starts no server of MySQL or MariaDB" in error.value.cause
     assert "docker run" in error.value.fix
-
-
-def test_the_version_is_read_from_the_programs() -> None:
-    """Its first number decides."""
-    programs = newest_programs()
-    assert programs.version.startswith(f"{programs.major}.")

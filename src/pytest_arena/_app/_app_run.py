@@ -265,9 +265,7 @@ class Lifespan:
         except asyncio.CancelledError:
             # The owner of the loop is about to close it, and waits for its cancelled tasks. So the
             # app can shut down in the task that started it.
-            task = current_task()
-            if task is not None:
-                task.uncancel()
+            self._task.uncancel()
         self._is_stopping = True
         self._owner.is_idle = False
         return {"type": "lifespan.shutdown"}
@@ -292,18 +290,15 @@ class Lifespan:
         if self._is_up:
             self._owner.end()
             if error is not None:
-                when = "lifespan ended during the test"
-                if self._is_stopping:
-                    when = "shutdown failed"
                 self._failure = _lifespan_error(
-                    f"the app's {when}",
+                    "the app's lifespan failed after its start-up",
                     "the rest of the shutdown did not run, so open resources may disturb later "
                     "tests",
                     "repair the lifespan after its yield. try/finally runs the rest of the "
                     "shutdown",
                     error,
                 )
-        elif error is not None and (self._took_startup or self._reported is not None):
+        elif error is not None and self._took_startup:
             failure = _lifespan_error(
                 "the app's start-up failed",
                 "pytest-arena sends no request to an app that has not started",

@@ -313,7 +313,7 @@ def open_test_client(run: AppRun, login: Login | None, options: Options) -> Test
     """Create a test client: Litestar's for a Litestar app, otherwise Starlette's.
 
     Raises:
-        RuntimeError: no HTTP library is installed. The error is Starlette's.
+        ConfigError: the framework's client does not import.
         TypeError: the framework's client has no such option.
         LoginError: the login function is async.
     """
@@ -341,8 +341,13 @@ def open_test_client(run: AppRun, login: Login | None, options: Options) -> Test
 @cache
 def _client_class(*, is_of_litestar: bool) -> type[Any]:
     module = "litestar.testing" if is_of_litestar else "starlette.testclient"
-    with warnings.catch_warnings():
-        # Starlette warns if only httpx is installed. No test can avoid that.
-        warnings.simplefilter("ignore")
-        framework = import_module(module).TestClient
+    try:
+        with warnings.catch_warnings():
+            # Starlette warns if only httpx is installed. No test can avoid that.
+            warnings.simplefilter("ignore")
+            framework = import_module(module).TestClient
+    # Starlette raises a RuntimeError if no HTTP library is installed.
+    except (ImportError, RuntimeError) as error:
+        what = f"the sync test client ({error})"
+        raise not_installed(what, f"{module} and httpx2", "http") from None
     return type("TestClient", (TestClient, framework), {"__test__": False})

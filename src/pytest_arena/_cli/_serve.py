@@ -45,11 +45,7 @@ class Command:
     reply: Future[tuple[int, str]] = field(default_factory=Future)
 
     def answer(self, status: int, content: object) -> None:
-        """Send a status and JSON. Values that JSON lacks become texts.
-
-        Raises:
-            TypeError: JSON cannot represent the content.
-        """
+        """Send a status and JSON. Values that JSON lacks become texts."""
         text = json.dumps(content, default=str)
         self.reply.set_result((status, text))
 

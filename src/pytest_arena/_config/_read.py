@@ -235,11 +235,7 @@ _FORMS: dict[str, Callable[[str], Any]] = {
 
 
 def _parsed(option: Option, text: str, place: str) -> Any:
-    """Return the value of an option.
-
-    Raises:
-        ConfigError: the value is wrong.
-    """
+    """Return the value of an option."""
     example = option.example or option.default
     is_url = option.form == "server" and "://" in text
     if option.choices and text not in option.choices and not is_url:
@@ -271,11 +267,7 @@ def _check_names(names: Iterable[str], file: Path | None) -> None:
 
 
 def _check_scenarios(config: Config, flags: Mapping[str, object]) -> None:
-    """Check that no option needs scenarios if ``arena_specs`` names none.
-
-    Raises:
-        ConfigError: the run would check no scenario, and would pass.
-    """
+    """Check that no option needs scenarios if ``arena_specs`` names none."""
     if config.specs or config.scenarios == "off":
         return
     names = ("scenarios_out", "scenarios_stubs", "scenarios_accept", "scenarios_merge")

@@ -102,13 +102,13 @@ class AllowedFiles:
         # Only these folders of the cache: it may hold files of other programs, too.
         cache = config.cache.resolve()
         self.folders = {cache / "templates", cache / "kept"}
+        self.live: set[str] = set()  # the live files
         # The real paths of files that engines name, with their states then, None without a file.
         self.of_app: dict[str, os.stat_result | None] = {}
         self.on_servers: set[str] = set()  # the names of databases that engines and variables name
-        # A controller of pytest-xdist sends these to its workers: it imports a conftest earlier.
-        # Files that this run may have changed. True for a database, without an engine, it removed.
-        self.touched: dict[str, bool] = {}
-        self.has_child = False  # whether the user's code has started a process
+        # The databases without an engine that this run removed. A controller of pytest-xdist sends
+        # them to its workers: it imports a conftest earlier.
+        self.removed: set[str] = set()
         self.began = time.time()
         # The folder in which pytest creates `tmp_path`.
         self.temporary: Path | None = None
@@ -116,24 +116,15 @@ class AllowedFiles:
     def add(self, file: str) -> None:
         """Note that an engine of the app names this file. pytest-arena replaces its database."""
         path = os.path.realpath(file)
-        if path not in self.of_app:
+        if path not in self.of_app and not self._is_beside(path):
             self.of_app[path] = None
             with suppress(OSError):
                 self.of_app[path] = Path(path).stat()
 
-    def note_touched(self, file: str, *, is_removed: bool = False) -> None:
-        """Note that code may change a file. Or it removes a database that an engine names later."""
-        if os.access(file, os.F_OK):
-            path = os.path.realpath(file)
-            self.touched[path] = is_removed or self.touched.get(path, False)
-
-    def changed(self) -> dict[str, str]:
-        """Return the app's changed files, each with the program that did it, "" for this run."""
-        return {
-            file: "" if self.has_child or file in self.touched else _earlier_programs(file)
-            for file, before in sorted(self.of_app.items())
-            if self._has_changed(file, before)
-        }
+    def changed(self) -> list[str]:
+        """Return the app's files that have changed since the run began."""
+        files = sorted(self.of_app.items())
+        return [file for file, before in files if self._has_changed(file, before)]
 
     def _has_changed(self, file: str, before: os.stat_result | None) -> bool:
         if before is not None:
@@ -147,18 +138,21 @@ class AllowedFiles:
                 # An empty log does not count, because a reader creates one.
                 if status.st_ctime > self.began and (path == file or status.st_size):
                     return True
-        return self.touched.get(file, False)
+        return file in self.removed
 
     def whose(self, name: str) -> Whose:
         """Return to whom a file belongs, or a database on a server in the form of ``arena_allow``.
 
-        A relative path in ``arena_allow`` starts at the root.
+        A relative path in ``arena_allow`` starts at the root. The app has named a file beside the
+        live files by a part of a variable's URL, such as the file of a tenant.
         """
         if not name:  # in memory
             return Whose.FREE
         is_file = "://" not in name
         if is_file:
             path = os.path.realpath(name)
+            if path not in self.live and self._is_beside(path):
+                return Whose.APP
             if not self.folders.isdisjoint(Path(path).parents):
                 return Whose.OURS
             if self.temporary and Path(path).is_relative_to(self.temporary):
@@ -187,23 +181,9 @@ class AllowedFiles:
         """Return the files that engines and variables name, and that are the app's."""
         return [file for file in self._named() if self.whose(file) is Whose.APP]
 
-
-def _earlier_programs(file: str) -> str:
-    """Return the processes that have a file open, "" if one began later. Only Linux shows them."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # another user's process, or it has ended
-            if file not in map(os.path.realpath, (process / "fd").iterdir()):
-                continue
-            if _start(process) >= _start(Path("/proc/self")):
-                return ""
-            found.append(f"process {process.name}")
-    return ", ".join(found)
-
-
-def _start(process: Path) -> int:
-    """Return when a process began. Its name, in parentheses, may have spaces."""
-    return int((process / "stat").read_text().rpartition(")")[2].split()[19])
+    def _is_beside(self, path: str) -> bool:
+        """Return whether a file is in the folder of the live files."""
+        return not {Path(file).parent for file in self.live}.isdisjoint(Path(path).parents)
 
 
 class KnownDatabases:
@@ -235,9 +215,7 @@ class KnownDatabases:
     def at_file(self, file: str) -> Database | None:
         """Return the database with this live file, None for another file."""
         by_file = {database.file: database for database in [*self.by_key.values()]}
-        if file not in by_file or os.path.islink(file):  # noqa: PTH114 - pathlib is slower
-            file = os.path.realpath(file)
-        return by_file.get(file)
+        return by_file.get(file) or by_file.get(os.path.realpath(file))
 
     def find(self, requested: RequestedDatabase) -> Database | None:
         """Return the requested database, if it is known."""
@@ -306,6 +284,7 @@ class KnownDatabases:
         )
         if live is not None:
             self.files.folders.add(live.parents[2])
+            self.files.live.add(str(live))
         dialect = type(requested.dialect)
         database = Database(
             key, name, tails, product, dialect, live=live, incarnation=next(self._count)
@@ -380,13 +359,12 @@ class KnownDatabases:
         if len(matching) == 1:
             return matching[0]
         known = sorted(database.name for database in databases)
-        longer = [each.name for each in matching if each.name != name]
         raise ConfigError(
             f"there are {len(matching)} databases {name!r}",
             why="a database has the name of its file without the suffix, after as many folders as "
             "make it unique, or its name on the server, after its product if necessary",
             cause=f"known databases: {', '.join(known) or 'none'}\n{shown_line('')}".strip(),
-            fix=f"arena.session(database={nearest(name, longer or known or ['app'])!r})",
+            fix=f"arena.session(database={nearest(name, known or ['app'])!r})",
         )
 
 

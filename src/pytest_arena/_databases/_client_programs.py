@@ -125,11 +125,7 @@ def main() -> NoReturn:
 
 
 def _led(name: str, arguments: list[str], facts: Any) -> list[str]:
-    """Return the arguments with which a client uses the test's database.
-
-    Raises:
-        LookupError, GetoptError: it may use another database.
-    """
+    """Return the arguments with which a client uses the test's database."""
     product = _CLIENTS[name]
     if product == FILES.name:
         file = file_in(words_of(arguments), facts["files"], "")
@@ -159,11 +155,7 @@ def _led(name: str, arguments: list[str], facts: Any) -> list[str]:
 
 
 def _address(product: str, arguments: list[str], facts: Any) -> tuple[Address, dict[str, Address]]:
-    """Return the address of the test's database that a client means, and those of all names.
-
-    Raises:
-        LookupError: it may mean several, or there is none yet.
-    """
+    """Return the address of the test's database that a client means, and those of all names."""
     known = {key: Address(*each) for key, each in facts["addresses"].items()}
     if facts["redis"]:
         known["redis/"] = Address("", facts["redis"], "", "")
@@ -179,11 +171,7 @@ def _address(product: str, arguments: list[str], facts: Any) -> tuple[Address, d
 
 
 def _prepare(name: str, arguments: Iterable[str], address: Address) -> None:
-    """Set the variables of libpq, and check what is given to psql and pg_restore.
-
-    Raises:
-        LookupError: it changes another database or the server.
-    """
+    """Set the variables of libpq, and check what is given to psql and pg_restore."""
     from pytest_arena._postgresql._driver_guard import WORDS  # noqa: PLC0415 - few clients
     from pytest_arena._product._statements import classify  # noqa: PLC0415 - as above
 

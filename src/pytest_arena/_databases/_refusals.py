@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_arena._config._supported import DRIVERS
 from pytest_arena._databases._app_databases import Whose
-from pytest_arena._origin import REQUEST, is_of_tests, user_line
+from pytest_arena._origin import REQUEST
 from pytest_arena._owner import cause_of_connection
 from pytest_arena._product import NOWHERE
 from pytest_arena.errors import (
@@ -86,7 +86,7 @@ UNKNOWN_DATABASE = Refusal(
     is_to_allow=True,
 )
 FILL = (
-    "delete the fixture that creates a test database, and name the source of its tables:\n"
+    "delete what creates a test database (do it by hand for the app), and name its tables:\n"
     "arena_schema = <module>:<Base>"
 )
 WITHOUT_ENGINE = Refusal(
@@ -99,6 +99,7 @@ WITHOUT_ENGINE = Refusal(
     is_to_allow=True,
 )
 REFUSED_DRIVER = WITHOUT_ENGINE._replace(
+    kind=ProductionDatabaseError,
     why="arena_drivers is refuse. The writes of this connection would stay in your database",
     fix="arena_drivers = redirect   (the driver opens the test's database)\n"
     "or use the app's engine, db_session or arena.url",
@@ -135,18 +136,13 @@ _LEAVE_OUT = (
     "send it by hand before the tests, and not while tests run\n"
     "CREATE ROLE and GRANT may also be in a migration or in arena_schema"
 )
-_NOT_IN_TESTS = (
-    "send it by hand or when the app is deployed, or not in tests, which have a database:\n"
-    'if "PYTEST_VERSION" not in os.environ: …'
-)
 
 
 def beyond_database(meaning: Statement, words: Words) -> ProductionDatabaseError:
     """Return the error for a statement that would change another database or the server."""
     fix = _LEAVE_OUT
     if meaning.beyond.endswith(("DATABASE", "SCHEMA")):
-        line = user_line()
-        fix = FILL if line is None or is_of_tests(line.file) else _NOT_IN_TESTS
+        fix = FILL
     return ProductionDatabaseError(
         f"refused: {meaning.beyond or meaning.shared}, which reaches beyond the test's database",
         why="the server may have databases of yours. pytest-arena does not undo changes to them or "

@@ -107,9 +107,7 @@ class Databases:
             raise self._refused(refusals.CHOSEN_BY_APP.of(whose), name)
         if opener is Opener.SQLITE3 and whose is Whose.APP:
             raise self._refused(refusals.FILE_WITHOUT_ENGINE, name)
-        if whose is Whose.UNKNOWN:
-            self.files.note_touched(name)
-        elif opener is Opener.SQLITE3:
+        if opener is Opener.SQLITE3 and whose is not Whose.UNKNOWN:
             self.refuse_late()
         return None if database is None else database.target
 
@@ -132,7 +130,7 @@ class Databases:
         else:
             refusal = refusals.WITHOUT_ENGINE
             if whose is Whose.APP:
-                refusal = refusals.REFUSED_DRIVER.of(whose)
+                refusal = refusals.REFUSED_DRIVER
             elif requested.database == SUPPORTED[requested.product].maintenance_database:
                 refusal = refusals.FOR_DATABASES
             raise self._refused(refusal, requested.name, driver=requested.dialect.driver)
@@ -208,8 +206,8 @@ class Databases:
         lost = file_at_stake(file, self.files.began, self.files.of_engines)
         if lost:
             raise self._refused(refusals.REMOVED_FILE, lost, action=action)
-        is_database = lost is not None and self.files.whose(file) is Whose.UNKNOWN
-        self.files.note_touched(file, is_removed=is_database)
+        if lost is not None and self.files.whose(file) is Whose.UNKNOWN:
+            self.files.removed.add(os.path.realpath(file))
 
     def current(self, key: Key) -> ConnectTarget | None:
         """Return the present target of connections to this database."""
@@ -232,7 +230,6 @@ class Databases:
         """
         # Without a line of the user's code, xdist starts its workers, and Python `uname`.
         is_of_user = child.is_fork or user_line() is not None
-        self.files.has_child |= is_of_user
         databases = [*self.known.by_key.values()]
         used = {database.product for database in self.provisioned}
         if child.is_fork:  # starts no server for an engine that no test uses

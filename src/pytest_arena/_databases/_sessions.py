@@ -503,6 +503,7 @@ class Engines:
                         connection.execute(delete(table(name)).where(false()))
                         pooled: Any = pooled_of(connection)
                         known.obstacle = int(not pooled.handle.is_begun)
+                        connection.rollback()  # a close would count as a lost write
                     except DBAPIError as error:  # also of a role that may only insert
                         known.obstacle = _CANNOT_WRITE * (kind_of_error(error) == "read only")
             own.pool.dispose()

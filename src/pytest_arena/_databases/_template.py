@@ -200,8 +200,19 @@ class Store:
             return below
         builder = schema_builder(value, self.root) if stage is Stage.SCHEMA else seed_builder(value)
         build = StageBuild(value, stage, builder, below, self.root, self.template_store)
+
+        def fill(target: BuildTarget, now: float) -> Manifest:
+            started = _process.seconds()
+            try:
+                with RunningBuild(database, target, stage is Stage.SCHEMA).around():
+                    return Manifest(now, build.title, build.run(target))
+            finally:
+                self.build_seconds += _process.seconds() - started
+
         try:
-            template = self._find_or_build(build, database)
+            template = self.template_store.find_or_build(
+                build.fingerprint(), below, fill, database.dialect, self.newer_than
+            )
         except ArenaError:
             raise
         except Exception as error:
@@ -209,19 +220,6 @@ class Store:
         if stage is Stage.SCHEMA:
             self.drifts[value] = template.manifest.drift
         return template
-
-    def _find_or_build(self, build: StageBuild, database: Database) -> Template:
-        def fill(target: BuildTarget, now: float) -> Manifest:
-            started = _process.seconds()
-            try:
-                with RunningBuild(database, target, build.stage is Stage.SCHEMA).around():
-                    return Manifest(now, build.title, build.run(target))
-            finally:
-                self.build_seconds += _process.seconds() - started
-
-        return self.template_store.find_or_build(
-            build.fingerprint(), build.below, fill, database.dialect, self.newer_than
-        )
 
 
 def run_apart(call: Callable[[], Answer]) -> Answer:

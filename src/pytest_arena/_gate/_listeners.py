@@ -251,8 +251,6 @@ class Gate:
         if not hasattr(context, "arena"):
             return
         pooled, meaning = context.arena
-        if pooled.target is None:
-            return
         if meaning.ends_transaction:
             pooled.pending_writes = None
             pooled.has_committed = True

@@ -130,9 +130,6 @@ class LostWrites:
             where = f" ({line.short})" if line is not None else ""
             first_line = str(error).partition("\n")[0]
             request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
-            is_late = request.is_answered and request.has_written
-            if is_late and _request_of(pooled) is request:
-                request.late_commits.append(line or NO_LINE)
 
     def rollback_savepoint(self, connection: Connection, *_: object) -> None:
         """Note that a failed statement was undone."""
@@ -152,7 +149,8 @@ class LostWrites:
             self.note_end(writes, is_failed=True)
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
         # middleware. With autocommit no transaction is open.
-        request = _request_of(pooled)
+        session = pooled.session_record
+        request = session.begun_by if session is not None else None
         if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
             request.late_commits.append(user_line() or NO_LINE)
         pooled.pending_writes = None
@@ -203,12 +201,6 @@ class LostWrites:
         is_of_fixture = test is not None and not test.is_set_up
         works = self.by_level.setdefault(level, [])
         works.append(Uncommitted(what, fix, line, request, is_of_fixture))
-
-
-def _request_of(pooled: PooledConnection | None) -> Request | None:
-    """Return the request that began the transaction of a session before it was answered."""
-    record = pooled.session_record if pooled is not None else None
-    return record.begun_by if record is not None else None
 
 
 def _explain_lock(registry: Registry, error: BaseException, own: PooledConnection | None) -> None:

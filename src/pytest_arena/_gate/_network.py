@@ -136,11 +136,7 @@ class _Network:
         return is_here or any(address in network for network in self._networks)
 
     def _leave(self, host: str, kind: str = "another machine") -> None:
-        """Note that code reaches another machine or server, or refuse it.
-
-        Raises:
-            NetworkError: ``arena_network = refuse``.
-        """
+        """Note that code reaches another machine or server, or refuse it."""
         self._ledger.has_left = True
         if not self._refuses:
             self._ledger.note(f"{{test}}: reached {kind}: {host}   (arena_network)")

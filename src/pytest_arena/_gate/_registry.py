@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import IllegalStateChangeError
-
 from pytest_arena._gate._running_statements import RunningStatements
 from pytest_arena._origin import NO_LINE, user_line
 from pytest_arena._owner import Owned, owner_here
@@ -287,20 +285,12 @@ class Registry:
         A transaction that has only read ends here. The app must roll back one with writes.
         """
         self.check_in(pooled)
-        has_written = pooled.pending_writes is not None
-        sessions = sessions_on([pooled])
         for connection in alive(self.core_connections):
             if pooled_of(connection) is pooled:
                 transaction = connection.get_transaction()
                 connection.invalidate()
-                if transaction is not None and not has_written:
+                if transaction is not None and pooled.pending_writes is None:
                     transaction.rollback()  # sends nothing now
-        for session in sessions:
-            with suppress(IllegalStateChangeError):  # a task is inside a call of the session
-                # A rollback would expire instances, which an `AsyncSession` cannot load again.
-                end = session.get_transaction()
-                if end is not None:
-                    end.close()
 
     def held_by_others(self) -> list[PooledConnection | None]:
         """Return the connections that sessions and Core connections hold that outlive tests.
@@ -476,5 +466,5 @@ def unflushed_by_tests() -> list[str]:
         with suppress(RuntimeError):  # another thread uses the session
             words = unflushed_words(session)
             if words:
-                lines.append(f"{words} and did not commit it: {record.place}")
+                lines.append(f"{words} and did not commit it: {record.line}")
     return lines

@@ -103,11 +103,7 @@ def _text(value: str, kind: str) -> str:
 
 
 def read_tables(control: Control, database: str) -> dict[str, Table]:
-    """Return the tables of a database by their names, without views.
-
-    Raises:
-        MySQLFailure: the server does not answer.
-    """
+    """Return the tables of a database by their names, without views."""
     schema = literal(database)
     listed = control.rows(
         "SELECT table_name, auto_increment, table_rows FROM information_schema.tables WHERE "
@@ -199,11 +195,7 @@ class CopyPlan:
     reason_against_undo: str = ""  # why no row of a copy can be restored in place
 
     def run(self, control: Control, copy: str) -> None:
-        """Create the copy. If a part of it exists already, drop that first.
-
-        Raises:
-            MySQLFailure: the server refused a statement, or the connection is lost.
-        """
+        """Create the copy. If a part of it exists already, drop that first."""
         name = identifier(copy)
         statements = [
             f"DROP DATABASE IF EXISTS {name}",

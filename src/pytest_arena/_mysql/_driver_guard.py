@@ -224,11 +224,7 @@ def _note_end(connection: object, _answer: object) -> None:
 def _replace(
     kind: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., object]]
 ) -> None:
-    """Replace a method of a driver's class by the method that ``make`` returns.
-
-    Raises:
-        AttributeError: this version of the driver has no such method.
-    """
+    """Replace a method of a driver's class by the method that ``make`` returns."""
     original = getattr(kind, name)
     patch(kind, name, wraps(original)(make(original)))
 

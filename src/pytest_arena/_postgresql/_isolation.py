@@ -75,11 +75,6 @@ class PostgreSQLDatabase(Undo):
     def prepare_to_freeze(self) -> None:
         """Prepare the database for a copy of it as a new base."""
 
-    def clients_inside(self) -> set[int]:
-        """Return the sessions inside a transaction, which may have changed nothing."""
-        rows = self.registry.control.rows(_INSIDE.format(literal(self.name)))
-        return {int(pid) for (pid,) in rows}
-
     def release(self) -> None:
         """Close pytest-arena's connections before the database is copied or dropped."""
 
@@ -346,9 +341,9 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
         This keeps a copy. A copy would end the transaction of a session. If a transaction is open,
         the live database itself is kept when another database replaces it.
         """
-        live = self.live
+        question = _INSIDE.format(literal(self.live.name))
         with self._registry.reporting("the database cannot be kept"):
-            if self._kept is None and not live.clients_inside():
+            if self._kept is None and not self._registry.control.rows(question):
                 self.generation += 1
                 return self._keep(self._copy(), "", title)
         if self._kept is None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from pytest_arena._postgresql._control import (
     identifier,
     literal,
 )
-from pytest_arena._postgresql._rows import COLUMNS, KEY, NAME
+from pytest_arena._postgresql._rows import COLUMNS, IMAGE_SETTINGS, KEY, NAME
 from pytest_arena._values import SCHEMA, TableRows
 
 if TYPE_CHECKING:
@@ -32,34 +32,20 @@ _SETTINGS = {
     # Foreign keys and the app's triggers have no effect while rows are restored.
     "session_replication_role": "replica",
     "row_security": "off",
-    # The settings of images.
-    "datestyle": "ISO,YMD",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "timezone": "UTC",
-    "lc_monetary": "C",
+    **IMAGE_SETTINGS,
     # PostgreSQL plans each statement once, for few rows, so that it reads no whole table.
     "plan_cache_mode": "force_generic_plan",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    "max_parallel_workers_per_gather": "0",
     # Shorter than deadlock_timeout, so that pytest-arena fails and not the app.
     "lock_timeout": "200ms",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
     "synchronous_commit": "off",
 }
-_ANSWER = "AS SELECT row_to_json(a)::text FROM"
-_PREPARED = (
-    f"PREPARE enter(pg_snapshot, int8[]) {_ANSWER} pg_arena.enter($1, $2) a",
-    f"PREPARE leave(pg_snapshot, int8[], int8[], text) {_ANSWER} pg_arena.leave($1, $2, $3, $4) a",
-    f"PREPARE look(pg_snapshot, int8[]) {_ANSWER} pg_arena.look($1, $2) a",
-)
 
 
 class State(NamedTuple):
@@ -76,23 +62,20 @@ class State(NamedTuple):
 
 
 def journal_control(address: Address, on_lost: Callable[[], None]) -> Control:
-    """Return a connection to a database with a journal, for ``ask_journal``."""
+    """Return a connection to a database with a journal."""
     # The app's connections report a deadlock sooner than after a second.
     setting = f"ALTER DATABASE {identifier(address.database)} SET deadlock_timeout = '300ms'"
     return PostgreSQLControl(
         partial(connect, address, _SETTINGS),
-        lambda control: control.run("; ".join((*_PREPARED, setting))),
+        lambda control: control.run(setting),
         on_lost,
     )
 
 
-_literal = lru_cache(maxsize=32)(literal)  # most tests begin with the same state
-
-
 def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[str, Any]:
-    """Call a prepared function of the journal by ``rows``. Return its result by its columns."""
-    values = ", ".join(map(_literal, arguments))
-    [(answer,)] = rows(f"EXECUTE {name}({values})")
+    """Call a function of the journal by ``rows``. Return its result by its columns."""
+    values = ", ".join(map(literal, arguments))
+    [(answer,)] = rows(f"SELECT row_to_json(a)::text FROM pg_arena.{name}({values}) a")
     found: dict[str, Any] = loads(answer)
     return found
 
@@ -100,6 +83,9 @@ def ask_journal(rows: Callable[..., Any], name: str, *arguments: str) -> dict[st
 FIX_FOR_UNDO = "the URL of a superuser in arena_database, or arena_database = own"
 # Installs the journal in a template, in 3 ms a table.
 INSTALLATION = Path(__file__).with_name("journal.sql").read_text(encoding="utf-8")
+for _name, _value in IMAGE_SETTINGS.items():
+    for _trigger in ("by_row", "by_truncate"):
+        INSTALLATION += f"ALTER FUNCTION pg_arena.{_trigger}() SET {_name} = '{_value}';\n"
 
 
 @cache

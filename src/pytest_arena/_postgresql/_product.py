@@ -49,7 +49,14 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
         owner_script = self.users.begin(database)
         if self._config.isolation == "rollback":
             template = registry.derived(content, owner_script(content))
-            return self._roll_back(template)
+            with registry.reporting("no database for the first test"):
+                live = registry.create("live", template=template)
+            return Rollback(
+                registry.address_of(live),
+                self._core.ledger,
+                self._config.lock_timeout,
+                partial(registry.drop_later, live),
+            )
         name = self._choose_isolation(registry)
         isolation = ServerIsolation(
             registry, content, name, owner_script=owner_script, uses=uses, note=note
@@ -77,18 +84,6 @@ class PostgreSQL(ServerProduct["ServerRegistry"]):
             f"{self.shown}: tests are isolated by clone, since {reason}. For undo: {FIX_FOR_UNDO}"
         )
         return "clone"
-
-    def _roll_back(self, template: str | None) -> Isolation:
-        """Return the isolation ``rollback``, in a copy of a template."""
-        registry = self._registry()
-        with registry.reporting("no database for the first test"):
-            name = registry.create("live", template=template)
-        return Rollback(
-            registry.address_of(name),
-            self._core.ledger,
-            self._config.lock_timeout,
-            partial(registry.drop_later, name),
-        )
 
     def shell(self, where: str) -> list[str]:
         """Return the words of the command that opens a database."""

@@ -14,7 +14,6 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql._server_registry import TURNS
 from pytest_arena._values import PAST_POLICIES, ServerLogin
-from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,16 +54,8 @@ class Roles:
         """Create the roles to which a schema may grant something."""
         if not self._is_off:
             for name in self._names:
-                try:
+                with self._registry.reporting(f"arena_roles names {name}"):
                     self._ensure_role(name, "")
-                except ControlFailure as error:
-                    raise ConfigError(
-                        f"arena_roles names {name}, which cannot be used: {error.first_line}",
-                        why="pytest-arena creates roles only on a private server, because a role "
-                        "belongs to the whole server",
-                        cause=self._core.config.place("roles"),
-                        fix=f"CREATE ROLE {identifier(name)};   or arena_database = own",
-                    ) from error
         if self._is_private:
             for user in sorted(self._core.users()):
                 self._usable(ServerLogin(user))
@@ -81,7 +72,7 @@ class Roles:
             self._registry.control.run(f"DO {literal(body)}")
         elif self._registry.control.rows(f"SELECT {exists}") != [(True,)]:
             where = f"{self._address.server} (arena_database = own would create it)"
-            raise ControlFailure(f"there is no role {name} on {where}")
+            raise ControlFailure(f"there is no role {name} on {where}", "42704")
 
     def _usable(self, login: _Login) -> _Login:
         """Return a login for the app's role, or None if the app must use pytest-arena's login."""
@@ -217,7 +208,6 @@ DO $arena$ DECLARE change text; BEGIN
                 '{{e,d,r}}') OR (SELECT relkind FROM pg_class c WHERE c.oid = typrelid) = 'c'
             UNION ALL SELECT 'pg_namespace'::regclass, oid, nspowner FROM pg_namespace
             WHERE nspname !~ '^pg_'
-            UNION ALL SELECT 'pg_largeobject'::regclass, oid, lomowner FROM pg_largeobject_metadata
             ) o CROSS JOIN LATERAL pg_identify_object(o.kind, o.oid, 0) i
         WHERE o.oid >= 16384 AND o.owner = current_user::regrole AND NOT EXISTS (SELECT
             FROM pg_depend WHERE classid = o.kind AND objid = o.oid AND deptype = 'e')

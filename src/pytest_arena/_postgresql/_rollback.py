@@ -25,7 +25,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._origin import user_line
 from pytest_arena._postgresql._driver_guard import WORDS
-from pytest_arena._postgresql._rows import in_batches, read, read_content, read_rows
+from pytest_arena._postgresql._rows import in_one, read, read_content, read_rows
 from pytest_arena._process import async_rest, seconds
 from pytest_arena._product import Held, nothing
 from pytest_arena._product._connection_loop import (
@@ -353,7 +353,7 @@ class Rollback:
 
     def _read_sequences(self) -> list[Any]:
         reader = _Reader(self)
-        return [*in_batches(reader, [text for (text,) in reader.rows(_SEQUENCES)])]
+        return in_one(reader, [text for (text,) in reader.rows(_SEQUENCES)])
 
     def _restore_sequences(self, level: _Level) -> None:
         values = [
@@ -469,15 +469,11 @@ class Rollback:
         depth: int = 0,
         limit: int | None = None,
     ) -> list[TableRows]:
-        """Compare the rows with those at the level's start, or with a moment."""
-        number = self.depth - depth
-        if not self._levels[number].is_written:
+        """Compare the rows with those at the start of the top level, or with a moment."""
+        if depth or not self._levels[-1].is_written:
             return []
-        if depth:
-            since = None
-            until = self._levels[number].above
-        if since is None and number:
-            since = self._levels[number - 1].above
+        if since is None and self.depth:
+            since = self._levels[-2].above
         # If no level below has written, another session sees the start.
         before: Any = read(self.address, read_rows) if since is None else since
         after: Any = self.ask(read_rows) if until is None else until

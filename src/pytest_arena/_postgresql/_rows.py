@@ -24,19 +24,27 @@ if TYPE_CHECKING:
     from pytest_arena._product._snapshots import ReadContent
     from pytest_arena._values import Address
 
-# With these settings equal values have equal texts. Settings of the login, of the database and of
-# the connection have no effect.
-_BEGIN_READING = """
-    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    SET LOCAL search_path = pg_catalog;
-    SET LOCAL lock_timeout = '1s';
-    SET LOCAL statement_timeout = 0;
-    SET LOCAL datestyle = 'ISO, YMD';
-    SET LOCAL intervalstyle = 'postgres';
-    SET LOCAL extra_float_digits = 1;
-    SET LOCAL bytea_output = 'hex';
-    SET LOCAL xmloption = 'content'
-"""
+# With these settings equal rows have equal texts, whatever the app's session has set.
+IMAGE_SETTINGS = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "timezone": "UTC",
+    "lc_monetary": "C",
+}
+_READING = {
+    "search_path": "pg_catalog",
+    "lock_timeout": "1s",
+    "statement_timeout": "0",
+    **IMAGE_SETTINGS,
+}
+_BEGIN_READING = "; ".join(
+    [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        *(f"SET LOCAL {name} = '{value}'" for name, value in _READING.items()),
+    ]
+)
 # The name of a table ``c``, its columns, and its primary key.
 NAME = """CASE WHEN n.nspname = 'public' THEN c.relname
         ELSE n.nspname || '.' || c.relname END::text"""
@@ -49,15 +57,10 @@ KEY = """ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
         WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts
         ORDER BY k.place)"""
 
-_AT_ONCE = 50  # queries in one statement, which PostgreSQL plans as a whole
-
 
 @contextmanager
 def one_snapshot(control: Control) -> Iterator[None]:
-    """Read the same snapshot in all queries of the block, in one transaction.
-
-    By default times have the database's time zone.
-    """
+    """Read the same snapshot in all queries of the block, in one transaction."""
     control.run(_BEGIN_READING)
     try:
         yield
@@ -66,10 +69,9 @@ def one_snapshot(control: Control) -> Iterator[None]:
             control.run("ROLLBACK")
 
 
-def in_batches(control: Control, queries: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of many queries, in few round trips."""
-    for start in range(0, len(queries), _AT_ONCE):
-        yield from control.rows(" UNION ALL ".join(queries[start : start + _AT_ONCE]))
+def in_one(control: Control, queries: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the rows of many queries, in one round trip."""
+    return control.rows(" UNION ALL ".join(queries)) if queries else []
 
 
 def read(address: Address, question: Callable[[Control], Answer]) -> Answer:
@@ -132,10 +134,10 @@ def read_content(control: Control) -> dict[str, str]:
             for name, quoted in control.rows(_SEQUENCES)
         ]
         tables = [table.digest() for table in _tables(control)]
-        values = dict(in_batches(control, sequences))
+        values = dict(in_one(control, sequences))
         rows = {
             f"table {name}": f"{number} rows, {total}"
-            for name, number, total in in_batches(control, tables)
+            for name, number, total in in_one(control, tables)
         }
         return {**definitions, **values, **rows}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +17,6 @@ from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from pytest_arena._process import is_own_folder
 from pytest_arena._product._databases_command import (
-    DatabasesOnServer,
     Place,
     PlaceKind,
     SweepResult,
@@ -33,7 +32,6 @@ from pytest_arena._product._server_search import (
     port_of,
 )
 from pytest_arena._values import Address
-from pytest_arena.errors import ArenaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,17 +128,19 @@ class PrivatePlaces:
     cache: Path
 
     def places(self) -> Iterator[Place]:
-        """Yield each server with its state and its databases."""
+        """Yield each server with its state."""
         for folder in self._folders():
-            yield self._place(folder)
+            state = "stopped"
+            if clusters.is_running(folder):
+                state = "in use" if clusters.is_in_use(folder) else "idle"
+            used = time_of(folder.beside("used"))
+            thing = Thing(name=folder.path.name, what="server", state=state, time=used)
+            shown = f"{clusters.title(folder)}, a private server"
+            yield Place(shown=shown, where=str(folder.path), things=(thing,))
 
     def sweep(self, *, everything: bool) -> Iterator[SweepResult]:
-        """Sweep running servers. With ``everything`` also remove unused servers."""
-        for folder in self._folders():
-            if clusters.is_running(folder):
-                yield from self._databases(folder).sweep(everything=everything)
-            if not everything:
-                continue
+        """Remove unused servers with ``everything``. A run sweeps the databases of its server."""
+        for folder in self._folders() if everything else ():
             thing = Thing(name=folder.path.name, what="server")
             if clusters.is_in_use(folder):
                 yield SweepResult(thing, "a private server that is in use")
@@ -154,26 +154,6 @@ class PrivatePlaces:
             if parent.is_dir() and is_own_folder(parent):
                 folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
                 yield from map(clusters.ServerFolder, folders)
-
-    def _databases(self, folder: ServerFolder) -> DatabasesOnServer:
-        return DatabasesOnServer(ServerRegistry, "", clusters.address_of(folder))
-
-    def _place(self, folder: ServerFolder) -> Place:
-        state = "stopped"
-        inside: tuple[Thing, ...] = ()
-        if clusters.is_running(folder):
-            state = "in use" if clusters.is_in_use(folder) else "idle"
-            # The server may start, stop, or have no free connection.
-            with suppress(ArenaError):
-                [databases] = self._databases(folder).places()
-                inside = databases.things
-        used = time_of(folder.beside("used"))
-        server = Thing(name=folder.path.name, what="server", state=state, time=used)
-        return Place(
-            shown=f"{clusters.title(folder)}, a private server",
-            where=str(folder.path),
-            things=(server, *inside),
-        )
 
 
 SEARCH: ServerSearch = PostgreSQLSearch()

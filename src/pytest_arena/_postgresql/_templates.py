@@ -38,7 +38,6 @@ SELECT EXISTS (
 _IS_BEING_WRITTEN = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = {0} AND backend_xid IS NOT NULL
                AND backend_type = 'client backend')
-    OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = {0})
 """
 
 

@@ -18,10 +18,9 @@ CREATE TABLE pg_arena.s (seq oid PRIMARY KEY);  -- the sequences
 GRANT USAGE ON SCHEMA pg_arena TO PUBLIC;
 GRANT INSERT ON pg_arena.j TO PUBLIC;
 
--- With these settings equal rows have equal images, whatever the app's session has set.
+-- pytest-arena sets the settings of images for these two functions.
 CREATE FUNCTION pg_arena.by_row() RETURNS trigger LANGUAGE plpgsql
-SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
-SET bytea_output = 'hex' SET timezone = 'UTC' SET lc_monetary = 'C' SET search_path = pg_catalog
+SET search_path = pg_catalog
 AS $$ BEGIN
     IF current_setting('arena.undo', true) = '1' THEN RETURN NULL; END IF;
     IF TG_OP <> 'INSERT' THEN
@@ -34,9 +33,7 @@ AS $$ BEGIN
 END $$;
 
 CREATE FUNCTION pg_arena.by_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
-SET bytea_output = 'hex' SET timezone = 'UTC' SET lc_monetary = 'C' SET search_path = pg_catalog
-SET row_security = off
+SET search_path = pg_catalog SET row_security = off
 AS $$ BEGIN
     IF current_setting('arena.undo', true) = '1' THEN RETURN NULL; END IF;
     EXECUTE format('INSERT INTO pg_arena.j (rel, op, r) SELECT %s, -1, (o.*)::text FROM ONLY %s o',

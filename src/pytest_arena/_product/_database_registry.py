@@ -15,7 +15,7 @@ from functools import partial
 from queue import Queue
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pytest_arena._process import interrupted, until
+from pytest_arena._process import interrupted
 from pytest_arena._product import (
     FEWER_CONNECTIONS,
     OF_RUN,
@@ -51,19 +51,12 @@ if TYPE_CHECKING:
 _LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
-# Databases that wait for their drop, before a caller waits, too.
-_MOST_WAITING = 8
-_LEAVE_SECONDS = 5.0
 
 
 class Background:
-    """A thread that runs jobs one after the other, until ``close``.
+    """A thread that runs jobs one after the other, until ``close``."""
 
-    The thread calls ``at_end`` when it ends. ``close`` may stop waiting before that.
-    """
-
-    def __init__(self, *, at_end: Callable[[], object] = lambda: None) -> None:
-        self._at_end = at_end
+    def __init__(self) -> None:
         self._jobs: Queue[tuple[Future[Any], Callable[[], Any]] | None] = Queue()
         # A daemon thread does not keep the process alive if the server hangs.
         self._thread = threading.Thread(
@@ -76,13 +69,6 @@ class Background:
         future: Future[Answer] = Future()
         self._jobs.put((future, job))
         return future
-
-    def wait_for_few(self) -> None:
-        """Wait some seconds while many jobs are left, so that databases do not pile up."""
-        until(
-            lambda: self._jobs.qsize() <= _MOST_WAITING or interrupted.is_set(),
-            within=_LEAVE_SECONDS,
-        )
 
     def close(self, seconds: float) -> bool:
         """Let the thread end after its jobs, and wait for that. Return whether it has ended."""
@@ -98,7 +84,6 @@ class Background:
                     future.set_result(call())
                 except BaseException as error:  # noqa: BLE001 - the future raises it
                     future.set_exception(error)
-        self._at_end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +139,7 @@ class DatabaseRegistry(TemplateStore):
         self._sweeps = sweeps
         self.control = self._control(self._take_locks)
         self._other_control = self._control()
-        self._thread = Background(at_end=self._other_control.close)
+        self._thread = Background()
 
     # The statements of a product
 
@@ -380,7 +365,6 @@ class DatabaseRegistry(TemplateStore):
         if self._is_closed or self._process != os.getpid():
             return
         self._thread.do(partial(self.drop, name, self._other_control))
-        self._thread.wait_for_few()
 
     # Sweep
 
@@ -422,6 +406,7 @@ class DatabaseRegistry(TemplateStore):
     def _drop_all(self) -> None:
         for name in [*self.databases]:
             self.drop(name, self._other_control)
+        self._other_control.close()
 
 
 RegistryT = TypeVar("RegistryT", bound=DatabaseRegistry)

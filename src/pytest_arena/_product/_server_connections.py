@@ -129,14 +129,10 @@ class RawConnections:
         if raw.target is not None:
             core.opened_raw(raw.target.key)
 
-    def find(self, connection: object) -> RawConnection | None:
-        """Return the record of a connection, None if an engine has opened it."""
-        raw = self._open.get(id(connection))
+    def take(self, connection: object) -> RawConnection | None:
+        """Forget a connection that an engine's pool has. Return its record, if there is one."""
+        raw = self._open.pop(id(connection), None)
         return raw if raw is not None and raw.reference() is connection else None
-
-    def give_to_pool(self, connection: object) -> None:
-        """Forget a connection that an engine's pool has."""
-        self._open.pop(id(connection), None)
 
     def end(self, level: Owner) -> None:
         """End the sessions of a level's connections, also of those that were forgotten open."""
@@ -346,14 +342,13 @@ class ServerConnections(ABC):
         connection = driver_connection(dbapi_connection)
         if facts_of_driver(connection) is not self._facts:
             return None
-        raw = self._raw.find(connection)
+        raw = self._raw.take(connection)
         if raw is not None and raw.target is None:
             return OpenConnection()  # `arena_allow` has admitted it
         opened = self.opened(connection)
         for database in core.provisioned:
             target = database.target
             if target.address and target.address.database == opened.database:
-                self._raw.give_to_pool(connection)
                 handle = self.handle(target, dbapi_connection)
                 return OpenConnection(target, handle)
         core.admit(Opener.CREATOR, opened.name)

@@ -125,8 +125,7 @@ class Arena(Generic[S]):
     @property
     def requests(self) -> tuple[Request, ...]:
         """The requests to the app under test that this test made, oldest first."""
-        test = self._run.current.test
-        return tuple(test.requests_of_level) if test is not None else ()
+        return tuple(self._run.current.required_test().requests_of_level)
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -258,12 +257,12 @@ class Arena(Generic[S]):
             time: the arguments of a `datetime.timedelta`: ``days``, ``hours``, ….
 
         Raises:
-            ConfigError: the time is not positive, or a column does not exist.
+            ConfigError: a column does not exist.
             IsolationError: the database does not accept the values, or a trigger sets others. A
                 table with times has no primary key.
         """
         test = self._run.current.required_test()
-        delta = _delta(time)
+        delta = timedelta(**time)
         if running_loop() is not None:
             return _age_later(self._run, test, delta, also)
         test.commit()
@@ -305,7 +304,7 @@ class Arena(Generic[S]):
             ConfigError: the program was not ready in time, or ended before it was ready.
             OSError: the program does not exist.
         """
-        process = self._run.begin_process(command, env or {}, Path(cwd or Path.cwd()))
+        process = self._run.begin_process(command, env or {}, Path(cwd))
         process.until_ready(ready, patience=patience)
         return process
 
@@ -524,7 +523,6 @@ class Arena(Generic[S]):
         """
         refused = Refused()
         before = self._run.ledger.mark()
-        errors: list[RefusedError] = []
         try:
             yield refused
         except Exception as error:
@@ -536,7 +534,7 @@ class Arena(Generic[S]):
                 raise
         finally:
             since = self._run.ledger.since(before)
-            errors += [error for error in since if isinstance(error, RefusedError)]
+            errors = [error for error in since if isinstance(error, RefusedError)]
             self._run.ledger.mark_reported(*since)
         if not errors:
             raise AssertionError("nothing was refused in this block")
@@ -584,20 +582,6 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
     if database not in after.times:  # it did not exist yet
         return Changes.of([], partial(check_table, run, database))
     return changes_between(run, database, before.times.get(database), after.times[database])
-
-
-def _delta(time: Mapping[str, float]) -> timedelta:
-    """Return the time of ``arena.age``."""
-    delta = timedelta(**time)
-    if delta <= timedelta():
-        words = ", ".join(f"{name}={value!r}" for name, value in time.items())
-        raise ConfigError(
-            f"arena.age({words}) makes no row older",
-            why="the test would see no later time",
-            cause=shown_line("arena.age()"),
-            fix="arena.age(hours=25)   or days, minutes, seconds, weeks",
-        )
-    return delta
 
 
 async def _age_later(

@@ -185,8 +185,7 @@ class Block:
     line: CodeLine | None = field(default_factory=user_line, init=False)
 
     def __post_init__(self) -> None:
-        if self.run.current.test is not None:
-            self.run.current.test.blocks.append(self)
+        self.run.current.required_test().blocks.append(self)
 
 
 def unentered(blocks: Iterable[Block]) -> Iterator[ConfigError]:
@@ -219,11 +218,10 @@ class ExpectedChanges(Block):
         if kind is not None:
             return
         commit()
-        test = self.run.current.test
-        if test is not None:
-            # A plain `with` in an async test cannot wait.
-            patience = test.patience if running_loop() is None else 0
-            refuse_unfinished(test.wait_for_work(patience), patience)
+        test = self.run.current.required_test()
+        # A plain `with` in an async test cannot wait.
+        patience = test.patience if running_loop() is None else 0
+        refuse_unfinished(test.wait_for_work(patience), patience)
         self._check()
 
     async def __aenter__(self) -> Self:
@@ -235,9 +233,8 @@ class ExpectedChanges(Block):
         if kind is not None:
             return
         await acommit()
-        test = self.run.current.test
-        if test is not None:
-            refuse_unfinished(await test.await_work(test.patience), test.patience)
+        test = self.run.current.required_test()
+        refuse_unfinished(await test.await_work(test.patience), test.patience)
         self._check()
 
     def _opened(self) -> Self:
@@ -280,11 +277,7 @@ def _note_assertion(run: Any, text: str) -> None:
 
 
 def changes_between(run: Any, database: Database, since: object, until: object) -> Changes:
-    """Return what has changed in a database between two moments of its isolation.
-
-    Raises:
-        IsolationError: pytest-arena has not kept all rows that a wide fixture wrote.
-    """
+    """Return what has changed in a database between two moments of its isolation."""
     isolation = database.isolation
     rows = isolation.rows_changed(since, until) if isolation is not None else []
     changes = Changes.of(rows, partial(check_table, run, database))
@@ -349,7 +342,7 @@ class StatementLimit(Block):
                 f"{counted(len(statements), 'statement')} in this block, allowed: {self.count:,}"
             ]
             for statement, times in Counter(statements).most_common(_MOST_STATEMENTS):
-                text = textwrap.shorten(" ".join(statement.split()), 100, placeholder=" …")
+                text = textwrap.shorten(statement, 100, placeholder=" …")
                 lines.append(f"  {counted(times, 'time')}: {text}")
             lines.append("next: load rows that belong together at once: selectinload(…) or a join")
             raise AssertionError("\n".join(lines))

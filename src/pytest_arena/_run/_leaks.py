@@ -50,11 +50,7 @@ def lines_of_error(lines: Iterable[object]) -> str:
 
 
 def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
-    """Refuse work that still runs after a wait.
-
-    Raises:
-        LateWorkError: there are lines of such work.
-    """
+    """Refuse work that still runs after a wait."""
     if lines:
         longer = max(60, patience * 2)
         raise LateWorkError(
@@ -83,8 +79,8 @@ class Tasks:
     def record_loop(self, loop: AbstractEventLoop | None = None) -> None:
         """Record this loop, or the running loop. Do nothing if no asyncio loop runs."""
         loop = loop or running_loop()
-        if loop is not None and loop not in self._threads:
-            self._threads[loop] = threading.get_ident()
+        if loop is not None:
+            self._threads.setdefault(loop, threading.get_ident())
 
     def run_idle_loops(self) -> None:
         """Run the idle loops of this thread once."""
@@ -136,9 +132,6 @@ def end_connections_of_test(test: Owner, *, has_failed: bool) -> None:
 
     An idle connection is a warning, unless the test has failed. A transaction that the test has
     begun in a session of a wide fixture is rolled back without a report.
-
-    Raises:
-        ConnectionLeak: the test left a transaction.
     """
     for session in sessions_in_use():
         record = record_of(session)
@@ -300,7 +293,6 @@ def _empty_session(session: Session) -> None:
     has_connection = any(held is session for held, _ in held_by_sessions())
     if not (record_of(session).outlives_tests or has_connection):
         session.reset()
-        return
     for instance in [*session.new, *session.deleted]:
         session.expunge(instance)
     # An async session cannot load an expired attribute when it is read.

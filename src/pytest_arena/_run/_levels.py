@@ -100,8 +100,7 @@ class Levels:
                     fix="commit, or roll back, before the fixture's `yield`",
                 ) from error
             raise
-        if databases:
-            gate.invalidate_stale()
+        gate.invalidate_stale()
         self._stack.append(level)
         self._ledger.isolation_seconds += _process.seconds() - started
         if level in self._begun:
@@ -112,11 +111,7 @@ class Levels:
         self._hooks.pytest_arena_enter(level=level)
 
     def _with_patience(self, call: Callable[[], Answer]) -> Answer:
-        """Retry for a second while a lock is held. Run this thread's event loops between attempts.
-
-        Raises:
-            Held: another connection still holds the lock.
-        """
+        """Retry for a second while a lock is held. Run idle event loops between attempts."""
         end = 0.0
         while True:
             try:
@@ -174,10 +169,8 @@ class Levels:
         try:
             try:
                 self._end_beside(level)
-            except BaseException as error:
-                if _process.is_interruption(error):
-                    raise
-                failures.append(error)  # raised after the databases are restored
+            except BaseException as error:  # noqa: BLE001 - raised after the databases are restored
+                failures.append(error)
             for database, isolation in self._databases.provisioned.items():
                 try:
                     is_changed |= self._leave_database(database, isolation, level)
@@ -296,12 +289,11 @@ class Levels:
     def _await_late_work(self, test: RunningTest) -> None:
         cancelled: list[CodeLine | str] = []
         if self._apps.live is not None:
-            patience = 0 if test.failed else test.patience
-            cancelled += self._apps.live.drain(patience)
+            cancelled += self._apps.live.drain(test.patience)
         if test.failed:
             return
         if test.may_have_late_work:
-            cancelled += test.wait_for_work()
+            cancelled += test.wait_for_work(test.patience)
         test.cut_off |= dict.fromkeys(cancelled)
 
     def _cancel_tasks(self, test: RunningTest) -> None:
@@ -386,7 +378,11 @@ class Levels:
         if owner in self._stack:
             self._finish_above(owner)
         else:
-            self.enter(owner)  # the tear-down may write
+            try:
+                self.enter(owner)  # the tear-down may write
+            except ArenaError as error:
+                # After an error here, pytest would keep a fixture that is half torn down.
+                self._ledger.note(error.what)
         owner.is_idle = False
         # A failed set-up has ended the owner, and its finalizers may write.
         owner.is_over = False

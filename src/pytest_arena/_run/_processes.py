@@ -97,7 +97,7 @@ class Process:
         self._process.kill()
         self._process.wait()
         self._output = self.output
-        self._log.unlink(missing_ok=True)
+        self._log.unlink()
 
     def until_ready(self, ready: str | Callable[[], object], *, patience: float) -> None:
         """Wait until the output has the text ``ready``, or the function ``ready`` returns True.

@@ -49,14 +49,10 @@ class Repeats:
         With its parent as ``following``, pytest keeps wide fixtures.
         """
         self._after = after
-        # Otherwise pytest-rerunfailures keeps the wide fixtures of a failed test for its next try.
-        vars(item).pop("execution_count", None)
         with (
             mock.patch.object(self._run, "is_repeating", new=True),
             self._run.ledger.forgetting(),
         ):
-            # Tear down the fixtures that the previous test has left, as pytest's runner does.
-            self._runner.pytest_runtest_teardown(item, item)
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
     @pytest.hookimpl(tryfirst=True)
@@ -70,10 +66,10 @@ class Repeats:
         self._after()
         return True
 
-    def tear_down(self, item: pytest.Item) -> None:
-        """Tear down the wide fixtures that the last test has left."""
+    def tear_down(self, item: pytest.Item, following: pytest.Item | None) -> None:
+        """Tear down the wide fixtures that a test has left, and that the next one does not use."""
         with mock.patch.object(self._run, "is_repeating", new=True):
-            self._runner.pytest_runtest_teardown(item, None)
+            self._runner.pytest_runtest_teardown(item, following)
 
 
 def is_repeatable(item: pytest.Item) -> bool:

@@ -550,11 +550,13 @@ class Replays:
             if self._wanted and is_repeatable(item):
                 self._tries.update(self._wanted)
                 self._failure = ""
+                if last is not None:
+                    repeats.tear_down(last, item)
                 repeats.run_again(item, item.parent, partial(self._warn, item))
                 last = item
         self._wanted = set()
         if last is not None:
-            repeats.tear_down(last)
+            repeats.tear_down(last, None)
         self._seconds = seconds() - began
         for route in self.routes.values():
             self._lines[route.name] = (bool(route.findings), [*route.lines()])

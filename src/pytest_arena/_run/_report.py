@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 from textwrap import dedent
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstanceState, Mapper
 
 from pytest_arena._changes import without_values
@@ -23,7 +21,6 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._interpreter import patch
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
-from pytest_arena._values import counted
 from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
@@ -147,12 +144,12 @@ def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
     The app raised such an error, or sent an answer for it. Errors that the test's report already
     shows are left out.
     """
-    test = run.current.test
+    test = run.current.required_test()
     shown = {id(error) for error in causes(excinfo.value if excinfo else None)}
-    for request, error in test.app_errors if test else ():
+    for request, error in test.app_errors:
         if id(error) not in shown:
             report.sections.append((_SERVER + request.shown, trace_of_error(error)))
-    for request, trace in test.handled_traces if test else ():
+    for request, trace in test.handled_traces:
         report.sections.append((_SERVER + request.shown, trace_of_copy(trace)))
     report.sections += run.outputs()
 
@@ -179,9 +176,7 @@ def trace_of_copy(trace: traceback.TracebackException) -> str:
 
 def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show what a failed test has changed, and its stale instances."""
-    test = run.current.test
-    if test is None:
-        return
+    test = run.current.required_test()
     raised = excinfo.value if excinfo is not None else None
     parts = story_parts(test, raised)
     has_changes = any(part.changes for part in parts)
@@ -253,19 +248,12 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         return _EMPTY.format(line) if line else ""
     if kind == "no connection":
         return _NO_CONNECTION_LEFT
-    if isinstance(error, PoolTimeout):
-        held = [checkout.line for checkout in run.connections.checked_out()]
-        numbers = Counter(line.short for line in held if line is not None)
-        shown = [f"{line} ({counted(number, 'time')})" for line, number in numbers.most_common(3)]
-        return _EMPTY_POOL.format("\n    ".join(shown)) if shown else ""
     words = " ".join(each for each in error.args if isinstance(each, str))  # `str` may fail
     for pattern, hint in _HINTS.items():
         found = re.search(pattern, words, re.DOTALL)
         if found:
             return hint.format(*found.groups())
-    awaited = _awaited_session(error, words, run.current.test)
-    bound = _bound_to_another_loop(error)
-    return awaited or bound or _no_file(error, run)
+    return _no_file(error, run)
 
 
 def _no_file(error: BaseException, run: ArenaRun) -> str:
@@ -287,49 +275,6 @@ _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
 next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
-# The message of asyncio's locks, of a task, and of a closed loop.
-_OTHER_LOOPS = (
-    "is bound to a different event loop",
-    "attached to a different loop",
-    "Event loop is closed",
-)
-_BOUND_TO_LOOP = """\
-a lock, a queue or a client belongs to the event loop that used it first, most often an earlier
-test's. {0} uses it in another loop
-next: make it in the app's lifespan: app.state.name = ...
-or run the app in one loop for all tests: arena_lifespan = session   in pytest's configuration"""
-
-
-def _bound_to_another_loop(error: BaseException) -> str:
-    """Explain an error of an object that another event loop has used, or return ""."""
-    if not isinstance(error, RuntimeError):
-        return ""
-    text = str(error)
-    if not any(each in text for each in _OTHER_LOOPS):
-        return ""
-    line = blame(error)
-    return _BOUND_TO_LOOP.format(line.short if line is not None else "A library")
-
-
-def _awaited_session(error: BaseException, words: str, test: RunningTest | None) -> str:
-    """Explain that code awaits a sync session, or return ""."""
-    if test is None or not isinstance(error, TypeError):
-        return ""
-    is_sync = any(not session.is_async for session in test.sessions.opened)
-    is_awaited = "await" in words or "async" in words
-    return _SYNC_SESSION if is_sync and is_awaited else ""
-
-
-_SYNC_SESSION = """\
-`db_session` is a Session in a `def` test, also in its async fixtures, and in each test of an
-app with a sync engine
-next: call it without `await` and `async`, or, if the engine is async, make the test `async def`"""
-
-
-_EMPTY_POOL = """\
-no connection of the pool is free. These lines checked one out and have not returned it:
-    {}
-next: open the session or the connection by `with`, which returns it"""
 _NO_CONNECTION_LEFT = """\
 all connections of the server are taken. Each test process opens the app's pools, two
 connections of pytest-arena, and one more for each database of the app
@@ -339,6 +284,18 @@ _HINTS = {
 pytest-arena ended this connection when it replaced the test's database: a start-up or a fixture
 has changed the schema, as by CREATE TABLE IF NOT EXISTS
 next: create it there: arena_schema = package.module:function   in pytest's configuration""",
+    "bound to a different event loop|attached to a different loop|Event loop is closed": """\
+a lock, a queue or a client belongs to the event loop that used it first, most often an earlier
+test's. This test uses it in another loop
+next: make it in the app's lifespan: app.state.name = ...
+or run the app in one loop for all tests: arena_lifespan = session   in pytest's configuration""",
+    "can't be (used in 'await'|awaited)|asynchronous context manager": """\
+what the call returns is not awaitable. `db_session` is a Session in a `def` test, also in its
+async fixtures, and in each test of an app with a sync engine
+next: call it without `await` and `async`, or, if the engine is async, make the test `async def`""",
+    "^QueuePool limit of size": """\
+no connection of the pool is free: code has checked them out and has not returned them
+next: open the session or the connection by `with`, which returns it""",
     "async def functions are not natively supported": """\
 no plugin runs this `async def` test. For pytest-asyncio:
 next: asyncio_mode = auto   in pytest's configuration, or @pytest.mark.asyncio""",

@@ -78,9 +78,6 @@ class ArenaRun:
         """Import and check the objects that options name. Find the app's engines.
 
         Called after the collection.
-
-        Raises:
-            ConfigError: an option names an object that does not exist or has the wrong type.
         """
         self.apps.load()
         for schema in filter(None, self.config.schema.values()):
@@ -119,19 +116,19 @@ class ArenaRun:
 
     def settle(self) -> list[BaseException]:
         """Restore the state before the test, and freeze its facts. Return the errors to raise."""
-        test = self.current.test
+        test = self.current.required_test()
         try:
             self.levels.settle_test()
         finally:
-            if test is not None:
-                test.note_failed_tasks()
-                if not test.failed:
-                    _story.warn(self.ledger, test)
-                self.current.test = None
-                is_used = test.is_changed or self.connections.has_used
-                self.ledger.end(is_used=is_used, is_changed=test.is_changed)
+            test.note_failed_tasks()
+            if not test.failed:
+                _story.warn(self.ledger, test)
+            self.current.test = None
+            is_used = test.is_changed or self.connections.has_used
+            self.ledger.end(is_used=is_used, is_changed=test.is_changed)
+            test.forget()
             self.current.in_teardown = False
-        errors = [*test.errors, *unentered(test.blocks)] if test is not None else []
+        errors = [*test.errors, *unentered(test.blocks)]
         if self.watcher is not None:
             return self.watcher.settled(errors)
         return errors
@@ -245,7 +242,8 @@ class ArenaRun:
         """Leave all levels after the session. The gate refuses every later connection."""
         if self.databases.finished:
             return
-        self.settle()
+        if self.current.test is not None:
+            self.settle()
         self._undo.close()
         self.apps.close()
         for isolation in self.databases.provisioned.values():

@@ -159,8 +159,7 @@ class StoryReader:
             try:
                 tables = isolation.rows_changed(start, end, depth=depth, limit=self._most_rows)
             except Exception as error:  # noqa: BLE001 - the report shows it
-                text = str(error).partition("\n")[0]
-                self._failure = redact(f"{database.name}: {text}")
+                self._failure = redact(f"{database.name}: {error}").partition("\n")[0]
                 return None
             prefix = f"{database.name}/" if len(self._used) > 1 else ""
             rows += [replace(each, table=prefix + each.table) for each in tables]
@@ -189,7 +188,7 @@ def _with_answer(record: Request) -> str:
 
 def _hints(turn: Turn) -> Iterator[str]:
     """Yield notes about late commits and the app's errors."""
-    if turn.is_open:
+    if turn.after is None:
         yield "its answer was still open"
         if any(each.is_open and each.method == "GET" for each in turn.records):
             yield "next: `client.stream(…)` reads an endless body part by part"

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._databases._resolver import Databases
-    from pytest_arena.errors import ArenaError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +91,8 @@ def _ms(seconds: float) -> str:
 
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
-    """Return the facts of this process. Mark refusals outside of tests as reported."""
-    refused = ledger.unreported("")
-    ledger.mark_reported(*refused)
+    """Return the facts of this process."""
     stores = databases.provision.stores.values()
-    failures = tuple(_failures(databases, refused))
     suggestion = ""
     if ledger.filled:
         suggestion = schema_to_set(config)
@@ -105,28 +101,24 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         filled=tuple(ledger.filled),
         has_template=any(ledger.filled.values()),
         notes=tuple(filter(None, [ledger.kept])),
-        noted=tuple(ledger.noted),
-        failures=failures,
+        failures=tuple(_failures(databases, ledger)),
+        noted=tuple(ledger.noted),  # also what the failures have noted
         suggestion=suggestion,
         build_seconds=sum(store.build_seconds for store in stores),
     )
 
 
-def _failures(databases: Databases, refused: list[ArenaError]) -> Iterator[str]:
+def _failures(databases: Databases, ledger: Ledger) -> Iterator[str]:
     """Yield the lines that fail the run: about data, changed files, refusals outside of tests."""
     yield from databases.provision.differences
-    for file, program in databases.files.changed().items():
-        if program:
-            why = f"by {program}, which began before the run and has the file open"
-            databases.ledger.note(f"{file} was changed during this run, probably {why}")
-            continue
+    for file in databases.files.changed():
         yield (
             f"{file} was changed during this run: by a development server or another program, "
             "which a test may have started, or before the app had an engine for the file. Next: "
             "end it, give it arena.url, or let arena_schema make the tables. If tests may change "
             f"the file: arena_allow = {file}"
         )
-    for text in dict.fromkeys(map(str, refused)):
+    for text in dict.fromkeys(map(str, ledger.unreported(""))):
         yield f"outside of any test: {text}"
 
 

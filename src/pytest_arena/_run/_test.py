@@ -78,15 +78,6 @@ class StoryMoment:
         """Return whether the changes of this database before and after this time can be read."""
         return database not in self.times or self.times[database] is not None
 
-    def is_changed(self, databases: Databases) -> bool:
-        """Return whether rows have changed since, False if that is not known."""
-        with suppress(Exception):  # else the request would fail
-            for database, isolation in databases.provisioned.items():
-                time = self.times.get(database)
-                if self.knows(database) and isolation.rows_changed(time, limit=1):
-                    return True
-        return False
-
 
 @dataclass(slots=True, eq=False)
 class Turn:
@@ -101,11 +92,6 @@ class Turn:
     has_checked_out: bool = True  # whether code has checked out a connection. Known at the end
     # The uncommitted writes when the turn began.
     held: set[PendingWrites] = field(default_factory=set)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a request has no whole answer yet."""
-        return self.after is None
 
 
 _SHARES_SESSION = (
@@ -239,9 +225,9 @@ class RunningTest(Owner):
 
     # Waits. Each returns the lines of the work that still runs after its time.
 
-    def wait_for_work(self, patience: float | None = None) -> list[CodeLine | str]:
-        """Wait until no work runs, by default for at most ``arena_settle`` seconds."""
-        end = seconds() + (self.patience if patience is None else patience)
+    def wait_for_work(self, patience: float) -> list[CodeLine | str]:
+        """Wait until no work runs."""
+        end = seconds() + patience
         while True:
             lines = self.unfinished_work()
             if not lines or seconds() >= end:
@@ -249,9 +235,9 @@ class RunningTest(Owner):
             self.tasks.run_idle_loops()
             rest(_STEP)
 
-    async def await_work(self, patience: float | None = None) -> list[CodeLine | str]:
+    async def await_work(self, patience: float) -> list[CodeLine | str]:
         """Wait in a loop like `wait_for_work`."""
-        end = seconds() + (self.patience if patience is None else patience)
+        end = seconds() + patience
         while self.may_have_late_work:
             await async_rest(0)
             lines = self.unfinished_work()
@@ -305,7 +291,7 @@ class RunningTest(Owner):
         An async test waits in its loop, any other test in `Levels.settle_test`.
         """
         if self.may_have_late_work:
-            self.cut_off |= dict.fromkeys(await self.await_work())
+            self.cut_off |= dict.fromkeys(await self.await_work(self.patience))
         self.may_have_late_work = False
 
     async def aclose(self) -> None:
@@ -320,12 +306,7 @@ class RunningTest(Owner):
     # It runs where the client calls: there a failure names the line of the test.
 
     def commit(self, *, is_sync_only: bool = False) -> None:
-        """Commit pending work in this thread.
-
-        Raises:
-            PendingWorkError: an async session has pending work, which cannot be awaited here. Not
-                if ``is_sync_only``: a request by a socket commits it later.
-        """
+        """Commit pending work of sync sessions. Refuse other work, unless ``is_sync_only``."""
         if self.sessions.opened:
             self.changed_rows |= self.sessions.changes()
             self.sessions.commit_sync_sessions()
@@ -337,9 +318,6 @@ class RunningTest(Owner):
 
         In another thread, commit async sessions in the loop of the test, unless a sync client
         blocks this loop.
-
-        Raises:
-            PendingWorkError: the loop of the test is blocked.
         """
         if not self.sessions.opened:
             return
@@ -424,9 +402,7 @@ class RunningTest(Owner):
         self.changed_rows.clear()
         is_silent = not (request.has_written or gate.registry.has_raw)
         is_named = is_silent and not request.is_refused and request.method in _UPDATING
-        # A function of the database may have written.
-        before = self.turns[-1].before
-        if is_named and not (before and before.is_changed(self.databases)):
+        if is_named:
             route = f"{request.method} {request.route or request.path}"
             self.ledger.note(_CHANGED_BY_TEST.format(names, route))
 
@@ -446,6 +422,11 @@ class RunningTest(Owner):
             if request in turn.records:
                 return turn
         return None
+
+    def forget(self) -> None:
+        """Forget its requests, because their moments may hold the content of a database."""
+        self.turns.clear()
+        self.under_way = 0
 
 
 class Current:

@@ -51,11 +51,7 @@ class Apps:
         self._is_in_fixture = False
 
     def load(self) -> None:
-        """Import and check the app, and the function that ``arena_login`` names.
-
-        Raises:
-            ConfigError: an option names an object that does not exist or has the wrong type.
-        """
+        """Import and check the app, and the function that ``arena_login`` names."""
         path = self._config.app
         if path:
             self.app_of_option = load_attribute(
@@ -91,11 +87,7 @@ class Apps:
         return self.wide_runs[owner]
 
     def build(self) -> ASGIApp:
-        """Return the app that ``arena_app`` names, or that its factory creates.
-
-        Raises:
-            ConfigError: ``arena_app`` is not set.
-        """
+        """Return the app that ``arena_app`` names, or that its factory creates."""
         if not self._config.app:
             raise ConfigError(
                 "there is no arena_app",
@@ -127,7 +119,7 @@ class Apps:
         """
         if test.app_runs or self._is_in_fixture or not request:
             return
-        with suppress(ConfigError, LookupError):
+        with suppress(ConfigError):
             self.use(request.getfixturevalue("arena_app"), test)
 
     @contextmanager
@@ -154,11 +146,7 @@ class Apps:
         return client
 
     def _new_login(self, role: str | None) -> Login | None:
-        """Return the login of a client with this role.
-
-        Raises:
-            LoginError: there is no login function.
-        """
+        """Return the login of a client with this role."""
         if role is None:
             return None
         if self._login is None:
@@ -220,12 +208,8 @@ class Apps:
     @contextmanager
     def hold_session_lifespan(self, app: Any) -> Iterator[None]:
         """Run the app's lifespan once, in a loop of a separate thread."""
-        with session_lifespan(app, self.loop) as state:
-            self.session_state = state
-            try:
-                yield
-            finally:
-                self.session_state = None
+        with session_lifespan(app, self.loop) as self.session_state:
+            yield
 
     def close_of(self, owner: object) -> None:
         """Close the apps and clients of a wide fixture."""

@@ -153,7 +153,6 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)[-_LONGEST_NAME:]
     file = folder / f"{name}-{digest(test)[:8]}-{database}"
-    file.unlink(missing_ok=True)
     # ARENA_CACHE may name a folder with other files.
     copies = folder.glob(f"*-{escape(database)}")
     newest_first = sorted(copies, key=written_at, reverse=True)
@@ -309,8 +308,6 @@ class FileTemplates(TemplateStore):
 
 # The product
 
-_ROLLBACK_IS_COPY = "rollback on SQLite is copy: a copy of a file needs no rights"
-
 
 class SQLite:
     """SQLite in a run. Each database is a live file. Templates are files in the user's cache."""
@@ -359,8 +356,6 @@ class SQLite:
 
     def isolate(self, database: Database, content: Any, uses: Usage) -> Isolation:
         """Return the isolation of a database, which is always ``copy``."""
-        if self._config.isolation == "rollback":
-            self._core.ledger.note(_ROLLBACK_IS_COPY)
         return Copy(Path(database.file), content, uses, note=self._core.ledger.note)
 
     def target(self, database: Database, generation: tuple[int, int]) -> ConnectTarget:

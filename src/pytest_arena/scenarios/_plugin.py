@@ -192,7 +192,6 @@ class Scenarios:
             return report
         if report.when == "setup":
             self._attempt = {"test": item.nodeid, "outcome": "passed", "reason": ""}
-            self._attempt["scenarios"] = self._tests[item.nodeid]
         error = call.excinfo and blame(call.excinfo.value)
         _add_phase(self._attempt, report, error, item.config.rootpath)
         if report.when == "teardown":

@@ -23,7 +23,6 @@ hook = pluggy.HookimplMarker("pytest")
 
 
 _MOST_REQUESTS = 8  # the last requests of a test, whose answers are broken
-_NO_BODY = {*BODILESS, 301, 302, 303, 307, 308}  # a client does not show a redirect
 # The options of syrupy, pytest-snapshot and pytest-regressions that write snapshots.
 _SNAPSHOT_OPTIONS = (
     "update_snapshots",
@@ -98,8 +97,8 @@ class Sabotage:
         numbers = range(max(facts["first"], len(requests) - _MOST_REQUESTS), len(requests))
         for number, kind in product(reversed(numbers), KINDS):
             request = requests[number]
-            has_effect = request["changed"] != [] and answers[number]
-            has_body = request["status"] not in _NO_BODY
+            has_effect = request["changed"] != []
+            has_body = request["status"] not in BODILESS
             if kind != "500" and not (has_effect if kind == "idle" else has_body):
                 continue
             fault = Fault(kind, number, self._recorder.requests, answers[number])

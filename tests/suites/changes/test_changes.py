@@ -223,3 +223,10 @@ async def test_a_table_with_the_name_of_a_type(arena, client):
         await connection.execute(text("CREATE TABLE box (id INT PRIMARY KEY, note VARCHAR(9))"))
         await connection.execute(text("INSERT INTO box VALUES (1, 'full')"))
     assert [one.after["note"] for one in arena.changes()["box"].inserted] == ["full"]
+
+
+@pytest.mark.expect("A501", at="arena.changes(0)")
+async def test_the_first_of_many_requests(arena, client):
+    for _ in range(41):
+        await client.get("/orders")
+    arena.changes(0)

@@ -57,6 +57,14 @@ async def slow(seconds: float):
         session.add(Order(item="slow"))
 
 
+@fast.get("/waits")
+async def waits():
+    try:
+        await asyncio.sleep(60)
+    finally:
+        CLOSED.append("waits")
+
+
 @fast.get("/fails")
 async def fails():
     async def two():

@@ -231,6 +231,13 @@ class TestStreams:
                     await asyncio.sleep(0)
         assert CLOSED == ["lamp"]
 
+    async def test_a_timeout_before_an_answer_ends_the_app(self, client):
+        CLOSED.clear()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.get("/waits")
+        assert CLOSED == ["waits"]
+
     async def test_a_stream_that_is_left_open(self, client):
         CLOSED.clear()
         await client.send(client.build_request("GET", "/events/lamp"), stream=True)

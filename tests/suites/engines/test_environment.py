@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import AT_IMPORT
-from orders import add, engine, items
+from orders import aadd, add, aitems, engine, items
 from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 by_new_value = create_engine(AT_IMPORT)
 turns = pytest.mark.parametrize("turn", [1, 2])
@@ -45,6 +46,31 @@ def test_an_app_that_reads_a_url_of_its_own(turn, made):
     with made("sqlite:///from_dotenv.db").begin() as connection:
         connection.exec_driver_sql("CREATE TABLE mine (a)")
     assert not Path("from_dotenv.db").exists()
+
+
+BESIDE = ["shop_acme.db", "tenants/acme.db"]
+
+
+@turns
+@pytest.mark.parametrize("name", BESIDE)
+async def test_a_tenant_has_a_file_beside_that_of_the_variable(name, turn, made, arena):
+    path = Path(by_new_value.url.database).parent / name
+    path.parent.mkdir(exist_ok=True)
+    tenant = create_async_engine(
+        by_new_value.url.set(drivername="sqlite+aiosqlite", database=str(path))
+    )
+    assert await aitems(tenant) == []
+    await aadd(tenant, "vase")
+    database = str(Path(name).with_suffix(""))
+    assert arena.changes(database=database)["orders"].inserted[0].after["item"] == "vase"
+    assert items(made(tenant.url.set(drivername="sqlite"))) == ["vase"]
+    assert items(engine) == []
+    await tenant.dispose()
+
+
+@pytest.mark.expect("A201", at="sqlite3.connect")
+def test_a_driver_opens_a_file_beside_that_of_the_variable():
+    sqlite3.connect(Path(by_new_value.url.database).with_name("shop_other.db"))
 
 
 VALUE = os.environ["DATABASE_URL"]

@@ -6,6 +6,7 @@ import weakref
 from typing import ClassVar
 
 import pytest
+import pytest_asyncio
 from async_app import engine, maker
 from fastapi.testclient import TestClient
 from late_app import app, sync_engine
@@ -143,3 +144,16 @@ class TestOneLoop:
 
     async def test_an_error_of_no_task(self):
         asyncio.get_running_loop().call_exception_handler({"message": "a lost connection"})
+
+
+class TestTheFirstOfALoop:
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def task(self):
+        async def endless():
+            await asyncio.Event().wait()
+
+        return asyncio.create_task(endless())
+
+    @pytest.mark.expect("LeakWarning", at="await asyncio.Event().wait()")
+    def test_a_task_of_a_fixture(self, task):
+        assert not task.done()

@@ -89,5 +89,7 @@ async def test_the_app_is_up_without_a_client():
     assert STARTS.count("up") > STARTS.count("down")
 
 
-def test_the_app_is_up_without_a_client_in_a_sync_test(arena_lifespan):
+@pytest.mark.parametrize("fixture", ["arena_lifespan", "test_client", "test_client_as"])
+def test_the_app_is_up_in_a_sync_test(fixture, request):
+    request.getfixturevalue(fixture)
     assert STARTS.count("up") > STARTS.count("down")

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import pytest_asyncio
 from life import app
 
 turns = pytest.mark.parametrize("turn", [1, 2])
@@ -18,6 +19,17 @@ async def test_a_worker_answers(client, turn):
 def test_a_worker_answers_a_sync_client(test_client, turn):
     assert test_client.post("/worker/vase").json() == "vase"
     assert test_client.get("/orders").json() == ["start-up", "vase"]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def of_another_loop(client):
+    await client.post("/worker/lamp")
+
+
+@turns
+async def test_a_worker_after_a_fixture_in_another_loop(of_another_loop, client, turn):
+    async with asyncio.timeout(5):
+        assert (await client.post("/worker/vase")).json() == "vase"
 
 
 @turns

@@ -206,7 +206,7 @@ class TestMiddleware:
         assert (await client.post("/careful/flushed")).status_code == 200
 
 
-@pytest.mark.expect("LateCommitWarning", at="await session.commit()")
+@pytest.mark.expect("LateWorkWarning")
 async def test_a_commit_that_fails_after_the_answer(answers_first, arena):
     client = arena.client(raise_app_exceptions=False)
     assert (await client.post("/careful/conflict")).status_code == 200

@@ -18,8 +18,13 @@ async def test_beside_a_test_that_proves(battle, client):
     await client.post("/battles/1/start")
 
 
+@pytest.fixture
+async def asserted(battle, client):
+    assert (await client.get("/battles")).status_code == 200
+
+
 @pytest.mark.scenario("It asserts nothing")
-async def test_no_assertion(battle, client):
+async def test_no_assertion(asserted, client):
     (await client.get("/battles")).raise_for_status()
 
 
