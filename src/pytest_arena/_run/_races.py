@@ -11,12 +11,12 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
+from pytest_arena._changes import Changes, Column, Outcome
 from pytest_arena._origin import shown_line, user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
 from pytest_arena._run._nested import Fresh
 from pytest_arena._run._orders import DIGITS, RACER, Picks, Racer, Schedule
-from pytest_arena._run._outcomes import Column, Outcome
 from pytest_arena.errors import RaceError
 from pytest_arena.warnings import RaceWarning
 
@@ -30,7 +30,8 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
 _WIDEST = 60
-_MOST_ROWS = 3  # in words
+_MOST_ROWS = 1000
+_MOST_SHOWN = 3  # rows in words
 _LOOP = "arena.races()"
 
 
@@ -46,6 +47,12 @@ def error_of(loop: str, what: str, fix: str) -> RaceError:
 
 def _error(what: str, fix: str) -> RaceError:
     return error_of(_LOOP, what, fix)
+
+
+def outcome_of(run: Any) -> Outcome:
+    """Read the rows that have changed since the level on top began."""
+    isolations = run.databases.provisioned.values()
+    return Outcome(tuple(Changes.of(each.rows_changed(limit=_MOST_ROWS)) for each in isolations))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +214,7 @@ class Race:
         order = schedule.order
         rows = None
         with suppress(Exception):
-            rows = Outcome.now(self._run.databases.provisioned.values())
+            rows = outcome_of(self._run)
         self.ending = Ending(
             words=tuple(words),
             outcome=rows,
@@ -424,5 +431,5 @@ def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
     # A lost update has the same numbers of rows.
     rows = ending.outcome.beyond(outcomes, chance) if ending.outcome is not None else []
     if rows:
-        words += f". Only at once: {', '.join(rows[:_MOST_ROWS])}"
+        words += f". Only at once: {', '.join(rows[:_MOST_SHOWN])}"
     return words

@@ -6,14 +6,18 @@ import warnings
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import pytest
+import pluggy
 
 from pytest_arena._product import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
+
     from pytest_arena._run._run import ArenaRun
+
+hook = pluggy.HookimplMarker("pytest")
 
 
 class Repeats:
@@ -55,7 +59,7 @@ class Repeats:
         ):
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
-    @pytest.hookimpl(tryfirst=True)
+    @hook(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Run a test without reports, before a plugin can rerun a failed test."""
         if not self._run.is_repeating:

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pytest
+import pluggy
 from _pytest.junitxml import xml_key
 
 from pytest_arena._ledger import FAILURE, READING, REFUSAL
 from pytest_arena._process import async_rest, run_in_new_loop, seconds
 from pytest_arena._run._interruptions import Interruption
 from pytest_arena._run._nested import Fresh
-from pytest_arena._run._outcomes import Column, Outcome
-from pytest_arena._run._races import Races
+from pytest_arena._run._races import Races, outcome_of
 from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import is_secret
@@ -38,8 +37,11 @@ from pytest_arena.warnings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
+    import pytest
+
+    from pytest_arena._changes import Column, Outcome
     from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
@@ -47,11 +49,23 @@ if TYPE_CHECKING:
     # Sends the request, with or without its credentials.
     Send = Callable[..., Awaitable["Answer"]]
 
+hook = pluggy.HookimplMarker("pytest")
+
 _LONGEST = 10.0  # seconds, for the replays of one route
 _MOST_ORDERS = 60
 _MOST_LETTERS = 200  # of a body in a block to paste
+_TRIES = 3  # tests in which a route is looked for
 _TOO_MANY = 429  # the status of an app that limits the number of requests
-_CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
+_CREDENTIALS = {"authorization", "proxy_authorization", "cookie"}
+_FAILED = 1  # pytest's exit status
+_SENT = "arena_replay"  # the key of a worker's output
+_FIXES: dict[type[ArenaWarning], str] = {
+    RaceWarning: "check and write in one statement, or lock the row first",
+    TornWriteWarning: "commit once, at the end of the request",
+    LostWriteWarning: "let the error of the database become an answer of 500",
+    LeakWarning: "roll back, and give back what the request holds, in `finally`",
+    AccessWarning: "let the endpoint ask for its login",
+}
 
 
 class NotReplayedError(Exception):
@@ -70,41 +84,6 @@ class Answer:
         return isinstance(self.status_code, int) and self.status_code < REFUSAL
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a question has found."""
-
-    category: type[ArenaWarning]
-    what: str
-    steps: tuple[str, ...] = ()
-    line: CodeLine | None = None
-
-
-@dataclass(slots=True)
-class Route:
-    """A method and a route, and what its replays have shown."""
-
-    name: str
-    test: str
-    findings: list[Finding] = field(default_factory=list)
-    reason: str = ""  # why it was not replayed, or not further
-    block: str = ""  # a test for its findings
-
-    def lines(self) -> Iterator[str]:
-        """Yield the lines of the report."""
-        if not self.findings:
-            yield f"{self.name}: {self.reason or 'nothing found'}   ({self.test})"
-            return
-        yield f"{self.name}   ({self.test})"
-        for finding in self.findings:
-            yield f"  {finding.what}"
-            yield from (f"    {step}" for step in finding.steps)
-        if self.reason:
-            yield f"  {self.reason}"
-        yield "  as a test:"
-        yield from (f"    {line}" for line in self.block.splitlines())
-
-
 @dataclass(slots=True)
 class Replayed:
     """A replay: the answer, the changed rows, and the steps of the request."""
@@ -112,7 +91,6 @@ class Replayed:
     answer: Answer
     outcome: Outcome
     schedule: Interruption
-    request: Request | None
     following: Answer | None = None  # to the same request, sent once more
 
     @property
@@ -121,14 +99,38 @@ class Replayed:
         return [text for text, _ in self.schedule.steps]
 
 
+@dataclass(slots=True)
+class Route:
+    """A method and a route, and what its replays have shown."""
+
+    name: str
+    test: str
+    block: str  # loops for a test of its findings
+    # The warning, what was found, the statements, and the line of the app.
+    findings: list[tuple[type[ArenaWarning], str, list[str], CodeLine | None]] = field(
+        default_factory=list
+    )
+    reason: str = ""  # why it was not replayed, or not further
+
+    def lines(self) -> list[str]:
+        """Return the lines of the report."""
+        if not self.findings:
+            return [f"{self.name}: {self.reason or 'nothing found'}   ({self.test})"]
+        lines = [f"{self.name}   ({self.test})"]
+        for _, what, steps, _ in self.findings:
+            lines += [f"  {what}", *(f"    {step}" for step in steps)]
+        if self.reason:
+            lines.append(f"  {self.reason}")
+        return [*lines, "  as a test:", *(f"    {line}" for line in self.block.splitlines())]
+
+
 class Replay:
-    """The replays of a test that runs again: of each request before the app gets it."""
+    """Replays the requests of a test that runs again, before the app gets them."""
 
     def __init__(self, replays: Replays, test: RunningTest, wanted: set[str]) -> None:
-        self.run = replays.run
-        self._questions = replays.run.config.replay
         self.replays = replays
-        self._test = test
+        self.run = replays.run
+        self.test = test
         self._wanted = wanted
         self._is_busy = False
 
@@ -138,13 +140,12 @@ class Replay:
         """Replay a request of ASGI. Return what receives it again."""
         if scope["type"] != "http" or scope["method"] in READING:
             return receive
-        parts = []
+        body = b""
         is_whole = False
         while not is_whole:
             message = await receive()
-            parts.append(message.get("body", b""))
+            body += message.get("body", b"")
             is_whole = not message.get("more_body", False)
-        body = b"".join(parts)
         before = {**scope}
 
         async def send(*, with_login: bool = True) -> Answer:
@@ -152,15 +153,13 @@ class Replay:
             return await _answer_of_asgi(record, {**before, "headers": headers}, body)
 
         query = scope.get("query_string", b"").decode(errors="replace")
-        call = _Call(scope["method"], scope["path"], query, body)
-        names = [name for name, _ in scope["headers"]]
-        await self._ask(send, call, has_login=any(map(_is_login, names)))
+        call = Call(scope["method"], scope["path"], query, body)
+        await self._ask(send, call, [name for name, _ in scope["headers"]])
         return _receiver(body, receive)
 
     def of_wsgi(self, record: Any, environ: Any) -> None:
         """Replay a request of WSGI, in threads."""
-        method = environ["REQUEST_METHOD"]
-        if method in READING:
+        if environ["REQUEST_METHOD"] in READING:
             return
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
@@ -171,48 +170,39 @@ class Replay:
             kept["wsgi.input"] = io.BytesIO(body)
             return await asyncio.to_thread(_answer_of_wsgi, record, kept)
 
-        call = _Call(method, environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", ""), body)
-        run_in_new_loop(self._ask(send, call, has_login=any(map(_is_login, before))))
+        path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
+        call = Call(environ["REQUEST_METHOD"], path, query, body)
+        run_in_new_loop(self._ask(send, call, before))
 
-    async def _ask(self, send: Send, call: _Call, *, has_login: bool) -> None:
+    async def _ask(self, send: Send, call: Call, headers: Iterable[bytes | str]) -> None:
         """Replay a request, unless another one runs."""
         while self._is_busy:  # the app gets no request while rows of a replay exist
             await async_rest(0)
-        is_free = self._test.is_set_up and self.run.databases.levels[-1] is self._test
-        if not is_free or self._test.under_way or self.run.connections.schedule is not None:
+        test = self.test
+        is_free = test.is_set_up and self.run.databases.levels[-1] is test
+        if not is_free or test.under_way or self.run.connections.schedule is not None:
             return
         self._is_busy = True
-        records = len(self._test.records)
-        turns = len(self._test.turns)
+        records = len(test.records)
+        turns = len(test.turns)
         try:
-            # A token or a password in the body is a login of its own.
-            await self._replay(send, call, has_login=has_login and not call.has_secret)
+            self.run.ledger.has_left = False
+            whole = await self.alone(send)
+            name = name_of(test.requests()[-1])
+            is_new = name in self._wanted and name not in self.replays.routes
+            if is_new and whole.answer.is_success and whole.outcome:
+                route = Route(name, test.name, call.block(is_async=test.plan.is_async))
+                self.replays.routes[name] = route
+                # A token or a password in the body is a login of its own.
+                has_login = any(map(_is_login, headers)) and not call.has_secret
+                await _Questions(self, route, send, whole).ask(has_login=has_login)
         finally:
-            del self._test.records[records:]
-            del self._test.turns[turns:]
+            del test.records[records:]
+            del test.turns[turns:]
             self._is_busy = False
 
-    async def _replay(self, send: Send, call: _Call, *, has_login: bool) -> None:
-        self.run.ledger.has_left = False
-        whole = await self.alone(send)
-        name = _name_of(whole.request)
-        if name not in self._wanted or name in self.replays.routes:
-            return
-        if not (whole.answer.is_success and whole.outcome):
-            return
-        route = Route(name, self._test.name, block=call.block(self._test))
-        self.replays.routes[name] = route
-        questions = _Questions(self, route, send, whole, has_login=has_login)
-        if await questions.answered(questions.settle()):
-            await questions.ask(self._questions)
-
     async def alone(
-        self,
-        send: Send,
-        number: int = 0,
-        *,
-        with_login: bool = True,
-        is_sent_again: bool = False,
+        self, send: Send, number: int = 0, *, with_login: bool = True, is_sent_again: bool = False
     ) -> Replayed:
         """Send the request in a level of its own, interrupted at a step."""
         schedule = Interruption(number)
@@ -223,51 +213,47 @@ class Replay:
                 answer = await send(with_login=with_login)
             finally:
                 self.run.connections.schedule = None
-            await self._test.asettle()
-            outcome = Outcome.now(self.run.databases.provisioned.values())
-            requests = self._test.requests_of_level
-            replayed = Replayed(answer, outcome, schedule, requests[0] if requests else None)
-            if is_sent_again:
-                replayed.following = await send()
-        return replayed
+            await self.test.asettle()
+            outcome = outcome_of(self.run)
+            following = await send() if is_sent_again else None
+        return Replayed(answer, outcome, schedule, following)
 
 
 class _Questions:
-    """The three questions about one request. Each finding of a kind is told once."""
+    """The three questions about one request. Each kind of finding is reported once."""
 
-    def __init__(
-        self, replay: Replay, route: Route, send: Send, whole: Replayed, *, has_login: bool
-    ) -> None:
-        self._run = replay.run
-        self._alone = replay.alone
-        self._replays = replay.replays
+    def __init__(self, replay: Replay, route: Route, send: Send, whole: Replayed) -> None:
+        self._replay = replay
         self._route = route
         self._send = send
         self._whole = whole
-        self._has_login = has_login
         self._chance: set[Column] = set()
         self._end = seconds() + _LONGEST
 
-    async def ask(self, words: tuple[str, ...]) -> None:
-        """Ask the questions."""
-        isolations = {each.name for each in self._run.databases.provisioned.values()}
-        refused = isolations & {"clone", "rollback"}
-        if refused and {*words} - {"logins"}:
+    async def ask(self, *, has_login: bool) -> None:
+        """Ask the questions. Interruptions are the last, because the app may not recover."""
+        run = self._replay.run
+        refused = {each.name for each in run.databases.provisioned.values()}
+        refused &= {"clone", "rollback"}
+        asked = {"races": self._race, "interruptions": self._interrupt}
+        if refused and asked.keys() & {*run.config.replay}:
+            asked = {}
             self._route.reason = (
                 f"only asked without its login: the isolation {', '.join(refused)} has one "
                 "connection, or copies the database for each replay"
             )
-        if "races" in words and not refused:
-            await self.answered(self._race())
-        if "logins" in words and self._has_login:
-            await self.answered(self._without_login())
-        if "interruptions" in words and not refused:
-            await self.answered(self._interrupt())  # the last, because the app may not recover
+        if has_login:
+            asked = {"logins": self._without_login, **asked}
+        if not await self._answered(self._settle):
+            return
+        for name, question in asked.items():
+            if name in run.config.replay:
+                await self._answered(question)
 
-    async def answered(self, question: Awaitable[None]) -> bool:
-        """Await a question. Note why it has no answer."""
+    async def _answered(self, question: Callable[[], Awaitable[None]]) -> bool:
+        """Ask a question. Note why it has no answer."""
         try:
-            await question
+            await question()
         except NotReplayedError as error:
             self._route.reason = str(error)
         except Exception as error:  # noqa: BLE001 - the others are asked
@@ -276,19 +262,18 @@ class _Questions:
             return True
         return False
 
-    async def settle(self) -> None:
+    async def _settle(self) -> None:
         """Replay until two replays have the same steps. Note which columns differ by chance."""
-        if self._run.ledger.has_left:
+        if self._replay.run.ledger.has_left:
             raise NotReplayedError("not replayed: it reaches another machine")
         if not self._whole.outcome.is_whole:
             raise NotReplayedError("not replayed: it changes more than 1,000 rows")
         for _ in range(2):
-            again = await self._alone(self._send)
+            again = await self._replay.alone(self._send)
             self._check_time()
             if again.answer != self._whole.answer:
-                raise NotReplayedError(
-                    f"not replayed: it answers {again.answer.status_code} when it is sent again"
-                )
+                status = again.answer.status_code
+                raise NotReplayedError(f"not replayed: it answers {status} when it is sent again")
             is_equal = again.steps == self._whole.steps
             self._chance |= self._whole.outcome.differing(again.outcome)
             self._whole = again
@@ -300,79 +285,68 @@ class _Questions:
         if seconds() > self._end:
             raise NotReplayedError("not replayed further: its replays take more than ten seconds")
 
-    async def _look_again(self) -> None:
-        """Replay undisturbed: a column of whole seconds differs only when a second has passed."""
-        again = await self._alone(self._send)
-        self._chance |= self._whole.outcome.differing(again.outcome)
-        chance = self._chance
-        if again.outcome.content(chance) != self._whole.outcome.content(chance):
-            raise NotReplayedError("not replayed: its rows differ from replay to replay")
-
-    # Interrupted
-
-    async def _interrupt(self) -> None:
-        found: dict[type[ArenaWarning], Finding] = {}
-        for number in range(1, len(self._whole.steps) + 1):
-            self._check_time()
-            replayed = await self._alone(self._send, number, is_sent_again=True)
-            finding = self._judged(replayed)
-            if finding is None or finding.category in found:
-                continue
-            if finding.category is not LeakWarning:
-                await self._look_again()
-                finding = self._judged(replayed)
-            if finding is not None:
-                found[finding.category] = finding
-                self._route.findings.append(finding)
-            if LeakWarning in found:
-                raise NotReplayedError("not replayed further: the app does not recover")
-
-    def _judged(self, replayed: Replayed) -> Finding | None:
-        """Return what an interruption has shown."""
-        whole = self._whole
-        status = replayed.answer.status_code
-        where = f"interrupted at {replayed.schedule.line(len(whole.steps))}"
-        line = replayed.schedule.line_of_step
-        is_same = replayed.outcome.content(self._chance) == whole.outcome.content(self._chance)
-        if replayed.outcome and not is_same:
-            what = f"{where}: {replayed.outcome} stays, without the rest of {whole.outcome}"
-            return Finding(TornWriteWarning, what, line=line)
-        if replayed.answer.is_success and not is_same:
-            what = f"{where}: answered {status}, and nothing was written"
-            return Finding(LostWriteWarning, what, line=line)
-        following = replayed.following
-        if following == Answer(_TOO_MANY):
-            raise NotReplayedError("not replayed further: it limits the number of requests")
-        if not replayed.outcome and following != whole.answer and following is not None:
-            what = f"{where}: the next request ends with {following.status_code}"
-            what += f", not {whole.answer.status_code}"
-            return Finding(LeakWarning, what, line=line)
-        return None
-
-    # At once
-
     async def _race(self) -> None:
-        races = Races(self._run, 1, _MOST_ORDERS, "")
+        races = Races(self._replay.run, 1, _MOST_ORDERS, "")
         try:
             async for race in races:
                 self._check_time()
                 await race(self._send(), self._send())
         finally:
             await races.aclose()
-            self._replays.count += races.passes
+            self._replay.replays.count += races.passes
         found = races.finding()
         if found is not None:
             words, ending = found
-            steps = tuple(ending.lines[:-1])
-            self._route.findings.append(Finding(RaceWarning, f"at once: {words}", steps))
-
-    # Without its login
+            self._route.findings.append((RaceWarning, f"at once: {words}", ending.lines[:-1], None))
 
     async def _without_login(self) -> None:
-        replayed = await self._alone(self._send, with_login=False)
+        replayed = await self._replay.alone(self._send, with_login=False)
         if replayed.answer.is_success:
             what = f"without its login: {replayed.answer.status_code}, {replayed.outcome}"
-            self._route.findings.append(Finding(AccessWarning, what))
+            self._route.findings.append((AccessWarning, what, [], None))
+
+    async def _interrupt(self) -> None:
+        found = set()
+        for number in range(1, len(self._whole.steps) + 1):
+            self._check_time()
+            replayed = await self._replay.alone(self._send, number, is_sent_again=True)
+            category, _ = self._judged(replayed)
+            if category is not None and category not in found and category is not LeakWarning:
+                await self._look_again()
+            category, what = self._judged(replayed)
+            if category is not None and category not in found:
+                found.add(category)
+                step = replayed.schedule.line(len(self._whole.steps))
+                line = replayed.schedule.line_of_step
+                self._route.findings.append((category, f"interrupted at {step}: {what}", [], line))
+            if LeakWarning in found:
+                raise NotReplayedError("not replayed further: the app does not recover")
+
+    async def _look_again(self) -> None:
+        """Replay undisturbed: a column of whole seconds differs only when a second has passed."""
+        whole = self._whole.outcome
+        again = await self._replay.alone(self._send)
+        self._chance |= whole.differing(again.outcome)
+        if again.outcome.content(self._chance) != whole.content(self._chance):
+            raise NotReplayedError("not replayed: its rows differ from replay to replay")
+
+    def _judged(self, replayed: Replayed) -> tuple[type[ArenaWarning] | None, str]:
+        """Return what an interruption has shown, with None for nothing."""
+        whole = self._whole
+        status = replayed.answer.status_code
+        is_same = replayed.outcome.content(self._chance) == whole.outcome.content(self._chance)
+        if replayed.outcome and not is_same:
+            what = f"{replayed.outcome} stays, without the rest of {whole.outcome}"
+            return TornWriteWarning, what
+        if replayed.answer.is_success and not is_same:
+            return LostWriteWarning, f"answered {status}, and nothing was written"
+        following = replayed.following
+        if following == Answer(_TOO_MANY):
+            raise NotReplayedError("not replayed further: it limits the number of requests")
+        if following is None or replayed.outcome or following == whole.answer:
+            return None, ""
+        words = f"{following.status_code}, not {whole.answer.status_code}"
+        return LeakWarning, f"the next request ends with {words}"
 
 
 # How a request enters the app
@@ -404,9 +378,7 @@ def _receiver(body: bytes, receive: Any) -> Any:
     async def received() -> Any:
         if messages:
             return messages.pop()
-        if receive is not None:
-            return await receive()
-        return await asyncio.get_running_loop().create_future()
+        return await (receive() if receive else asyncio.get_running_loop().create_future())
 
     return received
 
@@ -414,8 +386,7 @@ def _receiver(body: bytes, receive: Any) -> Any:
 def _answer_of_wsgi(record: Any, environ: Any) -> Answer:
     statuses: list[str] = []
     try:
-        body = record(environ, lambda status, *_: statuses.append(status))
-        for _ in body:
+        for _ in record(environ, lambda status, *_: statuses.append(status)):
             pass
     except Exception as error:  # noqa: BLE001 - its name is the answer
         return Answer(type(error).__name__)
@@ -425,16 +396,17 @@ def _answer_of_wsgi(record: Any, environ: Any) -> Answer:
 def _is_login(name: bytes | str) -> bool:
     """Return whether a header has credentials, by its name in a scope or an environ."""
     text = name.decode("latin-1") if isinstance(name, bytes) else name.removeprefix("HTTP_")
-    text = text.lower().replace("_", "-")
-    return text in _CREDENTIALS or is_secret(text.replace("-", "_"))
+    text = text.lower().replace("-", "_")
+    return text in _CREDENTIALS or is_secret(text)
 
 
-def _name_of(request: Request | None) -> str:
-    return f"{request.method} {request.route or request.path}" if request is not None else ""
+def name_of(request: Request) -> str:
+    """Return the name of the route of a request."""
+    return f"{request.method} {request.route or request.path}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class Call:
     """A client's call, for the block to paste."""
 
     method: str
@@ -454,43 +426,24 @@ class _Call:
         except ValueError:
             return None
 
-    def __str__(self) -> str:
+    def block(self, *, is_async: bool) -> str:
+        """Return loops for a test."""
         path = f"{self.path}?{self.query}" if self.query else self.path
-        call = f'{self.method.lower()}("{path}"'
+        call = f'client.{self.method.lower()}("{path}"'
         if self.body:
             text = repr(self._json())
             is_shown = text != "None" and len(text) < _MOST_LETTERS and not self.has_secret
             call += f", json={text}" if is_shown else ", ..."
-        return f"{call})"
-
-    def block(self, test: RunningTest) -> str:
-        """Return loops for a test like this one."""
-        if test.plan.is_async:
-            return (
-                "async for race in arena.races():\n"
-                f"    await race(client.{self}, client.{self})\n"
-                "async for attempt in arena.interruptions():\n"
-                f"    answer = await attempt(client.{self})"
-            )
+        call = f"{call})" if is_async else f"lambda: test_{call})"
+        loop = "async for" if is_async else "for"
+        wait = "await " if is_async else ""
         return (
-            "for race in arena.races():\n"
-            f"    race(*[lambda: test_client.{self}] * 2)\n"
-            "for attempt in arena.interruptions():\n"
-            f"    answer = attempt(lambda: test_client.{self})"
+            f"{loop} race in arena.races():\n    {wait}race({call}, {call})\n"
+            f"{loop} attempt in arena.interruptions():\n    answer = {wait}attempt({call})"
         )
 
 
 # The run
-
-_FIXES: dict[type[ArenaWarning], str] = {
-    RaceWarning: "check and write in one statement, or lock the row first",
-    TornWriteWarning: "commit once, at the end of the request",
-    LostWriteWarning: "let the error of the database become an answer of 500",
-    LeakWarning: "roll back, and give back what the request holds, in `finally`",
-    AccessWarning: "let the endpoint ask for its login",
-}
-_TRIES = 3  # tests in which a route is looked for
-_SENT = "arena_replay"  # the key of a worker's output
 
 
 class Replays:
@@ -499,19 +452,18 @@ class Replays:
     def __init__(self, config: pytest.Config, run: ArenaRun) -> None:
         self.run = run
         self.routes: dict[str, Route] = {}
+        self.count = 0  # of replays, where a race of two requests is one
         self._config = config
         # The routes that a passed test has reached, by test.
         self._reached: dict[str, set[str]] = {}
-        self._tries: Counter[str] = Counter()
-        self._wanted: set[str] = set()
-        self._failure = ""  # of the test that runs again
+        self._wanted: set[str] = set()  # by the test that runs again
+        self._failure = ""  # of that test
         # The facts of all processes: whether a route has a finding, and its lines, by its name.
         self._lines: dict[str, tuple[bool, list[str]]] = {}
         self._errors: list[str] = []  # the warnings that a filter turns into errors
-        self.count = 0  # of replays, where a race of two requests is one
         self._seconds = 0.0
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[object]
     ) -> Generator[None, Any, object]:
@@ -525,11 +477,11 @@ class Replays:
             self._reached.pop(item.nodeid, None)
         elif report.when == "call" and test is not None:
             requests = [each for each in test.requests() if each.method not in READING]
-            names = {_name_of(each) for each in requests if not each.is_refused}
+            names = {name_of(each) for each in requests if not each.is_refused}
             self._reached[item.nodeid] = names
         return report
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Replay the requests of a test that runs again."""
         test = self.run.current.test
@@ -537,18 +489,19 @@ class Replays:
             test.replay = Replay(self, test, self._wanted)
         return (yield)
 
-    @pytest.hookimpl(wrapper=True)
+    @hook(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Run tests again after the last test. A stopped run (-x, Ctrl-C) raises before that."""
         result = yield
         began = seconds()
         repeats = Repeats.of(self._config, self.run)
+        tries: Counter[str] = Counter()
         last = None
         for item in session.items:
             reached = self._reached.get(item.nodeid, set()) - self.routes.keys()
-            self._wanted = {name for name in reached if self._tries[name] < _TRIES}
+            self._wanted = {name for name in reached if tries[name] < _TRIES}
             if self._wanted and is_repeatable(item):
-                self._tries.update(self._wanted)
+                tries.update(self._wanted)
                 self._failure = ""
                 if last is not None:
                     repeats.tear_down(last, item)
@@ -559,7 +512,7 @@ class Replays:
             repeats.tear_down(last, None)
         self._seconds = seconds() - began
         for route in self.routes.values():
-            self._lines[route.name] = (bool(route.findings), [*route.lines()])
+            self._lines[route.name] = (bool(route.findings), route.lines())
         return result
 
     def _warn(self, item: pytest.Item) -> None:
@@ -568,22 +521,20 @@ class Replays:
         ledger.warned.clear()  # its own warnings were emitted before
         place = CodeLine.of_test(item)
         for route in self.routes.values():
-            if route.test == item.nodeid:
-                for each in route.findings:
-                    fix = _FIXES[each.category]
-                    what = f"{route.name}: {each.what}"
-                    ledger.warn(each.category, what, cause=each.line or place, fix=fix, line=place)
+            for category, what, _, line in route.findings if route.test == item.nodeid else ():
+                fix = _FIXES[category]
+                text = f"{route.name}: {what}"
+                ledger.warn(category, text, cause=line or place, fix=fix, line=place)
         for error in ledger.emit_warnings(place):
             what, *_ = str(error).splitlines()
             self._errors.append(f"{type(error).__name__}, an error by filterwarnings: {what}")
-        for name in self._wanted - self.routes.keys():
-            if self._failure:
-                text = f"{name}: not replayed: {item.nodeid} fails when it runs again"
-                self._lines[name] = (False, [f"{text}: {self._failure}"])
+        for name in self._wanted - self.routes.keys() if self._failure else ():
+            text = f"{name}: not replayed: {item.nodeid} fails when it runs again"
+            self._lines[name] = (False, [f"{text}: {self._failure}"])
 
     # The end
 
-    @pytest.hookimpl(optionalhook=True)
+    @hook(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take what a worker of pytest-xdist has sent."""
         sent = (getattr(node, "workeroutput", None) or {}).get(_SENT)
@@ -596,7 +547,7 @@ class Replays:
             self._seconds = max(self._seconds, duration)
             self.count += count
 
-    @pytest.hookimpl(tryfirst=True)
+    @hook(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Send the facts of a worker, or write them into JUnit's XML. Fail by a filter."""
         output = getattr(self._config, "workeroutput", None)
@@ -608,7 +559,7 @@ class Replays:
             if xml is not None and has_finding:
                 xml.add_global_property(f"arena_replay {name}", "\n".join(lines))
         if self._errors:
-            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            session.exitstatus = session.exitstatus or _FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print a line for each route, the findings first."""
