@@ -233,22 +233,25 @@ class _Questions:
     async def ask(self, *, has_login: bool) -> None:
         """Ask the questions. Interruptions are the last, because the app may not recover."""
         run = self._replay.run
-        refused = {each.name for each in run.databases.provisioned.values()}
-        refused &= {"clone", "rollback"}
-        asked = {"races": self._race, "interruptions": self._interrupt}
-        if refused and asked.keys() & {*run.config.replay}:
-            asked = {}
+        questions = {
+            "races": self._race,
+            "logins": self._without_login,
+            "interruptions": self._interrupt,
+        }
+        asked = [name for name in questions if name in run.config.replay]
+        if not has_login:
+            asked = [name for name in asked if name != "logins"]
+        isolations = {each.name for each in run.databases.provisioned.values()}
+        refused = isolations & {"clone", "rollback"}
+        if refused:
+            asked = [name for name in asked if name == "logins"]
             self._route.reason = (
                 f"only asked without its login: the isolation {', '.join(refused)} has one "
                 "connection, or copies the database for each replay"
             )
-        if has_login:
-            asked = {"logins": self._without_login, **asked}
-        if not await self._answered(self._settle):
-            return
-        for name, question in asked.items():
-            if name in run.config.replay:
-                await self._answered(question)
+        if await self._answered(self._settle):
+            for name in asked:
+                await self._answered(questions[name])
 
     async def _answered(self, question: Callable[[], Awaitable[None]]) -> bool:
         """Ask a question. Note why it has no answer."""

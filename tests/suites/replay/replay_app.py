@@ -290,6 +290,10 @@ def api_key(x_api_key: str = Header()):
     refuse(x_api_key != "key", 403)
 
 
+def secret_in_the_body(body: dict):
+    refuse(body["token"] != "key", 403)
+
+
 def ignored_api_key(x_api_key: str = Header("")):
     return x_api_key
 
@@ -299,3 +303,4 @@ secured("with_api_key", api_key)
 secured("without_login", user_of)
 secured("of_another_role", only_if_given)
 secured("ignores_the_api_key", ignored_api_key)
+secured("with_a_token_in_the_body", secret_in_the_body)
