@@ -266,7 +266,7 @@ class _Questions:
         return False
 
     async def _settle(self) -> None:
-        """Replay until two replays have the same steps. Note which columns differ by chance."""
+        """Replay until two replays have the same steps."""
         if self._replay.run.ledger.has_left:
             raise NotReplayedError("not replayed: it reaches another machine")
         if not self._whole.outcome.is_whole:
@@ -278,7 +278,6 @@ class _Questions:
                 status = again.answer.status_code
                 raise NotReplayedError(f"not replayed: it answers {status} when it is sent again")
             is_equal = again.steps == self._whole.steps
-            self._chance |= self._whole.outcome.differing(again.outcome)
             self._whole = again
             if is_equal:
                 return
