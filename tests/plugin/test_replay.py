@@ -105,6 +105,7 @@ def test_without_a_request_that_writes(example: Example) -> None:
 STRANGE = """
 import asyncio
 import socket
+import uuid
 from app import Dancer, app, get_db
 from fastapi import Depends
 from fastapi.responses import StreamingResponse
@@ -127,6 +128,11 @@ async def far(db=Depends(get_db)):
     await add(db, "Far")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("192.0.2.1", 9))  # sends nothing
+
+@app.post("/token")
+async def token(db=Depends(get_db)):
+    await add(db, uuid.uuid4().hex)
+    await db.execute(Dancer.__table__.select())
 
 TIMES = []
 
@@ -154,7 +160,7 @@ import strange
 def first():
     strange.TIMES.clear()
 
-@pytest.mark.parametrize("path", ["far", "differs", "limited"])
+@pytest.mark.parametrize("path", ["far", "differs", "limited", "token"])
 async def test_it(client, path):
     assert (await client.post(f"/{path}")).status_code == 200
 
@@ -180,10 +186,11 @@ def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     """And the suite goes on."""
     files = {"strange": STRANGE, "test_it": STRANGE_TESTS, "conftest": SHORT}
     project = example.with_files(**files)
-    run = project.run(FLAG).expect(passed=5)
+    run = project.run(FLAG).expect(passed=6)
     lines = dict(line.split(": ", 1) for line in section(run.output))
     assert "another machine" in lines["POST /far"]
     assert "statements differ" in lines["POST /differs"]
+    assert "nothing found" in lines["POST /token"]
     assert "limits the number" in lines["POST /limited"]
     assert "no end" in lines["POST /endless"]
     assert "fails when it runs again" in lines["POST /dancers/{name}"]

@@ -84,12 +84,6 @@ def random_token(db, _):
 
 
 @endpoint
-def random_token_then_a_read(db, _):
-    random_token(db, _)
-    db.scalar(select(func.count()).select_from(Note))
-
-
-@endpoint
 def key_of_the_app(db, _):
     db.add(Named(id=str(uuid.uuid4()), number=1))
     db.commit()

@@ -18,7 +18,6 @@ RIGHT = [
     "whole_seconds",
     "time_of_the_database",
     "random_token",
-    "random_token_then_a_read",
     "key_of_the_app",
     "soft_delete",
     "removal",
