@@ -59,6 +59,11 @@ _TOO_MANY = 429  # the status of an app that limits the number of requests
 _CREDENTIALS = {"authorization", "proxy_authorization", "cookie"}
 _FAILED = 1  # pytest's exit status
 _SENT = "arena_replay"  # the key of a worker's output
+# The isolations in which only the last question is asked.
+_REFUSED = {
+    "clone": "copies the whole database for each replay",
+    "rollback": "has one connection for all requests",
+}
 _FIXES: dict[type[ArenaWarning], str] = {
     RaceWarning: "check and write in one statement, or lock the row first",
     TornWriteWarning: "commit once, at the end of the request",
@@ -242,13 +247,11 @@ class _Questions:
         if not has_login:
             asked = [name for name in asked if name != "logins"]
         isolations = {each.name for each in run.databases.provisioned.values()}
-        refused = isolations & {"clone", "rollback"}
+        refused = isolations & _REFUSED.keys()
         if refused:
             asked = [name for name in asked if name == "logins"]
-            self._route.reason = (
-                f"only asked without its login: the isolation {', '.join(refused)} has one "
-                "connection, or copies the database for each replay"
-            )
+            why = " and ".join(f"{name} {_REFUSED[name]}" for name in sorted(refused))
+            self._route.reason = f"only asked without its login: the isolation {why}"
         if await self._answered(self._settle):
             for name in asked:
                 await self._answered(questions[name])
