@@ -334,7 +334,7 @@ class Races(Passes):
         self._switches = 0 if order else switches
         # After a given order, the serial orders show whether only it has its result.
         self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
-        self._differences: list[str] = []
+        self.differences: list[str] = []
         self._endings: list[Ending] = []
         # The columns that differ between two passes of the same order. None before that second
         # look, which only a finding needs.
@@ -367,10 +367,10 @@ class Races(Passes):
             return
         for step, wanted in zip(schedule.trace, schedule.plan, strict=False):
             if not step.key.startswith(wanted):
-                if not self._differences:  # for example, the first pass has filled a cache
+                if not self.differences:  # for example, the first pass has filled a cache
                     self._plans = [(0, ())]
                     self._endings.clear()
-                self._differences.append(f"{step.key} came in place of {wanted}")
+                self.differences.append(f"{step.key} came in place of {wanted}")
                 return
         self._plans += [each for each in schedule.alternatives if each[0] <= self._switches]
         self._plans.sort(key=itemgetter(0))
@@ -393,20 +393,18 @@ class Races(Passes):
         return None
 
     def _refuse_chance(self) -> None:
-        if len(self._differences) * 3 > self.passes:
+        if len(self.differences) * 3 > self.passes:
             raise _error(
-                f"{len(self._differences)} of {self.passes} orders could not be repeated: "
-                f"{self._differences[-1]}",
+                f"{len(self.differences)} of {self.passes} orders could not be repeated: "
+                f"{self.differences[-1]}",
                 "let the requests send the same statements in each pass: no chance, no time, no "
                 "cache that a pass fills",
             )
 
     def _conclude(self) -> None:
         """Warn of a result that no serial order has."""
-        if self._differences:
-            self.run.ledger.note(
-                f"{{test}}: an order could not be repeated: {self._differences[0]}"
-            )
+        if self.differences:
+            self.run.ledger.note(f"{{test}}: an order could not be repeated: {self.differences[0]}")
         if self._plans:
             self.run.ledger.note(
                 f"{{test}}: arena.races() has run {self.limit} orders, and there are more. next: "

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 hook = pluggy.HookimplMarker("pytest")
 
-_LONGEST = 10.0  # seconds, for the replays of one route
+_LONGEST = 10.0  # seconds, for one question to one route
+_PATIENCE = 0.1  # seconds, for work that a replay has begun
 _MOST_ORDERS = 60
 _MOST_LETTERS = 200  # of a body in a block to paste
 _TRIES = 3  # tests in which a route is looked for
@@ -110,7 +111,7 @@ class Route:
 
     name: str
     test: str
-    block: str  # loops for a test of its findings
+    blocks: list[str]  # loops for a test: of races, of interruptions
     # The warning, what was found, the statements, and the line of the app.
     findings: list[tuple[type[ArenaWarning], str, list[str], CodeLine | None]] = field(
         default_factory=list
@@ -126,7 +127,12 @@ class Route:
             lines += [f"  {what}", *(f"    {step}" for step in steps)]
         if self.reason:
             lines.append(f"  {self.reason}")
-        return [*lines, "  as a test:", *(f"    {line}" for line in self.block.splitlines())]
+        found = {category for category, *_ in self.findings}
+        blocks = [self.blocks[0]] if RaceWarning in found else []
+        blocks += [self.blocks[1]] if found - {RaceWarning, AccessWarning} else []
+        for block in blocks:
+            lines += ["  as a test:", *(f"    {line}" for line in block.splitlines())]
+        return lines
 
 
 class Replay:
@@ -138,6 +144,7 @@ class Replay:
         self.test = test
         self._wanted = wanted
         self._is_busy = False
+        test.patience = min(test.patience, _PATIENCE)
 
     # Called where a request enters the app.
 
@@ -196,7 +203,7 @@ class Replay:
             name = name_of(test.requests()[-1])
             is_new = name in self._wanted and name not in self.replays.routes
             if is_new and whole.answer.is_success and whole.outcome:
-                route = Route(name, test.name, call.block(is_async=test.plan.is_async))
+                route = Route(name, test.name, call.blocks(is_async=test.plan.is_async))
                 self.replays.routes[name] = route
                 # A token or a password in the body is a login of its own.
                 has_login = any(map(_is_login, headers)) and not call.has_secret
@@ -233,7 +240,7 @@ class _Questions:
         self._send = send
         self._whole = whole
         self._chance: set[Column] = set()
-        self._end = seconds() + _LONGEST
+        self._end = 0.0  # of the time for a question
 
     async def ask(self, *, has_login: bool) -> None:
         """Ask the questions. Interruptions are the last, because the app may not recover."""
@@ -258,6 +265,7 @@ class _Questions:
 
     async def _answered(self, question: Callable[[], Awaitable[None]]) -> bool:
         """Ask a question. Note why it has no answer."""
+        self._end = seconds() + _LONGEST
         try:
             await question()
         except NotReplayedError as error:
@@ -294,8 +302,9 @@ class _Questions:
         races = Races(self._replay.run, 1, _MOST_ORDERS, "")
         try:
             async for race in races:
-                self._check_time()
                 await race(self._send(), self._send())
+                if seconds() > self._end:
+                    races.limit = 0  # it runs no further order, but looks at a finding again
         finally:
             await races.aclose()
             self._replay.replays.count += races.passes
@@ -303,6 +312,9 @@ class _Questions:
         if found is not None:
             words, ending = found
             self._route.findings.append((RaceWarning, f"at once: {words}", ending.lines[:-1], None))
+        elif races.differences:
+            raise NotReplayedError("not replayed in all orders: it waits for a timer or a call")
+        self._check_time()
 
     async def _without_login(self) -> None:
         replayed = await self._replay.alone(self._send, with_login=False)
@@ -431,8 +443,8 @@ class Call:
         except ValueError:
             return None
 
-    def block(self, *, is_async: bool) -> str:
-        """Return loops for a test."""
+    def blocks(self, *, is_async: bool) -> list[str]:
+        """Return loops for a test: of races, and of interruptions."""
         path = f"{self.path}?{self.query}" if self.query else self.path
         call = f'client.{self.method.lower()}("{path}"'
         if self.body:
@@ -442,10 +454,10 @@ class Call:
         call = f"{call})" if is_async else f"lambda: test_{call})"
         loop = "async for" if is_async else "for"
         wait = "await " if is_async else ""
-        return (
-            f"{loop} race in arena.races():\n    {wait}race({call}, {call})\n"
-            f"{loop} attempt in arena.interruptions():\n    answer = {wait}attempt({call})"
-        )
+        return [
+            f"{loop} race in arena.races():\n    {wait}race({call}, {call})",
+            f"{loop} attempt in arena.interruptions():\n    answer = {wait}attempt({call})",
+        ]
 
 
 # The run
@@ -500,6 +512,9 @@ class Replays:
         result = yield
         began = seconds()
         repeats = Repeats.of(self._config, self.run)
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._reached:
+            reporter.write_line("\narena: the requests are replayed now")
         tries: Counter[str] = Counter()
         last = None
         for item in session.items:
