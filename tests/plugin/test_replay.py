@@ -15,6 +15,14 @@ XDIST = ("-p", "xdist.plugin", "-n2")
 TESTS = """
 import pytest
 
+@pytest.fixture
+async def dancer(client):
+    await client.post("/dancers/Fixture")
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_first(dancer, client, turn):
+    assert len((await client.get("/dancers")).json()) == 2
+
 @pytest.mark.parametrize("name", ["Dune", "Lyra"])
 async def test_add(client, arena, name):
     assert (await client.get("/dancers")).status_code == 200
@@ -39,7 +47,7 @@ def section(output: str) -> list[str]:
 @pytest.mark.parametrize("workers", [(), XDIST])
 def test_a_route_is_replayed_once_in_a_run(example: Example, workers: tuple[str, ...]) -> None:
     """In each process. The summary is one."""
-    run = example.with_files(test_it=TESTS).run(FLAG, *workers).expect(passed=3)
+    run = example.with_files(test_it=TESTS).run(FLAG, *workers).expect(passed=7)
     [line] = section(run.output)
     assert line.startswith("POST /dancers/{name}: nothing found")
     run.says("of 1 route in")
@@ -65,7 +73,7 @@ async def twice(name: str, db=Depends(get_db)):
 def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]) -> None:
     """JUnit has it, and a block to paste."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
-    run = project.run(FLAG, "--junitxml=junit.xml", *workers).expect(passed=3)
+    run = project.run(FLAG, "--junitxml=junit.xml", *workers).expect(passed=7)
     run.says(
         "interrupted at INSERT INTO dancers",
         "dancers +1 stays, without the rest of dancers +2",
@@ -80,15 +88,15 @@ def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
     """The tests have passed before."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     filters = "-Werror::pytest_arena.TornWriteWarning"
-    project.run(FLAG, filters).expect(status=1, passed=3).says("TornWriteWarning")
+    project.run(FLAG, filters).expect(status=1, passed=7).says("TornWriteWarning")
     ignored = "-Wignore::pytest_arena.TornWriteWarning"
-    project.run(FLAG, ignored).expect(passed=3).never_says("TornWriteWarning")
+    project.run(FLAG, ignored).expect(passed=7).never_says("TornWriteWarning")
 
 
 def test_only_some_questions(example: Example) -> None:
     """A word behind the flag belongs to it."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
-    run = project.run(f"{FLAG}=races,logins").expect(passed=3).never_says("TornWrite")
+    run = project.run(f"{FLAG}=races,logins").expect(passed=7).never_says("TornWrite")
     assert len(section(run.output)) == 2
     wrong = project.run(f"{FLAG}=race").says("--arena-replay=races")
     path = project.run(FLAG, "test_it.py").says("pytest test_it.py --arena-replay")

@@ -101,6 +101,7 @@ class Race:
         self.passes = ref(races)
         self.level = Fresh(races.run, "a pass of arena.races()")
         self.schedule = Schedule(plan)
+        self._are_equal = races.are_equal
         self._wanted = races.order if races.passes == 1 else ""
         self.line: CodeLine | str = ""  # of the call in the test
         self.ending: Ending | None = None
@@ -134,7 +135,9 @@ class Race:
             asyncio.get_running_loop().set_default_executor(pool)
             works = [*map(asyncio.to_thread, requests)]
         # Equal for requests that do the same.
-        kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
+        kinds: list[object] = [0] * len(works)
+        if not self._are_equal:
+            kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
             name = getattr(request, "__qualname__", "a request")
             self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
@@ -331,6 +334,7 @@ class Races(Passes):
         self.order = order
         if limit < 1 or switches < 0:
             raise _error("no order would run", "arena.races(switches=2, limit=100)")
+        self.are_equal = False  # whether all requests of a race do the same
         self._switches = 0 if order else switches
         # After a given order, the serial orders show whether only it has its result.
         self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]

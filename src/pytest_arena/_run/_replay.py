@@ -300,9 +300,12 @@ class _Questions:
 
     async def _race(self) -> None:
         races = Races(self._replay.run, 1, _MOST_ORDERS, "")
+        races.are_equal = True
+        is_partial = False
         try:
             async for race in races:
                 await race(self._send(), self._send())
+                is_partial |= race.schedule.has_others_waiting
                 if seconds() > self._end:
                     races.limit = 0  # it runs no further order, but looks at a finding again
         finally:
@@ -312,8 +315,8 @@ class _Questions:
         if found is not None:
             words, ending = found
             self._route.findings.append((RaceWarning, f"at once: {words}", ending.lines[:-1], None))
-        elif races.differences:
-            raise NotReplayedError("not replayed in all orders: it waits for a timer or a call")
+        elif races.differences or is_partial:
+            raise NotReplayedError("not replayed in all orders: it waits for something else")
         self._check_time()
 
     async def _without_login(self) -> None:
@@ -475,6 +478,7 @@ class Replays:
         self._reached: dict[str, set[str]] = {}
         self._wanted: set[str] = set()  # by the test that runs again
         self._failure = ""  # of that test
+        self._before = 0  # the number of requests that the fixtures of the test have sent
         # The facts of all processes: whether a route has a finding, and its lines, by its name.
         self._lines: dict[str, tuple[bool, list[str]]] = {}
         self._errors: list[str] = []  # the warnings that a filter turns into errors
@@ -493,7 +497,8 @@ class Replays:
         elif not report.passed:
             self._reached.pop(item.nodeid, None)
         elif report.when == "call" and test is not None:
-            requests = [each for each in test.requests() if each.method not in READING]
+            requests = test.requests()[self._before :]
+            requests = [each for each in requests if each.method not in READING]
             names = {name_of(each) for each in requests if not each.is_refused}
             self._reached[item.nodeid] = names
         return report
@@ -502,6 +507,7 @@ class Replays:
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Replay the requests of a test that runs again."""
         test = self.run.current.test
+        self._before = len(test.requests()) if test is not None else 0
         if test is not None and self._wanted:
             test.replay = Replay(self, test, self._wanted)
         return (yield)
