@@ -282,11 +282,6 @@ class Outcome:
         """Whether all rows were read."""
         return all(len(each) == len([*each]) for each in self.changes)
 
-    @property
-    def is_removal(self) -> bool:
-        """Whether rows were deleted, and no others written."""
-        return bool(self) and all(change.kind == "deleted" for _, change in self._rows())
-
     def __bool__(self) -> bool:
         return any(self.changes)
 

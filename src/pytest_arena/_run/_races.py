@@ -73,18 +73,18 @@ class Ending:
         """The number of refusals. By 503 an app asks the client to try again."""
         return sum(word.startswith(("4", "503")) for word in self.words)
 
-    def meaning(self, chance: set[Column]) -> object:
+    def meaning(self, chance: set[Column], *, counts_answers: bool) -> object:
         """Return what is equal for two passes with the same result.
 
-        An answer counts as an error, as a refusal or as a success. A second removal of rows, or a
-        second use of an ended login (401), does no harm if the app accepts it.
+        An answer counts as an error, else as a refusal or a success.
         """
-        is_removal = self.outcome is not None and self.outcome.is_removal
         kinds = []
         for word in self.words:
-            is_refused = word.startswith(("4", "503")) and word != "401"
-            kind = "refused" if is_refused and not is_removal else "accepted"
-            kinds.append(kind if word < "500" or word == "503" else word)
+            is_refused = word.startswith(("4", "503"))
+            if word > "500" and not is_refused:
+                kinds.append(word)
+            elif counts_answers:
+                kinds.append("refused" if is_refused else "accepted")
         return kinds, self.outcome and self.outcome.content(chance)
 
 
@@ -334,7 +334,9 @@ class Races(Passes):
         self.order = order
         if limit < 1 or switches < 0:
             raise _error("no order would run", "arena.races(switches=2, limit=100)")
-        self.are_equal = False  # whether all requests of a race do the same
+        # Of a replay: all requests do the same, and two successes with right rows are right.
+        self.are_equal = False
+        self.counts_answers = True
         self._switches = 0 if order else switches
         # After a given order, the serial orders show whether only it has its result.
         self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
@@ -389,10 +391,12 @@ class Races(Passes):
         if not serial or (self._plans and self._plans[0][0] == 0):
             return None  # not all serial orders were tried
         chance = self._chance or set()
-        known = [each.meaning(chance) for each in serial]
+        counts = self.counts_answers
+        known = [each.meaning(chance, counts_answers=counts) for each in serial]
         most = max(each.declined for each in serial)
         for each in self._endings:
-            if each.meaning(chance) not in known and each.declined <= most:
+            meaning = each.meaning(chance, counts_answers=counts)
+            if meaning not in known and each.declined <= most:
                 return _in_words(each, serial, chance), each
         return None
 

@@ -301,6 +301,7 @@ class _Questions:
     async def _race(self) -> None:
         races = Races(self._replay.run, 1, _MOST_ORDERS, "")
         races.are_equal = True
+        races.counts_answers = False
         is_partial = False
         try:
             async for race in races:

@@ -26,14 +26,11 @@ RIGHT = [
     "locked_counter",
     "updated_at",
 ]
-LOCKS = ["lost_update_for_update", "queue_skip_locked"]
 WRONG = {
     "check_then_act": "Race",
-    "lost_update": "Race",
     "add_if_none": "Race",
     "get_or_create": "Race",
     "write_skew": "Race",
-    "queue": "Race",
     "idempotency_key": "Race TornWrite",
     "increment": "Race",
     "next_number": "Race",
@@ -47,12 +44,11 @@ WRONG = {
     "swallowed_and_said_otherwise": "LostWrite",
     "lock_in_memory": "Leak",
 }
-if IS_FILE:  # it locks no rows
-    WRONG |= dict.fromkeys(LOCKS, "Race")
+if IS_FILE:
     if not IS_SYNC:
         WRONG["leaked_connection"] = "Leak"  # a server's pool drops a lost connection
 else:
-    RIGHT += [*LOCKS, "write_skew_serializable"]
+    RIGHT += ["lost_update_for_update", "queue_skip_locked", "write_skew_serializable"]
 if PRODUCT == "postgresql":
     RIGHT.append("check_then_act_advisory")
 LOGINS = {
