@@ -12,6 +12,7 @@ import asyncio
 import io
 import json
 from collections import Counter
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -180,7 +181,9 @@ class Replay:
         async def send(*, with_login: bool = True) -> Answer:
             kept = {name: before[name] for name in before if with_login or not _is_login(name)}
             kept["wsgi.input"] = io.BytesIO(body)
-            return await asyncio.to_thread(_answer_of_wsgi, record, kept)
+            loop = asyncio.get_running_loop()
+            run = _own_context().run
+            return await loop.run_in_executor(None, run, _answer_of_wsgi, record, kept)
 
         path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
         call = Call(environ["REQUEST_METHOD"], path, query, body)
@@ -322,7 +325,7 @@ class _Questions:
 
     async def _without_login(self) -> None:
         replayed = await self._replay.alone(self._send, with_login=False)
-        if replayed.answer.is_success:
+        if replayed.answer.is_success and replayed.outcome:  # else it may redirect to a login
             what = f"without its login: {replayed.answer.status_code}, {replayed.outcome}"
             self._route.findings.append((AccessWarning, what, [], None))
 
@@ -331,6 +334,8 @@ class _Questions:
         for number in range(1, len(self._whole.steps) + 1):
             self._check_time()
             replayed = await self._replay.alone(self._send, number, is_sent_again=True)
+            if len(replayed.steps) < number:
+                continue  # it has sent fewer statements, and none failed
             category, _ = self._judged(replayed)
             if category is not None and category not in found and category is not LeakWarning:
                 await self._look_again()
@@ -402,6 +407,18 @@ def _receiver(body: bytes, receive: Any) -> Any:
         return await (receive() if receive else asyncio.get_running_loop().create_future())
 
     return received
+
+
+def _own_context() -> Context:
+    """Return a context with the variables of pytest-arena.
+
+    A request of production has no app context of a fixture, whose session Flask-SQLAlchemy shares.
+    """
+    context = Context()
+    for variable, value in copy_context().items():
+        if variable.name.startswith("arena"):
+            context.run(variable.set, value)
+    return context
 
 
 def _answer_of_wsgi(record: Any, environ: Any) -> Answer:
