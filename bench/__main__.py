@@ -75,13 +75,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each suite")
     parser.add_argument("--tests", type=int, default=100, help="tests that a suite counts")
-    parser.add_argument("--only", choices=[*PRODUCTS, "start"], help="one table")
+    parser.add_argument("--only", choices=[*PRODUCTS, "replay", "start"], help="one table")
     arguments = parser.parse_args()
     tables = [place()]
     for product in PRODUCTS:
         if arguments.only in {None, product}:
             tables.append(measure_product(product, arguments.rounds, arguments.tests))
             print(tables[-1])
+    if arguments.only in {None, "replay"}:
+        tables.append(measure_replay(arguments.rounds))
+        print(tables[-1])
     if arguments.only in {None, "start"}:
         tables.append(measure_start(arguments.rounds))
         print(tables[-1])
@@ -156,6 +159,26 @@ def database(driver: str, variable: str, folder: Path) -> Iterator[str]:
         with engine.connect() as connection:
             connection.execute(text("DROP DATABASE bench"))
         engine.dispose()
+
+
+def measure_replay(rounds: int) -> str:
+    """Time the replays of one route with two statements: an INSERT and a COMMIT."""
+    rows = []
+    for product, (_, variable, driver) in PRODUCTS.items():
+        if variable and variable not in os.environ:
+            continue
+        runs = []
+        with TemporaryDirectory(prefix="bench-", dir=memory()) as folder:
+            suite = Suite(Path(folder), 0)
+            for _ in range(rounds):
+                with database(driver, variable, Path(folder)) as url:
+                    runs.append(suite.replay(url, server_settings(Variant(""), variable)))
+        [number] = {count for count, _ in runs}
+        seconds = median(each for _, each in runs)
+        rows.append((product, str(number), f"{seconds:.2f}", f"{seconds / number * 1e3:.1f}"))
+    title = "`--arena-replay` of one route"
+    about = "The request has two statements. The seconds have one more run of its test."
+    return table(title, about, ("", "replays", "seconds", "milliseconds for each"), rows)
 
 
 def measure_start(rounds: int) -> str:

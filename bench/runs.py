@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -71,6 +72,19 @@ class Suite:
         self._pytest((*arguments, *_options(options)), environment)
         return [seconds * 1e3 for seconds in json.loads(times.read_text())[WARM:]]
 
+    def replay(self, url: str, settings: Mapping[str, str]) -> tuple[int, float]:
+        """Replay the writing requests of one test. Return their number, and the seconds."""
+        (self.folder / "test_bench.py").write_text(TEST.format(number=0))
+        options = {"asyncio_mode": "auto", **ARENA, **settings}
+        plugins = ("-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin")
+        output = self._pytest(
+            (*plugins, *_options(options), "--arena-replay", "-Wignore"), {"DATABASE_URL": url}
+        )
+        found = re.search(r"(\d+) replays of 1 route in ([\d.]+) s", output)
+        if found is None:
+            raise RuntimeError(output[-2000:])
+        return int(found[1]), float(found[2])
+
     def start(self, *, with_plugin: bool) -> float:
         """Run one empty test in a new process. Return the CPU time of the process, in seconds."""
         (self.folder / "test_bench.py").write_text(EMPTY)
@@ -91,7 +105,7 @@ class Suite:
             - before.children_system
         )
 
-    def _pytest(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def _pytest(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
         dropped = ("ARENA_", "DATABASE_URL", "PYTEST_", "PYTHON")
         kept = {name: text for name, text in os.environ.items() if not name.startswith(dropped)}
         ours = {
@@ -109,6 +123,7 @@ class Suite:
         )
         if done.returncode:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+        return done.stdout
 
 
 def _options(options: Mapping[str, str]) -> list[str]:

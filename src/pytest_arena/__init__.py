@@ -19,6 +19,7 @@ from pytest_arena.errors import (
     TemplateError,
 )
 from pytest_arena.warnings import (
+    AccessWarning,
     ArenaWarning,
     LateCommitWarning,
     LateWorkWarning,
@@ -26,6 +27,7 @@ from pytest_arena.warnings import (
     LostWriteWarning,
     MigrationDriftWarning,
     RaceWarning,
+    TornWriteWarning,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_arena.scenarios._blocks import Scenario
 
 __all__ = [
+    "AccessWarning",
     "Arena",
     "ArenaError",
     "ArenaWarning",
@@ -62,6 +65,7 @@ __all__ = [
     "Scenario",
     "TemplateError",
     "TestClient",
+    "TornWriteWarning",
     "deleted",
     "inserted",
     "updated",

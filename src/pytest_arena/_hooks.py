@@ -117,9 +117,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", ignored)
     facts = FactsOfProcesses(config)
     config.stash[FACTS] = facts
-    scenarios = RUNS[config].scenarios
-    if scenarios is not None:
-        scenarios.prepare()
+    run = RUNS[config]
+    if run.config.replay:
+        from pytest_arena._run._replay import Replays  # noqa: PLC0415 - few runs need it
+
+        config.pluginmanager.register(Replays(config, run), "arena_replay")
+    if run.scenarios is not None:
+        run.scenarios.prepare()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -260,7 +264,7 @@ def pytest_runtest_makereport(
     if excinfo is not None:
         _report.prepare_report(excinfo, run, item.config.option)
     report = yield
-    if run.watcher is not None and run.watcher.is_repeating:
+    if run.is_repeating:
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
         item.session.shouldfail = run.ledger.reason_to_stop or item.session.shouldfail
@@ -300,7 +304,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 def _settle(item: pytest.Item, run: ArenaRun) -> list[BaseException]:
     """Settle the test, and emit its warnings. Return all errors."""
     errors = run.settle()
-    if run.watcher is None or not run.watcher.is_repeating:
+    if not run.is_repeating:
         errors += run.ledger.emit_warnings(CodeLine.of_test(item))
     return errors
 

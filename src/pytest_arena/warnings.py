@@ -4,6 +4,7 @@ Each is emitted at the end of the test that caused it, with the line of the app.
 """
 
 __all__ = [
+    "AccessWarning",
     "ArenaWarning",
     "LateCommitWarning",
     "LateWorkWarning",
@@ -11,6 +12,7 @@ __all__ = [
     "LostWriteWarning",
     "MigrationDriftWarning",
     "RaceWarning",
+    "TornWriteWarning",
 ]
 
 
@@ -40,3 +42,11 @@ class MigrationDriftWarning(ArenaWarning):
 
 class RaceWarning(ArenaWarning):
     """Requests at once had a result that they never have one after the other."""
+
+
+class TornWriteWarning(ArenaWarning):
+    """An interrupted request has left a part of its rows. Only ``--arena-replay`` gives it."""
+
+
+class AccessWarning(ArenaWarning):
+    """A request with a login succeeds without it, too. Only ``--arena-replay`` gives it."""

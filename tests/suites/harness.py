@@ -153,6 +153,7 @@ class Result:
     phases: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     collected: set[str] = field(default_factory=set)
     broken: list[str] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
     status: int | None = None
 
     def add(self, facts: dict[str, Any]) -> None:
@@ -161,6 +162,8 @@ class Result:
             self.collected.update(_story(test) for test in facts["collected"])
         elif "broken" in facts:
             self.broken.append(f"{facts['broken']}\n{facts['text']}")
+        elif "warning" in facts:
+            self.warnings.setdefault(facts["test"], []).append(facts["warning"])
         elif "status" in facts:
             self.status = facts["status"]
         elif "phase" in facts:
@@ -183,6 +186,9 @@ class Result:
         found: list[str] = []
         for test, phases in tests.items():
             found += [f"{test}: {problem}" for problem in _problems(phases)]
+            warned = sorted(self.warnings.get(test, []))
+            if warned != phases[0].get("finds", warned):
+                found.append(f"{test}: the warnings are {warned}\n{self.output}")
         return found + self._wrong_text(story)
 
     def whole(self) -> list[str]:

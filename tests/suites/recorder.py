@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CODE = re.compile(r"(?m)(?<=\[)A\d{3}(?=\])|^\w+Warning(?=: )")
 _PLACE = re.compile(r"([\w/.-]+\.py):(\d+)")
+_ended: set[str] = set()  # the tests that have run
 # SQLAlchemy adds it, with its own version.
 _ADDRESS = re.compile(r" \(Background on this error at: [^)]+\)")
 
@@ -27,6 +28,7 @@ _ADDRESS = re.compile(r" \(Background on this error at: [^)]+\)")
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker of a test that must fail."""
     config.addinivalue_line("markers", "expect(error, at=…): the test fails with this error")
+    config.addinivalue_line("markers", "finds(*warnings): the test passes with just these warnings")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # after pytest-arena has changed the report
@@ -35,6 +37,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Write the line of a phase."""
     report = yield
+    if item.nodeid in _ended:  # a replay, which pytest does not report
+        return report
+    if report.when == "teardown":
+        _ended.add(item.nodeid)
     marker = item.get_closest_marker("expect")
     facts: dict[str, Any] = {
         "test": report.nodeid,
@@ -43,6 +49,9 @@ def pytest_runtest_makereport(
         "expected": [*marker.args, marker.kwargs.get("at", "")] if marker else None,
         "text": report.longreprtext,
     }
+    finds = item.get_closest_marker("finds")
+    if finds is not None:
+        facts["finds"] = [*finds.args]
     if report.outcome == "skipped":
         facts["text"] = str(call.excinfo.value) if call.excinfo else ""
     elif report.outcome == "failed" or call.excinfo is not None:

@@ -62,6 +62,14 @@ SETTINGS = {
         "sqlite",
         "sqlite -odriver=pysqlite test_anomalies.py",
     ),
+    "replay": (
+        "sqlite",
+        "postgresql",
+        "postgresql -odriver=psycopg2",
+        "mysql",
+        "mysql -odriver=pymysql",
+        "sqlite -odriver=pysqlite",
+    ),
     "redirected": (
         "postgresql test_drivers.py test_pools.py test_wide.py",
         "postgresql -oarena_lifespan=on -oarena_schema=models:Base test_pools.py",

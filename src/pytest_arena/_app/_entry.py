@@ -84,7 +84,7 @@ def observed(call: Any) -> Any:
 
     @functools.wraps(call, updated=())
     async def observing(*args: Any) -> None:
-        *_, scope, receive, send = args
+        *first, scope, receive, send = args
         test: RunningTest | None = Phase.test
         # Code of a request or a lifespan that calls an app begins no other request.
         if test is None or scope["type"] == "lifespan" or REQUEST.get() is not None:
@@ -94,6 +94,13 @@ def observed(call: Any) -> Any:
         if client_call is None:  # a client of the user, or a browser
             await test.acommit()
             client_call = ClientCall()
+        if test.replay is not None and not client_call.is_login:
+            recorded = functools.partial(record, test, ClientCall(), *first)
+            receive = await test.replay.of_asgi(recorded, scope, receive)
+        await record(test, client_call, *first, scope, receive, send)
+
+    async def record(test: RunningTest, client_call: ClientCall, *args: Any) -> None:
+        *_, scope, receive, send = args
         request = Request(
             method=scope.get("method", "WEBSOCKET"),
             path=scope["path"],
@@ -121,13 +128,16 @@ def observed(call: Any) -> Any:
 
 def _observed_wsgi(call: Any) -> Any:
     @functools.wraps(call)
-    def entered(app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
-        body: Iterable[bytes]
+    def entered(app: Any, environ: Any, start_response: Any) -> object:
         test: RunningTest | None = Phase.test
         if test is None or REQUEST.get() is not None:
-            body = call(app, environ, start_response)
-            return body
+            return call(app, environ, start_response)
         test.commit()
+        if test.replay is not None:
+            test.replay.of_wsgi(functools.partial(record, test, app), environ)
+        return record(test, app, environ, start_response)
+
+    def record(test: RunningTest, app: Any, environ: Any, start_response: Any) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         path = environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")
@@ -140,7 +150,7 @@ def _observed_wsgi(call: Any) -> Any:
 
         find_route = functools.partial(_rule_of, app, environ)
         with _Entry(request, test, find_route).answering():
-            body = call(app, environ, start)
+            body: Iterable[bytes] = call(app, environ, start)
             if request.is_open:
                 return body  # it may have no end
             try:
@@ -261,7 +271,8 @@ def _route_of(scope: Scope) -> str:
     litestar_template = scope.get("path_template")
     if litestar_template:
         return str(litestar_template)
-    route = scope.get("route")
+    # In new versions of FastAPI the route of an included router lacks the prefixes.
+    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", "")
     if not path:
         return ""

@@ -34,6 +34,7 @@ class Option:
 
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
+QUESTIONS = ("races", "interruptions", "logins")
 NETWORK = ("report", "refuse", "any")
 
 OPTIONS = (
@@ -158,6 +159,14 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--arena-verify": {
         "action": "store_true",
         "help": "Compare each database before and after each test.",
+    },
+    "--arena-replay": {
+        "nargs": "?",
+        "const": ",".join(QUESTIONS),
+        "metavar": "QUESTIONS",
+        "help": "After the tests, ask of each writing request that passed tests have sent whether "
+        "it also holds twice at once, interrupted at each statement, and without its login. Only "
+        f"some of these: --arena-replay={','.join(QUESTIONS)}.",
     },
     "--scenarios-out": {
         "action": "append",

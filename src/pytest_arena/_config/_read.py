@@ -14,7 +14,14 @@ import iniconfig
 import platformdirs
 
 from pytest_arena._config._load import is_import_path, nearest
-from pytest_arena._config._options import ISOLATIONS, KEEPS, NETWORK, OPTIONS, Option
+from pytest_arena._config._options import (
+    ISOLATIONS,
+    KEEPS,
+    NETWORK,
+    OPTIONS,
+    QUESTIONS,
+    Option,
+)
 from pytest_arena._config._supported import FILE_PRODUCTS, FILES, product_of
 from pytest_arena.errors import ConfigError, redact_url
 
@@ -46,6 +53,7 @@ class Config:
     scenarios: str
     rebuild: bool
     verify: bool
+    replay: tuple[str, ...]
     scenarios_out: tuple[str, ...]
     root: Path
     cache: Path
@@ -100,6 +108,7 @@ def load_config(
         **values,
         rebuild=bool(flags.get("rebuild")),
         verify=bool(flags.get("verify")),
+        replay=_questions(str(flags.get("replay") or "")),
         scenarios_out=tuple(outputs),
         root=root,
         # Absolute, because a test may change the working folder.
@@ -125,6 +134,21 @@ def _text_of(
         if text.strip():
             return text.strip()
     return option.default
+
+
+def _questions(text: str) -> tuple[str, ...]:
+    """Return the words of ``--arena-replay``."""
+    words = tuple(text.replace(",", " ").split())
+    for word in words:
+        if word not in QUESTIONS:
+            raise ConfigError(
+                f"--arena-replay has no question {word!r}",
+                why=f"its questions are {', '.join(QUESTIONS)}",
+                cause="the command line: a word behind the flag belongs to it, also a path",
+                fix=f"--arena-replay={nearest(word, QUESTIONS)}   or all: pytest {word} "
+                "--arena-replay",
+            )
+    return words
 
 
 def _place(name: str, file: Path | None) -> str:

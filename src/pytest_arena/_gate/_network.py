@@ -109,6 +109,7 @@ class _Network:
         host, port = str(address[0]), int(address[1])
         judged = {(None, host), (self._ledger.test, host)}
         if not self._addresses.isdisjoint(judged) or self._is_named(host):
+            self._ledger.has_left |= (self._ledger.test, host) in self._addresses
             return
         if not self._is_inside(host):
             self._leave(host)
@@ -131,6 +132,7 @@ class _Network:
 
     def _leave(self, host: str, kind: str = "another machine") -> None:
         """Note that code reaches another machine or server, or refuse it."""
+        self._ledger.has_left = True
         if not self._refuses:
             self._ledger.note(f"{{test}}: reached {kind}: {host}   (arena_network)")
             return

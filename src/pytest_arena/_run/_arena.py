@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pytest_arena._app._live_server import LiveServer
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
+    from pytest_arena._run._interruptions import Interruptions
     from pytest_arena._run._nested import Fresh
     from pytest_arena._run._processes import Process
     from pytest_arena._run._races import Races
@@ -451,6 +452,38 @@ class Arena(Generic[S]):
         from pytest_arena._run._races import Races  # noqa: PLC0415 - few tests need it
 
         return Races(self._run, switches, limit, order)
+
+    def interruptions(self, limit: int = 100) -> Interruptions:
+        """Interrupt a request at each of its statements and commits.
+
+        The first pass of the loop sends the request of ``attempt(…)`` undisturbed. Each later one
+        begins with the same rows, and loses the database connection at the next step: a server
+        ends the session, and on SQLite the statement fails. In an async test pass a coroutine. In
+        a sync test iterate by ``for``, and pass a function.
+
+        ``attempt(…)`` returns the answer, or the exception that the app has raised. The test
+        asserts what must hold in each pass, such as all rows or none.
+
+        It costs some milliseconds for each pass.
+
+        Example::
+
+            async def test_all_or_nothing(client, arena):
+                async for attempt in arena.interruptions():
+                    await attempt(client.post("/orders"))
+                    orders = len(arena.changes()["orders"])
+                    assert orders == len(arena.changes()["stock"])
+
+        Args:
+            limit: the largest number of interrupted passes. The summary says if there were more.
+
+        Raises:
+            RaceError: the isolation is ``clone`` or ``rollback``, or the request sent no
+                statement.
+        """
+        from pytest_arena._run._interruptions import Interruptions  # noqa: PLC0415 - few tests need it
+
+        return Interruptions(self._run, limit)
 
     def fresh(self) -> Fresh:
         """Undo the rows of a block at its end: an example of Hypothesis, a round of a loop.

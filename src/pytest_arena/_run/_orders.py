@@ -97,6 +97,8 @@ class Schedule:
         self.trace: list[RaceStep] = []
         # Each other order, and its number of switches away from a request that could go on.
         self.alternatives: list[tuple[int, Picks]] = []
+        # Whether a request went on while another one waited, but not for the database.
+        self.has_others_waiting = False
         self.strangers: list[str] = []  # requests that belong to no racer
         self._switches = 0
         self._moved = 0.0  # when a racer was let go
@@ -191,6 +193,9 @@ class Schedule:
     def _advance(self, racers: list[Racer]) -> None:
         """Let the next racer go on. No other one runs, but some may be blocked."""
         waiting = [racer for racer in racers if not racer.permit.done()]
+        self.has_others_waiting |= any(
+            racer.permit.done() and not racer.is_busy for racer in racers
+        )
         steps = []
         for racer in waiting:
             if racer.step is None:

@@ -6,11 +6,12 @@ import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
-from pytest_arena._changes import Changes
+from pytest_arena._changes import Changes, Column, Outcome
 from pytest_arena._origin import shown_line, user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
@@ -28,17 +29,63 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
 
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
-_MOST_ROWS = 1000
 _WIDEST = 60
+_MOST_ROWS = 1000
+_MOST_SHOWN = 3  # rows in words
+_LOOP = "arena.races()"
+
+
+def error_of(loop: str, what: str, fix: str) -> RaceError:
+    """Return the error of a loop that would prove nothing."""
+    return RaceError(
+        what,
+        why="the passes of the loop would prove nothing",
+        cause=shown_line(loop),
+        fix=fix,
+    )
 
 
 def _error(what: str, fix: str) -> RaceError:
-    return RaceError(
-        what,
-        why="the orders of the requests would prove nothing",
-        cause=shown_line("arena.races()"),
-        fix=fix,
-    )
+    return error_of(_LOOP, what, fix)
+
+
+def outcome_of(run: Any) -> Outcome:
+    """Read the rows that have changed since the level on top began."""
+    isolations = run.databases.provisioned.values()
+    return Outcome(tuple(Changes.of(each.rows_changed(limit=_MOST_ROWS)) for each in isolations))
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a pass has ended: the answers, and the changed rows."""
+
+    words: tuple[str, ...]  # the statuses, or the names of errors
+    outcome: Outcome | None  # None if the rows cannot be read
+    is_serial: bool
+    lines: list[str]
+    line: CodeLine | str  # of the call in the test
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.words)}, {self.outcome or 'nothing'}"
+
+    @property
+    def declined(self) -> int:
+        """The number of refusals. By 503 an app asks the client to try again."""
+        return sum(word.startswith(("4", "503")) for word in self.words)
+
+    def meaning(self, chance: set[Column], *, counts_answers: bool) -> object:
+        """Return what is equal for two passes with the same result.
+
+        An answer counts as an error, else as a refusal or a success.
+        """
+        kinds = []
+        for word in self.words:
+            is_refused = word.startswith(("4", "503"))
+            if word > "500" and not is_refused:
+                kinds.append(word)
+            elif counts_answers:
+                kinds.append("refused" if is_refused else "accepted")
+        return kinds, self.outcome and self.outcome.content(chance)
 
 
 class Race:
@@ -51,15 +98,13 @@ class Race:
         self.title = (
             f"arena: the order in which this failed (pass {races.passes} of at most {races.limit})"
         )
-        self.races = ref(races)
+        self.passes = ref(races)
         self.level = Fresh(races.run, "a pass of arena.races()")
         self.schedule = Schedule(plan)
+        self._are_equal = races.are_equal
         self._wanted = races.order if races.passes == 1 else ""
         self.line: CodeLine | str = ""  # of the call in the test
-        # How it ended: the statuses and the numbers of changed rows, the same for passes whose
-        # refusals have other statuses, and the number of refusals.
-        self.result = self.meaning = ""
-        self.declined = 0
+        self.ending: Ending | None = None
 
     def __call__(self, *requests: Any) -> Any:
         """Run the requests at once. Return their answers in the order of the arguments.
@@ -90,7 +135,9 @@ class Race:
             asyncio.get_running_loop().set_default_executor(pool)
             works = [*map(asyncio.to_thread, requests)]
         # Equal for requests that do the same.
-        kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
+        kinds: list[object] = [0] * len(works)
+        if not self._are_equal:
+            kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
             name = getattr(request, "__qualname__", "a request")
             self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
@@ -98,20 +145,17 @@ class Race:
 
     def _check(self, requests: Sequence[Any], is_right: Any) -> None:
         """Refuse what cannot be a race."""
-        isolations = {each.name for each in self._run.databases.provisioned.values()}
         if not (1 < len(requests) <= len(DIGITS) and all(map(is_right, requests))):
             raise _error(
                 "race(…) cannot run these arguments",
                 "pass two or more coroutines: client.post(…)   or, in a sync test, functions: "
                 "lambda: test_client.post(…)",
             )
+        races = self.passes()
+        if races is not None:
+            races.refuse_isolation()
         if self.schedule.racers:
             raise _error("race(…) was called twice in one pass", "call it once in the loop")
-        if isolations & {"clone", "rollback"}:
-            raise _error(
-                f"arena.races() with the isolation {' and '.join(isolations)}",
-                "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
-            )
 
     async def _run_at_once(self, works: list[Any]) -> list[Any]:
         """Return the answer of each request, or its error."""
@@ -170,12 +214,17 @@ class Race:
                 errors.append(answer)
             outcomes.append((racer.kind, outcome))
         words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
-        # By 503 an app asks the client to try again.
-        same = ["refused" if word.startswith(("4", "503")) else word for word in words]
-        self.declined = same.count("refused")
-        rows = self._rows()
-        self.result = f"{' and '.join(words)}, {rows}"
-        self.meaning = f"{same}, {rows}"
+        order = schedule.order
+        rows = None
+        with suppress(Exception):
+            rows = outcome_of(self._run)
+        self.ending = Ending(
+            words=tuple(words),
+            outcome=rows,
+            is_serial=sorted(order, key=order.index) == [*order],
+            lines=self.lines(),
+            line=self.line,
+        )
         try:
             if len(errors) > 1:
                 raise BaseExceptionGroup("several requests of the race have failed", errors)
@@ -184,14 +233,6 @@ class Race:
             return answers
         finally:  # a traceback would keep sessions of the app alive
             del answers, answer, errors
-
-    def _rows(self) -> str:
-        """Return the numbers of changed rows, "" if they cannot be read."""
-        isolations = self._run.databases.provisioned.values()
-        with suppress(Exception):
-            changes = [Changes.of(each.rows_changed(limit=_MOST_ROWS)) for each in isolations]
-            return "; ".join(each.counted() for each in changes)
-        return ""
 
     def lines(self) -> list[str]:
         """Return a line for each step, and how to run this order alone."""
@@ -206,33 +247,27 @@ class Race:
         return lines
 
 
-class Races:
-    """The passes of a race: iterate over it by ``for``, or by ``async for`` in an async test."""
+class Passes:
+    """The passes of a loop: iterate over it by ``for``, or by ``async for`` in an async test."""
 
     __module__ = "pytest_arena"
+    loop = ""
 
-    def __init__(self, run: Any, switches: int, limit: int, order: str) -> None:
+    def __init__(self, run: Any, limit: int) -> None:
         self.run = run
         self.test: RunningTest = run.current.required_test()
         self.limit = limit
-        self.order = order
         self.passes = 0
-        if limit < 1 or switches < 0:
-            raise _error("no order would run", "arena.races(switches=2, limit=100)")
-        self._switches = 0 if order else switches
-        # After a given order, the serial orders show whether only it has its result.
-        self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
-        self._differences: list[str] = []
-        # The first pass with each meaning, in a serial order or not.
-        self._first_passes: dict[tuple[str, bool], Race] = {}
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Race:
+    def __next__(self) -> Any:
         """Undo the last pass, and begin the next one."""
         if running_loop() is not None:
-            raise _error("`for` over arena.races() in an async test", "async for race in …")
+            raise error_of(
+                self.loop, f"`for` over {self.loop} in an async test", "async for … in …"
+            )
         try:
             return run_in_new_loop(self.__anext__())
         except StopAsyncIteration:
@@ -241,81 +276,166 @@ class Races:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Race:
+    async def __anext__(self) -> Any:
         """Undo the last pass, and begin the next one."""
-        last: Race | None = self.test.race
+        last = self.test.race
         if last is not None:
-            races = last.races()  # None for a loop that was left by `break`
-            if races is self:
+            passes = last.passes()  # None for a loop that was left by `break`
+            if passes is self:
                 self._note(last)
-            elif races is not None:
-                raise _error("a race inside of a race", "end the first loop before the second")
-            await last.level.__aexit__()
-        self.test.race = None
-        if not self._plans or self.passes >= self.limit:
+            elif passes is not None:
+                raise error_of(
+                    self.loop, "a race inside of a race", "end the first loop before the second"
+                )
+            await self.aclose()
+        following = self._following()
+        if following is None:
             self._conclude()
             raise StopAsyncIteration
+        await following.level.__aenter__()
+        self.test.race = following
+        return following
+
+    def refuse_isolation(self) -> None:
+        """Refuse an isolation in which no other connection could interfere, or each is copied."""
+        isolations = {each.name for each in self.run.databases.provisioned.values()}
+        if isolations & {"clone", "rollback"}:
+            raise error_of(
+                self.loop,
+                f"{self.loop} with the isolation {' and '.join(isolations)}",
+                "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
+            )
+
+    async def aclose(self) -> None:
+        """Undo the pass that runs."""
+        last = self.test.race
+        self.test.race = None
+        if last is not None:
+            await last.level.__aexit__()
+
+    def _note(self, last: Any) -> None:
+        """Note how a pass has ended."""
+
+    def _following(self) -> Any:
+        """Return the next pass, None at the end."""
+
+    def _conclude(self) -> None:
+        """Report what the passes have shown together."""
+
+
+class Races(Passes):
+    """The passes of a race, each with another order of the statements."""
+
+    __module__ = "pytest_arena"
+    loop = _LOOP
+
+    def __init__(self, run: Any, switches: int, limit: int, order: str) -> None:
+        super().__init__(run, limit)
+        self.order = order
+        if limit < 1 or switches < 0:
+            raise _error("no order would run", "arena.races(switches=2, limit=100)")
+        # Of a replay: all requests do the same, and two successes with right rows are right.
+        self.are_equal = False
+        self.counts_answers = True
+        self._switches = 0 if order else switches
+        # After a given order, the serial orders show whether only it has its result.
+        self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
+        self.differences: list[str] = []
+        self._endings: list[Ending] = []
+        # The columns that differ between two passes of the same order. None before that second
+        # look, which only a finding needs.
+        self._chance: set[Column] | None = None
+
+    def _following(self) -> Race | None:
+        is_last = not self._plans or self.passes >= self.limit
+        if is_last and self._chance is None:
+            self._refuse_chance()
+        if is_last and (self._chance is not None or self.finding() is None):
+            return None
+        if is_last:
+            self._chance = set()
+            self._plans.insert(0, (0, ()))
         self.passes += 1
         _, plan = self._plans.pop(0)
-        race = Race(self, plan)
-        await race.level.__aenter__()
-        self.test.race = race
-        return race
+        return Race(self, plan)
 
     def _note(self, race: Race) -> None:
         schedule = race.schedule
-        if not schedule.racers:
+        if race.ending is None:
             raise _error(
                 "the loop's body has not called race(…)",
                 "await race(…)   once in each pass, in a sync test without `await`",
             )
+        if self._chance is not None:
+            first = next(each for each in self._endings if each.is_serial)
+            if first.outcome and race.ending.outcome:
+                self._chance |= first.outcome.differing(race.ending.outcome)
+            return
         for step, wanted in zip(schedule.trace, schedule.plan, strict=False):
             if not step.key.startswith(wanted):
-                if not self._differences:  # for example, the first pass has filled a cache
+                if not self.differences:  # for example, the first pass has filled a cache
                     self._plans = [(0, ())]
-                    self._first_passes.clear()
-                self._differences.append(f"{step.key} came in place of {wanted}")
+                    self._endings.clear()
+                self.differences.append(f"{step.key} came in place of {wanted}")
                 return
         self._plans += [each for each in schedule.alternatives if each[0] <= self._switches]
         self._plans.sort(key=itemgetter(0))
-        order = schedule.order
-        is_serial = sorted(order, key=order.index) == [*order]
-        self._first_passes.setdefault((race.meaning, is_serial), race)
+        self._endings.append(race.ending)
 
-    def _conclude(self) -> None:
-        """Report what the passes have shown together.
+    def finding(self) -> tuple[str, Ending] | None:
+        """Return the first ending that no serial order has, in words and as it is.
 
-        It warns of the first result that no serial order has, unless the app declines more there.
+        None if the app declines more there than in a serial order.
         """
-        if len(self._differences) * 3 > self.passes:
+        serial = [each for each in self._endings if each.is_serial]
+        if not serial or (self._plans and self._plans[0][0] == 0):
+            return None  # not all serial orders were tried
+        chance = self._chance or set()
+        counts = self.counts_answers
+        known = [each.meaning(chance, counts_answers=counts) for each in serial]
+        most = max(each.declined for each in serial)
+        for each in self._endings:
+            meaning = each.meaning(chance, counts_answers=counts)
+            if meaning not in known and each.declined <= most:
+                return _in_words(each, serial, chance), each
+        return None
+
+    def _refuse_chance(self) -> None:
+        if len(self.differences) * 3 > self.passes:
             raise _error(
-                f"{len(self._differences)} of {self.passes} orders could not be repeated: "
-                f"{self._differences[-1]}",
+                f"{len(self.differences)} of {self.passes} orders could not be repeated: "
+                f"{self.differences[-1]}",
                 "let the requests send the same statements in each pass: no chance, no time, no "
                 "cache that a pass fills",
             )
-        if self._differences:
-            self.run.ledger.note(
-                f"{{test}}: an order could not be repeated: {self._differences[0]}"
-            )
+
+    def _conclude(self) -> None:
+        """Warn of a result that no serial order has."""
+        if self.differences:
+            self.run.ledger.note(f"{{test}}: an order could not be repeated: {self.differences[0]}")
         if self._plans:
             self.run.ledger.note(
                 f"{{test}}: arena.races() has run {self.limit} orders, and there are more. next: "
                 f"arena.races(limit={self.limit * 10})"
             )
-        firsts = self._first_passes.items()
-        serial = {meaning: race for (meaning, is_serial), race in firsts if is_serial}
-        if not serial or (self._plans and self._plans[0][0] == 0):
-            return  # not all serial orders were tried
-        most = max(race.declined for race in serial.values())
-        for (meaning, _), race in firsts:
-            if meaning not in serial and race.declined <= most:
-                steps = "\n  ".join(race.lines())
-                expected = " or ".join(each.result for each in serial.values())
-                self.run.ledger.warn(
-                    RaceWarning,
-                    f"requests at once: {race.result}. One after the other: {expected}\n  {steps}",
-                    cause=race.line,
-                    fix="check and write in one statement, or lock the row first",
-                )
-                return
+        found = self.finding()
+        if found is not None:
+            words, ending = found
+            steps = "\n  ".join(ending.lines)
+            self.run.ledger.warn(
+                RaceWarning,
+                f"requests at once: {words}\n  {steps}",
+                cause=ending.line,
+                fix="check and write in one statement, or lock the row first",
+            )
+
+
+def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
+    expected = " or ".join(dict.fromkeys(map(str, serial)))
+    words = f"{ending}. One after the other: {expected}"
+    outcomes = [each.outcome for each in serial if each.outcome is not None]
+    # A lost update has the same numbers of rows.
+    rows = ending.outcome.beyond(outcomes, chance) if ending.outcome is not None else []
+    if rows:
+        words += f". Only at once: {', '.join(rows[:_MOST_SHOWN])}"
+    return words

@@ -72,6 +72,7 @@ class ArenaRun:
         self.redis.watch_clients()
         self.databases.redis_port = self.redis.port_of_programs
         self.faults: list[Callable[..., Any]] = []
+        self.is_repeating = False  # whether the test runs again, by `Repeats`
 
     def check(self) -> None:
         """Import and check the objects that options name. Find the app's engines.

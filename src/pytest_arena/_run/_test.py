@@ -47,11 +47,7 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Observes tests, and may run a test again. Only runs with scenarios have one."""
-
-    @property
-    def is_repeating(self) -> bool:
-        """Whether the test runs again. Its outcome is not reported then."""
+    """Observes tests. Only runs with scenarios have one."""
 
     def asserted(self, place: str, text: str) -> None:
         """Called when an assertion has passed."""
@@ -154,6 +150,7 @@ class RunningTest(Owner):
     is_changed: bool = False  # whether it changed a database
     errors: list[BaseException] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    replay: Any = None  # the `Replay` of a test that runs again
     race: Any = None  # the `Race` of the pass that runs, or has failed: it imports this module
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function

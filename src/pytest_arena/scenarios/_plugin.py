@@ -182,7 +182,7 @@ class Scenarios:
     ) -> Generator[None, Any, object]:
         """Add the reports of the phases of a test to its try. Note how a repeated test failed."""
         report = yield
-        if self.recorder.is_repeating:
+        if self.recorder.run.is_repeating:
             if call.excinfo is not None:
                 self.recorder.note_failure(call.excinfo.value, is_in_call=call.when == "call")
             return report

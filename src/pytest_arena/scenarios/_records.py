@@ -134,8 +134,6 @@ class Recorder:
     def __init__(self, run: ArenaRun) -> None:
         self.run = run
         self.record: Record | None = None
-        self.is_repeating = False
-        """Whether the running test is repeated and not reported."""
         self.failures: list[Failure] = []
         """How the repeated test has failed so far."""
         self.early: set[str] = set()
@@ -152,7 +150,7 @@ class Recorder:
 
     def settled(self, errors: list[BaseException]) -> list[BaseException]:
         """Note the lost writes of a settled test. Return its errors, none of a repeated one."""
-        if self.is_repeating:
+        if self.run.is_repeating:
             self.failures += [Failure(str(error).partition("\n")[0]) for error in errors]
             return []
         if self.record is not None and self.record.facts is not None:
@@ -183,7 +181,7 @@ class Recorder:
         """
         is_called = self.record is not None and self.record.is_in_call
         is_failure = isinstance(error, Exception | pytest.fail.Exception)
-        if not (self.is_repeating and is_called and is_failure):
+        if not (self.run.is_repeating and is_called and is_failure):
             return False
         self.note_failure(error)
         return not by_timeout(error)
@@ -222,7 +220,7 @@ class Recorder:
             yield
         finally:
             record.is_in_call = False
-            if self.is_repeating:
+            if self.run.is_repeating:
                 self.record = None
             else:
                 record.facts = {

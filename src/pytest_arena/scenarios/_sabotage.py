@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import chain, product, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pluggy
 
+from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
 
@@ -44,8 +45,7 @@ class Sabotage:
         self.why_not = ""
         """Why this run repeats no test, "" if it does."""
         self._config = config
-        # pytest registers the module of its runner by this name.
-        self._runner: Any = config.pluginmanager.get_plugin("runner")
+        self._repeats = Repeats.of(config, recorder.run)
         self._recorder = recorder
         self._tries = tries
         recorder.run.faults.append(recorder.note_answer)
@@ -73,9 +73,7 @@ class Sabotage:
 
     def _sabotage(self, item: pytest.Item, facts: Json, following: pytest.Item | None) -> Json:
         """Break one answer after the other until the test notices it, and then none."""
-        function = getattr(item, "obj", None)
-        has_subtests = "subtests" in getattr(item, "fixturenames", ())
-        if getattr(function, "is_hypothesis_test", False) or has_subtests:
+        if not is_repeatable(item):
             return _unknown("its examples or subtests would send and report their requests again")
         tried = self._break(item, facts)
         self._run_again(item, following)
@@ -126,21 +124,8 @@ class Sabotage:
         following: pytest.Item | pytest.Collector | None,
     ) -> None:
         """Run a test once more."""
-        recorder = self._recorder
-        recorder.failures = []
-        with (
-            mock.patch.object(recorder, "is_repeating", new=True),
-            recorder.run.ledger.forgetting(),
-        ):
-            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-
-    @hook(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
-        """Run a test without reports, before a plugin can rerun a failed test."""
-        if not self._recorder.is_repeating:
-            return None
-        self._runner.runtestprotocol(item, log=False, nextitem=nextitem)
-        return True
+        self._recorder.failures = []
+        self._repeats.run_again(item, following)
 
     def line(self) -> str:
         """Return the line of the summary."""

@@ -9,6 +9,8 @@ import httpx2
 import pytest
 import uvicorn
 from apps_of_frameworks import CLOSED, LOOPS, fast, flask, lite, mounting, wrapped
+from async_app import router
+from fastapi import FastAPI
 from litestar.testing import AsyncTestClient
 from litestar.testing import TestClient as LitestarClient
 from models import Order
@@ -43,11 +45,14 @@ async def test_an_asgi_transport(arena, vase, library, app):
     assert seen(arena) == [ORDERS]
 
 
-async def test_a_mounted_app(arena, vase):
-    transport = httpx2.ASGITransport(mounting)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://own") as client:
-        assert (await client.get("/v1/orders")).json() == ["vase"]
-    assert seen(arena) == [("GET", "/v1/orders", "/v1/orders", 200)]
+async def test_a_mounted_app_and_an_included_router(arena, vase):
+    including = FastAPI()
+    including.include_router(router, prefix="/v1")
+    for app in (mounting, including):
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://own") as client:
+            assert (await client.get("/v1/orders")).json() == ["vase"]
+    assert seen(arena) == [("GET", "/v1/orders", "/v1/orders", 200)] * 2
 
 
 @pytest.mark.parametrize("is_entered", [True, False])

@@ -52,7 +52,7 @@ def seed(session):
     session.add_all([Account(id=1, money=10), Account(id=2, money=10), Job(id=1)])
 
 
-def endpoint(function):
+def endpoint(function, **options):
     """Add an endpoint whose path is the name of the function."""
     path = f"/{function.__name__}"
     if IS_SYNC:
@@ -73,7 +73,7 @@ def endpoint(function):
         async def answer(number: int = 1, db=Depends(get_db)):
             return await db.run_sync(function, number)
 
-    app.post(path)(answer)
+    app.post(path, **options)(answer)
     return function
 
 

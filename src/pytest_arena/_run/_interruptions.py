@@ -1,0 +1,154 @@
+"""The loop of ``arena.interruptions()``: a request loses its connection at each of its steps."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from sqlalchemy.exc import OperationalError
+
+from pytest_arena._origin import REQUEST, user_line
+from pytest_arena._process import run_in_new_loop, running_loop
+from pytest_arena._run._nested import Fresh
+from pytest_arena._run._races import Passes, error_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from pytest_arena._gate._registry import PooledConnection
+    from pytest_arena._ledger import Request
+    from pytest_arena._values import CodeLine
+
+__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
+
+_LOOP = "arena.interruptions()"
+_WIDEST = 60
+
+
+class Interruption:
+    """Lets the connection of one step be lost: of a statement or of a commit.
+
+    It takes the place of a `Schedule`. An error that only SQLAlchemy's event raised would leave the
+    transaction open. So a server ends the session, and the driver itself fails. On SQLite the
+    transaction is rolled back, and each step fails until the app rolls back.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number  # of the step that fails, from 1. 0 for none
+        self.steps: list[tuple[str, CodeLine | None]] = []
+        self._lost: set[PooledConnection] = set()
+
+    def note_request(self, request: Request) -> None:
+        """Do nothing: no other request runs."""
+
+    def set_busy(self, *, is_busy: bool) -> None:
+        """Do nothing: no other request waits."""
+
+    def before_step(self, text: str, pooled: PooledConnection | None) -> None:
+        """Count a step. Let it fail if it is the one, or if its connection is lost."""
+        request = REQUEST.get()
+        is_over = request is not None and (request.is_login or request.is_answered)
+        if pooled is None or pooled.handle is None or is_over:
+            return
+        if text == "ROLLBACK":
+            self._lost.discard(pooled)
+            return
+        self.steps.append((" ".join(text.split()), user_line()))
+        if len(self.steps) == self.number:
+            self._lost.add(pooled)
+            pooled.handle.roll_back()
+        is_file = pooled.target is not None and pooled.target.address is None
+        if is_file and pooled in self._lost:
+            raise OperationalError(text, None, sqlite3.OperationalError("disk I/O error"))
+
+    @property
+    def line_of_step(self) -> CodeLine | None:
+        """The line of the step that failed."""
+        is_reached = 0 < self.number <= len(self.steps)
+        return self.steps[self.number - 1][1] if is_reached else None
+
+    def line(self, steps: int) -> str:
+        """Return the step that failed, of so many."""
+        if not 0 < self.number <= len(self.steps):
+            return "no step failed"
+        text, line = self.steps[self.number - 1]
+        where = f", {line.short}" if line else ""
+        return f"{text[:_WIDEST]} ({self.number} of {steps}{where})"
+
+
+class Attempt:
+    """One pass: sends the request, whose connection is lost at one step."""
+
+    __module__ = "pytest_arena"
+    title = "arena: the step that lost its connection"
+
+    def __init__(self, passes: Interruptions, number: int) -> None:
+        self._run = passes.run
+        self._steps = passes.steps
+        self.passes = ref(passes)
+        self.level = Fresh(passes.run, f"a pass of {_LOOP}")
+        self.schedule = Interruption(number)
+        self.is_called = False
+
+    def __call__(self, request: Any) -> Any:
+        """Send the request. Return its answer, or the exception that the app has raised.
+
+        Args:
+            request: in an async test a coroutine, and in a sync test a function.
+        """
+        self.is_called = True
+        passes = self.passes()
+        if passes is not None:
+            passes.refuse_isolation()
+        if running_loop() is not None:
+            return self._answer(request)
+        return run_in_new_loop(self._answer(asyncio.to_thread(request)))
+
+    async def _answer(self, request: Awaitable[Any]) -> Any:
+        self._run.connections.schedule = self.schedule
+        try:
+            return await request
+        except Exception as error:  # noqa: BLE001 - the test decides
+            return error
+        finally:
+            self._run.connections.schedule = None
+
+    def lines(self) -> list[str]:
+        """Return the step that failed, for the report of a failed test."""
+        return [self.schedule.line(self._steps)]
+
+
+class Interruptions(Passes):
+    """The passes of a request: a whole one, then one for each step, which fails there."""
+
+    __module__ = "pytest_arena"
+    loop = _LOOP
+
+    def __init__(self, run: Any, limit: int) -> None:
+        super().__init__(run, limit)
+        self.steps = 0  # of the whole request
+
+    def _following(self) -> Attempt | None:
+        if self.passes > self.steps:
+            return None
+        if self.passes > self.limit:
+            self.run.ledger.note(
+                f"{{test}}: {_LOOP} has run {self.limit} passes, and there are more. next: "
+                f"arena.interruptions(limit={self.limit * 10})"
+            )
+            return None
+        self.passes += 1
+        return Attempt(self, self.passes - 1)
+
+    def _note(self, attempt: Attempt) -> None:
+        steps = len(attempt.schedule.steps)
+        if not (attempt.is_called and steps):
+            raise error_of(
+                _LOOP,
+                "no request of the loop's body has sent a statement by SQLAlchemy",
+                "await attempt(client.post(…))   once in each pass, in a sync test attempt(lambda: "
+                "…) without `await`",
+            )
+        self.steps = max(self.steps, steps)

@@ -1,0 +1,620 @@
+"""``--arena-replay``: asks three more questions of each writing request of a green suite.
+
+After the last test, each passed test that reached a new route runs once more, unreported. Before
+its first success on that route reaches the app, the request is replayed, each time in a nested
+level: twice at once (Warszawski and Bailis, "ACIDRain", 2017), interrupted at each of its steps
+(Pillai et al., "All file systems are not created equal", 2014), and without its credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections import Counter
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+from _pytest.junitxml import xml_key
+
+from pytest_arena._ledger import FAILURE, READING, REFUSAL
+from pytest_arena._process import async_rest, run_in_new_loop, seconds
+from pytest_arena._run._interruptions import Interruption
+from pytest_arena._run._nested import Fresh
+from pytest_arena._run._races import Races, outcome_of
+from pytest_arena._run._repeats import Repeats, is_repeatable
+from pytest_arena._values import CodeLine, counted
+from pytest_arena.errors import is_secret
+from pytest_arena.warnings import (
+    AccessWarning,
+    ArenaWarning,
+    LeakWarning,
+    LostWriteWarning,
+    RaceWarning,
+    TornWriteWarning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterable
+
+    import pytest
+
+    from pytest_arena._changes import Column, Outcome
+    from pytest_arena._ledger import Request
+    from pytest_arena._run._run import ArenaRun
+    from pytest_arena._run._test import RunningTest
+
+    # Sends the request, with or without its credentials.
+    Send = Callable[..., Awaitable["Answer"]]
+
+hook = pluggy.HookimplMarker("pytest")
+
+_LONGEST = 10.0  # seconds, for one question to one route
+_PATIENCE = 0.1  # seconds, for work that a replay has begun
+_MOST_ORDERS = 60
+_MOST_LETTERS = 200  # of a body in a block to paste
+_TRIES = 3  # tests in which a route is looked for
+_TOO_MANY = 429  # the status of an app that limits the number of requests
+_CREDENTIALS = {"authorization", "proxy_authorization", "cookie"}
+_FAILED = 1  # pytest's exit status
+_SENT = "arena_replay"  # the key of a worker's output
+# The isolations in which only the last question is asked.
+_REFUSED = {
+    "clone": "copies the whole database for each replay",
+    "rollback": "has one connection for all requests",
+}
+_FIXES: dict[type[ArenaWarning], str] = {
+    RaceWarning: "check and write in one statement, or lock the row first",
+    TornWriteWarning: "commit once, at the end of the request",
+    LostWriteWarning: "let the error of the database become an answer of 500",
+    LeakWarning: "roll back, and give back what the request holds, in `finally`",
+    AccessWarning: "let the endpoint ask for its login",
+}
+
+
+class NotReplayedError(Exception):
+    """Why a request is not replayed, or not further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The status of a replay, or the name of the exception that the app has raised."""
+
+    status_code: int | str
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the app has done what the request asks for."""
+        return isinstance(self.status_code, int) and self.status_code < REFUSAL
+
+
+@dataclass(slots=True)
+class Replayed:
+    """A replay: the answer, the changed rows, and the steps of the request."""
+
+    answer: Answer
+    outcome: Outcome
+    schedule: Interruption
+    following: Answer | None = None  # to the same request, sent once more
+
+    @property
+    def steps(self) -> list[str]:
+        """The statements and commits."""
+        return [text for text, _ in self.schedule.steps]
+
+
+@dataclass(slots=True)
+class Route:
+    """A method and a route, and what its replays have shown."""
+
+    name: str
+    test: str
+    blocks: list[str]  # loops for a test: of races, of interruptions
+    # The warning, what was found, the statements, and the line of the app.
+    findings: list[tuple[type[ArenaWarning], str, list[str], CodeLine | None]] = field(
+        default_factory=list
+    )
+    reason: str = ""  # why it was not replayed, or not further
+
+    def lines(self) -> list[str]:
+        """Return the lines of the report."""
+        if not self.findings:
+            return [f"{self.name}: {self.reason or 'nothing found'}   ({self.test})"]
+        lines = [f"{self.name}   ({self.test})"]
+        for _, what, steps, _ in self.findings:
+            lines += [f"  {what}", *(f"    {step}" for step in steps)]
+        if self.reason:
+            lines.append(f"  {self.reason}")
+        found = {category for category, *_ in self.findings}
+        blocks = [self.blocks[0]] if RaceWarning in found else []
+        blocks += [self.blocks[1]] if found - {RaceWarning, AccessWarning} else []
+        for block in blocks:
+            lines += ["  as a test:", *(f"    {line}" for line in block.splitlines())]
+        return lines
+
+
+class Replay:
+    """Replays the requests of a test that runs again, before the app gets them."""
+
+    def __init__(self, replays: Replays, test: RunningTest, wanted: set[str]) -> None:
+        self.replays = replays
+        self.run = replays.run
+        self.test = test
+        self._wanted = wanted
+        self._is_busy = False
+        test.patience = min(test.patience, _PATIENCE)
+
+    # Called where a request enters the app.
+
+    async def of_asgi(self, record: Any, scope: Any, receive: Any) -> Any:
+        """Replay a request of ASGI. Return what receives it again."""
+        if scope["type"] != "http" or scope["method"] in READING:
+            return receive
+        body = b""
+        is_whole = False
+        while not is_whole:
+            message = await receive()
+            body += message.get("body", b"")
+            is_whole = not message.get("more_body", False)
+        before = {**scope}
+
+        async def send(*, with_login: bool = True) -> Answer:
+            headers = [each for each in before["headers"] if with_login or not _is_login(each[0])]
+            return await _answer_of_asgi(record, {**before, "headers": headers}, body)
+
+        query = scope.get("query_string", b"").decode(errors="replace")
+        call = Call(scope["method"], scope["path"], query, body)
+        await self._ask(send, call, [name for name, _ in scope["headers"]])
+        return _receiver(body, receive)
+
+    def of_wsgi(self, record: Any, environ: Any) -> None:
+        """Replay a request of WSGI, in threads."""
+        if environ["REQUEST_METHOD"] in READING:
+            return
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        before = {**environ}
+
+        async def send(*, with_login: bool = True) -> Answer:
+            kept = {name: before[name] for name in before if with_login or not _is_login(name)}
+            kept["wsgi.input"] = io.BytesIO(body)
+            loop = asyncio.get_running_loop()
+            run = _own_context().run
+            return await loop.run_in_executor(None, run, _answer_of_wsgi, record, kept)
+
+        path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
+        call = Call(environ["REQUEST_METHOD"], path, query, body)
+        run_in_new_loop(self._ask(send, call, before))
+
+    async def _ask(self, send: Send, call: Call, headers: Iterable[bytes | str]) -> None:
+        """Replay a request, unless another one runs."""
+        while self._is_busy:  # the app gets no request while rows of a replay exist
+            await async_rest(0)
+        test = self.test
+        is_free = test.is_set_up and self.run.databases.levels[-1] is test
+        if not is_free or test.under_way or self.run.connections.schedule is not None:
+            return
+        self._is_busy = True
+        records = len(test.records)
+        turns = len(test.turns)
+        try:
+            self.run.ledger.has_left = False
+            whole = await self.alone(send)
+            name = name_of(test.requests()[-1])
+            is_new = name in self._wanted and name not in self.replays.routes
+            if is_new and whole.answer.is_success and whole.outcome:
+                route = Route(name, test.name, call.blocks(is_async=test.plan.is_async))
+                self.replays.routes[name] = route
+                # A token or a password in the body is a login of its own.
+                has_login = any(map(_is_login, headers)) and not call.has_secret
+                await _Questions(self, route, send, whole).ask(has_login=has_login)
+        finally:
+            del test.records[records:]
+            del test.turns[turns:]
+            self._is_busy = False
+
+    async def alone(
+        self, send: Send, number: int = 0, *, with_login: bool = True, is_sent_again: bool = False
+    ) -> Replayed:
+        """Send the request in a level of its own, interrupted at a step."""
+        schedule = Interruption(number)
+        self.replays.count += 1
+        async with Fresh(self.run, "a replay"):
+            self.run.connections.schedule = schedule
+            try:
+                answer = await send(with_login=with_login)
+            finally:
+                self.run.connections.schedule = None
+            await self.test.asettle()
+            outcome = outcome_of(self.run)
+            following = await send() if is_sent_again else None
+        return Replayed(answer, outcome, schedule, following)
+
+
+class _Questions:
+    """The three questions about one request. Each kind of finding is reported once."""
+
+    def __init__(self, replay: Replay, route: Route, send: Send, whole: Replayed) -> None:
+        self._replay = replay
+        self._route = route
+        self._send = send
+        self._whole = whole
+        self._chance: set[Column] = set()
+        self._end = 0.0  # of the time for a question
+
+    async def ask(self, *, has_login: bool) -> None:
+        """Ask the questions. Interruptions are the last, because the app may not recover."""
+        run = self._replay.run
+        questions = {
+            "races": self._race,
+            "logins": self._without_login,
+            "interruptions": self._interrupt,
+        }
+        asked = [name for name in questions if name in run.config.replay]
+        if not has_login:
+            asked = [name for name in asked if name != "logins"]
+        isolations = {each.name for each in run.databases.provisioned.values()}
+        refused = isolations & _REFUSED.keys()
+        if refused:
+            asked = [name for name in asked if name == "logins"]
+            why = " and ".join(f"{name} {_REFUSED[name]}" for name in sorted(refused))
+            self._route.reason = f"only asked without its login: the isolation {why}"
+        if await self._answered(self._settle):
+            for name in asked:
+                await self._answered(questions[name])
+
+    async def _answered(self, question: Callable[[], Awaitable[None]]) -> bool:
+        """Ask a question. Note why it has no answer."""
+        self._end = seconds() + _LONGEST
+        try:
+            await question()
+        except NotReplayedError as error:
+            self._route.reason = str(error)
+        except Exception as error:  # noqa: BLE001 - the others are asked
+            self._route.reason = f"not replayed: {getattr(error, 'what', repr(error))}"
+        else:
+            return True
+        return False
+
+    async def _settle(self) -> None:
+        """Replay until two replays have the same steps."""
+        if self._replay.run.ledger.has_left:
+            raise NotReplayedError("not replayed: it reaches another machine")
+        if not self._whole.outcome.is_whole:
+            raise NotReplayedError("not replayed: it changes more than 1,000 rows")
+        for _ in range(2):
+            again = await self._replay.alone(self._send)
+            self._check_time()
+            if again.answer != self._whole.answer:
+                status = again.answer.status_code
+                raise NotReplayedError(f"not replayed: it answers {status} when it is sent again")
+            is_equal = again.steps == self._whole.steps
+            self._whole = again
+            if is_equal:
+                return
+        raise NotReplayedError("not replayed: its statements differ from replay to replay")
+
+    def _check_time(self) -> None:
+        if seconds() > self._end:
+            raise NotReplayedError("not replayed further: its replays take more than ten seconds")
+
+    async def _race(self) -> None:
+        races = Races(self._replay.run, 1, _MOST_ORDERS, "")
+        races.are_equal = True
+        races.counts_answers = False
+        is_partial = False
+        try:
+            async for race in races:
+                await race(self._send(), self._send())
+                is_partial |= race.schedule.has_others_waiting
+                if seconds() > self._end:
+                    races.limit = 0  # it runs no further order, but looks at a finding again
+        finally:
+            await races.aclose()
+            self._replay.replays.count += races.passes
+        found = races.finding()
+        if found is not None:
+            words, ending = found
+            self._route.findings.append((RaceWarning, f"at once: {words}", ending.lines[:-1], None))
+        elif races.differences or is_partial:
+            raise NotReplayedError("not replayed in all orders: it waits for something else")
+        self._check_time()
+
+    async def _without_login(self) -> None:
+        replayed = await self._replay.alone(self._send, with_login=False)
+        if replayed.answer.is_success and replayed.outcome:  # else it may redirect to a login
+            what = f"without its login: {replayed.answer.status_code}, {replayed.outcome}"
+            self._route.findings.append((AccessWarning, what, [], None))
+
+    async def _interrupt(self) -> None:
+        found = set()
+        for number in range(1, len(self._whole.steps) + 1):
+            self._check_time()
+            replayed = await self._replay.alone(self._send, number, is_sent_again=True)
+            if len(replayed.steps) < number:
+                continue  # it has sent fewer statements, and none failed
+            category, _ = self._judged(replayed)
+            if category is not None and category not in found and category is not LeakWarning:
+                await self._look_again()
+            category, what = self._judged(replayed)
+            if category is not None and category not in found:
+                found.add(category)
+                step = replayed.schedule.line(len(self._whole.steps))
+                line = replayed.schedule.line_of_step
+                self._route.findings.append((category, f"interrupted at {step}: {what}", [], line))
+            if LeakWarning in found:
+                raise NotReplayedError("not replayed further: the app does not recover")
+
+    async def _look_again(self) -> None:
+        """Replay undisturbed: a column of whole seconds differs only when a second has passed."""
+        whole = self._whole.outcome
+        again = await self._replay.alone(self._send)
+        self._chance |= whole.differing(again.outcome)
+        if again.outcome.content(self._chance) != whole.content(self._chance):
+            raise NotReplayedError("not replayed: its rows differ from replay to replay")
+
+    def _judged(self, replayed: Replayed) -> tuple[type[ArenaWarning] | None, str]:
+        """Return what an interruption has shown, with None for nothing."""
+        whole = self._whole
+        status = replayed.answer.status_code
+        is_same = replayed.outcome.content(self._chance) == whole.outcome.content(self._chance)
+        if replayed.outcome and not is_same:
+            what = f"{replayed.outcome} stays, without the rest of {whole.outcome}"
+            return TornWriteWarning, what
+        if replayed.answer.is_success and not is_same:
+            return LostWriteWarning, f"answered {status}, and nothing was written"
+        following = replayed.following
+        if following == Answer(_TOO_MANY):
+            raise NotReplayedError("not replayed further: it limits the number of requests")
+        if following is None or replayed.outcome or following == whole.answer:
+            return None, ""
+        words = f"{following.status_code}, not {whole.answer.status_code}"
+        return LeakWarning, f"the next request ends with {words}"
+
+
+# How a request enters the app
+
+
+async def _answer_of_asgi(record: Any, scope: Any, body: bytes) -> Answer:
+    statuses = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    call = asyncio.ensure_future(record(scope, _receiver(body, None), send))
+    await asyncio.wait({call}, timeout=_LONGEST)
+    if not call.done():
+        call.cancel()
+        await asyncio.wait({call}, timeout=1)
+        raise NotReplayedError("not replayed: it takes more than ten seconds, or has no end")
+    error = call.exception()
+    if error is not None:
+        return Answer(type(error).__name__)
+    return Answer(statuses[0] if statuses else FAILURE)
+
+
+def _receiver(body: bytes, receive: Any) -> Any:
+    """Return a function that receives a body, then what ``receive`` does, without it nothing."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Any:
+        if messages:
+            return messages.pop()
+        return await (receive() if receive else asyncio.get_running_loop().create_future())
+
+    return received
+
+
+def _own_context() -> Context:
+    """Return a context with the variables of pytest-arena.
+
+    A request of production has no app context of a fixture, whose session Flask-SQLAlchemy shares.
+    """
+    context = Context()
+    for variable, value in copy_context().items():
+        if variable.name.startswith("arena"):
+            context.run(variable.set, value)
+    return context
+
+
+def _answer_of_wsgi(record: Any, environ: Any) -> Answer:
+    statuses: list[str] = []
+    try:
+        for _ in record(environ, lambda status, *_: statuses.append(status)):
+            pass
+    except Exception as error:  # noqa: BLE001 - its name is the answer
+        return Answer(type(error).__name__)
+    return Answer(int(statuses[-1].partition(" ")[0]))
+
+
+def _is_login(name: bytes | str) -> bool:
+    """Return whether a header has credentials, by its name in a scope or an environ."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else name.removeprefix("HTTP_")
+    text = text.lower().replace("-", "_")
+    return text in _CREDENTIALS or is_secret(text)
+
+
+def name_of(request: Request) -> str:
+    """Return the name of the route of a request."""
+    return f"{request.method} {request.route or request.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A client's call, for the block to paste."""
+
+    method: str
+    path: str
+    query: str
+    body: bytes
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether the body has a value that is secret by its name."""
+        values = self._json()
+        return isinstance(values, dict) and any(map(is_secret, values))
+
+    def _json(self) -> object:
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    def blocks(self, *, is_async: bool) -> list[str]:
+        """Return loops for a test: of races, and of interruptions."""
+        path = f"{self.path}?{self.query}" if self.query else self.path
+        call = f'client.{self.method.lower()}("{path}"'
+        if self.body:
+            text = repr(self._json())
+            is_shown = text != "None" and len(text) < _MOST_LETTERS and not self.has_secret
+            call += f", json={text}" if is_shown else ", ..."
+        call = f"{call})" if is_async else f"lambda: test_{call})"
+        loop = "async for" if is_async else "for"
+        wait = "await " if is_async else ""
+        return [
+            f"{loop} race in arena.races():\n    {wait}race({call}, {call})",
+            f"{loop} attempt in arena.interruptions():\n    answer = {wait}attempt({call})",
+        ]
+
+
+# The run
+
+
+class Replays:
+    """The plugin of ``--arena-replay`` in each process of a run."""
+
+    def __init__(self, config: pytest.Config, run: ArenaRun) -> None:
+        self.run = run
+        self.routes: dict[str, Route] = {}
+        self.count = 0  # of replays, where a race of two requests is one
+        self._config = config
+        # The routes that a passed test has reached, by test.
+        self._reached: dict[str, set[str]] = {}
+        self._wanted: set[str] = set()  # by the test that runs again
+        self._failure = ""  # of that test
+        self._before = 0  # the number of requests that the fixtures of the test have sent
+        # The facts of all processes: whether a route has a finding, and its lines, by its name.
+        self._lines: dict[str, tuple[bool, list[str]]] = {}
+        self._errors: list[str] = []  # the warnings that a filter turns into errors
+        self._seconds = 0.0
+
+    @hook(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[object]
+    ) -> Generator[None, Any, object]:
+        """Note the routes of a passed test. Note why a test fails when it runs again."""
+        report = yield
+        test = self.run.current.test
+        if self.run.is_repeating:
+            if call.excinfo is not None:
+                self._failure = call.excinfo.exconly(tryshort=True).partition("\n")[0]
+        elif not report.passed:
+            self._reached.pop(item.nodeid, None)
+        elif report.when == "call" and test is not None:
+            requests = test.requests()[self._before :]
+            requests = [each for each in requests if each.method not in READING]
+            names = {name_of(each) for each in requests if not each.is_refused}
+            self._reached[item.nodeid] = names
+        return report
+
+    @hook(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Replay the requests of a test that runs again."""
+        test = self.run.current.test
+        self._before = len(test.requests()) if test is not None else 0
+        if test is not None and self._wanted:
+            test.replay = Replay(self, test, self._wanted)
+        return (yield)
+
+    @hook(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run tests again after the last test. A stopped run (-x, Ctrl-C) raises before that."""
+        result = yield
+        began = seconds()
+        repeats = Repeats.of(self._config, self.run)
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._reached:
+            reporter.write_line("\narena: the requests are replayed now")
+        tries: Counter[str] = Counter()
+        last = None
+        for item in session.items:
+            reached = self._reached.get(item.nodeid, set()) - self.routes.keys()
+            self._wanted = {name for name in reached if tries[name] < _TRIES}
+            if self._wanted and is_repeatable(item):
+                tries.update(self._wanted)
+                self._failure = ""
+                if last is not None:
+                    repeats.tear_down(last, item)
+                repeats.run_again(item, item.parent, partial(self._warn, item))
+                last = item
+        self._wanted = set()
+        if last is not None:
+            repeats.tear_down(last, None)
+        self._seconds = seconds() - began
+        for route in self.routes.values():
+            self._lines[route.name] = (bool(route.findings), route.lines())
+        return result
+
+    def _warn(self, item: pytest.Item) -> None:
+        """Emit the findings of a test as warnings."""
+        ledger = self.run.ledger
+        ledger.warned.clear()  # its own warnings were emitted before
+        place = CodeLine.of_test(item)
+        for route in self.routes.values():
+            for category, what, _, line in route.findings if route.test == item.nodeid else ():
+                fix = _FIXES[category]
+                text = f"{route.name}: {what}"
+                ledger.warn(category, text, cause=line or place, fix=fix, line=place)
+        for error in ledger.emit_warnings(place):
+            what, *_ = str(error).splitlines()
+            self._errors.append(f"{type(error).__name__}, an error by filterwarnings: {what}")
+        for name in self._wanted - self.routes.keys() if self._failure else ():
+            text = f"{name}: not replayed: {item.nodeid} fails when it runs again"
+            self._lines[name] = (False, [f"{text}: {self._failure}"])
+
+    # The end
+
+    @hook(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker of pytest-xdist has sent."""
+        sent = (getattr(node, "workeroutput", None) or {}).get(_SENT)
+        if sent is not None:
+            lines, errors, duration, count = json.loads(sent)
+            for name, (has_finding, of_route) in lines.items():
+                if has_finding or name not in self._lines:
+                    self._lines[name] = (has_finding, of_route)
+            self._errors += errors
+            self._seconds = max(self._seconds, duration)
+            self.count += count
+
+    @hook(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Send the facts of a worker, or write them into JUnit's XML. Fail by a filter."""
+        output = getattr(self._config, "workeroutput", None)
+        if output is not None:
+            output[_SENT] = json.dumps([self._lines, self._errors, self._seconds, self.count])
+            return
+        xml = self._config.stash.get(xml_key, None)
+        for name, (has_finding, lines) in self._lines.items():
+            if xml is not None and has_finding:
+                xml.add_global_property(f"arena_replay {name}", "\n".join(lines))
+        if self._errors:
+            session.exitstatus = session.exitstatus or _FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print a line for each route, the findings first."""
+        terminalreporter.write_sep("=", "arena: replay")
+        for _, lines in sorted(self._lines.values(), key=lambda each: not each[0]):
+            for line in lines:
+                terminalreporter.write_line(line)
+        for error in self._errors:
+            terminalreporter.write_line(error, red=True)
+        number = counted(len(self._lines), "route")
+        text = f"{counted(self.count, 'replay')} of {number} in {self._seconds:.2f} s"
+        if not self._lines:
+            text = "--arena-replay: no request of a passed test has changed a row"
+        terminalreporter.write_line(text)

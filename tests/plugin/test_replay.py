@@ -1,0 +1,246 @@
+"""The run of ``--arena-replay``: what it reports, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.example import Example
+
+FLAG = "--arena-replay"
+XDIST = ("-p", "xdist.plugin", "-n2")
+TESTS = """
+import pytest
+
+@pytest.fixture
+async def dancer(client):
+    await client.post("/dancers/Fixture")
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_first(dancer, client, turn):
+    assert len((await client.get("/dancers")).json()) == 2
+
+@pytest.mark.parametrize("name", ["Dune", "Lyra"])
+async def test_add(client, arena, name):
+    assert (await client.get("/dancers")).status_code == 200
+    assert (await client.post("/dancers")).status_code == 405
+    assert (await client.post(f"/dancers/{name}")).status_code == 201
+    assert len(arena.requests) == 3
+    assert len(arena.changes()) == 1
+
+async def test_add_by_hand(client, arena):
+    async with arena.expect_changes(ignore="*"):
+        with arena.max_statements(2):
+            await client.post("/dancers/Sky")
+"""
+
+
+def section(output: str) -> list[str]:
+    """Return the lines about routes."""
+    lines = output.partition("arena: replay")[2].splitlines()
+    return [line for line in lines if re.match("[A-Z]+ /", line)]
+
+
+@pytest.mark.parametrize("workers", [(), XDIST])
+def test_a_route_is_replayed_once_in_a_run(example: Example, workers: tuple[str, ...]) -> None:
+    """In each process. The summary is one."""
+    run = example.with_files(test_it=TESTS).run(FLAG, *workers).expect(passed=7)
+    [line] = section(run.output)
+    assert line.startswith("POST /dancers/{name}: nothing found")
+    run.says("of 1 route in")
+
+
+WRONG = (
+    TESTS.replace("/dancers/{name}", "/twice/{name}")
+    + """
+from app import Dancer, app, get_db
+from fastapi import Depends
+
+@app.post("/twice/{name}", status_code=201)
+async def twice(name: str, db=Depends(get_db)):
+    db.add(Dancer(name=name))
+    await db.commit()
+    db.add(Dancer(name=f"{name} again"))
+    await db.commit()
+"""
+)
+
+
+@pytest.mark.parametrize("workers", [(), XDIST])
+def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]) -> None:
+    """JUnit has it, and a block to paste."""
+    project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
+    run = project.run(FLAG, "--junitxml=junit.xml", *workers).expect(passed=7)
+    run.says(
+        "interrupted at INSERT INTO dancers",
+        "dancers +1 stays, without the rest of dancers +2",
+        "TornWriteWarning",
+        "async for attempt in arena.interruptions():",
+        'answer = await attempt(client.post("/twice/',
+    )
+    assert "arena_replay POST /twice/{name}" in (run.folder / "junit.xml").read_text()
+
+
+def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
+    """The tests have passed before."""
+    project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
+    filters = "-Werror::pytest_arena.TornWriteWarning"
+    project.run(FLAG, filters).expect(status=1, passed=7).says("TornWriteWarning")
+    ignored = "-Wignore::pytest_arena.TornWriteWarning"
+    project.run(FLAG, ignored).expect(passed=7).never_says("TornWriteWarning")
+
+
+def test_only_some_questions(example: Example) -> None:
+    """A word behind the flag belongs to it."""
+    project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
+    run = project.run(f"{FLAG}=races,logins").expect(passed=7).never_says("TornWrite")
+    assert len(section(run.output)) == 2
+    wrong = project.run(f"{FLAG}=race").says("--arena-replay=races")
+    path = project.run(FLAG, "test_it.py").says("pytest test_it.py --arena-replay")
+    assert (wrong.status, path.status) == (4, 4)
+
+
+def test_without_a_request_that_writes(example: Example) -> None:
+    """One line."""
+    tests = "async def test_read(client):\n    await client.get('/dancers')\n"
+    project = example.with_files(test_it=tests)
+    project.run(FLAG).expect(passed=1).says("no request of a passed test has changed a row")
+
+
+STRANGE = """
+import asyncio
+import socket
+import uuid
+from app import Dancer, app, get_db
+from fastapi import Depends
+from fastapi.responses import StreamingResponse
+
+async def add(db, name):
+    db.add(Dancer(name=name))
+    await db.commit()
+
+@app.post("/endless")
+async def endless(db=Depends(get_db)):
+    await add(db, "Endless")
+    async def parts():
+        while True:
+            yield b"part"
+            await asyncio.sleep(0.01)
+    return StreamingResponse(parts())
+
+@app.post("/far")
+async def far(db=Depends(get_db)):
+    await add(db, "Far")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))  # sends nothing
+
+@app.post("/token")
+async def token(db=Depends(get_db)):
+    await add(db, uuid.uuid4().hex)
+    await db.execute(Dancer.__table__.select())
+
+TIMES = []
+
+@app.post("/differs")
+async def differs(db=Depends(get_db)):
+    TIMES.append(1)
+    for _ in TIMES:
+        await db.connection()
+        await db.execute(Dancer.__table__.select().limit(len(TIMES)))
+    await add(db, "Differs")
+
+@app.post("/limited")
+async def limited(db=Depends(get_db)):
+    TIMES.append(1)
+    if len(TIMES) > 5:
+        from fastapi import HTTPException
+        raise HTTPException(429)
+    await add(db, "Limited")
+"""
+STRANGE_TESTS = """
+import pytest
+import strange
+
+@pytest.fixture(autouse=True)
+def first():
+    strange.TIMES.clear()
+
+@pytest.mark.parametrize("path", ["far", "differs", "limited", "token"])
+async def test_it(client, path):
+    assert (await client.post(f"/{path}")).status_code == 200
+
+async def test_endless(client):
+    async with client.stream("POST", "/endless") as answer:
+        assert answer.status_code == 200
+
+RUNS = []
+
+async def test_that_fails_at_its_second_run(client):
+    RUNS.append(1)
+    assert len(RUNS) == 1
+    assert (await client.post("/dancers/Once")).status_code == 201
+"""
+SHORT = """
+import pytest_arena._run._replay as replay
+
+replay._LONGEST = 0.5  # in place of ten seconds
+"""
+
+
+def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
+    """And the suite goes on."""
+    files = {"strange": STRANGE, "test_it": STRANGE_TESTS, "conftest": SHORT}
+    project = example.with_files(**files)
+    run = project.run(FLAG).expect(passed=6)
+    lines = dict(line.split(": ", 1) for line in section(run.output))
+    assert "another machine" in lines["POST /far"]
+    assert "statements differ" in lines["POST /differs"]
+    assert "nothing found" in lines["POST /token"]
+    assert "limits the number" in lines["POST /limited"]
+    assert "no end" in lines["POST /endless"]
+    assert "fails when it runs again" in lines["POST /dancers/{name}"]
+
+
+INTERRUPTIONS = """
+import pytest
+
+async def test_all_or_nothing(client, arena):
+    counts = []
+    async for attempt in arena.interruptions():
+        await attempt(client.post("/dancers/Dune"))
+        counts.append(len(arena.changes()))
+    assert counts == [1, 0, 0]
+
+async def test_a_part_of_it(client, arena):
+    async for attempt in arena.interruptions():
+        await attempt(client.post("/twice/Dune"))
+        assert len(arena.changes()) in (0, 2)
+
+def test_sync(test_client, arena):
+    answers = []
+    for attempt in arena.interruptions(limit=1):
+        answers.append(attempt(lambda: test_client.post("/dancers/Dune")))
+    assert answers[0].status_code == 201
+    assert isinstance(answers[1], Exception)
+    assert len(answers) == 2
+
+async def test_no_statement(client, arena):
+    async for attempt in arena.interruptions():
+        await attempt(client.get("/openapi.json"))
+"""
+
+
+def test_interruptions_by_hand(example: Example) -> None:
+    """The first pass is whole. A failed one says which step has failed."""
+    twice = WRONG[WRONG.index("from app import") :]
+    project = example.with_files(test_it=INTERRUPTIONS, conftest=twice)
+    run = project.run().expect(status=1, passed=2, failed=2)
+    run.says(
+        "the step that lost its connection",
+        "INSERT INTO dancers (name) VALUES (?) (3 of 4",
+        "[A502]",
+        "arena.interruptions() has run 1 passes, and there are more",
+    )

@@ -1,0 +1,107 @@
+"""Each wrong endpoint is found, by the right question, and no right one."""
+
+import pytest
+from shop_app import IS_SYNC, PRODUCT
+
+IS_FILE = PRODUCT == "sqlite"
+RIGHT = [
+    "check_then_act_locked",
+    "lost_update_one_statement",
+    "lost_update_versioned",
+    "try_again",
+    "get_or_create_again",
+    "unique",
+    "transfer",
+    "transfer_in_order",
+    "idempotency_key_first",
+    "time_of_the_app",
+    "whole_seconds",
+    "time_of_the_database",
+    "random_token",
+    "key_of_the_app",
+    "soft_delete",
+    "removal",
+    "two_tables",
+    "upsert",
+    "locked_counter",
+    "updated_at",
+]
+WRONG = {
+    "check_then_act": "Race",
+    "add_if_none": "Race",
+    "get_or_create": "Race",
+    "write_skew": "Race",
+    "idempotency_key": "Race TornWrite",
+    "increment": "Race",
+    "next_number": "Race",
+    "toggle": "Race",
+    "quota": "Race TornWrite",
+    "unique_after_a_look": "Race",
+    "two_commits": "TornWrite",
+    "commit_before_a_check": "TornWrite",
+    "replaced_in_two_steps": "Race TornWrite",
+    "swallowed": "LostWrite",
+    "swallowed_and_said_otherwise": "LostWrite",
+    "lock_in_memory": "Leak",
+}
+if IS_FILE:
+    if not IS_SYNC:
+        WRONG["leaked_connection"] = "Leak"  # a server's pool drops a lost connection
+else:
+    RIGHT += ["lost_update_for_update", "queue_skip_locked", "write_skew_serializable"]
+if PRODUCT == "postgresql":
+    RIGHT.append("check_then_act_advisory")
+LOGINS = {
+    "with_login": "",
+    "with_api_key": "",
+    "without_login": "Access",
+    "of_another_role": "Access",
+    "ignores_the_api_key": "Access",
+    "with_a_token_in_the_body": "",
+}
+if not IS_SYNC:
+    RIGHT.append("in_the_background")
+    WRONG["shared_session"] = "Leak"
+
+
+def finding(words):
+    return pytest.mark.finds(*sorted(f"{word}Warning" for word in words.split()))
+
+
+def each(wanted):
+    return [pytest.param(name, id=name, marks=finding(words)) for name, words in wanted.items()]
+
+
+if IS_SYNC:
+
+    @pytest.fixture
+    def send(test_client):
+        return test_client.post
+
+else:
+
+    @pytest.fixture
+    def send(client):
+        return client.post
+
+
+async def answer_of(answer):
+    return answer if IS_SYNC else await answer
+
+
+@pytest.mark.parametrize("name", each(dict.fromkeys(RIGHT, "")))
+async def test_a_right_endpoint(send, name):
+    assert (await answer_of(send(f"/{name}"))).status_code == 200
+
+
+@pytest.mark.parametrize("name", each(WRONG))
+async def test_a_wrong_endpoint(send, name):
+    assert (await answer_of(send(f"/{name}"))).status_code == 200
+
+
+@pytest.mark.parametrize("name", each(LOGINS))
+async def test_an_endpoint_that_gets_a_login(send, name):
+    headers = {"Authorization": "Bearer admin", "X-API-Key": "key"}
+    body = {"token": "key"} if name == "with_a_token_in_the_body" else {}
+    answer = send(f"/{name}", headers=headers, json=body)
+    assert (await answer_of(answer)).status_code == 200
