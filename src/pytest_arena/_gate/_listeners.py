@@ -324,6 +324,7 @@ EVENTS = (
     "before_cursor_execute",
     "after_cursor_execute",
     "handle_error",
+    "rollback_savepoint",
     "commit",
     "rollback",
 )

@@ -118,14 +118,23 @@ class LostWrites:
         self._registry.set_busy(is_busy=False)
         if context.connection is None:
             return  # no connection was opened
+        pooled = pooled_of(context.connection)
+        if pooled and pooled.pending_writes:
+            pooled.pending_writes.has_failed = True
         error = context.original_exception
-        _explain_lock(self._registry, error, pooled_of(context.connection))
+        _explain_lock(self._registry, error, pooled)
         request = request_here()
         if request is not None:
             line = user_line()
             where = f" ({line.short})" if line is not None else ""
             first_line = str(error).partition("\n")[0]
             request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
+
+    def rollback_savepoint(self, connection: Connection, *_: object) -> None:
+        """Note that a failed statement was undone."""
+        pooled = pooled_of(connection)
+        if pooled and pooled.pending_writes:
+            pooled.pending_writes.has_failed = False
 
     def commit(self, connection: Connection) -> None:
         """Note a commit that begins."""
@@ -134,6 +143,9 @@ class LostWrites:
             pooled.has_committed = True
         if not (pooled and pooled.pending_writes and pooled.handle):
             return
+        writes = pooled.pending_writes
+        if writes.has_failed and pooled.handle.is_aborted(connection.connection.dbapi_connection):
+            self.note_end(writes, is_failed=True)
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
         # middleware. With autocommit no transaction is open.
         session = pooled.session_record
@@ -152,7 +164,7 @@ class LostWrites:
             return
         if pooled.handle is None or not pooled.handle.is_begun:
             pooled.has_committed = True  # AUTOCOMMIT
-        elif not _is_meant():
+        elif not _is_meant(pooled.pending_writes):
             self.note_end(pooled.pending_writes)
         pooled.pending_writes = None
 
@@ -169,12 +181,15 @@ class LostWrites:
             what = f"{words}, and never flushed or committed it: lost"
             self._note(level, what, f"{_COMMIT}session.expunge(…)", line, request)
 
-    def note_end(self, writes: PendingWrites) -> None:
+    def note_end(self, writes: PendingWrites, *, is_failed: bool = False) -> None:
         """Note writes that end without a commit."""
         level = writes.level
         if level is not None and writes.tables:
             what = f"{writes.words} and never committed it: lost"
             fix = f"{_COMMIT}session.rollback()"
+            if is_failed:
+                what = f"{writes.words}, and committed after a failed statement: rolled back, lost"
+                fix = "async with session.begin_nested():   around the statement that may fail"
             request = writes.request or REQUEST.get()
             self._note(level, what, fix, writes.line or NO_LINE, request)
 
@@ -209,11 +224,12 @@ _leaving: ContextVar[BaseException | None] = ContextVar(
 )
 
 
-def _is_meant(*, is_rollback: bool = False) -> bool:
+def _is_meant(writes: PendingWrites | None = None, *, is_rollback: bool = False) -> bool:
     """Return whether the app, or a test, means to discard what it has written.
 
     It does if it raises or handles an error, or if a line that does not clean up calls
-    ``rollback``. Code cleans up that also runs when nothing is wrong.
+    ``rollback``. Code cleans up that also runs when nothing is wrong. After a failed statement any
+    line may call it.
     """
     error = sys.exception() or _leaving.get()
     # Python raises GeneratorExit in a generator that its caller has left.
@@ -221,6 +237,8 @@ def _is_meant(*, is_rollback: bool = False) -> bool:
         return True
     if not (is_rollback or _is_rollback()):
         return False
+    if writes and writes.has_failed:
+        return True
     # The suite's isolation may roll back what requests have written.
     if REQUEST.get() is None:
         return True

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ class PendingWrites:
     level: Owner | None  # the owner of the level of the first write
     request: Request | None  # that wrote first
     tables: list[str] = field(default_factory=list)  # one for each write
+    # Whether a statement has failed since the last rollback to a savepoint.
+    has_failed: bool = False
 
     def __str__(self) -> str:
         return f"uncommitted rows ({self._tables}), written at {self.place}"
@@ -368,8 +371,7 @@ class Registry:
 
     def may_be_used(self, key: Key) -> None:
         """Note that a database may be used without a checkout from now on."""
-        self.has_used = True
-        self.usage_of(key).is_unwatched = True
+        self.usage_of(key).unwatch()
 
 
 class DatabaseUsage:
@@ -384,12 +386,12 @@ class DatabaseUsage:
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
         self.changes = 0  # the number of checkouts that may have changed rows
-        self.is_unwatched = False  # whether it may be used at any time
+        self._is_unwatched = False  # whether it may be used at any time
 
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used."""
         with self._registry.lock:
-            if self.checked_out or self.is_unwatched or self._registry.has_others:
+            if self.checked_out or self._is_unwatched or self._registry.has_others:
                 self.number += 1
             return self.number
 
@@ -401,7 +403,7 @@ class DatabaseUsage:
         registry = self._registry
         with registry.lock:
             has_others = self.checked_out > len(session.connections)
-            self.changes += has_others or self.is_unwatched or registry.has_others
+            self.changes += has_others or self._is_unwatched or registry.has_others
             return self.changes - session.changes
 
     def may_have_others(self) -> bool:
@@ -412,6 +414,13 @@ class DatabaseUsage:
         """Return whether a connection that is checked out has an open transaction."""
         checkouts = self._registry.checked_out()
         return any(each.handle.is_begun for each in checkouts if each.handle and each.usage is self)
+
+    # The registry calls these methods.
+
+    def unwatch(self) -> None:
+        """Note that the database may be used without a checkout from now on."""
+        self._registry.has_used = True
+        self._is_unwatched = True
 
 
 # Sessions
@@ -498,3 +507,18 @@ def unflushed_words(session: Session, *, has_changed: bool = True) -> str:
             number = f" ({count:,})" if count > 1 else ""
             words.append(f"{verb} {name}{number}")
     return ", ".join(words)
+
+
+def unflushed_by_tests() -> list[str]:
+    """Return a line for each session whose unflushed objects a test or a fixture has added."""
+    lines = []
+    for session in sessions_in_use():
+        record = record_of(session)
+        is_of_arena = type(session).__module__.startswith("pytest_arena.")
+        if not record.line or record.changed_by or is_of_arena:
+            continue
+        with suppress(RuntimeError):  # another thread uses the session
+            words = unflushed_words(session)
+            if words:
+                lines.append(f"{words} and did not commit it: {record.line}")
+    return lines

@@ -66,6 +66,17 @@ class PostgreSQLHandle(EngineConnection):
         driver = self._reference()
         return driver is not None and is_in_transaction(driver)
 
+    def is_aborted(self, dbapi_connection: Any) -> bool:
+        """Ask the server over the connection: a failed transaction accepts no statement."""
+        cursor = dbapi_connection.cursor()
+        try:
+            cursor.execute("SELECT 1")
+        except Exception:  # noqa: BLE001 - each driver has its own
+            return True
+        finally:
+            cursor.close()
+        return False
+
 
 class SharedHandle(PostgreSQLHandle):
     """A facade of the isolation ``rollback``."""

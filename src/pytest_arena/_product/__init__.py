@@ -177,6 +177,11 @@ class Handle(ABC):
     def is_begun(self) -> bool:
         """Whether a transaction is open, as the driver knows it without a round trip."""
 
+    def is_aborted(self, dbapi_connection: object) -> bool:
+        """Return whether a failed statement makes the server roll back at the commit."""
+        del dbapi_connection
+        return False
+
     @abstractmethod
     def interrupt(self) -> None:
         """Cancel the running statement, if there is one."""

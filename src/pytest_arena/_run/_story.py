@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library
 from pytest_arena._gate._listeners import gate
+from pytest_arena._gate._registry import unflushed_by_tests
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._values import counted
 from pytest_arena.errors import cut, redact
@@ -186,12 +187,14 @@ def _with_answer(record: Request) -> str:
 
 
 def _hints(turn: Turn) -> Iterator[str]:
-    """Yield notes about open answers and the app's errors."""
+    """Yield notes about late commits and the app's errors."""
     if turn.after is None:
         yield "its answer was still open"
         if any(each.is_open and each.method == "GET" for each in turn.records):
             yield "next: `client.stream(…)` reads an endless body part by part"
     for record in turn.records:
+        if record.late_commits:
+            yield f"answered {record.status} before its commit ({record.late_commits[0]})"
         if record.raised:
             when = "" if record.is_refused else "after its answer: "
             yield f"raised {when}{record.raised}"
@@ -224,6 +227,7 @@ def uncommitted(test: RunningTest) -> list[str]:
         if not pending_writes.request:  # else it is a write of the app
             words = f"{pending_writes.words} and did not commit it: {pending_writes.place}"
             unseen.append(f"{_TEST} {words}")
+    unseen += [f"{_TEST} {words}" for words in unflushed_by_tests()]
     if not unseen:
         return lines
     reader = "the request" if test.turns else "the app reads it"

@@ -1,6 +1,7 @@
 """What a request wrote and never committed fails its test, where warnings are errors."""
 
 import asyncio
+from contextlib import suppress
 
 import fastapi
 import httpx2
@@ -11,6 +12,7 @@ from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse
 from models import Order, Stock
 from sqlalchemy import insert, text
+from sqlalchemy.exc import IntegrityError
 
 lost = "LostWriteWarning"
 
@@ -104,6 +106,14 @@ async def careful(name: str, db=Depends(get_careful)):
 async def raises(status: int, db=Depends(get_db)):
     await units.flushed(db)
     raise HTTPException(status) if status != 500 else LookupError("of the app")
+
+
+@app.post("/catches")
+async def catches(db=Depends(get_db)):
+    await units.flushed(db)
+    with suppress(IntegrityError):
+        await db.execute(insert(Stock).values(item="chair", amount=1))
+    await db.commit()
 
 
 @app.post("/connection")
@@ -227,6 +237,12 @@ async def test_an_answer_that_refuses(client, name):
 async def test_an_error(arena, status):
     client = arena.client(raise_app_exceptions=False)
     assert (await client.post(f"/raises/{status}")).status_code == status
+
+
+@pytest.mark.skipif(engine.dialect.name != "postgresql", reason="only it rolls back at this commit")
+@pytest.mark.expect(lost, at="# lost")
+async def test_a_commit_after_a_failed_statement(client):
+    assert (await client.post("/catches")).status_code == 200
 
 
 async def test_an_override_with_the_tests_session(client, db_session):

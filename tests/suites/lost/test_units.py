@@ -56,7 +56,7 @@ async def test_a_commit_by_a_later_request(client):
     assert (await client.get("/orders")).json() == ["vase", "vase"]
 
 
-@pytest.mark.parametrize("name", ["committed", "tried", "raised", "caught"])
+@pytest.mark.parametrize("name", ["committed", "tried", "raised", "caught", "failed"])
 async def test_what_is_not_lost_in_a_dependency(client, name):
     await client.post(f"/dependency/{name}/200")
 

@@ -153,6 +153,12 @@ async def caught(db):
         await db.rollback()
 
 
+async def failed(db):
+    await executed(db)
+    with suppress(IntegrityError):
+        await db.execute(insert(Stock).values(item="chair", amount=1))
+
+
 async def recovered(db):
     await executed(db)
     with suppress(IntegrityError):
