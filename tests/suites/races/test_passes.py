@@ -127,7 +127,7 @@ async def test_work_that_goes_on_after_its_request(arena, client):
         late.append(asyncio.create_task(count()))
 
     async def waits():
-        while not late:
+        while not late:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         return await late[0]
 
