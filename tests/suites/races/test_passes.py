@@ -107,15 +107,30 @@ async def test_a_lock_of_the_app(arena, client):
         assert sorted(await race(one_after_the_other(), one_after_the_other())) == [200, 409]
 
 
-async def test_work_outside_of_the_race(arena, client):
-    async def count():
-        async with engine.connect() as connection:
-            return await connection.scalar(select(func.count()).select_from(Account))
+async def count():
+    async with engine.connect() as connection:
+        return await connection.scalar(select(func.count()).select_from(Account))
 
+
+async def test_work_outside_of_the_race(arena, client):
     async for race in arena.races(switches=1):
         other = asyncio.create_task(count())
         await race(*[client.post("/lost_update_one_statement") for _ in range(2)])
         assert await other == 2
+
+
+async def test_work_that_goes_on_after_its_request(arena, client):
+    begun = asyncio.get_running_loop().create_future()
+
+    async def begins():
+        await count()
+        begun.set_result(asyncio.create_task(count()))
+
+    async def waits():
+        return await (await begun)
+
+    async for race in arena.races(limit=1):
+        assert await race(begins(), waits()) == [None, 2]
 
 
 @pytest.mark.parametrize("path, order", [(FIRST, ""), (FIRST, "122211"), ("/add_if_none", "")])
