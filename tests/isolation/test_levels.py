@@ -159,3 +159,4 @@ def test_changes_have_whole_rows(world: World) -> None:
     assert (below.table, below.removed, below.added) == ("plain", ((None,),), ())
     limited = world.isolation.rows_changed(limit=2)[0]
     assert len(limited.removed) + len(limited.added) + limited.more == 3
+    assert not world.isolation.rows_changed(limit=3)[0].more
