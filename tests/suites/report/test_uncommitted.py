@@ -123,3 +123,19 @@ async def test_an_object_that_the_app_added_by_a_cascade(client, db_session):
     app.dependency_overrides[current_order] = lambda: order
     await client.post("/parcels")
     assert False
+
+
+KEPT = []
+
+
+@app.post("/kept")
+async def keep():
+    KEPT.append(maker())
+    await KEPT[-1].execute(text("SELECT 1"))
+    KEPT[-1].add(Order(item="vase"))
+
+
+@fails
+async def test_an_object_that_the_app_never_flushed(client):
+    await client.post("/kept")
+    assert False
