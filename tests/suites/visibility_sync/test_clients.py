@@ -15,6 +15,14 @@ def test_requests_of_several_threads_find_what_is_pending(test_client, db_sessio
     assert [answer.json() for answer in answers] == [["vase"]] * 4
 
 
+def test_a_session_that_holds_a_lock_is_committed_first(test_client, db_session, arena):
+    db_session.add(Order(item="vase"))
+    with arena.session() as other:
+        other.add(Order(item="lamp"))
+        other.flush()
+        assert test_client.get("/orders").json() == ["lamp", "vase"]
+
+
 @pytest.mark.skipif(engine.dialect.name == "sqlite", reason="SQLite has no such statements")
 @pytest.mark.parametrize("statement", ["CREATE DATABASE a", "CREATE ROLE a", "GRANT a TO b"])
 @pytest.mark.expect("A201", at="text(statement)")
