@@ -37,6 +37,12 @@ async def test_of_one_request_after_a_write_on_a_connection_in_use(arena, client
         assert arena.changes(-1).tables == ("orders", "stock")
 
 
+async def test_a_block_without_a_statement_after_a_request(arena, client):
+    await client.post("/orders/chair")
+    async with arena.expect_changes():
+        pass
+
+
 @pytest.fixture(scope="module")
 def lamp(arena):
     with arena.session() as session:
