@@ -228,6 +228,23 @@ def test_policies_act_on_the_owner_that_they_are_forced_on(
     found.never_says("do not act", "arena_past_policies")
 
 
+CHANGES_A_ROLE = """
+from sqlalchemy import text
+
+
+def build(connection):
+    connection.execute(text("ALTER ROLE postgres SET work_mem = '8MB'"))
+"""
+
+
+def test_a_schema_that_changes_a_role_is_refused(example: Example, server: PrivateServer) -> None:
+    """The role has other databases, too."""
+    tests = "async def test_it(client):\n    await client.post('/sql?statement=SELECT 1')\n"
+    project = shop(example, "", tests).with_files(build=CHANGES_A_ROLE)
+    project = project.change("pytest.ini", "schema.sql", "build:build")
+    run(project, server).expect(1, failed=1).says("refused: ALTER ROLE", "build.py:6")
+
+
 def test_policies_that_do_not_act_are_named(example: Example, server: PrivateServer) -> None:
     """The app works as a superuser."""
     tests = "async def test_it(client):\n    await client.post('/sql?statement=SELECT 1')\n"
