@@ -19,6 +19,7 @@ TABLES = {
     "WITH a AS (SELECT 'delete from scores') SELECT * FROM a": "",
     "WITH a AS (SELECT 1) SELECT * FROM t FOR UPDATE": "",
     "INSERT INTO temp.scores VALUES (1)": "",
+    "INSERT INTO pg_temp.scores VALUES (1)": "",
     "INSERT INTO temp VALUES (1)": "temp",
     "SELECT write_it()": "",
 }

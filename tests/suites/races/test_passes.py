@@ -120,16 +120,14 @@ async def test_work_outside_of_the_race(arena, client):
 
 
 async def test_work_that_goes_on_after_its_request(arena, client):
-    late = []
+    begun = asyncio.get_running_loop().create_future()
 
     async def begins():
         await count()
-        late.append(asyncio.create_task(count()))
+        begun.set_result(asyncio.create_task(count()))
 
     async def waits():
-        while not late:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        return await late[0]
+        return await (await begun)
 
     async for race in arena.races(limit=1):
         assert await race(begins(), waits()) == [None, 2]
