@@ -271,9 +271,11 @@ def _route_of(scope: Scope) -> str:
     litestar_template = scope.get("path_template")
     if litestar_template:
         return str(litestar_template)
+    route = scope.get("route")
     # In new versions of FastAPI the route of an included router lacks the prefixes.
-    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-    path = getattr(route, "path_format", None) or getattr(route, "path", "")
+    whole = scope.get("fastapi", {}).get("effective_route_context")
+    path = getattr(whole, "path_format", "") or getattr(route, "path_format", "")
+    path = path or getattr(route, "path", "")
     if not path:
         return ""
     root = str(scope.get("root_path", ""))

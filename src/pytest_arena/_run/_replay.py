@@ -334,17 +334,18 @@ class _Questions:
         for number in range(1, len(self._whole.steps) + 1):
             self._check_time()
             replayed = await self._replay.alone(self._send, number, is_sent_again=True)
-            if len(replayed.steps) < number:
-                continue  # it has sent fewer statements, and none failed
             category, _ = self._judged(replayed)
             if category is not None and category not in found and category is not LeakWarning:
                 await self._look_again()
             category, what = self._judged(replayed)
             if category is not None and category not in found:
                 found.add(category)
-                step = replayed.schedule.line(len(self._whole.steps))
+                where = "after two at once"  # such as in a session of all requests
+                if len(replayed.steps) >= number:
+                    step = replayed.schedule.line(len(self._whole.steps))
+                    where = f"interrupted at {step}"
                 line = replayed.schedule.line_of_step
-                self._route.findings.append((category, f"interrupted at {step}: {what}", [], line))
+                self._route.findings.append((category, f"{where}: {what}", [], line))
             if LeakWarning in found:
                 raise NotReplayedError("not replayed further: the app does not recover")
 
