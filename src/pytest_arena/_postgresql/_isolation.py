@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._postgresql._control import (
     WRITERS,
@@ -15,6 +15,7 @@ from pytest_arena._postgresql._control import (
 )
 from pytest_arena._postgresql._journal import (
     INSTALLATION,
+    ServerClock,
     State,
     ask_journal,
     entries_between,
@@ -24,7 +25,7 @@ from pytest_arena._postgresql._journal import (
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import read, read_content, read_rows
-from pytest_arena._process import until
+from pytest_arena._process import seconds, until
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import (
     FrozenDatabase,
@@ -64,6 +65,13 @@ AND pid <> pg_backend_pid()
 """
 
 
+class ClockTime(NamedTuple):
+    """A time of this process, after the start of a level."""
+
+    first: Start
+    seconds: float
+
+
 class PostgreSQLDatabase(Undo):
     """A database that tests use. Any thread may use this object."""
 
@@ -96,8 +104,10 @@ class JournaledDatabase(PostgreSQLDatabase):
     def __init__(self, registry: ServerRegistry, name: str, on_lost: Callable[[], None]) -> None:
         super().__init__(registry, name)
         self._journal = journal_control(self.address, on_lost)
+        self._clock = ServerClock()
         with registry.reporting("a copy cannot be connected to"):
             self._journal.open()  # before the app can use all connections of the server
+            self._clock.measure(self._journal, questions=5)
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         try:
@@ -191,18 +201,39 @@ class JournaledDatabase(PostgreSQLDatabase):
         answer = ask_journal(self._rows, "look", start.state.snapshot, start.state.taken)
         return Look(answer["is_changed"], frozenset(answer["writers"]))
 
-    def moment(self, first: Start, *, exact: bool) -> Start:
-        """Return the present snapshot. Cost: one round trip."""
-        del exact
+    def moment(self, first: Start, *, exact: bool) -> Start | ClockTime:
+        """Return the present time, or with ``exact`` the present snapshot.
+
+        A row belongs to the time at which it was written, or to the snapshot that shows its commit.
+        Cost: a snapshot costs one round trip.
+        """
+        if not exact:
+            return ClockTime(first, seconds())
         [(snapshot,)] = self._rows("SELECT pg_current_snapshot()::text")
         return Start(first.base, State(snapshot))
 
-    def rows_changed(self, first: Start, last: Start | None, limit: int | None) -> list[TableRows]:
-        """Return the committed changes, from the journal."""
-        end = last.state.snapshot if last is not None else ""
-        entries = entries_between(first.state.snapshot, end)
+    def rows_changed(
+        self, first: Start | ClockTime, last: Start | ClockTime | None, limit: int | None
+    ) -> list[TableRows]:
+        """Return the committed changes, from the journal.
+
+        Raises:
+            IsolationError: the server's clock has jumped since a moment.
+        """
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
+            entries = self._entries(first, last)
             return self._journal.call(rows_changed, entries, limit)
+
+    def _entries(self, first: Start | ClockTime, last: Start | ClockTime | None) -> str:
+        """Return SQL for the entries of the journal between two times."""
+        start = first.first if isinstance(first, ClockTime) else first
+        end = last.state.snapshot if isinstance(last, Start) else ""
+        entries = entries_between(start.state.snapshot, end)
+        self._clock.measure(self._journal)  # it finds a jump
+        for time, comparison in ((first, ">="), (last, "<")):
+            if isinstance(time, ClockTime):
+                entries += f" AND m.t {comparison} {self._clock.sql(time.seconds)}"
+        return entries
 
     def release(self) -> None:
         """Close the journal's connection."""

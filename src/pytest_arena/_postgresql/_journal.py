@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 from json import loads
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,9 @@ from pytest_arena._postgresql._control import (
     literal,
 )
 from pytest_arena._postgresql._rows import COLUMNS, IMAGE_SETTINGS, KEY, NAME
+from pytest_arena._process import seconds
 from pytest_arena._values import SCHEMA, TableRows
+from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +115,59 @@ class _ChangedTable(NamedTuple):
     number: int  # of changed rows
     removed: list[str]
     added: list[str]
+
+
+class ServerClock:
+    """Converts times of this process into the server's, so that a moment costs no round trip.
+
+    The server reads its clock after a question was sent, and before the answer arrives. The answers
+    to some questions limit the difference of the clocks (Cristian, Probabilistic clock
+    synchronization, 1989). The error is at most half of the fastest round trip. Between a commit
+    and the end of its request lies at least as much.
+    """
+
+    def __init__(self) -> None:
+        self._difference = inf  # seconds by which the server's clock is ahead
+        self._error = 0.0
+        self._time_of_answer = 0.0
+        self._time_of_jump = 0.0  # when pytest-arena has last seen one
+
+    def measure(self, control: Control, questions: int = 1) -> None:
+        """Measure the difference of the clocks. Each question is a round trip."""
+        answers = []
+        for _ in range(questions):
+            sent = seconds()
+            [(time,)] = control.rows(_TIME)
+            answers.append((seconds() - sent, time - sent))
+        trip, largest = min(answers)
+        difference = largest - trip / 2
+        error = self._error + (sent - self._time_of_answer) * _DRIFT
+        if abs(difference - self._difference) > error + trip:
+            self._time_of_jump = sent
+        elif error < trip:  # the last measurement is more exact
+            return
+        self._difference = difference
+        self._error = trip
+        self._time_of_answer = sent
+
+    def sql(self, time: float) -> str:
+        """Return the server's time at a time of this process.
+
+        Raises:
+            IsolationError: the server's clock has jumped since then.
+        """
+        if time < self._time_of_jump:
+            raise IsolationError(
+                "which request has changed which rows is not known",
+                why="pytest-arena compares the times of changes and requests",
+                cause="the clock of the database's server has jumped during the test",
+                fix="arena.changes()   for the changes of the whole test",
+            )
+        return f"to_timestamp({time + self._difference!r})"
+
+
+_DRIFT = 0.0002  # seconds in each second: more than clocks of computers deviate
+_TIME = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
 def entries_between(first: str, last: str = "") -> str:

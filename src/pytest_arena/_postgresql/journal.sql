@@ -1,15 +1,16 @@
 -- The change journal of a database. pytest-arena executes this file once in a template, as a
 -- superuser. Triggers write an image of each inserted (1) and deleted (-1) row into pg_arena.j. An
 -- image is the text of the row. An entry with op 0 is a mark: a change that only a copy undoes. A
--- mark of a statement that changes the schema has the table pg_class. A level and a request have the
--- entries of transactions (x).
+-- mark of a statement that changes the schema has the table pg_class. A level has the entries of
+-- transactions (x), a request those of its time (t).
 SET allow_system_table_mods = on;  -- reflection and pg_dump omit schemas whose names begin with pg_
 CREATE SCHEMA pg_arena;
 CREATE TABLE pg_arena.j (
     rel oid NOT NULL,
     op int NOT NULL,
     x xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    r text NOT NULL
+    r text NOT NULL,
+    t timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 CREATE INDEX j_x ON pg_arena.j (x);
 -- The statements that delete and insert rows by their images.
