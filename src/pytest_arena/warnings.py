@@ -21,7 +21,7 @@ class ArenaWarning(UserWarning):
 
 
 class LostWriteWarning(ArenaWarning):
-    """The app, a fixture or a command has written, and never committed it."""
+    """The app, or a fixture, has written, and never committed it."""
 
 
 class LateCommitWarning(ArenaWarning):

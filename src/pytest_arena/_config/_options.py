@@ -115,7 +115,7 @@ OPTIONS = (
         "report, refuse or any. Further words are hosts or patterns that tests may reach.",
         "report",
         form="network",
-        example="refuse api.example.org 10.0.0.0/8",
+        example="refuse api.example.org 10.*",
     ),
     Option(
         "roles",
