@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.plugin.private_server import on_postgresql
 
 if TYPE_CHECKING:
     from tests.example import Example
@@ -91,6 +94,76 @@ def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
     project.run(FLAG, filters).expect(status=1, passed=7).says("TornWriteWarning")
     ignored = "-Wignore::pytest_arena.TornWriteWarning"
     project.run(FLAG, ignored).expect(passed=7).never_says("TornWriteWarning")
+
+
+FACTS = """
+import json
+import pytest
+import redis
+from app import Dancer, app, get_db
+from fastapi import Depends, Request, Response
+
+counter = redis.Redis(port=1)
+
+@app.post("/visits/{name}")
+async def visit(name: str, request: Request, answer: Response, db=Depends(get_db)):
+    app.state.last = name
+    db.add(Dancer(name=f"{name} {counter.incr('visits')}"))
+    await db.commit()
+    visits = int(request.cookies.get("visits", 0)) + 1
+    answer.set_cookie("visits", str(visits))
+    return visits
+
+@pytest.fixture
+def noted(arena, client, request):
+    def note():
+        facts = [request.node.name, str(arena.changes()), str([*map(str, arena.requests)])]
+        facts += [dict(client.cookies), str(counter.get("visits")), app.state.last]
+        with open("facts.jsonl", "a") as file:
+            print(json.dumps(facts), file=file)
+    return note
+
+@pytest.mark.parametrize("name", ["Dune", "Lyra"])
+async def test_visits(client, db_session, noted, name):
+    assert (await client.post("/visits/First")).json() == 1
+    noted()
+    db_session.add(Dancer(name=f"{name} of the test"))
+    await db_session.flush()
+    assert (await client.post(f"/visits/{name}", json={})).json() == 2
+    noted()
+    assert (await client.post("/dancers/Last")).status_code == 201
+    noted()
+"""
+
+
+def test_after_its_replays_a_request_finds_what_it_found_without_them(example: Example) -> None:
+    """Rows, the story, Redis, cookies and the app's state."""
+    pytest.importorskip("redis")
+    facts = []
+    for flags in (), (FLAG,):
+        project = replace(example, folder=example.folder.with_name(f"run{len(flags)}"))
+        run = project.with_files(test_it=FACTS).run(*flags).expect(passed=2)
+        facts.append((run.folder / "facts.jsonl").read_text().splitlines())
+    without, replayed = facts
+    assert len(without) == 6
+    assert replayed[:6] == without
+    assert replayed[6:] == without[:3], "the first test has run again"
+
+
+@pytest.mark.parametrize("isolation", ["clone", "rollback"])
+def test_an_isolation_without_levels_leaves_the_question_of_logins(
+    example: Example, isolation: str
+) -> None:
+    """The report says why."""
+    tests = TESTS.replace('{name}"))', '{name}", headers={"Authorization": "me"}))')
+    project = on_postgresql(example, test_it=tests)
+    arguments = ("test_it.py::test_add", FLAG, f"--arena-isolation={isolation}")
+    run = project.run(*arguments).expect(passed=2)
+    run.says(
+        "POST /dancers/{name}   (test_it.py::test_add",
+        "without its login: 201, dancers +1",
+        f"only asked without its login: the isolation {isolation}",
+    )
 
 
 def test_only_some_questions(example: Example) -> None:
@@ -186,7 +259,7 @@ async def test_that_fails_at_its_second_run(client):
 SHORT = """
 import pytest_arena._run._replay as replay
 
-replay._LONGEST = 0.5  # in place of ten seconds
+replay._LONGEST = 2  # in place of ten seconds
 """
 
 

@@ -122,6 +122,14 @@ def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) 
     )
 
 
+def test_replays_change_no_status(results: Results, tmp_path: Path) -> None:
+    """P9. Both run tests again after the last one."""
+    flags = ("--scenarios=strict", "--arena-replay")
+    replayed = Results.of(battles(tmp_path), *RERUNS, *flags)
+    assert replayed.statuses == results.statuses
+    replayed.run.says("arena: replay", "POST /battles/{battle_id}/start")
+
+
 def test_a_reason_is_text_on_the_page(results: Results) -> None:
     """P9. Any character may be in the message of an assertion."""
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
