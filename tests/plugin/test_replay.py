@@ -150,6 +150,34 @@ def test_after_its_replays_a_request_finds_what_it_found_without_them(example: E
     assert replayed[6:] == without[:3], "the first test has run again"
 
 
+LONG = """
+from app import Dancer, app, get_db
+from fastapi import Depends
+from sqlalchemy import func, select
+
+@app.post("/numbers")
+async def number(db=Depends(get_db)):
+    for limit in range(9):
+        await db.scalars(select(Dancer.id).limit(limit))
+    last = await db.scalar(select(func.max(Dancer.id)))
+    for limit in range(9):
+        await db.scalars(select(Dancer.name).limit(limit))
+    db.add(Dancer(name=f"number {last + 1}"))
+    await db.commit()
+
+async def test_number(client):
+    await client.post("/numbers")
+"""
+
+
+def test_the_steps_of_a_finding_are_those_beside_a_change_of_the_request(example: Example) -> None:
+    """An app reads more than a reader wants to see."""
+    run = example.with_files(test_it=LONG).run(f"{FLAG}=races").expect(passed=1)
+    steps = re.findall(r"^    ([12…])", run.output, re.MULTILINE)
+    assert "".join(steps) == "111…111222…222111…111"
+    run.says("max(dancers.id)", "INSERT INTO dancers")
+
+
 @pytest.mark.parametrize("isolation", ["clone", "rollback"])
 def test_an_isolation_without_levels_leaves_the_question_of_logins(
     example: Example, isolation: str

@@ -431,11 +431,17 @@ class Races(Passes):
 
 
 def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
-    expected = " or ".join(dict.fromkeys(map(str, serial)))
-    words = f"{ending}. One after the other: {expected}"
+    words = str(ending)
+    expected = dict.fromkeys(map(str, serial))
+    if words not in expected:
+        words += f". One after the other: {' or '.join(expected)}"
     outcomes = [each.outcome for each in serial if each.outcome is not None]
+    if ending.outcome is None or not outcomes:
+        return words
     # A lost update has the same numbers of rows.
-    rows = ending.outcome.beyond(outcomes, chance) if ending.outcome is not None else []
-    if rows:
-        words += f". Only at once: {', '.join(rows[:_MOST_SHOWN])}"
+    rows = ending.outcome.beyond(outcomes, chance)
+    missing = outcomes[0].beyond([ending.outcome], chance)
+    for when, lines in (("at once", rows), ("one after the other", missing)):
+        if lines:
+            words += f". Only {when}: {', '.join(lines[:_MOST_SHOWN])}"
     return words

@@ -38,7 +38,7 @@ from pytest_arena.warnings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Generator
 
     import pytest
 
@@ -55,6 +55,8 @@ hook = pluggy.HookimplMarker("pytest")
 _LONGEST = 10.0  # seconds, for one question to one route
 _PATIENCE = 0.1  # seconds, for work that a replay has begun
 _MOST_ORDERS = 60
+_NEAR = 3  # steps of a race, beside a change of the request
+_GAP = "…"
 _MOST_LETTERS = 200  # of a body in a block to paste
 _TRIES = 3  # tests in which a route is looked for
 _TOO_MANY = 429  # the status of an app that limits the number of requests
@@ -166,8 +168,8 @@ class Replay:
             return await _answer_of_asgi(record, {**before, "headers": headers}, body)
 
         query = scope.get("query_string", b"").decode(errors="replace")
-        call = Call(scope["method"], scope["path"], query, body)
-        await self._ask(send, call, [name for name, _ in scope["headers"]])
+        logins = [name.decode() for name, _ in before["headers"] if _is_login(name)]
+        await self._ask(send, Call(scope["method"], scope["path"], query, body, logins))
         return _receiver(body, receive)
 
     def of_wsgi(self, record: Any, environ: Any) -> None:
@@ -186,10 +188,13 @@ class Replay:
             return await loop.run_in_executor(None, run, _answer_of_wsgi, record, kept)
 
         path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
-        call = Call(environ["REQUEST_METHOD"], path, query, body)
-        run_in_new_loop(self._ask(send, call, before))
+        names = filter(_is_login, environ)
+        logins = [name.removeprefix("HTTP_").replace("_", "-").lower() for name in names]
+        run_in_new_loop(
+            self._ask(send, Call(environ["REQUEST_METHOD"], path, query, body, logins))
+        )
 
-    async def _ask(self, send: Send, call: Call, headers: Iterable[bytes | str]) -> None:
+    async def _ask(self, send: Send, call: Call) -> None:
         """Replay a request, unless another one runs."""
         while self._is_busy:  # the app gets no request while rows of a replay exist
             await async_rest(0)
@@ -209,7 +214,7 @@ class Replay:
                 route = Route(name, test.name, call.blocks(is_async=test.plan.is_async))
                 self.replays.routes[name] = route
                 # A token or a password in the body is a login of its own.
-                has_login = any(map(_is_login, headers)) and not call.has_secret
+                has_login = bool(call.logins) and not call.has_secret
                 await _Questions(self, route, send, whole).ask(has_login=has_login)
         finally:
             del test.records[records:]
@@ -318,7 +323,8 @@ class _Questions:
         found = races.finding()
         if found is not None:
             words, ending = found
-            self._route.findings.append((RaceWarning, f"at once: {words}", ending.lines[:-1], None))
+            steps = _around_switches(ending.lines[:-1])
+            self._route.findings.append((RaceWarning, f"at once: {words}", steps, None))
         elif races.differences or is_partial:
             raise NotReplayedError("not replayed in all orders: it waits for something else")
         self._check_time()
@@ -374,6 +380,19 @@ class _Questions:
             return None, ""
         words = f"{following.status_code}, not {whole.answer.status_code}"
         return LeakWarning, f"the next request ends with {words}"
+
+
+def _around_switches(lines: list[str]) -> list[str]:
+    """Leave out the steps that are far from a change of the request, such as those of a login."""
+    places = [0, len(lines)]
+    places += [place for place in range(1, len(lines)) if lines[place - 1][0] != lines[place][0]]
+    kept: list[str] = []
+    for place, line in enumerate(lines):
+        if any(first - _NEAR <= place < first + _NEAR for first in places):
+            kept.append(line)
+        elif kept[-1] != _GAP:
+            kept.append(_GAP)
+    return kept
 
 
 # How a request enters the app
@@ -452,6 +471,7 @@ class Call:
     path: str
     query: str
     body: bytes
+    logins: list[str]  # the names of its headers with credentials
 
     @property
     def has_secret(self) -> bool:
@@ -473,6 +493,9 @@ class Call:
             text = repr(self._json())
             is_shown = text != "None" and len(text) < _MOST_LETTERS and not self.has_secret
             call += f", json={text}" if is_shown else ", ..."
+        if self.logins:
+            headers = dict.fromkeys(self.logins, "…")
+            call += f", headers={json.dumps(headers, ensure_ascii=False)}"
         call = f"{call})" if is_async else f"lambda: test_{call})"
         loop = "async for" if is_async else "for"
         wait = "await " if is_async else ""
