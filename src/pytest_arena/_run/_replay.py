@@ -190,9 +190,7 @@ class Replay:
         path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
         names = filter(_is_login, environ)
         logins = [name.removeprefix("HTTP_").replace("_", "-").lower() for name in names]
-        run_in_new_loop(
-            self._ask(send, Call(environ["REQUEST_METHOD"], path, query, body, logins))
-        )
+        run_in_new_loop(self._ask(send, Call(environ["REQUEST_METHOD"], path, query, body, logins)))
 
     async def _ask(self, send: Send, call: Call) -> None:
         """Replay a request, unless another one runs."""
