@@ -237,12 +237,6 @@ class NotWritten(ScenarioError):
         return f"{self.what}\n  next: {self.fix}"
 
 
-class ArenaInternalError(ArenaError):
-    """A bug in pytest-arena. Please report it."""
-
-    code = "A901"
-
-
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, its cause, the cause of its cause, and so on, each once."""
     yielded: list[BaseException] = []
@@ -250,13 +244,3 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         yielded.append(error)
         yield error
         error = error.__cause__ or error.__context__
-
-
-def impossible(what: str) -> ArenaInternalError:
-    """Return the error for a state that only a bug in pytest-arena can cause."""
-    return ArenaInternalError(
-        what,
-        why="this should never happen",
-        cause="a mistake in pytest-arena",
-        fix="please report it, with the output of pytest --full-trace",
-    )

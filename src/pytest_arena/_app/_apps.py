@@ -154,36 +154,32 @@ _APPS: WeakSet[Any] = WeakSet()
 _CLIENTS: WeakSet[Any] = WeakSet()
 
 # Their classes, from which FastAPI and the frameworks' test clients derive.
-_CLASSES: dict[str, tuple[WeakSet[Any], tuple[str, ...]]] = {
-    "starlette.applications": (_APPS, ("Starlette",)),
-    "httpx": (_CLIENTS, ("Client", "AsyncClient")),
-    "httpx2": (_CLIENTS, ("Client", "AsyncClient")),
-}
+_CLASSES = (
+    ("starlette.applications", "Starlette", _APPS),
+    ("httpx", "Client", _CLIENTS),
+    ("httpx", "AsyncClient", _CLIENTS),
+    ("httpx2", "Client", _CLIENTS),
+    ("httpx2", "AsyncClient", _CLIENTS),
+)
 
 
 def watch_apps_and_clients(undo: ExitStack) -> None:
     """Note each app and each client that outlives tests."""
-    for module, (known, names) in _CLASSES.items():
-        when_imported(module, functools.partial(_watch, known, names, undo))
+    for module, name, known in _CLASSES:
+        when_imported(module, functools.partial(_watch, name, known, undo))
 
 
-def _watch(
-    known: WeakSet[Any], names: tuple[str, ...], undo: ExitStack, module: ModuleType
-) -> None:
-    for name in names:
-        watched = getattr(module, name)
-        init = _noting(known, watched.__init__)
-        patch(watched, "__init__", init, undo)
+def _watch(name: str, known: WeakSet[Any], undo: ExitStack, module: ModuleType) -> None:
+    watched = getattr(module, name)
+    original = watched.__init__
 
-
-def _noting(known: WeakSet[Any], original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def watched_init(created: Any, *args: object, **options: object) -> None:
         original(created, *args, **options)
         if Owned(owner_here()).outlives_tests:
             known.add(created)
 
-    return watched_init
+    patch(watched, "__init__", watched_init, undo)
 
 
 class AppState:

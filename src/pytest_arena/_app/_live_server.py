@@ -20,11 +20,9 @@ from pytest_arena._process import AnyTask, until
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import Callable
-
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import ASGIApp, Message, Receive, Scope, Send
+    from pytest_arena._run._test_apps import Apps
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -67,23 +65,18 @@ class LiveServer:
 
     def __init__(
         self,
-        current_run: Callable[[], AppRun | None],
-        commit: Callable[[], None],
+        apps: Apps,
         *,
-        loop: AbstractEventLoop,
-        port: int = 0,
-        control: ASGIApp | None = None,
+        port: int,
+        control: ASGIApp | None,
     ) -> None:
         try:
             import uvicorn  # an extra
         except ImportError as error:
             raise not_installed("the live server", "uvicorn", "live") from error
         self._control = control  # answers requests below `CONTROL_PATH`
-        # Returns the app of the running test, None between two tests.
-        self._current_run = current_run
-        # Commits pending work of the test's sync sessions. Called in the test's thread.
-        self._commit = commit
-        self.loop = loop
+        self._apps = apps
+        self.loop = apps.loop.loop
         # Requests that the app has not finished.
         self._open: dict[AnyTask, str] = {}
         try:
@@ -116,7 +109,7 @@ class LiveServer:
     @property
     def url(self) -> str:
         """The URL: ``http://127.0.0.1:…``. Reading it commits pending work of sync sessions."""
-        self._commit()
+        self._apps.commit()
         _, port = self._socket.getsockname()
         return f"http://{_HOST}:{port}"
 
@@ -137,7 +130,7 @@ class LiveServer:
         # From now on the end of the test waits for this request.
         self._open[task] = f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
         try:
-            app_run = self._current_run()
+            app_run = self._apps.current_run()
             if app_run is not None:
                 await _call_app(app_run, scope, receive, send)
             elif scope["type"] == "http":  # uvicorn closes a websocket that gets no message

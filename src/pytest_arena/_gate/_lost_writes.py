@@ -97,11 +97,6 @@ class LostWrites:
         self._registry = registry
         self.by_level: dict[Owner, list[Uncommitted]] = {}  # by the owner of the level
 
-    def of_fixture(self, level: Owner) -> list[Uncommitted]:
-        """Return the lost work of a wide fixture."""
-        works = self.by_level.get(level, ()) if level.is_wide else ()
-        return [work for work in works if work.is_lost]
-
     def note_write(self, pooled: PooledConnection, table: str) -> None:
         """Note that a statement has written to a table."""
         writes = pooled.pending_writes

@@ -371,7 +371,8 @@ class Registry:
 
     def may_be_used(self, key: Key) -> None:
         """Note that a database may be used without a checkout from now on."""
-        self.usage_of(key).unwatch()
+        self.has_used = True
+        self.usage_of(key).is_unwatched = True
 
 
 class DatabaseUsage:
@@ -386,12 +387,12 @@ class DatabaseUsage:
         self.number = 0
         self.checked_out = 0  # the number of its checked-out connections
         self.changes = 0  # the number of checkouts that may have changed rows
-        self._is_unwatched = False  # whether it may be used at any time
+        self.is_unwatched = False  # whether it may be used at any time
 
     def __call__(self) -> int:
         """Return a number that differs from the last one if the database may have been used."""
         with self._registry.lock:
-            if self.checked_out or self._is_unwatched or self._registry.has_others:
+            if self.checked_out or self.is_unwatched or self._registry.has_others:
                 self.number += 1
             return self.number
 
@@ -403,7 +404,7 @@ class DatabaseUsage:
         registry = self._registry
         with registry.lock:
             has_others = self.checked_out > len(session.connections)
-            self.changes += has_others or self._is_unwatched or registry.has_others
+            self.changes += has_others or self.is_unwatched or registry.has_others
             return self.changes - session.changes
 
     def may_have_others(self) -> bool:
@@ -414,13 +415,6 @@ class DatabaseUsage:
         """Return whether a connection that is checked out has an open transaction."""
         checkouts = self._registry.checked_out()
         return any(each.handle.is_begun for each in checkouts if each.handle and each.usage is self)
-
-    # The registry calls these methods.
-
-    def unwatch(self) -> None:
-        """Note that the database may be used without a checkout from now on."""
-        self._registry.has_used = True
-        self._is_unwatched = True
 
 
 # Sessions

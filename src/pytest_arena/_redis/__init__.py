@@ -217,10 +217,10 @@ class Redis:
             self._found[later[0]] = found
             return
         # End what waits for keys or messages, in this process, for an owner that is over.
-        names = {_client_name(each) for each in (owner, None)}
+        name = _client_name(owner)
         with as_own():
             for client in self._control().client_list():
-                if client["name"] in names and not _WAITING.isdisjoint(client["flags"]):
+                if client["name"] == name and not _WAITING.isdisjoint(client["flags"]):
                     self._control().client_kill_filter(_id=client["id"])
         if self.content() != found:
             self._restore_keys(found)

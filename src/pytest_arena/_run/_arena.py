@@ -553,10 +553,7 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
     if isinstance(request, int):
         records = [test.requests_of_level[request]]
     elif hasattr(request, "status_code"):
-        answers = [
-            *getattr(request, "history", ()),
-            request,
-        ]  # with the redirects before it
+        answers = [*getattr(request, "history", ()), request]  # with the redirects before it
         records = [getattr(each, "extensions", {}).get("arena") for each in answers]
     first = test.turn_of(records[0])
     last = test.turn_of(records[-1])

@@ -382,8 +382,9 @@ class Levels:
             try:
                 self.enter(owner)
                 yield
-                for lost in gate.lost.of_fixture(owner):
-                    warn_of_loss(self._ledger, owner.name, lost)
+                for lost in gate.lost.by_level.get(owner, ()):
+                    if lost.is_lost:
+                        warn_of_loss(self._ledger, owner.name, lost)
             except BaseException:
                 self.leave_fixture(owner)
                 raise

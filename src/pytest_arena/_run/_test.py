@@ -6,7 +6,7 @@ import threading
 from asyncio import run_coroutine_threadsafe, wait_for, wrap_future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -27,7 +27,7 @@ from pytest_arena._process import (
     running_loop,
     seconds,
 )
-from pytest_arena.errors import ArenaError, PendingWorkError, impossible
+from pytest_arena.errors import ArenaError, PendingWorkError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -436,6 +436,4 @@ class Current:
 
     def required_test(self) -> RunningTest:
         """Return the running test. pytest sets up fixtures only during a test."""
-        if self.test is None:
-            raise impossible("no test runs: a fixture was set up outside of any")
-        return self.test
+        return cast("RunningTest", self.test)
