@@ -145,9 +145,6 @@ class AppRun:
 
         Await this after the test's coroutine, also after a failure. `close` shuts down a lifespan
         of another loop or of a sync client.
-
-        Raises:
-            LifespanError: from the app's exception.
         """
         if self._lifespan is not None and self._lifespan.loop is running_loop():
             await self._lifespan.stop()
@@ -406,11 +403,7 @@ async def _cancel(test: Owner | None) -> None:
 
 @contextmanager
 def session_lifespan(app: ASGIApp, loop: AppLoop) -> Iterator[Mapping[str, object]]:
-    """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests.
-
-    Raises:
-        LifespanError: from the app's exception.
-    """
+    """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests."""
     portal = loop.open()
     lifespan = portal.call(Lifespan, as_asgi(app))
     try:

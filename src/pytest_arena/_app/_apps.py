@@ -55,9 +55,6 @@ def build_app(factory: Any) -> ASGIApp:
 
     A factory is a callable without required parameters that is no ASGI app. Its errors are raised
     unchanged.
-
-    Raises:
-        ConfigError: the object is no app.
     """
     app = factory()
     _refuse_other(app, f"what {_described(factory)} returns", factory)

@@ -61,11 +61,7 @@ class Login:
         self._locks: WeakKeyDictionary[AbstractEventLoop, Lock] = WeakKeyDictionary()
 
     async def aonce(self, client: object) -> None:
-        """Log this client in, unless it is logged in.
-
-        Raises:
-            LoginError: from the exception of the login function.
-        """
+        """Log this client in, unless it is logged in."""
         if not self._is_needed():
             return
         async with lock_here(self._locks):
@@ -265,12 +261,7 @@ _RAISES = ("raise_app_exceptions", "raise_server_exceptions")
 
 
 def open_async_client(run: AppRun, login: Login | None, options: Options) -> AsyncClient:
-    """Create a client, with options of the library's client and ``raise_app_exceptions``.
-
-    Raises:
-        ConfigError: no HTTP library is installed.
-        TypeError: the library's client has no such option.
-    """
+    """Create a client, with options of the library's client and ``raise_app_exceptions``."""
     transport_class, client_class = _import_library()
     transport = transport_class(run, raises=all(options.get(name, True) for name in _RAISES))
     others = {name: value for name, value in options.items() if name not in _RAISES}
@@ -298,9 +289,6 @@ def http_library() -> Any:
     """Return httpx2, which Starlette prefers, or httpx.
 
     If only one of them is imported, return that one: the suite uses its exceptions and types.
-
-    Raises:
-        ConfigError: neither is installed.
     """
     by_import = sorted(("httpx2", "httpx"), key=lambda name: name not in sys.modules)
     for name in by_import:
@@ -310,13 +298,7 @@ def http_library() -> Any:
 
 
 def open_test_client(run: AppRun, login: Login | None, options: Options) -> TestClient:
-    """Create a test client: Litestar's for a Litestar app, otherwise Starlette's.
-
-    Raises:
-        ConfigError: the framework's client does not import.
-        TypeError: the framework's client has no such option.
-        LoginError: the login function is async.
-    """
+    """Create a test client: Litestar's for a Litestar app, otherwise Starlette's."""
     if login is not None and inspect.iscoroutinefunction(login.function):
         raise LoginError(
             f"the sync test client cannot log in as {login.role!r}: {login.path} is async",

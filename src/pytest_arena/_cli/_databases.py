@@ -26,12 +26,7 @@ _ROW = "  {:40}  {:8}  {:7}  {:16}  {}"
 
 
 def list_or_sweep(options: argparse.Namespace) -> int:
-    """List the databases, or remove unused databases. Return the exit status.
-
-    Raises:
-        ConfigError: an option has a wrong value.
-        ServerError: the named server cannot be used.
-    """
+    """List the databases, or remove unused databases. Return the exit status."""
     config = read_project(database=options.database)
     kinds: list[PlaceKind] = []
     for product in SUPPORTED:

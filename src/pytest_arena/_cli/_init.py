@@ -70,11 +70,7 @@ class Found(NamedTuple):
 
 
 def init(arguments: argparse.Namespace) -> int:
-    """Print the options and a first test, or write them. Return the exit status.
-
-    Raises:
-        ConfigError: there is neither an app nor a model, or the options cannot be added.
-    """
+    """Print the options and a first test, or write them. Return the exit status."""
     folder = Path.cwd()
     modules = _read_modules(folder)
     apps = _find_apps(modules)
@@ -199,11 +195,7 @@ def _options(
 
 
 def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[str, str]:
-    """Return the new lines of the configuration file, and its new text.
-
-    Raises:
-        ConfigError: the new text would not be TOML.
-    """
+    """Return the new lines of the configuration file, and its new text."""
     lines = ""
     for name, value in options.items():
         shown = ", ".join(value) if isinstance(value, list) else value

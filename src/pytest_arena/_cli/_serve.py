@@ -116,11 +116,7 @@ _STATUS: dict[int, int] = {
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve until a signal. Return the exit status, which is 1 if a level had a problem.
-
-    Raises:
-        ConfigError: there is no token.
-    """
+    """Serve until a signal. Return the exit status, which is 1 if a level had a problem."""
     token = os.environ.get(TOKEN, "")
     if not token:
         raise ConfigError(

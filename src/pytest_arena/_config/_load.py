@@ -78,11 +78,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
 
 
 def check_function(function: object, *arguments: str, setting: str, source: str) -> None:
-    """Check that an object takes these arguments by position.
-
-    Raises:
-        ConfigError: it does not take them, or it is a class or a generator function.
-    """
+    """Check that an object takes these arguments by position."""
     problem = problem_of_call(function, *arguments)
     if problem:
         name = setting.rpartition(":")[2]

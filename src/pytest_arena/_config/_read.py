@@ -93,9 +93,6 @@ def load_config(
         root: pytest's root folder.
         file: pytest's configuration file.
         names: all names that the configuration sets.
-
-    Raises:
-        ConfigError: a value is wrong, or an option does not exist.
     """
     _check_names(names, file)
     values: dict[str, Any] = {}
@@ -292,11 +289,7 @@ _MARKER: dict[str, tuple[object, ...]] = {
 def marker_values(
     args: tuple[object, ...], kwargs: Mapping[str, object], *, place: str
 ) -> dict[str, object]:
-    """Return the arguments of ``@pytest.mark.arena(…)``.
-
-    Raises:
-        ConfigError: an argument does not exist, or has a wrong value.
-    """
+    """Return the arguments of ``@pytest.mark.arena(…)``."""
     for name, value in [*(("", value) for value in args), *kwargs.items()]:
         if value not in _MARKER.get(name, ()):
             right = [f"{each}: {', '.join(map(str, _MARKER[each]))}" for each in _MARKER]
@@ -327,9 +320,6 @@ def read_project(*, database: str | None = None) -> Config:
 
     Args:
         database: the value of ``--database``, which replaces ``arena_database``.
-
-    Raises:
-        ConfigError: a value is wrong.
     """
     path, values = pytest_file()
     return load_config(
@@ -342,11 +332,7 @@ def read_project(*, database: str | None = None) -> Config:
 
 
 def pytest_file() -> tuple[Path | None, Mapping[str, object]]:
-    """Return pytest's configuration file and its values. It is searched from here upwards.
-
-    Raises:
-        ConfigError: a file cannot be read or parsed. pytest reports it, too.
-    """
+    """Return pytest's configuration file and its values. It is searched from here upwards."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         for name, section in _FILES.items():

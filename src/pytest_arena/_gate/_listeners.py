@@ -73,11 +73,7 @@ class Gate:
     _is_installed = False
 
     def install(self, core: Databases, registry: Registry) -> None:
-        """Serve the run of this process.
-
-        Raises:
-            ConfigError: it is the second one.
-        """
+        """Serve the run of this process."""
         if self._is_installed:
             raise ConfigError(
                 "pytest runs for a second time in this process",

@@ -78,11 +78,7 @@ class RedisServer:
             self._start()
 
     def _start(self) -> None:
-        """Start a program of ``PATH``, else the server of fakeredis.
-
-        Raises:
-            ServerError: there is none.
-        """
+        """Start a program of ``PATH``, else the server of fakeredis."""
         program = next(filter(None, map(shutil.which, PROGRAMS)), None)
         if program is not None:
             self._start_program(program)
@@ -161,11 +157,7 @@ class Redis:
 
     @property
     def port(self) -> int:
-        """The port of the server, which starts now at the latest.
-
-        Raises:
-            ServerError: there is no program.
-        """
+        """The port of the server, which starts now at the latest."""
         if self._server is None:
             self._server = RedisServer()
             if self not in self.beside:
@@ -317,12 +309,7 @@ class Redis:
                 await connection.disconnect()
 
     def _redirect(self, connection: Any, module: Any) -> None:
-        """Make a connection lead to the private server.
-
-        Raises:
-            RefusedError: it is no plain connection.
-            ServerError: there is no private server.
-        """
+        """Make a connection lead to the private server."""
         name = redis_name(connection.host, connection.port, connection.db)
         if is_own() or allows(self.allowed, name):
             return

@@ -253,10 +253,7 @@ class Levels:
         for database, isolation in self._databases.provisioned.items():
             while isolation.depth > depth:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
-                try:
-                    self._leave_by_force(database, isolation, reason)
-                except ArenaError as error:  # the caller raises another failure
-                    self._ledger.note(error.what)
+                self._leave_by_force(database, isolation, reason)
         del self._stack[depth:]
 
     # The test

@@ -139,9 +139,6 @@ class ArenaRun:
         """Return the database of this name, or the app's first.
 
         Starts the app if no engine is known yet.
-
-        Raises:
-            ConfigError: no engine is known, or none on a database of this name.
         """
         if not self._known.find_first():
             self._start_app()

@@ -7,11 +7,7 @@ from pytest_arena.errors import ConfigError
 
 
 def require_extra(place: str) -> None:
-    """Check that the libraries for scenarios are installed, which an option or a command needs.
-
-    Raises:
-        ConfigError: a library is missing.
-    """
+    """Check that the libraries for scenarios are installed, which an option or a command needs."""
     try:
         import gherkin  # noqa: F401, PLC0415
         import markdown_it  # noqa: F401, PLC0415

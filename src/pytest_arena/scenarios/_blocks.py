@@ -121,11 +121,7 @@ class Scenario:
 
 
 def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
-    """Record the steps with this text. Return the scenario's key and the number of each.
-
-    Raises:
-        ScenarioError: no scenario of the test has such a step.
-    """
+    """Record the steps with this text. Return the scenario's key and the number of each."""
     __tracebackhide__ = True
     wanted = canonical(text)
     found = []

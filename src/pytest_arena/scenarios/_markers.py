@@ -31,11 +31,7 @@ _LONGEST = 60  # letters of a name
 
 
 def scenarios_of(item: pytest.Item, specification: Specification) -> list[ScenarioSpec]:
-    """Return the scenarios that a test proves: none without a marker.
-
-    Raises:
-        ScenarioError: a marker names no scenario, or not the row that the test has.
-    """
+    """Return the scenarios that a test proves: none without a marker."""
     found: dict[str, ScenarioSpec] = {}
     for marker in item.iter_markers("scenario"):
         place = str(CodeLine.of_test(item))

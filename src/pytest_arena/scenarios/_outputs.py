@@ -109,11 +109,7 @@ def listing(specification: Specification) -> list[str]:
 
 
 def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:
-    """Parse the values of ``--scenarios-out``: ``json:PATH`` and ``html:PATH``, with commas.
-
-    Raises:
-        ConfigError: a value has another form.
-    """
+    """Parse the values of ``--scenarios-out``: ``json:PATH`` and ``html:PATH``, with commas."""
     found = []
     for part in filter(None, map(str.strip, ",".join(texts).split(","))):
         form, _, path = part.partition(":")
@@ -129,11 +125,7 @@ def outputs(texts: Iterable[str]) -> list[tuple[str, Path]]:
 
 
 def write(wanted: Iterable[tuple[str, Path]], results: Results, root: Path) -> list[str]:
-    """Write the files. Return a line for each file.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
+    """Write the files. Return a line for each file."""
     lines = []
     for form, path in wanted:
         if form == "html":
@@ -149,11 +141,7 @@ def write(wanted: Iterable[tuple[str, Path]], results: Results, root: Path) -> l
 def joined(
     paths: Sequence[Path], specification: Specification
 ) -> tuple[dict[str, list[str]], list[Json], bool]:
-    """Return the collected tests and the tries of several runs, and whether all broke answers.
-
-    Raises:
-        ScenarioError: a file is not of a run, or of a run with other specifications.
-    """
+    """Return the collected tests and the tries of several runs, and whether all broke answers."""
     tests: dict[str, list[str]] = {}
     tries: list[Json] = []
     is_sabotaged = True

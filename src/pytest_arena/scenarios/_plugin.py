@@ -80,11 +80,7 @@ class Scenarios:
             self._config.pluginmanager.register(self._sabotage, "arena_sabotage")
 
     def read(self) -> None:
-        """Read the specifications and the lock file.
-
-        Raises:
-            ArenaError: a file does not exist or is wrong, or there is no scenario.
-        """
+        """Read the specifications and the lock file."""
         options = self._options
         self._outputs = outputs.outputs(options.scenarios_out)
         self.specification = read_specs(options.specs, options.root)
@@ -129,11 +125,7 @@ class Scenarios:
         return (yield)
 
     def map(self) -> None:
-        """Find the scenarios of the collected tests.
-
-        Raises:
-            ScenarioError: a marker is wrong.
-        """
+        """Find the scenarios of the collected tests."""
         for item in self._collected:
             scenarios = scenarios_of(item, self.specification)
             if scenarios:
@@ -202,13 +194,12 @@ class Scenarios:
     @hook(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
         """Take what a worker of pytest-xdist sent. A worker that died sent nothing."""
-        text = (getattr(node, "workeroutput", None) or {}).get(_SENT)
-        if text is None:
-            return
-        sent = json.loads(text)
-        self._tests |= sent["tests"]
-        self._deselected.update(sent["deselected"])
-        self._tries += sent["tries"]
+        output = getattr(node, "workeroutput", {})
+        if _SENT in output:
+            sent = json.loads(output[_SENT])
+            self._tests |= sent["tests"]
+            self._deselected.update(sent["deselected"])
+            self._tries += sent["tries"]
 
     @hook(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -130,11 +130,7 @@ def canonical(text: str) -> str:
 
 
 def read_specs(patterns: Sequence[str], root: Path) -> Specification:
-    """Read the specifications that files, folders or patterns name.
-
-    Raises:
-        ScenarioError: a file cannot be read or parsed, or there is no scenario.
-    """
+    """Read the specifications that files, folders or patterns name."""
     scenarios: list[ScenarioSpec] = []
     files: dict[str, str] = {}
     for path in _files(patterns, root):
@@ -382,12 +378,7 @@ Lock = dict[str, Locked]
 
 
 def read_lock(path: Path) -> Lock:
-    """Read the file. Without the file the lock is empty.
-
-    Raises:
-        ScenarioError: the file has an invalid line such as the mark of a merge conflict, or two
-            lines for one scenario.
-    """
+    """Read the file. Without the file the lock is empty."""
     if not path.exists():
         return {}
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()

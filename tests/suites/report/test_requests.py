@@ -6,6 +6,7 @@ from contextlib import suppress
 import httpx2
 import pytest
 from async_app import TOKEN, app, maker
+from fastapi import BackgroundTasks
 from fastapi.responses import StreamingResponse
 from models import Order, Stock, Visit
 
@@ -17,6 +18,14 @@ def lamps(arena):
     with arena.session() as session:
         session.add_all([Stock(item="torch", amount=9), Order(item="torch")])
         session.commit()
+
+
+@app.post("/late")
+async def late(tasks: BackgroundTasks):
+    session = maker()
+    session.add(Visit(path="/late"))
+    await session.flush()
+    tasks.add_task(session.commit)
 
 
 @fails
@@ -33,6 +42,7 @@ async def test_each_kind_of_line(lamps, client, db_session):
     await client.post("/old/lamp", follow_redirects=True)
     await client.post("/forgets/vase")
     await client.get("/each")
+    await client.post("/late")
     with pytest.raises(LookupError):
         await client.post("/breaks")
     db_session.add(Order(item="never committed"))
@@ -49,7 +59,7 @@ async def test_a_race_without_a_commit(arena, client):
 
 @fails
 def test_the_test_alone(db_session):
-    db_session.add(Order(item="vase"))
+    db_session.add_all(Order(item="vase") for _ in range(10))
     db_session.commit()
     assert False
 

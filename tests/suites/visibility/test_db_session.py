@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from async_app import engine, items, maker
 from models import Order
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import greenlet_spawn
@@ -116,6 +116,14 @@ async def by_a_session(arena):
     yield "paid"
 
 
+async def by_a_statement(arena):
+    async with maker() as other:
+        (await other.get(Order, 1)).status = "paid"
+        await other.flush()
+        await other.execute(text("COMMIT"))
+    yield "paid"
+
+
 async def by_another_session_of_the_test(arena):
     async with arena.session() as other:
         (await other.get(Order, 1)).status = "paid"
@@ -150,6 +158,7 @@ async def by_a_connection_of_the_driver(arena):
     "commit",
     [
         by_a_session,
+        by_a_statement,
         by_another_session_of_the_test,
         by_a_connection_without_transactions,
         by_a_connection_of_the_driver,
@@ -213,8 +222,9 @@ async def test_a_sync_request_cannot_commit_async_work(db_session, test_client, 
 
 def test_a_row_that_the_database_refuses_is_an_error_at_the_request(db_session, test_client):
     db_session.add(Order(item=None))
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError) as caught:
         test_client.get("/orders")
+    assert not hasattr(caught.value.orig, "__notes__")  # of a lock
     db_session.rollback()
 
 
