@@ -26,27 +26,11 @@ def rows(
     return TableRows(table, columns, key, removed, added, more)
 
 
-def kinds(changes: Changes) -> list[str]:
-    """The kinds of changes, in their order."""
-    return [change.kind for change in changes]
-
-
-def test_rows_are_paired_by_their_primary_key() -> None:
-    """One that went and one that came with the same key are an update; others are none."""
-    changes = Changes.of([rows(removed=((1, 5), (2, 7)), added=((3, 1), (1, 6)))])
-    assert kinds(changes) == ["inserted", "updated", "deleted"]
-    [update] = changes.updated
-    assert (update.before, update.after) == ({"id": 1, "total": 5}, {"id": 1, "total": 6})
-    assert (update.columns, update.key) == (("total",), ("id",))
-    assert (changes.inserted[0].before, changes.deleted[0].after) == ({}, {})
-    assert changes.inserted[0].columns == ()
-
-
 def test_without_a_key_nothing_is_an_update() -> None:
     """As many rows as are the same in both cancel each other; copies are counted."""
     same, other = (1, None), (1, 2)
     changes = Changes.of([rows(removed=(same, same, other), added=(same, (1, 3)), key=())])
-    assert kinds(changes) == ["inserted", "deleted", "deleted"]
+    assert [one.kind for one in changes] == ["inserted", "deleted", "deleted"]
     assert [one.before["total"] for one in changes.deleted] == [2, None]
     assert not Changes.of([rows(removed=(same, same), added=(same, same), key=())])
 
@@ -60,22 +44,6 @@ def test_values_that_python_finds_equal_are_different_ones_to_a_database(
     """1.0 and 1.00 are two values of a numeric column."""
     [change] = Changes.of([rows(removed=((1, old),), added=((1, new),))])
     assert change.columns == ("total",)
-
-
-def test_changes_are_asked_by_table_kind_and_place() -> None:
-    """Tables are sorted, rows are by their keys, numbers as numbers."""
-    some = [
-        rows("stock", removed=((1, 5),), added=((1, 4),)),
-        rows(added=((10, 1), (9, 1), (2, 1))),
-    ]
-    changes = Changes.of(some)
-    assert changes.tables == ("orders", "stock")
-    assert [one.after["id"] for one in changes["orders"]] == [2, 9, 10]
-    assert changes["orders"].inserted[1].after["id"] == 9
-    assert len(changes) == 4
-    assert len(changes["stock"].inserted) == 0
-    assert changes == Changes.of(some[::-1])
-    assert changes != Changes.of(some[:1])
 
 
 def test_changes_read_as_a_list() -> None:

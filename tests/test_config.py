@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_arena._config._load import load_attribute
-from pytest_arena._config._options import FLAGS, OPTIONS, Option
+from pytest_arena._config._options import FLAGS, OPTIONS
 from pytest_arena._config._read import Config, load_config, marker_values
 from pytest_arena.errors import ConfigError
 
@@ -36,34 +36,6 @@ def read(
     )
 
 
-def value_of(config: Config, option: Option) -> Any:
-    """The value as one text."""
-    value = getattr(config, option.name)
-    if isinstance(value, tuple):
-        return ", ".join(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else value.get("", "")
-
-
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_each_option_has_its_default_and_comes_from_the_file_alone(option: Option) -> None:
-    """No variable of its name is read, but for the database's."""
-    assert value_of(read(), option) == option.default
-    other = "OTHER" if option.name == "env" else "a.b:c"
-    if option.form == "seconds":
-        other = "0.5"
-    elif option.form == "network":
-        other = "refuse"
-    elif option.choices:
-        other = next(choice for choice in option.choices if choice != option.default)
-    file = {"arena_specs": ["docs"], option.ini: [other] if option.many else other}
-    assert value_of(read(file), option) == other
-    if option.name != "database":
-        environ = {option.ini.upper(): other}
-        assert value_of(read(environ=environ), option) == option.default
-
-
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file() -> None:
     """An empty variable counts as none: CI systems set such."""
     file = {"arena_database": "sqlite", "arena_keep": "always"}
@@ -78,14 +50,6 @@ def test_lists_take_commas_and_lines() -> None:
     """`-o` has one word for several values."""
     for value in ("ONE, TWO", "ONE,\nTWO", ["ONE", "TWO"]):
         assert read({"arena_env": value}).env == ("ONE", "TWO")
-
-
-def test_several_databases_have_a_line_each() -> None:
-    """One value is the first database's."""
-    assert read({"arena_schema": "app:Base"}).schema == {"": "app:Base"}
-    lines = "shop = app:Base\n  my-log.old = log.sql\n"
-    expected = {"shop": "app:Base", "my-log.old": "log.sql"}
-    assert read({"arena_schema": lines}).schema == expected
 
 
 @pytest.mark.parametrize(

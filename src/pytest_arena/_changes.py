@@ -254,8 +254,6 @@ class Changes:
         return lines
 
 
-# Comparison of runs
-
 # A column of a table of a database, by the number of the database.
 Column = tuple[int, str, str]
 
@@ -337,9 +335,6 @@ def _columns_of(
             yield (number, change.table, name), repr(value)
 
 
-# Pairs of a removed and an added row
-
-
 def _paired(rows: TableRows) -> list[Change]:
     """Pair removed and added rows of the same key. Without a key, pair each row with None."""
     places = [rows.columns.index(name) for name in rows.key or rows.columns]
@@ -418,9 +413,6 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
     if limit is None or number <= limit:
         return rows
     return replace(rows, removed=(), added=(), more=rows.more + number)
-
-
-# The text of a change
 
 
 def _as_line(change: Change) -> str:

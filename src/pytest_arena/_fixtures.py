@@ -176,7 +176,7 @@ def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> Live
     run = RUNS[request.config]
     app_run = _use_app(request, arena_app)
     server = run.apps.live_server()
-    server.start(app_run)
+    app_run.join()
     return server
 
 

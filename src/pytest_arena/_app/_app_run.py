@@ -277,7 +277,6 @@ class Lifespan:
                 # Frameworks send a whole traceback. Its last line is the exception.
                 lines = message.get("message", "").strip().splitlines()
                 self._reported = RuntimeError(*lines[-1:])
-                self._shutdown_asked.set()
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()

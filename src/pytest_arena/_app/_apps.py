@@ -143,9 +143,6 @@ def is_litestar(app: object) -> bool:
     return litestar is not None and isinstance(app, litestar.Litestar)
 
 
-# State
-
-
 # The apps and clients that modules, classes and wide fixtures have created.
 _APPS: WeakSet[Any] = WeakSet()
 _CLIENTS: WeakSet[Any] = WeakSet()

@@ -283,9 +283,6 @@ def _route_of(scope: Scope) -> str:
     return f"{mount}{path}"
 
 
-# Words about the app's exceptions
-
-
 def _with_cause(error: BaseException) -> str:
     """Return an exception in one line, with the app's line and its innermost cause in the app."""
     words = in_one_line(error)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._apps import not_installed
 from pytest_arena._origin import OUR_TASK, REQUEST
-from pytest_arena._owner import owned_by
+from pytest_arena._owner import Phase, owned_by
 from pytest_arena._process import AnyTask, until
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import ASGIApp, Message, Receive, Scope, Send
+    from pytest_arena._run._test import RunningTest
     from pytest_arena._run._test_apps import Apps
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
@@ -109,17 +110,11 @@ class LiveServer:
     @property
     def url(self) -> str:
         """The URL: ``http://127.0.0.1:…``. Reading it commits pending work of sync sessions."""
-        self._apps.commit()
+        test: RunningTest | None = Phase.test
+        if test is not None:
+            test.commit(is_sync_only=True)
         _, port = self._socket.getsockname()
         return f"http://{_HOST}:{port}"
-
-    def start(self, app_run: AppRun) -> None:
-        """Start an app in the server's loop, unless it runs already, and wait until it is up.
-
-        Raises:
-            LifespanError: from the app's exception.
-        """
-        run_coroutine_threadsafe(app_run.ajoin(), self.loop).result()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_command = scope["path"].startswith(f"{CONTROL_PATH}/")

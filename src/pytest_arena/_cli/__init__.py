@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _USAGE = 2
-_DATABASES = "list or remove the databases of pytest-arena"
 _LIST = "list the databases of test runs, templates, kept databases and private servers"
 _SWEEP = "remove the databases of dead runs"
 _SERVE = "serve the app to tests in another language. pytest gets all other arguments"
@@ -49,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="arena")
     parser.add_argument("--version", action="version", version=f"arena {version('pytest-arena')}")
     add = parser.add_subparsers(metavar="COMMAND", required=True).add_parser
-    databases = add("databases", help=_DATABASES)
+    databases = add("databases", help="list or remove the databases of pytest-arena")
     _add_databases(databases.add_subparsers(metavar="COMMAND", required=True).add_parser)
 
     serve = _add(add, "serve", "_cli._serve:serve", _SERVE)

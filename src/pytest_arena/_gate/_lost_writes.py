@@ -163,8 +163,6 @@ class LostWrites:
             self.note_end(pooled.pending_writes)
         pooled.pending_writes = None
 
-    # Sessions
-
     def note_unflushed(self, session: Session, request: Request | None) -> None:
         """Note objects that a session has not flushed, before it is rolled back or closed."""
         level = self._core.level_owner()

@@ -287,8 +287,6 @@ class Registry:
         if self.schedule is not None:
             self.schedule.set_busy(is_busy=is_busy)
 
-    # Checkouts.
-
     def check_out(self, pooled: PooledConnection) -> None:
         """Note that a pool hands out a connection to the running code."""
         pooled.line = user_line()
@@ -357,8 +355,6 @@ class Registry:
         cores = [*self.core_connections.items()]
         return [*of_sessions, *(pooled_of(each) for each, core in cores if core.outlives_tests)]
 
-    # Uses of databases.
-
     def usage_of(self, key: Key) -> DatabaseUsage:
         """Return the record of the uses of a database. Create it at the first call."""
         with self.lock:  # two threads get the same record
@@ -416,8 +412,6 @@ class DatabaseUsage:
         checkouts = self._registry.checked_out()
         return any(each.handle.is_begun for each in checkouts if each.handle and each.usage is self)
 
-
-# Sessions
 
 # Sessions that have begun a transaction, until `sessions_in_use` finds them empty. A search of all
 # sessions could be slow: a framework's cache may keep the sessions of all tests.
@@ -477,14 +471,6 @@ def held_by_sessions() -> list[tuple[Session, PooledConnection]]:
             if pooled is not None:
                 held.append((session, pooled))
     return held
-
-
-def sessions_on(connections: list[PooledConnection]) -> list[Session]:
-    """Return the sessions that are in a transaction on these connections."""
-    return [session for session, pooled in held_by_sessions() if pooled in connections]
-
-
-# Uncommitted objects
 
 
 def unflushed_words(session: Session, *, has_changed: bool = True) -> str:

@@ -153,8 +153,6 @@ class Redis:
     # The loops of async connections.
     _loops: WeakKeyDictionary[Any, AbstractEventLoop] = field(default_factory=WeakKeyDictionary)
 
-    # The server
-
     @property
     def port(self) -> int:
         """The port of the server, which starts now at the latest."""
@@ -188,8 +186,6 @@ class Redis:
         if number not in self._controls:
             self._controls[number] = redis.Redis(host="127.0.0.1", port=self.port, db=number)
         return self._controls[number]
-
-    # Levels
 
     def begin(self, owner: Owner) -> None:
         """Note what a test or a wide fixture finds."""
@@ -260,8 +256,6 @@ class Redis:
             names = sorted({key for key, _ in found ^ now})
             return [*map(_shown, names[:_MOST_KEYS])]
         return []
-
-    # Clients
 
     def watch_clients(self) -> None:
         """Redirect the clients of redis-py from their import on."""

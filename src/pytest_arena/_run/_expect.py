@@ -173,9 +173,6 @@ def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[st
     yield from missing
 
 
-# The blocks.
-
-
 @dataclass(slots=True, eq=False)
 class Block:
     """A block of a test. Without ``with`` it checks nothing, so the end of the test asks for it."""

@@ -19,7 +19,6 @@ from pytest_arena._gate._registry import (
     held_by_sessions,
     record_of,
     sessions_in_use,
-    sessions_on,
 )
 from pytest_arena._origin import line_of_task
 from pytest_arena._owner import Owner, is_users_task, owner_of
@@ -41,12 +40,10 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
-_MOST_LINES = 4
-
 
 def lines_of_error(lines: Iterable[object]) -> str:
-    """Return the first lines for an error, sorted and each once."""
-    return "\n".join(sorted(set(map(str, lines)))[:_MOST_LINES])
+    """Return the lines for an error, sorted and each once."""
+    return "\n".join(sorted(set(map(str, lines))))
 
 
 def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
@@ -176,7 +173,7 @@ def end_connections_of_fixture(fixture: Owner) -> None:
 
 
 def _close(leaks: list[PooledConnection]) -> None:
-    sessions = sessions_on(leaks)
+    sessions = [session for session, pooled in held_by_sessions() if pooled in leaks]
     # Otherwise the pools lack these connections, and the collector warns in a later test.
     end_transactions(leaks, closes_connections=True)
     for session in sessions:  # they do not notice that the connection was closed

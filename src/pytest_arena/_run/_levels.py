@@ -111,8 +111,6 @@ class Levels:
         # The programs that a test or a wide fixture has started.
         self.processes: dict[object, list[Process]] = {}
 
-    # All levels
-
     def enter(self, level: Owner) -> None:
         """Enter a level on top of the stack, on all databases or on none.
 
@@ -235,7 +233,8 @@ class Levels:
             return self._with_patience(isolation.leave)
         except Held:
             holders = ", ".join(_leaks.lines_of_holders())
-            reason = f"{{test}}: {database.name}: locked by {holders or _UNKNOWN}"
+            unknown = "an unread result, or a connection that pytest-arena does not know"
+            reason = f"{{test}}: {database.name}: locked by {holders or unknown}"
             self._leave_by_force(database, isolation, reason)
         except ArenaError as error:
             self._leave_by_force(database, isolation, error.what)
@@ -255,8 +254,6 @@ class Levels:
                 reason = f"{database.name}: a timeout or Ctrl-C interrupted pytest-arena in it"
                 self._leave_by_force(database, isolation, reason)
         del self._stack[depth:]
-
-    # The test
 
     def enter_test(self) -> None:
         """Enter the level of the test, before its first function fixture or before its call."""
@@ -366,8 +363,6 @@ class Levels:
         self._finish_above(level)
         self.leave(level)
 
-    # Wide fixtures
-
     @contextmanager
     def fixture(self, owner: WideFixture) -> Iterator[None]:
         """Enter a level around the set-up of a wide fixture.
@@ -454,6 +449,3 @@ class Levels:
             if isinstance(fixture, WideFixture):
                 fixture.finish()
                 self.leave_fixture(fixture)
-
-
-_UNKNOWN = "an unread result, or a connection that pytest-arena does not know"

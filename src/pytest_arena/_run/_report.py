@@ -130,9 +130,6 @@ def show_with_traceback(report: Any) -> None:
         report.sections.remove((title, text))
 
 
-# The report of a failed test.
-
-
 def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show errors of the app that became a 500, and the output of other programs.
 
@@ -190,9 +187,6 @@ def _show(report: Any, title: str, lines: list[str]) -> None:
         report.sections.append((title, "\n".join(lines)))
 
 
-# Stale instances
-
-
 def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
     """Return a line for each instance with an old value of a column that the assertion names."""
     lines = []
@@ -218,9 +212,6 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                         f"{', '.join(columns)}. next: {awaited}db_session.get({name}, {key!r})"
                     )
     return lines
-
-
-# Explanations of errors of SQLAlchemy and of drivers
 
 
 def _explanation(error: BaseException, run: ArenaRun) -> str:

@@ -88,8 +88,6 @@ class ArenaRun:
         self._known.register_engines()
         self.databases.environment.redirect()
 
-    # Tests
-
     def begin_test(self, plan: Plan, request: Any = None) -> None:
         """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
         self.ledger.begin(plan.name)
@@ -232,8 +230,6 @@ class ArenaRun:
             for process in processes
             if process.shown
         ]
-
-    # The end of the run
 
     def finish(self) -> None:
         """Leave all levels after the session. The gate refuses every later connection."""

@@ -303,9 +303,6 @@ def _lost_line(lost: Uncommitted) -> str:
     return f"{lost.what} ({lost.line})"
 
 
-# The lines of the story.
-
-
 _WIDEST_TITLE = 48  # of titles in a column
 _LONGEST_TITLE = 150
 _LONGEST_BODY = 200

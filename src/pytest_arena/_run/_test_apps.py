@@ -167,12 +167,6 @@ class Apps:
             return None
         return self.wide_runs.get(Phase.owner) or self.run_here()
 
-    def commit(self) -> None:
-        """Commit pending work of the test's sync sessions."""
-        test: RunningTest | None = Phase.test
-        if test is not None:
-            test.commit(is_sync_only=True)
-
     def live_server(self, port: int = 0, control: ASGIApp | None = None) -> LiveServer:
         """Return the live server. The first call creates it, on a free port if ``port`` is 0.
 

@@ -102,9 +102,6 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-# The rows of outlines.
-
-
 def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[ScenarioSpec]:
     """Return the scenarios with the values of the test's parameters."""
     if len(named) == 1:
@@ -145,9 +142,6 @@ def words(text: str) -> str:
 def needs_seed(scenario: ScenarioSpec) -> bool:
     """Return whether a scenario has a Given that rows or a login must fulfil."""
     return bool(scenario.kinds("given")) and NO_SEED not in scenario.tags
-
-
-# Stubs.
 
 
 def write_stubs(

@@ -168,9 +168,6 @@ def _not_of_run(path: Path, cause: str) -> ScenarioError:
     )
 
 
-# The page.
-
-
 def page(results: Results, root: Path) -> str:
     """Return the page. It needs no script and no other file."""
     name = escape(root.name)

@@ -277,9 +277,6 @@ def _narrowed(config: pytest.Config) -> Iterator[str]:
         yield "--lf"
 
 
-# Why a phase did not pass.
-
-
 def _add_phase(attempt: Json, report: Any, line: CodeLine | None, root: Path) -> None:
     """Add the outcome of a phase, or of a subtest, to its try, with the user's line of an error."""
     outcome = report.outcome

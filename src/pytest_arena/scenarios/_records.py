@@ -241,8 +241,6 @@ class Recorder:
         self.record = None
         return record.facts if record else None
 
-    # Rows.
-
     def _seeded(self, item: Any) -> Iterator[Json]:
         """Yield the sources of the rows before the first request, with the tables."""
         test = self.run.current.required_test()

@@ -50,8 +50,6 @@ class Sabotage:
         self._tries = tries
         recorder.run.faults.append(recorder.note_answer)
 
-    # The runs with a broken answer.
-
     @hook(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Repeat tests after the last test. A stopped run (-x, Ctrl-C) raises before that."""

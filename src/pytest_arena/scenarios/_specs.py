@@ -126,9 +126,6 @@ def canonical(text: str) -> str:
     return " ".join(text.split())
 
 
-# Files.
-
-
 def read_specs(patterns: Sequence[str], root: Path) -> Specification:
     """Read the specifications that files, folders or patterns name."""
     scenarios: list[ScenarioSpec] = []
@@ -197,9 +194,6 @@ def _blocks(text: str, spec: str) -> Iterator[tuple[str, int, str]]:
 def is_gherkin(token: Any) -> bool:
     """Return whether a token of markdown-it is a fence with Gherkin."""
     return token.type == "fence" and bool(_FENCE.match(token.info))
-
-
-# One block.
 
 
 def _scenarios(block: str, above: int, heading: str, spec: str) -> Iterator[ScenarioSpec]:

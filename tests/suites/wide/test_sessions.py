@@ -47,33 +47,34 @@ def test_it_is_not_written_later(db, vase):
     assert db.scalar(select(Order.status)) == "new"
 
 
-@pytest.fixture(scope="class")
-def of_a_thread(arena):
-    """Let a thread flush in the first test, and commit at the end of it."""
-    ends = [threading.Event(), threading.Event()]
-    with ThreadPoolExecutor(1) as pool:
-        yield ends, pool.submit(flush_and_commit, arena, *ends)
+FLUSHED = threading.Event()
+END = threading.Event()
 
 
-def flush_and_commit(arena, has_flushed, end):
+def flush_and_commit(arena):
     with arena.session() as session:
         session.add(Order(item="of a thread"))
         session.flush()
-        has_flushed.set()
-        end.wait(20)
+        FLUSHED.set()
+        END.wait(20)
         items = session.scalars(select(Order.item)).all()
         session.commit()
         return items
 
 
-class TestThread:
-    def test_it_has_flushed(self, of_a_thread):
-        [has_flushed, end], _ = of_a_thread
-        assert has_flushed.wait(20)
-        AT_END.append(end)
+@pytest.fixture(scope="class")
+def items(arena):
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(flush_and_commit, arena)
 
-    def test_its_commit_has_its_rows(self, of_a_thread):
-        assert "of a thread" in of_a_thread[1].result()
+
+class TestThread:
+    def test_it_flushes(self, items):
+        assert FLUSHED.wait(20)
+        AT_END.append(END)
+
+    def test_it_commits_what_it_has_flushed(self, items):
+        assert "of a thread" in items.result()
 
 
 @pytest.fixture(scope="class")
