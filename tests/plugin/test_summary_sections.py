@@ -46,26 +46,3 @@ def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
     run = project.with_files(conftest=OUTSIDE).run("-q").expect(status=1, passed=3)
     assert run.output.count("arena:") == 1
     run.says("arena: outside of any test: refused: a connection to", "conftest.py:6", "[A201]")
-
-
-OTHER = """
-import asyncio
-import pytest
-from sqlalchemy import create_engine
-
-@pytest.mark.parametrize("number", range(2))
-def test_one_uses_it(number):
-    if number:
-        with create_engine("sqlite:///other.db").connect():
-            pass
-"""
-
-
-def test_a_database_that_one_worker_used_was_used(example: Example) -> None:
-    """The facts of all workers count."""
-    project = example.change(
-        "pytest.ini", "arena_seed = seed:seed", "arena_seed = seed:seed\n\tother = seed:seed"
-    )
-    project.with_files(test_other=OTHER).run("-p", "xdist.plugin", "-n2").expect(
-        passed=2
-    ).never_says("no engine")

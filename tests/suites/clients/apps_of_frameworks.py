@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 from async_app import create_app, items, maker
-from fastapi import FastAPI, WebSocket
+from fastapi import BackgroundTasks, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from flask import Flask
 from litestar import Litestar, get
@@ -55,6 +55,19 @@ async def slow(seconds: float):
     await asyncio.sleep(seconds)
     async with maker.begin() as session:
         session.add(Order(item="slow"))
+
+
+WORKED = []
+
+
+async def work():
+    await asyncio.sleep(0.01)
+    WORKED.append(True)
+
+
+@fast.post("/works")
+async def works(tasks: BackgroundTasks):
+    tasks.add_task(work)
 
 
 @fast.get("/waits")
