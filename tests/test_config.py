@@ -109,9 +109,6 @@ def test_a_wrong_value_is_named_with_its_option_and_its_file(
     [
         (("copy",), {}),
         ((), {"sead": False}),
-        ((), {"isolation": "cpoy"}),
-        ((), {"keep": True}),
-        ((), {"seed": "no"}),
     ],
 )
 def test_a_wrong_marker_is_named_with_its_line(

@@ -166,8 +166,7 @@ class _Finder(MetaPathFinder):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _calling(spec.loader, changes)
+                spec.loader = _calling(spec.loader, changes)
                 return spec
         return None
 

@@ -371,8 +371,7 @@ class AppLoop:
     @property
     def loop(self) -> AbstractEventLoop:
         """The loop."""
-        if self._loop is None:
-            self.open()
+        self.open()
         return cast("AbstractEventLoop", self._loop)
 
     def close(self) -> None:

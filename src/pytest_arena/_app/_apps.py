@@ -39,10 +39,6 @@ def check_app(app: object, path: str) -> bool:
     """Return whether an object is a factory of an app. Refuse it if it is no app either.
 
     This calls neither the app nor the factory. ``path`` is the value of ``arena_app``.
-
-    Raises:
-        ConfigError: it is a WSGI app (Flask) and a2wsgi is not installed, an async factory, a
-            factory that needs arguments, or another object.
     """
     if not problem_of_call(app) and not is_async(app):
         return True

@@ -28,12 +28,7 @@ def is_import_path(text: str) -> bool:
 
 
 def load_attribute(path: str, *, option: str, source: str) -> object:
-    """Import the object that ``path`` names, for an option that is set in ``source``.
-
-    Raises:
-        ConfigError: the path has another form, the module does not import (with the cause and
-            its line), or the module has no such attribute.
-    """
+    """Import the object that ``path`` names, for an option that is set in ``source``."""
     if not is_import_path(path):
         raise ConfigError(
             f"{option} = {path!r} is not of the form package.module:attribute",

@@ -542,12 +542,7 @@ class Arena(Generic[S]):
 
 
 def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
-    """Return the changes of a request: its index, its record or the response of our client.
-
-    Raises:
-        IsolationError: the moments around the request are unknown.
-        ValueError: the test made no such request.
-    """
+    """Return the changes of a request: its index, its record or the response of our client."""
     test = run.current.required_test()
     records = [request]
     if isinstance(request, int):

@@ -100,11 +100,7 @@ class Process:
         self._log.unlink()
 
     def until_ready(self, ready: str | Callable[[], object], *, patience: float) -> None:
-        """Wait until the output has the text ``ready``, or the function ``ready`` returns True.
-
-        Raises:
-            ConfigError: the program was not ready in time, or has ended.
-        """
+        """Wait until the output has the text ``ready``, or the function ``ready`` returns True."""
 
         def is_ready() -> bool:
             if isinstance(ready, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._origin import REQUEST
@@ -70,32 +71,30 @@ def broken_body(kind: str, body: bytes) -> bytes:
     return body if changed == value else json.dumps(changed).encode()
 
 
+@dataclass(slots=True, eq=False)
 class Fault:
     """Breaks the answer of one request of a test. ``at`` is its number among ``requests()``.
 
     ``messages`` are its true answer. An idle app sends them, and does not run.
     """
 
-    def __init__(
-        self, kind: str, at: int, requests: Callable[[], list[Request]], messages: list[Any]
-    ) -> None:
-        self.is_applied = False  # whether an answer was broken
-        self._kind = kind
-        self._at = at
-        self._requests = requests
-        self._messages = messages
+    kind: str
+    at: int
+    requests: Callable[[], list[Request]]
+    messages: list[Any]
+    is_applied: bool = False  # whether an answer was broken
 
     async def enter(self, call: Any, scope: Any, receive: Any, send: Any) -> None:
         """Call an app for a request, with the fault if this is its request."""
-        is_mine = self._requests()[self._at : self._at + 1] == [REQUEST.get()]
+        is_mine = self.requests()[self.at : self.at + 1] == [REQUEST.get()]
         if is_mine and scope["type"] != "websocket":
-            if self._kind == "500":
+            if self.kind == "500":
                 self.is_applied = True
                 await _send_whole(send, _FAILURE, b"Internal Server Error")
                 return
-            if self._kind == "idle":
+            if self.kind == "idle":
                 self.is_applied = True
-                for message in self._messages:
+                for message in self.messages:
                     await send(message)
                 return
             # A compressed body cannot be broken.
@@ -120,7 +119,7 @@ class Fault:
             body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            changed = broken_body(self._kind, body)
+            changed = broken_body(self.kind, body)
             self.is_applied |= changed != body
             await _send_whole(send, start, changed)
 
