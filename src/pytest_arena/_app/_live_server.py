@@ -20,10 +20,11 @@ from pytest_arena._process import AnyTask, until
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import ASGIApp, Message, Receive, Scope, Send
-    from pytest_arena._run._test import RunningTest
-    from pytest_arena._run._test_apps import Apps
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
 
@@ -66,7 +67,8 @@ class LiveServer:
 
     def __init__(
         self,
-        apps: Apps,
+        current_run: Callable[[], AppRun | None],
+        loop: AbstractEventLoop,
         *,
         port: int,
         control: ASGIApp | None,
@@ -76,8 +78,9 @@ class LiveServer:
         except ImportError as error:
             raise not_installed("the live server", "uvicorn", "live") from error
         self._control = control  # answers requests below `CONTROL_PATH`
-        self._apps = apps
-        self.loop = apps.loop.loop
+        # Returns the app of the running test, None between two tests.
+        self._current_run = current_run
+        self.loop = loop
         # Requests that the app has not finished.
         self._open: dict[AnyTask, str] = {}
         try:
@@ -110,9 +113,8 @@ class LiveServer:
     @property
     def url(self) -> str:
         """The URL: ``http://127.0.0.1:…``. Reading it commits pending work of sync sessions."""
-        test: RunningTest | None = Phase.test
-        if test is not None:
-            test.commit(is_sync_only=True)
+        if Phase.test is not None:
+            Phase.test.commit(is_sync_only=True)
         _, port = self._socket.getsockname()
         return f"http://{_HOST}:{port}"
 
@@ -125,7 +127,7 @@ class LiveServer:
         # From now on the end of the test waits for this request.
         self._open[task] = f"{scope.get('method', 'WEBSOCKET')} {scope['path']}"
         try:
-            app_run = self._apps.current_run()
+            app_run = self._current_run()
             if app_run is not None:
                 await _call_app(app_run, scope, receive, send)
             elif scope["type"] == "http":  # uvicorn closes a websocket that gets no message

@@ -296,9 +296,6 @@ def _empty_session(session: Session) -> None:
     instances = [*session] if async_session(session) is None else [*session.dirty]
     for instance in instances:
         session.expire(instance)
-    transaction = session.get_transaction()
-    if transaction and record_of(session).begun_by and not has_connection:
-        transaction.close()  # the next test begins its own
 
 
 def lines_of_holders() -> list[str]:

@@ -175,7 +175,7 @@ class Apps:
         if self.live is None:
             from pytest_arena._app._live_server import LiveServer  # noqa: PLC0415 - few runs need it
 
-            self.live = LiveServer(self, port=port, control=control)
+            self.live = LiveServer(self.current_run, self.loop.loop, port=port, control=control)
         self.choose()
         return self.live
 
