@@ -31,7 +31,6 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at its own 
 _HOST = "127.0.0.1"
 CONTROL_PATH = "/__arena__"
 _START_SECONDS = 10.0
-_END_SECONDS = 5.0
 _PATIENCE = 1.0  # seconds for the end of a cancelled request
 _BEHIND = 0.05  # seconds that an answer waits for the end of the app
 _IDLE_SECONDS = 3600  # seconds that a browser's connection may be idle
@@ -147,13 +146,6 @@ class LiveServer:
         for task in left:
             self._open.pop(task, None)
         return [f"{request}, by a socket" for request in left.values()]
-
-    def close(self) -> None:
-        """Stop the server. Idempotent."""
-        self._server.should_exit = True
-        with suppress(TimeoutError):
-            self._served.result(_END_SECONDS)
-        self._socket.close()
 
 
 async def _call_app(app_run: AppRun, scope: Scope, receive: Receive, send: Send) -> None:

@@ -206,7 +206,5 @@ class Apps:
             app_run.close()
 
     def close(self) -> None:
-        """Close the apps of all wide fixtures, and the server."""
-        if self.live is not None:
-            self.live.close()
+        """Stop the loop of the apps, and with it the server."""
         self.loop.close()
