@@ -45,6 +45,7 @@ async def broken(client):
     await client.post("/dancers/early")
     assert False
 
+@pytest.mark.arena(keep="always")
 def test_with_a_broken_fixture(broken):
     pass
 

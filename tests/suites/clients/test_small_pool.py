@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 URL = os.environ["DATABASE_URL"]
-engine = create_async_engine(URL, pool_size=1, max_overflow=0)
+engine = create_async_engine(URL, pool_size=1, max_overflow=1)
 app = FastAPI()
 
 
@@ -36,3 +36,4 @@ def test_sync_requests_at_once(test_client):
 async def test_async_requests_at_once(client, turn):
     answers = await asyncio.gather(*(client.get("/count") for _ in range(9)))
     assert [answer.json() for answer in answers] == [0] * 9
+    assert engine.pool.checkedin() == 1

@@ -84,6 +84,8 @@ async def test_an_expected_refusal(client, arena):
     with arena.expect_refusal():
         for _ in range(2):
             await client.post("/payments/by_streams", params={"host": NAME})
+    with arena.expect_refusal(), socket.socket(socket.AF_INET6) as caller:
+        caller.connect(("2001:db8::1", 80))
     with pytest.raises(AssertionError, match="nothing was refused"), arena.expect_refusal():
         await client.get("/")
     with pytest.raises(LookupError), arena.expect_refusal():
