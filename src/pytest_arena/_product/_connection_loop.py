@@ -169,15 +169,15 @@ class LastingLoops:
         """Note that a connection lives in the running loop."""
         self._homes[dbapi_connection.driver_connection] = loop
         if loop not in self._closers:
-            self._closers[loop] = self._until_shutdown(loop)
+            self._closers[loop] = self._until_shutdown()
             await_only(anext(self._closers[loop]))
 
-    async def _until_shutdown(self, loop: AbstractEventLoop) -> AsyncGenerator[None, None]:
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             for connection, home in [*self._homes.items()]:
-                if home is loop:
+                if home is running_loop():
                     end = getattr(connection, "terminate", connection.close)
                     end()
             await asyncio.sleep(0)  # asyncio closes the sockets
