@@ -192,7 +192,7 @@ class KnownEngine:
 
     def is_away(self, home: asyncio.AbstractEventLoop | None) -> bool:
         """Return whether a connection has to be opened again, for the running loop."""
-        if self.has_facades:
+        if self.has_facades or not lasting_loops.loops:
             return home is not None
         here = lasting_loops.here()
         if home is not None and home is not here and not home.is_closed():

@@ -145,7 +145,7 @@ class LastingLoops:
     """
 
     def __init__(self) -> None:
-        self._loops: WeakSet[AbstractEventLoop] = WeakSet()
+        self.loops: WeakSet[AbstractEventLoop] = WeakSet()
         # The loops by the driver's connections.
         self._homes: WeakKeyDictionary[Any, AbstractEventLoop] = WeakKeyDictionary()
         self._closers: WeakKeyDictionary[AbstractEventLoop, AsyncGenerator[None, None]] = (
@@ -154,12 +154,12 @@ class LastingLoops:
 
     def add(self, loops: Iterable[AbstractEventLoop]) -> None:
         """Note the loops that are open at the start of a test."""
-        self._loops.update(loops)
+        self.loops.update(loops)
 
     def here(self) -> AbstractEventLoop | None:
         """Return the running loop if a connection that is opened now can live in it."""
         loop = running_loop()
-        return loop if loop in self._loops and in_greenlet() and not has_sync_caller() else None
+        return loop if loop in self.loops and in_greenlet() and not has_sync_caller() else None
 
     def home_of(self, dbapi_connection: Any) -> AbstractEventLoop | None:
         """Return the loop of tests in which a connection lives, None for any other connection."""
