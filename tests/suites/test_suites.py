@@ -72,7 +72,9 @@ SETTINGS = {
     ),
     "replay": (
         "sqlite",
+        f"sqlite {ONE_LOOP}",
         "postgresql",
+        f"postgresql {ONE_LOOP}",
         "postgresql -odriver=psycopg2",
         "mysql",
         "mysql -odriver=pymysql",
