@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -119,6 +118,8 @@ def guard_programs(environment: object, facts: str, clients: Callable[[str], str
 
 def send_refusal(file: str, error: object) -> None:
     """Append an error of a program or a fork to the file that the process of the tests reads."""
+    import pickle  # noqa: PLC0415 - few processes need it
+
     with Path(file).open("ab") as opened:
         opened.write(pickle.dumps(error))
 

@@ -11,6 +11,8 @@ from tests.suites.harness import ROOT, Suite
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Loops that outlive tests, in which connections live.
+ONE_LOOP = "-oasyncio_default_test_loop_scope=session -oasyncio_default_fixture_loop_scope=session"
 # What a suite names first.
 NAMED = "-oarena_app=async_app:app -oarena_schema=models:Base"
 SETTINGS = {
@@ -28,7 +30,13 @@ SETTINGS = {
     "visibility_flask_sqlalchemy": ("postgresql",),
     "visibility_sqlmodel": ("sqlite",),
     "changes": ("sqlite", "postgresql", "clone test_changes.py", "mysql test_changes.py"),
-    "isolated": ("sqlite", "postgresql", "clone test_endings.py test_rows.py", "mysql"),
+    "isolated": (
+        "sqlite",
+        "postgresql",
+        f"postgresql {ONE_LOOP}",
+        "clone test_endings.py test_rows.py",
+        "mysql",
+    ),
     "factories": (
         "postgresql",
         "postgresql -odriver=psycopg",
@@ -49,7 +57,7 @@ SETTINGS = {
         "postgresql",
         "postgresql -odriver=psycopg",
         "mysql",
-        "mysql -odriver=aiomysql",
+        f"mysql -odriver=aiomysql {ONE_LOOP}",
         "sqlite test_unlocked.py",
     ),
     "redis": ("sqlite", "postgresql"),
@@ -64,7 +72,9 @@ SETTINGS = {
     ),
     "replay": (
         "sqlite",
+        f"sqlite {ONE_LOOP}",
         "postgresql",
+        f"postgresql {ONE_LOOP}",
         "postgresql -odriver=psycopg2",
         "mysql",
         "mysql -odriver=pymysql",
@@ -75,13 +85,19 @@ SETTINGS = {
         "postgresql -oarena_lifespan=on -oarena_schema=models:Base test_pools.py",
     ),
     "report": ("sqlite", "postgresql test_locks.py test_tasks.py test_uncommitted.py"),
-    "drivers": ("sqlite", "postgresql", "postgresql -odriver=psycopg", "rollback"),
+    "drivers": (
+        "sqlite",
+        "postgresql",
+        f"postgresql {ONE_LOOP} test_loops.py",
+        "postgresql -odriver=psycopg",
+        "rollback",
+    ),
     "engines": ("sqlite",),
     "first_request": ("sqlite -oarena_database=sqlite", "postgresql", "clone", "mysql"),
     "network": ("sqlite",),
     "each_database": ("sqlite",),
     "memory": ("sqlite",),
-    "mysql": ("mysql", "mysql -odriver=aiomysql"),
+    "mysql": ("mysql", f"mysql {ONE_LOOP}", "mysql -odriver=aiomysql"),
     "mysql_script": ("mysql",),
     "rollback": ("rollback", "rollback -oarena_lock_timeout=0 test_kept.py"),
     "runners": ("postgresql",),

@@ -38,6 +38,7 @@ from pytest_arena._product._connection_loop import (
     connection_loop,
     for_sync_code,
     keep_in_loop,
+    lasting_loops,
     terminate,
 )
 from pytest_arena._product._server_connections import ServerTarget
@@ -173,6 +174,30 @@ class KnownEngine:
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
         self.had_engine = False  # False for a dialect of a driver or a URL
+        # Whether no connection lives in a loop of tests: for drivers that are not bound to a loop,
+        # and engines that several loops use.
+        self.has_facades = True
+
+    def find_home(self) -> asyncio.AbstractEventLoop | None:
+        """Return the running loop if a new connection lives in it."""
+        return None if self.has_facades else lasting_loops.here()
+
+    def home_of(self, dbapi_connection: Any) -> asyncio.AbstractEventLoop | None:
+        """Return the loop of tests in which a new connection lives."""
+        if self.has_facades:
+            return None
+        home = lasting_loops.home_of(dbapi_connection)
+        self.has_facades = home is not lasting_loops.here()  # a shared transaction has no home
+        return home
+
+    def is_away(self, home: asyncio.AbstractEventLoop | None) -> bool:
+        """Return whether a connection has to be opened again, for the running loop."""
+        if self.has_facades or not lasting_loops.loops:
+            return home is not None
+        here = lasting_loops.here()
+        if home is not None and home is not here and not home.is_closed():
+            self.has_facades = True
+        return home is not here
 
     def is_here(self, level: Owner | None) -> bool:
         """Return whether it exists at this point of the test in each order of the tests."""
@@ -345,22 +370,30 @@ def instrument_loops(dialect: Dialect) -> None:
     if not dialect.is_async:
         return
     is_bound = dialect.driver not in WITHOUT_LOOP
-    keep_in_loop(dialect, is_bound=is_bound)
-    if is_bound:
+    known = known_engines.of(dialect)
+    known.has_facades = not is_bound
+    keep_in_loop(dialect, is_bound=is_bound, find_home=known.find_home)
+    patch(dialect, "do_terminate", partial(_terminate, dialect.do_terminate))
+    patch(dialect, "do_close", partial(_close, dialect.do_close))
+
+
+# Each connection is closed in its loop. A connection of psycopg or aiosqlite is closed in the loop
+# of pytest-arena, which stays open.
+
+
+def _terminate(end: OneConnection, dbapi_connection: Any) -> None:
+    home = lasting_loops.home_of(dbapi_connection)
+    if home is None:
+        _close(end, dbapi_connection)
         return
-    for name in ("do_terminate", "do_close"):
-        patch(dialect, name, _close_without_awaiting(getattr(dialect, name)))
+    with suppress(RuntimeError):  # the loop is closed
+        home.call_soon_threadsafe(terminate, dbapi_connection)
 
 
-def _close_without_awaiting(close: OneConnection) -> OneConnection:
-    """Close a connection of psycopg or aiosqlite in the loop of pytest-arena, which stays open."""
-
-    def closed(dbapi_connection: Any) -> None:
-        if isinstance(dbapi_connection, LoopConnection):
-            close(dbapi_connection)
-        elif in_greenlet():
-            connection_loop().call(close, dbapi_connection)
-        else:
-            connection_loop().schedule(partial(terminate, dbapi_connection))
-
-    return closed
+def _close(end: OneConnection, dbapi_connection: Any) -> None:
+    if isinstance(dbapi_connection, LoopConnection) or lasting_loops.home_of(dbapi_connection):
+        end(dbapi_connection)
+    elif in_greenlet():
+        connection_loop().call(end, dbapi_connection)
+    else:
+        connection_loop().schedule(partial(terminate, dbapi_connection))

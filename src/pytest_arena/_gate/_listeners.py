@@ -132,6 +132,7 @@ class Gate:
             pooled = PooledConnection.create(entry)
             pooled.target = target
             pooled.identify = identify
+            pooled.known = known
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
@@ -142,7 +143,9 @@ class Gate:
         pooled = entry.info.get(INFO)
         if pooled is None:  # a creator of the app has opened it
             self._add_unknown(dbapi_connection, entry)
-        elif pooled.identify is not None or pooled.target is not None:
+            return
+        pooled.home = pooled.known.home_of(dbapi_connection)
+        if pooled.identify is not None or pooled.target is not None:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.note_opened(live or self._recognize(dbapi_connection))
 
@@ -155,7 +158,8 @@ class Gate:
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
             raise DisconnectionError("this connection belongs to the process that forked this one")
-        if pooled.is_stale or self._is_replaced(pooled):
+        is_away = pooled.known is not None and pooled.known.is_away(pooled.home)
+        if is_away or pooled.is_stale or self._is_replaced(pooled):
             raise DisconnectionError("the database of this connection is no longer the test's")
         pooled.pending_writes = None
         if pooled.handle is not None:

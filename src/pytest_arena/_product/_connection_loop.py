@@ -1,7 +1,8 @@
 """The event loop of pytest-arena, in which the connections of async drivers live.
 
 A connection of asyncpg, asyncmy or aiomysql belongs to one event loop, and tests have several. So
-each pool gets a facade. Its calls run in the loop of pytest-arena, for callers of any loop.
+each pool gets a facade. Its calls run in the loop of pytest-arena, for callers of any loop. Only a
+loop that outlives tests has connections of its own, without a facade.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextvars import ContextVar
 from functools import partial, partialmethod
 from inspect import iscoroutinefunction, unwrap
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
@@ -25,7 +27,8 @@ from pytest_arena._process import running_loop, seconds
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from asyncio import AbstractEventLoop
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 
     from sqlalchemy.engine import Dialect
 
@@ -135,8 +138,58 @@ def for_sync_code(connect: Callable[..., Any], *args: Any) -> Any:
         _SYNC.reset(token)
 
 
-def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
-    """Let an async dialect open connections in the loop of pytest-arena.
+class LastingLoops:
+    """The loops of tests that have outlived a test, and the connections that live in them.
+
+    A connection is ended when its loop shuts down, as asyncio ends the generators of a loop.
+    """
+
+    def __init__(self) -> None:
+        self.loops: WeakSet[AbstractEventLoop] = WeakSet()
+        # The loops by the driver's connections.
+        self._homes: WeakKeyDictionary[Any, AbstractEventLoop] = WeakKeyDictionary()
+        self._closers: WeakKeyDictionary[AbstractEventLoop, AsyncGenerator[None, None]] = (
+            WeakKeyDictionary()
+        )
+
+    def add(self, loops: Iterable[AbstractEventLoop]) -> None:
+        """Note the loops that are open at the start of a test."""
+        self.loops.update(loops)
+
+    def here(self) -> AbstractEventLoop | None:
+        """Return the running loop if a connection that is opened now can live in it."""
+        loop = running_loop()
+        return loop if loop in self.loops and in_greenlet() and not has_sync_caller() else None
+
+    def home_of(self, dbapi_connection: Any) -> AbstractEventLoop | None:
+        """Return the loop of tests in which a connection lives, None for any other connection."""
+        return self._homes.get(dbapi_connection.driver_connection)
+
+    def adopt(self, loop: AbstractEventLoop, dbapi_connection: Any) -> None:
+        """Note that a connection lives in the running loop."""
+        self._homes[dbapi_connection.driver_connection] = loop
+        if loop not in self._closers:
+            self._closers[loop] = self._until_shutdown()
+            await_only(anext(self._closers[loop]))
+
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            for connection, home in [*self._homes.items()]:
+                if home is running_loop():
+                    end = getattr(connection, "terminate", connection.close)
+                    end()
+            await asyncio.sleep(0)  # asyncio closes the sockets
+
+
+lasting_loops = LastingLoops()
+
+
+def keep_in_loop(
+    dialect: Dialect, *, is_bound: bool, find_home: Callable[[], AbstractEventLoop | None]
+) -> None:
+    """Let an async dialect open connections in the loop of pytest-arena, or in a lasting loop.
 
     A test's loop may be closed before the driver answers. Calls of a connection that is not bound
     to a loop run in the loop of their caller, except those of sync code.
@@ -149,6 +202,11 @@ def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
         loop = connection_loop()
         if loop.is_here:
             return connect(*args, **kwargs)
+        home = find_home()
+        if home is not None:
+            native = connect(*args, **kwargs)
+            lasting_loops.adopt(home, native)
+            return native
         opened: list[Any] = []
         try:
             loop.call(lambda: opened.append(connect(*args, **kwargs)))

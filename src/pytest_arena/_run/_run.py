@@ -18,6 +18,7 @@ from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._network import watch_network
 from pytest_arena._gate._registry import Registry
 from pytest_arena._owner import Owner, Phase, begin_phase, owned_by
+from pytest_arena._product._connection_loop import lasting_loops
 from pytest_arena._redis import Redis
 from pytest_arena._run import _story
 from pytest_arena._run._expect import unentered
@@ -92,6 +93,7 @@ class ArenaRun:
         """Begin a test. No connection is opened yet. ``request`` is that of its fixtures."""
         self.ledger.begin(plan.name)
         self.connections.has_used = False
+        lasting_loops.add(self.tasks.loops())
         test = RunningTest(
             plan,
             self.config.settle,
