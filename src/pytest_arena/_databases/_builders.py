@@ -194,9 +194,10 @@ class MetadataBuilder:
                         yield method
 
     def build(self, target: BuildTarget) -> None:
-        """Create the schemas, unless a listener may do it, and all tables."""
+        """Create the schemas of PostgreSQL, unless a listener may do it, and all tables."""
         schemas: set[str] = set()
-        if target.has_schemas and not any(True for _ in self._listeners()):
+        has_schemas = target.async_url.get_backend_name() == "postgresql"
+        if has_schemas and not any(True for _ in self._listeners()):
             tables = self.metadata.tables.values()
             schemas = {table.schema for table in tables if table.schema}
 

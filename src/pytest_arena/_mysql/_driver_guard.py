@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -136,15 +137,14 @@ _LONG = 4096  # characters
 _POSITIONAL = ("host", "user", "password", "db", "port", "unix_socket")
 
 
+@dataclass(frozen=True)
 class _DriverGuard(RawGuard):
     """Decides on each connection, and notes its statements."""
 
-    def __init__(self, find_core: FindCore) -> None:
-        super().__init__(find_core, arguments, CONNECTIONS)
-        # The connections that no engine opens, until their first statement.
-        self._admitted: weakref.WeakKeyDictionary[object, RawConnection] = (
-            weakref.WeakKeyDictionary()
-        )
+    # The connections that no engine opens, until their first statement.
+    admitted: weakref.WeakKeyDictionary[object, RawConnection] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
 
     def constructor(self, driver: str, original: Callable[..., Any]) -> Callable[..., None]:
         """Return a constructor that first decides on the connection."""
@@ -153,7 +153,7 @@ class _DriverGuard(RawGuard):
             named = {**dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
             raw = self.admit(driver, [], named)
             if raw is not None:
-                self._admitted[connection] = raw
+                self.admitted[connection] = raw
             original(connection, **named)
             self.note_named(driver, [], named, connection)
             self._begin(connection)  # a sync driver has connected
@@ -187,11 +187,11 @@ class _DriverGuard(RawGuard):
 
     def _begin(self, connection: object) -> None:
         """Note a new connection that no engine has opened."""
-        raw = self._admitted.get(connection)
-        core = self._find_core()
+        raw = self.admitted.get(connection)
+        core = self.find_core()
         if raw is None or core is None or not pid_of(connection):
             return
-        del self._admitted[connection]
+        del self.admitted[connection]
         CONNECTIONS.add(core, raw, connection)
         if raw.target is not None:
             begin_session(connection, raw.target)
@@ -250,7 +250,7 @@ _MODULES = {
 @cache
 def watch_drivers(find_core: FindCore) -> None:
     """Watch the drivers until the process ends. Imports none of them."""
-    guard = _DriverGuard(find_core)
+    guard = _DriverGuard(find_core, arguments, CONNECTIONS)
     for module, driver in _MODULES.items():
         when_imported(module, partial(_guard_driver, driver, guard))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._interpreter import patch
 from pytest_arena._postgresql import DRIVERS, FACTS
@@ -112,7 +112,12 @@ class SharedHandle(PostgreSQLHandle):
 class PostgreSQLConnections(ServerConnections):
     """Connections of asyncpg, psycopg and psycopg2."""
 
-    words = WORDS
+    facts = FACTS
+    drivers: ClassVar[tuple[str, ...]] = DRIVERS
+    arguments: ClassVar = arguments
+    raw = CONNECTIONS
+    factories: ClassVar[tuple[str, ...]] = ("connection_factory", "connection_class")
+    watch = staticmethod(watch_drivers)
 
     def opened(self, connection: Any) -> ServerTarget:
         """Ask psycopg and psycopg2, because a factory of the app may change arguments."""
@@ -137,11 +142,4 @@ class PostgreSQLConnections(ServerConnections):
             patch(dialect, "connect", connect)
 
 
-connections = PostgreSQLConnections(
-    FACTS,
-    DRIVERS,
-    arguments,
-    CONNECTIONS,
-    watch_drivers,
-    factories=("connection_factory", "connection_class"),
-)
+connections = PostgreSQLConnections()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._clusters import ServerFolder
-    from pytest_arena._product import Core, Database, Isolation, Usage
+    from pytest_arena._product import Database, Isolation, Usage
 
 _STANDARD_PORT = 5432
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
@@ -169,11 +169,7 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
     name = "postgresql"
     usual_driver = "psycopg"
     search: ClassVar[ServerSearch] = PostgreSQLSearch()
-
-    def __init__(self, core: Core, config: Config) -> None:
-        super().__init__(core, config)
-        self.shares_connections = config.isolation == "rollback"
-        self.users: Roles  # created with the registry of the server
+    users: Roles  # created with the registry of the server
 
     def _begin(self, registry: ServerRegistry, server: Server) -> None:
         self.users = Roles(self._core, registry, is_private=server.is_private)

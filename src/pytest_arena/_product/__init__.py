@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pytest_arena._config._supported import SUPPORTED, package_of
 
@@ -267,7 +267,7 @@ class Database:
     @property
     def is_shared(self) -> bool:
         """Whether all its connections share one transaction (``rollback``)."""
-        return self.product.shares_connections
+        return self.isolation is not None and self.isolation.name == "rollback"
 
     @property
     def target(self) -> ConnectTarget:
@@ -306,9 +306,6 @@ class ScriptError(Exception):
 
 class BuildTarget(Protocol):
     """The database that a build fills, or an empty one that replaces another database."""
-
-    # Whether tables may be in schemas that must be created first.
-    has_schemas: ClassVar[bool]
 
     @property
     def connect_target(self) -> ConnectTarget:
@@ -448,7 +445,6 @@ class Product(Protocol):
     """The databases of one product in a run."""
 
     name: str
-    shares_connections: bool  # whether its isolation is ``rollback``
     forced: str  # the summary's words about the effects of leaving a level by force
 
     @property

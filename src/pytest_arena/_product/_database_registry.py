@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 # Longer than a build takes. The lock of a dead process ends at once.
-_LOCK_SECONDS = 600.0
+LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
 
@@ -90,7 +90,6 @@ class Background:
 class ServerBuild:
     """The database that a build fills, by the app's drivers."""
 
-    has_schemas: ClassVar[bool] = False
     registry: DatabaseRegistry
     address: Address
     sync_url: URL | None  # None with asyncpg
@@ -325,15 +324,15 @@ class DatabaseRegistry(TemplateStore):
         return Template(name, fingerprint, manifest)
 
     @contextmanager
-    def locked(self, fingerprint: str, *, seconds: float = _LOCK_SECONDS) -> Iterator[float]:
+    def locked(self, fingerprint: str) -> Iterator[float]:
         """Exclude all threads, processes and machines from a fingerprint. Yield the time."""
         # A separate connection, so that waiting blocks no other statement.
         with closing(self._control()) as control:
             with self.reporting("a lock cannot be acquired"):
-                is_ours = control.call(self._acquire, fingerprint, seconds)
+                is_ours = control.call(self._acquire, fingerprint, LOCK_SECONDS)
             if not is_ours:
                 raise TemplateError(
-                    f"another process has been building a template for {seconds:g} s",
+                    f"another process has been building a template for {LOCK_SECONDS:g} s",
                     why="a template is built once for all processes, so this process waits",
                     cause="the process that holds the lock on the server",
                     fix="arena databases list   # shows who builds. Its end frees the lock",

@@ -245,7 +245,6 @@ class ServerProduct(Generic[RegistryT]):
     name: str
     usual_driver: str
     search: ClassVar[ServerSearch]
-    shares_connections = False
     forced = "pytest-arena replaced the database and ended all connections to the old one"
 
     def __init__(self, core: Core, config: Config) -> None:
