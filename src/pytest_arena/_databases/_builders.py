@@ -9,7 +9,6 @@ import importlib
 import inspect
 import io
 import sys
-import warnings
 from argparse import Namespace
 from asyncio import run as run_coroutine
 from dataclasses import dataclass
@@ -251,11 +250,7 @@ class AlembicBuilder:
         # `env.py` may read the command line. Alembic's recipes read `autogenerate`.
         options = Namespace(x=None, autogenerate=False)
         try:
-            # The suite may turn SQLAlchemy's warnings about the reflection into errors.
-            with (
-                contextlib.chdir(self.ini.parent),
-                warnings.catch_warnings(action="ignore"),
-            ):
+            with contextlib.chdir(self.ini.parent):
                 command.check(Config(ini, stdout=io.StringIO(), cmd_opts=options))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - Alembic's differences, or of env.py
             text = f"{described(error)} ({blame(error)})"

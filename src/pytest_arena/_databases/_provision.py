@@ -93,8 +93,7 @@ class Provision:
             is_named = not lines.isdisjoint(database.tails)
             is_expected = is_named or (lines and database is self._known.primary)
             if is_expected and not (database.isolation or database.failure):
-                # Warnings of a build do not belong to the test.
-                with database.lock, warnings.catch_warnings(action="ignore"):
+                with database.lock:
                     mark = self._ledger.mark()
                     if not (database.isolation or database.failure or database.busy):
                         self._fill(database)
@@ -197,7 +196,9 @@ class Provision:
         if store is None:
             store = Store(product.template_store(), self._config.root, self._newer_than)
             self.stores[product.name] = store
-        template = store.ensure(recipe, stage, database)
+        # Warnings of a build, such as those of a reflection, do not belong to the test.
+        with warnings.catch_warnings(action="ignore"):
+            template = store.ensure(recipe, stage, database)
         for schema, drift in store.drifts.items():
             if drift and schema not in self._compared:
                 self._compared.add(schema)
