@@ -56,6 +56,7 @@ class MySQLHandle(EngineConnection):
 class MySQLConnections(ServerConnections):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
+    words = WORDS
     facts = FACTS
     drivers: ClassVar[tuple[str, ...]] = arguments.DRIVERS
     arguments: ClassVar = arguments

@@ -141,11 +141,10 @@ class MySQLDatabase(Undo):
         tables = {name: content.tables[name] for name in sorted(names)}
         try:
             self.restoring.call(refill, content.source, self.name, tables)
-        except Held:
-            # A transaction that has only read prevents the ALTER TABLE that restores a counter.
-            return NeedsCopy("an open transaction has read a table whose AUTO_INCREMENT has moved")
         except MySQLFailure as error:
-            return NeedsCopy(f"its rows cannot be restored: {error}")
+            # A transaction that has only read prevents the ALTER TABLE that restores a counter. The
+            # drop of the replaced database ends its session, also the one that restores.
+            return NeedsCopy(f"its rows cannot be restored while a transaction is open: {error}")
         self.writes.forget(start.state, position)
         return True
 

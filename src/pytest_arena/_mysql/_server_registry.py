@@ -210,8 +210,7 @@ class MySQLRegistry(DatabaseRegistry):
             self._plans.pop(source, None)
 
     def _finish(self, name: str, final: str, text: str) -> None:
-        """End its sessions and copy the database, because a database cannot be renamed."""
-        self.end_sessions(f"db = {literal(name)}", self.control)
+        """Copy the database, because a database cannot be renamed."""
         self._plans.pop(final, None)
         self._copy(self.control, name, final)
         self._write_text(self.control, final, text)
