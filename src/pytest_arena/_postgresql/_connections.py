@@ -112,6 +112,7 @@ class SharedHandle(PostgreSQLHandle):
 class PostgreSQLConnections(ServerConnections):
     """Connections of asyncpg, psycopg and psycopg2."""
 
+    words = WORDS
     facts = FACTS
     drivers: ClassVar[tuple[str, ...]] = DRIVERS
     arguments: ClassVar = arguments

@@ -266,20 +266,23 @@ class DatabaseRegistry(TemplateStore):
 
     # Templates
 
+    def find_or_build(self, *args: Any, **options: Any) -> Template:
+        """Return a template. The server may refuse each step."""
+        with self.reporting("the template cannot be found or built"):
+            return super().find_or_build(*args, **options)
+
     def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
         """Make a built database a template, which no later run changes. Return its new name."""
         name = target.address.database
         final = self._template(fingerprint)
         self._hold_template(final)  # before it exists, so that no sweep drops it
-        with self.reporting(f"{name} cannot be made a template"):
-            self._finish(name, final, manifest.text())
+        self._finish(name, final, manifest.text())
         self._manifests[final] = manifest
         return final
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:
-            with self.reporting(f"{name} cannot be used"):
-                self._hold(self.control, name)
+            self._hold(self.control, name)
             self._used.add(name)
 
     def _template(self, fingerprint: str) -> str:
@@ -316,8 +319,7 @@ class DatabaseRegistry(TemplateStore):
         """
         name = self._template(fingerprint)
         self._hold_template(name)
-        with self.reporting("the templates cannot be read"):
-            manifest = read_manifest(self._text_of(self.control, name))
+        manifest = read_manifest(self._text_of(self.control, name))
         if manifest is None or manifest.built < newer_than:
             return None
         self._manifests[name] = manifest
@@ -328,9 +330,7 @@ class DatabaseRegistry(TemplateStore):
         """Exclude all threads, processes and machines from a fingerprint. Yield the time."""
         # A separate connection, so that waiting blocks no other statement.
         with closing(self._control()) as control:
-            with self.reporting("a lock cannot be acquired"):
-                is_ours = control.call(self._acquire, fingerprint, LOCK_SECONDS)
-            if not is_ours:
+            if not control.call(self._acquire, fingerprint, LOCK_SECONDS):
                 raise TemplateError(
                     f"another process has been building a template for {LOCK_SECONDS:g} s",
                     why="a template is built once for all processes, so this process waits",

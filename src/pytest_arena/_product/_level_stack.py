@@ -75,11 +75,12 @@ class Undo(ABC):
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Undo what was committed since a start. Return whether there was a change.
 
+        No level of the isolation ``clone`` needs it.
+
         Raises:
             Held: an open transaction has written. The database is unchanged.
         """
-        del start, is_in_use
-        return NeedsCopy()
+        raise NotImplementedError
 
     def carried(self, start: Start) -> object:
         """Return what a copy of a start's base needs, to have the content of the start."""
