@@ -213,7 +213,7 @@ async def test_a_sync_request_cannot_commit_async_work(db_session, test_client, 
 
 def test_a_row_that_the_database_refuses_is_an_error_at_the_request(db_session, test_client):
     db_session.add(Order(item=None))
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="db_session"):
         test_client.get("/orders")
     db_session.rollback()
 
