@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -168,8 +169,11 @@ def test_the_next_run_drops_the_databases_of_a_killed_run(side: Side, number: in
 
 
 def test_a_process_that_lost_its_connection_lives(side: Side) -> None:
-    """It connects again, and takes its locks again."""
+    """It connects again, and takes its locks again. Its threads share the connection."""
     with closing(side.registry()) as own:
+        with ThreadPoolExecutor(4) as pool:
+            asked = pool.map(own.control.rows, [f"SELECT {number}" for number in range(200)])
+        assert [*asked] == [[(number,)] for number in range(200)]
         name = own.create("live")
         is_mysql = side.product == "mysql"
         question = f"SELECT {'CONNECTION_ID' if is_mysql else 'pg_backend_pid'}()"

@@ -246,7 +246,7 @@ class Database:
     product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
     has_engine: bool = False  # whether `dialect` is the one of an engine of the app
-    live: Path | None = None  # its file, None on a server
+    file: str = ""  # the path of its live file, "" on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
     busy: bool = False  # whether its content is being created, by a builder that may connect
@@ -258,11 +258,6 @@ class Database:
     # pytest-arena's engines, with what they have of an engine of the app. By whether one is async,
     # uses pytest-arena's login, and is like no engine of the app.
     engines: dict[tuple[bool, bool, bool], tuple[object, Engine]] = field(default_factory=dict)
-
-    @property
-    def file(self) -> str:
-        """The path of its file, "" on a server."""
-        return str(self.live) if self.live else ""
 
     @property
     def is_shared(self) -> bool:
