@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 class MySQLHandle(EngineConnection):
     """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
-    __slots__ = ("_session",)
     words = WORDS
     pid_of = staticmethod(pid_of)
 

@@ -44,7 +44,6 @@ def _connect(dialect: Dialect, connect: Callable[..., Any], *args: Any, **kwargs
 class PostgreSQLHandle(EngineConnection):
     """A connection of asyncpg, psycopg or psycopg2."""
 
-    __slots__ = ()
     words = WORDS
     pid_of = staticmethod(pid_of)
 
@@ -80,8 +79,6 @@ class PostgreSQLHandle(EngineConnection):
 
 class SharedHandle(PostgreSQLHandle):
     """A facade of the isolation ``rollback``."""
-
-    __slots__ = ("_facade",)
 
     def __init__(self, target: ConnectTarget, facade: SharedTransaction) -> None:
         super().__init__(target, facade)

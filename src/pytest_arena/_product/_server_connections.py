@@ -240,8 +240,6 @@ class EngineConnection(Handle):
     server about it, and ends its session, by the control connection.
     """
 
-    __slots__ = ("_pid", "_reference", "_target")
-
     def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         driver = driver_connection(dbapi_connection)
         self._target = target
