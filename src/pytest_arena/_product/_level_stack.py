@@ -164,9 +164,9 @@ class LevelStack(ABC, Generic[UndoT]):
     def _template(self, content: Any) -> Any:
         """Return the base with a template's content, or an empty one."""
 
-    @abstractmethod
     def _freeze(self) -> Any:
-        """Freeze the live database, or a copy of it, as a new base."""
+        """Freeze the live database, or a copy of it, as a new base, if a start needs one."""
+        raise NotImplementedError
 
     @abstractmethod
     def _discard(self, live: UndoT) -> None:

@@ -227,9 +227,6 @@ class Copy(LevelStack[LiveFile]):
         new.replace(path)
         return LiveFile(path, self._usage)
 
-    def _freeze(self) -> Any:
-        return self._now.base
-
     def _discard(self, live: LiveFile) -> None:
         live.release()
 
