@@ -20,7 +20,7 @@ import pytest
 
 from pytest_arena._cli import main
 from pytest_arena._config._read import read_project
-from pytest_arena._mysql._product import MySQLSearch
+from pytest_arena._mysql._product import MySQL
 from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._product import Manifest
@@ -75,7 +75,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("ARENA_CLUSTERS", str(short))
-    monkeypatch.setattr(MySQLSearch, "local_service", _no_service)
+    monkeypatch.setattr(MySQL, "local_service", _no_service)
     monkeypatch.chdir(tmp_path)
     yield short
     shutil.rmtree(short)

@@ -41,7 +41,7 @@ def test_the_page_of_support_says_what_the_metadata_say() -> None:
     servers = re.findall(r'"(\d+)"', nightly.partition("postgresql: [")[2].partition("]")[0])
     assert f"| Python | CPython {', '.join(pythons)} |" in page
     assert f"| PostgreSQL | {', '.join(servers)} |" in page
-    assert servers[0] == PostgreSQL.search.oldest["PostgreSQL"]
+    assert servers[0] == PostgreSQL.oldest["PostgreSQL"]
     wanted = [*PROJECT["dependencies"], *EXTRAS["sqlite"], *EXTRAS["postgresql"]]
     lowest = {re.split(r"[>\[]", line)[0]: line.rpartition(">=")[2] for line in wanted}
     for name, shown in {"sqlalchemy": "SQLAlchemy |", "pytest": "pytest |"}.items():
@@ -143,7 +143,7 @@ _PRIVATE = """cached_result committed_state dispatch fairy_ref reprcrash reprent
 reprfileloc reprtraceback runtestprotocol timeout_sigalrm TestRunner"""
 _STATE = {"WeakSet", "WeakKeyDictionary", "count", "Event", "RLock", "Lock"}
 # Classes whose objects do not change.
-_CONSTANT = {"MySQLSearch", "PostgreSQLSearch", "CopyPlan", "ReadTable", "ProductFacts", "Words"}
+_CONSTANT = {"CopyPlan", "ReadTable", "ProductFacts", "Words"}
 _CONSTANT |= {"Refusal", "MySQLConnections", "PostgreSQLConnections", "SQLiteConnections"}
 
 

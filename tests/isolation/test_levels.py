@@ -120,6 +120,10 @@ def test_a_level_has_another_content(world: World) -> None:
     assert world.content() == inner
     world.isolation.replace(world.template())
     assert world.content() == before
+    hand.run("BEGIN; INSERT INTO plain VALUES (8)")
+    with pytest.raises(Held):
+        world.isolation.leave()
+    hand.rollback()
     world.isolation.leave()
     assert world.content() == wide
     world.isolation.leave()

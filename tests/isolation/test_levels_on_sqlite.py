@@ -150,6 +150,8 @@ def test_a_saved_file_is_whole(world: SQLiteWorld) -> None:
     world.isolation.save(file)
     with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as saved:
         assert world.content_of(saved) == world.content()
+    world.close()
+    assert not world.live.exists()
 
 
 def test_a_writer_in_the_middle_of_a_commit(world: SQLiteWorld) -> None:

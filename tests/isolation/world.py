@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import random
     from collections import Counter
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
 
 class Usage:
@@ -33,10 +32,6 @@ class Usage:
     def is_in_transaction(self) -> bool:
         """Return whether a connection that outlives its level keeps a transaction open."""
         return self.has_transaction
-
-    def alone(self) -> AbstractContextManager[None]:
-        """No other thread opens a connection."""
-        return nullcontext()
 
 
 class Hand:

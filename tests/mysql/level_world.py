@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pymysql
 
 from pytest_arena._mysql._control import open_control
-from pytest_arena._mysql._driver_guard import WORDS, begin_session, known_session
+from pytest_arena._mysql._driver_guard import SESSIONS, WORDS, begin_session
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._product import ConnectTarget, Key, Manifest
 from pytest_arena._product._statements import classify
@@ -160,7 +160,7 @@ class LevelWorld(World):
 
     def is_begun(self, connection: pymysql.Connection[Any]) -> bool:
         """Return whether a transaction is open."""
-        session = known_session(connection)
+        session = SESSIONS.get(connection)
         return session is not None and session.is_begun
 
     def has_ended(self, connection: pymysql.Connection[Any]) -> bool:
@@ -174,8 +174,7 @@ class LevelWorld(World):
 
     def execute(self, connection: pymysql.Connection[Any], sql: str) -> Any:
         """Execute one statement, and record it as the guard records an app's statement."""
-        session = known_session(connection)
-        assert session is not None
+        session = SESSIONS[connection]
         statement = classify(sql, WORDS)
         session.note_before(statement, autocommits=bool(connection.get_autocommit()))
         cursor = connection.cursor()

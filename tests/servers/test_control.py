@@ -50,7 +50,7 @@ def test_a_refused_statement_has_its_code_and_a_lost_connection_fails(
     """The connection stays usable after a refusal."""
     with pytest.raises(ControlFailure, match="nowhere") as failed:
         control.rows("SELECT * FROM nowhere")
-    assert failed.value.sqlstate == "42P01"
+    assert failed.value.code == "42P01"
     assert control.rows("SELECT 1") == [(1,)]
     [(pid,)] = control.rows(_PID)
     with closing(open_control(address())) as other:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -18,7 +19,7 @@ from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._postgresql import _control as postgresql_control
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
-from pytest_arena._product import Manifest, _own_databases
+from pytest_arena._product import Manifest, _database_registry, _own_databases
 from pytest_arena._product._own_databases import STAY, OwnDatabase, parts_of, unused
 from pytest_arena.errors import ServerError, TemplateError
 from tests.conformance.story_mysql_server import StoryMySQLServer, server_arguments
@@ -168,8 +169,11 @@ def test_the_next_run_drops_the_databases_of_a_killed_run(side: Side, number: in
 
 
 def test_a_process_that_lost_its_connection_lives(side: Side) -> None:
-    """It connects again, and takes its locks again."""
+    """It connects again, and takes its locks again. Its threads share the connection."""
     with closing(side.registry()) as own:
+        with ThreadPoolExecutor(4) as pool:
+            asked = pool.map(own.control.rows, [f"SELECT {number}" for number in range(200)])
+        assert [*asked] == [[(number,)] for number in range(200)]
         name = own.create("live")
         is_mysql = side.product == "mysql"
         question = f"SELECT {'CONNECTION_ID' if is_mysql else 'pg_backend_pid'}()"
@@ -205,15 +209,16 @@ def test_a_template_in_use_stays(side: Side, monkeypatch: pytest.MonkeyPatch) ->
     assert not side.exists(template)
 
 
-def test_a_lock_excludes_other_runs(side: Side) -> None:
+def test_a_lock_excludes_other_runs(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another fingerprint has another lock."""
+    monkeypatch.setattr(_database_registry, "LOCK_SECONDS", 0.05)
     with closing(side.registry()) as own, closing(side.registry()) as other:
-        with own.locked("shop", seconds=5):
-            with pytest.raises(TemplateError), other.locked("shop", seconds=0.05):
+        with own.locked("shop"):
+            with pytest.raises(TemplateError), other.locked("shop"):
                 pytest.fail("two at once")
-            with other.locked("another", seconds=5):
+            with other.locked("another"):
                 pass
-        with other.locked("shop", seconds=5):
+        with other.locked("shop"):
             pass
 
 

@@ -30,7 +30,7 @@ ME = getpass.getuser()
 def refused(config: Config, url: str) -> ServerError:
     """The error for a URL, in four parts and without a password."""
     with pytest.raises(ServerError) as raised:
-        PostgreSQL.search.find(replace(config, database=url))
+        PostgreSQL(None, replace(config, database=url)).find()
     text = str(raised.value)
     assert re.findall(r"^  (why|cause|next):", text, re.MULTILINE) == ["why", "cause", "next"]
     assert text.splitlines()[-1].startswith("  [A301] ")
@@ -103,29 +103,31 @@ def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str
         ("postgresql://db/shop?user=u&password=p%26q", ("db", 5432, "u", "shop", "p&q")),
     ],
 )
-def test_forms_of_urls(text: str, expected: tuple[str, int, str, str, str]) -> None:
+def test_forms_of_urls(config: Config, text: str, expected: tuple[str, int, str, str, str]) -> None:
     """Those of SQLAlchemy and those of libpq."""
-    assert PostgreSQL.search.read_url(text) == Address(*expected)
+    assert PostgreSQL(None, config).read_url(text) == Address(*expected)
 
 
-def test_a_password_may_come_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_may_come_from_its_variable(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As with psql."""
     monkeypatch.setenv("PGPASSWORD", "p")
-    found = PostgreSQL.search.read_url("postgresql://u@db/shop")
+    found = PostgreSQL(None, config).read_url("postgresql://u@db/shop")
     assert found == Address("db", 5432, "u", "shop", "p")
 
 
-def test_urls_of_mysql() -> None:
+def test_urls_of_mysql(config: Config) -> None:
     """A socket, and a password."""
-    found = MySQL.search.read_url("mysql://me:secret@db:3307/shop")
+    found = MySQL(None, config).read_url("mysql://me:secret@db:3307/shop")
     assert found == Address("db", 3307, "me", "", "secret")
-    socket = MySQL.search.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
+    socket = MySQL(None, config).read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
     assert (socket.host, socket.is_socket) == ("/run/x.sock", True)
 
 
 def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
     """The summary names it, without the password."""
-    found = PostgreSQL.search.find(replace(config, database=crowded.url(f"maker:{PASSWORD}")))
+    found = PostgreSQL(None, replace(config, database=crowded.url(f"maker:{PASSWORD}"))).find()
     assert found.address == crowded.address
     assert not found.is_private
     assert found.shown.startswith("PostgreSQL ")
@@ -152,15 +154,15 @@ def test_a_local_service_is_found_by_its_socket_and_its_port(
 
     monkeypatch.setattr(getpass, "getuser", getuser)
     monkeypatch.setenv("PGUSER", "humble")
-    found = PostgreSQL.search.local_service(config)
+    found = PostgreSQL(None, config).local_service()
     assert found.address.user == "postgres"
     assert found.shown.endswith(f", a local service on 127.0.0.1:{local.port}")
     monkeypatch.setattr(_product, "_SOCKETS", (local.by_socket.host,))
-    assert PostgreSQL.search.local_service(config).address.host == local.by_socket.host
+    assert PostgreSQL(None, config).local_service().address.host == local.by_socket.host
     monkeypatch.setenv("PGUSER", "maker")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     monkeypatch.setenv("PGHOST", "127.0.0.1")
-    assert PostgreSQL.search.local_service(config).address == local.address
+    assert PostgreSQL(None, config).local_service().address == local.address
 
 
 def test_without_a_server_each_source_says_why(
@@ -179,7 +181,7 @@ def test_without_a_server_each_source_says_why(
         (folder / program).write_text("#!/bin/sh\nexit 1\n")
         (folder / program).chmod(0o755)
     with pytest.raises(ServerError) as error:
-        PostgreSQL.search.find(config)
+        PostgreSQL(None, config).find()
     local, private = error.value.cause.splitlines()
     assert local.startswith("a local service: nothing answers on 127.0.0.1")
     assert private.startswith(f"a private server: {tmp_path}/16/bin/postgres does not run")
@@ -193,7 +195,7 @@ def test_own_uses_no_local_service(config: Config, monkeypatch: pytest.MonkeyPat
     """Windows has no private server, because that listens on a socket."""
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(ServerError) as error:
-        PostgreSQL.search.find(replace(config, database="own"))
+        PostgreSQL(None, replace(config, database="own")).find()
     assert "a private server is" in error.value.cause
     assert "not for Windows" in error.value.cause
 
@@ -201,6 +203,6 @@ def test_own_uses_no_local_service(config: Config, monkeypatch: pytest.MonkeyPat
 def test_own_is_refused_on_mysql(config: Config) -> None:
     """pytest-arena starts private servers of PostgreSQL alone."""
     with pytest.raises(ServerError) as error:
-        MySQL.search.find(replace(config, database="own"))
-    assert "pytest-arena starts no server of MySQL or MariaDB" in error.value.cause
+        MySQL(None, replace(config, database="own")).find()
+    assert "pytest-arena starts no server of MySQL" in error.value.cause
     assert "docker run" in error.value.fix

@@ -7,7 +7,9 @@ import os
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,24 +55,24 @@ if TYPE_CHECKING:
     from pytest_arena._values import Child
 
 
+@dataclass(frozen=True)
 class Products:
     """The products that the options allow. The first use opens a product."""
 
-    def __init__(self, core: Core, config: Config) -> None:
-        self._core = core
-        self._config = config
-        self.opened: dict[str, Product] = {}
-        self._opening = threading.RLock()
+    core: Core
+    config: Config
+    opened: dict[str, Product] = field(default_factory=dict)
+    opening: threading.RLock = field(default_factory=threading.RLock)
 
     def __contains__(self, name: object) -> bool:
         return name in SUPPORTED and (
-            name in FILE_PRODUCTS or self._config.database not in FILE_PRODUCTS
+            name in FILE_PRODUCTS or self.config.database not in FILE_PRODUCTS
         )
 
     def __getitem__(self, name: str) -> Product:
-        with self._opening:
+        with self.opening:
             if name not in self.opened:
-                self.opened[name] = open_product(name, self._core, self._config)
+                self.opened[name] = open_product(name, self.core, self.config)
             return self.opened[name]
 
     def ports(self) -> set[int]:
@@ -186,6 +188,7 @@ class AllowedFiles:
         return not {Path(file).parent for file in self.live}.isdisjoint(Path(path).parents)
 
 
+@dataclass(slots=True, eq=False)
 class KnownDatabases:
     """The databases of the app that pytest-arena replaces.
 
@@ -195,21 +198,16 @@ class KnownDatabases:
     database. An engine keeps its first database, also after a change of the working folder.
     """
 
-    def __init__(
-        self,
-        products: Products,
-        files: AllowedFiles,
-    ) -> None:
-        self.products = products
-        self.files = files
-        # With or without a connection. The first database may have a second key, of its engine.
-        self.by_key: dict[Key, Database] = {}
-        self._registering = threading.RLock()
-        self.tails: set[str] = set()  # the names in options, also of dropped databases
-        self._count = itertools.count(1)
-        self.primary: Database | None = None
-        self.without_engine: Database | None = None  # the first database before it has an engine
-        self.exported: set[str] = set()  # the values of redirected variables
+    products: Products
+    files: AllowedFiles
+    # With or without a connection. The first database may have a second key, of its engine.
+    by_key: dict[Key, Database] = field(default_factory=dict)
+    tails: set[str] = field(default_factory=set)  # the names in options, also of dropped databases
+    primary: Database | None = None
+    without_engine: Database | None = None  # the first database before it has an engine
+    exported: set[str] = field(default_factory=set)  # the values of redirected variables
+    registering: threading.RLock = field(default_factory=threading.RLock)
+    count: itertools.count[int] = field(default_factory=partial(itertools.count, 1))
 
     def at_file(self, file: str) -> Database | None:
         """Return the database with this live file, None for another file."""
@@ -230,7 +228,7 @@ class KnownDatabases:
 
     def register(self, requested: RequestedDatabase) -> Database:
         """Return the requested database, which is empty before its first connection."""
-        with self._registering:
+        with self.registering:
             database = self.find(requested) or self._add(requested)
             # Skip an engine of pytest-arena: it has a database, and may have another login.
             known = known_engines.of(requested.dialect)
@@ -264,7 +262,7 @@ class KnownDatabases:
         first = self.without_engine
         used = {each.name for each in self.by_key.values() if each is not first}
         free = [name for name in reversed(tails) if name not in used]
-        name = free[0] if free else f"{next(self._count)}-{tails[-1]}"
+        name = free[0] if free else f"{next(self.count)}-{tails[-1]}"
         if requested.product not in FILE_PRODUCTS:
             self.files.on_servers.add(requested.name)
         elif requested.name:
@@ -276,17 +274,17 @@ class KnownDatabases:
             first.tails = tails
             return first
         if key is None:
-            key = Key("memory", str(next(self._count)))
+            key = Key("memory", str(next(self.count)))
         live = product.new_file(
             Path(requested.name).name or "memory.db",
-            {each.live.name.lower() for each in self.by_key.values() if each.live},
+            {Path(each.file).name.lower() for each in self.by_key.values()},
         )
         if live is not None:
             self.files.folders.add(live.parents[2])
             self.files.live.add(str(live))
         dialect = type(requested.dialect)
         database = Database(
-            key, name, tails, product, dialect, live=live, incarnation=next(self._count)
+            key, name, tails, product, dialect, file=str(live or ""), incarnation=next(self.count)
         )
         self.by_key[key] = database
         if self.primary is None:
@@ -390,13 +388,13 @@ def redirected_url(database: Database, driver: str) -> URL:
 _ORIGINALS = "ARENA_ORIGINAL_URLS"
 
 
+@dataclass(frozen=True)
 class Environment:
     """Redirects the variables of ``arena_env``."""
 
-    def __init__(self, config: Config, known: KnownDatabases) -> None:
-        self._known = known
-        self._config = config
-        self.originals: dict[str, URL] = {}  # by the variables
+    config: Config
+    known: KnownDatabases
+    originals: dict[str, URL] = field(default_factory=dict)  # by the variables
 
     def redirect(self) -> None:
         """Replace the URLs. The database of the first URL is the app's first database.
@@ -406,9 +404,9 @@ class Environment:
         Raises:
             ConfigError: the value of a variable is no URL.
         """
-        for name in reversed(self._config.env):
+        for name in reversed(self.config.env):
             shown = os.environ.get(name)
-            if not shown or shown in self._known.exported:
+            if not shown or shown in self.known.exported:
                 continue
             text = _inherited().get(shown, shown)
             url = parse_url(text)
@@ -418,7 +416,7 @@ class Environment:
                     f"arena_env names {name}, whose value is no database URL",
                     why="pytest-arena redirects the app by changing the URL in the variable. "
                     "Without that, the app would use your database",
-                    cause=f"{self._config.place('env')} names the variable, by default "
+                    cause=f"{self.config.place('env')} names the variable, by default "
                     "DATABASE_URL\nthe environment has its value, such as a path",
                     fix=f"{name}={FILES.name}:///dev.db pytest …   (a URL that the app reads)\n"
                     "or, if the value names no database: arena_env = another variable",
@@ -430,25 +428,25 @@ class Environment:
                 new = new_url.render_as_string(hide_password=False)
                 # SQLAlchemy 2.1 writes the colon as %3A. An app may parse it without SQLAlchemy.
                 new = new.replace("/file%3A", "/file:", 1)
-            self._known.exported.add(new)
+            self.known.exported.add(new)
             with as_own():  # no level puts them back
                 os.environ[name] = new
                 os.environ[_ORIGINALS] = dumps({**_inherited(), new: text})
 
     def first_product(self) -> str:
         """Return the product that ``arena_database`` or the first variable names, or ""."""
-        named = [name for name in self._config.env if name in self.originals]
-        values = [self._config.database, *(self.originals[name].drivername for name in named)]
+        named = [name for name in self.config.env if name in self.originals]
+        values = [self.config.database, *(self.originals[name].drivername for name in named)]
         return next(filter(None, map(product_of, values)), "")
 
     def _new_url(self, url: URL) -> URL:
         requested = requested_by_url(url)
-        files = self._known.files
+        files = self.known.files
         if url.get_backend_name() in FILE_PRODUCTS:
             # A memory URL stays, so that the pool class stays. A free file stays.
             if requested is None or files.whose(requested.name) is Whose.FREE:
                 return url
-            file = self._known.prefer(requested).file
+            file = self.known.prefer(requested).file
             if str(url.query.get("uri", "")).lower() in {"true", "1", "yes"}:
                 file = f"file:{quote(file)}"
             return url.set(database=file)
@@ -466,8 +464,8 @@ class Environment:
             return url
         # Without a name in the URL, `connect_args` may name the database.
         has_name = url.database or url.query.keys() & {"database", "dbname", "service"}
-        if requested and has_name and requested.product in self._known.products:
-            self._known.prefer(requested)
+        if requested and has_name and requested.product in self.known.products:
+            self.known.prefer(requested)
         query = url.difference_update_query(_ELSEWHERE).query
         # The private server has no certificate.
         drivername = "redis" if is_redis else url.drivername

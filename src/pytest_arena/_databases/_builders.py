@@ -9,7 +9,6 @@ import importlib
 import inspect
 import io
 import sys
-import warnings
 from argparse import Namespace
 from asyncio import run as run_coroutine
 from dataclasses import dataclass
@@ -194,9 +193,10 @@ class MetadataBuilder:
                         yield method
 
     def build(self, target: BuildTarget) -> None:
-        """Create the schemas, unless a listener may do it, and all tables."""
+        """Create the schemas of PostgreSQL, unless a listener may do it, and all tables."""
         schemas: set[str] = set()
-        if target.has_schemas and not any(True for _ in self._listeners()):
+        has_schemas = target.async_url.get_backend_name() == "postgresql"
+        if has_schemas and not any(True for _ in self._listeners()):
             tables = self.metadata.tables.values()
             schemas = {table.schema for table in tables if table.schema}
 
@@ -250,11 +250,7 @@ class AlembicBuilder:
         # `env.py` may read the command line. Alembic's recipes read `autogenerate`.
         options = Namespace(x=None, autogenerate=False)
         try:
-            # The suite may turn SQLAlchemy's warnings about the reflection into errors.
-            with (
-                contextlib.chdir(self.ini.parent),
-                warnings.catch_warnings(action="ignore"),
-            ):
+            with contextlib.chdir(self.ini.parent):
                 command.check(Config(ini, stdout=io.StringIO(), cmd_opts=options))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - Alembic's differences, or of env.py
             text = f"{described(error)} ({blame(error)})"

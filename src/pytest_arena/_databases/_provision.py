@@ -93,8 +93,7 @@ class Provision:
             is_named = not lines.isdisjoint(database.tails)
             is_expected = is_named or (lines and database is self._known.primary)
             if is_expected and not (database.isolation or database.failure):
-                # Warnings of a build do not belong to the test.
-                with database.lock, warnings.catch_warnings(action="ignore"):
+                with database.lock:
                     mark = self._ledger.mark()
                     if not (database.isolation or database.failure or database.busy):
                         self._fill(database)
@@ -105,16 +104,9 @@ class Provision:
         """Give a database the content of its template, and enter the present levels on it."""
         database.busy = True
         try:
-            self._check_isolation(database.product)
-            template = self._template(database, Stage.SEEDED)
-            started = seconds()
-            uses = self._connections.usage_of(database.key)
-            isolation = database.product.isolate(database, template, uses)
-            if self._config.verify:
-                isolation = Verified(isolation, database.name, self._ledger)
-            for level in self._levels:
-                self.enter(isolation, database, level)
-            self._ledger.isolation_seconds += seconds() - started
+            # Warnings of a build, such as those of a reflection, do not belong to the test.
+            with warnings.catch_warnings(action="ignore"):
+                isolation = self._isolated(database)
             database.isolation = isolation
         except (ConfigError, ServerError, TemplateError) as error:
             database.failure = error
@@ -127,6 +119,19 @@ class Provision:
         name = "memory" if database.key.kind == "memory" else database.name
         filled = (f"{name} ({given or 'empty'})", database.product.shown, isolation.name)
         self._ledger.filled[filled] = bool(given)
+
+    def _isolated(self, database: Database) -> Isolation:
+        self._check_isolation(database.product)
+        template = self._template(database, Stage.SEEDED)
+        started = seconds()
+        uses = self._connections.usage_of(database.key)
+        isolation = database.product.isolate(database, template, uses)
+        if self._config.verify:
+            isolation = Verified(isolation, database.name, self._ledger)
+        for level in self._levels:
+            self.enter(isolation, database, level)
+        self._ledger.isolation_seconds += seconds() - started
+        return isolation
 
     def _check_isolation(self, product: Product) -> None:
         """Raise a ConfigError if a product does not have the configured isolation."""

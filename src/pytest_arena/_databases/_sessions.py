@@ -406,7 +406,6 @@ class Engines:
             is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
             if is_plain and self._databases.config.app:
                 self._databases.ledger.note(_PLAIN)
-            session.bind = engine
             return getattr(engine, "sync_engine", engine)
 
         getattr(session, "sync_session", session).find_engine = find_engine

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 from pytest_arena._mysql._control import (
@@ -156,7 +157,6 @@ def with_cascades(names: Iterable[str], cascades: Mapping[str, set[str]]) -> set
 
 # Copies
 
-_AT_ONCE = 100  # statements in one message, which has at most 16 MB
 _NOT_COPIED = """
     SELECT table_type, table_name FROM information_schema.tables
     WHERE table_schema = {0} AND table_type = 'SEQUENCE'
@@ -176,7 +176,7 @@ class CopyPlan:
     source: str
     options: str  # of CREATE DATABASE
     creates: dict[str, str] = field(default_factory=dict)  # statements by tables
-    views: dict[str, str] = field(default_factory=dict)
+    views: dict[str, str] = field(default_factory=dict)  # each after those that it reads
     tables: dict[str, Table] = field(default_factory=dict)
     # The tables that foreign keys change, by the changed table.
     cascades: dict[str, set[str]] = field(default_factory=dict)
@@ -193,8 +193,7 @@ class CopyPlan:
             *[table.copying(self.source) for table in self.tables.values()],
             "COMMIT",
         ]
-        for start in range(0, len(statements), _AT_ONCE):
-            control.run(";\n".join(statements[start : start + _AT_ONCE]))
+        control.run(";\n".join(statements))
         for view in self.views.values():
             control.run(view.replace(self.source, copy))
         # The drop of a database ends the sessions in it.
@@ -235,11 +234,16 @@ def read_plan(control: Control, source: str) -> CopyPlan:
             _, shown[name], *_ = control.rows(f"SHOW CREATE {kind} {place}")[0]
         return shown
 
+    views = created_by("VIEW")
+    places = {name: f"{identifier(source)}.{identifier(name)}" for name in views}
+    read = {name: [each for each in views if places[each] in views[name]] for name in views}
+    for name in views:
+        read[name].remove(name)
     return CopyPlan(
         source,
         _options_of(control, source),
         created_by("TABLE"),
-        created_by("VIEW"),
+        {name: views[name] for name in TopologicalSorter(read).static_order()},
         read_tables(control, source),
         read_cascades(control, source),
     )

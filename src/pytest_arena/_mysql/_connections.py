@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_arena._mysql import FACTS
 from pytest_arena._mysql import _arguments as arguments
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 class MySQLHandle(EngineConnection):
     """A connection of PyMySQL, aiomysql, asyncmy or mysqlclient."""
 
-    __slots__ = ("_session",)
     words = WORDS
     pid_of = staticmethod(pid_of)
 
@@ -57,6 +56,11 @@ class MySQLConnections(ServerConnections):
     """Connections of PyMySQL, aiomysql, asyncmy and mysqlclient."""
 
     words = WORDS
+    facts = FACTS
+    drivers: ClassVar[tuple[str, ...]] = arguments.DRIVERS
+    arguments: ClassVar = arguments
+    raw = CONNECTIONS
+    watch = staticmethod(watch_drivers)
 
     def handle(self, target: ConnectTarget, dbapi_connection: object) -> MySQLHandle:
         """Return the handle of a connection."""
@@ -71,4 +75,4 @@ class MySQLConnections(ServerConnections):
         dialect.default_schema_name = address.database
 
 
-connections = MySQLConnections(FACTS, arguments.DRIVERS, arguments, CONNECTIONS, watch_drivers)
+connections = MySQLConnections()

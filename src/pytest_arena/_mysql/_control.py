@@ -20,7 +20,6 @@ _CONNECT_SECONDS = 10
 _PROGRAM_NAME = "pytest-arena"  # in performance_schema
 
 # The server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/).
-_NO_PLUGIN = 2061  # the client's number if it cannot send the password
 NO_DATABASE = 1049
 # The client's numbers if it cannot connect, or has lost the connection.
 _LOST = (0, 2002, 2003, 2005, 2055, 1053, 1927, 2006, 2013, 4031)
@@ -87,9 +86,6 @@ def connect(address: Address, *, seconds: float = _CONNECT_SECONDS) -> Any:
         return pymysql.Connection(**arguments)
     except (pymysql.err.Error, OSError) as error:
         raise _failure(error) from error
-    except RuntimeError as error:
-        # PyMySQL needs the package cryptography to encrypt the password without TLS.
-        raise MySQLFailure(str(error), _NO_PLUGIN) from error
 
 
 def _pymysql() -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from pytest_arena._product._server_connections import (
 from pytest_arena._product._statements import Reach, Words, bare, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import ModuleType
 
     from pytest_arena._product import ConnectTarget
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from pytest_arena._product._statements import Statement
 
 __tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
-
-# These begin no transaction.
-_OUTSIDE = {"SET", "SHOW", "USE", "DO", "KILL", "PREPARE"}
 
 
 class MySQLSession:
@@ -69,11 +67,10 @@ class MySQLSession:
 
     def note_before(self, statement: Statement, *, autocommits: bool) -> None:
         """Note a statement before the driver sends it."""
-        [verb] = statement.words[:1] or [""]
         if statement.ends_transaction:
             self.end_transaction()
-            self._is_begun = verb in {"BEGIN", "START"}
-        elif not autocommits and verb not in _OUTSIDE:
+            self._is_begun = statement.words[0] in {"BEGIN", "START"}
+        elif not autocommits:
             self._is_begun = True
         if self.target.isolation is not None:
             self.target.isolation.note_statement(statement, self.target.generation[1])
@@ -85,34 +82,26 @@ class MySQLSession:
             self._changed_rows += rows
 
 
-_SESSIONS: weakref.WeakKeyDictionary[object, MySQLSession] = weakref.WeakKeyDictionary()
+SESSIONS: weakref.WeakKeyDictionary[object, MySQLSession] = weakref.WeakKeyDictionary()
 
 
 def begin_session(connection: object, target: ConnectTarget) -> MySQLSession:
     """Record the session of a connection to a test's database."""
     session = MySQLSession(connection, target)
-    _SESSIONS[connection] = session
+    SESSIONS[connection] = session
     return session
-
-
-def known_session(connection: object) -> MySQLSession | None:
-    """Return the session of a driver's connection, None for one that is not recorded."""
-    return _SESSIONS.get(connection)
-
-
-def sessions_in(database: str) -> Iterator[MySQLSession]:
-    """Yield the sessions of this process in a database."""
-    # Copied, because other threads change the dictionary.
-    for reference in _SESSIONS.keyrefs():
-        session = known_session(reference())
-        address = session.target.address if session is not None else None
-        if session and address and address.database == database:
-            yield session
 
 
 def writers_in(database: str) -> set[int]:
     """Return the sessions of this process that have uncommitted rows in a database."""
-    return {session.pid for session in sessions_in(database) if session.has_written}
+    # Copied, because other threads change the dictionary.
+    sessions = [SESSIONS.get(reference()) for reference in SESSIONS.keyrefs()]
+    writers = [session for session in sessions if session is not None and session.has_written]
+    return {
+        session.pid
+        for session in writers
+        if session.target.address and session.target.address.database == database
+    }
 
 
 def _is_closed(connection: Any) -> bool:
@@ -136,15 +125,14 @@ _LONG = 4096  # characters
 _POSITIONAL = ("host", "user", "password", "db", "port", "unix_socket")
 
 
+@dataclass(frozen=True)
 class _DriverGuard(RawGuard):
     """Decides on each connection, and notes its statements."""
 
-    def __init__(self, find_core: FindCore) -> None:
-        super().__init__(find_core, arguments, CONNECTIONS)
-        # The connections that no engine opens, until their first statement.
-        self._admitted: weakref.WeakKeyDictionary[object, RawConnection] = (
-            weakref.WeakKeyDictionary()
-        )
+    # The connections that no engine opens, until their first statement.
+    admitted: weakref.WeakKeyDictionary[object, RawConnection] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
 
     def constructor(self, driver: str, original: Callable[..., Any]) -> Callable[..., None]:
         """Return a constructor that first decides on the connection."""
@@ -153,7 +141,7 @@ class _DriverGuard(RawGuard):
             named = {**dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
             raw = self.admit(driver, [], named)
             if raw is not None:
-                self._admitted[connection] = raw
+                self.admitted[connection] = raw
             original(connection, **named)
             self.note_named(driver, [], named, connection)
             self._begin(connection)  # a sync driver has connected
@@ -173,7 +161,7 @@ class _DriverGuard(RawGuard):
     def _note_before(self, connection: Any, sql: Any) -> Statement | None:
         """Note a statement before the driver sends it."""
         self._begin(connection)
-        session = known_session(connection)
+        session = SESSIONS.get(connection)
         if session is None:
             return None
         if isinstance(sql, bytes | bytearray):
@@ -187,18 +175,18 @@ class _DriverGuard(RawGuard):
 
     def _begin(self, connection: object) -> None:
         """Note a new connection that no engine has opened."""
-        raw = self._admitted.get(connection)
-        core = self._find_core()
+        raw = self.admitted.get(connection)
+        core = self.find_core()
         if raw is None or core is None or not pid_of(connection):
             return
-        del self._admitted[connection]
+        del self.admitted[connection]
         CONNECTIONS.add(core, raw, connection)
         if raw.target is not None:
             begin_session(connection, raw.target)
 
 
 def _note_rows(connection: Any, statement: Statement | None, rows: object) -> None:
-    session = known_session(connection)
+    session = SESSIONS.get(connection)
     if session is None or statement is None:
         return
     if rows is None and hasattr(connection, "affected_rows"):  # mysqlclient
@@ -216,7 +204,7 @@ def _ending(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _note_end(connection: object, _answer: object) -> None:
-    session = known_session(connection)
+    session = SESSIONS.get(connection)
     if session is not None:
         session.end_transaction()
 
@@ -250,7 +238,7 @@ _MODULES = {
 @cache
 def watch_drivers(find_core: FindCore) -> None:
     """Watch the drivers until the process ends. Imports none of them."""
-    guard = _DriverGuard(find_core)
+    guard = _DriverGuard(find_core, arguments, CONNECTIONS)
     for module, driver in _MODULES.items():
         when_imported(module, partial(_guard_driver, driver, guard))
 

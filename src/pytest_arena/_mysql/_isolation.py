@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from pytest_arena._mysql._clone import (
     read_tables,
     with_cascades,
 )
-from pytest_arena._mysql._control import MySQLControl, MySQLFailure, connect
+from pytest_arena._mysql._control import MySQLControl, MySQLFailure, connect, literal
 from pytest_arena._mysql._driver_guard import writers_in
 from pytest_arena._mysql._refill import (
     SESSION,
@@ -64,6 +64,7 @@ class Moment:
     tables: Mapping[str, TableDifference]
 
 
+@dataclass(slots=True, eq=False)
 class MySQLDatabase(Undo):
     """A database that tests use. The statements show which tables they may have written.
 
@@ -71,28 +72,18 @@ class MySQLDatabase(Undo):
     pytest-arena compares all of its content.
     """
 
-    def __init__(
-        self,
-        registry: MySQLRegistry,
-        name: str,
-        *,
-        restoring: Control,
-        writes: WriteLog,
-        login: ServerLogin,
-        uses: Usage,
-    ) -> None:
-        self.name = name
-        self._registry = registry
-        self._restoring = restoring  # restores and compares rows
-        self._writes = writes
-        self._login = login
-        self._uses = uses
-        self._frozen_digests: dict[str | None, dict[str, str]] = {}
+    name: str
+    registry: MySQLRegistry
+    restoring: Control  # restores and compares rows
+    writes: WriteLog
+    login: ServerLogin
+    uses: Usage
+    frozen_digests: dict[str | None, dict[str, str]] = field(default_factory=dict)
 
     @property
     def address(self) -> Address:
         """The address of the database, with the login of the app's connections."""
-        return self._registry.address_of(self.name).as_(self._login)
+        return self.registry.address_of(self.name).as_(self.login)
 
     # Statements of other processes
 
@@ -101,33 +92,33 @@ class MySQLDatabase(Undo):
 
         Cost: nothing, or the server reads all rows and definitions.
         """
-        if not self._uses.may_have_others():
+        if not self.uses.may_have_others():
             return
         base = start.base.name
-        with self._registry.reporting("the live database cannot be compared"):
-            if base not in self._frozen_digests:
-                self._frozen_digests[base] = self.digests(base) if base else {}
-            before = self._frozen_digests[base]
+        with self.registry.reporting("the live database cannot be compared"):
+            if base not in self.frozen_digests:
+                self.frozen_digests[base] = self.digests(base) if base else {}
+            before = self.frozen_digests[base]
             now = self.digests()
         if now != before:
-            self._writes.note_all(is_schema=not has_same_schema(before, now))
+            self.writes.note_all(is_schema=not has_same_schema(before, now))
 
     def digests(self, name: str = "") -> dict[str, str]:
         """Return the digests of this database's content, or of a frozen one's."""
-        return self._registry.control.call(read_content, name or self.name)
+        return self.registry.control.call(read_content, name or self.name)
 
     # Levels
 
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of this new copy of a frozen database."""
-        with self._registry.reporting("no database for the test"):
-            base.description = self._registry.plan_of(base.name)
-        return Start(base, self._writes.position())
+        with self.registry.reporting("no database for the test"):
+            base.description = self.registry.plan_of(base.name)
+        return Start(base, self.writes.position())
 
     def begin(self, now: Start) -> Start | NeedsCopy:
         """Return the last start, unless a statement may have written since then."""
         self._note_others(now)
-        return NeedsCopy() if self._writes.since(now.state) else now
+        return NeedsCopy() if self.writes.since(now.state) else now
 
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Restore the rows and counters of written tables. Return whether there are any.
@@ -137,8 +128,8 @@ class MySQLDatabase(Undo):
         """
         del is_in_use
         self._note_others(start)
-        position = self._writes.position()
-        written = self._writes.since(start.state)
+        position = self.writes.position()
+        written = self.writes.since(start.state)
         if not written:
             return False
         if writers_in(self.name):
@@ -149,24 +140,23 @@ class MySQLDatabase(Undo):
         names = with_cascades(written.names_in({*content.tables}), content.cascades)
         tables = {name: content.tables[name] for name in sorted(names)}
         try:
-            self._restoring.call(refill, content.source, self.name, tables)
-        except Held:
-            # A transaction that has only read prevents the ALTER TABLE that restores a counter.
-            return NeedsCopy("an open transaction has read a table whose AUTO_INCREMENT has moved")
+            self.restoring.call(refill, content.source, self.name, tables)
         except MySQLFailure as error:
-            return NeedsCopy(f"its rows cannot be restored: {error}")
-        self._writes.forget(start.state, position)
+            # A transaction that has only read prevents the ALTER TABLE that restores a counter. The
+            # drop of the replaced database ends its session, also the one that restores.
+            return NeedsCopy(f"its rows cannot be restored while a transaction is open: {error}")
+        self.writes.forget(start.state, position)
         return True
 
     def carry(self, start: Start, carried: object) -> None:
         """Note that this new copy has the content of a start."""
         del carried
-        self._writes.forget(start.state, self._writes.position())
+        self.writes.forget(start.state, self.writes.position())
 
     def look(self, start: Start) -> Look:
         """Return whether a statement may have written since a start, and the open writers."""
         self._note_others(start)
-        written = self._writes.since(start.state)
+        written = self.writes.since(start.state)
         writers = frozenset(writers_in(self.name))
         return Look(bool(written), writers=writers)
 
@@ -178,18 +168,18 @@ class MySQLDatabase(Undo):
         Return None after a change of the schema or with large written tables, because reading costs
         too much, unless ``exact``. If another process may use the database, all tables count.
         """
-        with self._registry.reporting("the live database cannot be read"):
+        with self.registry.reporting("the live database cannot be read"):
             if not exact and self._costs_too_much(first):
                 return None
             return Moment(first, self._since(first, None))
 
     def _costs_too_much(self, first: Start) -> bool:
-        written = self._writes.since(first.state)
+        written = self.writes.since(first.state)
         if written.has_new_schema:
             return True
         content: CopyPlan = first.base.description
         names = {*content.tables}
-        if not self._uses.may_have_others():
+        if not self.uses.may_have_others():
             names = with_cascades(written.names_in(names), content.cascades)
         return sum(content.tables[name].rows for name in names) > _ROWS_OF_A_MOMENT
 
@@ -205,7 +195,7 @@ class MySQLDatabase(Undo):
         start = first.first if isinstance(first, Moment) else first
         if isinstance(last, Moment):
             start = last.first
-        with self._registry.reporting("the databases cannot be compared"):
+        with self.registry.reporting("the databases cannot be compared"):
             before = self._since(start, first)
             now = self._since(start, last)
         old = {}
@@ -230,15 +220,15 @@ class MySQLDatabase(Undo):
             self._note_others(start)
             last_name = self.name
             last_tables = first.tables
-            if self._writes.since(position).has_new_schema:
-                last_tables = self._restoring.call(read_tables, self.name)
+            if self.writes.since(position).has_new_schema:
+                last_tables = self.restoring.call(read_tables, self.name)
         else:
             last_name = time.base.description.source
             last_tables = time.base.description.tables
             position = min(position, time.state)
-        written = self._writes.since(position)
+        written = self.writes.since(position)
         names = written.names_in({*first.tables, *last_tables})
-        return self._restoring.call(
+        return self.restoring.call(
             read_difference,
             (first.source, first.tables),
             (last_name, last_tables),
@@ -303,13 +293,10 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
         return self.live.address
 
     def _open(self, base: FrozenDatabase) -> MySQLDatabase:
+        name = base.take()
+        registry = self._registry
         return MySQLDatabase(
-            self._registry,
-            base.take(),
-            restoring=self._restoring,
-            writes=self._writes,
-            login=self._login,
-            uses=self._usage,
+            name, registry, self._restoring, self._writes, self._login, self._usage
         )
 
     def _freeze(self) -> FrozenDatabase:
@@ -337,11 +324,13 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
 
     def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
+        control = self._registry.control
         if not cancel:
-            self._registry.end_session(pid, database)
+            with self._registry.reporting("a connection cannot be ended"):
+                self._registry.end_sessions(f"id = {pid} AND db = {literal(database)}", control)
             return
         with suppress(MySQLFailure):  # the session has ended
-            self._registry.control.run(f"KILL QUERY {pid}")
+            control.run(f"KILL QUERY {pid}")
 
     def is_waiting(self, pid: int) -> bool:
         """Return whether a session waits for a lock of rows."""

@@ -16,13 +16,15 @@ from pytest_arena._mysql._control import open_control
 from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._mysql._server_registry import MySQLRegistry
 from pytest_arena._product._server_connections import os_user
-from pytest_arena._product._server_search import ServerProduct, ServerSearch, parse_url, port_of
+from pytest_arena._product._server_search import ServerProduct, parse_url, port_of
 from pytest_arena._values import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_arena._config._read import Config
     from pytest_arena._product import Database, Isolation, Usage
+    from pytest_arena._product._own_databases import PlaceKind
     from pytest_arena._product._server_search import Server
     from pytest_arena._values import ServerLogin
 
@@ -39,11 +41,11 @@ SELECT COUNT(*) FROM (
 """
 
 
-class MySQLSearch(ServerSearch):
-    """The sources of MySQL's and MariaDB's servers."""
+class MySQL(ServerProduct[MySQLRegistry]):
+    """MySQL or MariaDB in a run. The first connection finds or starts the server."""
 
-    shown = "MySQL or MariaDB"
-    product = FACTS.name
+    name = FACTS.name
+    usual_driver = "pymysql"
     registry = MySQLRegistry
     form = "ARENA_DATABASE=mysql://user@host:3306/ pytest …"
     fix = (
@@ -77,14 +79,6 @@ class MySQLSearch(ServerSearch):
             may_create = control.rows(_MAY_CREATE) != [(0,)]
         product = "MariaDB" if "mariadb" in text.lower() else "MySQL"
         return product, text.removeprefix("5.5.5-").partition("-")[0], may_create
-
-
-class MySQL(ServerProduct[MySQLRegistry]):
-    """MySQL or MariaDB in a run. The first connection finds or starts the server."""
-
-    name = FACTS.name
-    usual_driver = "pymysql"
-    search: ClassVar[ServerSearch] = MySQLSearch()
 
     def _begin(self, registry: MySQLRegistry, server: Server) -> None:
         del server
@@ -129,4 +123,8 @@ class MySQL(ServerProduct[MySQLRegistry]):
 
 
 open_product = MySQL
-place_kinds = MySQL.search.place_kinds
+
+
+def place_kinds(config: Config) -> list[PlaceKind]:
+    """Return the places of databases for `arena databases`."""
+    return MySQL(None, config).place_kinds()

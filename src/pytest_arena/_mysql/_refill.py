@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_arena._mysql._control import MySQLFailure, identifier, literal
-from pytest_arena._product import Held
+from pytest_arena._mysql._control import identifier, literal
 from pytest_arena._product._level_stack import ReadTable
 from pytest_arena._product._statements import Reach
 
@@ -91,7 +90,6 @@ SESSION = (
     "SESSION innodb_lock_wait_timeout = 1; "
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 )
-_LOCKED = (1205, 1213, 3572)  # a lock's timeout, a deadlock, NOWAIT
 
 # The rows of a table that only one of two databases has.
 TableDifference = tuple[ReadTable, ReadTable]
@@ -103,21 +101,14 @@ def refill(control: Control, frozen: str, live: str, tables: Mapping[str, Table]
     Cost: the server compares all rows of these tables, and writes those that differ.
 
     Raises:
-        Held: another session holds a lock on a row, or has read a table whose counter has moved.
-        MySQLFailure: the server refuses, for example after a change of the schema.
+        MySQLFailure: another session holds a lock on a row, or has read a table whose counter has
+            moved. Or the server refuses, for example after a change of the schema.
     """
     statements = [f"USE {identifier(live)}", "START TRANSACTION"]
     for table in tables.values():
         statements += _restoring(table, frozen, live)
-    try:
-        control.run("; ".join([*statements, "COMMIT"]))
-        _restore_counters(control, live, tables)
-    except MySQLFailure as error:
-        if not error.is_lost:
-            control.run("ROLLBACK")
-        if error.code in _LOCKED:
-            raise Held(f"{live}: {error}") from error
-        raise
+    control.run("; ".join([*statements, "COMMIT"]))
+    _restore_counters(control, live, tables)
 
 
 def _restoring(table: Table, frozen: str, live: str) -> Iterator[str]:

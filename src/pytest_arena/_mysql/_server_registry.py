@@ -210,8 +210,7 @@ class MySQLRegistry(DatabaseRegistry):
             self._plans.pop(source, None)
 
     def _finish(self, name: str, final: str, text: str) -> None:
-        """End its sessions and copy the database, because a database cannot be renamed."""
-        self.end_sessions(name)
+        """Copy the database, because a database cannot be renamed."""
         self._plans.pop(final, None)
         self._copy(self.control, name, final)
         self._write_text(self.control, final, text)
@@ -227,19 +226,12 @@ class MySQLRegistry(DatabaseRegistry):
 
     def _drop_now(self, control: Control, name: str) -> None:
         self._plans.pop(name, None)
-        self.end_sessions(name, control)
+        # An open transaction would block the drop.
+        self.end_sessions(f"db = {literal(name)}", control)
         control.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
 
-    def end_sessions(self, name: str, control: Control | None = None) -> None:
-        """End all sessions whose database this is. An open transaction would block a drop."""
-        self._end_sessions(f"db = {literal(name)}", control or self.control)
-
-    def end_session(self, pid: int, name: str) -> None:
-        """End a session. It keeps its locks until it has rolled back, so wait for that."""
-        with self.reporting("a connection cannot be ended"):
-            self._end_sessions(f"id = {pid} AND db = {literal(name)}", self.control)
-
-    def _end_sessions(self, where: str, control: Control) -> None:
+    def end_sessions(self, where: str, control: Control) -> None:
+        """End sessions. A session keeps its locks until it has rolled back, so wait for it."""
         question = (
             f"SELECT id FROM information_schema.processlist WHERE {where} AND id <> CONNECTION_ID()"
         )

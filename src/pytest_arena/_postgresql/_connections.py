@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._interpreter import patch
 from pytest_arena._postgresql import DRIVERS, FACTS
@@ -44,7 +44,6 @@ def _connect(dialect: Dialect, connect: Callable[..., Any], *args: Any, **kwargs
 class PostgreSQLHandle(EngineConnection):
     """A connection of asyncpg, psycopg or psycopg2."""
 
-    __slots__ = ()
     words = WORDS
     pid_of = staticmethod(pid_of)
 
@@ -81,8 +80,6 @@ class PostgreSQLHandle(EngineConnection):
 class SharedHandle(PostgreSQLHandle):
     """A facade of the isolation ``rollback``."""
 
-    __slots__ = ("_facade",)
-
     def __init__(self, target: ConnectTarget, facade: SharedTransaction) -> None:
         super().__init__(target, facade)
         self._facade = facade
@@ -113,6 +110,12 @@ class PostgreSQLConnections(ServerConnections):
     """Connections of asyncpg, psycopg and psycopg2."""
 
     words = WORDS
+    facts = FACTS
+    drivers: ClassVar[tuple[str, ...]] = DRIVERS
+    arguments: ClassVar = arguments
+    raw = CONNECTIONS
+    factories: ClassVar[tuple[str, ...]] = ("connection_factory", "connection_class")
+    watch = staticmethod(watch_drivers)
 
     def opened(self, connection: Any) -> ServerTarget:
         """Ask psycopg and psycopg2, because a factory of the app may change arguments."""
@@ -137,11 +140,4 @@ class PostgreSQLConnections(ServerConnections):
             patch(dialect, "connect", connect)
 
 
-connections = PostgreSQLConnections(
-    FACTS,
-    DRIVERS,
-    arguments,
-    CONNECTIONS,
-    watch_drivers,
-    factories=("connection_factory", "connection_class"),
-)
+connections = PostgreSQLConnections()

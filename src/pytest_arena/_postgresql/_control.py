@@ -37,19 +37,14 @@ class ControlFailure(ServerFailure):
     """``code`` is an SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
     @property
-    def sqlstate(self) -> str:
-        """The code, by the name that the drivers' errors have for it."""
-        return str(self.code)
-
-    @property
     def is_lost(self) -> bool:
         """Whether the connection is lost. False if the server refused a statement."""
-        return self.sqlstate in ("", *_SHUTDOWN) or self.sqlstate.startswith("08")
+        return self.code in ("", *_SHUTDOWN) or self.code.startswith("08")
 
     @property
     def is_down(self) -> bool:
         """Whether no server answers, or it shuts down or starts."""
-        if self.sqlstate:
+        if self.code:
             return self.is_lost
         # A server that refuses a login answers. libpq reports no code for that.
         return "FATAL:" not in str(self) or _STARTS_OR_STOPS.search(str(self)) is not None

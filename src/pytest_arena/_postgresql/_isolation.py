@@ -25,7 +25,7 @@ from pytest_arena._postgresql._journal import (
 )
 from pytest_arena._postgresql._rollback import ALL_OR_NONE
 from pytest_arena._postgresql._rows import read, read_content, read_rows
-from pytest_arena._process import seconds, until
+from pytest_arena._process import seconds
 from pytest_arena._product import Held
 from pytest_arena._product._level_stack import (
     FrozenDatabase,
@@ -155,7 +155,7 @@ class JournaledDatabase(PostgreSQLDatabase):
         try:
             answer = ask_journal(self._journal.rows, "leave", *start.state)
         except ControlFailure as error:
-            if error.sqlstate in _LOCKED:
+            if error.code in _LOCKED:
                 raise Held(self.name) from error
             return NeedsCopy(error.first_line)
         if answer["marks"]:
@@ -286,7 +286,6 @@ class ClonedDatabase(PostgreSQLDatabase):
             self.registry.drop_later(name)
 
 
-_END_SECONDS = 5.0  # for a backend that drops its temporary tables before it exits
 _REMOVE_JOURNAL = "SET arena.undo = 1; DROP SCHEMA IF EXISTS pg_arena CASCADE"
 
 
@@ -411,17 +410,13 @@ class ServerIsolation(LevelStack[PostgreSQLDatabase]):
 
     def end(self, pid: int, database: str, *, cancel: bool = False) -> None:
         """End a connection to a live or replaced database, or cancel only its statement."""
-        function = "pg_cancel_backend" if cancel else "pg_terminate_backend"
-        backend = (
-            f"FROM pg_stat_activity WHERE pid = {pid} "
-            f"AND datname = {literal(database)} AND pid <> pg_backend_pid()"
-        )
-        control = self._registry.control
+        session = f"pid = {pid} AND datname = {literal(database)}"
         with self._registry.reporting("a connection cannot be ended"):
-            is_ended = bool(control.rows(f"SELECT {function}(pid) {backend}"))
-            if is_ended and not cancel:
-                # A backend keeps its advisory locks until it has exited.
-                until(lambda: not control.rows(f"SELECT {backend}"), within=_END_SECONDS)
+            if cancel:
+                question = f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {session}"
+                self._registry.control.rows(question)
+            else:
+                self._registry.end_sessions(session)
 
     def is_waiting(self, pid: int) -> bool:
         """Return whether a session waits for a lock."""

@@ -32,7 +32,6 @@ from pytest_arena._product._server_connections import is_here, os_user
 from pytest_arena._product._server_search import (
     Server,
     ServerProduct,
-    ServerSearch,
     Unavailable,
     parse_url,
     port_of,
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._config._read import Config
     from pytest_arena._postgresql._clusters import ServerFolder
-    from pytest_arena._product import Core, Database, Isolation, Usage
+    from pytest_arena._product import Database, Isolation, Usage
 
 _STANDARD_PORT = 5432
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108 - the servers' default folders
@@ -54,74 +53,6 @@ _LOGIN = """
 SELECT split_part(current_setting('server_version'), ' ', 1), rolcreatedb OR rolsuper
 FROM pg_catalog.pg_roles WHERE rolname = current_user
 """
-
-
-class PostgreSQLSearch(ServerSearch):
-    """The sources of PostgreSQL's servers."""
-
-    shown = "PostgreSQL"
-    product = FACTS.name
-    registry = ServerRegistry
-    form = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
-    fix = "pip install 'pytest-arena[postgresql]'"
-    oldest: ClassVar = {shown: "13"}  # DROP DATABASE … WITH (FORCE)
-
-    def local_logins(self) -> Iterator[Address]:
-        """Yield PGHOST, or the usual sockets and the loopback port, each with PGUSER and others."""
-        port = port_of("PGPORT", _STANDARD_PORT)
-        host = os.environ.get("PGHOST", "")
-        places = [host] if host and is_here(host) else [*_socket_folders(port), "127.0.0.1"]
-        users = filter(None, (os.environ.get("PGUSER"), os_user(), "postgres"))
-        password = os.environ.get("PGPASSWORD", "")
-        for place, user in itertools.product(places, dict.fromkeys(users)):
-            yield Address(place, port, user, "postgres", password)
-
-    def read_url(self, text: str) -> Address:
-        """Read a URL of one server. PGPASSWORD replaces a missing password."""
-        url = parse_url(text)
-        options: dict[str, Any] = {
-            "host": unquote(url.host or ""),
-            "user": url.username,
-            "password": url.password,
-            **url.query,
-        }
-        port = int(url.port or _STANDARD_PORT)
-        host = options["host"]
-        if not isinstance(host, str) or "," in host:
-            raise Unavailable("the URL names several hosts, and pytest-arena needs one")
-        places = [host, *_socket_folders(port)]
-        return Address(
-            next(filter(None, places), "localhost"),
-            port,
-            options["user"] or os_user(),
-            url.database or "postgres",
-            options["password"] or os.environ.get("PGPASSWORD", ""),
-        )
-
-    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
-        """Log in, and ask for the version and the rights."""
-        with closing(open_control(address, seconds=seconds)) as control:
-            [(version, may_create)] = control.rows(_LOGIN)
-        return self.shown, version, may_create
-
-    def private_server(self, config: Config) -> Server:
-        """Return a private server of the first installed programs that work."""
-        if sys.platform == "win32":
-            raise Unavailable("a private server listens on a socket: not for Windows")
-        reasons = []
-        for folder in clusters.folders():
-            try:
-                return clusters.find(clusters.read_programs(folder), cache=config.cache)
-            except Unavailable as reason:
-                reasons.append(str(reason))
-        raise Unavailable("; ".join(reasons) or "its programs are not installed")
-
-    def place_kinds(self, config: Config) -> list[PlaceKind]:
-        """Return the named server, or the local service and the private servers."""
-        kinds = super().place_kinds(config)
-        if self.is_meant(config) and not config.server_url and sys.platform != "win32":
-            kinds.append(PrivatePlaces(config.cache))
-        return kinds
 
 
 def _socket_folders(port: int) -> list[str]:
@@ -168,12 +99,68 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 
     name = "postgresql"
     usual_driver = "psycopg"
-    search: ClassVar[ServerSearch] = PostgreSQLSearch()
+    registry = ServerRegistry
+    form = "ARENA_DATABASE=postgresql://user@host:5432/postgres pytest …"
+    fix = "pip install 'pytest-arena[postgresql]'"
+    oldest: ClassVar = {FACTS.shown: "13"}  # DROP DATABASE … WITH (FORCE)
+    users: Roles  # created with the registry of the server
 
-    def __init__(self, core: Core, config: Config) -> None:
-        super().__init__(core, config)
-        self.shares_connections = config.isolation == "rollback"
-        self.users: Roles  # created with the registry of the server
+    def local_logins(self) -> Iterator[Address]:
+        """Yield PGHOST, or the usual sockets and the loopback port, each with PGUSER and others."""
+        port = port_of("PGPORT", _STANDARD_PORT)
+        host = os.environ.get("PGHOST", "")
+        places = [host] if host and is_here(host) else [*_socket_folders(port), "127.0.0.1"]
+        users = filter(None, (os.environ.get("PGUSER"), os_user(), "postgres"))
+        password = os.environ.get("PGPASSWORD", "")
+        for place, user in itertools.product(places, dict.fromkeys(users)):
+            yield Address(place, port, user, "postgres", password)
+
+    def read_url(self, text: str) -> Address:
+        """Read a URL of one server. PGPASSWORD replaces a missing password."""
+        url = parse_url(text)
+        options: dict[str, Any] = {
+            "host": unquote(url.host or ""),
+            "user": url.username,
+            "password": url.password,
+            **url.query,
+        }
+        port = int(url.port or _STANDARD_PORT)
+        host = options["host"]
+        if not isinstance(host, str) or "," in host:
+            raise Unavailable("the URL names several hosts, and pytest-arena needs one")
+        places = [host, *_socket_folders(port)]
+        return Address(
+            next(filter(None, places), "localhost"),
+            port,
+            options["user"] or os_user(),
+            url.database or "postgres",
+            options["password"] or os.environ.get("PGPASSWORD", ""),
+        )
+
+    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
+        """Log in, and ask for the version and the rights."""
+        with closing(open_control(address, seconds=seconds)) as control:
+            [(version, may_create)] = control.rows(_LOGIN)
+        return FACTS.shown, version, may_create
+
+    def private_server(self) -> Server:
+        """Return a private server of the first installed programs that work."""
+        if sys.platform == "win32":
+            raise Unavailable("a private server listens on a socket: not for Windows")
+        reasons = []
+        for folder in clusters.folders():
+            try:
+                return clusters.find(clusters.read_programs(folder), cache=self._config.cache)
+            except Unavailable as reason:
+                reasons.append(str(reason))
+        raise Unavailable("; ".join(reasons) or "its programs are not installed")
+
+    def place_kinds(self) -> list[PlaceKind]:
+        """Return the named server, or the local service and the private servers."""
+        kinds = super().place_kinds()
+        if self.is_meant and not self._config.server_url and sys.platform != "win32":
+            kinds.append(PrivatePlaces(self._config.cache))
+        return kinds
 
     def _begin(self, registry: ServerRegistry, server: Server) -> None:
         self.users = Roles(self._core, registry, is_private=server.is_private)
@@ -234,4 +221,8 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 
 
 open_product = PostgreSQL
-place_kinds = PostgreSQL.search.place_kinds
+
+
+def place_kinds(config: Config) -> list[PlaceKind]:
+    """Return the places of databases for `arena databases`."""
+    return PostgreSQL(None, config).place_kinds()

@@ -342,7 +342,12 @@ class Rollback:
     def _undo_level(self, number: int, level: _Level) -> None:
         with self._alone():
             self._undo(f"arena_level_{number}")
-            self._restore_sequences(level)
+            values = [
+                f"setval({sequence}::regclass, {value}, {str(is_called).lower()})"
+                for sequence, value, is_called in level.sequences
+            ]
+            if values:
+                self.send(f"SELECT {', '.join(values)}")
             if number == 1 and not self._levels[0].is_written:
                 self.real.rollback()  # the next test has another time of the transaction
         if self.has_connect_settings:
@@ -353,14 +358,6 @@ class Rollback:
     def _read_sequences(self) -> list[Any]:
         reader = _Reader(self)
         return in_one(reader, [text for (text,) in reader.rows(_SEQUENCES)])
-
-    def _restore_sequences(self, level: _Level) -> None:
-        values = [
-            f"setval({number}::regclass, {value}, {str(is_called).lower()})"
-            for number, value, is_called in level.sequences
-        ]
-        if values:
-            self.send(f"SELECT {', '.join(values)}")
 
     # Levels
 
@@ -408,7 +405,6 @@ class Rollback:
         """Roll back to the level's start, also an open transaction."""
         self._undo_top()
         self._levels.pop()
-        self.generation += 1
 
     def _undo_top(self) -> None:
         self._writer = None
@@ -433,7 +429,6 @@ class Rollback:
     def close(self) -> None:
         """Roll back, and drop the database."""
         self.drop_connection()
-        _databases.pop((self.address.server, self.address.database), None)
         self._drop()
 
     def drop_connection(self) -> None:

@@ -115,8 +115,6 @@ def _check_script(script: str) -> None:
 class DatabaseTarget(ServerBuild):
     """The database that a build fills with the app's drivers."""
 
-    has_schemas = True
-
     def run_script(self, script: str) -> None:
         """Run a script on a separate connection, so that the script's settings end with it."""
         script = _OF_PG_DUMP.sub("", script.removeprefix("\ufeff"))
@@ -226,7 +224,7 @@ class ServerRegistry(DatabaseRegistry):
             control.run(f"SET lock_timeout = {patience}; SET statement_timeout = 0")
             control.run(f"SELECT pg_advisory_lock{_lock(TURNS, _number(name))}")
         except ControlFailure as error:
-            if error.sqlstate != "55P03":
+            if error.code != "55P03":
                 raise
             return False
         return True
@@ -326,8 +324,12 @@ class ServerRegistry(DatabaseRegistry):
         """Refuse new connections to a database and end its connections, for a copy of it."""
         with self.reporting(f"{name} cannot be frozen"):
             self._alter(name, "ALLOW_CONNECTIONS false")
-            ended = end_backends(name)
-            until(lambda: not self.control.rows(ended), within=_LEAVE_SECONDS)
+            self.end_sessions(f"datname = {literal(name)}")
+
+    def end_sessions(self, where: str) -> None:
+        """End sessions. A backend keeps its advisory locks until it has exited, so wait for it."""
+        question = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {where}"
+        until(lambda: not self.control.rows(question), within=_LEAVE_SECONDS)
 
     def thaw(self, name: str) -> None:
         """Allow new connections to a frozen database."""
@@ -441,14 +443,6 @@ SELECT CASE WHEN current_setting('server_version_num')::int < 150000 THEN ''
     WHEN current_setting('fsync') = 'on' THEN 'STRATEGY WAL_LOG' ELSE 'STRATEGY FILE_COPY' END,
     (SELECT string_agg(statement, '; ' ORDER BY turn) FROM statements)
 """
-
-
-def end_backends(name: str) -> str:
-    """Write the query that ends all connections to a database, with a row for each."""
-    return (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        f"WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"
-    )
 
 
 def _number(name: str) -> int:

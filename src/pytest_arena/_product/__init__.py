@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pytest_arena._config._supported import SUPPORTED, package_of
 
@@ -246,7 +246,7 @@ class Database:
     product: Product
     dialect: type[Dialect]  # the class: an instance would keep the app's engine alive
     has_engine: bool = False  # whether `dialect` is the one of an engine of the app
-    live: Path | None = None  # its file, None on a server
+    file: str = ""  # the path of its live file, "" on a server
     isolation: Isolation | None = None
     failure: ArenaError | None = None
     busy: bool = False  # whether its content is being created, by a builder that may connect
@@ -260,14 +260,9 @@ class Database:
     engines: dict[tuple[bool, bool, bool], tuple[object, Engine]] = field(default_factory=dict)
 
     @property
-    def file(self) -> str:
-        """The path of its file, "" on a server."""
-        return str(self.live) if self.live else ""
-
-    @property
     def is_shared(self) -> bool:
         """Whether all its connections share one transaction (``rollback``)."""
-        return self.product.shares_connections
+        return self.isolation is not None and self.isolation.name == "rollback"
 
     @property
     def target(self) -> ConnectTarget:
@@ -306,9 +301,6 @@ class ScriptError(Exception):
 
 class BuildTarget(Protocol):
     """The database that a build fills, or an empty one that replaces another database."""
-
-    # Whether tables may be in schemas that must be created first.
-    has_schemas: ClassVar[bool]
 
     @property
     def connect_target(self) -> ConnectTarget:
@@ -448,7 +440,6 @@ class Product(Protocol):
     """The databases of one product in a run."""
 
     name: str
-    shares_connections: bool  # whether its isolation is ``rollback``
     forced: str  # the summary's words about the effects of leaving a level by force
 
     @property

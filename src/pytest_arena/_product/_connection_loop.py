@@ -229,16 +229,15 @@ def terminate(real: Any) -> None:
 class LoopConnection(AdaptedConnection):
     """A pool's connection. SQLAlchemy's adapted connection behind it lives in the loop."""
 
-    __slots__ = ("_driver", "_has_sync_caller", "_is_used", "_loop", "real")
+    real: Any
+    _is_used: bool  # whether there was a call since the last end of a transaction
 
     def __init__(self, loop: ConnectionLoop, real: Any) -> None:
-        put = partial(object.__setattr__, self)
-        put("real", real)
-        put("_loop", loop)
-        put("_has_sync_caller", has_sync_caller())
-        put("_driver", LoopDriver(real.driver_connection, self._await))
-        # Whether there was a call since the last end of a transaction.
-        object.__setattr__(self, "_is_used", True)
+        is_sync = has_sync_caller()
+        driver = LoopDriver(real.driver_connection, self._await)
+        vars(self).update(
+            real=real, _loop=loop, _driver=driver, _has_sync_caller=is_sync, _is_used=True
+        )
 
     await_ = staticmethod(await_only)  # of SQLAlchemy 2.0
 
@@ -252,11 +251,11 @@ class LoopConnection(AdaptedConnection):
         """Call a function where the real connection lives."""
         if not (self._has_sync_caller or in_greenlet()):
             await_only(None)  # type: ignore[arg-type]  # raises, for sync code of the app
-        object.__setattr__(self, "_is_used", True)
+        vars(self).update(_is_used=True)
         return self._loop.call(function, *args, **kwargs)
 
     async def _await(self, function: Callable[..., Any], *args: Any, **kw: Any) -> Any:
-        object.__setattr__(self, "_is_used", True)
+        vars(self).update(_is_used=True)
         return await self._loop.wait(function(*args, **kw))
 
     def cursor(self, *args: Any, **kwargs: Any) -> LoopCursor:
@@ -266,7 +265,7 @@ class LoopConnection(AdaptedConnection):
     def _end(self, name: str) -> None:
         if self._is_used:
             self.call(getattr(self.real, name))
-            object.__setattr__(self, "_is_used", False)
+            vars(self).update(_is_used=False)
 
     commit = partialmethod(_end, "commit")
     rollback = partialmethod(_end, "rollback")
@@ -301,19 +300,20 @@ class LoopCursor:
     """A cursor of a facade. The real cursor is opened at its first use."""
 
     def __init__(self, facade: Any, args: Any, kwargs: Any) -> None:
-        put = partial(object.__setattr__, self)
-        put("_facade", facade)
-        put("_open", partial(facade.real.cursor, *args, **kwargs))
-        put("_real", None)
-        put("_is_on_server", bool(args or kwargs))  # the others have fetched all rows
-        put("_early", {})  # attributes that SQLAlchemy sets before the first statement
+        vars(self).update(
+            _facade=facade,
+            _open=partial(facade.real.cursor, *args, **kwargs),
+            _real=None,
+            _is_on_server=bool(args or kwargs),  # the others have fetched all rows
+            _early={},  # attributes that SQLAlchemy sets before the first statement
+        )
 
     def _opened(self) -> Any:
         if self._real is None:
             real = self._open()
             for attribute, value in self._early.items():
                 setattr(real, attribute, value)
-            object.__setattr__(self, "_real", real)
+            vars(self).update(_real=real)
         return self._real
 
     def _send(self, name: str, *args: Any) -> Any:

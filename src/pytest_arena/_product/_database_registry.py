@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import Address
 
 # Longer than a build takes. The lock of a dead process ends at once.
-_LOCK_SECONDS = 600.0
+LOCK_SECONDS = 600.0
 _END_SECONDS = 60.0  # a server with fsync takes seconds for each drop
 _HURRIED_SECONDS = 3.0
 
@@ -90,7 +90,6 @@ class Background:
 class ServerBuild:
     """The database that a build fills, by the app's drivers."""
 
-    has_schemas: ClassVar[bool] = False
     registry: DatabaseRegistry
     address: Address
     sync_url: URL | None  # None with asyncpg
@@ -267,20 +266,23 @@ class DatabaseRegistry(TemplateStore):
 
     # Templates
 
+    def find_or_build(self, *args: Any, **options: Any) -> Template:
+        """Return a template. The server may refuse each step."""
+        with self.reporting("the template cannot be found or built"):
+            return super().find_or_build(*args, **options)
+
     def finish(self, target: Any, fingerprint: str, manifest: Manifest) -> str:
         """Make a built database a template, which no later run changes. Return its new name."""
         name = target.address.database
         final = self._template(fingerprint)
         self._hold_template(final)  # before it exists, so that no sweep drops it
-        with self.reporting(f"{name} cannot be made a template"):
-            self._finish(name, final, manifest.text())
+        self._finish(name, final, manifest.text())
         self._manifests[final] = manifest
         return final
 
     def _hold_template(self, name: str) -> None:
         if name not in self._used:
-            with self.reporting(f"{name} cannot be used"):
-                self._hold(self.control, name)
+            self._hold(self.control, name)
             self._used.add(name)
 
     def _template(self, fingerprint: str) -> str:
@@ -317,23 +319,20 @@ class DatabaseRegistry(TemplateStore):
         """
         name = self._template(fingerprint)
         self._hold_template(name)
-        with self.reporting("the templates cannot be read"):
-            manifest = read_manifest(self._text_of(self.control, name))
+        manifest = read_manifest(self._text_of(self.control, name))
         if manifest is None or manifest.built < newer_than:
             return None
         self._manifests[name] = manifest
         return Template(name, fingerprint, manifest)
 
     @contextmanager
-    def locked(self, fingerprint: str, *, seconds: float = _LOCK_SECONDS) -> Iterator[float]:
+    def locked(self, fingerprint: str) -> Iterator[float]:
         """Exclude all threads, processes and machines from a fingerprint. Yield the time."""
         # A separate connection, so that waiting blocks no other statement.
         with closing(self._control()) as control:
-            with self.reporting("a lock cannot be acquired"):
-                is_ours = control.call(self._acquire, fingerprint, seconds)
-            if not is_ours:
+            if not control.call(self._acquire, fingerprint, LOCK_SECONDS):
                 raise TemplateError(
-                    f"another process has been building a template for {seconds:g} s",
+                    f"another process has been building a template for {LOCK_SECONDS:g} s",
                     why="a template is built once for all processes, so this process waits",
                     cause="the process that holds the lock on the server",
                     fix="arena databases list   # shows who builds. Its end frees the lock",

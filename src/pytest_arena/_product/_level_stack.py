@@ -13,7 +13,7 @@ from pytest_arena._values import TableRows
 from pytest_arena.errors import ArenaError, IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from pytest_arena._product._database_registry import DatabaseRegistry
@@ -60,8 +60,6 @@ class Undo(ABC):
     Each method may raise an ``ArenaError``: the server does not answer, or the file is lost.
     """
 
-    name: str
-
     @abstractmethod
     def begin_copy(self, base: Any) -> Start:
         """Return the start of this new copy of a base."""
@@ -77,11 +75,12 @@ class Undo(ABC):
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Undo what was committed since a start. Return whether there was a change.
 
+        No level of the isolation ``clone`` needs it.
+
         Raises:
             Held: an open transaction has written. The database is unchanged.
         """
-        del start, is_in_use
-        return NeedsCopy()
+        raise NotImplementedError
 
     def carried(self, start: Start) -> object:
         """Return what a copy of a start's base needs, to have the content of the start."""
@@ -165,9 +164,9 @@ class LevelStack(ABC, Generic[UndoT]):
     def _template(self, content: Any) -> Any:
         """Return the base with a template's content, or an empty one."""
 
-    @abstractmethod
     def _freeze(self) -> Any:
-        """Freeze the live database, or a copy of it, as a new base."""
+        """Freeze the live database, or a copy of it, as a new base, if a start needs one."""
+        raise NotImplementedError
 
     @abstractmethod
     def _discard(self, live: UndoT) -> None:
@@ -197,7 +196,8 @@ class LevelStack(ABC, Generic[UndoT]):
         if count != self._count_now:
             start = self.live.begin(self._now)
             if isinstance(start, NeedsCopy):
-                self._refuse(self.writers())
+                if self.writers():
+                    raise Held
                 count = self._count_uses()
                 base = self._freeze()
                 self._frozen.add(base)
@@ -207,10 +207,6 @@ class LevelStack(ABC, Generic[UndoT]):
         self._stack.append(DatabaseLevel(self._now, isolation or self.name, self._now))
         self._tidy()
         return ""
-
-    def _refuse(self, writers: Collection[int]) -> None:
-        if writers:
-            raise Held(self.live.name)
 
     def leave(self) -> bool:
         """Restore the state of the matching ``enter``. Return whether it had changed."""
@@ -233,7 +229,8 @@ class LevelStack(ABC, Generic[UndoT]):
         is_in_use = self._count_uses() != count
         if level.needs_copy or level.isolation == "clone":
             look = self.live.look(level.first)
-            self._refuse(look.writers)
+            if look.writers:
+                raise Held
             if look.is_clean and not (level.needs_copy or is_in_use):
                 return False
         else:
@@ -426,41 +423,37 @@ def _as(columns: tuple[str, ...], table: ReadTable) -> list[tuple[str, Row]]:
     return rows
 
 
+@dataclass(slots=True, eq=False)
 class FrozenDatabase:
     """A frozen database, and a copy of it that is made ahead in the background.
 
     The second ``take`` starts the first copy ahead.
     """
 
-    def __init__(
-        self, databases: DatabaseRegistry, name: str | None, *, is_ours: bool = False
-    ) -> None:
-        self._databases = databases
-        self.name = name
-        self._is_ours = is_ours  # the isolation has frozen the database, and drops it
-        # The state of the database, by which its copies are compared with later states.
-        self.description: Any = None
-        self._ahead: Future[str] | None = None
-        self._is_taken = False
+    databases: DatabaseRegistry
+    name: str | None
+    is_ours: bool = False  # the isolation has frozen the database, and drops it
+    # The state of the database, by which its copies are compared with later states.
+    description: Any = None
+    ahead: Future[str] | None = None
+    is_taken: bool = False
 
     def take(self) -> str:
         """Return the name of a copy that was made ahead, or of a new copy."""
         name = ""
-        ahead = self._ahead
-        self._ahead = None
-        if ahead is not None and not ahead.cancel():
+        if self.ahead is not None and not self.ahead.cancel():
             # If the copy ahead failed, the new copy raises the reason.
             with suppress(ArenaError):
-                name = ahead.result()
-        name = name or self._databases.create("live", template=self.name)
-        if self._is_taken:
-            self._ahead = self._databases.create_later(template=self.name)
-        self._is_taken = True
+                name = self.ahead.result()
+        name = name or self.databases.create("live", template=self.name)
+        if self.is_taken:
+            self.ahead = self.databases.create_later(template=self.name)
+        self.is_taken = True
         return name
 
     def drop(self) -> None:
         """Drop the database if ``is_ours``. A copy ahead ends with the run."""
-        if self._ahead is not None:
-            self._ahead.cancel()
-        if self._is_ours and self.name:
-            self._databases.drop_later(self.name)
+        if self.ahead is not None:
+            self.ahead.cancel()
+        if self.is_ours and self.name:
+            self.databases.drop_later(self.name)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from pytest_arena._config._supported import facts_of_driver
 from pytest_arena._origin import is_own, user_line
@@ -143,26 +143,24 @@ class RawConnections:
                 self._open.pop(number, None)
 
 
+@dataclass(frozen=True)
 class RawGuard:
     """Decides on each connection of a product's drivers before a socket opens."""
 
-    def __init__(
-        self, find_core: FindCore, arguments: ModuleType, connections: RawConnections
-    ) -> None:
-        self._find_core = find_core
-        self._arguments = arguments
-        self._connections = connections
+    find_core: FindCore
+    arguments: ModuleType
+    connections: RawConnections
 
     def admit(
         self, dialect: str, args: list[object], kwargs: dict[str, Any]
     ) -> RawConnection | None:
         """Refuse, redirect or admit a connection. Return None for one of an engine."""
-        core = self._find_core()
+        core = self.find_core()
         if core is None or is_own():
             return None
-        if self._arguments.is_redirected(dialect, args, kwargs):
+        if self.arguments.is_redirected(dialect, args, kwargs):
             return None
-        server = self._arguments.target(dialect, args, kwargs)
+        server = self.arguments.target(dialect, args, kwargs)
         from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
 
         of_driver = make_url(f"{server.product}+{dialect}://").get_dialect()
@@ -171,7 +169,7 @@ class RawGuard:
         if target is None or target.address is None:
             return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)
-        self._arguments.redirect(dialect, address, args, kwargs)
+        self.arguments.redirect(dialect, address, args, kwargs)
         owner = owner_here()
         if owner is None or not owner.is_idle:
             owner = core.level_owner()
@@ -181,8 +179,8 @@ class RawGuard:
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
     ) -> None:
         """Note the database that the arguments of an open connection name."""
-        target = self._arguments.target(dialect, args, kwargs)
-        self._connections.named[connection] = target
+        target = self.arguments.target(dialect, args, kwargs)
+        self.connections.named[connection] = target
 
     def wrap(self, original: Any, dialect: str) -> Any:
         """Return a guarded function in place of a driver's function that connects."""
@@ -209,9 +207,9 @@ class RawGuard:
     ) -> None:
         """Note an open connection."""
         self.note_named(dialect, args, kwargs, connection)
-        core = self._find_core()
+        core = self.find_core()
         if raw is not None and core is not None:
-            self._connections.add(core, raw, connection)
+            self.connections.add(core, raw, connection)
 
 
 def then(answer: Any, note: Callable[[Any], None]) -> Any:
@@ -241,8 +239,6 @@ class EngineConnection(Handle):
     A driver's connection cannot be used in another thread or event loop. So pytest-arena asks the
     server about it, and ends its session, by the control connection.
     """
-
-    __slots__ = ("_pid", "_reference", "_target")
 
     def __init__(self, target: ConnectTarget, dbapi_connection: object) -> None:
         driver = driver_connection(dbapi_connection)
@@ -283,29 +279,21 @@ class ServerConnections(ABC):
     database.
     """
 
-    def __init__(
-        self,
-        facts: ProductFacts,
-        drivers: tuple[str, ...],
-        arguments: ModuleType,
-        raw: RawConnections,
-        watch: Callable[[FindCore], None],
-        *,
-        factories: tuple[str, ...] = (),
-    ) -> None:
-        self._facts = facts
-        self._drivers = drivers
-        self._arguments = arguments
-        self._raw = raw
-        self.watch = watch
-        self.end_raw = raw.end
-        self._factories = factories
+    facts: ClassVar[ProductFacts]
+    drivers: ClassVar[tuple[str, ...]]
+    arguments: ClassVar[Any]
+    raw: ClassVar[RawConnections]
+    factories: ClassVar[tuple[str, ...]] = ()
+
+    def end_raw(self, level: Owner) -> None:
+        """End a level's connections that no engine has opened."""
+        self.raw.end(level)
 
     def describe(self, dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase | None:
         """Return the database that a driver's arguments name."""
-        if dialect.driver not in self._drivers:
+        if dialect.driver not in self.drivers:
             return None
-        server: ServerTarget = self._arguments.target(dialect.driver, cargs, cparams)
+        server: ServerTarget = self.arguments.target(dialect.driver, cargs, cparams)
         return server.requested(dialect)
 
     def redirect(
@@ -319,12 +307,12 @@ class ServerConnections(ABC):
         """Redirect the arguments. Return a function that describes the connection once open."""
         if target is not None and target.address is not None:
             driver = dialect.driver
-            login = self._arguments.target(driver, cargs, cparams).login
+            login = self.arguments.target(driver, cargs, cparams).login
             address = address_for(target, login)
-            self._arguments.redirect(driver, address, cargs, cparams)
+            self.arguments.redirect(driver, address, cargs, cparams)
             self.prepare(core, dialect, address)
         # A later listener or a factory of the app may open another connection.
-        has_factory = any(map(cparams.get, self._factories))
+        has_factory = any(map(cparams.get, self.factories))
         has_last_word = len(dialect.dispatch.do_connect) == 1 and not has_factory
 
         def opened(dbapi_connection: object) -> OpenConnection | None:
@@ -339,9 +327,9 @@ class ServerConnections(ABC):
     def recognize(self, core: Core, dbapi_connection: object) -> OpenConnection | None:
         """Find the connection's database by its unique name."""
         connection = driver_connection(dbapi_connection)
-        if facts_of_driver(connection) is not self._facts:
+        if facts_of_driver(connection) is not self.facts:
             return None
-        self._raw.forget(connection)
+        self.raw.forget(connection)
         opened = self.opened(connection)
         for database in core.provisioned:
             target = database.target
@@ -353,7 +341,7 @@ class ServerConnections(ABC):
 
     def opened(self, connection: Any) -> ServerTarget:
         """Return the server and the database of a driver's open connection."""
-        return self._raw.named[connection]
+        return self.raw.named[connection]
 
     @abstractmethod
     def handle(self, target: ConnectTarget, dbapi_connection: object) -> EngineConnection:

@@ -84,124 +84,6 @@ class Unavailable(Exception):
         self.fix = fix
 
 
-class ServerSearch(ABC):
-    """The sources of a product's servers, in their order."""
-
-    shown: ClassVar[str]
-    product: ClassVar[str]
-    registry: ClassVar[Any]  # the class of the databases that pytest-arena creates
-    form: ClassVar[str]
-    """How a run names a server."""
-    fix: ClassVar[str]
-    """The next step if no server was found."""
-    oldest: ClassVar[dict[str, str]]
-    """The oldest supported version, by the name of the product."""
-
-    @abstractmethod
-    def read_url(self, text: str) -> Address:
-        """Read a URL of one server."""
-
-    @abstractmethod
-    def local_logins(self) -> Iterator[Address]:
-        """Yield the sockets and the loopback port of this machine, with the usual users."""
-
-    @abstractmethod
-    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
-        """Log in. Return the product, its version, and whether the login may create databases."""
-
-    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
-        """Return a server that can be used, without changing it. ``where`` follows its version."""
-        try:
-            product, version, may_create = self.ask(address, seconds)
-        except ServerFailure as error:
-            raise refused(address, error) from error
-        oldest = self.oldest[product]
-        if _numbers(version) < _numbers(oldest):
-            raise Unavailable(
-                f"the server on {address.server} is {product} {version}, and pytest-arena needs "
-                f"{oldest} or newer",
-                fix=self.registry.another,
-            )
-        if not may_create:
-            raise Unavailable(
-                f"{address.user} on {address.server} may not create databases",
-                fix=f"{self.registry.give_rights.format(user=address.user)}\n"
-                f"or {self.registry.another}",
-            )
-        return Server(address, f"{product} {version}{where}")
-
-    def find(self, config: Config) -> Server:
-        """Return the server that the option names, else the first one of the product."""
-        if config.server_url and self.is_meant(config):
-            return self._named(config)
-        sources = {
-            "a local service": self.local_service,
-            "a private server": self.private_server,
-        }
-        reasons = []
-        for name, find in sources.items():
-            try:
-                return find(config)
-            except Unavailable as reason:
-                reasons.append(f"{name}: {' '.join(str(reason).split())}")
-        raise ServerError(
-            f"there is no {self.shown} for the tests",
-            why=_WHY,
-            cause="\n".join(reasons),
-            fix=f"{self.fix}\nor {self.form}",
-        )
-
-    def local_service(self, config: Config) -> Server:
-        """Return the first server of this machine that lets a usual login create databases."""
-        if config.database == "own":
-            raise Unavailable("not asked for, a private server is")
-        reasons: dict[str, None] = {}
-        for address in self.local_logins():
-            where = f", a local service on {address.server}"
-            try:
-                # A local server answers within a millisecond.
-                return self.enter(address, where, seconds=2)
-            except Unavailable as reason:
-                reasons[str(reason)] = None
-        raise Unavailable("; ".join(reasons))
-
-    def private_server(self, config: Config) -> Server:
-        """Find or start a private server."""
-        del config
-        raise Unavailable(f"pytest-arena starts no server of {self.shown}")
-
-    def _named(self, config: Config) -> Server:
-        try:
-            address = self.read_url(config.server_url)
-            where = f" on {address.server}, from arena_database"
-            return self.enter(address, where)
-        except Unavailable as reason:
-            raise ServerError(
-                f"the server for the tests cannot be used: {reason}",
-                why=_WHY,
-                cause=f"{redact_url(config.server_url)} from {config.place('database')}",
-                fix=reason.fix or self.form,
-            ) from reason
-
-    # `arena databases`
-
-    def is_meant(self, config: Config) -> bool:
-        """Return whether the option names no other product."""
-        names_no_server = config.database in {"auto", "own"}
-        return names_no_server or product_of(config.database) == self.product
-
-    def place_kinds(self, config: Config) -> list[PlaceKind]:
-        """Return the server, if there is one and the option names no other product."""
-        if config.database == "own" or not self.is_meant(config):
-            return []
-        find = self.find if config.server_url else self.local_service
-        try:
-            server = find(config)
-        except (Unavailable, ConfigError):
-            return []  # no server, or the product's driver is not installed
-        return [DatabasesOnServer(self.registry, server.shown, server.address)]
-
-
 def _numbers(version: str) -> list[int]:
     return [*map(int, re.findall(r"\d+", version))]
 
@@ -236,26 +118,138 @@ def port_of(variable: str, default: int) -> int:
     return int(text) if text.isdigit() else default
 
 
-# The product in a run
-
-
-class ServerProduct(Generic[RegistryT]):
+class ServerProduct(ABC, Generic[RegistryT]):
     """A product in a run. The first connection finds or starts its server."""
 
     name: str
     usual_driver: str
-    search: ClassVar[ServerSearch]
-    shares_connections = False
+    registry: ClassVar[Any]  # the class of the databases that pytest-arena creates
+    form: ClassVar[str]
+    """How a run names a server."""
+    fix: ClassVar[str]
+    """The next step if no server was found."""
+    oldest: ClassVar[dict[str, str]]
+    """The oldest supported version, by the name of the product."""
+
     forced = "pytest-arena replaced the database and ended all connections to the old one"
 
-    def __init__(self, core: Core, config: Config) -> None:
-        self._core = core
+    def __init__(self, core: Any, config: Config) -> None:
+        self._core: Core = core  # None for `arena databases`
         self._config = config
         self.server: Server | None = None
         self._started_registry: RegistryT | None = None
         self._starting = threading.RLock()
         # By all names that the tests' databases have had in this run.
         self._databases_by_name: dict[str, Database] = {}
+
+    # Search
+
+    @abstractmethod
+    def read_url(self, text: str) -> Address:
+        """Read a URL of one server."""
+
+    @abstractmethod
+    def local_logins(self) -> Iterator[Address]:
+        """Yield the sockets and the loopback port of this machine, with the usual users."""
+
+    @abstractmethod
+    def ask(self, address: Address, seconds: int) -> tuple[str, str, bool]:
+        """Log in. Return the product, its version, and whether the login may create databases."""
+
+    def enter(self, address: Address, where: str, *, seconds: int = 10) -> Server:
+        """Return a server that can be used, without changing it. ``where`` follows its version."""
+        try:
+            product, version, may_create = self.ask(address, seconds)
+        except ServerFailure as error:
+            raise refused(address, error) from error
+        oldest = self.oldest[product]
+        if _numbers(version) < _numbers(oldest):
+            raise Unavailable(
+                f"the server on {address.server} is {product} {version}, and pytest-arena needs "
+                f"{oldest} or newer",
+                fix=self.registry.another,
+            )
+        if not may_create:
+            raise Unavailable(
+                f"{address.user} on {address.server} may not create databases",
+                fix=f"{self.registry.give_rights.format(user=address.user)}\n"
+                f"or {self.registry.another}",
+            )
+        return Server(address, f"{product} {version}{where}")
+
+    def find(self) -> Server:
+        """Return the server that the option names, else the first one of the product."""
+        if self._config.server_url and self.is_meant:
+            return self._named()
+        sources = {
+            "a local service": self.local_service,
+            "a private server": self.private_server,
+        }
+        reasons = []
+        for name, find in sources.items():
+            try:
+                return find()
+            except Unavailable as reason:
+                reasons.append(f"{name}: {' '.join(str(reason).split())}")
+        raise ServerError(
+            f"there is no {self.shown} for the tests",
+            why=_WHY,
+            cause="\n".join(reasons),
+            fix=f"{self.fix}\nor {self.form}",
+        )
+
+    def local_service(self) -> Server:
+        """Return the first server of this machine that lets a usual login create databases."""
+        if self._config.database == "own":
+            raise Unavailable("not asked for, a private server is")
+        reasons: dict[str, None] = {}
+        for address in self.local_logins():
+            where = f", a local service on {address.server}"
+            try:
+                # A local server answers within a millisecond.
+                return self.enter(address, where, seconds=2)
+            except Unavailable as reason:
+                reasons[str(reason)] = None
+        raise Unavailable("; ".join(reasons))
+
+    def private_server(self) -> Server:
+        """Find or start a private server."""
+        raise Unavailable(f"pytest-arena starts no server of {self.shown}")
+
+    def _named(self) -> Server:
+        config = self._config
+        try:
+            address = self.read_url(config.server_url)
+            where = f" on {address.server}, from arena_database"
+            return self.enter(address, where)
+        except Unavailable as reason:
+            raise ServerError(
+                f"the server for the tests cannot be used: {reason}",
+                why=_WHY,
+                cause=f"{redact_url(config.server_url)} from {config.place('database')}",
+                fix=reason.fix or self.form,
+            ) from reason
+
+    # `arena databases`
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether the option names no other product."""
+        names_no_server = self._config.database in {"auto", "own"}
+        return names_no_server or product_of(self._config.database) == self.name
+
+    def place_kinds(self) -> list[PlaceKind]:
+        """Return the server, if there is one and the option names no other product."""
+        if self._config.database == "own" or not self.is_meant:
+            return []
+        find = self.find if self._config.server_url else self.local_service
+        try:
+            server = find()
+        except (Unavailable, ConfigError):
+            return []  # no server, or the product's driver is not installed
+        return [DatabasesOnServer(self.registry, server.shown, server.address)]
+
+    # In a run
 
     @abstractmethod
     def _begin(self, registry: RegistryT, server: Server) -> None:
@@ -272,8 +266,8 @@ class ServerProduct(Generic[RegistryT]):
             if self._started_registry is None:
                 try:
                     with as_own():  # the guard allows these processes
-                        self.server = self.search.find(self._config)
-                        registry = self.search.registry(self.server.address)
+                        self.server = self.find()
+                        registry = self.registry(self.server.address)
                         self._begin(registry, self.server)
                         self._started_registry = registry
                 except ArenaError:

@@ -169,5 +169,4 @@ def _named(place: str) -> str:
 def _without_quotes(name: str) -> str:
     if name[0] not in '"`[':
         return name
-    quote = name[-1]
-    return name[1:-1].replace(quote * 2, quote)
+    return name[1:-1].replace(name[0] * 2, name[0])

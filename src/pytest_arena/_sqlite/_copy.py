@@ -94,10 +94,6 @@ class LiveFile(Undo):
         version: int = self._control.execute("PRAGMA data_version").fetchone()[0]
         return version
 
-    def _is_at(self, start: Start) -> bool:
-        """Return whether the file has this content, apart from open transactions."""
-        return self._now is start and self._version == self._data_version()
-
     @isolation_errors
     def begin(self, now: Start) -> Start:
         """Return the committed content as a start, the last one if no connection has committed."""
@@ -135,7 +131,7 @@ class LiveFile(Undo):
     def _write(self, data: bytes) -> None:
         def give_up(status: int, _remaining: int, _total: int) -> None:
             # Connection.backup() would retry for ever.
-            if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            if status == sqlite3.SQLITE_BUSY:
                 raise Held("database is locked")
 
         with closing(sql.open_own()) as memory:
@@ -151,8 +147,9 @@ class LiveFile(Undo):
     @isolation_errors
     def look(self, start: Start) -> Look:
         """Return whether a transaction has committed since a start, or is writing."""
-        writers = _UNKNOWN_WRITER if sql.is_being_written(self._control) else frozenset()
-        return Look(not self._is_at(start), writers)
+        if sql.is_being_written(self._control):
+            return Look(writers=_UNKNOWN_WRITER)
+        return Look(self._now is not start or self._version != self._data_version())
 
     @isolation_errors
     def moment(self, first: Start, *, exact: bool) -> Start | None:
@@ -230,9 +227,6 @@ class Copy(LevelStack[LiveFile]):
         new.replace(path)
         return LiveFile(path, self._usage)
 
-    def _freeze(self) -> Any:
-        return self._now.base
-
     def _discard(self, live: LiveFile) -> None:
         live.release()
 
@@ -262,7 +256,9 @@ def digests(file: Path) -> dict[str, str]:
         for name, table in _tables(connection).items():
             texts = [text for text, _ in table.rows]
             found[f"table {name}"] = f"{len(texts)} rows, {_digest(*texts)}"
-        for title, definition in _definitions(connection).items():
+        for title, definition in connection.execute(
+            "SELECT type || ' ' || name, sql FROM sqlite_master"
+        ):
             found[f"definition of {title}"] = _digest(definition)
         [version] = connection.execute("PRAGMA user_version").fetchone()
         if version:  # without 0, an empty file equals a missing file
@@ -285,12 +281,6 @@ def _in_memory(content: bytes) -> sqlite3.Connection:
     if content:
         connection.deserialize(content)
     return connection
-
-
-def _definitions(connection: sqlite3.Connection) -> dict[str, str | None]:
-    """Return the definitions of tables, indexes, triggers and views, such as ``table orders``."""
-    rows = connection.execute("SELECT type || ' ' || name, sql FROM sqlite_master")
-    return dict(rows.fetchall())
 
 
 def _tables_of_app(connection: sqlite3.Connection) -> dict[str, ReadTable]:

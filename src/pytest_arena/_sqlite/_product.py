@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from glob import escape
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -189,7 +189,6 @@ _UNUSED_SECONDS = {False: 14 * 24 * 3600, True: 3600}
 class FileTarget:
     """The file of a build. The first connection creates it."""
 
-    has_schemas: ClassVar[bool] = False
     path: Path
 
     @property
@@ -321,7 +320,6 @@ class SQLite:
     """SQLite in a run. Each database is a live file. Templates are files in the user's cache."""
 
     name = "sqlite"
-    shares_connections = False
     forced = (
         "a new file has replaced it. SQLAlchemy opens its connections again. Connections "
         "of sqlite3 itself and of other processes keep using the old file"

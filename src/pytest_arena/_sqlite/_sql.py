@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 MEMORY = ":memory:"
 # SQLITE_PROTOCOL: two connections have opened a log at the same time.
-_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_LOCKS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL})
 # The journal mode in the file: https://sqlite.org/fileformat.html#the_database_header
 _MODE = slice(18, 20)
 _ROLLBACK_JOURNAL = b"\1\1"
@@ -103,11 +103,9 @@ def writing(connection: sqlite3.Connection, *, excludes_readers: bool = False) -
 
 def is_being_written(connection: sqlite3.Connection) -> bool:
     """Return whether another connection holds the write lock."""
-    try:
-        with writing(connection):
-            return False
-    except sqlite3.OperationalError:
-        return True
+    with suppress(sqlite3.OperationalError), writing(connection):
+        return False
+    return True
 
 
 def has_old_reader(connection: sqlite3.Connection) -> bool:

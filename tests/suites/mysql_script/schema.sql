@@ -5,4 +5,5 @@ CREATE TABLE orders (
 CREATE TABLE stock (item VARCHAR(50) PRIMARY KEY, amount INT);
 CREATE TABLE log (words VARCHAR(50)); /* no; key */
 CREATE VIEW names AS SELECT item FROM orders;
+CREATE VIEW all_names AS SELECT item FROM names;
 INSERT INTO log VALUES ('it''s; \' fine');

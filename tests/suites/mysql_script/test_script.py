@@ -17,7 +17,7 @@ async def ask(statement):
 async def test_a_view(client, turn):
     assert await ask("SELECT words FROM log") == ["it's; ' fine"]
     await client.post("/orders/chair")
-    assert await ask("SELECT item FROM names") == ["chair"]
+    assert await ask("SELECT item FROM all_names") == ["chair"]
 
 
 async def test_a_redirected_connection(client):

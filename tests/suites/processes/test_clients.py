@@ -17,7 +17,7 @@ psql -hdb.example.org -Ume -dshop_dev -qAtc "$SQL"
 psql "host=db.example.org dbname=shop_dev" -c "$SQL"
 psql "postgresql:///?host=db.example.org&dbname=shop_dev" -c "$SQL"
 psql "$DATABASE_URL" -c "$SQL"
-psql shop_dev me -c "$SQL" -o
+POSIXLY_CORRECT=1 psql shop_dev me -c "$SQL" -o
 PGHOST=db.example.org PGDATABASE=shop_dev PGOPTIONS=-cnone=1 psql -f seed.sql
 PGSERVICE=dev PGSERVICEFILE=services.conf psql -c "$SQL"
 PGSERVICE=missing psql -c "$SQL"

@@ -74,6 +74,13 @@ async def test_a_commit_after_a_failed_statement_keeps_nothing(turn):
     assert await items() == []
 
 
+async def test_an_invalidated_connection_keeps_nothing(turn):
+    async with engine.connect() as connection:
+        await connection.execute(insert(Order).values(item="lost", status="new"))
+        await connection.invalidate()
+    assert await items() == []
+
+
 async def test_each_test_has_its_time(turn):
     async with engine.connect() as connection:
         TIMES.append(await connection.scalar(text("SELECT now()")))

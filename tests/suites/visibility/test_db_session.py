@@ -222,7 +222,7 @@ async def test_a_sync_request_cannot_commit_async_work(db_session, test_client, 
 
 def test_a_row_that_the_database_refuses_is_an_error_at_the_request(db_session, test_client):
     db_session.add(Order(item=None))
-    with pytest.raises(IntegrityError) as caught:
+    with pytest.raises(IntegrityError, match="db_session") as caught:
         test_client.get("/orders")
     assert not hasattr(caught.value.orig, "__notes__")  # of a lock
     db_session.rollback()
