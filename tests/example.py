@@ -116,7 +116,6 @@ class Run:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """The counts in the closing line."""
         closing = [line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)]
         counts = re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1])
         outcomes = {}
@@ -167,7 +166,6 @@ class Example:
         return self.with_paths({f"{name}.py": text for name, text in files.items()})
 
     def with_paths(self, files: Mapping[str, str]) -> Example:
-        """Return an example with more files, by their paths."""
         return replace(self, files={**self.files, **files})
 
     def change(self, file: str, old: str, new: str) -> Example:
@@ -188,7 +186,6 @@ class Example:
         return self.python(*self._pytest(args, plugin=plugin), env=env)
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
-        """Run Python in the example's folder."""
         command = [sys.executable, *args]
         status, output = self.execute(
             command, self.write(), self._environment(env or {}), _PATIENCE_SECONDS

@@ -71,7 +71,6 @@ class Block:
     skip: str | None
 
     def wrong(self, why: str) -> PageError:
-        """The error for this block."""
         return PageError(f"{self.place}: {why}")
 
 
@@ -152,7 +151,6 @@ def read_blocks(name: str, text: str) -> Iterator[Block]:
 
 
 def reason_of(comment: re.Match[str], place: str) -> str:
-    """The reason that a skip comment gives."""
     if not comment["reason"]:
         raise PageError(f"{place}: a skip comment without a reason")
     return comment["reason"]
@@ -196,7 +194,6 @@ def write_file(block: Block, folder: Path) -> None:
 
 
 def check_fragment(block: Block) -> None:
-    """Read a block that is no file."""
     if block.language == "text":
         return
     if block.language not in PARSERS:
@@ -213,7 +210,6 @@ PARSERS: dict[str, Callable[[str], object]] = {"python": compile_python, "toml":
 
 
 def parse(block: Block) -> None:
-    """Make sure that a block is what its language says."""
     try:
         PARSERS[block.language](block.text)
     except (SyntaxError, ValueError) as error:
@@ -309,7 +305,6 @@ def stand_at(group: list[str], written: list[str], start: int) -> bool:
 
 
 def same_line(expected: str, written: str) -> bool:
-    """Whether a line is the expected one, with any text in place of `...`."""
     pattern = ".*".join(map(re.escape, with_short_rules(expected).split("...")))
     return re.fullmatch(pattern, with_short_rules(written)) is not None
 
@@ -320,10 +315,8 @@ def with_short_rules(line: str) -> str:
 
 
 def trimmed(lines: list[str]) -> list[str]:
-    """Lines without the blank ones around them."""
     return "\n".join(lines).strip("\n").split("\n") if any(lines) else []
 
 
 def shown(lines: list[str]) -> str:
-    """Lines as part of a message."""
     return indent("\n".join(lines), "    ")

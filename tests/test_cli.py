@@ -83,13 +83,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def role() -> Iterator[str]:
-    """A login of this test's own, gone with all that is its."""
     with own_registry() as name:
         yield name
 
 
 def url_of(role: str) -> str:
-    """Return the URL of a login."""
     return f"postgresql://{role}@{SERVER.host}:{SERVER.port}/postgres"
 
 
@@ -140,13 +138,11 @@ def listed(arena: Callable[..., str]) -> Callable[..., dict[str, dict[str, Any]]
 
 
 def killed(process: subprocess.Popen[str]) -> None:
-    """End a run as `kill -9` does."""
     process.kill()
     process.wait()
 
 
 def there(*names: str) -> set[str]:
-    """Which of these are on the server."""
     return set(names) & names_on_server()
 
 
@@ -411,7 +407,6 @@ def test_a_dead_runs_databases_go_and_nobody_elses(
 def test_templates_and_kept_databases_go_with_all_alone(
     arena: Callable[..., str], listed: Any, role: str
 ) -> None:
-    """And are shown with what was kept."""
     url = url_of(role)
     with own_databases(role) as own:
         built = SimpleNamespace(address=own.address_of(own.create("building")))

@@ -114,7 +114,6 @@ def test_a_wrong_value_is_named_with_its_option_and_its_file(
 def test_a_wrong_marker_is_named_with_its_line(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """And with all right ones."""
     with pytest.raises(ConfigError) as caught:
         marker_values(args, kwargs, place="test_x.py:7")
     assert "test_x.py:7" in caught.value.cause
@@ -163,7 +162,6 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("modules")
 def test_a_path_that_leads_nowhere(path: str, what: str, cause: str, fix: str) -> None:
-    """Why, in which line, and what to do."""
     with pytest.raises(ConfigError) as caught:
         load_attribute(path, option="arena_app", source="pytest.ini")
     assert what in caught.value.what

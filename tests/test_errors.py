@@ -78,7 +78,6 @@ def test_each_error_and_warning_has_a_section() -> None:
 
 
 def test_a_message_has_four_parts_and_at_most_twelve_lines() -> None:
-    """However much somebody puts into a part."""
     kind = LEAVES[0]
     long = "\n".join(f"line {number} " + "x" * 3000 for number in range(30))
     lines = str(kind(long, why=long, cause=long, fix=long)).splitlines()

@@ -127,7 +127,6 @@ def test_the_page_lists_the_private_names_of_other_libraries() -> None:
 
 
 def _section(title: str) -> str:
-    """Return the text of a section of the page."""
     return MAP.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 

@@ -73,7 +73,6 @@ class StoryMySQLServer:
 
     @property
     def entrance(self) -> dict[str, Any]:
-        """The login of the runs."""
         return {**self._login, "user": self._name, "password": self._password}
 
     @property
@@ -82,11 +81,9 @@ class StoryMySQLServer:
         return {**self._login, "database": self._name}
 
     def url(self, driver: str) -> URL:
-        """Return the server's URL, with the login of the runs."""
         return _url(driver, self.entrance)
 
     def developers_url(self, driver: str) -> URL:
-        """Return the URL of the developer's own database, with the developer's login."""
         return _url(driver, self.developers_arguments)
 
     def fill_developers(self) -> None:

@@ -164,8 +164,6 @@ def test_led_by_libpq(driver: str) -> None:
 
 @pytest.mark.usefixtures("hostile")
 def test_led_by_asyncpg() -> None:
-    """As by libpq."""
-
     async def show() -> None:
         url = "postgresql+asyncpg://db.invalid/shop"
         engine = create_async_engine(url, connect_args=OF_ASYNCPG_ELSEWHERE)

@@ -94,11 +94,9 @@ class RandomLevels:
         self.moment = None
 
     def now(self) -> Level:
-        """Return the present content."""
         return Level(self.world.content(), self.world.rows(), self.isolation.content())
 
     def leave(self) -> None:
-        """Leave a level, and compare the content."""
         if not self.levels:
             return
         if self.chance.random() < 0.3:
@@ -167,7 +165,6 @@ class RandomLevels:
         return difference({}, found)
 
     def compare(self) -> None:
-        """The content is the content of the level's enter."""
         self.end_transactions()
         level = self.levels.pop()
         contents = [self.world.content()]

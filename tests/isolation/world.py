@@ -69,7 +69,6 @@ class Hand:
         return self._is_executing or (driver is not None and self._world.is_begun(driver))
 
     def execute(self, sql: str) -> Any:
-        """Execute one statement, and return a cursor."""
         connection = self.raw
         # libpq's status is "idle" for a moment after the statement was sent.
         self._is_executing = True
@@ -79,12 +78,10 @@ class Hand:
             self._is_executing = False
 
     def run(self, script: str) -> None:
-        """Execute several statements."""
         for statement in script.split("; "):
             self.execute(statement)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute a statement and return its rows."""
         return [tuple(row) for row in self.execute(sql).fetchall()]
 
     def content(self) -> dict[str, object]:
@@ -97,7 +94,6 @@ class Hand:
             self.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the driver's connection, if it is open."""
         if self._connection is not None:
             with suppress(self._world.errors):
                 self._connection.close()
@@ -142,12 +138,10 @@ class World(ABC):
         """Return whether a driver's connection is in a transaction."""
 
     def has_ended(self, connection: Any) -> bool:
-        """Return whether the server has ended a connection."""
         del connection
         return False
 
     def execute(self, connection: Any, sql: str) -> Any:
-        """Execute one statement on an app's connection."""
         return connection.execute(sql)
 
     @abstractmethod
@@ -173,7 +167,6 @@ class World(ABC):
             return self.content_of(fresh)
 
     def rows(self) -> dict[str, Counter[str]]:
-        """Return the rows that a new connection reads."""
         with closing(self.open()) as fresh:
             return self.rows_of(fresh)
 
@@ -186,7 +179,6 @@ class World(ABC):
         """Return the template, for ``replace``."""
 
     def close(self) -> None:
-        """Close the connections and the isolation."""
         for hand in self.usage.hands:
             hand.close()
         self.isolation.close()

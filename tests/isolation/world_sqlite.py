@@ -103,7 +103,6 @@ class SQLiteWorld(World):
             connection.execute(f"PRAGMA journal_mode = {self.mode}").fetchone()
 
     def is_begun(self, connection: sqlite3.Connection) -> bool:
-        """Return whether a transaction is open."""
         return connection.in_transaction
 
     def content_of(self, connection: sqlite3.Connection) -> dict[str, object]:
@@ -120,7 +119,6 @@ class SQLiteWorld(World):
         return content
 
     def rows_of(self, connection: sqlite3.Connection) -> dict[str, Counter[str]]:
-        """Return the rows of the app's tables."""
         tables = {}
         for name in ROWS_OF:
             with suppress(sqlite3.OperationalError):  # no such table
@@ -131,11 +129,9 @@ class SQLiteWorld(World):
     shown = staticmethod(shown)
 
     def statement(self, chance: random.Random) -> str:
-        """Return one of the statements."""
         return chance.choice(STATEMENTS)
 
     def template(self) -> Path:
-        """Return the file."""
         return self.base
 
 
@@ -171,6 +167,5 @@ class OtherProcess:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        """Kill it."""
         self._process.kill()
         self._process.communicate()

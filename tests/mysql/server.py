@@ -95,7 +95,6 @@ class PrivateServer:
 
 
 def address_of(login: dict[str, Any]) -> Address:
-    """Return the address of a server with a login."""
     return Address(login["host"], login["port"], login["user"], "", login["password"])
 
 

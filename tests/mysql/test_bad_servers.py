@@ -44,13 +44,11 @@ class Bad:
             self.run(statement)
 
     def run(self, statement: str) -> list[tuple[Any, ...]]:
-        """Execute a statement as the administrator."""
         with closing(connect(self.server.socket)) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
 
     def touches(self) -> list[object]:
-        """Return what is the developer's."""
         return [self.run(statement) for statement in _TOUCHES]
 
     def shop(self, folder: Path, user: str = "root") -> Example:

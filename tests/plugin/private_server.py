@@ -45,13 +45,11 @@ class PrivateServer:
 
     @property
     def folder(self) -> ServerFolder:
-        """Where it has its data."""
         # Not rglob: the server takes databases away while its data are walked through.
         [path] = self.place.glob("c/pytest-arena-pg-*/*/")
         return clusters.ServerFolder(path)
 
     def address(self, database: str = "postgres") -> Address:
-        """How its superuser logs in."""
         return Address(str(self.folder.path), 5432, "postgres", database)
 
     @property
@@ -60,7 +58,6 @@ class PrivateServer:
         return f"postgresql://postgres@/postgres?host={self.folder.path}"
 
     def rows(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """Ask a database there something."""
         with closing(open_control(self.address(database))) as control:
             return control.rows(sql)
 
@@ -78,12 +75,10 @@ class PrivateServer:
         return self.names(but=("template_",))
 
     def check_clean(self, text: object = "") -> None:
-        """Assert that it is."""
         left = self.of_runs()
         assert left == [], f"{left}\n{text}"
 
     def arena(self, *words: str) -> str:
-        """Call the command on it."""
         others = ("PG", "ARENA_", "PYTEST_")
         env = {name: text for name, text in os.environ.items() if not name.startswith(others)}
         done = subprocess.run(

@@ -49,7 +49,6 @@ def test_a_seed_that_fails_is_told_in_full_once(example: Example) -> None:
 
 
 def test_a_seed_for_which_the_tables_lack_a_column(example: Example) -> None:
-    """The seed's line is right. No test had a database."""
     project = example.with_paths({"schema.sql": "CREATE TABLE dancers (id integer PRIMARY KEY);"})
     project = project.change("pytest.ini", "app:Base", "schema.sql").with_files(test_init=CHECKS)
     run = project.run().expect(1, failed=2)

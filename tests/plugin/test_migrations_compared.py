@@ -33,7 +33,6 @@ def test_nothing_of_the_new_column(db_session):
 
 @pytest.fixture
 def project(example: Example) -> Example:
-    """Migrations that build what the model says."""
     example = with_migrations(example, SYNC_ENV).with_files(test_names=TESTS)
     example = example.change(FIRST, NULLABLE, LIKE_THE_MODEL)
     seed = "def seed(session):\n    from sqlalchemy import text\n"
@@ -43,7 +42,6 @@ def project(example: Example) -> Example:
 
 
 def with_a_new_column(project: Example) -> Example:
-    """The model has a column that no migration makes."""
     return project.change("app.py", "\n\n\nengine =", TITLE)
 
 

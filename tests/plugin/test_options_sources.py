@@ -48,7 +48,6 @@ def seeds(example: Example) -> Example:
 
 
 def test_an_override_wins_over_the_file(seeds: Example) -> None:
-    """An empty override means none."""
     seeds.run("-o", "arena_seed=seeds:by_override").says("names: Override")
     seeds.run("-o", "arena_seed=").says("names:").never_says("names: F", "names: O")
 

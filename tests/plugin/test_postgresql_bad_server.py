@@ -43,7 +43,6 @@ async def test_another(client):
 
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Crowded]:
-    """A server with passwords and five connections."""
     with Crowded(5) as server:
         yield server
 
@@ -64,7 +63,6 @@ def run_on(server: Crowded, example: Example, login: str, *, last: str = "", **f
 
 
 def check_left(server: Crowded) -> None:
-    """Check that no database of a run is left."""
     names = " ".join(server.databases())
     assert "arena_live" not in names
     assert "arena_building" not in names
@@ -109,7 +107,6 @@ def test_a_server_with_few_free_connections(example: Example, crowded: Crowded, 
 def test_a_local_service_without_a_free_connection_is_left(
     example: Example, crowded: Crowded
 ) -> None:
-    """The run uses a private server."""
     host = {"PGHOST": "127.0.0.1", "PGPORT": str(crowded.port), "PGUSER": "boss"}
     with crowded.filled(), private_server() as private:
         env = {**private.env, **host, "ARENA_DATABASE": "postgresql"}
@@ -189,7 +186,6 @@ async def test_at_last(client):
 def test_a_server_that_restarts_fails_only_the_test_whose_transaction_it_ends(
     example: Example,
 ) -> None:
-    """pytest-arena connects again."""
     with Crowded(30) as server:
         facts = {
             "command": server.command,

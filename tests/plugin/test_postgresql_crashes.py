@@ -75,8 +75,6 @@ def test_next(test_client, turn):
 
 
 class Project:
-    """A project that can be struck, on a server."""
-
     def __init__(self, example: Example, server: PrivateServer) -> None:
         files = {"conftest": CONFTEST, "test_it": TESTS, "test_next": NEXT, "seed": SEED}
         self.example, self.server = on_postgresql(example, **files), server
@@ -100,7 +98,6 @@ class Project:
 
 @pytest.fixture
 def project(example: Example, server: PrivateServer) -> Project:
-    """On the server that all tests here share."""
     return Project(example, server)
 
 
@@ -127,7 +124,6 @@ def test_a_killed_run_leaves_nothing_to_the_next_one(project: Project) -> None:
 
 
 def test_ctrl_c_leaves_nothing(project: Project) -> None:
-    """Pytest ends as it does."""
     run = project.strike(signal.SIGINT)
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
     run.says("KeyboardInterrupt").never_says("INTERNALERROR")

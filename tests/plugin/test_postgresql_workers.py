@@ -82,7 +82,6 @@ def check_each_has_its_own(folder: Path) -> int:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """Return the output of a run that has passed."""
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return output

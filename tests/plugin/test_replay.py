@@ -42,7 +42,6 @@ async def test_add_by_hand(client, arena):
 
 
 def section(output: str) -> list[str]:
-    """Return the lines about routes."""
     lines = output.partition("arena: replay")[2].splitlines()
     return [line for line in lines if re.match("[A-Z]+ /", line)]
 
@@ -205,7 +204,6 @@ def test_only_some_questions(example: Example) -> None:
 
 
 def test_without_a_request_that_writes(example: Example) -> None:
-    """One line."""
     tests = "async def test_read(client):\n    await client.get('/dancers')\n"
     project = example.with_files(test_it=tests)
     project.run(FLAG).expect(passed=1).says("no request of a passed test has changed a row")
@@ -292,7 +290,6 @@ replay._LONGEST = 2  # in place of ten seconds
 
 
 def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
-    """And the suite goes on."""
     files = {"strange": STRANGE, "test_it": STRANGE_TESTS, "conftest": SHORT}
     project = example.with_files(**files)
     run = project.run(FLAG).expect(passed=6)

@@ -66,7 +66,6 @@ def test_archive():
 
 
 def shop(folder: Path, options: str, *, tables: str = '["orders"]') -> Example:
-    """Return a project with two databases, and tests that expect these tables in the second."""
     ini = f"[pytest]\npythonpath = .\naddopts = -p no:randomly\n{options}"
     files = {"test_it": TESTS.replace("TABLES", tables), "models": MODELS}
     return small_example(folder, **files).with_paths({"pytest.ini": ini})
@@ -103,7 +102,6 @@ def test_a_builder_on_an_engine_of_the_app_builds_each_database(tmp_path: Path) 
 def test_a_builder_that_connects_to_two_databases_must_be_split(
     tmp_path: Path, schema: str
 ) -> None:
-    """A schema or a seed."""
     run = shop(tmp_path, f"arena_schema = models:{schema}\n").run("-k", "shop").expect(1, failed=1)
     run.says("connects to another database: archive", "archive = module:its_function")
 

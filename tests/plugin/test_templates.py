@@ -120,7 +120,6 @@ app = FastAPI(lifespan=lifespan)
 
 @pytest.mark.parametrize("where", [AT_IMPORT, IN_THE_LIFESPAN], ids=["import", "lifespan"])
 def test_an_app_that_makes_its_tables_itself(example: Example, where: str) -> None:
-    """Works as it is; the summary has the line that saves time."""
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
     # The name of the project's folder says nothing about its modules.
     bare = replace(bare.with_paths({"pyproject.toml": ""}), folder=bare.folder / "tests")

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 
 def unverified(example: Example) -> Example:
-    """Return the example without ``--arena-verify``, with which the suite runs it."""
     return replace(example, options=())
 
 
@@ -57,7 +56,6 @@ LiveFile.restore = lie
 
 @pytest.fixture
 def liar(example: Example) -> Example:
-    """A project whose isolation forgets a row."""
     options = "[pytest]\naddopts = -p pytest_arena.plugin -p liar"
     project = example.change("pytest.ini", "[pytest]", options)
     return unverified(project.with_files(test_it=WRITES, liar=LIAR))

@@ -55,19 +55,16 @@ class Release:
 
     @property
     def project(self) -> dict[str, object]:
-        """The metadata that are written by hand."""
         read = tomllib.loads((self.source / "pyproject.toml").read_text(encoding="utf-8"))
         project: dict[str, object] = read["project"]
         return project
 
     @property
     def version(self) -> str:
-        """The version that is released."""
         return str(self.project["version"])
 
     @property
     def files(self) -> set[str]:
-        """The paths of HEAD's files."""
         files = (path for path in self.source.rglob("*") if path.is_file())
         return {path.relative_to(self.source).as_posix() for path in files}
 
@@ -95,7 +92,6 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
         return next(self.folder.glob("[bS]*/python*"))
 
     def call(self, program: str, *words: object, folder: Path) -> str:
@@ -103,7 +99,6 @@ class Environment:
         return call(self.python.with_name(program), *words, folder=folder)
 
     def install(self, *wanted: object) -> None:
-        """Install what a user would, and nothing that is not on an index or named."""
         words = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         call(self.python, *words, *wanted, folder=self.folder)
 

@@ -52,7 +52,6 @@ def test_the_sdist_holds_what_builds_and_tests_it(release: Release) -> None:
 
 
 def test_the_sdist_builds_the_same_wheel_as_the_checkout(release: Release, tmp_path: Path) -> None:
-    """Byte for byte."""
     words = ("-m", "build", "--wheel", "--outdir", tmp_path, release.source)
     call(sys.executable, *words, folder=release.source.parent)
     assert (tmp_path / release.wheel.name).read_bytes() == release.wheel.read_bytes()
@@ -68,7 +67,6 @@ class Links(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, _: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what it names, and its own name."""
         self.found += [value or "" for name, value in attrs if name in {"href", "src"}]
         self.places += [f"#{value}" for name, value in attrs if name == "id"]
 

@@ -77,7 +77,6 @@ class RealServer:
         self._settings = {**FAST, **settings, "port": str(self.port)}
 
     def start(self) -> None:
-        """Start the server, and wait until it answers."""
         self._path = folder_in_memory()
         programs = newest_programs()
         self._folder = clusters.ServerFolder(self._path / "server")
@@ -108,7 +107,6 @@ class RealServer:
         return False
 
     def stop(self) -> None:
-        """Stop the server without waiting for its clients, and remove its data."""
         # A test may have started it again.
         os.kill(int((self._folder.data / "postmaster.pid").read_text().split()[0]), 2)
         self._process.wait()
@@ -116,7 +114,6 @@ class RealServer:
 
     @property
     def by_socket(self) -> Address:
-        """The superuser's address."""
         return Address(str(self._folder.path), self.port, "postgres", "postgres")
 
 
@@ -134,7 +131,6 @@ class ServerBeside(RealServer):
 
     @property
     def url(self) -> str:
-        """The superuser's URL."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
 
@@ -166,7 +162,6 @@ class Crowded(RealServer):
         return replace(self.by_socket, host="127.0.0.1", user="maker", password=PASSWORD)
 
     def url(self, login: str, database: str = "postgres") -> str:
-        """A URL by TCP."""
         return f"postgresql+asyncpg://{login}@127.0.0.1:{self.port}/{database}"
 
     @contextmanager
@@ -179,7 +174,6 @@ class Crowded(RealServer):
             yield
 
     def databases(self) -> list[str]:
-        """The names of all databases."""
         with closing(self._opened()) as control:
             return [str(name) for (name,) in control.rows("SELECT datname FROM pg_database")]
 
@@ -203,7 +197,6 @@ class Crowded(RealServer):
 
 
 def free_port() -> int:
-    """A port on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -36,17 +36,14 @@ class Servers:
         self.programs = newest_programs()
 
     def find(self) -> PrivateServer:
-        """Find the server, or start it."""
         return clusters.find(self.programs, cache=self.place)
 
     def databases(self, server: PrivateServer) -> str:
-        """The names of all databases, in one text."""
         with closing(open_control(server.address)) as control:
             rows = control.rows("SELECT datname::text FROM pg_database")
         return " ".join(name for (name,) in rows)
 
     def wait_until_stopped(self, server: PrivateServer) -> None:
-        """Wait for the server's end."""
         until(lambda: not clusters.is_running(server.folder), "the server stops")
 
 
@@ -71,7 +68,6 @@ def servers(clean_environment: None, place: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def create(server: PrivateServer, name: str) -> None:
-    """Create a database."""
     with closing(open_control(server.address)) as control:
         control.run(f"CREATE DATABASE {name}")
 

@@ -68,7 +68,6 @@ def test_a_login_that_cannot_be_used_is_refused(
 
 
 def test_a_server_without_a_free_connection_is_named(config: Config, untouched: Crowded) -> None:
-    """The message says so."""
     with untouched.filled():
         error = refused(config, untouched.url(f"maker:{PASSWORD}"))
     assert "has no free connection" in error.what
@@ -86,7 +85,6 @@ def test_a_server_without_a_free_connection_is_named(config: Config, untouched: 
     ],
 )
 def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str) -> None:
-    """The password is hidden."""
     assert reason in refused(config, url).what
 
 
@@ -104,19 +102,16 @@ def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str
     ],
 )
 def test_forms_of_urls(text: str, expected: tuple[str, int, str, str, str]) -> None:
-    """Those of SQLAlchemy and those of libpq."""
     assert PostgreSQL.search.read_url(text) == Address(*expected)
 
 
 def test_a_password_may_come_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with psql."""
     monkeypatch.setenv("PGPASSWORD", "p")
     found = PostgreSQL.search.read_url("postgresql://u@db/shop")
     assert found == Address("db", 5432, "u", "shop", "p")
 
 
 def test_urls_of_mysql() -> None:
-    """A socket, and a password."""
     found = MySQL.search.read_url("mysql://me:secret@db:3307/shop")
     assert found == Address("db", 3307, "me", "", "secret")
     socket = MySQL.search.read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
@@ -124,7 +119,6 @@ def test_urls_of_mysql() -> None:
 
 
 def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
-    """The summary names it, without the password."""
     found = PostgreSQL.search.find(replace(config, database=crowded.url(f"maker:{PASSWORD}")))
     assert found.address == crowded.address
     assert not found.is_private

@@ -54,7 +54,6 @@ class Suite:
         return self.setting.split()[0]
 
     def stories(self) -> list[str]:
-        """Return the test functions as ``file::Class::function``, without running any code."""
         files = [word for word in self.setting.split() if word.endswith(".py")]
         found = _stories(self.folder)
         return [story for story in found if not files or story.partition("::")[0] in files]
@@ -143,8 +142,6 @@ def _functions(tree: ast.Module | ast.ClassDef) -> list[str]:
 
 @dataclass
 class Result:
-    """The facts of a suite's run."""
-
     suite: Suite
     place: Path
     ended: str
@@ -157,7 +154,6 @@ class Result:
     status: int | None = None
 
     def add(self, facts: dict[str, Any]) -> None:
-        """Add a line of facts."""
         if "collected" in facts:
             self.collected.update(_story(test) for test in facts["collected"])
         elif "broken" in facts:
@@ -177,7 +173,6 @@ class Result:
         return "" if is_run or not reasons else reasons[0]
 
     def problems(self, story: str) -> list[str]:
-        """Return what is wrong with a story."""
         tests: dict[str, list[dict[str, Any]]] = {}
         for phase in self.phases.get(story, []):
             tests.setdefault(phase["test"], []).append(phase)
@@ -192,7 +187,6 @@ class Result:
         return found + self._wrong_text(story)
 
     def whole(self) -> list[str]:
-        """Return what is wrong with the run as a whole."""
         found = list(self.broken)
         stories = set(self.suite.stories())
         if self.ended != f"exit status {self.status}" or self.status not in {0, 1}:
@@ -240,7 +234,6 @@ _OF_ASYNCPG = re.compile(r"\(sqlalchemy\.dialects\.\w+\.asyncpg\.\w+\) (<class '
 
 @cache
 def _read(suite: Suite, place: Path) -> Result:
-    """Return the facts that the run's plugin has written."""
     output = (place / "output").read_text(encoding="utf-8")
     result = Result(suite, place, (place / _ENDED).read_text(encoding="utf-8"), output)
     facts = place / _FACTS
@@ -255,7 +248,6 @@ def _story(test: str) -> str:
 
 
 def _problems(phases: list[dict[str, Any]]) -> list[str]:
-    """Return what is wrong with one test."""
     if phases[-1]["phase"] != "teardown":
         return ["did not end"]
     failed = [phase for phase in phases if phase["outcome"] == "failed"]

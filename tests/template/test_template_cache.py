@@ -140,7 +140,6 @@ def _end(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_killed_build_is_no_template(cached: Project) -> None:
-    """The next process builds again."""
     cached.write(models=DYING)
     killed = cached.in_another_process()
     _end(killed)

@@ -18,8 +18,6 @@ XDIST = ("-p", "xdist.plugin", "-n", "2")
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The JSON document of a run."""
-
     run: Run
     document: dict[str, Any]
 
@@ -33,20 +31,16 @@ class Results:
 
     @property
     def statuses(self) -> dict[str, str]:
-        """The statuses by the names of the scenarios."""
         return {each["name"]: each["status"] for each in self.document["scenarios"]}
 
     def scenario(self, name: str) -> dict[str, Any]:
-        """Return the entry of a scenario."""
         [found] = [each for each in self.document["scenarios"] if each["name"] == name]
         return dict(found)
 
     def reason(self, name: str) -> str:
-        """Return why a scenario is not proven."""
         return str(self.scenario(name)["reason"])
 
     def attempt(self, name: str) -> dict[str, Any]:
-        """Return the last try of the first test of a scenario."""
         [test, *_] = self.scenario(name)["tests"]
         return dict([each for each in self.document["tries"] if each["test"] == test][-1])
 
