@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scenarios.projects import XDIST, Results, project
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.scenarios.projects import Results, project
 
 PROVEN = (
     "Each Then is checked",
@@ -82,12 +78,6 @@ def test_each_row_has_its_verdict(results: Results) -> None:
     assert re.search("before=ACTIVE.*Test checks too little</span>", _page(results))
 
 
-def test_the_page_shows_a_reason_as_text(results: Results) -> None:
-    """The message of an assertion may have HTML."""
-    assert "Why: this check does not hold: &#x27;&lt;b&gt;Dune" in _page(results)
-    assert "<b>Dune" not in _page(results)
-
-
 def test_the_kind_of_the_wrong_answer_is_said(results: Results) -> None:
     """A test that checks a status alone notices no other values."""
     weak = results.reason("A status alone")
@@ -102,8 +92,3 @@ def test_a_request_has_changed_what_it_has_committed(results: Results) -> None:
     requests = results.facts("A refused request changes nothing")["requests"]
     assert [request["changed"] for request in requests] == [["judges"], [], None, None]
     assert "answered 409, changed" not in _page(results)
-
-
-def test_workers_send_the_verdicts(results: Results, tmp_path: Path) -> None:
-    parallel = Results.of(project("steps", tmp_path), *XDIST, "--scenarios=strict")
-    assert parallel.statuses == results.statuses
