@@ -91,7 +91,6 @@ class Terminal:
     python: Path = Path(sys.executable)
 
     def run(self, command: str) -> tuple[int, str]:
-        """Run a command as a reader's shell does, pipes and all: exit status and output."""
         done = subprocess.run(  # noqa: S602 - as said
             command,
             shell=True,
@@ -120,7 +119,6 @@ class Terminal:
 
 
 def run_page(name: str, text: str, terminal: Terminal) -> None:
-    """Do all that a page says, from top to bottom."""
     for block in read_blocks(name, text):
         if block.skip:
             print(f"{block.place}: skipped: {block.skip}")
@@ -133,7 +131,6 @@ def run_page(name: str, text: str, terminal: Terminal) -> None:
 
 
 def read_blocks(name: str, text: str) -> Iterator[Block]:
-    """The fenced blocks of a page."""
     lines = enumerate(text.splitlines(), start=1)
     skip = None
     for number, line in lines:
@@ -159,7 +156,6 @@ def reason_of(comment: re.Match[str], place: str) -> str:
 def until_closed(
     fence: re.Match[str], lines: Iterator[tuple[int, str]], place: str
 ) -> Iterator[str]:
-    """The lines of a block, up to the fence that closes it."""
     for _, line in lines:
         if re.fullmatch(rf"\s*{fence['marks']}{fence['marks'][0]}*\s*", line):
             return
@@ -168,7 +164,6 @@ def until_closed(
 
 
 def block_of(fence: re.Match[str], text: str, place: str, skip: str | None) -> Block:
-    """A block, once the words of its fence are known ones."""
     language, *words = shlex.split(fence["info"]) or [""]
     attributes = {key: value for key, _, value in (word.partition("=") for word in words)}
     if language not in ATTRIBUTES:
@@ -180,7 +175,6 @@ def block_of(fence: re.Match[str], text: str, place: str, skip: str | None) -> B
 
 
 def write_file(block: Block, folder: Path) -> None:
-    """Write a block as the file that its title names."""
     target = (folder / block.attributes["title"]).resolve()
     if not target.is_relative_to(folder.resolve()) or target == folder.resolve():
         raise block.wrong(f"{block.attributes['title']!r} is no file in the page's folder")
@@ -257,7 +251,6 @@ def run_command(block: Block, command: Command, terminal: Terminal) -> None:
 
 
 def run(block: Block, command: str, terminal: Terminal, *, status: int) -> list[str]:
-    """Run a command in the page's folder, and return the lines it writes."""
     ended, written = terminal.run(command)
     lines = [line.rstrip() for line in written.splitlines()]
     if ended != status:

@@ -80,7 +80,6 @@ def test_changes_read_as_a_list() -> None:
     ],
 )
 def test_a_value_is_short_on_one_line_and_no_secret(value: object, text: str | None) -> None:
-    """Long ones are cut, and what they hold is counted."""
     if text is not None:
         assert shown(value) == text
     assert "s3cr" not in shown(value)

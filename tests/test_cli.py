@@ -115,8 +115,6 @@ def begin() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
 
 @pytest.fixture
 def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Call the command; returns what it writes."""
-
     def call(*arguments: str) -> str:
         assert main(["databases", *arguments]) == 0
         written = capsys.readouterr()
@@ -128,8 +126,6 @@ def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def listed(arena: Callable[..., str]) -> Callable[..., dict[str, dict[str, Any]]]:
-    """List as JSON; returns what is there by its name."""
-
     def call(database: str) -> dict[str, dict[str, Any]]:
         told = json.loads(arena("list", "--json", "--database", database))
         return {thing["name"]: thing for place in told["places"] for thing in place["things"]}
@@ -150,7 +146,6 @@ def there(*names: str) -> set[str]:
 
 
 def test_the_command_is_quick_and_says_what_it_can() -> None:
-    """Help and version need neither SQLAlchemy nor a driver, and wrong words are answered."""
     program = (
         "import sys; from pytest_arena._cli import main\n"
         "try: main(sys.argv[1:])\n"
@@ -178,7 +173,6 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
 def test_a_value_that_cannot_be_right_is_wrong_usage(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As in a run of pytest: the message names the place, and there is no traceback."""
     assert main(["databases", "list", "--database", name]) == 2
     written = capsys.readouterr()
     assert not written.out
@@ -190,7 +184,6 @@ def test_a_value_that_cannot_be_right_is_wrong_usage(
 def test_a_named_server_that_does_not_answer_is_an_error(
     command: list[str], tmp_path: Path, begin: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says so in four parts, shows no password, and nothing is swept."""
     process, name = begin(ON_FILES, tempfile.gettempdir())
     killed(process)
     (tmp_path / "pytest.ini").write_text(
@@ -340,7 +333,6 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
 
 
 def kept_file() -> Path:
-    """Make an SQLite database in the cache, kept for a look."""
     file = Path(os.environ["ARENA_CACHE"]) / "kept" / "test_red-shop"
     file.parent.mkdir(parents=True)
     file.touch()

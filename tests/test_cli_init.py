@@ -195,7 +195,6 @@ def options_of(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
-    """Without --write no file changes. With it, the other options stay."""
     files, expected = LAYOUTS[layout]
     folder = Example(tmp_path, files).write()
     before = options_of(folder)

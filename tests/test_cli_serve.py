@@ -111,7 +111,6 @@ class Served:
         return asked("POST", self.app + path)
 
     def end(self, number: int | None = signal.SIGTERM) -> int:
-        """Have it end, and return its status."""
         if number and self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(30)
@@ -171,7 +170,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_levels_of_another_language(served: Served) -> None:
-    """Requests see a seed. Leaving a level restores the database."""
     assert served.get("/orders")[0] == 503
     for turn in range(2):
         served.done("/level/enter", name=f"shop.spec.ts > buys {turn}")
@@ -187,7 +185,6 @@ def test_levels_of_another_language(served: Served) -> None:
 
 
 def test_requests_that_are_refused(served: Served) -> None:
-    """A request without the token, or with a wrong path, changes nothing."""
     for path in ("/level/enter", "/seed/sofa", "/story", "/nowhere"):
         assert served.ask(path, key="open")[0] == 401
     assert served.ask("/level/leave")[0] == 409
@@ -205,7 +202,6 @@ def test_requests_that_are_refused(served: Served) -> None:
 
 
 def test_a_level_with_a_problem(served: Served) -> None:
-    """The command that leaves it returns the problem. The next level is not affected."""
     served.done("/level/enter")
     assert served.post("/forgets/vase")[0] == 200
     status, told = served.ask("/level/leave")

@@ -24,7 +24,6 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def copy(name: str, folder: Path) -> Path:
-    """Copy an example without files that a developer has made."""
     ignored = shutil.ignore_patterns("*.db", "__pycache__", "node_modules", "test-results")
     return Path(shutil.copytree(EXAMPLES / name, folder / name, ignore=ignored))
 
@@ -39,7 +38,6 @@ def run(
 
 
 def python(folder: Path, *arguments: str, env: Mapping[str, str] = {}, status: int = 0) -> str:
-    """Run Python in a folder, assert its exit status, and return its output."""
     done = run([sys.executable, *arguments], folder, env)
     assert done.returncode == status
     return done.stdout
@@ -63,13 +61,11 @@ def developers_database() -> Iterator[str]:
 def test_battle_d_by_its_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each scenario is proven, and the developer's file is unchanged."""
     assert demo(copy("battle_d", tmp_path), monkeypatch) == 0
     assert "scenarios: 5 of 5 proven" in capsys.readouterr().out
 
 
 def test_guestbook(tmp_path: Path) -> None:
-    """A Flask app passes its suite, and no developer's database is made."""
     folder = copy("guestbook", tmp_path)
     python(folder, "-m", "pytest", "-W", "error::pytest_arena.ArenaWarning")
     assert not list(folder.rglob("*.db"))

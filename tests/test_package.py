@@ -23,7 +23,6 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("skills/**/*
 
 
 def test_the_address_is_written_in_one_place() -> None:
-    """In pyproject.toml, where each is the same one; pages and code have relative links."""
     home = PROJECT["urls"]["Source"]
     host, owner, name = home.removeprefix("https://").split("/")
     address = re.compile(rf"{re.escape(host)}/[\w-]+/{name}\b")

@@ -77,7 +77,6 @@ class StoryMySQLServer:
 
     @property
     def developers_arguments(self) -> dict[str, Any]:
-        """The developer's login to the developer's database."""
         return {**self._login, "database": self._name}
 
     def url(self, driver: str) -> URL:

@@ -119,7 +119,6 @@ class RandomLevels:
         self.compare()
 
     def force(self) -> None:
-        """Leave a level by force, and compare the content."""
         if self.levels:
             self.done.append("-- force")
             self.isolation.leave_by_force()
@@ -134,7 +133,6 @@ class RandomLevels:
             self.moment = None
 
     def look(self) -> None:
-        """Compare the reported changes of the level, and since the last moment."""
         if not self.levels:
             return
         self.done.append("-- look")
@@ -155,7 +153,6 @@ class RandomLevels:
         self.moment = (moment, now)
 
     def net(self, changed: list[TableRows]) -> _Rows:
-        """Return the changed rows by table. Removed rows have a negative number."""
         found: _Rows = {}
         for rows in changed:
             if rows.table != _SCHEMA:

@@ -51,7 +51,6 @@ class Hand:
 
     @property
     def raw(self) -> Any:
-        """The driver's connection. It is opened again if the live database has been replaced."""
         world = self._world
         world.usage.number += 1
         is_stale = self._generation != world.isolation.generation
@@ -85,11 +84,9 @@ class Hand:
         return [tuple(row) for row in self.execute(sql).fetchall()]
 
     def content(self) -> dict[str, object]:
-        """Return all that the connection reads."""
         return self._world.content_of(self.raw)
 
     def rollback(self) -> None:
-        """Roll back the transaction. The server may have ended the connection."""
         with suppress(self._world.errors):
             self.execute("ROLLBACK")
 
@@ -118,7 +115,6 @@ class World(ABC):
         self.lines: list[str] = []  # for the summary
 
     def connect(self) -> Hand:
-        """Return a connection that follows the live database."""
         hand = Hand(self, len(self.usage.hands))
         self.usage.hands.append(hand)
         return hand
@@ -161,7 +157,6 @@ class World(ABC):
         """Return something that an app may do."""
 
     def content(self) -> dict[str, object]:
-        """Return what a new connection reads."""
         self.usage.number += 1
         with closing(self.open()) as fresh:
             return self.content_of(fresh)

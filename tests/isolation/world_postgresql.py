@@ -153,7 +153,6 @@ class PostgreSQLWorld(World):
         return {"catalog": connection.execute(_CATALOG.encode()).fetchall(), **named}
 
     def rows_of(self, connection: psycopg.Connection[Any]) -> dict[str, Counter[str]]:
-        """Return the number of rows of each table. Some values have no type in Python."""
         connection.execute("SET lock_timeout = '50ms'")
         questions = connection.execute(_COUNTS.encode()).fetchall()
         parts = [
@@ -164,12 +163,10 @@ class PostgreSQLWorld(World):
         return {questions[position][0]: Counter({"row": number}) for position, number in found}
 
     def shown(self, row: Sequence[object]) -> str:
-        """Return what all rows have in common: only their number is compared."""
         del row
         return "row"
 
     def statement(self, chance: random.Random) -> str:
-        """Return a statement of the schema, now and then another one."""
         assert self.schema is not None
         number = chance.random()
         if number < 0.02:

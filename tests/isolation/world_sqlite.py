@@ -92,11 +92,9 @@ class SQLiteWorld(World):
         self.connect().rows("SELECT 1")
 
     def open(self) -> sqlite3.Connection:
-        """Open a connection that stays open over the levels."""
         return sqlite3.connect(self.live, isolation_level=None, timeout=0, check_same_thread=False)
 
     def prepare(self, connection: sqlite3.Connection, number: int) -> None:
-        """Set the journal mode, as an app's listener does."""
         del number
         with suppress(sqlite3.OperationalError):  # a lock
             connection.execute("PRAGMA synchronous = OFF")
@@ -159,7 +157,6 @@ class OtherProcess:
         )
 
     def do(self, *statements: str) -> Any:
-        """Run statements. Return the rows of the last one, or the error's text."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(statements) + "\n")

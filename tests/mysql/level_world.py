@@ -164,7 +164,6 @@ class LevelWorld(World):
         return not connection.open
 
     def prepare(self, connection: pymysql.Connection[Any], number: int) -> None:
-        """Have the guard record the connection's statements."""
         del number
         begin_session(connection, self.target())
 
@@ -182,7 +181,6 @@ class LevelWorld(World):
         return _dump(connection.cursor())
 
     def rows_of(self, connection: pymysql.Connection[Any]) -> dict[str, Counter[str]]:
-        """Return the rows of each table, as texts."""
         cursor = connection.cursor()
         cursor.execute("SHOW FULL TABLES WHERE table_type <> 'VIEW'")
         names = [name for name, _ in cursor.fetchall()]

@@ -103,14 +103,12 @@ def four_parts(run: Run) -> None:
 
 
 def test_a_login_that_may_create_nothing(bad: Bad, tmp_path: Path) -> None:
-    """The next step is the GRANT, and the cause the option."""
     run = bad.shop(tmp_path, "poor").run("-q").expect(1, failed=1)
     four_parts(run)
     run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena")
 
 
 def test_a_version_that_is_too_old(tmp_path: Path) -> None:
-    """Nothing is created on it."""
     bad = Bad("--version=10.3.39-MariaDB")
     run = bad.shop(tmp_path).run("-q").expect(1, failed=1)
     four_parts(run)

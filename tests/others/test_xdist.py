@@ -87,7 +87,6 @@ _product._MEMORY = Path(__file__).parent.parent
 
 
 def alone(example: Example) -> Example:
-    """Return the example with its databases in a folder that no other run cleans up."""
     return replace(example.with_files(alone=ALONE), options=(*example.options, "-p", "alone"))
 
 

@@ -55,7 +55,6 @@ _THEN = 1_000_000_000
 
 
 def small_example(folder: Path, **files: str) -> Example:
-    """Return a project with an app of one table and one engine, on ``dev.db``."""
     return Example(folder / "project", {"app.py": APP, "pytest.ini": CONFIG}).with_files(**files)
 
 

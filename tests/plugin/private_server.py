@@ -62,7 +62,6 @@ class PrivateServer:
             return control.rows(sql)
 
     def names(self, *, but: tuple[str, ...] = ()) -> list[str]:
-        """Return the databases there that have come after initdb, but for some kinds."""
         found = self.rows(
             "SELECT datname::text FROM pg_database "
             "WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1"
@@ -94,7 +93,6 @@ class PrivateServer:
         return done.stdout
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return what the command lists there, the server and the registry apart."""
         told = json.loads(self.arena("list", "--json"))
         things = [thing for place in told["places"] for thing in place["things"]]
         return [thing for thing in things if thing["name"].startswith("arena_")]

@@ -66,7 +66,6 @@ def _developer() -> Iterator[str]:
 
 
 def variables(developer: str) -> dict[str, str]:
-    """Return libpq's variables, which name the developer's database."""
     url = make_url(os.environ["TESTS_POSTGRESQL"])
     return {
         "PGHOST": str(url.host),
@@ -78,7 +77,6 @@ def variables(developer: str) -> dict[str, str]:
 
 
 def on_server(folder: Path, developer: str, files: dict[str, str]) -> Example:
-    """Return a project beside the developer's database."""
     place = variables(developer)
     service = (
         f"[dev]\nhost={place['PGHOST']}\nport={place['PGPORT']}\nuser={place['PGUSER']}\n"

@@ -105,7 +105,6 @@ def test_the_newest_fifty_files_stay(example: Example) -> None:
 
 
 def test_a_database_that_cannot_be_kept_is_a_note(example: Example) -> None:
-    """The report of the test is whole."""
     full = "\n    pathlib.Path(os.environ['ARENA_CACHE'], 'kept').touch()\n    assert False\n"
     test = "import os, pathlib\n\ndef test_it(test_client):\n    test_client.get('/dancers')" + full
     run = example.with_files(test_it=test).run("--arena-keep=failed").expect(1, failed=1)

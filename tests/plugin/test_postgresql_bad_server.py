@@ -96,7 +96,6 @@ def test_a_pool_that_is_too_large(example: Example, crowded: Crowded, driver: st
 
 @pytest.mark.parametrize("free", [0, 2])
 def test_a_server_with_few_free_connections(example: Example, crowded: Crowded, free: int) -> None:
-    """Whichever of pytest-arena's connections finds none."""
     with crowded.filled(free=free + 1 if free else 0):  # one is for superusers
         run = run_on(crowded, example, f"maker:{PASSWORD}", test_it=CROWD)
     assert run.status == pytest.ExitCode.TESTS_FAILED, run.output

@@ -80,13 +80,11 @@ class Project:
         self.example, self.server = on_postgresql(example, **files), server
 
     def run(self, version: str, *words: str, isolation: str = "clone", **env: str) -> Run:
-        """Run pytest with a template for each version."""
         options = {"PYTEST_ADDOPTS": f"--arena-isolation={isolation}"}
         project = self.example.with_files(seed=SEED.replace("{version}", version))
         return project.run(*words, env={**self.server.env, **options, **env})
 
     def strike(self, number: signal.Signals) -> Run:
-        """Run the tests, the first of which sends a signal to its process."""
         return self.run("struck", "test_it.py", SIGNAL=str(number.value))
 
     def is_green_next(self) -> None:

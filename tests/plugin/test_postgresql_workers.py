@@ -66,7 +66,6 @@ async def test_after(client, turn):
 
 
 def project(example: Example, version: str, **files: str) -> Example:
-    """Return tests with a template that no other test has built."""
     seed = SEED.replace("{version}", version)
     return on_postgresql(example, **{"test_it": TESTS, "seed": seed, **files})
 
@@ -99,7 +98,6 @@ def test_workers_build_one_template(example: Example, server: PrivateServer) -> 
 
 
 def test_a_worker_that_dies_is_replaced(example: Example, server: PrivateServer) -> None:
-    """The next sweep drops its databases."""
     dying = project(example, "dying", test_it=TESTS, test_dying=DYING)
     run = dying.run(*XDIST, "-n2", env=server.env).expect(1, passed=12, failed=2)
     run.says("replacing crashed worker")

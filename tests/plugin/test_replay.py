@@ -73,7 +73,6 @@ async def twice(name: str, db=Depends(get_db)):
 
 @pytest.mark.parametrize("workers", [(), XDIST])
 def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]) -> None:
-    """JUnit has it, and a block to paste."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     run = project.run(FLAG, "--junitxml=junit.xml", *workers).expect(passed=7)
     run.says(
@@ -87,7 +86,6 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
 
 
 def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
-    """The tests have passed before."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     filters = "-Werror::pytest_arena.TornWriteWarning"
     project.run(FLAG, filters).expect(status=1, passed=7).says("TornWriteWarning")
@@ -194,7 +192,6 @@ def test_an_isolation_without_levels_leaves_the_question_of_logins(
 
 
 def test_only_some_questions(example: Example) -> None:
-    """A word behind the flag belongs to it."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     run = project.run(f"{FLAG}=races,logins").expect(passed=7).never_says("TornWrite")
     assert len(section(run.output)) == 2

@@ -86,7 +86,6 @@ def test_two_schemas_with_one_seed(tmp_path: Path) -> None:
 
 
 def test_an_empty_database_has_no_template(tmp_path: Path) -> None:
-    """The option has a value, and no test used its database."""
     options = "arena_schema =\n    models:Base\n    archive = none\n"
     project = shop(tmp_path, options, tables="[]")
     project.run("-k", "archive").expect(passed=1).says("no template").never_says("from the cache")
@@ -124,7 +123,6 @@ def test_each_has_the_value_of_its_line():
 
 
 def test_the_longer_name_is_for_one_of_two_files(tmp_path: Path) -> None:
-    """The other file has the short name alone."""
     options = "arena_schema =\n    shop = none\n    data/shop = models:Base\n"
     shop(tmp_path, options).with_files(test_it=OF_TWO_FILES).run().expect(passed=1)
 

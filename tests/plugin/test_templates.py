@@ -83,7 +83,6 @@ def test_quiet(recwarn, caplog, test_client):
 
 
 def test_warnings_and_logs_of_a_build_are_no_tests(example: Example) -> None:
-    """`filterwarnings = error` fails no build."""
     project = example.with_files(seed=LOUD_SEED, test_quiet=QUIET_TESTS)
     project.run().expect(passed=1).says("template built in")
 

@@ -45,7 +45,6 @@ USING = "def test_{}(test_client):\n    test_client.get('/dancers')\n"
 
 @pytest.fixture
 def limited() -> Iterator[dict[str, str]]:
-    """The variable with the URL of a login without the rights of a superuser."""
     with own_registry("CREATEDB") as role:
         url = URL.set(username=role, password=None)
         yield {"ARENA_DATABASE": url.render_as_string(hide_password=False)}

@@ -68,7 +68,6 @@ def test_a_row_that_an_isolation_leaves_is_named_and_removed(liar: Example) -> N
 
 
 def test_a_row_that_an_isolation_leaves_fails_the_run(liar: Example) -> None:
-    """Without the option, after the last test."""
     run = liar.with_files(test_it=ONE_TEST).run("-q").expect(1, passed=1)
     run.says("dev is not as it was before the first test", "pytest --arena-verify")
 

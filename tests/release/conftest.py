@@ -23,7 +23,6 @@ FOREIGN = re.compile(r"ARENA_|DATABASE_URL$|PYTEST_|PYTHON|VIRTUAL_ENV$|PG|FORCE
 
 
 def call(*words: object, folder: Path) -> str:
-    """Run a command that succeeds, and return what it writes."""
     done = subprocess.run(
         [str(word) for word in words],
         cwd=folder,
@@ -95,7 +94,6 @@ class Environment:
         return next(self.folder.glob("[bS]*/python*"))
 
     def call(self, program: str, *words: object, folder: Path) -> str:
-        """Run one of its programs that succeeds, and return what it writes."""
         return call(self.python.with_name(program), *words, folder=folder)
 
     def install(self, *wanted: object) -> None:

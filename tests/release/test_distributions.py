@@ -22,7 +22,6 @@ AT_HOME = ".github"  # what only the code's home reads
 
 
 def test_the_metadata_are_what_the_index_accepts(release: Release, tmp_path: Path) -> None:
-    """Their form, and a description that it can render."""
     words = ("-m", "twine", "--no-color", "check", "--strict", release.wheel, release.sdist)
     assert call(sys.executable, *words, folder=tmp_path).count("PASSED") == 2
 
@@ -33,7 +32,6 @@ def test_the_wheel_has_the_form_of_one(release: Release, tmp_path: Path) -> None
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(release: Release) -> None:
-    """Each file of it, the marker for type checkers among them."""
     package = {name.removeprefix("src/") for name in release.files if name.startswith("src/")}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     folder = f"pytest_arena-{release.version}.dist-info"

@@ -61,7 +61,6 @@ FILE = "tests/test_paths.py"
     ],
 )
 def test_a_wrong_file_is_one_error(example: Example, changes: dict[str, str], error: str) -> None:
-    """The status is 4, and the error has the place."""
     run = example.with_paths(changes).run("--scenarios=strict")
     assert run.status == 4, run.output
     run.says(error)
@@ -106,7 +105,6 @@ def test_a_wrong_specification_is_one_error(tmp_path: Path, text: str | None, er
 
 
 def test_workers_report_a_wrong_marker_once(example: Example) -> None:
-    """The controller ends the run."""
     wrong = example.change(FILE, '"A path is answered [', '"A path [')
     run = wrong.run("-p", "xdist.plugin", "-n", "2")
     assert run.status == 4, run.output

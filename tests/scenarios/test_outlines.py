@@ -31,7 +31,6 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
 
 
 def test_each_row_has_its_badge(tmp_path: Path) -> None:
-    """A check fails for the second row, and a fixture of the third one's test."""
     broken = "import json, pytest\n\n@pytest.fixture\ndef broken():\n    json.loads('')\n"
     old = "assert response.status_code == status"
     example = project("outlines", tmp_path).with_paths({"tests/conftest.py": broken})

@@ -68,7 +68,6 @@ def test_the_page_is_one_file_without_scripts(page: str) -> None:
 
 
 def test_the_top_says_which_project_and_when(page: str) -> None:
-    """And that not all tests were run."""
     top = page[: page.index("</header>")]
     assert "<h1>battles</h1>" in top
     assert re.search(r"Page written \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)

@@ -34,7 +34,6 @@ def test_the_specification_of_the_project_is_read_exactly() -> None:
 
 
 def test_a_fence_in_any_form_is_found(tmp_path: Path) -> None:
-    """Fences in lists and quotes, with attributes, and without a feature."""
     text = """\
         # A plan
 
@@ -169,7 +168,6 @@ def test_prose_that_begins_as_a_step_is_refused_only_in_scenarios(tmp_path: Path
 
 
 def test_the_command_lists_scenarios(tmp_path: Path) -> None:
-    """The JSON has names, features and steps."""
     listed = arena("scenarios", "list", "specs/FEATURE_SPEC_E2E.md", folder=BATTLE_D)
     assert listed.status == 0
     assert "specs/FEATURE_SPEC_E2E.md:11  5 steps  Test can view tournament" in listed.output

@@ -82,7 +82,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.mark.parametrize("name", PROVEN)
 def test_a_test_that_notices_a_broken_answer_proves(results: Results, name: str) -> None:
-    """The document names the fault, and how the test failed."""
     assert results.statuses[name] == "PROVEN", results.reason(name)
     assert results.attempt(name)["sabotage"]["result"] == "noticed"
 
@@ -131,7 +130,6 @@ def test_replays_change_no_status(results: Results, tmp_path: Path) -> None:
 
 
 def test_a_reason_is_text_on_the_page(results: Results) -> None:
-    """Any character may be in the message of an assertion."""
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
     assert "<li>Check: no block says for which Then a check is</li>" in page
     assert "&lt;script&gt;issue 7" in page
@@ -143,7 +141,6 @@ def test_a_reason_is_text_on_the_page(results: Results) -> None:
 
 
 def test_the_evidence_is_what_the_test_did(results: Results) -> None:
-    """Rows, requests with their changes, and assertions with their lines."""
     facts = results.facts("A pending battle is started")
     assert facts["seeded"] == [
         {"source": "written by the test or its fixtures", "tables": ["battles"]}
@@ -174,7 +171,6 @@ def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
 
 
 def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> None:
-    """Each worker breaks the answers of its tests, and the controller judges."""
     parallel = Results.of(battles(tmp_path), *RERUNS, *XDIST, "--scenarios=strict")
     assert parallel.statuses == results.statuses
     assert parallel.run.status == 1
@@ -199,7 +195,6 @@ def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
 
 
 def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
-    """What was left out does not fail the run."""
     example = battles(tmp_path)
     results = Results.of(example, "--scenarios=strict", "-k", "test_start or test_wide")
     results.run.expect(0, passed=2).says("partial run: ", "tests with a scenario deselected")
@@ -224,7 +219,6 @@ def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> N
 
 
 def test_shards_are_merged(tmp_path: Path) -> None:
-    """The tries of all shards are judged once, as those of one run."""
     example = battles(tmp_path)
     shards = (["tests/test_wide.py"], ["tests/test_proven.py", "-k", "test_start"])
     for number, arguments in enumerate(shards):
@@ -247,7 +241,6 @@ def test_shards_are_merged(tmp_path: Path) -> None:
 
 
 def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
-    """The file has the present scenarios, and is read again."""
     example = battles(tmp_path)
     accepted = example.run("--scenarios-accept")
     assert accepted.status == 0

@@ -79,7 +79,6 @@ def test_each_row_has_its_verdict(results: Results) -> None:
 
 
 def test_the_kind_of_the_wrong_answer_is_said(results: Results) -> None:
-    """A test that checks a status alone notices no other values."""
     weak = results.reason("A status alone")
     assert weak != results.reason("Each Then is checked")
     assert results.attempt("A status alone")["sabotage"]["kinds"] == {"wrong": False, "500": True}

@@ -53,7 +53,6 @@ def example(tmp_path: Path) -> Example:
 
 
 def test_stubs_are_written_once_and_fail(example: Example) -> None:
-    """No test is run. A second call changes nothing."""
     run = example.run("--scenarios-stubs=tests")
     assert run.status == 0, run.output
     run.says("tests/test_battles.py: 3 tests written")
@@ -87,7 +86,6 @@ async def test_the_list_is_empty(client, scenario):
 
 
 def test_stubs_are_added_to_a_file_with_tests(example: Example) -> None:
-    """Existing lines stay, and names are unique."""
     text = (
         "from pytest import mark\n\n\n"
         '@mark.scenario("The list is \\"empty\\"")\n'

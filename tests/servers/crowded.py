@@ -166,7 +166,6 @@ class Crowded(RealServer):
 
     @contextmanager
     def filled(self, *, free: int = 0) -> Iterator[None]:
-        """Take all connections but some."""
         boss = replace(self.address, user="boss", password="")
         with ExitStack() as taken:
             for _ in range(self._connections - free):
@@ -178,7 +177,6 @@ class Crowded(RealServer):
             return [str(name) for (name,) in control.rows("SELECT datname FROM pg_database")]
 
     def contents(self) -> object:
-        """What a run could have changed on it."""
         with closing(self._opened()) as control:
             databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")

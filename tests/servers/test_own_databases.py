@@ -102,7 +102,6 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
 
 
 def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
-    """A later run finds the template by its fingerprint. A copy has the template's rows."""
     fingerprint = secrets.token_hex(8)
     with closing(side.registry()) as own:
         live = own.create("live")
@@ -161,7 +160,6 @@ def test_the_next_run_drops_the_databases_of_a_killed_run(side: Side, number: in
 
 
 def test_a_process_that_lost_its_connection_lives(side: Side) -> None:
-    """It connects again, and takes its locks again."""
     with closing(side.registry()) as own:
         name = own.create("live")
         is_mysql = side.product == "mysql"
@@ -223,7 +221,6 @@ def test_databases_of_others_stay(side: Side) -> None:
 
 
 def test_roles_on_one_server_drop_only_their_own_databases() -> None:
-    """Each sees the other's databases, living or dead."""
     with (
         own_registry() as role,
         own_registry() as another,
@@ -295,7 +292,6 @@ def labelled(letter: str, built: float) -> OwnDatabase:
 
 
 def test_the_newest_templates_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rests of builds end at once."""
     monkeypatch.setitem(STAY, "template", 2)
     found = [labelled(str(number), 100.0 + number) for number in range(4)]
     found += [OwnDatabase(name=f"arena_template_{'c' * 16}")]

@@ -62,7 +62,6 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def servers(clean_environment: None, place: Path, monkeypatch: pytest.MonkeyPatch) -> Servers:
-    """The server of these tests, as a run finds it."""
     monkeypatch.setenv("ARENA_CLUSTERS", str(place))
     return Servers(place)
 
@@ -73,7 +72,6 @@ def create(server: PrivateServer, name: str) -> None:
 
 
 def test_runs_share_a_server_that_the_last_one_stops(servers: Servers) -> None:
-    """The next run starts it again, with its data. Other users of the machine cannot enter."""
     with closing(servers.find()) as first:
         pid = server_pid(first.folder)
         with closing(servers.find()) as second:
@@ -104,7 +102,6 @@ sys.stdin.read()
 
 
 def test_two_runs_that_start_at_once_and_are_killed(servers: Servers) -> None:
-    """One server is started. It outlives both, and the next run stops it."""
     command = [sys.executable, "-c", STARTS, str(servers.place)]
     pipe = subprocess.PIPE
     runs = [

@@ -28,7 +28,6 @@ ME = getpass.getuser()
 
 
 def refused(config: Config, url: str) -> ServerError:
-    """The error for a URL, in four parts and without a password."""
     with pytest.raises(ServerError) as raised:
         PostgreSQL.search.find(replace(config, database=url))
     text = str(raised.value)
@@ -42,7 +41,6 @@ def refused(config: Config, url: str) -> ServerError:
 
 @pytest.fixture
 def untouched(crowded: Crowded) -> Iterator[Crowded]:
-    """The server has the same databases and roles after the test."""
     before = crowded.contents()
     yield crowded
     assert crowded.contents() == before
@@ -61,7 +59,6 @@ def untouched(crowded: Crowded) -> Iterator[Crowded]:
 def test_a_login_that_cannot_be_used_is_refused(
     config: Config, untouched: Crowded, login: str, reason: str
 ) -> None:
-    """A role without CREATEDB gets the statement that it needs."""
     error = refused(config, untouched.url(login))
     assert reason in error.what
     assert ('ALTER ROLE "humble" CREATEDB' in error.fix) == (login == "humble")
@@ -160,7 +157,6 @@ def test_a_local_service_is_found_by_its_socket_and_its_port(
 def test_without_a_server_each_source_says_why(
     config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A server of another machine is not used, although a variable names it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PGPORT", str(free_port()))
     monkeypatch.setenv("PGHOST", "db.example.org")

@@ -59,7 +59,6 @@ class Suite:
         return [story for story in found if not files or story.partition("::")[0] in files]
 
     def result(self, shared: Path) -> Result:
-        """Return the facts of the run. The first worker that asks for them starts it."""
         place = shared / str(self)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):
@@ -166,7 +165,6 @@ class Result:
             self.phases.setdefault(_story(facts["test"]), []).append(facts)
 
     def skipped(self, story: str) -> str:
-        """Return why the story was skipped, where all its tests were."""
         phases = self.phases.get(story, [])
         reasons = [phase["text"] for phase in phases if phase["outcome"] == "skipped"]
         is_run = any(phase["phase"] == "call" and phase["outcome"] != "skipped" for phase in phases)
@@ -217,7 +215,6 @@ class Result:
         return [f"the golden file has for {story}:\n{wanted}\n\nit should be:\n{''.join(texts)}"]
 
     def _golden(self) -> dict[str, str]:
-        """Return the entries of ``golden.txt``, and of the one for this database."""
         entries: dict[str, str] = {}
         for name in ("golden.txt", f"golden-{self.suite.database}.txt"):
             path = self.suite.folder / name

@@ -99,7 +99,6 @@ def _sections(report: pytest.TestReport) -> list[str]:
 
 
 def _line(path: str, number: int) -> str:
-    """Return a line of the suite's code as ``file: text``."""
     file = Path(path)
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return f"{file.name}: {lines[number - 1].strip()}" if number <= len(lines) else ""

@@ -129,5 +129,4 @@ def test_story(suite: Suite, story: str, shared: Path) -> None:
 
 
 def test_each_folder_is_a_suite() -> None:
-    """A suite that nobody runs would prove nothing."""
     assert {path.parent.name for path in ROOT.glob("*/pytest.ini")} == {*SETTINGS}

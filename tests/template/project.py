@@ -103,7 +103,6 @@ class Project:
         return SQLiteDialect_pysqlite
 
     def load(self, *modules: str) -> None:
-        """Import modules, as the app does before anything is built."""
         for module in modules:
             importlib.import_module(module)
 
@@ -134,7 +133,6 @@ class Project:
 
 
 def new_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return the usual project, importable, with its folder as the working folder."""
     root = folder / "project"
     root.mkdir()
     monkeypatch.chdir(root)

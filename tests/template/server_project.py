@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 @dataclass
 class ServerProject(Project):
-    """As a project, on PostgreSQL."""
-
     own: ServerRegistry = field(kw_only=True)
     driver: str = "psycopg"
 

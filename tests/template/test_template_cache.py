@@ -62,7 +62,6 @@ def _time_after(template: Path) -> float:
 
 
 def test_rebuild_is_for_templates_that_are_older_than_the_run(cached: Project) -> None:
-    """A second worker of the run finds the new template."""
     began = _time_after(cached.ensure())
     cached.ensure()
     for _ in range(2):

@@ -115,7 +115,6 @@ def build(connection):
 
 
 def test_settings_and_extensions_of_the_database_are_in_each_copy(on_server: ServerProject) -> None:
-    """Those that the schema's builder set, below a seed."""
     on_server.write(settings=SETTINGS)
     on_server.schema = "settings:build"
     asked = "select current_setting('timezone'), 'A'::shop.citext operator(shop.=) 'a'"

@@ -23,7 +23,6 @@ class Results:
 
     @classmethod
     def of(cls, example: Example, *args: str) -> Results:
-        """Run a project, and read the document that it writes."""
         run = example.run("--scenarios-out=json:out.json", *args)
         path = run.folder / "out.json"
         assert path.exists(), run.output
@@ -45,12 +44,10 @@ class Results:
         return dict([each for each in self.document["tries"] if each["test"] == test][-1])
 
     def facts(self, name: str) -> dict[str, Any]:
-        """Return what the first test of a scenario did."""
         return dict(self.attempt(name)["facts"])
 
 
 def project(name: str, folder: Path) -> Example:
-    """Return a project of this folder. Each run writes its files to another folder."""
     files = {
         "app.py": (ROOT / "battles" / "app.py").read_text(encoding="utf-8"),
         "dancers.py": APP,
