@@ -44,7 +44,7 @@ ATTRIBUTES: dict[str, set[str]] = {
 }
 
 FENCE = re.compile(r"(?P<indent>\s*)(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)")
-SKIP = re.compile(r"\s*<!--\s*skip\b:?\s*(?P<reason>.*?)\s*-->\s*")
+SKIP = re.compile(r"\s*<!--\s*skip: (?P<reason>.+?)\s*-->\s*")
 
 # Commands for the reader's machine. One that goes on after `&&`, `;` or `|` is run all the same.
 FOR_THE_READER = re.compile(
@@ -136,7 +136,7 @@ def read_blocks(name: str, text: str) -> Iterator[Block]:
     for number, line in lines:
         place = f"{name}:{number}"
         if comment := SKIP.fullmatch(line):
-            skip = reason_of(comment, place)
+            skip = comment["reason"]
         elif fence := FENCE.fullmatch(line):
             inside = "\n".join(until_closed(fence, lines, place))
             yield block_of(fence, inside, place, skip)
@@ -145,12 +145,6 @@ def read_blocks(name: str, text: str) -> Iterator[Block]:
             raise PageError(f"{place}: a fence that is not seen as one: is it inside a quotation?")
         elif skip and line.strip():
             raise PageError(f"{place}: a skip comment with no block after it")
-
-
-def reason_of(comment: re.Match[str], place: str) -> str:
-    if not comment["reason"]:
-        raise PageError(f"{place}: a skip comment without a reason")
-    return comment["reason"]
 
 
 def until_closed(
