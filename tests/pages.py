@@ -256,11 +256,7 @@ def run(block: Block, command: str, terminal: Terminal, *, status: int) -> list[
 
 
 def first_missing(expected: list[str], written: list[str]) -> list[str] | None:
-    """The first expected lines that were not written, or None when all were.
-
-    Between two `...` stand lines that come together. The first group begins the output, the last
-    one ends it, and each of the others is looked for behind the one before it.
-    """
+    """The first expected lines that were not written. Between two `...` lines come together."""
     *groups, last = grouped(expected)
     rest = written
     for number, group in enumerate(groups):

@@ -201,10 +201,7 @@ class LevelWorld(World):
 
 
 def _dump(cursor: Any) -> dict[str, object]:
-    """Return definitions and rows.
-
-    The definition of a table has its next ``AUTO_INCREMENT`` number.
-    """
+    """Return rows, and definitions with the next ``AUTO_INCREMENT`` numbers."""
 
     def rows(statement: str) -> list[tuple[Any, ...]]:
         cursor.execute(statement)

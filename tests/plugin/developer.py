@@ -60,10 +60,7 @@ def small_example(folder: Path, **files: str) -> Example:
 
 @contextmanager
 def change_of(project: Example, *names: str) -> Iterator[list[str]]:
-    """Give the names of the developer's files that are not as they were, at the end.
-
-    Made here: each holds the app's table with one row. ``dev.db`` where no name is given.
-    """
+    """Make files with one row, and give the names of those that have changed at the end."""
     before = {name: _made(project.folder / name) for name in names or ("dev.db",)}
     changed: list[str] = []
     yield changed

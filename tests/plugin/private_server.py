@@ -98,10 +98,7 @@ class PrivateServer:
         return [thing for thing in things if thing["name"].startswith("arena_")]
 
     def wait_until_forgotten(self) -> None:
-        """A backend notices the death of its client when it has ended what it was at.
-
-        Those of the app may be at something that never ends: they are not what is waited for.
-        """
+        """Wait until the server has noticed that pytest-arena's clients are dead."""
         until(lambda: not self.rows(_OTHERS), "the server notices that a run has died")
 
 

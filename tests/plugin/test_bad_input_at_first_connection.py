@@ -108,10 +108,7 @@ def init():
 
 
 def test_a_builder_that_keeps_a_connection(example: Example) -> None:
-    """It is no leak of the first test; what it has not committed is a failure of the build.
-
-    In the first run, which builds, and in those that would find the template.
-    """
+    """It is no leak of the first test. Uncommitted rows are a failure of the build in each run."""
     project = example.change("pytest.ini", "app:Base", "keeping:init")
     project = project.with_files(keeping=KEEPING, test_init=CHECKS)
     project.run().expect(passed=2)

@@ -46,10 +46,7 @@ def with_a_new_column(project: Example) -> Example:
 
 
 def test_a_column_without_a_migration_is_named_by_every_run(project: Example) -> None:
-    """The run that builds the template names it, and so does one that has it from the cache.
-
-    The template of an older model is not used.
-    """
+    """The template of an older model is not used."""
     project = project.change("pytest.ini", "arena_seed = seed:seed\n", "")
     project = project.with_files(test_names=TESTS.replace("== 1", "== 0"))
     project.run().expect(passed=1).never_says(DIFFERENCE)

@@ -138,10 +138,7 @@ LOUD = "\n    loud: Mapped[bool] = mapped_column(default=False)"
 def test_runs_of_two_versions_of_a_project_at_once(
     example: Example, server: PrivateServer, tmp_path: Path
 ) -> None:
-    """On two machines, which share the URL of a server alone.
-
-    Each has its template. Neither sees or drops what is the other's, also in a sweep.
-    """
+    """On two machines, which share the URL of a server alone. A sweep drops nothing of them."""
     runs = []
     for name, other in (("a", "b"), ("b", "a")):
         env = {

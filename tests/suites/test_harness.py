@@ -87,10 +87,7 @@ def result_of(folder: Path, text: str, *, patience: float = 60) -> tuple[Suite, 
 
 
 def test_each_wrong_story_is_found(tmp_path: Path) -> None:
-    """A story with another result than expected is wrong, and no other one.
-
-    The second caller reads the facts of the first.
-    """
+    """The second caller reads the facts of the first."""
     suite, shared = result_of(tmp_path, STORIES)
     suite.result(shared)
     facts = shared / "suite-sqlite" / "facts.jsonl"
