@@ -33,11 +33,7 @@ _TOUCHES = (
 
 @cache
 def server_arguments() -> dict[str, Any]:
-    """Return the login of the suite's server, for PyMySQL.
-
-    ``TESTS_MYSQL`` names one. Otherwise each process of the suite starts MariaDB in memory, where
-    nothing waits for a disk. Skip the test if it is not installed.
-    """
+    """Return the login of ``TESTS_MYSQL``, else of a MariaDB in memory. Skip without one."""
     if "TESTS_MYSQL" in os.environ:
         url = make_url(os.environ["TESTS_MYSQL"])
         return {
