@@ -24,7 +24,6 @@ class Called:
 
 
 def arena(*words: str, folder: Path | None = None) -> Called:
-    """Call the command in a folder, or where the test is."""
     output, errors = io.StringIO(), io.StringIO()
     here = chdir(folder) if folder else nullcontext()
     with here, redirect_stdout(output), redirect_stderr(errors):

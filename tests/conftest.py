@@ -54,11 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collector from what is there for good: thousands of tests, all that they import.
-
-    Each full collection would walk through it, and many tests collect. Until now, it had nothing to
-    do: all that is imported and collected stays.
-    """
+    """Keep the collector from the thousands of tests and all that they import, which stay."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -82,8 +78,5 @@ def whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Example:
-    """A FastAPI app on the developer's own file, with a schema and one seeded row.
-
-    In each of its runs all that was brought back is looked over; that costs a sixth at most.
-    """
+    """A FastAPI app on the developer's file, with a schema and one seeded row."""
     return replace(fastapi_example(tmp_path), options=("--arena-verify",))

@@ -116,7 +116,6 @@ class Run:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """The counts in the closing line."""
         closing = [line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)]
         counts = re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1])
         outcomes = {}
@@ -167,7 +166,6 @@ class Example:
         return self.with_paths({f"{name}.py": text for name, text in files.items()})
 
     def with_paths(self, files: Mapping[str, str]) -> Example:
-        """Return an example with more files, by their paths."""
         return replace(self, files={**self.files, **files})
 
     def change(self, file: str, old: str, new: str) -> Example:
@@ -188,7 +186,6 @@ class Example:
         return self.python(*self._pytest(args, plugin=plugin), env=env)
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
-        """Run Python in the example's folder."""
         command = [sys.executable, *args]
         status, output = self.execute(
             command, self.write(), self._environment(env or {}), _PATIENCE_SECONDS
@@ -199,13 +196,7 @@ class Example:
     def execute(
         command: Sequence[str], folder: Path, env: Mapping[str, str], seconds: float
     ) -> tuple[int, str]:
-        """Run a command in a process. Return its exit status and its output.
-
-        A suite with many examples may replace this method on the class by a faster one.
-
-        Raises:
-            subprocess.TimeoutExpired: the command did not end in time.
-        """
+        """Run a command in a process. `conftest.py` replaces this method by a faster one."""
         done = subprocess.run(
             command,
             cwd=folder,

@@ -174,11 +174,9 @@ class Worker:
         self.pid, self._ended = pid, os.pidfd_open(pid)
 
     def wait(self) -> None:
-        """Return when it has ended."""
         select.select([self._ended], [], [])
 
     def kill(self) -> None:
-        """End it."""
         signal.pidfd_send_signal(self._ended, signal.SIGKILL)
 
 

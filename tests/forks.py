@@ -38,11 +38,7 @@ SET_LATER = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 def run(
     command: Sequence[str], folder: Path, env: Mapping[str, str], seconds: float
 ) -> tuple[int, str]:
-    """Run Python in a folder: its exit status, and what it printed on both streams.
-
-    Raises:
-        subprocess.TimeoutExpired: it did not end in time; it and its children are killed.
-    """
+    """Run Python in a folder: its exit status, and what it printed on both streams."""
     server = _server() if hasattr(os, "pidfd_open") else None
     if server is None or command[1] in {"-I", "-X"} or _start(env) != server.start:
         return whole_process(command, folder, env, seconds)

@@ -85,7 +85,6 @@ def run_tests(project: Path, tests: str) -> tuple[int, str]:
 
 
 def main(names: list[str]) -> int:
-    """Plant the faults of these names. Return the exit status."""
     entries = tomllib.loads(LIST.read_text(encoding="utf-8"))
     mutants = [Mutant(name, **entry) for name, entry in entries.items()]
     outcomes: Counter[str] = Counter()

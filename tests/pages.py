@@ -44,7 +44,7 @@ ATTRIBUTES: dict[str, set[str]] = {
 }
 
 FENCE = re.compile(r"(?P<indent>\s*)(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)")
-SKIP = re.compile(r"\s*<!--\s*skip\b:?\s*(?P<reason>.*?)\s*-->\s*")
+SKIP = re.compile(r"\s*<!--\s*skip: (?P<reason>.+?)\s*-->\s*")
 
 # Commands for the reader's machine. One that goes on after `&&`, `;` or `|` is run all the same.
 FOR_THE_READER = re.compile(
@@ -71,7 +71,6 @@ class Block:
     skip: str | None
 
     def wrong(self, why: str) -> PageError:
-        """The error for this block."""
         return PageError(f"{self.place}: {why}")
 
 
@@ -92,7 +91,6 @@ class Terminal:
     python: Path = Path(sys.executable)
 
     def run(self, command: str) -> tuple[int, str]:
-        """Run a command as a reader's shell does, pipes and all: exit status and output."""
         done = subprocess.run(  # noqa: S602 - as said
             command,
             shell=True,
@@ -121,7 +119,6 @@ class Terminal:
 
 
 def run_page(name: str, text: str, terminal: Terminal) -> None:
-    """Do all that a page says, from top to bottom."""
     for block in read_blocks(name, text):
         if block.skip:
             print(f"{block.place}: skipped: {block.skip}")
@@ -134,13 +131,12 @@ def run_page(name: str, text: str, terminal: Terminal) -> None:
 
 
 def read_blocks(name: str, text: str) -> Iterator[Block]:
-    """The fenced blocks of a page."""
     lines = enumerate(text.splitlines(), start=1)
     skip = None
     for number, line in lines:
         place = f"{name}:{number}"
         if comment := SKIP.fullmatch(line):
-            skip = reason_of(comment, place)
+            skip = comment["reason"]
         elif fence := FENCE.fullmatch(line):
             inside = "\n".join(until_closed(fence, lines, place))
             yield block_of(fence, inside, place, skip)
@@ -151,17 +147,9 @@ def read_blocks(name: str, text: str) -> Iterator[Block]:
             raise PageError(f"{place}: a skip comment with no block after it")
 
 
-def reason_of(comment: re.Match[str], place: str) -> str:
-    """The reason that a skip comment gives."""
-    if not comment["reason"]:
-        raise PageError(f"{place}: a skip comment without a reason")
-    return comment["reason"]
-
-
 def until_closed(
     fence: re.Match[str], lines: Iterator[tuple[int, str]], place: str
 ) -> Iterator[str]:
-    """The lines of a block, up to the fence that closes it."""
     for _, line in lines:
         if re.fullmatch(rf"\s*{fence['marks']}{fence['marks'][0]}*\s*", line):
             return
@@ -170,7 +158,6 @@ def until_closed(
 
 
 def block_of(fence: re.Match[str], text: str, place: str, skip: str | None) -> Block:
-    """A block, once the words of its fence are known ones."""
     language, *words = shlex.split(fence["info"]) or [""]
     attributes = {key: value for key, _, value in (word.partition("=") for word in words)}
     if language not in ATTRIBUTES:
@@ -182,7 +169,6 @@ def block_of(fence: re.Match[str], text: str, place: str, skip: str | None) -> B
 
 
 def write_file(block: Block, folder: Path) -> None:
-    """Write a block as the file that its title names."""
     target = (folder / block.attributes["title"]).resolve()
     if not target.is_relative_to(folder.resolve()) or target == folder.resolve():
         raise block.wrong(f"{block.attributes['title']!r} is no file in the page's folder")
@@ -196,7 +182,6 @@ def write_file(block: Block, folder: Path) -> None:
 
 
 def check_fragment(block: Block) -> None:
-    """Read a block that is no file."""
     if block.language == "text":
         return
     if block.language not in PARSERS:
@@ -213,7 +198,6 @@ PARSERS: dict[str, Callable[[str], object]] = {"python": compile_python, "toml":
 
 
 def parse(block: Block) -> None:
-    """Make sure that a block is what its language says."""
     try:
         PARSERS[block.language](block.text)
     except (SyntaxError, ValueError) as error:
@@ -261,7 +245,6 @@ def run_command(block: Block, command: Command, terminal: Terminal) -> None:
 
 
 def run(block: Block, command: str, terminal: Terminal, *, status: int) -> list[str]:
-    """Run a command in the page's folder, and return the lines it writes."""
     ended, written = terminal.run(command)
     lines = [line.rstrip() for line in written.splitlines()]
     if ended != status:
@@ -273,11 +256,7 @@ def run(block: Block, command: str, terminal: Terminal, *, status: int) -> list[
 
 
 def first_missing(expected: list[str], written: list[str]) -> list[str] | None:
-    """The first expected lines that were not written, or None when all were.
-
-    Between two `...` stand lines that come together. The first group begins the output, the last
-    one ends it, and each of the others is looked for behind the one before it.
-    """
+    """The first expected lines that were not written. Between two `...` lines come together."""
     *groups, last = grouped(expected)
     rest = written
     for number, group in enumerate(groups):
@@ -309,7 +288,6 @@ def stand_at(group: list[str], written: list[str], start: int) -> bool:
 
 
 def same_line(expected: str, written: str) -> bool:
-    """Whether a line is the expected one, with any text in place of `...`."""
     pattern = ".*".join(map(re.escape, with_short_rules(expected).split("...")))
     return re.fullmatch(pattern, with_short_rules(written)) is not None
 
@@ -320,10 +298,8 @@ def with_short_rules(line: str) -> str:
 
 
 def trimmed(lines: list[str]) -> list[str]:
-    """Lines without the blank ones around them."""
     return "\n".join(lines).strip("\n").split("\n") if any(lines) else []
 
 
 def shown(lines: list[str]) -> str:
-    """Lines as part of a message."""
     return indent("\n".join(lines), "    ")

@@ -22,7 +22,6 @@ def rows(
     key: tuple[str, ...] = ("id",),
     more: int = 0,
 ) -> TableRows:
-    """Rows of a table that have gone and come."""
     return TableRows(table, columns, key, removed, added, more)
 
 
@@ -47,7 +46,6 @@ def test_values_that_python_finds_equal_are_different_ones_to_a_database(
 
 
 def test_changes_read_as_a_list() -> None:
-    """The numbers of each table, then a line for each row."""
     columns = ("id", "total", "status", "note")
     new, old, now = (7, Decimal("12.50"), "new", None), (1, 5, "a", None), (1, 5, "b", "x")
     changes = Changes.of(
@@ -82,7 +80,6 @@ def test_changes_read_as_a_list() -> None:
     ],
 )
 def test_a_value_is_short_on_one_line_and_no_secret(value: object, text: str | None) -> None:
-    """Long ones are cut, and what they hold is counted."""
     if text is not None:
         assert shown(value) == text
     assert "s3cr" not in shown(value)
@@ -161,7 +158,6 @@ def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitut
     ],
 )
 def test_what_is_not_as_expected_is_named_row_by_row(expected: Expected, lines: list[str]) -> None:
-    """Each row that nobody expected, each expectation without its rows, and the whole."""
     found = difference(ORDERS, {"orders": expected}).splitlines()
     assert found[0] == "the database did not change as expected"
     assert [line.strip() for line in found[1:-1]] == lines

@@ -83,13 +83,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def role() -> Iterator[str]:
-    """A login of this test's own, gone with all that is its."""
     with own_registry() as name:
         yield name
 
 
 def url_of(role: str) -> str:
-    """Return the URL of a login."""
     return f"postgresql://{role}@{SERVER.host}:{SERVER.port}/postgres"
 
 
@@ -117,8 +115,6 @@ def begin() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
 
 @pytest.fixture
 def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Call the command; returns what it writes."""
-
     def call(*arguments: str) -> str:
         assert main(["databases", *arguments]) == 0
         written = capsys.readouterr()
@@ -130,8 +126,6 @@ def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def listed(arena: Callable[..., str]) -> Callable[..., dict[str, dict[str, Any]]]:
-    """List as JSON; returns what is there by its name."""
-
     def call(database: str) -> dict[str, dict[str, Any]]:
         told = json.loads(arena("list", "--json", "--database", database))
         return {thing["name"]: thing for place in told["places"] for thing in place["things"]}
@@ -140,13 +134,11 @@ def listed(arena: Callable[..., str]) -> Callable[..., dict[str, dict[str, Any]]
 
 
 def killed(process: subprocess.Popen[str]) -> None:
-    """End a run as `kill -9` does."""
     process.kill()
     process.wait()
 
 
 def there(*names: str) -> set[str]:
-    """Which of these are on the server."""
     return set(names) & names_on_server()
 
 
@@ -154,7 +146,6 @@ def there(*names: str) -> set[str]:
 
 
 def test_the_command_is_quick_and_says_what_it_can() -> None:
-    """Help and version need neither SQLAlchemy nor a driver, and wrong words are answered."""
     program = (
         "import sys; from pytest_arena._cli import main\n"
         "try: main(sys.argv[1:])\n"
@@ -182,7 +173,6 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
 def test_a_value_that_cannot_be_right_is_wrong_usage(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As in a run of pytest: the message names the place, and there is no traceback."""
     assert main(["databases", "list", "--database", name]) == 2
     written = capsys.readouterr()
     assert not written.out
@@ -194,7 +184,6 @@ def test_a_value_that_cannot_be_right_is_wrong_usage(
 def test_a_named_server_that_does_not_answer_is_an_error(
     command: list[str], tmp_path: Path, begin: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says so in four parts, shows no password, and nothing is swept."""
     process, name = begin(ON_FILES, tempfile.gettempdir())
     killed(process)
     (tmp_path / "pytest.ini").write_text(
@@ -344,7 +333,6 @@ def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
 
 
 def kept_file() -> Path:
-    """Make an SQLite database in the cache, kept for a look."""
     file = Path(os.environ["ARENA_CACHE"]) / "kept" / "test_red-shop"
     file.parent.mkdir(parents=True)
     file.touch()
@@ -411,7 +399,6 @@ def test_a_dead_runs_databases_go_and_nobody_elses(
 def test_templates_and_kept_databases_go_with_all_alone(
     arena: Callable[..., str], listed: Any, role: str
 ) -> None:
-    """And are shown with what was kept."""
     url = url_of(role)
     with own_databases(role) as own:
         built = SimpleNamespace(address=own.address_of(own.create("building")))

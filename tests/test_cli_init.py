@@ -181,7 +181,6 @@ RUN = (
 
 
 def options_of(folder: Path) -> dict[str, str]:
-    """Return pytest's options, as pytest's parsers read them."""
     options = {}
     toml = folder / "pyproject.toml"
     if toml.exists():
@@ -196,7 +195,6 @@ def options_of(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
-    """Without --write no file changes. With it, the other options stay."""
     files, expected = LAYOUTS[layout]
     folder = Example(tmp_path, files).write()
     before = options_of(folder)
@@ -210,7 +208,6 @@ def test_the_options_fit_the_project(tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", RUN)
 def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
-    """With the written options. A second call writes nothing."""
     files, _ = LAYOUTS[layout]
     folder = Example(tmp_path, files).write()
     arena("init", "--write", folder=folder)
@@ -223,7 +220,6 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
 
 
 def test_a_test_of_the_same_name_stays(tmp_path: Path) -> None:
-    """The user may have written it."""
     files = {"main.py": SQLMODEL, "tests/test_arena.py": "def test_mine(): ..."}
     folder = Example(tmp_path, files).write()
     assert arena("init", "--write", folder=folder).status == 0
@@ -231,7 +227,6 @@ def test_a_test_of_the_same_name_stays(tmp_path: Path) -> None:
 
 
 def test_of_several_apps_one_with_the_usual_name_is_proposed(tmp_path: Path) -> None:
-    """Another one may come first."""
     files = {"main.py": "from fastapi import FastAPI\nadmin = FastAPI()\napp = FastAPI()\n"}
     output = arena("init", folder=Example(tmp_path, files).write()).output
     assert "main:app" in output

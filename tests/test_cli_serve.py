@@ -93,13 +93,11 @@ class Served:
         self._reader.start()
 
     def ask(self, path: str, /, key: str = WORD, **given: object) -> tuple[int, Any]:
-        """Ask the control interface."""
         method = "GET" if path == "/story" else "POST"
         headers = {"Authorization": f"Bearer {key}"}
         return asked(method, self.control + path, headers, json.dumps(given).encode())
 
     def done(self, path: str, /, **given: Any) -> Any:
-        """Ask it for what it does."""
         if "name" in given:
             self.names.append(given["name"])
         status, answer = self.ask(path, **given)
@@ -107,15 +105,12 @@ class Served:
         return answer
 
     def get(self, path: str) -> tuple[int, Any]:
-        """Ask the app."""
         return asked("GET", self.app + path)
 
     def post(self, path: str) -> tuple[int, Any]:
-        """Ask the app."""
         return asked("POST", self.app + path)
 
     def end(self, number: int | None = signal.SIGTERM) -> int:
-        """Have it end, and return its status."""
         if number and self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(30)
@@ -131,7 +126,6 @@ class Served:
 def asked(
     method: str, url: str, headers: dict[str, str] | None = None, body: bytes = b""
 ) -> tuple[int, Any]:
-    """Ask, and return the status and the JSON."""
     request = urllib.request.Request(  # noqa: S310 - our own
         url, body if method == "POST" else None, headers or {}, method=method
     )
@@ -176,7 +170,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_levels_of_another_language(served: Served) -> None:
-    """P1, P2, P3: requests see a seed. Leaving a level restores the database."""
     assert served.get("/orders")[0] == 503
     for turn in range(2):
         served.done("/level/enter", name=f"shop.spec.ts > buys {turn}")
@@ -192,7 +185,6 @@ def test_levels_of_another_language(served: Served) -> None:
 
 
 def test_requests_that_are_refused(served: Served) -> None:
-    """A request without the token, or with a wrong path, changes nothing."""
     for path in ("/level/enter", "/seed/sofa", "/story", "/nowhere"):
         assert served.ask(path, key="open")[0] == 401
     assert served.ask("/level/leave")[0] == 409
@@ -210,7 +202,6 @@ def test_requests_that_are_refused(served: Served) -> None:
 
 
 def test_a_level_with_a_problem(served: Served) -> None:
-    """P9: the command that leaves it returns the problem. The next level is not affected."""
     served.done("/level/enter")
     assert served.post("/forgets/vase")[0] == 200
     status, told = served.ask("/level/leave")
@@ -222,7 +213,6 @@ def test_a_level_with_a_problem(served: Served) -> None:
 
 
 def test_a_port_that_is_taken(example: Example) -> None:
-    """It says which, and how to have another."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         with serving(example, "--port", port) as served:
@@ -232,7 +222,7 @@ def test_a_port_that_is_taken(example: Example) -> None:
 
 
 def test_it_ends_inside_of_a_level(example: Example) -> None:
-    """P7: the first signal ends it, and the level."""
+    """The first signal ends it, and the level."""
     with serving(shop(example), "-p", "pytest_timeout", "-otimeout=0.5") as served:
         served.done("/level/enter")
         time.sleep(1)  # a level has no time limit
@@ -241,7 +231,6 @@ def test_it_ends_inside_of_a_level(example: Example) -> None:
 
 
 def test_without_a_token_it_does_not_begin(example: Example) -> None:
-    """A sentence and a status, without a traceback."""
     called = arena("serve", folder=example.write())
     assert called.status == 2
     assert f"{TOKEN} is not set" in called.output + called.errors
@@ -256,7 +245,7 @@ os._exit(9)
 
 
 def test_it_ends_with_the_process_that_started_it(example: Example) -> None:
-    """P7: a runner that dies leaves no server."""
+    """A runner that dies leaves no server."""
     command = (sys.executable, "-c", CALL, "serve", *PLUGINS)
     parent = shop(example).start_python("-c", PARENT, *command, env={TOKEN: WORD})
     served = Served(parent)

@@ -26,7 +26,6 @@ def read(
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read options as the plugin does, from plain dictionaries."""
     return load_config(
         flags=flags or {},
         environ=environ or {},
@@ -95,7 +94,6 @@ def test_the_cache_is_absolute() -> None:
 def test_a_wrong_value_is_named_with_its_option_and_its_file(
     name: str, value: str, fix: str
 ) -> None:
-    """And with what it may be, without passwords."""
     with pytest.raises(ConfigError) as caught:
         read({f"arena_{name}": value})
     assert f"arena_{name} = " in caught.value.what
@@ -114,7 +112,6 @@ def test_a_wrong_value_is_named_with_its_option_and_its_file(
 def test_a_wrong_marker_is_named_with_its_line(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """And with all right ones."""
     with pytest.raises(ConfigError) as caught:
         marker_values(args, kwargs, place="test_x.py:7")
     assert "test_x.py:7" in caught.value.cause
@@ -163,7 +160,6 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("modules")
 def test_a_path_that_leads_nowhere(path: str, what: str, cause: str, fix: str) -> None:
-    """Why, in which line, and what to do."""
     with pytest.raises(ConfigError) as caught:
         load_attribute(path, option="arena_app", source="pytest.ini")
     assert what in caught.value.what
@@ -175,7 +171,6 @@ def test_a_path_that_leads_nowhere(path: str, what: str, cause: str, fix: str) -
 
 
 def test_the_page_of_options_has_each_option_with_its_values_and_its_default() -> None:
-    """No other heading names one, and the page has each flag."""
     page = (REFERENCE / "options.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"(?ms)^## `([^`]+)`\n(.*?)(?=^## |\Z)", page))
     assert sorted(sections) == sorted(option.ini for option in OPTIONS)
@@ -188,7 +183,6 @@ def test_the_page_of_options_has_each_option_with_its_values_and_its_default() -
 
 
 def test_the_page_of_fixtures_names_each_of_them() -> None:
-    """The fixtures that the plugin has, and no other."""
     from pytest_arena import _fixtures  # noqa: PLC0415 - asked here alone
 
     page = (REFERENCE / "fixtures.md").read_text(encoding="utf-8")

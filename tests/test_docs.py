@@ -27,7 +27,6 @@ class Forked(Terminal):
     """One that runs pytest and arena without the start of an interpreter."""
 
     def run(self, command: str) -> tuple[int, str]:
-        """Run a command: its exit status, and its output."""
         if not (plain := PLAIN.fullmatch(command)):
             return super().run(command)
         options = dict(option.split("=", 1) for option in plain["options"].split())
@@ -37,13 +36,11 @@ class Forked(Terminal):
 
 
 def pages() -> list[Path]:
-    """The documentation's pages, and the skill for coding agents."""
     patterns = ("README.md", "docs/**/*.md", "skills/**/*.md")
     return [page for pattern in patterns for page in sorted(ROOT.glob(pattern))]
 
 
 def name_of(page: Path) -> str:
-    """A page's path in the project."""
     return page.relative_to(ROOT).as_posix()
 
 
@@ -61,7 +58,6 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
 
 
 def fenced(info: str, text: str) -> str:
-    """A block of a planted page."""
     return f"```{info}\n{text}\n```\n"
 
 
@@ -77,7 +73,6 @@ WRONG_PAGES = {
 
 @pytest.mark.parametrize("text, message", WRONG_PAGES.values(), ids=WRONG_PAGES.keys())
 def test_a_wrong_page_fails(text: str, message: str, tmp_path: Path) -> None:
-    """The harness finds what is wrong, and says where."""
     with pytest.raises(PageError, match=re.escape(message)) as error:
         run_page("p", text, Forked(tmp_path))
     assert re.match(r"p:\d+: ", str(error.value))

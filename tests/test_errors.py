@@ -68,7 +68,6 @@ def test_what_should_be_a_url_shows_no_password_either(url: str) -> None:
 
 
 def test_each_error_and_warning_has_a_section() -> None:
-    """The address in a message leads to the section with the name of the class."""
     text = PAGE.read_text(encoding="utf-8")
     headings = re.findall(r"^## (\w+)$", text, re.MULTILINE)
     names = {name for name in warnings.__all__ if name != "ArenaWarning"}
@@ -78,7 +77,6 @@ def test_each_error_and_warning_has_a_section() -> None:
 
 
 def test_a_message_has_four_parts_and_at_most_twelve_lines() -> None:
-    """However much somebody puts into a part."""
     kind = LEAVES[0]
     long = "\n".join(f"line {number} " + "x" * 3000 for number in range(30))
     lines = str(kind(long, why=long, cause=long, fix=long)).splitlines()
@@ -94,7 +92,6 @@ def test_a_message_has_four_parts_and_at_most_twelve_lines() -> None:
 
 @pytest.mark.parametrize("text", SECRETS)
 def test_no_part_of_a_message_shows_a_password(text: str) -> None:
-    """URLs, their queries, libpq strings, calls, dictionaries, variables."""
     error = ConfigError(text, why=text, cause=text, fix=text)
     shown = f"{error} {error!r} {error.args}"
     assert "s3c" not in shown

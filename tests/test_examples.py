@@ -24,7 +24,6 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def copy(name: str, folder: Path) -> Path:
-    """Copy an example without files that a developer has made."""
     ignored = shutil.ignore_patterns("*.db", "__pycache__", "node_modules", "test-results")
     return Path(shutil.copytree(EXAMPLES / name, folder / name, ignore=ignored))
 
@@ -39,14 +38,12 @@ def run(
 
 
 def python(folder: Path, *arguments: str, env: Mapping[str, str] = {}, status: int = 0) -> str:
-    """Run Python in a folder, assert its exit status, and return its output."""
     done = run([sys.executable, *arguments], folder, env)
     assert done.returncode == status
     return done.stdout
 
 
 def demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the demonstration of a folder, and return its exit status."""
     main = runpy.run_path(str(folder / "demo.py"))["main"]
     monkeypatch.setattr(subprocess, "run", run)
     return int(main())
@@ -54,7 +51,6 @@ def demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.fixture
 def developers_database() -> Iterator[str]:
-    """The URL of a new database on the suite's server."""
     url = make_url(os.environ["TESTS_POSTGRESQL"]).set(drivername="postgresql+asyncpg")
     with psycopg.connect(os.environ["TESTS_POSTGRESQL"], autocommit=True) as connection:
         connection.execute("CREATE DATABASE developer_of_cases")
@@ -65,13 +61,11 @@ def developers_database() -> Iterator[str]:
 def test_battle_d_by_its_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """P1, P2, P3, P4, P9: each scenario is proven, and the developer's file is unchanged."""
     assert demo(copy("battle_d", tmp_path), monkeypatch) == 0
     assert "scenarios: 5 of 5 proven" in capsys.readouterr().out
 
 
 def test_guestbook(tmp_path: Path) -> None:
-    """P1, P2: a Flask app passes its suite, and no developer's database is made."""
     folder = copy("guestbook", tmp_path)
     python(folder, "-m", "pytest", "-W", "error::pytest_arena.ArenaWarning")
     assert not list(folder.rglob("*.db"))
@@ -80,14 +74,14 @@ def test_guestbook(tmp_path: Path) -> None:
 def test_the_cases_are_red_without_the_plugin_and_green_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P1, P2, P4, P5, P9: the demo compares the two runs."""
+    """The demo compares the two runs."""
     assert demo(copy("cases", tmp_path), monkeypatch) == 0
 
 
 def test_a_connection_of_another_loop_on_postgresql(
     tmp_path: Path, developers_database: str
 ) -> None:
-    """P5: asyncpg's own error without the plugin, and none with it."""
+    """Asyncpg's own error without the plugin, and none with it."""
     folder = copy("cases", tmp_path)
     env = {"DATABASE_URL": developers_database}
     python(folder, "app.py", env=env)

@@ -33,11 +33,7 @@ _TOUCHES = (
 
 @cache
 def server_arguments() -> dict[str, Any]:
-    """Return the login of the suite's server, for PyMySQL.
-
-    ``TESTS_MYSQL`` names one. Otherwise each process of the suite starts MariaDB in memory, where
-    nothing waits for a disk. Skip the test if it is not installed.
-    """
+    """Return the login of ``TESTS_MYSQL``, else of a MariaDB in memory. Skip without one."""
     if "TESTS_MYSQL" in os.environ:
         url = make_url(os.environ["TESTS_MYSQL"])
         return {
@@ -73,20 +69,16 @@ class StoryMySQLServer:
 
     @property
     def entrance(self) -> dict[str, Any]:
-        """The login of the runs."""
         return {**self._login, "user": self._name, "password": self._password}
 
     @property
     def developers_arguments(self) -> dict[str, Any]:
-        """The developer's login to the developer's database."""
         return {**self._login, "database": self._name}
 
     def url(self, driver: str) -> URL:
-        """Return the server's URL, with the login of the runs."""
         return _url(driver, self.entrance)
 
     def developers_url(self, driver: str) -> URL:
-        """Return the URL of the developer's own database, with the developer's login."""
         return _url(driver, self.developers_arguments)
 
     def fill_developers(self) -> None:

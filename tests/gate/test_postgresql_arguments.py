@@ -82,10 +82,7 @@ def test_libpq_means_the_same(
 
 
 def _current_host(found: ServerTarget, expected: tuple[str, str, str]) -> tuple[str, str]:
-    """Return the host to which libpq connects.
-
-    For a host without a name libpq tries a folder of this machine.
-    """
+    """Return the host to which libpq connects, for one without a name a folder."""
     host, _, port = found.server.rpartition(":")
     if host == "localhost" and expected[0].startswith("/"):
         host = expected[0]
@@ -164,8 +161,6 @@ def test_led_by_libpq(driver: str) -> None:
 
 @pytest.mark.usefixtures("hostile")
 def test_led_by_asyncpg() -> None:
-    """As by libpq."""
-
     async def show() -> None:
         url = "postgresql+asyncpg://db.invalid/shop"
         engine = create_async_engine(url, connect_args=OF_ASYNCPG_ELSEWHERE)

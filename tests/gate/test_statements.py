@@ -27,7 +27,6 @@ TABLES = {
 
 @pytest.mark.parametrize("text", TABLES)
 def test_the_written_table(text: str) -> None:
-    """As the app names it."""
     assert classify(text, SQLITE).table == TABLES[text]
 
 

@@ -41,7 +41,6 @@ class Makers:
         self._stack = ExitStack()
 
     def close(self) -> None:
-        """Drop all databases."""
         self._stack.close()
 
     @contextmanager

@@ -94,11 +94,9 @@ class RandomLevels:
         self.moment = None
 
     def now(self) -> Level:
-        """Return the present content."""
         return Level(self.world.content(), self.world.rows(), self.isolation.content())
 
     def leave(self) -> None:
-        """Leave a level, and compare the content."""
         if not self.levels:
             return
         if self.chance.random() < 0.3:
@@ -121,7 +119,6 @@ class RandomLevels:
         self.compare()
 
     def force(self) -> None:
-        """Leave a level by force, and compare the content."""
         if self.levels:
             self.done.append("-- force")
             self.isolation.leave_by_force()
@@ -136,7 +133,6 @@ class RandomLevels:
             self.moment = None
 
     def look(self) -> None:
-        """Compare the reported changes of the level, and since the last moment."""
         if not self.levels:
             return
         self.done.append("-- look")
@@ -157,7 +153,6 @@ class RandomLevels:
         self.moment = (moment, now)
 
     def net(self, changed: list[TableRows]) -> _Rows:
-        """Return the changed rows by table. Removed rows have a negative number."""
         found: _Rows = {}
         for rows in changed:
             if rows.table != _SCHEMA:
@@ -167,7 +162,6 @@ class RandomLevels:
         return difference({}, found)
 
     def compare(self) -> None:
-        """The content is the content of the level's enter."""
         self.end_transactions()
         level = self.levels.pop()
         contents = [self.world.content()]

@@ -74,7 +74,6 @@ WORK = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "WITH", "MERGE")
 
 
 def quoted(name: str) -> str:
-    """A name, as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -89,7 +88,6 @@ class Table:
     is_partitioned: bool = False
 
     def some(self, chance: random.Random) -> dict[str, str]:
-        """Some columns and a value for each."""
         return {name: self.value(name, chance) for name in self.columns if chance.random() < 0.8}
 
     def value(self, name: str, chance: random.Random) -> str:
@@ -102,7 +100,6 @@ class Table:
         return f"({chance.choice(VALUES[kind])})::{kind}"
 
     def where(self, chance: random.Random) -> str:
-        """Some of its rows."""
         kinds = [name for name, kind in self.columns.items() if kind == "int"]
         if not kinds or chance.random() < 0.2:
             return "" if chance.random() < 0.3 else " WHERE ctid = '(0,1)'"
@@ -268,7 +265,6 @@ class Schema:
     # Statements
 
     def statement(self) -> str:
-        """Anything that an app may do."""
         table = self.chance.choice(self.tables)
         write = self.chance.choices(
             (

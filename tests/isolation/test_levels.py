@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=KINDS)
 def world(makers: Makers, request: pytest.FixtureRequest) -> Iterator[World]:
-    """A database of the test."""
     with makers.world(request.param) as world:
         yield world
 
@@ -74,7 +73,6 @@ def test_the_next_level_finishes_an_interrupted_restore(
 
 
 def test_eight_connections_write_at_once(world: World) -> None:
-    """The level is restored, whatever the order of their commits."""
     hands = [world.connect() for _ in range(8)]
     before = world.content()
 

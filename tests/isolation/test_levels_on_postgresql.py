@@ -36,7 +36,6 @@ only_clone = pytest.mark.parametrize("world", ["clone"], indirect=True)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for another session."""
     pause = threading.Event()
     for _ in range(1000):
         if condition():

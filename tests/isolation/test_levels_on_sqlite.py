@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["copy on sqlite", "copy on sqlite in wal"])
 def world(makers: Makers, request: pytest.FixtureRequest) -> Iterator[SQLiteWorld]:
-    """A file, in each journal mode."""
     with makers.world(request.param) as world:
         assert isinstance(world, SQLiteWorld)
         yield world
@@ -28,7 +27,6 @@ def world(makers: Makers, request: pytest.FixtureRequest) -> Iterator[SQLiteWorl
 
 @pytest.fixture
 def other(world: SQLiteWorld) -> Iterator[OtherProcess]:
-    """Another process that is connected to the file."""
     with closing(OtherProcess(world.live)) as other:
         yield other
 

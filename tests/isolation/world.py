@@ -46,7 +46,6 @@ class Hand:
 
     @property
     def raw(self) -> Any:
-        """The driver's connection. It is opened again if the live database has been replaced."""
         world = self._world
         world.usage.number += 1
         is_stale = self._generation != world.isolation.generation
@@ -64,7 +63,6 @@ class Hand:
         return self._is_executing or (driver is not None and self._world.is_begun(driver))
 
     def execute(self, sql: str) -> Any:
-        """Execute one statement, and return a cursor."""
         connection = self.raw
         # libpq's status is "idle" for a moment after the statement was sent.
         self._is_executing = True
@@ -74,25 +72,20 @@ class Hand:
             self._is_executing = False
 
     def run(self, script: str) -> None:
-        """Execute several statements."""
         for statement in script.split("; "):
             self.execute(statement)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Execute a statement and return its rows."""
         return [tuple(row) for row in self.execute(sql).fetchall()]
 
     def content(self) -> dict[str, object]:
-        """Return all that the connection reads."""
         return self._world.content_of(self.raw)
 
     def rollback(self) -> None:
-        """Roll back the transaction. The server may have ended the connection."""
         with suppress(self._world.errors):
             self.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the driver's connection, if it is open."""
         if self._connection is not None:
             with suppress(self._world.errors):
                 self._connection.close()
@@ -117,7 +110,6 @@ class World(ABC):
         self.lines: list[str] = []  # for the summary
 
     def connect(self) -> Hand:
-        """Return a connection that follows the live database."""
         hand = Hand(self, len(self.usage.hands))
         self.usage.hands.append(hand)
         return hand
@@ -137,12 +129,10 @@ class World(ABC):
         """Return whether a driver's connection is in a transaction."""
 
     def has_ended(self, connection: Any) -> bool:
-        """Return whether the server has ended a connection."""
         del connection
         return False
 
     def execute(self, connection: Any, sql: str) -> Any:
-        """Execute one statement on an app's connection."""
         return connection.execute(sql)
 
     @abstractmethod
@@ -162,13 +152,11 @@ class World(ABC):
         """Return something that an app may do."""
 
     def content(self) -> dict[str, object]:
-        """Return what a new connection reads."""
         self.usage.number += 1
         with closing(self.open()) as fresh:
             return self.content_of(fresh)
 
     def rows(self) -> dict[str, Counter[str]]:
-        """Return the rows that a new connection reads."""
         with closing(self.open()) as fresh:
             return self.rows_of(fresh)
 
@@ -181,7 +169,6 @@ class World(ABC):
         """Return the template, for ``replace``."""
 
     def close(self) -> None:
-        """Close the connections and the isolation."""
         for hand in self.usage.hands:
             hand.close()
         self.isolation.close()

@@ -118,11 +118,9 @@ class PostgreSQLWorld(World):
         )
 
     def open(self) -> psycopg.Connection[Any]:
-        """Open a connection to the live database."""
         return connect(self.isolation.address.database)
 
     def prepare(self, connection: psycopg.Connection[Any], number: int) -> None:
-        """Set the role."""
         if self.schema is not None and number == 1:
             connection.execute(f"SET ROLE {ROLE}")
 
@@ -134,11 +132,9 @@ class PostgreSQLWorld(World):
                     hand.execute(statement)
 
     def is_begun(self, connection: psycopg.Connection[Any]) -> bool:
-        """Return whether a transaction is open."""
         return not connection.closed and connection.info.transaction_status > 0
 
     def has_ended(self, connection: psycopg.Connection[Any]) -> bool:
-        """Return whether the server has ended a connection."""
         return connection.closed
 
     def execute(self, connection: psycopg.Connection[Any], sql: str) -> Any:
@@ -157,7 +153,6 @@ class PostgreSQLWorld(World):
         return {"catalog": connection.execute(_CATALOG.encode()).fetchall(), **named}
 
     def rows_of(self, connection: psycopg.Connection[Any]) -> dict[str, Counter[str]]:
-        """Return the number of rows of each table. Some values have no type in Python."""
         connection.execute("SET lock_timeout = '50ms'")
         questions = connection.execute(_COUNTS.encode()).fetchall()
         parts = [
@@ -168,12 +163,10 @@ class PostgreSQLWorld(World):
         return {questions[position][0]: Counter({"row": number}) for position, number in found}
 
     def shown(self, row: Sequence[object]) -> str:
-        """Return what all rows have in common: only their number is compared."""
         del row
         return "row"
 
     def statement(self, chance: random.Random) -> str:
-        """Return a statement of the schema, now and then another one."""
         assert self.schema is not None
         number = chance.random()
         if number < 0.02:
@@ -189,7 +182,6 @@ class PostgreSQLWorld(World):
         return [line for line in self.lines if not _HAS_MARK.search(line)]
 
     def template(self) -> str:
-        """Return the name of the template."""
         return self._template
 
 
@@ -198,7 +190,6 @@ class _NoRows:
         """Return None."""
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return no rows."""
         return []
 
 

@@ -92,18 +92,15 @@ class SQLiteWorld(World):
         self.connect().rows("SELECT 1")
 
     def open(self) -> sqlite3.Connection:
-        """Open a connection that stays open over the levels."""
         return sqlite3.connect(self.live, isolation_level=None, timeout=0, check_same_thread=False)
 
     def prepare(self, connection: sqlite3.Connection, number: int) -> None:
-        """Set the journal mode, as an app's listener does."""
         del number
         with suppress(sqlite3.OperationalError):  # a lock
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(f"PRAGMA journal_mode = {self.mode}").fetchone()
 
     def is_begun(self, connection: sqlite3.Connection) -> bool:
-        """Return whether a transaction is open."""
         return connection.in_transaction
 
     def content_of(self, connection: sqlite3.Connection) -> dict[str, object]:
@@ -120,7 +117,6 @@ class SQLiteWorld(World):
         return content
 
     def rows_of(self, connection: sqlite3.Connection) -> dict[str, Counter[str]]:
-        """Return the rows of the app's tables."""
         tables = {}
         for name in ROWS_OF:
             with suppress(sqlite3.OperationalError):  # no such table
@@ -131,11 +127,9 @@ class SQLiteWorld(World):
     shown = staticmethod(shown)
 
     def statement(self, chance: random.Random) -> str:
-        """Return one of the statements."""
         return chance.choice(STATEMENTS)
 
     def template(self) -> Path:
-        """Return the file."""
         return self.base
 
 
@@ -163,7 +157,6 @@ class OtherProcess:
         )
 
     def do(self, *statements: str) -> Any:
-        """Run statements. Return the rows of the last one, or the error's text."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(statements) + "\n")
@@ -171,6 +164,5 @@ class OtherProcess:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        """Kill it."""
         self._process.kill()
         self._process.communicate()

@@ -36,13 +36,11 @@ def server() -> Iterator[StoryMySQLServer]:
 
 @pytest.fixture
 def address(server: StoryMySQLServer) -> Address:
-    """The server, with the login of the runs."""
     return address_of(server.entrance)
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[MySQLRegistry]:
-    """The databases of this module, which are dropped after it."""
     server_arguments()
     with closing(MySQLRegistry(address_of(_server().entrance))) as own:
         yield own

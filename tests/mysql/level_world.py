@@ -132,7 +132,6 @@ class LevelWorld(World):
         )
 
     def target(self) -> ConnectTarget:
-        """Return the target of a new connection."""
         isolation = self.isolation
         database: Any = SimpleNamespace(isolation=isolation)
         return ConnectTarget(
@@ -144,7 +143,6 @@ class LevelWorld(World):
         )
 
     def open(self, **options: Any) -> pymysql.Connection[Any]:
-        """Open a connection to the live database."""
         address = self.isolation.address
         return pymysql.connect(
             host=address.host,
@@ -159,16 +157,13 @@ class LevelWorld(World):
         )
 
     def is_begun(self, connection: pymysql.Connection[Any]) -> bool:
-        """Return whether a transaction is open."""
         session = SESSIONS.get(connection)
         return session is not None and session.is_begun
 
     def has_ended(self, connection: pymysql.Connection[Any]) -> bool:
-        """Return whether the server has ended a connection."""
         return not connection.open
 
     def prepare(self, connection: pymysql.Connection[Any], number: int) -> None:
-        """Have the guard record the connection's statements."""
         del number
         begin_session(connection, self.target())
 
@@ -182,11 +177,9 @@ class LevelWorld(World):
         return cursor
 
     def content_of(self, connection: pymysql.Connection[Any]) -> dict[str, object]:
-        """Return the schema and the rows."""
         return _dump(connection.cursor())
 
     def rows_of(self, connection: pymysql.Connection[Any]) -> dict[str, Counter[str]]:
-        """Return the rows of each table, as texts."""
         cursor = connection.cursor()
         cursor.execute("SHOW FULL TABLES WHERE table_type <> 'VIEW'")
         names = [name for name, _ in cursor.fetchall()]
@@ -199,20 +192,15 @@ class LevelWorld(World):
     shown = staticmethod(shown)
 
     def statement(self, chance: random.Random) -> str:
-        """Return one of the statements."""
         statements = ROWS if chance.random() < 0.95 else DEFINITIONS
         return chance.choice(statements).format(n=chance.randrange(1, 9))
 
     def template(self) -> str:
-        """Return the name of the template."""
         return self._template
 
 
 def _dump(cursor: Any) -> dict[str, object]:
-    """Return definitions and rows.
-
-    The definition of a table has its next ``AUTO_INCREMENT`` number.
-    """
+    """Return rows, and definitions with the next ``AUTO_INCREMENT`` numbers."""
 
     def rows(statement: str) -> list[tuple[Any, ...]]:
         cursor.execute(statement)

@@ -69,7 +69,6 @@ class PrivateServer:
         self.start()
 
     def start(self) -> None:
-        """Start the server, and wait until it listens."""
         Path(self.socket).unlink(missing_ok=True)
         self.process = subprocess.Popen(
             self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -88,19 +87,16 @@ class PrivateServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop the server and remove its data."""
         self.process.kill()
         self.process.wait()
         self._watcher.communicate()
 
 
 def address_of(login: dict[str, Any]) -> Address:
-    """Return the address of a server with a login."""
     return Address(login["host"], login["port"], login["user"], "", login["password"])
 
 
 def connect(socket: str, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:
-    """Open a connection that commits each statement."""
     return pymysql.connect(
         unix_socket=socket,
         user="root",

@@ -42,7 +42,6 @@ def strong(server: StoryMySQLServer, address: Address, control: MySQLControl) ->
 
 
 def shop_of(server: StoryMySQLServer, folder: Path, login: Address) -> Example:
-    """Return the shop, whose runs have a login."""
     runs = server.url("mysql").render_as_string(hide_password=False)
     example = shop(server, folder)
     return example.change("pytest.ini", runs, f"mysql://{login.user}:pw@{login.server}/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.example import Example, Run
+    from tests.example import Example
 
 
 _LOGIN = "CREATE USER poor@localhost IDENTIFIED BY 'wOrd7'"
@@ -44,13 +43,11 @@ class Bad:
             self.run(statement)
 
     def run(self, statement: str) -> list[tuple[Any, ...]]:
-        """Execute a statement as the administrator."""
         with closing(connect(self.server.socket)) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
 
     def touches(self) -> list[object]:
-        """Return what is the developer's."""
         return [self.run(statement) for statement in _TOUCHES]
 
     def shop(self, folder: Path, user: str = "root") -> Example:
@@ -91,32 +88,16 @@ def bad(usual: Bad) -> Iterator[Bad]:
     assert usual.touches() == before
 
 
-def four_parts(run: Run) -> None:
-    """Check the errors of a run: each has four parts and a code, and no password."""
-    errors = re.findall(
-        r"(?m)^.*Error: .*\n.*  why: .*\n(?:.*\n)*?.*  next: .*\n(?:.*\n){0,4}?.*\[A\d+\]",
-        run.output,
-    )
-    assert errors, run.output
-    for error in errors:
-        assert error.count("cause: ") == 1
-        assert len(error.splitlines()) <= 12
+def test_a_login_that_may_create_nothing(bad: Bad, tmp_path: Path) -> None:
+    run = bad.shop(tmp_path, "poor").run("-q").expect(1, failed=1)
+    run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena", "[A301]")
     run.never_says("wOrd7")
 
 
-def test_a_login_that_may_create_nothing(bad: Bad, tmp_path: Path) -> None:
-    """The next step is the GRANT, and the cause the option."""
-    run = bad.shop(tmp_path, "poor").run("-q").expect(1, failed=1)
-    four_parts(run)
-    run.says("poor", "may not create databases", "pytest.ini", "GRANT ALL ON `arena")
-
-
 def test_a_version_that_is_too_old(tmp_path: Path) -> None:
-    """Nothing is created on it."""
     bad = Bad("--version=10.3.39-MariaDB")
     run = bad.shop(tmp_path).run("-q").expect(1, failed=1)
-    four_parts(run)
-    run.says("is MariaDB 10.3.39", "needs 10.6 or newer", "pytest.ini")
+    run.says("is MariaDB 10.3.39", "needs 10.6 or newer", "pytest.ini", "[A301]")
     assert bad.run("SHOW DATABASES LIKE 'arena%'") == []
     bad.server.stop()
 
@@ -132,7 +113,6 @@ def test_a_full_server_that_writes_names_in_lower_case(tmp_path: Path) -> None:
             run = bad.shop(tmp_path / str(number)).run("-q")
         assert run.status == 1, run.output
         run.says("ny connections", "next:  pytest -n 2")  # PyMySQL 1.1.0 cuts the message
-    four_parts(run)
     bad.shop(tmp_path).run("-q").expect(passed=2)
     assert bad.touches() == before
     bad.server.stop()

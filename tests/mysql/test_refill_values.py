@@ -59,14 +59,11 @@ _NOPAD = "utf8mb4_unicode_nopad_ci"
 
 
 def is_mariadb(own: MySQLRegistry) -> bool:
-    """Return whether the server is MariaDB."""
     return own.control.rows("SELECT VERSION() LIKE '%MariaDB%'") == [(1,)]
 
 
 @pytest.fixture
 def worlds(own: MySQLRegistry) -> Worlds:
-    """Creates databases by scripts."""
-
     @contextmanager
     def create(*script: str) -> Iterator[LevelWorld]:
         lines = ["SET sql_mode = 'NO_ENGINE_SUBSTITUTION'", *script]
@@ -227,7 +224,6 @@ def test_names(worlds: Worlds) -> None:
     ],
 )
 def test_what_is_not_copied_is_refused(own: MySQLRegistry, statement: str, name: str) -> None:
-    """The error names it."""
     if "M!" in statement and not is_mariadb(own):
         pytest.skip("MySQL has no sequences")
     with pytest.raises(TemplateError, match=name):

@@ -53,6 +53,5 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def battle_d(tmp_path: Path) -> Path:
-    """A copy of Battle-D, as a developer has it."""
     ignored = shutil.ignore_patterns("node_modules", "__pycache__", "*.db", "test-results")
     return Path(shutil.copytree(BATTLE_D, tmp_path / "battle_d", ignore=ignored))

@@ -98,7 +98,7 @@ def test_fails(page):
 
 
 def test_a_browser_on_the_tests_database(example: Example) -> None:
-    """P1, P2: the test sees what the browser writes, and its report names the request."""
+    """The test sees what the browser writes, and its report names the request."""
     suite = shop(example, page=PAGE, test_it=TESTS, conftest=CONFTEST)
     run = suite.run("-p", "pytest_playwright.pytest_playwright")
     run.expect(status=1, passed=4, failed=1).never_says("cut off", "left a task")

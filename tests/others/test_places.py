@@ -63,7 +63,6 @@ def connected(connection, entry):
 
 
 def test_a_collection_connects_to_nothing(example: Example) -> None:
-    """It builds no template and makes no database."""
     run = example.with_files(test_it=TESTS, conftest=LOOKING).run("--collect-only", "-s")
     assert run.status == 0, run.output
     run.never_says("CONNECTED", "INTERNALERROR")
@@ -128,13 +127,13 @@ def pytest_collection_modifyitems(items):
 
 
 def test_mixed(project: Example) -> None:
-    """P2, P6: fixtures of all scopes begin and end in any order, and more than once."""
+    """Fixtures of all scopes begin and end in any order, and more than once."""
     mixed = project.with_files(conftest=MIXED)
     mixed.run().expect(status=1, passed=10, failed=2)
 
 
 def test_randomly(project: Example) -> None:
-    """P2, P6: pytest-randomly mixes files, then classes, then functions."""
+    """Pytest-randomly mixes files, then classes, then functions."""
     pytest.importorskip("pytest_randomly", reason="`make test-full` has it")
     for seed in (1, 2, 3):
         run = project.run("-p", "pytest_randomly", f"--randomly-seed={seed}")

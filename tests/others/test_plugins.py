@@ -141,7 +141,7 @@ def test_after(wide, test_client):
 
 @pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n1")], ids=["alone", "xdist"])
 def test_rerunfailures(example: Example, more: tuple[str, ...]) -> None:
-    """P2, P6: each attempt begins with the fixture's data whole, and counts as a test."""
+    """Each attempt begins with the fixture's data whole, and counts as a test."""
     run = (
         example.with_files(test_it=RERUN).run(*more, "-p", "pytest_rerunfailures").expect(passed=3)
     )

@@ -78,7 +78,7 @@ async def test_clean_4(client):
 
 
 def test_a_timeout_by_signal(example: Example) -> None:
-    """P2, P7: in an await, in a statement that would never end, in sync code."""
+    """In an await, in a statement that would never end, in sync code."""
     run = example.with_files(test_it=ALARM).run(*PLUGINS)
     run.expect(status=1, passed=5, failed=4, errors=1).says("client.stream")
     assert run.output.count("from pytest-timeout.") >= 3
@@ -110,7 +110,6 @@ async def test_that_waits_for_the_template(client):
 
 
 def test_a_timeout_while_a_template_is_built(example: Example) -> None:
-    """The next test builds it again."""
     files = example.with_files(schema=SLOW_SCHEMA, test_it=OF_SLOW_SCHEMA)
     run = files.run(*PLUGINS, "-o", "arena_schema=schema:create")
     run.expect(status=1, passed=1, errors=1).says("from pytest-timeout.")

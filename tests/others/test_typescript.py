@@ -17,7 +17,7 @@ pytestmark = [
 
 
 def test_battle_d_by_playwrights_runner(battle_d: Path, packages: Path) -> None:
-    """P1, P2, P3: two workers, a database each; nothing of it is in the next test."""
+    """Two workers, a database each; nothing of it is in the next test."""
     folder = battle_d / "browser"
     (folder / "node_modules").symlink_to(packages)
     done = call("npx", "playwright", "test", "--reporter=list", folder=folder)

@@ -82,10 +82,7 @@ def project(example: Example) -> Example:
 
 
 def test_ctrl_c_and_kill(project: Example) -> None:
-    """P4, P7: pytest ends as it does, our files are gone, the next run has the template's state.
-
-    What a killed run leaves, the next run sweeps.
-    """
+    """What a killed run leaves, the next run sweeps."""
     for places in ("build", "call"):
         run = project.run("test_it.py", env={"PLACES": places, "SIGNAL": str(signal.SIGINT.value)})
         assert run.status == pytest.ExitCode.INTERRUPTED, run.output

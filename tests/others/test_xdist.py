@@ -87,7 +87,6 @@ _product._MEMORY = Path(__file__).parent.parent
 
 
 def alone(example: Example) -> Example:
-    """Return the example with its databases in a folder that no other run cleans up."""
     return replace(example.with_files(alone=ALONE), options=(*example.options, "-p", "alone"))
 
 
@@ -98,7 +97,7 @@ def homes(run: Run) -> list[bool]:
 
 
 def test_a_worker_that_dies_is_replaced(example: Example) -> None:
-    """P7: the next tests are whole, its files are gone at the end."""
+    """The next tests are whole, its files are gone at the end."""
     project = alone(example).with_files(test_it=TESTS + DYING, test_wide=OF_MODULE)
     run = project.run(*PLUGINS, "-n2")
     run.expect(status=1, passed=14, failed=2).says("replacing crashed worker")

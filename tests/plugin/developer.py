@@ -55,16 +55,12 @@ _THEN = 1_000_000_000
 
 
 def small_example(folder: Path, **files: str) -> Example:
-    """Return a project with an app of one table and one engine, on ``dev.db``."""
     return Example(folder / "project", {"app.py": APP, "pytest.ini": CONFIG}).with_files(**files)
 
 
 @contextmanager
 def change_of(project: Example, *names: str) -> Iterator[list[str]]:
-    """Give the names of the developer's files that are not as they were, at the end.
-
-    Made here: each holds the app's table with one row. ``dev.db`` where no name is given.
-    """
+    """Make files with one row, and give the names of those that have changed at the end."""
     before = {name: _made(project.folder / name) for name in names or ("dev.db",)}
     changed: list[str] = []
     yield changed

@@ -45,13 +45,11 @@ class PrivateServer:
 
     @property
     def folder(self) -> ServerFolder:
-        """Where it has its data."""
         # Not rglob: the server takes databases away while its data are walked through.
         [path] = self.place.glob("c/pytest-arena-pg-*/*/")
         return clusters.ServerFolder(path)
 
     def address(self, database: str = "postgres") -> Address:
-        """How its superuser logs in."""
         return Address(str(self.folder.path), 5432, "postgres", database)
 
     @property
@@ -60,12 +58,10 @@ class PrivateServer:
         return f"postgresql://postgres@/postgres?host={self.folder.path}"
 
     def rows(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """Ask a database there something."""
         with closing(open_control(self.address(database))) as control:
             return control.rows(sql)
 
     def names(self, *, but: tuple[str, ...] = ()) -> list[str]:
-        """Return the databases there that have come after initdb, but for some kinds."""
         found = self.rows(
             "SELECT datname::text FROM pg_database "
             "WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1"
@@ -78,12 +74,10 @@ class PrivateServer:
         return self.names(but=("template_",))
 
     def check_clean(self, text: object = "") -> None:
-        """Assert that it is."""
         left = self.of_runs()
         assert left == [], f"{left}\n{text}"
 
     def arena(self, *words: str) -> str:
-        """Call the command on it."""
         others = ("PG", "ARENA_", "PYTEST_")
         env = {name: text for name, text in os.environ.items() if not name.startswith(others)}
         done = subprocess.run(
@@ -99,16 +93,12 @@ class PrivateServer:
         return done.stdout
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return what the command lists there, the server and the registry apart."""
         told = json.loads(self.arena("list", "--json"))
         things = [thing for place in told["places"] for thing in place["things"]]
         return [thing for thing in things if thing["name"].startswith("arena_")]
 
     def wait_until_forgotten(self) -> None:
-        """A backend notices the death of its client when it has ended what it was at.
-
-        Those of the app may be at something that never ends: they are not what is waited for.
-        """
+        """Wait until the server has noticed that pytest-arena's clients are dead."""
         until(lambda: not self.rows(_OTHERS), "the server notices that a run has died")
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 
 def shop(example: Example, name: str = "async_app", *, page: str = "", **files: str) -> Example:
-    """Return the shop with these files of tests. ``page`` is more code of the app."""
     app = (ROOT / "apps" / f"{name}.py").read_text(encoding="utf-8")
     models = (ROOT / "apps" / "models.py").read_text(encoding="utf-8")
     example = example.change("pytest.ini", "app:Base", "models:Base")

@@ -35,7 +35,6 @@ def expect_one_message(run: Run, *texts: str, code: str = "[A101]") -> None:
     ],
 )
 def test_an_app_that_cannot_be_one(example: Example, module: str, says: str) -> None:
-    """It does not import, ends the process, or is a factory that needs arguments."""
     project = example.with_files(broken=module, test_one=ONE)
     expect_one_message(project.run("-oarena_app=broken:app"), says)
 
@@ -109,7 +108,6 @@ def test_a_mistake_beside_a_test_file_that_does_not_import_hides_neither(example
 def test_a_package_of_an_extra_that_is_missing_is_named(
     example: Example, module: str, test: str, says: str
 ) -> None:
-    """With the extra that installs it."""
     missing = f"import sys\nsys.modules.update(dict.fromkeys({module.split()!r}))\n"
     app = "wsgi:app" if module == "a2wsgi" else "app:app"
     wsgi = "def app(environ, start_response): ...\n"

@@ -49,7 +49,6 @@ def test_a_seed_that_fails_is_told_in_full_once(example: Example) -> None:
 
 
 def test_a_seed_for_which_the_tables_lack_a_column(example: Example) -> None:
-    """The seed's line is right. No test had a database."""
     project = example.with_paths({"schema.sql": "CREATE TABLE dancers (id integer PRIMARY KEY);"})
     project = project.change("pytest.ini", "app:Base", "schema.sql").with_files(test_init=CHECKS)
     run = project.run().expect(1, failed=2)
@@ -109,10 +108,7 @@ def init():
 
 
 def test_a_builder_that_keeps_a_connection(example: Example) -> None:
-    """It is no leak of the first test; what it has not committed is a failure of the build.
-
-    In the first run, which builds, and in those that would find the template.
-    """
+    """It is no leak of the first test. Uncommitted rows are a failure of the build in each run."""
     project = example.change("pytest.ini", "app:Base", "keeping:init")
     project = project.with_files(keeping=KEEPING, test_init=CHECKS)
     project.run().expect(passed=2)

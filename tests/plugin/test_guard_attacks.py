@@ -28,7 +28,6 @@ BARE = "[pytest]\npythonpath = .\n"
 
 
 def attacks_on(kind: str) -> tuple[dict[str, str], list[str]]:
-    """Return the files of a project with attacks, and the names of the attacks."""
     names = ["attack.py", "changing.py", "child.py", "server_child.py"]
     files = {name: (ATTACKS / name).read_text() for name in names}
     text = (ATTACKS / f"on_{kind}.py").read_text()
@@ -41,7 +40,6 @@ def attacks_on(kind: str) -> tuple[dict[str, str], list[str]]:
 
 @pytest.mark.parametrize("plugin", [True, False])
 def test_attacks_on_files(tmp_path: Path, *, plugin: bool) -> None:
-    """With the plugin no file changes."""
     texts, names = attacks_on("files")
     example = small_example(tmp_path).with_paths({**texts, "pytest.ini": BARE})
     files = [f"{name}.db" for name in names]
@@ -52,7 +50,6 @@ def test_attacks_on_files(tmp_path: Path, *, plugin: bool) -> None:
 
 
 def connected(database: str) -> psycopg.Connection:
-    """Connect to the server of the tests."""
     url = make_url(os.environ["TESTS_POSTGRESQL"]).set(drivername="postgresql", database=database)
     return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
 
@@ -69,7 +66,6 @@ def _developer() -> Iterator[str]:
 
 
 def variables(developer: str) -> dict[str, str]:
-    """Return libpq's variables, which name the developer's database."""
     url = make_url(os.environ["TESTS_POSTGRESQL"])
     return {
         "PGHOST": str(url.host),
@@ -81,7 +77,6 @@ def variables(developer: str) -> dict[str, str]:
 
 
 def on_server(folder: Path, developer: str, files: dict[str, str]) -> Example:
-    """Return a project beside the developer's database."""
     place = variables(developer)
     service = (
         f"[dev]\nhost={place['PGHOST']}\nport={place['PGPORT']}\nuser={place['PGUSER']}\n"
@@ -104,7 +99,6 @@ def rows_of(developer: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("drivers", ["redirect", "refuse", ""])
 def test_attacks_on_a_server(tmp_path: Path, developer: str, drivers: str) -> None:
-    """With the plugin the database has no row."""
     files, names = attacks_on("servers")
     example = on_server(tmp_path, developer, files)
     config = example.files["pytest.ini"] + f"arena_drivers = {drivers}\n" if drivers else BARE
@@ -145,7 +139,6 @@ def test_it(way, arena):
 
 
 def test_an_allowed_database_is_reached(tmp_path: Path, developer: str) -> None:
-    """By each way, and no other database is."""
     place = variables(developer)
     allowed = f"postgresql://{place['PGHOST']}:{place['PGPORT']}/{developer}"
     files, _ = attacks_on("servers")
@@ -362,7 +355,6 @@ def test_attack(wide):
 
 @pytest.mark.parametrize("plugin", [True, False])
 def test_attacks_at_each_moment(tmp_path: Path, *, plugin: bool) -> None:
-    """From the import of the conftest until the interpreter ends."""
     files = {
         "conftest.py": (ATTACKS / "conftest_of_moments.py").read_text(),
         "moments.py": (ATTACKS / "moments.py").read_text(),

@@ -63,18 +63,16 @@ async def test_short_names(client, text):
 
 
 def kept_files(run: Run) -> list[Path]:
-    """The files that runs have kept so far."""
     return sorted(run.folder.parent.glob("cache/kept/*"))
 
 
 def names_in(file: Path) -> list[str]:
-    """The dancers in a kept file, read as anybody would."""
     with closing(sqlite3.connect(file)) as connection:
         return [name for (name,) in connection.execute("SELECT name FROM dancers ORDER BY id")]
 
 
 def test_keep_failed_tests(example: Example) -> None:
-    """P8: the file holds what the test wrote, and the report says how to open it."""
+    """The file holds what the test wrote, and the report says how to open it."""
     project = example.with_files(test_it=KEEP)
     run = project.run("--arena-keep=failed")
     run.expect(1, passed=2, failed=7, errors=1, skipped=1)
@@ -92,7 +90,7 @@ def test_keep_failed_tests(example: Example) -> None:
 
 
 def test_the_newest_fifty_files_stay(example: Example) -> None:
-    """P7: the cache does not grow with each failed test."""
+    """The cache does not grow with each failed test."""
     kept = example.folder.parent / "cache" / "kept"
     kept.mkdir(parents=True)
     for number in range(60):
@@ -107,7 +105,6 @@ def test_the_newest_fifty_files_stay(example: Example) -> None:
 
 
 def test_a_database_that_cannot_be_kept_is_a_note(example: Example) -> None:
-    """P8: the report of the test is whole."""
     full = "\n    pathlib.Path(os.environ['ARENA_CACHE'], 'kept').touch()\n    assert False\n"
     test = "import os, pathlib\n\ndef test_it(test_client):\n    test_client.get('/dancers')" + full
     run = example.with_files(test_it=test).run("--arena-keep=failed").expect(1, failed=1)
@@ -115,7 +112,7 @@ def test_a_database_that_cannot_be_kept_is_a_note(example: Example) -> None:
 
 
 def test_a_small_folder_in_memory_is_not_filled(example: Example) -> None:
-    """P7. As in a container, whose /dev/shm has 64 MB."""
+    """As in a container, whose /dev/shm has 64 MB."""
     small = (
         "import shutil, types\nshutil.disk_usage = lambda _: types.SimpleNamespace(free=2**26)\n"
     )

@@ -33,7 +33,6 @@ def test_nothing_of_the_new_column(db_session):
 
 @pytest.fixture
 def project(example: Example) -> Example:
-    """Migrations that build what the model says."""
     example = with_migrations(example, SYNC_ENV).with_files(test_names=TESTS)
     example = example.change(FIRST, NULLABLE, LIKE_THE_MODEL)
     seed = "def seed(session):\n    from sqlalchemy import text\n"
@@ -43,15 +42,11 @@ def project(example: Example) -> Example:
 
 
 def with_a_new_column(project: Example) -> Example:
-    """The model has a column that no migration makes."""
     return project.change("app.py", "\n\n\nengine =", TITLE)
 
 
 def test_a_column_without_a_migration_is_named_by_every_run(project: Example) -> None:
-    """The run that builds the template names it, and so does one that has it from the cache.
-
-    The template of an older model is not used.
-    """
+    """The template of an older model is not used."""
     project = project.change("pytest.ini", "arena_seed = seed:seed\n", "")
     project = project.with_files(test_names=TESTS.replace("== 1", "== 0"))
     project.run().expect(passed=1).never_says(DIFFERENCE)

@@ -59,13 +59,11 @@ def test_a_report_names_the_machine_and_the_first_test(example: Example) -> None
     ],
 )
 def test_an_allowed_machine_is_not_named(example: Example, option: str) -> None:
-    """By its name, as any, or as the server of an allowed database."""
     run = example.with_files(calls=CALLS, test_it=TESTS).run("-o", option).expect(passed=4)
     run.never_says("api.example.invalid")
 
 
 def test_a_call_outside_of_tests_is_refused(example: Example) -> None:
-    """At the import of a conftest."""
     tests = TESTS[TESTS.index("def test_that_does_not") :]
     project = example.with_files(calls=CALLS, test_it=tests, conftest="import calls\ncalls.call()")
     run = project.run("-o", "arena_network=refuse")

@@ -48,7 +48,6 @@ def seeds(example: Example) -> Example:
 
 
 def test_an_override_wins_over_the_file(seeds: Example) -> None:
-    """An empty override means none."""
     seeds.run("-o", "arena_seed=seeds:by_override").says("names: Override")
     seeds.run("-o", "arena_seed=").says("names:").never_says("names: F", "names: O")
 
@@ -57,10 +56,7 @@ def test_an_override_wins_over_the_file(seeds: Example) -> None:
 def test_pyproject_toml_in_both_of_its_tables(
     seeds: Example, text: str, request: pytest.FixtureRequest
 ) -> None:
-    """Strings and lists of strings; a variable of `arena_env` leads into the arena.
-
-    A variable with an option's name has no effect.
-    """
+    """A variable with an option's name has no effect."""
     if text is NATIVE_TOML and int(pytest.__version__.partition(".")[0]) < 9:
         pytest.skip("[tool.pytest] came with pytest 9")
     project = seeds.with_paths({"pyproject.toml": text, "app.py": seeds.files["app.py"]})

@@ -96,7 +96,7 @@ FILE = "sqlite+aiosqlite:///dev.db"
 
 @pytest.mark.parametrize("poller, isolation", [("async", "copy"), ("sync", "undo")])
 def test_a_poller(example: Example, poller: str, isolation: str) -> None:
-    """P2: what works beside the tests is waited for, and neither fails nor is ended."""
+    """What works beside the tests is waited for, and neither fails nor is ended."""
     polling = (
         example.change("app.py", "app = FastAPI()\n", POLLING)
         .change("app.py", "db.add(Dancer(name=name))", "db.add_all([Dancer(name=name), Outbox()])")

@@ -85,10 +85,7 @@ async def test_after_the_jumps(client, arena):
 
 
 def test_a_clock_that_is_off_and_jumps(example: Example) -> None:
-    """Each request has its rows, though every question takes 40 ms.
-
-    After a jump the report says that they are not known.
-    """
+    """After a jump the report says that the rows of each request are not known."""
     with own_registry() as role, far_away() as port:
         run(f"ALTER ROLE {role} SET search_path = skew, public, pg_catalog")
         project = on_postgresql(example, test_it=TESTS).with_paths({"schema.sql": SCHEMA})

@@ -75,20 +75,16 @@ def test_next(test_client, turn):
 
 
 class Project:
-    """A project that can be struck, on a server."""
-
     def __init__(self, example: Example, server: PrivateServer) -> None:
         files = {"conftest": CONFTEST, "test_it": TESTS, "test_next": NEXT, "seed": SEED}
         self.example, self.server = on_postgresql(example, **files), server
 
     def run(self, version: str, *words: str, isolation: str = "clone", **env: str) -> Run:
-        """Run pytest with a template for each version."""
         options = {"PYTEST_ADDOPTS": f"--arena-isolation={isolation}"}
         project = self.example.with_files(seed=SEED.replace("{version}", version))
         return project.run(*words, env={**self.server.env, **options, **env})
 
     def strike(self, number: signal.Signals) -> Run:
-        """Run the tests, the first of which sends a signal to its process."""
         return self.run("struck", "test_it.py", SIGNAL=str(number.value))
 
     def is_green_next(self) -> None:
@@ -100,7 +96,6 @@ class Project:
 
 @pytest.fixture
 def project(example: Example, server: PrivateServer) -> Project:
-    """On the server that all tests here share."""
     return Project(example, server)
 
 
@@ -127,7 +122,6 @@ def test_a_killed_run_leaves_nothing_to_the_next_one(project: Project) -> None:
 
 
 def test_ctrl_c_leaves_nothing(project: Project) -> None:
-    """Pytest ends as it does."""
     run = project.strike(signal.SIGINT)
     assert run.status == pytest.ExitCode.INTERRUPTED, run.output
     run.says("KeyboardInterrupt").never_says("INTERNALERROR")

@@ -93,7 +93,6 @@ async def test_one_tenant_does_not_see_another(client, turn):
 def shop(
     example: Example, schema: str, tests: str, *, url: str = URL, replica: str = ""
 ) -> Example:
-    """An app of two engines, whose tables a script makes."""
     app = APP.replace("URL", url).replace("READER", replica or url)
     options = ("arena_schema = app:Base\narena_seed = seed:seed", "arena_schema = schema.sql")
     files = {"app.py": app, "schema.sql": schema, "test_it.py": tests}
@@ -101,7 +100,6 @@ def shop(
 
 
 def run(project: Example, server: PrivateServer, *words: str, **env: str) -> Run:
-    """Run its tests on the server."""
     return project.run("test_it.py", *words, env={**server.env, **env})
 
 
@@ -246,7 +244,6 @@ def test_a_schema_that_changes_a_role_is_refused(example: Example, server: Priva
 
 
 def test_policies_that_do_not_act_are_named(example: Example, server: PrivateServer) -> None:
-    """The app works as a superuser."""
     tests = "async def test_it(client):\n    await client.post('/sql?statement=SELECT 1')\n"
     line = "policies do not act on docs: the app works as postgres, which is a superuser"
     as_superuser = shop(example, FORCED, tests, url=URL.replace("shop_app:s3cret@", ""))

@@ -66,7 +66,6 @@ async def test_after(client, turn):
 
 
 def project(example: Example, version: str, **files: str) -> Example:
-    """Return tests with a template that no other test has built."""
     seed = SEED.replace("{version}", version)
     return on_postgresql(example, **{"test_it": TESTS, "seed": seed, **files})
 
@@ -82,7 +81,6 @@ def check_each_has_its_own(folder: Path) -> int:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """Return the output of a run that has passed."""
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return output
@@ -100,7 +98,6 @@ def test_workers_build_one_template(example: Example, server: PrivateServer) -> 
 
 
 def test_a_worker_that_dies_is_replaced(example: Example, server: PrivateServer) -> None:
-    """The next sweep drops its databases."""
     dying = project(example, "dying", test_it=TESTS, test_dying=DYING)
     run = dying.run(*XDIST, "-n2", env=server.env).expect(1, passed=12, failed=2)
     run.says("replacing crashed worker")
@@ -141,10 +138,7 @@ LOUD = "\n    loud: Mapped[bool] = mapped_column(default=False)"
 def test_runs_of_two_versions_of_a_project_at_once(
     example: Example, server: PrivateServer, tmp_path: Path
 ) -> None:
-    """On two machines, which share the URL of a server alone.
-
-    Each has its template. Neither sees or drops what is the other's, also in a sweep.
-    """
+    """On two machines, which share the URL of a server alone. A sweep drops nothing of them."""
     runs = []
     for name, other in (("a", "b"), ("b", "a")):
         env = {

@@ -33,7 +33,6 @@ needs_program = pytest.mark.skipif(
 
 
 def folders(project: Path) -> list[Path]:
-    """The folders of the servers that the tests of a run have used."""
     return [Path(file.read_text()) for file in project.glob("folder-*")]
 
 
@@ -42,7 +41,6 @@ def folders(project: Path) -> list[Path]:
 def test_each_process_has_a_server_that_ends_with_it(
     example: Example, workers: tuple[str, ...]
 ) -> None:
-    """And its folder."""
     run = example.with_files(test_it=TESTS).run(*workers).expect(passed=3)
     assert len(folders(run.folder)) == max(len(workers) - 1, 1)
     assert not any(folder.exists() for folder in folders(run.folder))
@@ -88,7 +86,6 @@ def test_the_server_ends_with_a_killed_process(example: Example) -> None:
 
 
 def test_fakeredis_serves_a_machine_without_a_program(example: Example) -> None:
-    """Its keys come back, too."""
     pytest.importorskip("fakeredis")
     project = example.with_files(test_it=TESTS.partition("    pathlib")[0])
     run = project.run(env={"PATH": ""}).expect(passed=3)

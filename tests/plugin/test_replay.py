@@ -42,7 +42,6 @@ async def test_add_by_hand(client, arena):
 
 
 def section(output: str) -> list[str]:
-    """Return the lines about routes."""
     lines = output.partition("arena: replay")[2].splitlines()
     return [line for line in lines if re.match("[A-Z]+ /", line)]
 
@@ -74,7 +73,6 @@ async def twice(name: str, db=Depends(get_db)):
 
 @pytest.mark.parametrize("workers", [(), XDIST])
 def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]) -> None:
-    """JUnit has it, and a block to paste."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     run = project.run(FLAG, "--junitxml=junit.xml", *workers).expect(passed=7)
     run.says(
@@ -88,7 +86,6 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
 
 
 def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
-    """The tests have passed before."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     filters = "-Werror::pytest_arena.TornWriteWarning"
     project.run(FLAG, filters).expect(status=1, passed=7).says("TornWriteWarning")
@@ -195,7 +192,6 @@ def test_an_isolation_without_levels_leaves_the_question_of_logins(
 
 
 def test_only_some_questions(example: Example) -> None:
-    """A word behind the flag belongs to it."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     run = project.run(f"{FLAG}=races,logins").expect(passed=7).never_says("TornWrite")
     assert len(section(run.output)) == 2
@@ -205,7 +201,6 @@ def test_only_some_questions(example: Example) -> None:
 
 
 def test_without_a_request_that_writes(example: Example) -> None:
-    """One line."""
     tests = "async def test_read(client):\n    await client.get('/dancers')\n"
     project = example.with_files(test_it=tests)
     project.run(FLAG).expect(passed=1).says("no request of a passed test has changed a row")
@@ -292,7 +287,6 @@ replay._LONGEST = 2  # in place of ten seconds
 
 
 def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
-    """And the suite goes on."""
     files = {"strange": STRANGE, "test_it": STRANGE_TESTS, "conftest": SHORT}
     project = example.with_files(**files)
     run = project.run(FLAG).expect(passed=6)

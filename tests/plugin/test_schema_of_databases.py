@@ -66,7 +66,6 @@ def test_archive():
 
 
 def shop(folder: Path, options: str, *, tables: str = '["orders"]') -> Example:
-    """Return a project with two databases, and tests that expect these tables in the second."""
     ini = f"[pytest]\npythonpath = .\naddopts = -p no:randomly\n{options}"
     files = {"test_it": TESTS.replace("TABLES", tables), "models": MODELS}
     return small_example(folder, **files).with_paths({"pytest.ini": ini})
@@ -87,7 +86,6 @@ def test_two_schemas_with_one_seed(tmp_path: Path) -> None:
 
 
 def test_an_empty_database_has_no_template(tmp_path: Path) -> None:
-    """The option has a value, and no test used its database."""
     options = "arena_schema =\n    models:Base\n    archive = none\n"
     project = shop(tmp_path, options, tables="[]")
     project.run("-k", "archive").expect(passed=1).says("no template").never_says("from the cache")
@@ -103,7 +101,6 @@ def test_a_builder_on_an_engine_of_the_app_builds_each_database(tmp_path: Path) 
 def test_a_builder_that_connects_to_two_databases_must_be_split(
     tmp_path: Path, schema: str
 ) -> None:
-    """A schema or a seed."""
     run = shop(tmp_path, f"arena_schema = models:{schema}\n").run("-k", "shop").expect(1, failed=1)
     run.says("connects to another database: archive", "archive = module:its_function")
 
@@ -126,7 +123,6 @@ def test_each_has_the_value_of_its_line():
 
 
 def test_the_longer_name_is_for_one_of_two_files(tmp_path: Path) -> None:
-    """The other file has the short name alone."""
     options = "arena_schema =\n    shop = none\n    data/shop = models:Base\n"
     shop(tmp_path, options).with_files(test_it=OF_TWO_FILES).run().expect(passed=1)
 

@@ -32,13 +32,12 @@ def test_it():
 
 
 def _project(tmp_path: Path, **files: str) -> Example:
-    """Return a project without an option of pytest-arena."""
     lines = [line for line in CONFIG.splitlines() if not line.startswith("arena_")]
     return small_example(tmp_path, **files).with_paths({"pytest.ini": "\n".join(lines)})
 
 
 def test_a_run_without_a_database_loads_few_modules(tmp_path: Path) -> None:
-    """P10: no SQLAlchemy, no driver, and no assertions rewritten, as pytest does for plugins."""
+    """No SQLAlchemy, no driver, and no assertions rewritten, as pytest does for plugins."""
     early = "import pytest\npytest.register_assert_rewrite('pytest_arena._config')\n"
     project = _project(tmp_path, test_it=LOADS, early=early)
     project = project.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p early")
@@ -73,14 +72,14 @@ def test_it(tmp_path):
     ids=["sync", "async"],
 )
 def test_the_first_import_may_be_in_a_test(tmp_path: Path, test: str) -> None:
-    """P2, P4, P6: the level of what imports it begins before its first connection."""
+    """The level of what imports it begins before its first connection."""
     project = _project(tmp_path, test_it=test)
     with untouched(project):
         project.run().expect(passed=2)
 
 
 def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
-    """P4: pytest's temporary folder stays the test's own."""
+    """Pytest's temporary folder stays the test's own."""
     project = _project(tmp_path, test_it=BY_DRIVER)
     with untouched(project):
         project.run().expect(1, failed=1).says("[A201]", 'sqlite3.connect("dev.db")')
@@ -99,7 +98,7 @@ def test_it():
 
 
 def test_an_empty_file_of_the_suite_is_no_developers(tmp_path: Path) -> None:
-    """P4: the suite creates it after the start of the run."""
+    """The suite creates it after the start of the run."""
     _project(tmp_path, test_it=CREATED).run().expect(passed=1)
 
 
@@ -110,7 +109,7 @@ def test_an_empty_file_of_the_suite_is_no_developers(tmp_path: Path) -> None:
 def test_a_conftest_that_removes_the_apps_file_fails_the_run(
     tmp_path: Path, call: str, options: tuple[str, ...]
 ) -> None:
-    """P4: it does so before it imports SQLAlchemy. The file is compared at the end."""
+    """It does so before it imports SQLAlchemy. The file is compared at the end."""
     conftest = f"from pathlib import Path\nPath('dev.db').{call}\n"
     test = "def test_it():\n    import app\n    app.engine.connect().close()\n"
     project = _project(tmp_path, conftest=conftest, test_it=test)
@@ -132,7 +131,6 @@ def test_a_fixture_begins_the_run(tmp_path: Path) -> None:
 
 
 def test_db_session_without_an_app_and_an_engine(tmp_path: Path) -> None:
-    """Options name the database and its tables."""
     options = "[pytest]\narena_database = sqlite\narena_schema = tables.sql\n"
     test = (
         "def test_it(db_session):\n    db_session.connection().exec_driver_sql('SELECT * FROM t')\n"
@@ -163,7 +161,7 @@ BY_HELPERS = "def test_it(ghost, db_session):\n    assert ghost == ['Ghost']\n"
 def test_a_plugin_that_pytest_loads_after_this_one_is_guarded(
     tmp_path: Path, options: tuple[str, ...], env: dict[str, str]
 ) -> None:
-    """P2, P4: at its import, and its engine is known."""
+    """At its import, and its engine is known."""
     project = _project(tmp_path, helpers=HELPERS, test_it=BY_HELPERS)
     schema = "[pytest]\narena_schema = app:Base"
     project = project.change("pytest.ini", "[pytest]", schema)
@@ -172,7 +170,7 @@ def test_a_plugin_that_pytest_loads_after_this_one_is_guarded(
 
 
 def test_a_plugin_that_pytest_has_loaded_before_is_refused(tmp_path: Path) -> None:
-    """P4: what it did with a database, no guard has seen."""
+    """What it did with a database, no guard has seen."""
     helpers = "from app import Base, engine\n"
     project = _project(tmp_path, helpers=helpers, test_it="def test_it():\n    pass\n")
     project = project.change("pytest.ini", "[pytest]", "[pytest]\naddopts = -p helpers")

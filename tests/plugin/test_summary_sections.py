@@ -30,7 +30,6 @@ def pytest_sessionfinish():
 
 
 def test_the_summary_explains_the_run(example: Example) -> None:
-    """The databases and what they cost."""
     project = example.with_files(test_sum=TESTS)
     run = project.run().expect(passed=3)
     run.says(

@@ -83,7 +83,6 @@ def test_quiet(recwarn, caplog, test_client):
 
 
 def test_warnings_and_logs_of_a_build_are_no_tests(example: Example) -> None:
-    """`filterwarnings = error` fails no build."""
     project = example.with_files(seed=LOUD_SEED, test_quiet=QUIET_TESTS)
     project.run().expect(passed=1).says("template built in")
 
@@ -120,7 +119,6 @@ app = FastAPI(lifespan=lifespan)
 
 @pytest.mark.parametrize("where", [AT_IMPORT, IN_THE_LIFESPAN], ids=["import", "lifespan"])
 def test_an_app_that_makes_its_tables_itself(example: Example, where: str) -> None:
-    """Works as it is; the summary has the line that saves time."""
     bare = example.change("pytest.ini", "arena_schema = app:Base\narena_seed = seed:seed\n", "")
     # The name of the project's folder says nothing about its modules.
     bare = replace(bare.with_paths({"pyproject.toml": ""}), folder=bare.folder / "tests")

@@ -88,7 +88,6 @@ def test_sync(test_client):
 
 
 def with_migrations(example: Example, env: str) -> Example:
-    """The example, with its schema from migrations."""
     files = {
         "alembic.ini": INI,
         "migrations/env.py": env,

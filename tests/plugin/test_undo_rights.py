@@ -45,7 +45,6 @@ USING = "def test_{}(test_client):\n    test_client.get('/dancers')\n"
 
 @pytest.fixture
 def limited() -> Iterator[dict[str, str]]:
-    """The variable with the URL of a login without the rights of a superuser."""
     with own_registry("CREATEDB") as role:
         url = URL.set(username=role, password=None)
         yield {"ARENA_DATABASE": url.render_as_string(hide_password=False)}
@@ -74,7 +73,6 @@ def test_a_seed_that_policies_stop_names_the_right(
 
 
 def test_isolations_that_sqlite_does_not_have(example: Example) -> None:
-    """Undo is an error. rollback is copy."""
     marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING.format('it')}"
     project = example.with_files(test_it=f"{marked}\n\n{USING.format('later')}")
     run = project.run("test_it.py", "--arena-isolation=rollback").expect(1, passed=1, errors=1)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 
 def unverified(example: Example) -> Example:
-    """Return the example without ``--arena-verify``, with which the suite runs it."""
     return replace(example, options=())
 
 
@@ -57,7 +56,6 @@ LiveFile.restore = lie
 
 @pytest.fixture
 def liar(example: Example) -> Example:
-    """A project whose isolation forgets a row."""
     options = "[pytest]\naddopts = -p pytest_arena.plugin -p liar"
     project = example.change("pytest.ini", "[pytest]", options)
     return unverified(project.with_files(test_it=WRITES, liar=LIAR))
@@ -70,7 +68,6 @@ def test_a_row_that_an_isolation_leaves_is_named_and_removed(liar: Example) -> N
 
 
 def test_a_row_that_an_isolation_leaves_fails_the_run(liar: Example) -> None:
-    """Without the option, after the last test."""
     run = liar.with_files(test_it=ONE_TEST).run("-q").expect(1, passed=1)
     run.says("dev is not as it was before the first test", "pytest --arena-verify")
 

@@ -84,7 +84,6 @@ LOST = "POST /lost/{name} 201 wrote dancers and never committed it: lost cause: 
 
 @pytest.fixture
 def project(example: Example) -> Example:
-    """An app with each mistake, and tests that pass."""
     return example.with_files(app=example.files["app.py"] + APP, test_it=TESTS)
 
 

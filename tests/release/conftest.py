@@ -23,7 +23,6 @@ FOREIGN = re.compile(r"ARENA_|DATABASE_URL$|PYTEST_|PYTHON|VIRTUAL_ENV$|PG|FORCE
 
 
 def call(*words: object, folder: Path) -> str:
-    """Run a command that succeeds, and return what it writes."""
     done = subprocess.run(
         [str(word) for word in words],
         cwd=folder,
@@ -55,19 +54,16 @@ class Release:
 
     @property
     def project(self) -> dict[str, object]:
-        """The metadata that are written by hand."""
         read = tomllib.loads((self.source / "pyproject.toml").read_text(encoding="utf-8"))
         project: dict[str, object] = read["project"]
         return project
 
     @property
     def version(self) -> str:
-        """The version that is released."""
         return str(self.project["version"])
 
     @property
     def files(self) -> set[str]:
-        """The paths of HEAD's files."""
         files = (path for path in self.source.rglob("*") if path.is_file())
         return {path.relative_to(self.source).as_posix() for path in files}
 
@@ -95,15 +91,12 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
         return next(self.folder.glob("[bS]*/python*"))
 
     def call(self, program: str, *words: object, folder: Path) -> str:
-        """Run one of its programs that succeeds, and return what it writes."""
         return call(self.python.with_name(program), *words, folder=folder)
 
     def install(self, *wanted: object) -> None:
-        """Install what a user would, and nothing that is not on an index or named."""
         words = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         call(self.python, *words, *wanted, folder=self.folder)
 

@@ -22,7 +22,6 @@ AT_HOME = ".github"  # what only the code's home reads
 
 
 def test_the_metadata_are_what_the_index_accepts(release: Release, tmp_path: Path) -> None:
-    """Their form, and a description that it can render."""
     words = ("-m", "twine", "--no-color", "check", "--strict", release.wheel, release.sdist)
     assert call(sys.executable, *words, folder=tmp_path).count("PASSED") == 2
 
@@ -33,7 +32,6 @@ def test_the_wheel_has_the_form_of_one(release: Release, tmp_path: Path) -> None
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(release: Release) -> None:
-    """Each file of it, the marker for type checkers among them."""
     package = {name.removeprefix("src/") for name in release.files if name.startswith("src/")}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     folder = f"pytest_arena-{release.version}.dist-info"
@@ -52,7 +50,6 @@ def test_the_sdist_holds_what_builds_and_tests_it(release: Release) -> None:
 
 
 def test_the_sdist_builds_the_same_wheel_as_the_checkout(release: Release, tmp_path: Path) -> None:
-    """Byte for byte."""
     words = ("-m", "build", "--wheel", "--outdir", tmp_path, release.source)
     call(sys.executable, *words, folder=release.source.parent)
     assert (tmp_path / release.wheel.name).read_bytes() == release.wheel.read_bytes()
@@ -68,7 +65,6 @@ class Links(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, _: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what it names, and its own name."""
         self.found += [value or "" for name, value in attrs if name in {"href", "src"}]
         self.places += [f"#{value}" for name, value in attrs if name == "id"]
 

@@ -58,7 +58,6 @@ def test_some_python_is_found() -> None:
 
 
 def environment_names(environment: Environment, folder: Path) -> set[str]:
-    """What is installed."""
     code = (
         "from importlib.metadata import distributions\n"
         "print(*(one.name.lower() for one in distributions()))"

@@ -18,7 +18,6 @@ TOOLS = Path(sys.executable).parent
 
 
 def test_their_form_is_right() -> None:
-    """By the schemas of the one that runs them."""
     others = [ROOT / ".github" / "dependabot.yml"]
     for kind, files in {"github-workflows": WORKFLOWS, "dependabot": others}.items():
         words = ("--builtin-schema", f"vendor.{kind}", *files)
@@ -31,7 +30,6 @@ def test_they_give_nobody_what_is_not_needed() -> None:
 
 
 def test_each_supported_python_is_tested() -> None:
-    """Those that the metadata name."""
     text = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
     (versions,) = set(re.findall(r"python: (\[.*\])", text))
     assert re.findall(r"3\.\d+", versions) == supported()

@@ -42,7 +42,7 @@ def _names(example: Example, file: str) -> list[str]:
 def test_no_hollow_test_is_proven_and_most_honest_ones_are(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """P9. Each honest test that is not found has its reason."""
+    """Each honest test that is not found has its reason."""
     example = project("answers", tmp_path_factory.mktemp("answers"))
     hollow = _names(example, "test_hollow.py")
     honest = _names(example, "test_honest.py")
@@ -69,7 +69,7 @@ def test_two_clients(test_client):
 
 
 def test_a_wrong_answer_has_the_name_of_its_request(example: Example) -> None:
-    """P9. No answer of Flask's own client is made wrong, and its requests count."""
+    """No answer of Flask's own client is made wrong, and its requests count."""
     project = shop(example, "flask_app", test_two=_WITH_TWO_CLIENTS)
     project = project.change("pytest.ini", "[pytest]", "[pytest]\narena_specs = .")
     text = f"Feature: Orders\n  Scenario: Two clients\n{_STEPS}"

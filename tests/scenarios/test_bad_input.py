@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Example:
-    """Return a project with two proven outlines."""
     return project("outlines", tmp_path)
 
 
@@ -62,7 +61,6 @@ FILE = "tests/test_paths.py"
     ],
 )
 def test_a_wrong_file_is_one_error(example: Example, changes: dict[str, str], error: str) -> None:
-    """P9. The status is 4, and the error has the place."""
     run = example.with_paths(changes).run("--scenarios=strict")
     assert run.status == 4, run.output
     run.says(error)
@@ -96,7 +94,7 @@ def test_a_wrong_file_is_one_error(example: Example, changes: dict[str, str], er
     ],
 )
 def test_a_wrong_specification_is_one_error(tmp_path: Path, text: str | None, error: str) -> None:
-    """P9. Markdown without a fence has no scenario."""
+    """Markdown without a fence has no scenario."""
     (tmp_path / "prose.md").write_text("# Prose\n", encoding="utf-8")
     if text:
         (tmp_path / "spec.feature").write_text(text, encoding="utf-8")
@@ -107,7 +105,6 @@ def test_a_wrong_specification_is_one_error(tmp_path: Path, text: str | None, er
 
 
 def test_workers_report_a_wrong_marker_once(example: Example) -> None:
-    """P9. The controller ends the run."""
     wrong = example.change(FILE, '"A path is answered [', '"A path [')
     run = wrong.run("-p", "xdist.plugin", "-n", "2")
     assert run.status == 4, run.output
@@ -115,7 +112,7 @@ def test_workers_report_a_wrong_marker_once(example: Example) -> None:
 
 
 def test_a_block_names_a_step_of_a_scenario(example: Example) -> None:
-    """P9. Otherwise the test fails at the block. Without specifications a block does nothing."""
+    """Otherwise the test fails at the block. Without specifications a block does nothing."""
     marker = "@pytest.mark.scenario('A path is answered [path=/others, status=404]')\n"
     blocks = ["when('I GET /others')", "when('I GET /nowhere')", "given('I GET /others')"]
     blocks.append("then('the answer was 404')")
@@ -136,7 +133,6 @@ def test_a_block_names_a_step_of_a_scenario(example: Example) -> None:
     ["--scenarios-out=messages:x", "--scenarios-out=json", "--scenarios-merge=missing.json"],
 )
 def test_a_wrong_output_or_shard_is_an_error(example: Example, argument: str) -> None:
-    """P9."""
     run = example.run(argument)
     assert run.status == 4
     run.says("ERROR: ")

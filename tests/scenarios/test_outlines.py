@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_each_row_has_a_status(tmp_path: Path) -> None:
-    """P9. A parameter set proves the row that has its values, and a marker may name a row."""
+    """A parameter set proves the row that has its values, and a marker may name a row."""
     example = project("outlines", tmp_path)
     results = Results.of(example, "--scenarios=strict", "--scenarios-out=html:page.html")
     results.run.expect(0, passed=5).says("scenarios: 5 of 5 proven")
@@ -31,7 +31,6 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
 
 
 def test_each_row_has_its_badge(tmp_path: Path) -> None:
-    """P9. A check fails for the second row, and a fixture of the third one's test."""
     broken = "import json, pytest\n\n@pytest.fixture\ndef broken():\n    json.loads('')\n"
     old = "assert response.status_code == status"
     example = project("outlines", tmp_path).with_paths({"tests/conftest.py": broken})
@@ -72,7 +71,7 @@ def test_each_row_has_its_badge(tmp_path: Path) -> None:
     ],
 )
 def test_a_test_without_a_row_is_refused(tmp_path: Path, old: str, new: str, error: str) -> None:
-    """P9. It would prove none of the rows, or all of them."""
+    """It would prove none of the rows, or all of them."""
     example = project("outlines", tmp_path).change("tests/test_paths.py", old, new)
     run = example.run()
     assert run.status == 4, run.output
@@ -80,7 +79,6 @@ def test_a_test_without_a_row_is_refused(tmp_path: Path, old: str, new: str, err
 
 
 def test_a_row_without_a_test_is_unmapped(tmp_path: Path) -> None:
-    """P9."""
     example = project("outlines", tmp_path).change(
         "specs/paths.feature",
         "      | /others  | 404    |\n",

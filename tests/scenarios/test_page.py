@@ -27,7 +27,6 @@ class Reader(HTMLParser):
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element."""
         self.names.add(tag)
         self.addresses += [value for name, value in attrs if name in {"src", "href"}]
         self.names |= {name for name, _ in attrs if name.startswith("on")}
@@ -35,17 +34,14 @@ class Reader(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """Check the end of an element."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Collect the text."""
         self.text += data
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with its page."""
     example = battles(tmp_path_factory.mktemp("page"))
     place = example.write()
     run = example.run("--scenarios=strict", "--scenarios-out=html:build/page.html", *TESTS)
@@ -55,12 +51,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
-    """The text of the page."""
     return (folder / "build/page.html").read_text(encoding="utf-8")
 
 
 def test_the_page_is_one_file_without_scripts(page: str) -> None:
-    """P9. HTML of the specification is text, and nothing is loaded."""
+    """HTML of the specification is text, and nothing is loaded."""
     reader = Reader()
     reader.feed(page)
     assert reader.open == []
@@ -73,7 +68,6 @@ def test_the_page_is_one_file_without_scripts(page: str) -> None:
 
 
 def test_the_top_says_which_project_and_when(page: str) -> None:
-    """P9. And that not all tests were run."""
     top = page[: page.index("</header>")]
     assert "<h1>battles</h1>" in top
     assert re.search(r"Page written \d{4}-\d\d-\d\d \d\d:\d\d UTC", top)
@@ -86,7 +80,7 @@ def test_the_top_says_which_project_and_when(page: str) -> None:
 
 
 def test_the_page_is_the_specification_with_badges(page: str) -> None:
-    """P9. Its prose stays, and each scenario has words that need no glossary."""
+    """Its prose stays, and each scenario has words that need no glossary."""
     assert "<strong>BR-BTL-001: a battle is started once</strong>" in page
     assert page.count("<article") == 30
     for word in ("HOLLOW", "UNMAPPED", "DRIFTED", "NOT-RUN", "```"):
@@ -108,7 +102,7 @@ def test_the_page_is_the_specification_with_badges(page: str) -> None:
 
 
 def test_the_evidence_of_a_test_is_in_words(page: str) -> None:
-    """P9. Each test of a scenario has a list. A check that no answer was needed for says so."""
+    """Each test of a scenario has a list. A check that no answer was needed for says so."""
     assert page.count('<ul class="facts">') == page.count("<li>Test: ") > page.count("<details>")
     assert "<li>Wrong answer: it fails if the app answered other values for GET /battles: " in page
     assert "<li>Check: before the answer: 1 + 1 == 2 (tests/test_weak.py:" in page

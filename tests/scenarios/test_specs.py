@@ -19,13 +19,12 @@ BATTLE_D = Path(__file__).parents[2] / "examples" / "battle_d"
 
 
 def read(folder: Path, text: str, name: str = "spec.md") -> list[ScenarioSpec]:
-    """Return the scenarios of one file."""
     (folder / name).write_text(dedent(text), encoding="utf-8")
     return [*read_specs([name], folder).scenarios]
 
 
 def test_the_specification_of_the_project_is_read_exactly() -> None:
-    """P9. Its lines are those of the file."""
+    """Its lines are those of the file."""
     scenarios = read_specs(["specs/*.md"], BATTLE_D).scenarios
     assert [each.line for each in scenarios] == [11, 18, 25, 41, 47]
     assert [len(each.steps) for each in scenarios] == [5, 5, 5, 4, 6]
@@ -35,7 +34,6 @@ def test_the_specification_of_the_project_is_read_exactly() -> None:
 
 
 def test_a_fence_in_any_form_is_found(tmp_path: Path) -> None:
-    """P9. Fences in lists and quotes, with attributes, and without a feature."""
     text = """\
         # A plan
 
@@ -77,7 +75,7 @@ def test_a_fence_in_any_form_is_found(tmp_path: Path) -> None:
 
 
 def test_a_language_is_read_by_its_own_words(tmp_path: Path) -> None:
-    """P9. A fence with a language has a line for the feature."""
+    """A fence with a language has a line for the feature."""
     text = """\
         ```gherkin
         # language: fr
@@ -102,7 +100,7 @@ def test_a_language_is_read_by_its_own_words(tmp_path: Path) -> None:
 
 
 def test_a_feature_file_has_rules_backgrounds_tables_and_tags(tmp_path: Path) -> None:
-    """P9. A byte order mark is no error."""
+    """A byte order mark is no error."""
     text = """\
         \ufeff@web
         Feature: Queue
@@ -143,14 +141,14 @@ def test_a_feature_file_has_rules_backgrounds_tables_and_tags(tmp_path: Path) ->
     ],
 )
 def test_the_hash_is_of_the_steps_alone(tmp_path: Path, text: str, is_same: bool) -> None:  # noqa: FBT001
-    """P9. Layout, names, tags, comments and And do not change it."""
+    """Layout, names, tags, comments and And do not change it."""
     [first] = read(tmp_path, "Feature: F\nScenario: A\n  Given a\n  When b\n  And c\n", "a.feature")
     [second] = read(tmp_path, f"Feature: G\n{text}", "b.feature")
     assert (first.revision == second.revision) == is_same
 
 
 def test_files_folders_and_patterns_are_read_once(tmp_path: Path) -> None:
-    """P9. A file with another suffix is Markdown."""
+    """A file with another suffix is Markdown."""
     (tmp_path / "deep").mkdir()
     fence = "# {0}\n```gherkin\nScenario: {0}\n  When a\n```\n"
     for name in ("deep/a.md", "b.markdown", "c.txt"):
@@ -161,7 +159,7 @@ def test_files_folders_and_patterns_are_read_once(tmp_path: Path) -> None:
 
 
 def test_prose_that_begins_as_a_step_is_refused_only_in_scenarios(tmp_path: Path) -> None:
-    """P9. A feature may say "When judges vote …"."""
+    """A feature may say "When judges vote …"."""
     text = "Feature: F\n  When judges vote, it counts.\n  Scenario: S\n    Then it is\n"
     assert len(read(tmp_path, text, "a.feature")) == 1
     wrong = "Feature: F\n  Scenario: S\n    when judges vote\n    Then it is\n"
@@ -170,7 +168,6 @@ def test_prose_that_begins_as_a_step_is_refused_only_in_scenarios(tmp_path: Path
 
 
 def test_the_command_lists_scenarios(tmp_path: Path) -> None:
-    """P9. The JSON has names, features and steps."""
     listed = arena("scenarios", "list", "specs/FEATURE_SPEC_E2E.md", folder=BATTLE_D)
     assert listed.status == 0
     assert "specs/FEATURE_SPEC_E2E.md:11  5 steps  Test can view tournament" in listed.output

@@ -74,7 +74,6 @@ def battles(folder: Path) -> Example:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """A strict run of the whole suite."""
     folder = tmp_path_factory.mktemp("strict")
     return Results.of(
         battles(folder), *RERUNS, "--scenarios=strict", "--scenarios-out=html:page.html"
@@ -83,34 +82,32 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.mark.parametrize("name", PROVEN)
 def test_a_test_that_notices_a_broken_answer_proves(results: Results, name: str) -> None:
-    """P9. The document names the fault, and how the test failed."""
     assert results.statuses[name] == "PROVEN", results.reason(name)
     assert results.attempt(name)["sabotage"]["result"] == "noticed"
 
 
 def test_a_check_of_rows_notices_that_nothing_is_written(results: Results) -> None:
-    """P9. Its request has an answer without a value that the test compares."""
+    """Its request has an answer without a value that the test compares."""
     kinds = results.attempt("Changed rows prove")["sabotage"]["kinds"]
     assert kinds == {"wrong": False, "idle": True}
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_each_other_status_has_its_reason(results: Results, name: str) -> None:
-    """P9."""
     status, reason = OTHERS[name]
     assert results.statuses[name] == status, results.reason(name)
     assert reason in results.reason(name)
 
 
 def test_the_best_test_counts_unless_one_fails(results: Results) -> None:
-    """P9. A scenario may have several tests. One checks nothing, and the other one proves."""
+    """A scenario may have several tests. One checks nothing, and the other one proves."""
     tests = {each["name"]: each["tests"] for each in results.document["scenarios"]}
     for name, status in (("A battle is not started twice", "PROVEN"), ("It fails", "FAILED")):
         assert (len(tests[name]), results.statuses[name]) == (2, status)
 
 
 def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) -> None:
-    """P9. An agreed gap is accepted until its day."""
+    """An agreed gap is accepted until its day."""
     accepted = {*PROVEN, "A job without a request is accepted", "Its gap is agreed"}
     failing = {each["name"] for each in results.document["scenarios"] if each["fails_strict"]}
     assert failing == results.statuses.keys() - accepted
@@ -133,7 +130,6 @@ def test_replays_change_no_status(results: Results, tmp_path: Path) -> None:
 
 
 def test_a_reason_is_text_on_the_page(results: Results) -> None:
-    """P9. Any character may be in the message of an assertion."""
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
     assert "<li>Check: no block says for which Then a check is</li>" in page
     assert "&lt;script&gt;issue 7" in page
@@ -145,7 +141,6 @@ def test_a_reason_is_text_on_the_page(results: Results) -> None:
 
 
 def test_the_evidence_is_what_the_test_did(results: Results) -> None:
-    """P9. Rows, requests with their changes, and assertions with their lines."""
     facts = results.facts("A pending battle is started")
     assert facts["seeded"] == [
         {"source": "written by the test or its fixtures", "tables": ["battles"]}
@@ -166,25 +161,23 @@ def test_the_evidence_is_what_the_test_did(results: Results) -> None:
 
 
 def test_rows_of_a_wide_fixture_have_its_name(results: Results) -> None:
-    """P6, P9."""
     seeded = results.facts("A wide fixture has the battle")["seeded"]
     assert seeded == [{"source": "written for several tests by season", "tables": ["battles"]}]
 
 
 def test_runs_with_broken_answers_are_not_reported(results: Results) -> None:
-    """P8. Only the first run of each test is counted."""
+    """Only the first run of each test is counted."""
     results.run.expect(1, failed=2, passed=25, skipped=1, xfailed=1)
 
 
 def test_workers_judge_as_one_process_does(results: Results, tmp_path: Path) -> None:
-    """P9. Each worker breaks the answers of its tests, and the controller judges."""
     parallel = Results.of(battles(tmp_path), *RERUNS, *XDIST, "--scenarios=strict")
     assert parallel.statuses == results.statuses
     assert parallel.run.status == 1
 
 
 def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
-    """P9. Without broken answers a scenario is ASSERTED at most. arena_seed counts as a Given."""
+    """Without broken answers a scenario is ASSERTED at most. arena_seed counts as a Given."""
     example = battles(tmp_path).change("pytest.ini", "[pytest]", "[pytest]\narena_seed = data:seed")
     deselect = "--deselect=tests/test_not_ready.py"
     results = Results.of(example, deselect, "--scenarios-out=html:page.html")
@@ -202,7 +195,6 @@ def test_a_report_proves_nothing_and_fails_nothing(tmp_path: Path) -> None:
 
 
 def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
-    """P9. What was left out does not fail the run."""
     example = battles(tmp_path)
     results = Results.of(example, "--scenarios=strict", "-k", "test_start or test_wide")
     results.run.expect(0, passed=2).says("partial run: ", "tests with a scenario deselected")
@@ -215,7 +207,7 @@ def test_a_part_of_the_tests_is_judged_as_a_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("testpaths", [".", "./test*"])
 def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> None:
-    """P9. pytest reads testpaths as patterns, also the folder itself."""
+    """Pytest reads testpaths as patterns, also the folder itself."""
     example = project("outlines", tmp_path).change("pytest.ini", "= tests", f"= {testpaths}")
     example.run("--scenarios=strict", "tests/test_paths.py").says(
         "partial run: tests/test_paths.py"
@@ -227,7 +219,6 @@ def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> N
 
 
 def test_shards_are_merged(tmp_path: Path) -> None:
-    """P9. The tries of all shards are judged once, as those of one run."""
     example = battles(tmp_path)
     shards = (["tests/test_wide.py"], ["tests/test_proven.py", "-k", "test_start"])
     for number, arguments in enumerate(shards):
@@ -250,7 +241,6 @@ def test_shards_are_merged(tmp_path: Path) -> None:
 
 
 def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
-    """P9. The file has the present scenarios, and is read again."""
     example = battles(tmp_path)
     accepted = example.run("--scenarios-accept")
     assert accepted.status == 0
@@ -263,7 +253,7 @@ def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--snapshot-update", "--inline-snapshot"])
 def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path, option: str) -> None:
-    """P9. A run that updates snapshots breaks no answer."""
+    """A run that updates snapshots breaks no answer."""
     plugin = f"def pytest_addoption(parser): parser.addoption({option!r}, nargs='?', const='fix')"
     example = battles(tmp_path).with_paths({"snapshots.py": plugin})
     run = example.run("-psnapshots", option, "--scenarios=strict", "tests/test_wide.py")
@@ -274,7 +264,6 @@ def test_no_snapshot_is_updated_by_a_broken_answer(tmp_path: Path, option: str) 
 
 
 def test_a_gap_is_accepted_until_the_end_of_its_day(tmp_path: Path) -> None:
-    """P9."""
     today = datetime.now(tz=UTC).date()
     example = battles(tmp_path).change("scenarios.lock", "2020-01-01", f"{today}")
     results = Results.of(example, "--scenarios=strict", "-k", "test_wide")
@@ -282,7 +271,7 @@ def test_a_gap_is_accepted_until_the_end_of_its_day(tmp_path: Path) -> None:
 
 
 def test_a_login_prepares(tmp_path: Path) -> None:
-    """P9. The role of the only request may be all that its Given says."""
+    """The role of the only request may be all that its Given says."""
     login = "def login(client, role): ...\n\n\nasync def seed"
     example = battles(tmp_path).change("data.py", "async def seed", login)
     old = "async def test_no_seed(client):"
@@ -293,7 +282,7 @@ def test_a_login_prepares(tmp_path: Path) -> None:
 
 
 def test_an_answer_without_a_body_becomes_an_error(tmp_path: Path) -> None:
-    """P9. A test of a 204 can notice that."""
+    """A test of a 204 can notice that."""
     old, new = '@app.post("/judges/{name}")', '@app.post("/judges/{name}", status_code=204)'
     example = battles(tmp_path).change("app.py", old, new)
     old = 'client.post("/battles/7/start")).status_code == 404'
@@ -304,7 +293,7 @@ def test_an_answer_without_a_body_becomes_an_error(tmp_path: Path) -> None:
 
 
 def test_an_assertion_of_the_app_is_no_check(tmp_path: Path) -> None:
-    """P9. The app stops the test, which checks nothing."""
+    """The app stops the test, which checks nothing."""
     old = 'if name == "Ann":\n        raise HTTPException(409)'
     example = battles(tmp_path).change("app.py", old, 'assert name == "Bo"')
     old = "assert response.status_code < 600"
@@ -316,7 +305,7 @@ def test_an_assertion_of_the_app_is_no_check(tmp_path: Path) -> None:
 
 
 def test_a_worker_says_which_tests_were_left_out(tmp_path: Path) -> None:
-    """P9. Else a strict run would demand them."""
+    """Else a strict run would demand them."""
     example = battles(tmp_path)
     run = example.run(*XDIST, "--scenarios=strict", "-k", "test_twice").expect(0, passed=1)
     run.says("partial run: ", "with a scenario deselected")

@@ -46,7 +46,6 @@ Scenario: A very long name that no developer would write, but that an organiser 
 
 @pytest.fixture
 def example(tmp_path: Path) -> Example:
-    """Return a project without tests."""
     files = dict(project("outlines", tmp_path).files)
     del files["tests/test_paths.py"], files["specs/paths.feature"]
     example = project("outlines", tmp_path)
@@ -54,7 +53,6 @@ def example(tmp_path: Path) -> Example:
 
 
 def test_stubs_are_written_once_and_fail(example: Example) -> None:
-    """P9. No test is run. A second call changes nothing."""
     run = example.run("--scenarios-stubs=tests")
     assert run.status == 0, run.output
     run.says("tests/test_battles.py: 3 tests written")
@@ -88,7 +86,6 @@ async def test_the_list_is_empty(client, scenario):
 
 
 def test_stubs_are_added_to_a_file_with_tests(example: Example) -> None:
-    """P9. Existing lines stay, and names are unique."""
     text = (
         "from pytest import mark\n\n\n"
         '@mark.scenario("The list is \\"empty\\"")\n'
@@ -104,7 +101,7 @@ def test_stubs_are_added_to_a_file_with_tests(example: Example) -> None:
 
 
 def test_no_stub_is_written_if_a_test_file_is_broken(example: Example) -> None:
-    """P9. The broken file may have the test."""
+    """The broken file may have the test."""
     run = example.with_paths({"tests/test_x.py": "import nothing\n"}).run("--scenarios-stubs=tests")
     assert run.status == 2
     assert not (run.folder / "tests/test_battles.py").exists()
@@ -119,5 +116,4 @@ def test_no_stub_is_written_if_a_test_file_is_broken(example: Example) -> None:
     ],
 )
 def test_a_name_in_any_alphabet_becomes_a_functions_name(text: str, name: str) -> None:
-    """P9."""
     assert words(text) == name

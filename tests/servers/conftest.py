@@ -22,7 +22,6 @@ def crowded() -> Iterator[Crowded]:
 
 @pytest.fixture
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The configuration of a run without options."""
     environ = {"ARENA_CACHE": str(tmp_path_factory.mktemp("cache"))}
     return load_config(
         flags={}, environ=environ, ini=lambda _: "", root=tmp_path_factory.mktemp("root")

@@ -77,7 +77,6 @@ class RealServer:
         self._settings = {**FAST, **settings, "port": str(self.port)}
 
     def start(self) -> None:
-        """Start the server, and wait until it answers."""
         self._path = folder_in_memory()
         programs = newest_programs()
         self._folder = clusters.ServerFolder(self._path / "server")
@@ -108,7 +107,6 @@ class RealServer:
         return False
 
     def stop(self) -> None:
-        """Stop the server without waiting for its clients, and remove its data."""
         # A test may have started it again.
         os.kill(int((self._folder.data / "postmaster.pid").read_text().split()[0]), 2)
         self._process.wait()
@@ -116,7 +114,6 @@ class RealServer:
 
     @property
     def by_socket(self) -> Address:
-        """The superuser's address."""
         return Address(str(self._folder.path), self.port, "postgres", "postgres")
 
 
@@ -134,7 +131,6 @@ class ServerBeside(RealServer):
 
     @property
     def url(self) -> str:
-        """The superuser's URL."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
 
@@ -166,12 +162,10 @@ class Crowded(RealServer):
         return replace(self.by_socket, host="127.0.0.1", user="maker", password=PASSWORD)
 
     def url(self, login: str, database: str = "postgres") -> str:
-        """A URL by TCP."""
         return f"postgresql+asyncpg://{login}@127.0.0.1:{self.port}/{database}"
 
     @contextmanager
     def filled(self, *, free: int = 0) -> Iterator[None]:
-        """Take all connections but some."""
         boss = replace(self.address, user="boss", password="")
         with ExitStack() as taken:
             for _ in range(self._connections - free):
@@ -179,12 +173,10 @@ class Crowded(RealServer):
             yield
 
     def databases(self) -> list[str]:
-        """The names of all databases."""
         with closing(self._opened()) as control:
             return [str(name) for (name,) in control.rows("SELECT datname FROM pg_database")]
 
     def contents(self) -> object:
-        """What a run could have changed on it."""
         with closing(self._opened()) as control:
             databases = control.rows("SELECT datname FROM pg_database ORDER BY 1")
             return databases, control.rows("SELECT rolname FROM pg_roles ORDER BY 1")
@@ -203,7 +195,6 @@ class Crowded(RealServer):
 
 
 def free_port() -> int:
-    """A port on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -28,19 +28,16 @@ URL = make_url(os.environ["TESTS_POSTGRESQL"])
 
 
 def address(database: str = "postgres") -> Address:
-    """Return how one logs in there."""
     host, port, user = URL.host or "127.0.0.1", URL.port or 5432, URL.username or "postgres"
     return Address(host, port, user, database, URL.password or "")
 
 
 def rows(sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
-    """Ask a database something, on a connection of its own."""
     with closing(open_control(address(database))) as control:
         return control.rows(sql)
 
 
 def run(*statements: str, database: str = "postgres") -> None:
-    """Tell a database something."""
     with closing(open_control(address(database))) as control:
         for sql in statements:
             control.run(sql)
@@ -60,7 +57,6 @@ def connect(database: str) -> psycopg.Connection[tuple[object, ...]]:
 
 
 def names_on_server(*, beginning: str = "arena_") -> set[str]:
-    """Return the databases on the server whose names begin so."""
     found = rows(f"SELECT datname::text FROM pg_database WHERE datname ^@ {literal(beginning)}")
     return {str(name) for (name,) in found}
 
@@ -87,18 +83,15 @@ def own_registry(rights: str = "SUPERUSER") -> Iterator[str]:
 
 
 def login(role: str) -> Address:
-    """Return how this role logs in there."""
     return replace(address(), user=role)
 
 
 def database_names(own: ServerRegistry) -> set[str]:
-    """Return the databases of the registry's own login."""
     return {one.name for one in own.listed() if not one.role}
 
 
 @contextmanager
 def own_databases(registry: str) -> Iterator[ServerRegistry]:
-    """A run on this server."""
     own = ServerRegistry(login(registry))
     try:
         yield own

@@ -6,11 +6,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
-
-from pytest_arena._origin import is_own
 from pytest_arena._postgresql._control import (
-    ControlFailure,
     PostgreSQLControl,
     connect,
     identifier,
@@ -20,44 +16,20 @@ from pytest_arena._postgresql._control import (
 from tests.servers.postgresql import address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pytest
 
     from pytest_arena._product._server_control import Control
 
 _PID = "SELECT pg_backend_pid()"
 
 
-@pytest.fixture
-def control() -> Iterator[Control]:
-    """A connection, closed after the test."""
-    with closing(open_control(address())) as opened:
-        yield opened
-
-
-def test_statements_are_committed_and_rows_returned(control: Control) -> None:
-    """A name or a text may have any character."""
+def test_a_name_or_a_text_may_have_any_character() -> None:
     words = """it's "here" \\ and 100 % :there"""
-    control.run(f"CREATE TEMP TABLE {identifier(words)} (n int, t text); SELECT 1")
-    control.run(f"INSERT INTO {identifier(words)} VALUES (1, {literal(words)})")
-    assert control.rows(f"SELECT n, t FROM {identifier(words)}") == [(1, words)]
-    assert control.rows("SELECT 1 WHERE false") == []
-    assert not is_own()
-
-
-def test_a_refused_statement_has_its_code_and_a_lost_connection_fails(
-    control: Control,
-) -> None:
-    """The connection stays usable after a refusal."""
-    with pytest.raises(ControlFailure, match="nowhere") as failed:
-        control.rows("SELECT * FROM nowhere")
-    assert failed.value.code == "42P01"
-    assert control.rows("SELECT 1") == [(1,)]
-    [(pid,)] = control.rows(_PID)
-    with closing(open_control(address())) as other:
-        other.run(f"SELECT pg_terminate_backend({pid})")
-    with pytest.raises(ControlFailure):
-        control.rows("SELECT 1")
-    control.close()
+    with closing(open_control(address())) as control:
+        control.run(f"CREATE TEMP TABLE {identifier(words)} (n int, t text); SELECT 1")
+        control.run(f"INSERT INTO {identifier(words)} VALUES (1, {literal(words)})")
+        assert control.rows(f"SELECT n, t FROM {identifier(words)}") == [(1, words)]
+        assert control.rows("SELECT 1 WHERE false") == []
 
 
 def test_a_loss_repeats_a_statement_or_a_whole_function() -> None:

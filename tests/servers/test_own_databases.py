@@ -46,7 +46,6 @@ MANIFEST = Manifest(1.0, "schema", "a column")
 
 
 def built(own: DatabaseRegistry, name: str) -> Any:
-    """Return the target of a build."""
     return SimpleNamespace(address=own.address_of(name))
 
 
@@ -62,24 +61,20 @@ class Side:
         self._open = control.open_control
 
     def registry(self) -> DatabaseRegistry:
-        """Return the databases of a new process."""
         made: DatabaseRegistry = self._registry(self.address)
         return made
 
     def rows(self, statement: str, database: str = "") -> list[tuple[Any, ...]]:
-        """Execute a statement."""
         address = replace(self.address, database=database or self.address.database)
         with closing(self._open(address)) as control:
             return list(control.rows(statement))
 
     def run(self, statement: str, database: str = "") -> None:
-        """Execute a statement without rows."""
         address = replace(self.address, database=database or self.address.database)
         with closing(self._open(address)) as control:
             control.run(statement)
 
     def exists(self, name: str) -> bool:
-        """Return whether a database exists."""
         if self.product == "mysql":
             return bool(self.rows(f"SHOW DATABASES LIKE '{name}'"))
         return bool(self.rows(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"))
@@ -99,7 +94,6 @@ def _mysql() -> Address:
 
 @pytest.fixture(params=["postgresql", "mysql"])
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    """A server of each product."""
     if request.param == "mysql":
         server_arguments()
         yield Side("mysql", _mysql())
@@ -109,7 +103,6 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
 
 
 def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
-    """A later run finds the template by its fingerprint. A copy has the template's rows."""
     fingerprint = secrets.token_hex(8)
     with closing(side.registry()) as own:
         live = own.create("live")
@@ -135,7 +128,6 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
 
 
 def test_a_template_in_use_is_not_dropped() -> None:
-    """The process that asks for it is told why."""
     with own_registry() as role, own_databases(role) as own, own_databases(role) as other:
         name = own.create("building")
         template = own.finish(built(own, name), "used", MANIFEST)
@@ -223,7 +215,6 @@ def test_a_lock_excludes_other_runs(side: Side, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_databases_of_others_stay(side: Side) -> None:
-    """By their names."""
     foreign = f"arena_live_{secrets.token_hex(3)}x"
     side.run(f"CREATE DATABASE {foreign}")
     with closing(side.registry()) as own:
@@ -237,7 +228,6 @@ def test_databases_of_others_stay(side: Side) -> None:
 
 
 def test_roles_on_one_server_drop_only_their_own_databases() -> None:
-    """Each sees the other's databases, living or dead."""
     with (
         own_registry() as role,
         own_registry() as another,
@@ -304,13 +294,11 @@ def test_names_say_to_whom_a_database_belongs() -> None:
 
 
 def labelled(letter: str, built: float) -> OwnDatabase:
-    """A template of a project."""
     manifest = replace(MANIFEST, built=built)
     return OwnDatabase(name=f"arena_template_{letter * 16}", manifest=manifest)
 
 
 def test_the_newest_templates_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rests of builds end at once."""
     monkeypatch.setitem(STAY, "template", 2)
     found = [labelled(str(number), 100.0 + number) for number in range(4)]
     found += [OwnDatabase(name=f"arena_template_{'c' * 16}")]

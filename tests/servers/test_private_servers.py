@@ -36,17 +36,14 @@ class Servers:
         self.programs = newest_programs()
 
     def find(self) -> PrivateServer:
-        """Find the server, or start it."""
         return clusters.find(self.programs, cache=self.place)
 
     def databases(self, server: PrivateServer) -> str:
-        """The names of all databases, in one text."""
         with closing(open_control(server.address)) as control:
             rows = control.rows("SELECT datname::text FROM pg_database")
         return " ".join(name for (name,) in rows)
 
     def wait_until_stopped(self, server: PrivateServer) -> None:
-        """Wait for the server's end."""
         until(lambda: not clusters.is_running(server.folder), "the server stops")
 
 
@@ -65,19 +62,16 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def servers(clean_environment: None, place: Path, monkeypatch: pytest.MonkeyPatch) -> Servers:
-    """The server of these tests, as a run finds it."""
     monkeypatch.setenv("ARENA_CLUSTERS", str(place))
     return Servers(place)
 
 
 def create(server: PrivateServer, name: str) -> None:
-    """Create a database."""
     with closing(open_control(server.address)) as control:
         control.run(f"CREATE DATABASE {name}")
 
 
 def test_runs_share_a_server_that_the_last_one_stops(servers: Servers) -> None:
-    """The next run starts it again, with its data. Other users of the machine cannot enter."""
     with closing(servers.find()) as first:
         pid = server_pid(first.folder)
         with closing(servers.find()) as second:
@@ -108,7 +102,6 @@ sys.stdin.read()
 
 
 def test_two_runs_that_start_at_once_and_are_killed(servers: Servers) -> None:
-    """One server is started. It outlives both, and the next run stops it."""
     command = [sys.executable, "-c", STARTS, str(servers.place)]
     pipe = subprocess.PIPE
     runs = [

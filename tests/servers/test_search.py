@@ -28,7 +28,6 @@ ME = getpass.getuser()
 
 
 def refused(config: Config, url: str) -> ServerError:
-    """The error for a URL, in four parts and without a password."""
     with pytest.raises(ServerError) as raised:
         PostgreSQL(None, replace(config, database=url)).find()
     text = str(raised.value)
@@ -42,7 +41,6 @@ def refused(config: Config, url: str) -> ServerError:
 
 @pytest.fixture
 def untouched(crowded: Crowded) -> Iterator[Crowded]:
-    """The server has the same databases and roles after the test."""
     before = crowded.contents()
     yield crowded
     assert crowded.contents() == before
@@ -61,14 +59,12 @@ def untouched(crowded: Crowded) -> Iterator[Crowded]:
 def test_a_login_that_cannot_be_used_is_refused(
     config: Config, untouched: Crowded, login: str, reason: str
 ) -> None:
-    """A role without CREATEDB gets the statement that it needs."""
     error = refused(config, untouched.url(login))
     assert reason in error.what
     assert ('ALTER ROLE "humble" CREATEDB' in error.fix) == (login == "humble")
 
 
 def test_a_server_without_a_free_connection_is_named(config: Config, untouched: Crowded) -> None:
-    """The message says so."""
     with untouched.filled():
         error = refused(config, untouched.url(f"maker:{PASSWORD}"))
     assert "has no free connection" in error.what
@@ -86,7 +82,6 @@ def test_a_server_without_a_free_connection_is_named(config: Config, untouched: 
     ],
 )
 def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str) -> None:
-    """The password is hidden."""
     assert reason in refused(config, url).what
 
 
@@ -104,21 +99,18 @@ def test_a_url_without_a_server_is_refused(config: Config, url: str, reason: str
     ],
 )
 def test_forms_of_urls(config: Config, text: str, expected: tuple[str, int, str, str, str]) -> None:
-    """Those of SQLAlchemy and those of libpq."""
     assert PostgreSQL(None, config).read_url(text) == Address(*expected)
 
 
 def test_a_password_may_come_from_its_variable(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with psql."""
     monkeypatch.setenv("PGPASSWORD", "p")
     found = PostgreSQL(None, config).read_url("postgresql://u@db/shop")
     assert found == Address("db", 5432, "u", "shop", "p")
 
 
 def test_urls_of_mysql(config: Config) -> None:
-    """A socket, and a password."""
     found = MySQL(None, config).read_url("mysql://me:secret@db:3307/shop")
     assert found == Address("db", 3307, "me", "", "secret")
     socket = MySQL(None, config).read_url("mariadb+pymysql://me@/shop?unix_socket=/run/x.sock")
@@ -126,7 +118,6 @@ def test_urls_of_mysql(config: Config) -> None:
 
 
 def test_a_server_is_used_by_its_url(config: Config, crowded: Crowded) -> None:
-    """The summary names it, without the password."""
     found = PostgreSQL(None, replace(config, database=crowded.url(f"maker:{PASSWORD}"))).find()
     assert found.address == crowded.address
     assert not found.is_private
@@ -168,7 +159,6 @@ def test_a_local_service_is_found_by_its_socket_and_its_port(
 def test_without_a_server_each_source_says_why(
     config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A server of another machine is not used, although a variable names it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PGPORT", str(free_port()))
     monkeypatch.setenv("PGHOST", "db.example.org")

@@ -37,13 +37,11 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def server_pid(folder: ServerFolder) -> int:
-    """The postmaster's pid."""
     text = (folder.data / "postmaster.pid").read_text(encoding="utf-8")
     return int(text.splitlines()[0])
 
 
 def lives(pid: int) -> bool:
-    """Whether a process is there and is no zombie."""
     with suppress(OSError):
         status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
         return status.rpartition(")")[2].split()[0] != "Z"

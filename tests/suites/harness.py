@@ -54,13 +54,11 @@ class Suite:
         return self.setting.split()[0]
 
     def stories(self) -> list[str]:
-        """Return the test functions as ``file::Class::function``, without running any code."""
         files = [word for word in self.setting.split() if word.endswith(".py")]
         found = _stories(self.folder)
         return [story for story in found if not files or story.partition("::")[0] in files]
 
     def result(self, shared: Path) -> Result:
-        """Return the facts of the run. The first worker that asks for them starts it."""
         place = shared / str(self)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):
@@ -143,8 +141,6 @@ def _functions(tree: ast.Module | ast.ClassDef) -> list[str]:
 
 @dataclass
 class Result:
-    """The facts of a suite's run."""
-
     suite: Suite
     place: Path
     ended: str
@@ -157,7 +153,6 @@ class Result:
     status: int | None = None
 
     def add(self, facts: dict[str, Any]) -> None:
-        """Add a line of facts."""
         if "collected" in facts:
             self.collected.update(_story(test) for test in facts["collected"])
         elif "broken" in facts:
@@ -170,14 +165,12 @@ class Result:
             self.phases.setdefault(_story(facts["test"]), []).append(facts)
 
     def skipped(self, story: str) -> str:
-        """Return why the story was skipped, where all its tests were."""
         phases = self.phases.get(story, [])
         reasons = [phase["text"] for phase in phases if phase["outcome"] == "skipped"]
         is_run = any(phase["phase"] == "call" and phase["outcome"] != "skipped" for phase in phases)
         return "" if is_run or not reasons else reasons[0]
 
     def problems(self, story: str) -> list[str]:
-        """Return what is wrong with a story."""
         tests: dict[str, list[dict[str, Any]]] = {}
         for phase in self.phases.get(story, []):
             tests.setdefault(phase["test"], []).append(phase)
@@ -192,7 +185,6 @@ class Result:
         return found + self._wrong_text(story)
 
     def whole(self) -> list[str]:
-        """Return what is wrong with the run as a whole."""
         found = list(self.broken)
         stories = set(self.suite.stories())
         if self.ended != f"exit status {self.status}" or self.status not in {0, 1}:
@@ -223,7 +215,6 @@ class Result:
         return [f"the golden file has for {story}:\n{wanted}\n\nit should be:\n{''.join(texts)}"]
 
     def _golden(self) -> dict[str, str]:
-        """Return the entries of ``golden.txt``, and of the one for this database."""
         entries: dict[str, str] = {}
         for name in ("golden.txt", f"golden-{self.suite.database}.txt"):
             path = self.suite.folder / name
@@ -240,7 +231,6 @@ _OF_ASYNCPG = re.compile(r"\(sqlalchemy\.dialects\.\w+\.asyncpg\.\w+\) (<class '
 
 @cache
 def _read(suite: Suite, place: Path) -> Result:
-    """Return the facts that the run's plugin has written."""
     output = (place / "output").read_text(encoding="utf-8")
     result = Result(suite, place, (place / _ENDED).read_text(encoding="utf-8"), output)
     facts = place / _FACTS
@@ -255,7 +245,6 @@ def _story(test: str) -> str:
 
 
 def _problems(phases: list[dict[str, Any]]) -> list[str]:
-    """Return what is wrong with one test."""
     if phases[-1]["phase"] != "teardown":
         return ["did not end"]
     failed = [phase for phase in phases if phase["outcome"] == "failed"]

@@ -26,7 +26,6 @@ _ADDRESS = re.compile(r" \(Background on this error at: [^)]+\)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of a test that must fail."""
     config.addinivalue_line("markers", "expect(error, at=…): the test fails with this error")
     config.addinivalue_line("markers", "finds(*warnings): the test passes with just these warnings")
 
@@ -35,7 +34,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Write the line of a phase."""
     report = yield
     if item.nodeid in _ended:  # a replay, which pytest does not report
         return report
@@ -73,24 +71,20 @@ def pytest_runtest_makereport(
 
 
 def pytest_warning_recorded(warning_message: Any, nodeid: str) -> None:
-    """Write the line of a warning."""
     _write({"test": nodeid, "warning": warning_message.category.__name__})
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Write the line of a module that pytest could not collect."""
     if report.failed:
         _write({"broken": report.nodeid, "text": report.longreprtext})
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Write the line of the collected tests."""
     _write({"collected": [item.nodeid for item in session.items]})
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """Write the line of the end."""
     _write({"status": int(exitstatus)})
 
 
@@ -105,7 +99,6 @@ def _sections(report: pytest.TestReport) -> list[str]:
 
 
 def _line(path: str, number: int) -> str:
-    """Return a line of the suite's code as ``file: text``."""
     file = Path(path)
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return f"{file.name}: {lines[number - 1].strip()}" if number <= len(lines) else ""

@@ -79,7 +79,6 @@ test_made_otherwise = lambda: None
 
 
 def result_of(folder: Path, text: str, *, patience: float = 60) -> tuple[Suite, Path]:
-    """Write a suite of one file."""
     suite = folder / "suite"
     suite.mkdir()
     (suite / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n", encoding="utf-8")
@@ -88,10 +87,7 @@ def result_of(folder: Path, text: str, *, patience: float = 60) -> tuple[Suite, 
 
 
 def test_each_wrong_story_is_found(tmp_path: Path) -> None:
-    """A story with another result than expected is wrong, and no other one.
-
-    The second caller reads the facts of the first.
-    """
+    """The second caller reads the facts of the first."""
     suite, shared = result_of(tmp_path, STORIES)
     suite.result(shared)
     facts = shared / "suite-sqlite" / "facts.jsonl"
@@ -142,7 +138,6 @@ def test_a_run_that_hangs_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_report_is_compared_with_the_golden_file(tmp_path: Path) -> None:
-    """Each entry is of a story, and is the same as the report of the story."""
     text = "import pytest\n\n@pytest.mark.expect('AssertionError')\ndef test_it():\n    assert 0\n"
     suite, shared = result_of(tmp_path, text)
     golden = suite.folder / "golden.txt"

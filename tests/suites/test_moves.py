@@ -24,7 +24,6 @@ SHAPES = sorted(path.name for path in MOVES.iterdir() if path.name != "every")
 
 
 def delete_lines(project: Path, name: str, pattern: str) -> None:
-    """Delete each line of a file that has the pattern."""
     file = project / name
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(line for line in lines if not re.search(pattern, line)))

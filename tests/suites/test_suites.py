@@ -116,10 +116,7 @@ STORIES = [(suite, story) for suite in SUITES for story in (*suite.stories(), "w
     "suite, story", [pytest.param(*each, id="-".join(map(str, each))) for each in STORIES]
 )
 def test_story(suite: Suite, story: str, shared: Path) -> None:
-    """The test of the inner run passed, or failed as it expects.
-
-    As a whole, the run ended, ran no unknown test, and did not reach the developer's file.
-    """
+    """The test of the inner run passed, or failed as it expects, or the whole run is right."""
     result = suite.result(shared)
     if reason := result.skipped(story):
         pytest.skip(reason)
@@ -129,5 +126,4 @@ def test_story(suite: Suite, story: str, shared: Path) -> None:
 
 
 def test_each_folder_is_a_suite() -> None:
-    """A suite that nobody runs would prove nothing."""
     assert {path.parent.name for path in ROOT.glob("*/pytest.ini")} == {*SETTINGS}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """One table, one seeded row, one imported helper."""
     project = new_project(tmp_path, monkeypatch)
     yield project
     project.forget()
@@ -36,7 +35,6 @@ def server() -> Iterator[Address]:
 
 @pytest.fixture
 def on_server(project: Project, server: Address) -> Iterator[ServerProject]:
-    """The same one, with its templates on a server."""
     own = ServerRegistry(server)
     on_server = ServerProject(project.root, project.cache, own=own, home=project.home)
     yield on_server

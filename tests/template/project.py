@@ -82,7 +82,6 @@ class Project:
         self.forget()
 
     def forget(self) -> None:
-        """Unload the project's modules."""
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None) or ""
             if str(file).startswith(str(self.root)):
@@ -97,31 +96,25 @@ class Project:
         return template.content
 
     def store(self, newer_than: float) -> Store:
-        """Return the store of the cache."""
         return Store(FileTemplates(self.cache, self.home), self.root, newer_than)
 
     @property
     def dialect(self) -> type[Dialect]:
-        """The dialect of an app."""
         return SQLiteDialect_pysqlite
 
     def load(self, *modules: str) -> None:
-        """Import modules, as the app does before anything is built."""
         for module in modules:
             importlib.import_module(module)
 
     def builds(self) -> int:
-        """How often the seed has run."""
         log = self.root / "builds.log"
         return log.read_text().count("built") if log.exists() else 0
 
     def names(self) -> list[str]:
-        """The seeded rows."""
         with closing(sqlite3.connect(self.ensure())) as connection:
             return [name for (name,) in connection.execute("select name from dancers")]
 
     def in_another_process(self) -> subprocess.Popen[str]:
-        """Have another process find or build the same template."""
         return subprocess.Popen(
             [
                 sys.executable,
@@ -140,7 +133,6 @@ class Project:
 
 
 def new_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return the usual project, importable, with its folder as the working folder."""
     root = folder / "project"
     root.mkdir()
     monkeypatch.chdir(root)

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 @dataclass
 class ServerProject(Project):
-    """As a project, on PostgreSQL."""
-
     own: ServerRegistry = field(kw_only=True)
     driver: str = "psycopg"
 
@@ -37,16 +35,13 @@ class ServerProject(Project):
         vars(self.own)["identity"] = lambda: identity
 
     def store(self, newer_than: float) -> Store:
-        """Return the store of the server."""
         return Store(self.own, self.root, newer_than)
 
     @property
     def dialect(self) -> type[Dialect]:
-        """The dialect of an app with this driver."""
         return _dialect(self.driver)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """What a copy of the template answers: nobody connects to a template itself."""
         copy = self.own.create("live", template=self.ensure())
         control = open_control(self.own.address_of(copy))
         try:
@@ -56,7 +51,6 @@ class ServerProject(Project):
             self.own.drop(copy)
 
     def names(self) -> list[str]:
-        """The seeded rows."""
         return [name for (name,) in self.rows("select name from dancers order by id")]
 
     @contextlib.contextmanager

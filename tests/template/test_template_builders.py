@@ -65,7 +65,6 @@ END;
 
 
 def tables(file: Path) -> set[str]:
-    """The names in a database's schema."""
     with closing(sqlite3.connect(file)) as connection:
         return {name for (name,) in connection.execute("select name from sqlite_master")}
 
@@ -74,7 +73,6 @@ def tables(file: Path) -> set[str]:
     "value", ["base:Base", "base:Base.metadata", "forms:sync", "forms:asynchronous", "all.sql"]
 )
 def test_each_form_of_a_schema_makes_the_tables(project: Project, value: str) -> None:
-    """A base, a metadata, a sync or async function of a connection, a script."""
     (project.root / "all.sql").write_text(SCRIPT)
     project.write(base=BASE, forms=FUNCTIONS)
     project.schema = value

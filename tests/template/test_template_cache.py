@@ -62,7 +62,6 @@ def _time_after(template: Path) -> float:
 
 
 def test_rebuild_is_for_templates_that_are_older_than_the_run(cached: Project) -> None:
-    """A second worker of the run finds the new template."""
     began = _time_after(cached.ensure())
     cached.ensure()
     for _ in range(2):
@@ -140,7 +139,6 @@ def _end(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_killed_build_is_no_template(cached: Project) -> None:
-    """The next process builds again."""
     cached.write(models=DYING)
     killed = cached.in_another_process()
     _end(killed)

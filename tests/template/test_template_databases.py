@@ -59,8 +59,6 @@ def test_a_build_that_leaves_a_transaction_open_leaves_nothing_on_the_server(
 def test_a_server_that_is_gone_is_named(
     on_server: ServerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is no fault of the builder's."""
-
     def gone(*_: object, **__: object) -> str:
         raise ControlFailure("server closed the connection unexpectedly")
 
@@ -96,7 +94,6 @@ def test_an_enum_type_is_there_and_create_all_makes_no_second_one(on_server: Ser
 
 
 def test_a_listener_of_ones_own_makes_its_schema_itself(on_server: ServerProject) -> None:
-    """It may do so without IF NOT EXISTS."""
     on_server.write(
         models=ENUM + "from sqlalchemy import DDL, event\n"
         "event.listen(metadata, 'before_create', DDL('create schema stage'))\n"
@@ -118,7 +115,6 @@ def build(connection):
 
 
 def test_settings_and_extensions_of_the_database_are_in_each_copy(on_server: ServerProject) -> None:
-    """Those that the schema's builder set, below a seed."""
     on_server.write(settings=SETTINGS)
     on_server.schema = "settings:build"
     asked = "select current_setting('timezone'), 'A'::shop.citext operator(shop.=) 'a'"

@@ -108,7 +108,6 @@ def test_a_dump_is_a_schema(on_server: ServerProject) -> None:
 def test_a_script_that_fails_names_the_line(
     on_server: ServerProject, script: str, says: str, line: int, fix: str
 ) -> None:
-    """Where PostgreSQL has seen it; and nothing is left on the server."""
     (on_server.root / "bad.sql").write_text(script)
     on_server.schema = "bad.sql"
     with pytest.raises(TemplateError) as caught:

@@ -53,7 +53,6 @@ def attempt(name: str, request: pytest.FixtureRequest, *arguments: object) -> No
 
 
 def in_thread(call: Callable[[], object]) -> None:
-    """Call in a thread, and raise its error."""
     errors: list[BaseException] = []
 
     def run() -> None:

@@ -18,14 +18,11 @@ XDIST = ("-p", "xdist.plugin", "-n", "2")
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The JSON document of a run."""
-
     run: Run
     document: dict[str, Any]
 
     @classmethod
     def of(cls, example: Example, *args: str) -> Results:
-        """Run a project, and read the document that it writes."""
         run = example.run("--scenarios-out=json:out.json", *args)
         path = run.folder / "out.json"
         assert path.exists(), run.output
@@ -33,30 +30,24 @@ class Results:
 
     @property
     def statuses(self) -> dict[str, str]:
-        """The statuses by the names of the scenarios."""
         return {each["name"]: each["status"] for each in self.document["scenarios"]}
 
     def scenario(self, name: str) -> dict[str, Any]:
-        """Return the entry of a scenario."""
         [found] = [each for each in self.document["scenarios"] if each["name"] == name]
         return dict(found)
 
     def reason(self, name: str) -> str:
-        """Return why a scenario is not proven."""
         return str(self.scenario(name)["reason"])
 
     def attempt(self, name: str) -> dict[str, Any]:
-        """Return the last try of the first test of a scenario."""
         [test, *_] = self.scenario(name)["tests"]
         return dict([each for each in self.document["tries"] if each["test"] == test][-1])
 
     def facts(self, name: str) -> dict[str, Any]:
-        """Return what the first test of a scenario did."""
         return dict(self.attempt(name)["facts"])
 
 
 def project(name: str, folder: Path) -> Example:
-    """Return a project of this folder. Each run writes its files to another folder."""
     files = {
         "app.py": (ROOT / "battles" / "app.py").read_text(encoding="utf-8"),
         "dancers.py": APP,

@@ -31,13 +31,6 @@ def order(item):
     return item, 201
 
 
-@app.post("/forgets/<item>")
-def forgets(item):
-    Session.add(Order(item=item))
-    Session.flush()
-    return item
-
-
 @app.post("/leaves/<item>")
 def leaves(item):
     Session.add(Order(item=item))

@@ -30,9 +30,3 @@ def order(item: str, db=Depends(get_db)):
     stock.amount -= 1
     db.add(Order(item=item))
     db.commit()
-
-
-@app.post("/forgets/{item}")
-def forgets(item: str, db=Depends(get_db)):
-    db.add(Order(item=item))
-    db.flush()

@@ -21,6 +21,10 @@ async def count():
         return await connection.scalar(text("SELECT count(*) FROM orders"))
 
 
+async def count_at_once():
+    return await asyncio.gather(*(count() for _ in range(5)))
+
+
 @pytest.fixture
 def arena_app():
     return app

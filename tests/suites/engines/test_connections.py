@@ -223,12 +223,3 @@ def test_it_is_still_open():
     assert KEPT[0].exec_driver_sql("SELECT 1").scalar_one() == 1
     KEPT[0].close()
     KEPT.pop().engine.dispose()
-
-
-def test_a_closed_connection_whose_cursor_is_kept(file):
-    raw = sqlite3.connect(file)
-    raw.execute("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
-    cursor = raw.execute("SELECT 1 UNION SELECT 2")
-    assert cursor.fetchone() == (1,)
-    raw.close()
-    add(engine, "chair")

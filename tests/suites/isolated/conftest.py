@@ -45,6 +45,6 @@ def interruptions():
 
 
 def pytest_arena_leave(level):
-    """Interrupt the restore, as a time-out does."""
+    """Raise at the end of a test what is no Exception, as a time-out does."""
     if INTERRUPTIONS and level.is_test:
         raise INTERRUPTIONS.pop()

@@ -32,7 +32,7 @@ class Exit(BaseException):
 
 
 @pytest.mark.expect("Exit", at="INTERRUPTIONS.pop()")
-def test_whose_restore_is_interrupted(test_client, interruptions):
+def test_whose_hook_is_interrupted(test_client, interruptions):
     test_client.post("/orders/chair")
     interruptions.append(Exit())
 

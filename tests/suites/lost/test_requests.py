@@ -145,12 +145,6 @@ async def test_what_is_lost(client, name):
     assert (await client.post(f"/do/{name}/200")).status_code == 200
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.expect(lost)
-def test_what_is_lost_by_a_sync_client(test_client, name):
-    assert test_client.post(f"/do/{name}/200").status_code == 200
-
-
 @pytest.mark.parametrize("path", ["/do/flushed/200", "/do/added/201", "/task"])
 @pytest.mark.expect(lost, at="# lost")
 async def test_the_line_that_wrote(client, path):

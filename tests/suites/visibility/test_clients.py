@@ -144,8 +144,3 @@ async def test_each_request_is_known(arena, client, own_client, vase):
     assert arena.changes().tables == ("orders", "stock", "visits")
     if arena.isolation not in {"clone", "rollback"}:  # they know the whole only
         assert arena.changes(0).tables == ("orders", "stock")
-
-
-@pytest.mark.expect("A703", at='client_as("admin")')
-def test_a_role_without_a_login(test_client_as):
-    test_client_as("admin")

@@ -33,8 +33,3 @@ async def orders(db=Depends(get_db)):
 async def rename(number: int, item: str, db=Depends(get_db)):
     (await db.get(Order, number)).item = item
     await db.commit()
-
-
-@app.post("/leaves/{item}")
-async def leaves(item: str, db=Depends(get_db)):
-    db.add(Order(item=item))
