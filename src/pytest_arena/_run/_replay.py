@@ -141,7 +141,7 @@ class Route:
 class Replay:
     """Replays the requests of a test that runs again, before the app gets them."""
 
-    def __init__(self, replays: Replays, test: RunningTest, wanted: set[str]) -> None:
+    def __init__(self, replays: Replays, test: RunningTest, wanted: dict[int, str]) -> None:
         self.replays = replays
         self.run = replays.run
         self.test = test
@@ -197,8 +197,11 @@ class Replay:
         while self._is_busy:  # the app gets no request while rows of a replay exist
             await async_rest(0)
         test = self.test
+        wanted = self._wanted.get(len(test.requests()) - self.replays.before)
+        is_new = wanted is not None and wanted not in self.replays.routes
         is_free = test.is_set_up and self.run.databases.levels[-1] is test
-        if not is_free or test.under_way or self.run.connections.schedule is not None:
+        is_busy = test.under_way or self.run.connections.schedule is not None
+        if not (is_new and is_free) or is_busy:
             return
         self._is_busy = True
         records = len(test.records)
@@ -207,8 +210,7 @@ class Replay:
             self.run.ledger.has_left = False
             whole = await self.alone(send)
             name = name_of(test.requests()[-1])
-            is_new = name in self._wanted and name not in self.replays.routes
-            if is_new and whole.answer.is_success and whole.outcome:
+            if name == wanted and whole.answer.is_success and whole.outcome:
                 route = Route(name, test.name, call.blocks(is_async=test.plan.is_async))
                 self.replays.routes[name] = route
                 # A token or a password in the body is a login of its own.
@@ -514,11 +516,12 @@ class Replays:
         self.routes: dict[str, Route] = {}
         self.count = 0  # of replays, where a race of two requests is one
         self._config = config
-        # The routes that a passed test has reached, by test.
-        self._reached: dict[str, set[str]] = {}
-        self._wanted: set[str] = set()  # by the test that runs again
+        # The routes to which a passed test has written, by test and number of the request. Others
+        # are sent once: a test double may count its calls.
+        self._reached: dict[str, dict[int, str]] = {}
+        self._wanted: dict[int, str] = {}  # by the test that runs again
         self._failure = ""  # of that test
-        self._before = 0  # the number of requests that the fixtures of the test have sent
+        self.before = 0  # the number of requests that the fixtures of the test have sent
         # The facts of all processes: whether a route has a finding, and its lines, by its name.
         self._lines: dict[str, tuple[bool, list[str]]] = {}
         self._errors: list[str] = []  # the warnings that a filter turns into errors
@@ -537,17 +540,18 @@ class Replays:
         elif not report.passed:
             self._reached.pop(item.nodeid, None)
         elif report.when == "call" and test is not None:
-            requests = test.requests()[self._before :]
-            requests = [each for each in requests if each.method not in READING]
-            names = {name_of(each) for each in requests if not each.is_refused}
-            self._reached[item.nodeid] = names
+            self._reached[item.nodeid] = {
+                number: name_of(each)
+                for number, each in enumerate(test.requests()[self.before :])
+                if each.has_written and not (each.method in READING or each.is_refused)
+            }
         return report
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Replay the requests of a test that runs again."""
         test = self.run.current.test
-        self._before = len(test.requests()) if test is not None else 0
+        self.before = len(test.requests()) if test is not None else 0
         if test is not None and self._wanted:
             test.replay = Replay(self, test, self._wanted)
         return (yield)
@@ -564,16 +568,19 @@ class Replays:
         tries: Counter[str] = Counter()
         last = None
         for item in session.items:
-            reached = self._reached.get(item.nodeid, set()) - self.routes.keys()
-            self._wanted = {name for name in reached if tries[name] < _TRIES}
+            self._wanted = {
+                number: name
+                for number, name in self._reached.get(item.nodeid, {}).items()
+                if name not in self.routes and tries[name] < _TRIES
+            }
             if self._wanted and is_repeatable(item):
-                tries.update(self._wanted)
+                tries.update({*self._wanted.values()})
                 self._failure = ""
                 if last is not None:
                     repeats.tear_down(last, item)
                 repeats.run_again(item, item.parent, partial(self._warn, item))
                 last = item
-        self._wanted = set()
+        self._wanted = {}
         if last is not None:
             repeats.tear_down(last, None)
         self._seconds = seconds() - began
@@ -594,7 +601,8 @@ class Replays:
         for error in ledger.emit_warnings(place):
             what, *_ = str(error).splitlines()
             self._errors.append(f"{type(error).__name__}, an error by filterwarnings: {what}")
-        for name in self._wanted - self.routes.keys() if self._failure else ():
+        missed = {*self._wanted.values()} - self.routes.keys()
+        for name in missed if self._failure else ():
             text = f"{name}: not replayed: {item.nodeid} fails when it runs again"
             self._lines[name] = (False, [f"{text}: {self._failure}"])
 

@@ -260,6 +260,26 @@ if not IS_SYNC:
             await db.commit()
 
 
+# Beside a test double
+
+
+def post_letter():
+    raise ConnectionError
+
+
+@endpoint
+def only_a_letter(_db, _):
+    post_letter()
+
+
+@endpoint
+def after_a_letter(db, _):
+    db.add(Code(name="letter"))
+    db.commit()
+    db.add(Seat(who="Dune"))
+    db.commit()
+
+
 # Logins
 
 

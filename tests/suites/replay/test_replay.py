@@ -1,6 +1,7 @@
 """Each wrong endpoint is found, by the right question, and no right one."""
 
 import pytest
+import replay_app
 from shop_app import IS_SYNC, PRODUCT
 
 IS_FILE = PRODUCT == "sqlite"
@@ -105,3 +106,12 @@ async def test_an_endpoint_that_gets_a_login(send, name):
     body = {"token": "key"} if name == "with_a_token_in_the_body" else {}
     answer = send(f"/{name}", headers=headers, json=body)
     assert (await answer_of(answer)).status_code == 200
+
+
+@finding("TornWrite")
+async def test_a_test_double_that_counts_its_calls_before_a_wrong_endpoint(send, monkeypatch):
+    letters = []
+    monkeypatch.setattr(replay_app, "post_letter", lambda: letters.append("Dune"))
+    assert (await answer_of(send("/only_a_letter"))).status_code == 200
+    assert letters == ["Dune"]
+    assert (await answer_of(send("/after_a_letter"))).status_code == 200
