@@ -31,7 +31,7 @@ __tracebackhide__ = True  # a traceback of the app or of a test ends at the user
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
 _WIDEST = 60
 _MOST_ROWS = 1000
-_MOST_SHOWN = 3  # rows in words
+MOST_SHOWN = 3  # rows in words
 _LOOP = "arena.races()"
 
 
@@ -443,5 +443,5 @@ def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
     missing = outcomes[0].beyond([ending.outcome], chance)
     for when, lines in (("at once", rows), ("one after the other", missing)):
         if lines:
-            words += f". Only {when}: {', '.join(lines[:_MOST_SHOWN])}"
+            words += f". Only {when}: {', '.join(lines[:MOST_SHOWN])}"
     return words

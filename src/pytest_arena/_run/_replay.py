@@ -24,7 +24,7 @@ from pytest_arena._ledger import FAILURE, READING, REFUSAL
 from pytest_arena._process import async_rest, run_in_new_loop, seconds
 from pytest_arena._run._interruptions import Interruption
 from pytest_arena._run._nested import Fresh
-from pytest_arena._run._races import Races, outcome_of
+from pytest_arena._run._races import MOST_SHOWN, Races, outcome_of
 from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import is_secret
@@ -101,6 +101,7 @@ class Replayed:
     outcome: Outcome
     schedule: Interruption
     following: Answer | None = None  # to the same request, sent once more
+    completed: Outcome | None = None  # after that
 
     @property
     def steps(self) -> list[str]:
@@ -236,7 +237,8 @@ class Replay:
             await self.test.asettle()
             outcome = outcome_of(self.run)
             following = await send() if is_sent_again else None
-        return Replayed(answer, outcome, schedule, following)
+            completed = outcome_of(self.run) if following and outcome else None
+        return Replayed(answer, outcome, schedule, following, completed)
 
 
 class _Questions:
@@ -351,7 +353,8 @@ class _Questions:
                     step = replayed.schedule.line(len(self._whole.steps))
                     where = f"interrupted at {step}"
                 line = replayed.schedule.line_of_step
-                self._route.findings.append((category, f"{where}: {what}", [], line))
+                rows = replayed.outcome.beyond([], set())[:MOST_SHOWN]
+                self._route.findings.append((category, f"{where}: {what}", rows, line))
             if LeakWarning in found:
                 raise NotReplayedError("not replayed further: the app does not recover")
 
@@ -368,6 +371,9 @@ class _Questions:
         whole = self._whole
         status = replayed.answer.status_code
         is_same = replayed.outcome.content(self._chance) == whole.outcome.content(self._chance)
+        if replayed.completed and not replayed.answer.is_success:  # the client sends it again
+            wanted = whole.outcome.content(self._chance)
+            is_same |= replayed.completed.content(self._chance) == wanted
         if replayed.outcome and not is_same:
             what = f"{replayed.outcome} stays, without the rest of {whole.outcome}"
             return TornWriteWarning, what

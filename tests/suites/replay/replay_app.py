@@ -130,6 +130,14 @@ def locked_counter(db, _):
     db.commit()
 
 
+@endpoint
+def completed_when_sent_again(db, _):
+    db.execute(update(Job).where(Job.id == 1).values(state="seen"))
+    db.commit()
+    db.execute(update(Account).where(Account.id == 1).values(money=7))
+    db.commit()
+
+
 # Wrong when two come at once
 
 
@@ -215,6 +223,17 @@ def swallowed_and_said_otherwise(db, _):
     except SQLAlchemyError:
         return {"ok": False}
     return {"ok": True}
+
+
+@endpoint
+def torn_and_accepted(db, _):
+    db.execute(update(Job).where(Job.id == 1).values(state="seen"))
+    db.commit()
+    try:
+        db.execute(update(Account).where(Account.id == 1).values(money=7))
+        db.commit()
+    except SQLAlchemyError:
+        db.rollback()
 
 
 @endpoint

@@ -26,6 +26,7 @@ RIGHT = [
     "upsert",
     "locked_counter",
     "updated_at",
+    "completed_when_sent_again",
 ]
 WRONG = {
     "check_then_act": "Race",
@@ -41,6 +42,7 @@ WRONG = {
     "two_commits": "TornWrite",
     "commit_before_a_check": "TornWrite",
     "replaced_in_two_steps": "Race TornWrite",
+    "torn_and_accepted": "TornWrite",
     "swallowed": "LostWrite",
     "swallowed_and_said_otherwise": "LostWrite",
     "lock_in_memory": "Leak",
