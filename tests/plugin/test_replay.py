@@ -85,6 +85,26 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
     assert "arena_replay POST /twice/{name}" in (run.folder / "junit.xml").read_text()
 
 
+def test_ctrl_c_during_the_replays_loses_no_finding(example: Example) -> None:
+    """The first route is replayed, when the second test runs again."""
+    stopped = """
+runs = []
+
+@app.post("/last", status_code=201)
+async def last(db=Depends(get_db)):
+    db.add(Dancer(name="last"))
+    await db.commit()
+
+async def test_stop(client):
+    runs.append(1)
+    if len(runs) == 2:
+        raise KeyboardInterrupt
+    await client.post("/last")
+"""
+    run = example.with_files(test_it=WRONG.replace("== 1", "== 2") + stopped).run(FLAG)
+    run.expect(status=2, passed=8).says("dancers +1 stays, without the rest of dancers +2")
+
+
 def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     filters = "-Werror::pytest_arena.TornWriteWarning"

@@ -590,8 +590,6 @@ class Replays:
         if last is not None:
             repeats.tear_down(last, None)
         self._seconds = seconds() - began
-        for route in self.routes.values():
-            self._lines[route.name] = (bool(route.findings), route.lines())
         return result
 
     def _warn(self, item: pytest.Item) -> None:
@@ -600,6 +598,7 @@ class Replays:
         ledger.warned.clear()  # its own warnings were emitted before
         place = CodeLine.of_test(item)
         for route in self.routes.values():
+            self._lines[route.name] = (bool(route.findings), route.lines())  # also before Ctrl-C
             for category, what, _, line in route.findings if route.test == item.nodeid else ():
                 fix = _FIXES[category]
                 text = f"{route.name}: {what}"
