@@ -284,18 +284,18 @@ class Outcome:
         hidden = set(chance)
         return Counter(_comparable(number, change, hidden) for number, change in self._rows())
 
-    def beyond(self, others: Iterable[Outcome], chance: set[Column]) -> list[str]:
-        """Return a line for each row that none of the other outcomes has so often."""
+    def beyond(self, others: Iterable[Outcome], chance: set[Column]) -> list[Change]:
+        """Return the rows that none of the other outcomes has so often."""
         known: Counter[object] = Counter()
         for other in others:
             known |= other.content(chance)
-        lines = []
+        rows = []
         for number, change in self._rows():
             content = _comparable(number, change, chance)
             known[content] -= 1
             if known[content] < 0:
-                lines.append(str(change))
-        return lines
+                rows.append(change)
+        return rows
 
     def differing(self, other: Outcome) -> set[Column]:
         """Return the columns that differ from another outcome of the same request.
@@ -316,6 +316,26 @@ class Outcome:
         for number, changes in enumerate(self.changes):
             for change in changes:
                 yield number, change
+
+
+def compared(change: Change, others: Iterable[Change], chance: set[Column]) -> str:
+    """Return a line for a change: only the columns that differ from the first one of its kind."""
+    hidden = {*change.key, *(name for _, table, name in chance if table == change.table)}
+    for other in others:
+        if (other.table, other.kind) == (change.table, change.kind):
+            shown = {name for name in other.row if _differ(other.row[name], change.row[name])}
+            lines = [_as_line(_only(each, shown - hidden)) for each in (change, other)]
+            return ", not ".join(lines)
+    return str(change)
+
+
+def _only(change: Change, columns: set[str]) -> Change:
+    kept = columns | {*change.key}
+    before, after = (
+        {name: side[name] for name in side if name in kept}
+        for side in (change.before, change.after)
+    )
+    return replace(change, before=before, after=after)
 
 
 def _comparable(number: int, change: Change, hidden: set[Column]) -> object:

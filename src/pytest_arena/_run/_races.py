@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
-from pytest_arena._changes import Changes, Column, Outcome
+from pytest_arena._changes import Changes, Column, Outcome, compared
 from pytest_arena._origin import shown_line, user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
@@ -64,6 +64,13 @@ class Ending:
     is_serial: bool
     lines: list[str]
     line: CodeLine | str  # of the call in the test
+    raised: str  # by the app, in the first request that has failed
+
+    @property
+    def error(self) -> str:
+        """Words for an answer that is an error."""
+        is_error = any(word >= "500" for word in self.words)
+        return f". Error: {self.raised}" if is_error and self.raised else ""
 
     def __str__(self) -> str:
         return f"{' and '.join(self.words)}, {self.outcome or 'nothing'}"
@@ -81,7 +88,7 @@ class Ending:
         kinds = []
         for word in self.words:
             is_refused = word.startswith(("4", "503"))
-            if word > "500" and not is_refused:
+            if word >= "500" and not is_refused:
                 kinds.append(word)
             elif counts_answers:
                 kinds.append("refused" if is_refused else "accepted")
@@ -95,6 +102,7 @@ class Race:
 
     def __init__(self, races: Races, plan: Picks) -> None:
         self._run = races.run
+        self._test = races.test
         self.title = (
             f"arena: the order in which this failed (pass {races.passes} of at most {races.limit})"
         )
@@ -224,6 +232,7 @@ class Race:
             is_serial=sorted(order, key=order.index) == [*order],
             lines=self.lines(),
             line=self.line,
+            raised=next((each.raised for each in self._test.requests_of_level if each.raised), ""),
         )
         try:
             if len(errors) > 1:
@@ -437,11 +446,15 @@ def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
         words += f". One after the other: {' or '.join(expected)}"
     outcomes = [each.outcome for each in serial if each.outcome is not None]
     if ending.outcome is None or not outcomes:
-        return words
+        return words + ending.error
     # A lost update has the same numbers of rows.
     rows = ending.outcome.beyond(outcomes, chance)
     missing = outcomes[0].beyond([ending.outcome], chance)
-    for when, lines in (("at once", rows), ("one after the other", missing)):
-        if lines:
-            words += f". Only {when}: {', '.join(lines[:MOST_SHOWN])}"
-    return words
+    for when, found, others in (
+        ("at once", rows, missing),
+        ("one after the other", [] if rows else missing, []),
+    ):
+        if found:
+            lines = [compared(each, others, chance) for each in found[:MOST_SHOWN]]
+            words += f". Only {when}: {', '.join(lines)}"
+    return words + ending.error

@@ -353,7 +353,7 @@ class _Questions:
                     step = replayed.schedule.line(len(self._whole.steps))
                     where = f"interrupted at {step}"
                 line = replayed.schedule.line_of_step
-                rows = replayed.outcome.beyond([], set())[:MOST_SHOWN]
+                rows = [*map(str, replayed.outcome.beyond([], set())[:MOST_SHOWN])]
                 self._route.findings.append((category, f"{where}: {what}", rows, line))
             if LeakWarning in found:
                 raise NotReplayedError("not replayed further: the app does not recover")

@@ -178,6 +178,16 @@ def unique_after_a_look(db, _):
     db.commit()
 
 
+@endpoint
+def unique_after_a_look_with_an_answer_of_500(db, _):
+    refuse(db.scalar(select(Code).where(Code.name == "NEW")))
+    db.add(Code(name="NEW"))
+    try:
+        db.commit()
+    except SQLAlchemyError as error:
+        raise HTTPException(500) from error
+
+
 # Wrong when interrupted
 
 

@@ -39,6 +39,7 @@ WRONG = {
     "toggle": "Race",
     "quota": "Race TornWrite",
     "unique_after_a_look": "Race",
+    "unique_after_a_look_with_an_answer_of_500": "Race",
     "two_commits": "TornWrite",
     "commit_before_a_check": "TornWrite",
     "replaced_in_two_steps": "Race TornWrite",
