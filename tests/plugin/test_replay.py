@@ -268,6 +268,24 @@ async def differs(db=Depends(get_db)):
         await db.execute(Dancer.__table__.select().limit(len(TIMES)))
     await add(db, "Differs")
 
+@app.post("/many")
+async def many(db=Depends(get_db)):
+    db.add_all(Dancer(name=f"dancer {number}") for number in range(1001))
+    await db.commit()
+
+@app.post("/again")
+async def again(db=Depends(get_db)):
+    TIMES.append(1)
+    await add(db, "Again")
+    if len(TIMES) > 1:
+        from fastapi import HTTPException
+        raise HTTPException(409)
+
+@app.post("/waits")
+async def waits(db=Depends(get_db)):
+    await add(db, "Waits")
+    await asyncio.sleep(1.2)
+
 @app.post("/limited")
 async def limited(db=Depends(get_db)):
     TIMES.append(1)
@@ -284,7 +302,9 @@ import strange
 def first():
     strange.TIMES.clear()
 
-@pytest.mark.parametrize("path", ["far", "differs", "limited", "token"])
+@pytest.mark.parametrize("path", [
+    "far", "differs", "limited", "token", "many", "again", "waits"
+])
 async def test_it(client, path):
     assert (await client.post(f"/{path}")).status_code == 200
 
@@ -309,14 +329,85 @@ replay._LONGEST = 2  # in place of ten seconds
 def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     files = {"strange": STRANGE, "test_it": STRANGE_TESTS, "conftest": SHORT}
     project = example.with_files(**files)
-    run = project.run(FLAG).expect(passed=6)
+    run = project.run(FLAG).expect(passed=9)
     lines = dict(line.split(": ", 1) for line in section(run.output))
     assert "another machine" in lines["POST /far"]
     assert "statements differ" in lines["POST /differs"]
     assert "nothing found" in lines["POST /token"]
     assert "limits the number" in lines["POST /limited"]
     assert "no end" in lines["POST /endless"]
+    assert "more than 1,000 rows" in lines["POST /many"]
+    assert "answers 409 when it is sent again" in lines["POST /again"]
+    assert "waits for something else" in lines["POST /waits"]
     assert "fails when it runs again" in lines["POST /dancers/{name}"]
+
+
+FLASK = """
+import os
+from flask import Flask, abort, request
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session, sessionmaker
+
+class Base(DeclarativeBase): ...
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+Session = scoped_session(sessionmaker(create_engine("sqlite:///dev.db")))
+app = Flask(__name__)
+
+@app.teardown_appcontext
+def remove(error):
+    Session.remove()
+
+@app.post("/twice/<name>")
+def twice(name):
+    for each in name, request.get_json()["name"]:
+        Session.add(Dancer(name=each))
+        Session.commit()
+    return "", 201
+
+@app.post("/dancers/<name>")
+def add(name):
+    if "Authorization" not in request.headers:
+        abort(401)
+    Session.add(Dancer(name=name))
+    Session.commit()
+    return "", 201
+"""
+FLASK_TESTS = """
+import pytest
+from app import Session, app, Dancer
+
+@pytest.mark.parametrize("path", ["/twice/Dune", "/dancers/Dune"])
+def test_it(arena, CLIENT, path):
+    answer = CLIENT.post(path, json={"name": "Lyra"}, headers={"Authorization": "me"})
+    assert answer.status_code == 201
+    assert len(arena.changes()) == 1 + path.startswith("/twice")
+
+@pytest.fixture
+def own():
+    with app.app_context():
+        yield app.test_client()
+"""
+
+
+@pytest.mark.parametrize("client", ["own", "test_client"])
+def test_requests_of_flask_are_replayed(example: Example, client: str) -> None:
+    """By Flask's own client, and by that of pytest-arena."""
+    files = {"app": FLASK, "seed": "def seed(session): ...\n"}
+    files["test_it"] = FLASK_TESTS.replace("CLIENT", client)
+    run = example.with_files(**files).run(FLAG).expect(passed=2)
+    assert "POST /dancers/<name>: nothing found" in " ".join(section(run.output))
+    run.says(
+        "POST /twice/<name>   (test_it.py::test_it",
+        "interrupted at INSERT INTO dancers",
+        "without its login: 201, dancers +2",
+        """lambda: test_client.post("/twice/Dune", json={'name': 'Lyra'}, """
+        """headers={"authorization": "…"})""",
+    )
 
 
 INTERRUPTIONS = """

@@ -130,7 +130,10 @@ def _observed_wsgi(call: Any) -> Any:
     @functools.wraps(call)
     def entered(app: Any, environ: Any, start_response: Any) -> object:
         test: RunningTest | None = Phase.test
-        if test is None or REQUEST.get() is not None:
+        outer = REQUEST.get()
+        if outer is not None:  # of the ASGI app around it
+            outer.route = _rule_of(app, environ)
+        if test is None or outer is not None:
             return call(app, environ, start_response)
         test.commit()
         if test.replay is not None:
@@ -190,7 +193,7 @@ class _Entry:
             self._note_error(error)
             raise
         finally:
-            request.route = self.find_route()
+            request.route = self.find_route() or request.route
             request.end(now())
             self.test.end_request(request)
             REQUEST.reset(token)

@@ -198,8 +198,8 @@ class Replay:
         while self._is_busy:  # the app gets no request while rows of a replay exist
             await async_rest(0)
         test = self.test
-        wanted = self._wanted.get(len(test.requests()) - self.replays.before)
-        is_new = wanted is not None and wanted not in self.replays.routes
+        wanted = self._wanted.get(len(test.requests()) - self.replays.before, "")
+        is_new = bool(wanted) and wanted not in self.replays.routes
         is_free = test.is_set_up and self.run.databases.levels[-1] is test
         is_busy = test.under_way or self.run.connections.schedule is not None
         if not (is_new and is_free) or is_busy:
@@ -209,14 +209,17 @@ class Replay:
         turns = len(test.turns)
         try:
             self.run.ledger.has_left = False
+            route = Route(wanted, test.name, call.blocks(is_async=test.plan.is_async))
             whole = await self.alone(send)
             name = name_of(test.requests()[-1])
             if name == wanted and whole.answer.is_success and whole.outcome:
-                route = Route(name, test.name, call.blocks(is_async=test.plan.is_async))
                 self.replays.routes[name] = route
                 # A token or a password in the body is a login of its own.
                 has_login = bool(call.logins) and not call.has_secret
                 await _Questions(self, route, send, whole).ask(has_login=has_login)
+        except NotReplayedError as error:  # the answer has no end
+            route.reason = str(error)
+            self.replays.routes[wanted] = route
         finally:
             del test.records[records:]
             del test.turns[turns:]
