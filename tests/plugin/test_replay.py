@@ -427,11 +427,11 @@ async def test_a_part_of_it(client, arena):
 
 def test_sync(test_client, arena):
     answers = []
-    for attempt in arena.interruptions(limit=1):
+    for attempt in arena.interruptions():
         answers.append(attempt(lambda: test_client.post("/dancers/Dune")))
     assert answers[0].status_code == 201
     assert isinstance(answers[1], Exception)
-    assert len(answers) == 2
+    assert len(answers) == 3
 
 async def test_no_statement(client, arena):
     async for attempt in arena.interruptions():
@@ -448,5 +448,4 @@ def test_interruptions_by_hand(example: Example) -> None:
         "the step that lost its connection",
         "INSERT INTO dancers (name) VALUES (?) (3 of 4",
         "[A502]",
-        "arena.interruptions() has run 1 passes, and there are more",
     )

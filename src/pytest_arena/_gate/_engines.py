@@ -174,29 +174,21 @@ class KnownEngine:
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
         self.had_engine = False  # False for a dialect of a driver or a URL
-        # Whether no connection lives in a loop of tests: for drivers that are not bound to a loop,
-        # and engines that several loops use.
-        self.has_facades = True
+        # Whether no connection lives in a loop of tests: of drivers that are not bound to a loop,
+        # and of engines that several loops use.
+        self.is_homeless = True
 
     def find_home(self) -> asyncio.AbstractEventLoop | None:
         """Return the running loop if a new connection lives in it."""
-        return None if self.has_facades else lasting_loops.here()
-
-    def home_of(self, dbapi_connection: Any) -> asyncio.AbstractEventLoop | None:
-        """Return the loop of tests in which a new connection lives."""
-        if self.has_facades:
-            return None
-        home = lasting_loops.home_of(dbapi_connection)
-        self.has_facades = home is not lasting_loops.here()  # a shared transaction has no home
-        return home
+        return None if self.is_homeless else lasting_loops.here()
 
     def is_away(self, home: asyncio.AbstractEventLoop | None) -> bool:
         """Return whether a connection has to be opened again, for the running loop."""
-        if self.has_facades or not lasting_loops.loops:
+        if self.is_homeless or not lasting_loops.loops:
             return home is not None
         here = lasting_loops.here()
         if home is not None and home is not here and not home.is_closed():
-            self.has_facades = True
+            self.is_homeless = True
         return home is not here
 
     def is_here(self, level: Owner | None) -> bool:
@@ -371,7 +363,7 @@ def instrument_loops(dialect: Dialect) -> None:
         return
     is_bound = dialect.driver not in WITHOUT_LOOP
     known = known_engines.of(dialect)
-    known.has_facades = not is_bound
+    known.is_homeless = not is_bound
     keep_in_loop(dialect, is_bound=is_bound, find_home=known.find_home)
     patch(dialect, "do_terminate", partial(_terminate, dialect.do_terminate))
     patch(dialect, "do_close", partial(_close, dialect.do_close))

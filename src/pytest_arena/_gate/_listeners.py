@@ -133,6 +133,7 @@ class Gate:
             pooled.target = target
             pooled.identify = identify
             pooled.known = known
+            pooled.home = known.find_home()
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
@@ -143,9 +144,7 @@ class Gate:
         pooled = entry.info.get(INFO)
         if pooled is None:  # a creator of the app has opened it
             self._add_unknown(dbapi_connection, entry)
-            return
-        pooled.home = pooled.known.home_of(dbapi_connection)
-        if pooled.identify is not None or pooled.target is not None:
+        elif pooled.identify is not None or pooled.target is not None:
             live = pooled.identify(dbapi_connection) if pooled.identify else None
             pooled.note_opened(live or self._recognize(dbapi_connection))
 

@@ -453,7 +453,7 @@ class Arena(Generic[S]):
 
         return Races(self._run, switches, limit, order)
 
-    def interruptions(self, limit: int = 100) -> Interruptions:
+    def interruptions(self) -> Interruptions:
         """Interrupt a request at each of its statements and commits.
 
         The first pass of the loop sends the request of ``attempt(…)`` undisturbed. Each later one
@@ -474,16 +474,13 @@ class Arena(Generic[S]):
                     orders = len(arena.changes()["orders"])
                     assert orders == len(arena.changes()["stock"])
 
-        Args:
-            limit: the largest number of interrupted passes. The summary says if there were more.
-
         Raises:
             RaceError: the isolation is ``clone`` or ``rollback``, or the request sent no
                 statement.
         """
         from pytest_arena._run._interruptions import Interruptions  # noqa: PLC0415 - few tests need it
 
-        return Interruptions(self._run, limit)
+        return Interruptions(self._run)
 
     def fresh(self) -> Fresh:
         """Undo the rows of a block at its end: an example of Hypothesis, a round of a loop.

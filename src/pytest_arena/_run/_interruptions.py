@@ -126,18 +126,12 @@ class Interruptions(Passes):
     __module__ = "pytest_arena"
     loop = _LOOP
 
-    def __init__(self, run: Any, limit: int) -> None:
-        super().__init__(run, limit)
+    def __init__(self, run: Any) -> None:
+        super().__init__(run)
         self.steps = 0  # of the whole request
 
     def _following(self) -> Attempt | None:
         if self.passes > self.steps:
-            return None
-        if self.passes > self.limit:
-            self.run.ledger.note(
-                f"{{test}}: {_LOOP} has run {self.limit} passes, and there are more. next: "
-                f"arena.interruptions(limit={self.limit * 10})"
-            )
             return None
         self.passes += 1
         return Attempt(self, self.passes - 1)

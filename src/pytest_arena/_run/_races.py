@@ -33,6 +33,12 @@ _WIDEST = 60
 _MOST_ROWS = 1000
 MOST_SHOWN = 3  # rows in words
 _LOOP = "arena.races()"
+FIX = "check and write in one statement, or lock the row first"
+# Isolations in which no request is sent again and again.
+REFUSED = {
+    "clone": "copies the whole database for each replay",
+    "rollback": "has one connection for all requests",
+}
 
 
 def error_of(loop: str, what: str, fix: str) -> RaceError:
@@ -262,10 +268,9 @@ class Passes:
     __module__ = "pytest_arena"
     loop = ""
 
-    def __init__(self, run: Any, limit: int) -> None:
+    def __init__(self, run: Any) -> None:
         self.run = run
         self.test: RunningTest = run.current.required_test()
-        self.limit = limit
         self.passes = 0
 
     def __iter__(self) -> Self:
@@ -308,7 +313,7 @@ class Passes:
     def refuse_isolation(self) -> None:
         """Refuse an isolation in which no other connection could interfere, or each is copied."""
         isolations = {each.name for each in self.run.databases.provisioned.values()}
-        if isolations & {"clone", "rollback"}:
+        if isolations & REFUSED.keys():
             raise error_of(
                 self.loop,
                 f"{self.loop} with the isolation {' and '.join(isolations)}",
@@ -339,7 +344,8 @@ class Races(Passes):
     loop = _LOOP
 
     def __init__(self, run: Any, switches: int, limit: int, order: str) -> None:
-        super().__init__(run, limit)
+        super().__init__(run)
+        self.limit = limit
         self.order = order
         if limit < 1 or switches < 0:
             raise _error("no order would run", "arena.races(switches=2, limit=100)")
@@ -435,7 +441,7 @@ class Races(Passes):
                 RaceWarning,
                 f"requests at once: {words}\n  {steps}",
                 cause=ending.line,
-                fix="check and write in one statement, or lock the row first",
+                fix=FIX,
             )
 
 

@@ -24,7 +24,7 @@ from pytest_arena._ledger import FAILURE, READING, REFUSAL
 from pytest_arena._process import async_rest, run_in_new_loop, seconds
 from pytest_arena._run._interruptions import Interruption
 from pytest_arena._run._nested import Fresh
-from pytest_arena._run._races import MOST_SHOWN, Races, outcome_of
+from pytest_arena._run._races import FIX, MOST_SHOWN, REFUSED, Races, outcome_of
 from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import is_secret
@@ -60,16 +60,11 @@ _GAP = "…"
 _MOST_LETTERS = 200  # of a body in a block to paste
 _TRIES = 3  # tests in which a route is looked for
 _TOO_MANY = 429  # the status of an app that limits the number of requests
-_CREDENTIALS = {"authorization", "proxy_authorization", "cookie"}
+_CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 _FAILED = 1  # pytest's exit status
 _SENT = "arena_replay"  # the key of a worker's output
-# The isolations in which only the last question is asked.
-_REFUSED = {
-    "clone": "copies the whole database for each replay",
-    "rollback": "has one connection for all requests",
-}
 _FIXES: dict[type[ArenaWarning], str] = {
-    RaceWarning: "check and write in one statement, or lock the row first",
+    RaceWarning: FIX,
     TornWriteWarning: "commit once, at the end of the request",
     LostWriteWarning: "let the error of the database become an answer of 500",
     LeakWarning: "roll back, and give back what the request holds, in `finally`",
@@ -169,7 +164,7 @@ class Replay:
             return await _answer_of_asgi(record, {**before, "headers": headers}, body)
 
         query = scope.get("query_string", b"").decode(errors="replace")
-        logins = [name.decode() for name, _ in before["headers"] if _is_login(name)]
+        logins = [_header(name) for name, _ in before["headers"] if _is_login(name)]
         await self._ask(send, Call(scope["method"], scope["path"], query, body, logins))
         return _receiver(body, receive)
 
@@ -189,8 +184,7 @@ class Replay:
             return await loop.run_in_executor(None, run, _answer_of_wsgi, record, kept)
 
         path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
-        names = filter(_is_login, environ)
-        logins = [name.removeprefix("HTTP_").replace("_", "-").lower() for name in names]
+        logins = [_header(name) for name in environ if _is_login(name)]
         run_in_new_loop(self._ask(send, Call(environ["REQUEST_METHOD"], path, query, body, logins)))
 
     async def _ask(self, send: Send, call: Call) -> None:
@@ -267,10 +261,10 @@ class _Questions:
         if not has_login:
             asked = [name for name in asked if name != "logins"]
         isolations = {each.name for each in run.databases.provisioned.values()}
-        refused = isolations & _REFUSED.keys()
+        refused = isolations & REFUSED.keys()
         if refused:
             asked = [name for name in asked if name == "logins"]
-            why = " and ".join(f"{name} {_REFUSED[name]}" for name in sorted(refused))
+            why = " and ".join(f"{name} {REFUSED[name]}" for name in sorted(refused))
             self._route.reason = f"only asked without its login: the isolation {why}"
         if await self._answered(self._settle):
             for name in asked:
@@ -460,11 +454,15 @@ def _answer_of_wsgi(record: Any, environ: Any) -> Answer:
     return Answer(int(statuses[-1].partition(" ")[0]))
 
 
-def _is_login(name: bytes | str) -> bool:
-    """Return whether a header has credentials, by its name in a scope or an environ."""
+def _header(name: bytes | str) -> str:
+    """Return the name of a header in a scope or an environ, in small letters."""
     text = name.decode("latin-1") if isinstance(name, bytes) else name.removeprefix("HTTP_")
-    text = text.lower().replace("-", "_")
-    return text in _CREDENTIALS or is_secret(text)
+    return text.lower().replace("_", "-")
+
+
+def _is_login(name: bytes | str) -> bool:
+    """Return whether a header has credentials."""
+    return _header(name) in _CREDENTIALS or is_secret(_header(name).replace("-", "_"))
 
 
 def name_of(request: Request) -> str:
