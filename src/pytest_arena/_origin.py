@@ -201,8 +201,8 @@ def _next(awaitable: object) -> object:
     return None
 
 
-# True while pytest-arena itself opens a connection or starts a process. The guards of drivers and
-# child processes allow these.
+# True while pytest-arena itself opens a connection, starts a process or changes a variable. The
+# guards of drivers and child processes allow these.
 _opening: ContextVar[bool] = ContextVar("arena_opens_its_own", default=False)
 
 

@@ -11,8 +11,8 @@ The rule for owners and levels:
 
 For example a task of a wide fixture writes during a test. The end of the test undoes the rows. The
 task keeps its connection, unless its transaction stays open for a second: then a copy replaces the
-database. A connection without an engine has no record, so it ends with the idle owner that opened
-it, else with the level.
+database. A connection without an engine has no record of a pool, so it ends with the idle owner
+that opened it, else with the level.
 """
 
 from __future__ import annotations

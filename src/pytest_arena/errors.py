@@ -130,17 +130,17 @@ def cut(text: str, longest: int) -> str:
 
 
 class ConfigError(ArenaError):
-    """An option, a marker or a path is wrong. Raised at collection, exit status 4."""
+    """An option, marker, path or call is wrong. Exit status 4 at collection, 2 of ``arena``."""
 
     code = "A101"
 
 
 class RefusedError(ArenaError):
-    """The guard refused an access. It opened and touched nothing."""
+    """The guard refused an access, and touched nothing. A ``creator=`` has connected by then."""
 
 
 class ProductionDatabaseError(RefusedError):
-    """The guard refused a connection to the app's database that no SQLAlchemy engine opened."""
+    """The guard refused a connection past the app's URL, or a change beyond the test's database."""
 
     code = "A201"
 
@@ -182,7 +182,7 @@ class IsolationError(ArenaError):
 
 
 class RaceError(ArenaError):
-    """A race of ``arena.races()`` cannot run, cannot be repeated, or would prove nothing."""
+    """A race or ``arena.interruptions()`` cannot run or be repeated, or would prove nothing."""
 
     code = "A502"
 

@@ -35,10 +35,10 @@ class LevelHooks:
     """
 
     def pytest_arena_enter(self, level: Owner) -> object:
-        """Called when the level of a test or of a wide fixture begins.
+        """Called when a level begins: of a test, a wide fixture, a block or a start of the app.
 
-        ``level.name`` is the name of the test or the fixture. ``level.is_test`` is False for a
-        fixture.
+        A block is that of ``arena.fresh()``, a pass of a loop, or a replay. ``level.name`` names
+        the level. ``level.is_test`` is True for a test and its blocks.
 
         Example::
 

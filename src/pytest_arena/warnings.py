@@ -33,7 +33,10 @@ class LateWorkWarning(ArenaWarning):
 
 
 class LeakWarning(ArenaWarning):
-    """A test left something that pytest-arena has removed: a connection, a task, an object."""
+    """A test left something that pytest-arena has removed: a connection, a task, an object.
+
+    With ``--arena-replay``: after an interruption the next request fails.
+    """
 
 
 class MigrationDriftWarning(ArenaWarning):

@@ -58,12 +58,7 @@ class AppRun:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        loop: AppLoop,
-        lifespan: bool = True,
-        state: Mapping[str, object] | None = None,
+        self, app: ASGIApp, *, loop: AppLoop, lifespan: bool, state: Mapping[str, object] | None
     ) -> None:
         self.app = app
         self.observed: ASGIApp = observed(app)

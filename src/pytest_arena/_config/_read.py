@@ -88,7 +88,7 @@ def load_config(
 
     Args:
         flags: the values of the command line, by the names of options.
-        environ: the environment. Only ARENA_DATABASE, ARENA_CACHE and CI are read.
+        environ: the environment. Only ARENA_DATABASE and ARENA_CACHE are read.
         ini: returns the value of an option in pytest's configuration.
         root: pytest's root folder.
         file: pytest's configuration file.

@@ -192,10 +192,10 @@ class AllowedFiles:
 class KnownDatabases:
     """The databases of the app that pytest-arena replaces.
 
-    The app's first database is that of ``arena_env``, else of the oldest engine, else one on the
-    product that an option names, which the app's first engine will use. An engine requests the file
-    in its URL, or the database of that name on a server. Each memory engine has a separate
-    database. An engine keeps its first database, also after a change of the working folder.
+    The app's first database is that of ``arena_env``, else of the oldest engine (engines in memory
+    last, disposed ones never), else one on the product that an option names, which the app's first
+    engine will use. An engine requests the file in its URL, or the database of that name on a
+    server, in memory its own. It keeps its first database, also after a change of the folder.
     """
 
     products: Products

@@ -153,7 +153,7 @@ class Provision:
         """
         requested = ""
         reason = ""
-        if level.isolation != "auto":  # the test's marker names one
+        if level.isolation != "auto":  # the option or the marker names one
             product = database.product
             if level.isolation in SUPPORTED[product.name].isolations:
                 requested = level.isolation

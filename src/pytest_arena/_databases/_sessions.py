@@ -442,8 +442,8 @@ class Engines:
         return AsyncEngine(own) if is_async else own
 
     # The engine of the app is one of those that exist at this point of the test in each order of
-    # the tests: the one that a variable names, else the oldest one that can write and has
-    # transactions.
+    # the tests: of those that can write and have transactions, the one that a variable names, else
+    # the oldest. Without one, an AUTOCOMMIT engine.
 
     def is_async(self, database: Database) -> bool:
         """Return whether an engine for async code is async."""

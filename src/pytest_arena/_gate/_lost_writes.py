@@ -1,7 +1,7 @@
 """Finds writes that the app neither commits nor rolls back, by SQLAlchemy's events.
 
-A rollback loses writes unless an error is under way, or a line of the app asks for the rollback
-that does not clean up. The page of limits lists the writes that these events do not show.
+A rollback loses writes unless an error is under way, or a line asks for it. A line that cleans up
+counts only after a failed statement or outside of a request. The page of limits lists the gaps.
 """
 
 from __future__ import annotations
@@ -221,8 +221,8 @@ def _is_meant(writes: PendingWrites | None = None, *, is_rollback: bool = False)
     """Return whether the app, or a test, means to discard what it has written.
 
     It does if it raises or handles an error, or if a line that does not clean up calls
-    ``rollback``. Code cleans up that also runs when nothing is wrong. After a failed statement any
-    line may call it.
+    ``rollback``. Code cleans up that also runs when nothing is wrong. After a failed statement,
+    or outside of a request, any line may call it.
     """
     error = sys.exception() or _leaving.get()
     # Python raises GeneratorExit in a generator that its caller has left.

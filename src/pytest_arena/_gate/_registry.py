@@ -247,7 +247,7 @@ class Registry:
         self.has_others = False  # whether another process may use the databases
         self.lock = threading.RLock()
         self.running = RunningStatements()
-        self.schedule: Any = None  # the `Schedule` of `arena.races()` that runs: of a higher layer
+        self.schedule: Any = None  # the running `Schedule` or `Interruption`: of a higher layer
         # A record keeps no connection alive.
         self._checked_out: dict[PooledConnection, None] = {}
         # The Core connections. Their owners have created them.

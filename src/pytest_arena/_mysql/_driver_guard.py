@@ -1,8 +1,8 @@
 """Watches the drivers' calls that open connections, and the statements of all connections.
 
 An engine's connection still has the arguments that the gate has written. Any other connection is
-refused, redirected or admitted before a socket opens. It ends with the level that opened it. The
-statements tell which tables a level may have written.
+refused, redirected or admitted before a socket opens. It ends with its idle owner, else with the
+level. The statements tell which tables a level may have written.
 """
 
 from __future__ import annotations

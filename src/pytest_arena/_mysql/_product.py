@@ -42,7 +42,7 @@ SELECT COUNT(*) FROM (
 
 
 class MySQL(ServerProduct[MySQLRegistry]):
-    """MySQL or MariaDB in a run. The first connection finds or starts the server."""
+    """MySQL or MariaDB in a run. The first connection finds the server."""
 
     name = FACTS.name
     usual_driver = "pymysql"

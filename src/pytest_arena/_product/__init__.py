@@ -300,7 +300,7 @@ class ScriptError(Exception):
 
 
 class BuildTarget(Protocol):
-    """The database that a build fills, or an empty one that replaces another database."""
+    """The database that a build fills."""
 
     @property
     def connect_target(self) -> ConnectTarget:
@@ -517,7 +517,7 @@ class Isolation(Protocol):
         """
 
     def leave_by_force(self) -> None:
-        """Restore the state despite locks. If that fails, the next ``enter`` restores it."""
+        """Restore the state despite locks. After Ctrl-C in it, the next ``enter`` restores it."""
 
     def is_clean(self) -> bool:
         """Return whether the top level has no change, and no open transaction has written."""

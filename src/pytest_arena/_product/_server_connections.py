@@ -1,8 +1,8 @@
 """The connections of a server's drivers: which database they open, and what is known of them.
 
 An engine's connection has the arguments that the gate has written. Any other connection is refused,
-redirected or admitted before a socket opens. It ends with the level that
-opened it. On PostgreSQL nothing watches its statements.
+redirected or admitted before a socket opens. It ends with its idle owner, else with the level. On
+PostgreSQL nothing watches its statements.
 """
 
 from __future__ import annotations

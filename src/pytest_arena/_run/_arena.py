@@ -443,7 +443,7 @@ class Arena(Generic[S]):
         Args:
             switches: how often a request may be interrupted that could go on.
             limit: the largest number of passes. The summary says if there were more.
-            order: run only this order, which the report of a failed test shows.
+            order: run this order first, then the serial ones. The report of a failed test shows it.
 
         Raises:
             RaceError: the isolation is ``clone`` or ``rollback``, the order does not fit, no
@@ -497,7 +497,7 @@ class Arena(Generic[S]):
                     test_client.post("/orders", json={"amount": amount})
 
         Raises:
-            PendingWorkError: ``with`` in an async test, and ``db_session`` has pending work.
+            ConfigError: ``with`` in an async test.
         """
         from pytest_arena._run._nested import Fresh  # noqa: PLC0415 - few tests need it
 

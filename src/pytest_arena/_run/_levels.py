@@ -267,12 +267,12 @@ class Levels:
     def settle_test(self) -> None:
         """End a test after its fixtures. Idempotent.
 
-        Like each level, it ends in four steps. A failure never stops the next step.
+        It ends in four steps. A failure never stops the next step.
 
-        1. Wait for work of its requests, close its clients, and cancel its tasks.
+        1. Stop its programs, wait for work, close its apps and sessions, cancel its tasks.
         2. Roll back and close its connections, and its transactions in sessions of others.
-        3. Restore the databases. Wait a second for locks.
-        4. Restore by a copy what is still locked, with a note in the summary.
+        3. Restore the app's state.
+        4. Restore the databases: a second's patience for locks, else a copy, with a note.
         """
         test = self._current.test
         if test is None or test.settled:

@@ -151,7 +151,7 @@ class RunningTest(Owner):
     errors: list[BaseException] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     replay: Any = None  # the `Replay` of a test that runs again
-    race: Any = None  # the `Race` of the pass that runs, or has failed: it imports this module
+    race: Any = None  # the `Race` or `Attempt` that runs, or has failed: they import this module
     has_level: bool = False  # whether its level was entered once
     is_set_up: bool = False  # whether pytest calls the test function
     # Whether its end has begun. Only after the wait for its work it is over (`is_over`), and later

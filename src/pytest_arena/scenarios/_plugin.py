@@ -157,7 +157,7 @@ class Scenarios:
     # One test.
 
     def begin(self, item: pytest.Item) -> None:
-        """Begin to record a test whose level exists."""
+        """Begin to record a test at its set-up."""
         scenarios = self._scenarios.get(id(item))
         if scenarios:
             self.recorder.begin(item, scenarios)
