@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
@@ -66,7 +65,7 @@ class Ending:
     """How a pass has ended: the answers, and the changed rows."""
 
     words: tuple[str, ...]  # the statuses, or the names of errors
-    outcome: Outcome | None  # None if the rows cannot be read
+    outcome: Outcome
     is_serial: bool
     lines: list[str]
     line: CodeLine | str  # of the call in the test
@@ -79,7 +78,7 @@ class Ending:
         return f". Error: {self.raised}" if is_error and self.raised else ""
 
     def __str__(self) -> str:
-        return f"{' and '.join(self.words)}, {self.outcome or 'nothing'}"
+        return f"{' and '.join(self.words)}, {self.outcome}"
 
     @property
     def declined(self) -> int:
@@ -98,7 +97,7 @@ class Ending:
                 kinds.append(word)
             elif counts_answers:
                 kinds.append("refused" if is_refused else "accepted")
-        return kinds, self.outcome and self.outcome.content(chance)
+        return kinds, self.outcome.content(chance)
 
 
 class Race:
@@ -229,12 +228,9 @@ class Race:
             outcomes.append((racer.kind, outcome))
         words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
         order = schedule.order
-        rows = None
-        with suppress(Exception):
-            rows = outcome_of(self._run)
         self.ending = Ending(
             words=tuple(words),
-            outcome=rows,
+            outcome=outcome_of(self._run),
             is_serial=sorted(order, key=order.index) == [*order],
             lines=self.lines(),
             line=self.line,
@@ -383,8 +379,7 @@ class Races(Passes):
             )
         if self._chance is not None:
             first = next(each for each in self._endings if each.is_serial)
-            if first.outcome and race.ending.outcome:
-                self._chance |= first.outcome.differing(race.ending.outcome)
+            self._chance |= first.outcome.differing(race.ending.outcome)
             return
         for step, wanted in zip(schedule.trace, schedule.plan, strict=False):
             if not step.key.startswith(wanted):
@@ -450,9 +445,7 @@ def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
     expected = dict.fromkeys(map(str, serial))
     if words not in expected:
         words += f". One after the other: {' or '.join(expected)}"
-    outcomes = [each.outcome for each in serial if each.outcome is not None]
-    if ending.outcome is None or not outcomes:
-        return words + ending.error
+    outcomes = [each.outcome for each in serial]
     # A lost update has the same numbers of rows.
     rows = ending.outcome.beyond(outcomes, chance)
     missing = outcomes[0].beyond([ending.outcome], chance)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections import Counter
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,7 +57,6 @@ _MOST_ORDERS = 60
 _NEAR = 3  # steps of a race, beside a change of the request
 _GAP = "…"
 _MOST_LETTERS = 200  # of a body in a block to paste
-_TRIES = 3  # tests in which a route is looked for
 _TOO_MANY = 429  # the status of an app that limits the number of requests
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 _FAILED = 1  # pytest's exit status
@@ -572,16 +570,14 @@ class Replays:
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and self._reached:
             reporter.write_line("\narena: the requests are replayed now")
-        tries: Counter[str] = Counter()
         last = None
         for item in session.items:
             self._wanted = {
                 number: name
                 for number, name in self._reached.get(item.nodeid, {}).items()
-                if name not in self.routes and tries[name] < _TRIES
+                if name not in self.routes
             }
             if self._wanted and is_repeatable(item):
-                tries.update({*self._wanted.values()})
                 self._failure = ""
                 if last is not None:
                     repeats.tear_down(last, item)
