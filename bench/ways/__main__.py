@@ -40,7 +40,8 @@ WAYS = {
     "pytest-postgresql": ["pytest_postgresql", "bench.ways.common", "bench.ways.postgresql"],
     "pytest-sqla": ["sqla", "bench.ways.common", "bench.ways.pytest_sqla"],
 }
-PLUGINS = ["asyncio", "repeat", "tests.suites.recorder"]
+PLUGINS = ["asyncio", "repeat"]
+RECORDER = "tests.suites.recorder"  # pytest-arena refuses a plugin before it
 # What a user of pytest-arena adds for an app, by the app's file.
 OPTIONS = {
     "migrated": {"arena_schema": str(MIGRATIONS)},
@@ -178,7 +179,7 @@ def run_pytest(folder: Path, app: App, way: str, names: list[str]) -> str:
     }
     if app.file == "migrated":
         environment["ZOO_MIGRATIONS"] = str(MIGRATIONS)
-    plugins = [f"-p{name}" for name in (*PLUGINS, *WAYS[way], "no:cacheprovider")]
+    plugins = [f"-p{name}" for name in (*PLUGINS, *WAYS[way], RECORDER, "no:cacheprovider")]
     chosen = [f"-c{folder}/pytest.ini", f"--rootdir={ROOT}", f"{APPS / app.file}.py::{app.test}"]
     return run([*plugins, "--count=2", *chosen], folder, environment, PATIENCE_SECONDS)
 
