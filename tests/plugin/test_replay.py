@@ -410,6 +410,61 @@ def test_requests_of_flask_are_replayed(example: Example, client: str) -> None:
     )
 
 
+LITESTAR = """
+from litestar import Litestar, Request, post
+from litestar.exceptions import HTTPException
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+maker = async_sessionmaker(create_async_engine("sqlite+aiosqlite:///dev.db"))
+
+class Base(DeclarativeBase): ...
+
+class Dancer(Base):
+    __tablename__ = "dancers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    age: Mapped[int]
+
+@post("/dancers")
+async def add(request: Request) -> None:
+    if "authorization" not in request.headers:
+        raise HTTPException(status_code=401)
+    async with maker.begin() as session:
+        session.add(Dancer(age=1))
+
+@post("/dancers/{number:int}")
+async def grow(number: int) -> None:
+    async with maker.begin() as session:
+        dancer = await session.get_one(Dancer, number)
+        dancer.age += 1
+
+app = Litestar([add, grow])
+"""
+LITESTAR_TESTS = """
+HEADERS = {"Authorization": "me"}
+
+async def test_async(client):
+    assert (await client.post("/dancers", headers=HEADERS)).status_code == 201
+    assert (await client.post("/dancers/1", headers=HEADERS)).status_code == 201
+
+def test_sync(test_client):
+    assert test_client.post("/dancers", headers=HEADERS).status_code == 201
+    assert test_client.post("/dancers/1", headers=HEADERS).status_code == 201
+"""
+
+
+@pytest.mark.parametrize("test", ["test_async", "test_sync"])
+def test_requests_of_litestar_are_replayed(example: Example, test: str) -> None:
+    """Litestar keeps the headers of a request in its scope."""
+    files = {"app": LITESTAR, "test_it": LITESTAR_TESTS, "seed": "async def seed(session): ..."}
+    run = example.with_files(**files).run(f"test_it.py::{test}", FLAG, "-Wignore")
+    run.expect(passed=1).says(
+        "POST /dancers: nothing found",
+        "Only at once: ~ dancers id=1  age 1 → 2, not ~ dancers id=1  age 1 → 3",
+        "without its login: 201, dancers ~1",
+    )
+
+
 INTERRUPTIONS = """
 import pytest
 

@@ -155,11 +155,14 @@ class Replay:
             message = await receive()
             body += message.get("body", b"")
             is_whole = not message.get("more_body", False)
-        before = {**scope}
+        before = {**scope, "state": {**scope.get("state", {})}}
 
         async def send(*, with_login: bool = True) -> Answer:
             headers = [each for each in before["headers"] if with_login or not _is_login(each[0])]
-            return await _answer_of_asgi(record, {**before, "headers": headers}, body)
+            state = {**before["state"]}  # Litestar keeps what it has read of a request there
+            return await _answer_of_asgi(
+                record, {**before, "headers": headers, "state": state}, body
+            )
 
         query = scope.get("query_string", b"").decode(errors="replace")
         logins = [_header(name) for name, _ in before["headers"] if _is_login(name)]
