@@ -54,6 +54,14 @@ def uses_client(names: set[str], *, is_async: bool) -> bool:
 RUNS: dict[pytest.Config, ArenaRun] = {}
 
 
+def _run() -> ArenaRun:
+    """Return the run that sets a fixture up: the last one, as pytest-arena refuses one in another.
+
+    A parameter `request` would cost each of these fixtures 40 µs.
+    """
+    return next(reversed(RUNS.values()))
+
+
 def _app_scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - pytest's names
     """Return `session` if one lifespan serves all tests, or else `function`."""
     run = RUNS.get(config)  # without a run no option is set
@@ -69,36 +77,33 @@ def arena(pytestconfig: pytest.Config) -> Arena:
 
 
 @pytest.fixture(scope=_app_scope)
-def arena_app(request: pytest.FixtureRequest) -> Any:
+def arena_app() -> Any:
     """The app of `arena_app`, or the app of its factory. Override it to configure the app."""
-    # `pytestconfig` would cost a test 20 µs.
-    return RUNS[request.config].apps.build()
+    return _run().apps.build()
 
 
 @pytest.fixture(scope=_app_scope)
-def arena_lifespan(
-    pytestconfig: pytest.Config, arena_app: object, request: pytest.FixtureRequest
-) -> Iterator[None]:
+def arena_lifespan(arena_app: object) -> Iterator[None]:
     """Runs the app's lifespan for tests without a client. Runs it once under `session`."""
-    run = RUNS[pytestconfig]
+    run = _run()
     if run.config.lifespan == "session":
         with run.apps.hold_session_lifespan(arena_app):
             yield
         return
-    _start_app(request, arena_app)
+    _start_app(arena_app)
     yield
 
 
-def _use_app(request: pytest.FixtureRequest, arena_app: Any) -> AppRun:
+def _use_app(arena_app: Any) -> AppRun:
     """Return the app's run in this test. A fixture would take 330 calls in pytest."""
-    run = RUNS[request.config]
+    run = _run()
     return run.apps.use(arena_app, run.current.required_test())
 
 
-def _start_app(request: pytest.FixtureRequest, arena_app: Any) -> None:
+def _start_app(arena_app: Any) -> None:
     """Start the app of a sync test. An async test starts it in its loop."""
-    app_run = _use_app(request, arena_app)
-    if not _is_async(request):
+    app_run = _use_app(arena_app)
+    if not _is_async():
         app_run.join()
 
 
@@ -118,17 +123,15 @@ def db_session(
     pytest-arena commits pending work before each request of `client` and `test_client`. A query
     reads what other connections have committed. The session has a separate engine.
     """
-    return RUNS[request.config].open_session(request, wants_async=_is_async(request))
+    return _run().open_session(request, wants_async=_is_async())
 
 
 @pytest.fixture
-def client(
-    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
-) -> AsyncClient:
+def client(arena_app: object, client_options: dict[str, object]) -> AsyncClient:
     """An async HTTP client of the app in this process. It runs the lifespan and keeps cookies."""
-    _check_awaited(request)
-    _use_app(request, arena_app)
-    return RUNS[request.config].apps.new_client(client_options)
+    _check_awaited("client")
+    _use_app(arena_app)
+    return _run().apps.new_client(client_options)
 
 
 @pytest.fixture
@@ -136,21 +139,18 @@ def client_as(
     arena: Arena,
     arena_app: object,
     client_options: object,  # noqa: ARG001 - `arena` reads it
-    request: pytest.FixtureRequest,
 ) -> ClientAs:
     """`client_as("role")`: clients like `client`, logged in through `arena_login`."""
-    _check_awaited(request)
-    _use_app(request, arena_app)
+    _check_awaited("client_as")
+    _use_app(arena_app)
     return arena.client_as
 
 
 @pytest.fixture
-def test_client(
-    arena_app: object, client_options: dict[str, object], request: pytest.FixtureRequest
-) -> TestClient:
+def test_client(arena_app: object, client_options: dict[str, object]) -> TestClient:
     """The sync test client of the framework. It runs the lifespan and keeps cookies."""
-    _start_app(request, arena_app)
-    return RUNS[request.config].apps.new_test_client(client_options)
+    _start_app(arena_app)
+    return _run().apps.new_test_client(client_options)
 
 
 @pytest.fixture
@@ -158,41 +158,39 @@ def test_client_as(
     arena: Arena,
     arena_app: object,
     client_options: object,  # noqa: ARG001 - `arena` reads it
-    request: pytest.FixtureRequest,
 ) -> ClientAs[TestClient]:
     """`test_client_as("role")`: clients like `test_client`, logged in through `arena_login`."""
-    _start_app(request, arena_app)
+    _start_app(arena_app)
     return arena.test_client_as
 
 
 @pytest.fixture
-def live_server(arena_app: object, request: pytest.FixtureRequest) -> LiveServer:
+def live_server(arena_app: object) -> LiveServer:
     """The app under uvicorn on a free port, in this process: `.url`."""
-    return start_live_server(request, arena_app)
+    return start_live_server(arena_app)
 
 
-def start_live_server(request: pytest.FixtureRequest, arena_app: object) -> LiveServer:
+def start_live_server(arena_app: object) -> LiveServer:
     """Serve the app. `arena serve` calls this, because a plugin may override the fixture."""
-    run = RUNS[request.config]
-    app_run = _use_app(request, arena_app)
-    server = run.apps.live_server()
+    app_run = _use_app(arena_app)
+    server = _run().apps.live_server()
     app_run.join()
     return server
 
 
-def _is_async(request: pytest.FixtureRequest) -> bool:
+def _is_async() -> bool:
     """Return whether the test is a coroutine function, which runs in a loop."""
-    return RUNS[request.config].current.required_test().plan.is_async
+    return _run().current.required_test().plan.is_async
 
 
-def _check_awaited(request: pytest.FixtureRequest) -> None:
+def _check_awaited(name: str) -> None:
     """Refuse an async client as a parameter of a plain test.
 
     Async fixtures of the test may use the client.
     """
-    if _is_async(request):
+    if _is_async():
         return
-    name = request.fixturename
+    request = _run().current.required_test().request
     test = getattr(request, "function", None)
     if test is not None and name in signature(test).parameters:
         raise ConfigError(

@@ -16,7 +16,7 @@ from pytest_arena import _interpreter  # before all others, which it imports
 
 # isort: on
 from pytest_arena import _fixtures
-from pytest_arena._config._options import FLAGS, MARKERS, OPTIONS
+from pytest_arena._config._options import ALL_QUESTIONS, FLAGS, MARKERS, OPTIONS
 from pytest_arena._config._supported import DRIVERS, FILE_FORMAT
 
 if TYPE_CHECKING:
@@ -104,8 +104,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> None:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> None:
     """Install the gate before pytest imports the user's code, if a plugin has set a variable."""
+    args[:] = _without_values_behind(args)  # pytest parses them again
     waiting = early_config.stash.get(_WAITING, None) or Waiting(early_config, parser)
     early_config.stash[_IS_IN_TIME] = True
     waiting.begin_or_watch()
@@ -126,6 +129,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+
+
+def _without_values_behind(words: list[str]) -> list[str]:
+    """Return a command line in which no path behind ``--arena-replay`` is its value."""
+    flag = "--arena-replay"
+    return [f"{flag}={ALL_QUESTIONS}" if word == flag else word for word in words]
 
 
 def _names_in_file(config: pytest.Config) -> list[str]:
@@ -152,7 +161,9 @@ class Waiting:
         # pytest reads our flags after it has loaded all plugins. A worker of pytest-xdist has them.
         words = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
         words += map(os.fspath, config.invocation_params.args)
-        parsed = parser.parse_known_args(words, namespace=copy(config.option))
+        parsed = parser.parse_known_args(
+            _without_values_behind(words), namespace=copy(config.option)
+        )
         self._flags = {
             name.removeprefix("arena_"): getattr(config.option, name, None) or value
             for name, value in vars(parsed).items()

@@ -215,9 +215,16 @@ def test_only_some_questions(example: Example) -> None:
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     run = project.run(f"{FLAG}=races,logins").expect(passed=7).never_says("TornWrite")
     assert len(section(run.output)) == 2
-    wrong = project.run(f"{FLAG}=race").says("--arena-replay=races")
-    path = project.run(FLAG, "test_it.py").says("pytest test_it.py --arena-replay")
-    assert (wrong.status, path.status) == (4, 4)
+    assert project.run(f"{FLAG}=race").says("--arena-replay=races").status == 4
+
+
+@pytest.mark.parametrize("variable", ["", FLAG])
+def test_a_path_behind_the_flag_is_a_path(example: Example, variable: str) -> None:
+    tests = "async def test_it(client):\n    await client.post('/dancers/Ada')\n"
+    project = example.with_files(test_it=tests, test_other=tests)
+    words = ("test_it.py",) if variable else (FLAG, "test_it.py")
+    run = project.run(*words, env={"PYTEST_ADDOPTS": variable}).expect(passed=1)
+    run.says("POST /dancers/{name}: nothing found")
 
 
 def test_without_a_request_that_writes(example: Example) -> None:

@@ -190,9 +190,9 @@ class LevelServer:
         ending: Command | None = enter
         has_begun = False
 
-        def level(request: pytest.FixtureRequest, arena_app: object) -> None:
+        def level(arena_app: object) -> None:
             nonlocal ending, has_begun
-            server = start_live_server(request, arena_app)
+            server = start_live_server(arena_app)
             enter.answer(200, {"app": server.url, "database": self._arena.url})
             has_begun = True
             ending = self._run_commands()

@@ -35,6 +35,7 @@ class Option:
 ISOLATIONS = ("auto", "copy", "undo", "clone", "rollback")
 KEEPS = ("never", "failed", "always")
 QUESTIONS = ("races", "interruptions", "logins")
+ALL_QUESTIONS = ",".join(QUESTIONS)
 NETWORK = ("report", "refuse", "any")
 
 OPTIONS = (
@@ -162,11 +163,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--arena-replay": {
         "nargs": "?",
-        "const": ",".join(QUESTIONS),
+        "const": ALL_QUESTIONS,
         "metavar": "QUESTIONS",
         "help": "After the tests, ask of each writing request that passed tests have sent whether "
         "it also holds twice at once, interrupted at each statement, and without its login. Only "
-        f"some of these: --arena-replay={','.join(QUESTIONS)}.",
+        f"some of these: --arena-replay={ALL_QUESTIONS}.",
     },
     "--scenarios-out": {
         "action": "append",

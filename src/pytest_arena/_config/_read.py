@@ -141,9 +141,8 @@ def _questions(text: str) -> tuple[str, ...]:
             raise ConfigError(
                 f"--arena-replay has no question {word!r}",
                 why=f"its questions are {', '.join(QUESTIONS)}",
-                cause="the command line: a word behind the flag belongs to it, also a path",
-                fix=f"--arena-replay={nearest(word, QUESTIONS)}   or all: pytest {word} "
-                "--arena-replay",
+                cause="the command line",
+                fix=f"--arena-replay={nearest(word, QUESTIONS)}   or all: --arena-replay",
             )
     return words
 

@@ -349,8 +349,8 @@ class Sessions:
         """Close all sessions after the end of the loops. This rolls uncommitted changes back."""
         if self.has_async_work:
             run_in_new_loop(self.aclose())
-        for session in self.opened:
-            _CLOSE(session)
+        while self.opened:  # and forget them: they know this object
+            _CLOSE(self.opened.pop())
 
 
 def _add(session: Session, instances: list[object]) -> None:

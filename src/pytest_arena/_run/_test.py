@@ -6,7 +6,9 @@ import threading
 from asyncio import run_coroutine_threadsafe, wait_for, wrap_future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from weakref import proxy
 
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -179,7 +181,8 @@ class RunningTest(Owner):
         super().__init__(self.plan.name, _ADVICE)
         self.stage = self.plan.stage
         self.isolation = self.plan.isolation
-        self.sessions = Sessions(self.start_app)
+        # By a cycle the test and its app would stay until the next garbage collection.
+        self.sessions = Sessions(partial(RunningTest.start_app, proxy(self)))
 
     # Work of requests that runs after their answers: tasks in the loops in which the app answers,
     # the user's threads, and jobs of pools.

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -121,9 +122,18 @@ def has_old_reader(connection: sqlite3.Connection) -> bool:
     return bool(is_busy)
 
 
-def read_content(connection: sqlite3.Connection) -> bytes:
-    """Return the content of a database as the bytes of a file without a write-ahead log."""
-    with reading(connection):
+def read_content(connection: sqlite3.Connection, file: FileIO | None = None) -> bytes:
+    """Return the content of a database as the bytes of a file without a write-ahead log.
+
+    ``file`` is the same database, open. Without a log it takes a tenth of SQLite's time, which
+    reads each page by itself.
+    """
+    with reading(connection):  # without a log, no connection writes to the file meanwhile
+        if file is not None:
+            file.seek(0)
+            content = file.read()
+            if content[_MODE] == _ROLLBACK_JOURNAL:
+                return content
         content = connection.serialize()
     if content[_MODE] == _ROLLBACK_JOURNAL:
         return content
