@@ -28,7 +28,7 @@ help:
 	@echo "make test-full  the same with each Python found, the oldest libraries, other plugins"
 	@echo "make bench      measure, and write docs/explanation/speed.md"
 	@echo "make zoo        run 40 small apps in six ways, and write docs/explanation/zoo.md"
-	@echo "make docs       the site of docs/, in build/docs"
+	@echo "make docs       draw the pictures, and make the site of docs/, in build/docs"
 	@echo "make format     rewrite the code as 'make test' wants it"
 	@echo "make clean      remove everything that these targets made"
 
@@ -75,7 +75,8 @@ bench: .venvs/bench/.installed
 zoo: .venvs/zoo/.installed
 	@.venvs/zoo/bin/python -m bench.ways
 
-docs: .venvs/docs/.installed
+docs: .venvs/docs/.installed .venv/.installed
+	@$(BIN)/python -m bench.pictures
 	@.venvs/docs/bin/sphinx-build -q -E -W --keep-going -b html -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, make_url, text
 
+from bench.pictures import draw_bench
 from bench.runs import Suite, Variant
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def write_page(tables: str, page: Path = PAGE) -> None:
     old = page.read_text(encoding="utf-8")
     between = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
     page.write_text(between.sub(lambda _: f"\n{tables}\n", old), encoding="utf-8")
+    draw_bench()
     sys.stdout.write(f"written to {page}\n")
 
 

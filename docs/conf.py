@@ -34,6 +34,7 @@ NAVIGATION = {
             "how-to/late-work",
             "how-to/live-server",
             "how-to/races",
+            "how-to/replay",
             "how-to/changes",
             "how-to/scenarios",
             "how-to/xdist",

@@ -8,9 +8,11 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from bench import pictures
 from tests import forks
 from tests.pages import PATIENCE_SECONDS, PageError, Terminal, run_page
 
@@ -26,7 +28,16 @@ PLAIN = re.compile(
 class Forked(Terminal):
     """One that runs pytest and arena without the start of an interpreter."""
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.outputs: dict[str, str] = {}
+
     def run(self, command: str) -> tuple[int, str]:
+        status, output = self._run(command)
+        self.outputs.setdefault(command, output)
+        return status, output
+
+    def _run(self, command: str) -> tuple[int, str]:
         if not (plain := PLAIN.fullmatch(command)):
             return super().run(command)
         options = dict(option.split("=", 1) for option in plain["options"].split())
@@ -50,11 +61,37 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     assert re.search(r"\n\n(?!```|[<|#-])", page.read_text(encoding="utf-8")), "no sentence"
     folder = tmp_path / "project"
     folder.mkdir()
+    terminal = Forked(folder)
     try:
-        run_page(name_of(page), page.read_text(encoding="utf-8"), Forked(folder))
+        run_page(name_of(page), page.read_text(encoding="utf-8"), terminal)
     except PageError as error:
         # The page is at fault: a traceback through this file would not help.
         raise pytest.fail.Exception(str(error), pytrace=False) from None
+    for name, picture in pictures.PICTURES.items():
+        if picture.page == name_of(page):
+            check_picture(name, picture.of(terminal.outputs, folder))
+
+
+def check_picture(name: str, drawn: str) -> None:
+    """Compare the words of a picture of this run with those of the file."""
+    file = pictures.FOLDER / f"{name}.svg"
+    fresh = pictures.words(drawn)
+    assert len(fresh) > 20
+    assert pictures.words(file.read_text(encoding="utf-8")) == fresh, "python -m bench.pictures"
+
+
+def test_the_bars_are_the_numbers_of_the_page() -> None:
+    for name, picture in pictures.BENCH.items():
+        check_picture(name, picture.draw((ROOT / picture.page).read_text(encoding="utf-8")))
+
+
+def test_each_picture_is_shown_with_a_text_for_who_cannot_see_it() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in pages()]
+    for name in (*pictures.PICTURES, *pictures.BENCH):
+        shown = re.compile(rf"!\[[\w ,:-]{{20,}}\]\([\w./]*pictures/{name}\.svg\)")
+        assert any(map(shown.search, texts)), name
+        drawn = (pictures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+        assert ET.fromstring(drawn)[0].text  # noqa: S314 - ours
 
 
 def fenced(info: str, text: str) -> str:
