@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from pytest_arena._facts import sqlstate
 from pytest_arena._postgresql._control import (
     WRITERS,
     ControlFailure,
@@ -28,7 +29,7 @@ from pytest_arena._product import Manifest, ScriptError, Template, nothing, read
 from pytest_arena._product._database_registry import DatabaseRegistry, ServerBuild
 from pytest_arena._product._own_databases import OwnDatabase, now
 from pytest_arena._product._statements import classify
-from pytest_arena._values import digest, sqlstate
+from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
