@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import _pytest.assertion.rewrite as rewriting
 import pytest
 
+from pytest_arena._config._load import is_library
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import REQUEST
 from pytest_arena._process import by_timeout
@@ -53,9 +54,10 @@ def record_assertions(recorder: Recorder, early_config: Any) -> None:
             here: Any = inspect.currentframe()
             frame = here.f_back
             file = frame.f_code.co_filename
-            text = _assertions(file).get(frame.f_lineno, "")
-            caller = frame.f_back.f_lineno if frame.f_back else 0
-            record.passed(f"{file}:{frame.f_lineno}", text, caller)
+            if not is_library(file):  # pytest also compiles the packages of its plugins, as anyio
+                text = _assertions(file).get(frame.f_lineno, "")
+                caller = frame.f_back.f_lineno if frame.f_back else 0
+                record.passed(f"{file}:{frame.f_lineno}", text, caller)
         return has_hook()
 
     early_config._inicache["enable_assertion_pass_hook"] = True  # noqa: SLF001 - no public way at this time

@@ -63,6 +63,11 @@ async def start(battle_id: int, db: AsyncSession = Depends(get_db)):
     return {"status": battle.status}
 
 
+@app.get("/motto")
+def motto():  # in a thread of anyio, whose code has assertions
+    return "peace"
+
+
 @app.get("/judges")
 async def judges(db: AsyncSession = Depends(get_db)):
     return list(await db.scalars(select(Judge.name)))

@@ -25,7 +25,7 @@ async def asserted(battle, client):
 
 @pytest.mark.scenario("It asserts nothing")
 async def test_no_assertion(asserted, client):
-    (await client.get("/battles")).raise_for_status()
+    (await client.get("/motto")).raise_for_status()
 
 
 @pytest.mark.scenario("It asserts what is always true")
