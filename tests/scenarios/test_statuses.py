@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,15 @@ def battles(folder: Path) -> Example:
         rev = scenarios[f"Its gap {word}"][0].revision
         example = example.change("scenarios.lock", f"REV_{name.upper()}", rev)
     return example
+
+
+def test_an_assertion_of_a_library_is_no_evidence(tmp_path: Path) -> None:
+    """Pytest compiles the packages of its plugins as it compiles tests."""
+    plugin = 'import pytest\npytest.register_assert_rewrite("anyio", "anyio._backends")\n'
+    # The variable needs a new interpreter. A fork has imported anyio.
+    example = replace(battles(tmp_path), env={"PYTHONHASHSEED": "0"})
+    example = example.with_paths({"conftest.py": plugin})
+    assert Results.of(example, "-k", "no_assertion").facts("It asserts nothing")["assertions"] == []
 
 
 @pytest.fixture(scope="module")
