@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._config._load import signature
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -190,6 +189,8 @@ def _check_awaited(name: str) -> None:
     """
     if _is_async():
         return
+    from pytest_arena._config._load import signature  # noqa: PLC0415 - 8 ms of an empty run
+
     request = _run().current.required_test().request
     test = getattr(request, "function", None)
     if test is not None and name in signature(test).parameters:

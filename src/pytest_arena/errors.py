@@ -15,12 +15,11 @@ _NAMES = (
     "(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)_?key|credential"
     r"|(?<![^\W_])(?:hash(?:ed)?|salt|otp|pin|cvc|cvv|bearer)(?![^\W_])|(?<=[a-z])hash(?!\w))"
 )
-_NAME = re.compile(f"(?i){_NAMES}")
 
 
 def is_secret(name: str) -> bool:
     """Return whether no report shows the values of a column or a parameter with this name."""
-    return _NAME.search(name) is not None
+    return re.search(_NAMES, name, re.IGNORECASE) is not None
 
 
 # A string of Python or JSON, and brackets with what is in them. One without an end ends its line.
@@ -31,22 +30,21 @@ for _ in range(3):
         | [{{[(] .*+ )"""
 
 # SQLAlchemy hides the password of a URL in repr(url), but not a password in its query.
+# `re` compiles these at their first use, because that takes 4 ms.
 _SECRETS = (
     # user:password@host in any URL, up to the last @, because a password may contain an @.
-    (re.compile(r"(://[^\s:/@]*):[^\s'\"]*@"), r"\1:***@"),
+    (r"(://[^\s:/@]*):[^\s'\"]*@", r"\1:***@"),
     # password=… in a query, a libpq string ('quoted words' too) or a call, and "password": … in a
     # dict, with strings, lists and dicts.
     (
-        re.compile(
-            rf"""(?ix) ((?<!empty_root_){_NAMES} \w{{0,40}}+ \\?['"]? \s* [=:] (?![:=]) \s*)
-            (?!(?:yes|no)\))  # "(using password: NO)" in a server's error
-            (?: {_STRING} | [\w.]* {_BRACKETS} | \\" .*? \\" | [^\s&;,'")\]}}]+ )"""
-        ),
+        rf"""(?ix) ((?<!empty_root_){_NAMES} \w{{0,40}}+ \\?['"]? \s* [=:] (?![:=]) \s*)
+        (?!(?:yes|no)\))  # "(using password: NO)" in a server's error
+        (?: {_STRING} | [\w.]* {_BRACKETS} | \\" .*? \\" | [^\s&;,'")\]}}]+ )""",
         r"\1***",
     ),
     # A login in a header, and a JSON Web Token, wherever they are.
-    (re.compile(r"(?i)\b(bearer|basic) (?=\S*[\d=]|\S{20})[\w.~+/=-]+"), r"\1 ***"),
-    (re.compile(r"\beyJ[\w-]+\.[\w.-]+"), "***"),
+    (r"(?i)\b(bearer|basic) (?=\S*[\d=]|\S{20})[\w.~+/=-]+", r"\1 ***"),
+    (r"\beyJ[\w-]+\.[\w.-]+", "***"),
 )
 
 
@@ -57,12 +55,12 @@ def redact(text: str) -> str:
     'postgresql://me:***@db/shop?password=***'
     """
     for secret, shown in _SECRETS:
-        text = secret.sub(shown, text)
+        text = re.sub(secret, shown, text)
     return text
 
 
 # The login before the last @ in a malformed URL, such as with a superfluous slash or quote.
-_LOGIN = re.compile(r"(?s)^((?:\w[\w+.-]*:/+)?[^:@]*):(?!/).*@")
+_LOGIN = r"(?s)^((?:\w[\w+.-]*:/+)?[^:@]*):(?!/).*@"
 
 
 def redact_url(text: str) -> str:
@@ -73,7 +71,7 @@ def redact_url(text: str) -> str:
     >>> redact_url("postgresql:/me:my secret@db/shop")
     'postgresql:/me:***@db/shop'
     """
-    return _LOGIN.sub(r"\1:***@", text)
+    return re.sub(_LOGIN, r"\1:***@", text)
 
 
 PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"

@@ -148,9 +148,6 @@ class AppRun:
         """End the lifespan and the open requests, in any loop or thread. Idempotent.
 
         Clients refuse further requests.
-
-        Raises:
-            LifespanError: a shutdown failed, now or when its loop was closed. Raised once.
         """
         self._is_closed = True
         try:
@@ -231,11 +228,7 @@ class Lifespan:
         self._raise_failure()
 
     def close(self) -> None:
-        """Shut the app down from outside of its loop, in any state of the loop. Idempotent.
-
-        Raises:
-            LifespanError: the shutdown failed, or did not end in time. Raised once.
-        """
+        """Shut the app down from outside of its loop, in any state of the loop. Idempotent."""
         if not self._task.done():
             self._end_from_outside()
         self._raise_failure()

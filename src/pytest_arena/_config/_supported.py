@@ -10,12 +10,12 @@ from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING, cast
 
-from pytest_arena._values import sqlstate
+from pytest_arena._facts import sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_arena._values import FileFormat, ProductFacts
+    from pytest_arena._facts import FileFormat, ProductFacts
 
 
 def package_of(product: str) -> str:

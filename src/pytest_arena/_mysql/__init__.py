@@ -1,6 +1,6 @@
 """MySQL and MariaDB: drivers, servers, isolation."""
 
-from pytest_arena._values import ProductFacts
+from pytest_arena._facts import ProductFacts
 
 # In the order of preference if no engine shows the app's driver.
 ASYNC_DRIVERS = ("asyncmy", "aiomysql")

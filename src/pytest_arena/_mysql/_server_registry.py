@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.mysql.base import MySQLDialect
-from sqlalchemy.engine import URL
 
 from pytest_arena._mysql import ASYNC_DRIVERS
 from pytest_arena._mysql._clone import EMPTY_PLAN, LABEL, read_plan
@@ -93,6 +92,8 @@ class MySQLRegistry(DatabaseRegistry):
         "Views of the app may need SUPER or SET USER"
     )
     another = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
+    socket = "unix_socket"
+    host_of_socket = "localhost"
 
     def __init__(self, address: Address, **options: Any) -> None:
         self._plans: dict[str, CopyPlan] = {}
@@ -125,19 +126,6 @@ class MySQLRegistry(DatabaseRegistry):
         return {name for name, session in rows if session is not None}
 
     # Read and write
-
-    @staticmethod
-    def url_of(address: Address, dialect: str, driver: str) -> URL:
-        """Return the URL of a database for a driver."""
-        url = URL.create(
-            f"{dialect}+{driver}",
-            username=address.user,
-            password=address.password or None,
-            database=address.database,
-        )
-        if address.is_socket:
-            return url.set(host="localhost", query={"unix_socket": address.host})
-        return url.set(host=address.host, port=address.port)
 
     def _describe(self, control: Control) -> list[OwnDatabase]:
         names = [name for (name,) in control.rows("SHOW DATABASES LIKE 'arena\\_%'")]

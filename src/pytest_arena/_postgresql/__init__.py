@@ -1,6 +1,6 @@
 """PostgreSQL: drivers, servers, isolation."""
 
-from pytest_arena._values import ProductFacts
+from pytest_arena._facts import ProductFacts
 
 # In the order of preference if no engine shows the app's driver.
 DRIVERS = ("asyncpg", "psycopg", "psycopg2")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it await_
 from sqlalchemy.util.concurrency import in_greenlet
 
+from pytest_arena._facts import sqlstate
 from pytest_arena._origin import user_line
 from pytest_arena._postgresql._driver_guard import WORDS
 from pytest_arena._postgresql._rows import in_one, read, read_content, read_rows
@@ -38,7 +39,6 @@ from pytest_arena._product._connection_loop import (
 from pytest_arena._product._level_stack import compared
 from pytest_arena._product._server_control import Control
 from pytest_arena._product._statements import Reach, classify
-from pytest_arena._values import sqlstate
 from pytest_arena.errors import IsolationError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.engine import URL
 
+from pytest_arena._facts import sqlstate
 from pytest_arena._postgresql._control import (
     WRITERS,
     ControlFailure,
@@ -29,7 +29,7 @@ from pytest_arena._product import Manifest, ScriptError, Template, nothing, read
 from pytest_arena._product._database_registry import DatabaseRegistry, ServerBuild
 from pytest_arena._product._own_databases import OwnDatabase, now
 from pytest_arena._product._statements import classify
-from pytest_arena._values import digest, sqlstate
+from pytest_arena._values import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -197,6 +197,7 @@ class ServerRegistry(DatabaseRegistry):
     give_rights = 'ALTER ROLE "{user}" CREATEDB;   -- as a superuser'
     advice = staticmethod(next_step)
     another = "ARENA_DATABASE=own pytest …   # a private server, or the URL of another server"
+    socket = "host"
 
     def __init__(self, address: Address, **options: Any) -> None:
         # For each source, the strategy of a copy, and the statement for the copy's settings.
@@ -234,20 +235,6 @@ class ServerRegistry(DatabaseRegistry):
         return {name for name in names if _numbers(name) in locks}
 
     # Read and write
-
-    @staticmethod
-    def url_of(address: Address, dialect: str, driver: str) -> URL:
-        """Return the URL of a database for a driver."""
-        url = URL.create(
-            f"{dialect}+{driver}",
-            username=address.user,
-            password=address.password or None,
-            port=address.port,
-            database=address.database,
-        )
-        if address.is_socket:
-            return url.set(query={"host": address.host})
-        return url.set(host=address.host)
 
     def _describe(self, control: Control) -> list[OwnDatabase]:
         return [

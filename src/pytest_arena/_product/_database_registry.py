@@ -15,6 +15,8 @@ from functools import partial
 from queue import Queue
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from sqlalchemy.engine import URL
+
 from pytest_arena._process import interrupted
 from pytest_arena._product import (
     FEWER_CONNECTIONS,
@@ -41,7 +43,7 @@ from pytest_arena.errors import ArenaError, ServerError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.engine import Dialect
 
     from pytest_arena._process import Answer
     from pytest_arena._product import BuildTarget, Manifest
@@ -126,6 +128,9 @@ class DatabaseRegistry(TemplateStore):
     """The statement that gives a login the right to create databases."""
     another: ClassVar[str]
     """How a run names another server."""
+    socket: ClassVar[str]
+    """The name of the socket in the query of a URL."""
+    host_of_socket = ""
 
     def __init__(self, address: Address, *, sweeps: bool = True) -> None:
         self._address = address
@@ -166,10 +171,18 @@ class DatabaseRegistry(TemplateStore):
     def _describe(self, control: Control) -> list[OwnDatabase]:
         """Return the databases whose names begin with ``arena_``."""
 
-    @staticmethod
-    @abstractmethod
-    def url_of(address: Address, dialect: str, driver: str) -> URL:
+    @classmethod
+    def url_of(cls, address: Address, dialect: str, driver: str) -> URL:
         """Return the URL of a database for a driver."""
+        url = URL.create(
+            f"{dialect}+{driver}",
+            username=address.user,
+            password=address.password or None,
+            host=(cls.host_of_socket or None) if address.is_socket else address.host,
+            port=address.port,
+            database=address.database,
+        )
+        return url.update_query_dict({cls.socket: address.host}) if address.is_socket else url
 
     @abstractmethod
     def _text_of(self, control: Control, name: str) -> str | None:

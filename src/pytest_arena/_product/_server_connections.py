@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
+    from pytest_arena._facts import ProductFacts
     from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Core
-    from pytest_arena._values import Address, ProductFacts, ServerLogin
+    from pytest_arena._values import Address, ServerLogin
 
     FindCore: TypeAlias = Callable[[], Core | None]
 

@@ -112,11 +112,7 @@ class Levels:
         self.processes: dict[object, list[Process]] = {}
 
     def enter(self, level: Owner) -> None:
-        """Enter a level on top of the stack, on all databases or on none.
-
-        Raises:
-            IsolationError: a transaction was still open after a second, or there is no space.
-        """
+        """Enter a level on top of the stack, on all databases or on none."""
         started = _process.seconds()
         depth = len(self._stack)
         databases = self._databases.provisioned
@@ -191,9 +187,6 @@ class Levels:
         """Restore the databases as before a level. Return whether one was changed.
 
         An interruption may have left other levels above it.
-
-        Raises:
-            IsolationError: there is no space for the content. The level is left.
         """
         is_changed = False
         while level in self._stack:

@@ -1,6 +1,6 @@
 """SQLite: its files, the connections to them, and how a file is restored."""
 
-from pytest_arena._values import FileFormat, ProductFacts
+from pytest_arena._facts import FileFormat, ProductFacts
 
 FACTS = ProductFacts(
     name="sqlite",
