@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -173,12 +173,12 @@ def _watch(name: str, known: WeakSet[Any], undo: ExitStack, module: ModuleType) 
 
 
 class AppState:
-    """The overrides and the state of apps before a test, and the cookies of wide clients.
+    """The overrides and the state of apps before a level, and the cookies of clients.
 
     The copies are shallow.
     """
 
-    def __init__(self, app: object) -> None:
+    def __init__(self, app: object, clients: Iterable[object]) -> None:
         # The dictionaries of the apps and their copies.
         self._copies: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         # The apps with overrides. A test may set the attribute to another dictionary.
@@ -186,7 +186,7 @@ class AppState:
         apps = alive(_APPS)
         for each in apps if app in apps else (app, *apps):
             self._record(each)
-        self._clients = [*map(_ClientState, alive(_CLIENTS))]
+        self._clients = [*map(_ClientState, {*alive(_CLIENTS), *clients})]
 
     def _record(self, app: Any) -> None:
         overrides = getattr(app, "dependency_overrides", None)
@@ -225,18 +225,18 @@ def _differ(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
 
 
 class _ClientState:
-    """The cookies, the headers and the login of a client before a test."""
+    """The cookies, the headers and the login of a client before a level."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self._cookies = type(client.cookies)(client.cookies)
         self._headers = client.headers.copy()
         login = getattr(client, "arena_login", None)
-        # A login that a test may perform, and that ends with it.
+        # A login that the level may perform, and that ends with it.
         self._login = None if login is None or login.is_done else login
 
     def restore(self) -> None:
-        """Restore the cookies and headers from before the test. Forget a login of the test."""
+        """Restore the cookies and headers from before the level. Forget a login of the level."""
         self._client.cookies = self._cookies
         self._client.headers = self._headers
         if self._login is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from pytest_arena._app._app_run import AppLoop, AppRun, session_lifespan
 from pytest_arena._app._apps import (
@@ -17,6 +18,7 @@ from pytest_arena._app._apps import (
 from pytest_arena._app._clients import Login, open_async_client, open_test_client
 from pytest_arena._config._load import check_function, load_attribute
 from pytest_arena._owner import Phase, WideFixture
+from pytest_arena._process import alive
 from pytest_arena.errors import ConfigError, LoginError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Apps:
         self.app_of_option: object = None  # the object that `arena_app` names
         # Whether `arena_app` names a function that returns an app. The check costs 50 µs.
         self.is_factory: bool = False
+        self._clients: WeakSet[Any] = WeakSet()  # pytest-arena's
         self._login: Any = None
         # The state that a lifespan for the whole session gives to requests.
         self.session_state: Mapping[str, object] | None = None
@@ -100,8 +103,14 @@ class Apps:
         return self.app_of_option  # type: ignore[return-value]  # `check_app` has checked it
 
     def state(self) -> AppState:
-        """Record the present state of the named app, and of the apps that outlive a test."""
-        return AppState(self.app_of_option)
+        """Record the present state of the named app, of apps that outlive a test, and of clients.
+
+        The login of a test's client ends with the nested level in which it was.
+        """
+        test: RunningTest | None = Phase.test
+        runs = test.app_runs if test is not None else []
+        clients = [each for each in alive(self._clients) if each.arena_run in runs] if runs else []
+        return AppState(self.app_of_option, clients)
 
     def use(self, app: ASGIApp, test: RunningTest) -> AppRun:
         """Let the clients of a test talk to this app, unless the test has one."""
@@ -133,7 +142,9 @@ class Apps:
 
     def new_client(self, options: Options, role: str | None = None) -> AsyncClient:
         """Return a client."""
-        return open_async_client(self.run_here(), self._new_login(role), options)
+        client = open_async_client(self.run_here(), self._new_login(role), options)
+        self._clients.add(client)
+        return client
 
     def new_test_client(self, options: Options, role: str | None = None) -> TestClient:
         """Return a sync client.
@@ -141,6 +152,7 @@ class Apps:
         A client of a wide fixture starts the app now. The app then runs as long as the fixture.
         """
         client = open_test_client(self.run_here(), self._new_login(role), options)
+        self._clients.add(client)
         if Phase.test is None:
             client.arena_start()
         return client

@@ -51,6 +51,23 @@ def test_blocks_in_a_block(test_client, arena, db_session):
     assert db_session.get(Account, 1).money == 10
 
 
+async def test_a_login_in_a_block_ends_with_it(client_as, arena):
+    """Its row is undone, too."""
+    staff = client_as("staff")
+    for _ in range(2):
+        async with arena.fresh():
+            assert (await staff.post("/me")).json() == "staff"
+        assert not staff.cookies
+
+
+def test_a_login_of_a_sync_client(test_client_as, arena):
+    staff = test_client_as("staff")
+    for _ in range(2):
+        with arena.fresh():
+            assert staff.post("/me").json() == "staff"
+        assert not staff.cookies
+
+
 @pytest.fixture(scope="module")
 def seat(arena):
     with arena.session() as session:
