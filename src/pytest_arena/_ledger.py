@@ -166,7 +166,7 @@ class Ledger:
     def _add_of_programs(self) -> None:
         """Add the refusals of the programs that the test has started."""
         with suppress(EOFError, ValueError):  # closed after the run
-            while self.refusals_file:
+            while self.refusals_file and self.process == os.getpid():  # a fork shares its position
                 self.refused(pickle.load(self.refusals_file))  # noqa: S301 - only this user may write it
 
     @contextmanager

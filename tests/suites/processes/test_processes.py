@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import jobs
 import pytest
-from models import sync_url
 from sqlalchemy import create_engine
+from models import sync_url
 
 turns = pytest.mark.parametrize("turn", [1, 2])
 engine = create_engine(sync_url(str(jobs.engine.url)))
@@ -86,6 +86,20 @@ def test_a_fork_of_a_time_before_any_test(arena):
     with arena.expect_refusal() as refused:
         EARLY.apply(insert)
     assert "forked before" in refused.error.what
+
+
+def test_a_refusal_in_a_fork_that_expects_it(arena):
+    def connect():
+        with arena.expect_refusal():
+            create_engine("mysql+pymysql://elsewhere/other").connect()
+
+    process = multiprocessing.get_context("fork").Process(target=connect)
+    with arena.expect_refusal():
+        process.start()
+        process.join(10)
+        status = process.exitcode
+        process.kill()
+    assert status == 0
 
 
 def test_it_has_written_nothing(test_client):
