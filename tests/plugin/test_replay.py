@@ -80,9 +80,19 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
         "dancers +1 stays, without the rest of dancers +2",
         "TornWriteWarning",
         "async for attempt in arena.interruptions():",
-        'answer = await attempt(client.post("/twice/',
+        'await attempt(client.post("/twice/',
+        'assert arena.changes().counted() in ("nothing", "dancers +2")',
     )
     assert "arena_replay POST /twice/{name}" in (run.folder / "junit.xml").read_text()
+
+
+def test_the_test_of_a_finding_has_the_role_of_its_client(example: Example) -> None:
+    twice = WRONG[WRONG.index("from app import") :]
+    login = "def login(client, role):\n    client.headers['Authorization'] = role\n"
+    tests = "async def test_it(client_as):\n    await client_as('me').post('/twice/Dune')\n"
+    project = example.with_files(test_it=twice + tests, logins=login)
+    run = project.run(FLAG, "-oarena_login=logins:login").expect(passed=1)
+    run.says('user = await client_as("me")', 'await attempt(user.post("/twice/Dune"))')
 
 
 def test_ctrl_c_during_the_replays_loses_no_finding(example: Example) -> None:

@@ -108,7 +108,8 @@ class Route:
 
     name: str
     test: str
-    blocks: list[str]  # loops for a test: of races, of interruptions
+    # Loops for a test: of races, of interruptions.
+    blocks: list[str] = field(default_factory=list)
     # The warning, what was found, the statements, and the line of the app.
     findings: list[tuple[type[ArenaWarning], str, list[str], CodeLine | None]] = field(
         default_factory=list
@@ -204,9 +205,11 @@ class Replay:
         turns = len(test.turns)
         try:
             self.run.ledger.has_left = False
-            route = Route(wanted, test.name, call.blocks(is_async=test.plan.is_async))
+            route = Route(wanted, test.name)
             whole = await self.alone(send)
-            name = name_of(test.requests()[-1])
+            sent = test.requests()[-1]
+            route.blocks = call.blocks(sent.role, whole.outcome, is_async=test.plan.is_async)
+            name = name_of(sent)
             if name == wanted and whole.answer.is_success and whole.outcome:
                 self.replays.routes[name] = route
                 # A token or a password in the body is a login of its own.
@@ -493,24 +496,26 @@ class Call:
         except ValueError:
             return None
 
-    def blocks(self, *, is_async: bool) -> list[str]:
+    def blocks(self, role: str | None, whole: Outcome, *, is_async: bool) -> list[str]:
         """Return loops for a test: of races, and of interruptions."""
         path = f"{self.path}?{self.query}" if self.query else self.path
-        call = f'client.{self.method.lower()}("{path}"'
+        client = "client" if is_async else "test_client"
+        wait = "await " if is_async else ""
+        login = f'user = {wait}{client}_as("{role}")\n' if role else ""
+        call = f'{"user" if role else client}.{self.method.lower()}("{path}"'
         if self.body:
             text = repr(self._json())
             is_shown = text != "None" and len(text) < _MOST_LETTERS and not self.has_secret
             call += f", json={text}" if is_shown else ", ..."
-        if self.logins:
+        if self.logins and not role:
             headers = dict.fromkeys(self.logins, "…")
             call += f", headers={json.dumps(headers, ensure_ascii=False)}"
-        call = f"{call})" if is_async else f"lambda: test_{call})"
+        call = f"{call})" if is_async else f"lambda: {call})"
         loop = "async for" if is_async else "for"
-        wait = "await " if is_async else ""
-        return [
-            f"{loop} race in arena.races():\n    {wait}race({call}, {call})",
-            f"{loop} attempt in arena.interruptions():\n    answer = {wait}attempt({call})",
-        ]
+        races = f"{loop} race in arena.races():\n    {wait}race({call}, {call})"
+        passes = f"{loop} attempt in arena.interruptions():\n    {wait}attempt({call})\n"
+        passes += f'    assert arena.changes().counted() in ("nothing", "{whole}")'
+        return [login + races, login + passes]
 
 
 # The run
