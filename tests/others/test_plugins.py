@@ -145,7 +145,7 @@ def test_rerunfailures(example: Example, more: tuple[str, ...]) -> None:
     run = (
         example.with_files(test_it=RERUN).run(*more, "-p", "pytest_rerunfailures").expect(passed=3)
     )
-    run.says("4 rerun", "7 of 7 tests had a separate database, and 6 changed it")
+    run.says("4 rerun", "7 of 7 tests used a database of their own, and 6 changed it")
 
 
 APP = """

@@ -91,7 +91,7 @@ def test_workers_build_one_template(example: Example, server: PrivateServer) -> 
     each = project(example, "each")
     run = each.run(*XDIST, "-n", "3", "--dist", "each", env=server.env).expect(passed=18)
     assert (run.folder / "built").read_text() == "x"
-    run.says("18 of 18 tests had a separate database, and 18 changed it", "template built in")
+    run.says("18 of 18 tests used a database of their own, and 18 changed it", "template built in")
     assert run.output.count("database shop (") == 1
     assert check_each_has_its_own(run.folder) == 3
     server.check_clean(run.output)
@@ -155,6 +155,6 @@ def test_runs_of_two_versions_of_a_project_at_once(
         runs.append(copy.start(env=env))
     server.arena("sweep")
     for output in [ended(run) for run in runs]:
-        assert "4 of 4 tests had a separate database, and 4 changed it" in output
+        assert "4 of 4 tests used a database of their own, and 4 changed it" in output
         assert "template built in" in output
     server.check_clean()

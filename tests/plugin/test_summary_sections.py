@@ -35,7 +35,7 @@ def test_the_summary_explains_the_run(example: Example) -> None:
     run.says(
         "database dev (app:Base, seed:seed) on SQLite", "template built in", "for each other test"
     )
-    run.says("2 of 3 tests had a separate database, and 1 changed it")
+    run.says("2 of 3 tests used a database of their own, and 1 changed it")
 
 
 def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:

@@ -95,7 +95,7 @@ def observed(call: Any) -> Any:
             await test.acommit()
             client_call = ClientCall()
         if test.replay is not None and not client_call.is_login:
-            recorded = functools.partial(record, test, ClientCall(), *first)
+            recorded = functools.partial(record, test, ClientCall(client_call.role), *first)
             receive = await test.replay.of_asgi(recorded, scope, receive)
         await record(test, client_call, *first, scope, receive, send)
 

@@ -55,8 +55,10 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
         elif isinstance(error, ModuleNotFoundError):
             fix = f"install what has the module {error.name!r}, or {fix}"
             if f"{module_name}.".startswith(f"{error.name}."):
-                cause = f"no module {module_name!r} on sys.path; named by {source}"
+                cause = f"no module {error.name!r} on sys.path; named by {source}"
                 fix = "pythonpath = <the folder that has it>   (in the pytest configuration)"
+                if "." in str(error.name):  # the package is there
+                    fix = f"correct the name {error.name}"
         raise ConfigError(
             f"{option} = {path}{problem}",
             why="pytest-arena cannot use what the option names",

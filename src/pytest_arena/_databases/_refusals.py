@@ -160,7 +160,7 @@ NAMED_BY_CHILD = Refusal(
     why="the process would open that database itself. Its writes would stay there, and this test "
     "would not see them",
     fix="give it the test's database, by its arguments or its environment: arena.url\n"
-    "or start the client by its name, such as psql, which is led to the test's database",
+    "or start a client, such as psql, by its name and without a URL: it uses the test's database",
     is_to_allow=True,
 )
 REMOVED_FILE = Refusal(

@@ -197,11 +197,14 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
         for _, instances in test.sessions.instances():
             for state in map(instance_state, instances):
                 present = fresh.get(state.class_, state.identity)
-                unchanged = state.unmodified.intersection(words, state.mapper.column_attrs.keys())
+                known = state.unmodified - state.expired_attributes
                 columns = [
                     key
-                    for key in sorted(unchanged & state.dict.keys())
-                    if state.dict[key] != getattr(present, key)
+                    for key, column in state.mapper.column_attrs.items()
+                    # A column that an insert has left out has no key, and None.
+                    if key in known.intersection(words)
+                    and (key in state.dict or not column.deferred)
+                    and state.dict.get(key) != getattr(present, key)
                 ]
                 if columns:
                     name = state.class_.__name__
@@ -261,9 +264,9 @@ pytest-arena ended this connection when it replaced the test's database: a start
 has changed the schema, as by CREATE TABLE IF NOT EXISTS
 next: create it there: arena_schema = package.module:function   in pytest's configuration""",
     "bound to a different event loop|attached to a different loop|Event loop is closed": """\
-a lock, a queue or a client belongs to the event loop that used it first, most often an earlier
-test's. This test uses it in another loop
-next: make it in the app's lifespan: app.state.name = ...
+a lock, a queue, a client or a session of a wide fixture belongs to the event loop that used it
+first, most often an earlier test's. This test uses it in another loop
+next: make it in the app's lifespan: app.state.name = ...   or open the session in the test
 or run the app in one loop for all tests: arena_lifespan = session   in pytest's configuration""",
     "can't be (used in 'await'|awaited)|asynchronous context manager": """\
 what the call returns is not awaitable. `db_session` is a Session in a `def` test, also in its

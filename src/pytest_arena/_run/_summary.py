@@ -70,7 +70,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
             f"{' and '.join(isolations)}; {template}"
         )
         changed = sum(is_changed for _, is_changed, _ in used)
-        line = f"{len(used)} of {len(summary.tests)} tests had a separate database"
+        line = f"{len(used)} of {len(summary.tests)} tests used a database of their own"
         first, *others = [seconds for _, _, seconds in used]
         cost = f"{_ms(first)} for the first test"
         if others:

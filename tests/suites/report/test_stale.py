@@ -1,7 +1,9 @@
 """The failed assertion compares an instance that was loaded before a request changed its row."""
 
 import pytest
+from async_app import engine
 from models import Order, Stock
+from sqlalchemy import update
 
 fails = pytest.mark.expect("AssertionError", at="assert")
 
@@ -18,6 +20,14 @@ async def order(db_session):
 async def test_of_a_fixture(order, client):
     await client.post("/settle/1")
     assert order.status == "paid"
+
+
+@fails
+async def test_of_a_column_that_the_test_has_left_out(order, client):
+    await client.get("/orders")
+    async with engine.begin() as connection:
+        await connection.execute(update(Order).values(note="late"))
+    assert order.note == "late"
 
 
 @fails
