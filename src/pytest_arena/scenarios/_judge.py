@@ -71,6 +71,12 @@ class Results:
     is_sabotaged: bool = False
 
     @property
+    def known(self) -> list[Judged]:
+        """The scenarios of which the run says something."""
+        unknown = UNKNOWN_IN_PART if self.partial else ()
+        return [judged for judged in self.scenarios if judged.status not in unknown]
+
+    @property
     def open(self) -> list[Judged]:
         """The scenarios that fail a strict run."""
         return [judged for judged in self.scenarios if judged.is_open]
@@ -82,9 +88,9 @@ class Results:
 
     def totals(self) -> str:
         """Return the number of scenarios of each status, the best status first."""
-        counts = Counter(judged.status for judged in self.scenarios)
+        counts = Counter(judged.status for judged in self.known)
         best = self.best
-        words = [f"{counts[best]} of {len(self.scenarios)} {best.lower()}"]
+        words = [f"{counts[best]} of {len(self.known)} {best.lower()}"]
         weak = sum(judged.is_weak for judged in self.scenarios)
         if weak:
             words.append(f"{weak} for crashes only")

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from pytest_arena._values import counted
 from pytest_arena.errors import ConfigError, ScenarioError
-from pytest_arena.scenarios._judge import UNKNOWN_IN_PART, Status, document
+from pytest_arena.scenarios._judge import Status, document
 from pytest_arena.scenarios._records import evidence
 from pytest_arena.scenarios._specs import is_gherkin, row_text
 
@@ -74,8 +74,9 @@ def lines(results: Results, *, verbosity: int = 0, is_strict: bool = False) -> l
     ``-qq`` shows the totals only. ``-v`` adds the other scenarios, with what their tests did.
     """
     is_detailed = verbosity > 0
-    silent = {results.best, *(UNKNOWN_IN_PART if results.partial else ())}
-    shown = [each for each in results.scenarios if is_detailed or each.status not in silent]
+    if results.scenarios and not results.known:
+        return []
+    shown = [each for each in results.known if is_detailed or each.status is not results.best]
     text = []
     for judged in shown if verbosity >= _QUIETER else ():
         scenario = judged.scenario

@@ -253,12 +253,13 @@ class Scenarios:
         if self.results is None:
             return
         verbosity = config.get_verbosity()
-        if verbosity >= 0:
-            terminalreporter.write_sep("=", "scenarios")
         shown = outputs.lines(self.results, verbosity=verbosity, is_strict=self._is_strict)
         if self._sabotage is not None:
             shown.append(self._sabotage.line())
-        for line in [*shown, *self._lines]:
+        shown += self._lines
+        if shown and verbosity >= 0:
+            terminalreporter.write_sep("=", "scenarios")
+        for line in shown:
             terminalreporter.write_line(line)
 
 
