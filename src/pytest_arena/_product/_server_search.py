@@ -227,7 +227,9 @@ class ServerProduct(ABC, Generic[RegistryT]):
                 f"the server for the tests cannot be used: {reason}",
                 why=_WHY,
                 cause=f"{redact_url(config.server_url)} from {config.place('database')}",
-                fix=reason.fix or self.form,
+                fix=reason.fix
+                or f"correct arena_database, or delete it: then pytest-arena looks for a "
+                f"server\n{self.form}",
             ) from reason
 
     # `arena databases`
