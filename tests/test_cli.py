@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_arena._cli import main
 from pytest_arena._config._read import read_project
 from pytest_arena._mysql._product import MySQL
 from pytest_arena._postgresql import _clusters as clusters
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from tests.example import Example
 
 SERVER = address()
-LOGIN = f"{SERVER.user}:{SERVER.password}" if SERVER.password else SERVER.user
-URL = f"postgresql://{LOGIN}@{SERVER.host}:{SERVER.port}/postgres"
 
 # A run on files, and one on a server: they say when they are ready, and stay until they are ended.
 ON_FILES = """
@@ -113,24 +110,15 @@ def begin() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
         process.communicate()
 
 
-@pytest.fixture
-def arena(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    def call(*arguments: str) -> str:
-        assert main(["databases", *arguments]) == 0
-        written = capsys.readouterr()
-        assert not written.err
-        return written.out
-
-    return call
+def arena(*arguments: str) -> str:
+    called = command.arena("databases", *arguments)
+    assert (called.status, called.errors) == (0, "")
+    return called.output
 
 
-@pytest.fixture
-def listed(arena: Callable[..., str]) -> Callable[..., dict[str, dict[str, Any]]]:
-    def call(database: str) -> dict[str, dict[str, Any]]:
-        told = json.loads(arena("list", "--json", "--database", database))
-        return {thing["name"]: thing for place in told["places"] for thing in place["things"]}
-
-    return call
+def listed(database: str) -> dict[str, dict[str, Any]]:
+    told = json.loads(arena("list", "--json", "--database", database))
+    return {thing["name"]: thing for place in told["places"] for thing in place["things"]}
 
 
 def killed(process: subprocess.Popen[str]) -> None:
@@ -153,8 +141,8 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     )
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", program, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        words = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
 
     helped = run("databases", "sweep", "--help")
     assert helped.returncode == 0
@@ -170,33 +158,27 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
 
 
 @pytest.mark.parametrize("name", ["nosql", "oracle", "http://example.org"])
-def test_a_value_that_cannot_be_right_is_wrong_usage(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["databases", "list", "--database", name]) == 2
-    written = capsys.readouterr()
-    assert not written.out
-    assert "[A101]" in written.err
-    assert "arena_database" in written.err
+def test_a_value_that_cannot_be_right_is_wrong_usage(name: str) -> None:
+    called = command.arena("databases", "list", "--database", name)
+    assert (called.status, called.output) == (2, "")
+    assert "[A101]" in called.errors
+    assert "arena_database" in called.errors
 
 
-@pytest.mark.parametrize("command", [["list"], ["sweep", "--all"]])
+@pytest.mark.parametrize("words", [["list"], ["sweep", "--all"]])
 def test_a_named_server_that_does_not_answer_is_an_error(
-    command: list[str], tmp_path: Path, begin: Any, capsys: pytest.CaptureFixture[str]
+    words: list[str], tmp_path: Path, begin: Any
 ) -> None:
     process, name = begin(ON_FILES, tempfile.gettempdir())
     killed(process)
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\narena_database = postgresql://me:s3cret@127.0.0.1:9/postgres\n"
     )
-    assert main(["databases", *command]) == 1
-    written = capsys.readouterr()
-    assert not written.out
-    assert "nothing answers on 127.0.0.1:9" in written.err
-    assert "pytest.ini" in written.err
-    assert all(f"  {part}:" in written.err for part in ("why", "cause", "next"))
-    assert "[A301]" in written.err
-    assert "s3cret" not in written.err
+    called = command.arena("databases", *words)
+    assert (called.status, called.output) == (1, "")
+    parts = ("nothing answers on 127.0.0.1:9", "pytest.ini", "  why:", "  cause:", "  next:")
+    assert all(part in called.errors for part in (*parts, "[A301]"))
+    assert "s3cret" not in called.errors
     assert list(tmp_path.glob(f"pytest-arena-*/{name}"))
 
 
@@ -260,9 +242,7 @@ def test_a_configuration_that_cannot_be_parsed_is_named(
     assert "[A101]" in called.errors
 
 
-def test_where_nothing_is_it_says_where_it_looked(
-    arena: Callable[..., str], tmp_path: Path
-) -> None:
+def test_where_nothing_is_it_says_where_it_looked(tmp_path: Path) -> None:
     """Nothing is made by looking; sweeping what is not there is no mistake."""
     before = sorted(tmp_path.rglob("*"))
     cache = os.environ["ARENA_CACHE"]
@@ -278,9 +258,7 @@ def test_where_nothing_is_it_says_where_it_looked(
 # Files
 
 
-def test_a_dead_runs_files_go_and_a_living_runs_stay(
-    arena: Callable[..., str], listed: Any, begin: Any, tmp_path: Path
-) -> None:
+def test_a_dead_runs_files_go_and_a_living_runs_stay(begin: Any, tmp_path: Path) -> None:
     """A folder of the same form in the same place, without a lock of a living run, is no run's."""
     dead, dead_name = begin(ON_FILES, tempfile.gettempdir())
     alive, alive_name = begin(ON_FILES, tempfile.gettempdir())
@@ -302,11 +280,7 @@ def test_a_dead_runs_files_go_and_a_living_runs_stay(
 
 
 def test_the_cache_is_shown_and_emptied_of_what_is_arenas(
-    arena: Callable[..., str],
-    listed: Any,
-    begin: Any,
-    example: Example,
-    monkeypatch: pytest.MonkeyPatch,
+    begin: Any, example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What else is in the folder stays; so does a template that a living run may use."""
     alive, _ = begin(ON_FILES, tempfile.gettempdir())
@@ -339,7 +313,7 @@ def kept_file() -> Path:
     return file
 
 
-def test_all_of_sqlite_is_files_alone(arena: Callable[..., str], places: Path) -> None:
+def test_all_of_sqlite_is_files_alone(places: Path) -> None:
     """A private server is another thing, and stays."""
     kept = kept_file()
     folder = places / f"pytest-arena-pg-{os.getuid()}" / "15.1-0123abcd"
@@ -356,7 +330,7 @@ def test_all_of_sqlite_is_files_alone(arena: Callable[..., str], places: Path) -
 
 
 def test_all_of_a_named_server_is_that_server_alone(
-    arena: Callable[..., str], begin: Any, role: str, monkeypatch: pytest.MonkeyPatch
+    begin: Any, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files of this user, what was kept, and private servers stay; by a variable, too."""
     monkeypatch.setenv("ARENA_DATABASE", url_of(role))
@@ -373,9 +347,7 @@ def test_all_of_a_named_server_is_that_server_alone(
     assert name in arena("list", "--database", "sqlite")
 
 
-def test_a_dead_runs_databases_go_and_nobody_elses(
-    arena: Callable[..., str], listed: Any, begin: Any, role: str
-) -> None:
+def test_a_dead_runs_databases_go_and_nobody_elses(begin: Any, role: str) -> None:
     """Not a living run's, and none that only has a name like arena's."""
     url, login_of_role = url_of(role), json.dumps(astuple(login(role)))
     foreign = f"arena_live_x{secrets.token_hex(8)}"
@@ -396,9 +368,7 @@ def test_a_dead_runs_databases_go_and_nobody_elses(
         assert there(alive_name, foreign) == {foreign}
 
 
-def test_templates_and_kept_databases_go_with_all_alone(
-    arena: Callable[..., str], listed: Any, role: str
-) -> None:
+def test_templates_and_kept_databases_go_with_all_alone(role: str) -> None:
     url = url_of(role)
     with own_databases(role) as own:
         built = SimpleNamespace(address=own.address_of(own.create("building")))
@@ -420,9 +390,7 @@ def test_templates_and_kept_databases_go_with_all_alone(
     assert there(template, kept) == set()
 
 
-def test_a_private_server_is_listed_left_while_used_and_removed_with_all(
-    arena: Callable[..., str], listed: Any, places: Path
-) -> None:
+def test_a_private_server_is_listed_left_while_used_and_removed_with_all(places: Path) -> None:
     """The command starts no server: a stopped one is listed."""
     cluster = clusters.find(newest_programs(), cache=places)
     folder, name = cluster.folder, cluster.folder.path.name

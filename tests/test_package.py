@@ -160,7 +160,7 @@ def test_the_page_lists_the_state_of_the_process() -> None:
         if value in {"[]", "{}", "set()"} or ("(" in value and maker in makers):
             variables.add(name)
     listed = set(re.findall(r"`(\w+)`", _section("State of the process")))
-    assert variables == listed - {"ArenaRun", "Phase", "_wsgi_threads", "_folder"}
+    assert variables == listed - {"ArenaRun", "Phase", "_WSGI_THREADS", "_folder"}
 
 
 def test_extras_name_what_the_messages_tell_users_to_install() -> None:

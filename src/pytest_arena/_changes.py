@@ -468,15 +468,11 @@ def _as_row(change: Change) -> str:
     return " ".join(parts)
 
 
-def hides(row: Mapping[str, object], column: str) -> bool:
-    """Return whether a report shows a value of a row as ``***``."""
-    return tuple(row) == _RAW or is_secret(column)
-
-
 def shown_in(row: Mapping[str, object], column: str) -> str:
     """Return the text of a column's value for a report, ``***`` for a secret column."""
     value = row[column]
-    return "***" if value is not None and hides(row, column) else shown(value)
+    is_hidden = tuple(row) == _RAW or is_secret(column)
+    return "***" if value is not None and is_hidden else shown(value)
 
 
 # If the columns of a table have changed, a row has only this column: a text with possible secrets.

@@ -55,7 +55,14 @@ def start(
     with _usage_errors():
         for module in earlier:
             if not is_library(module.__file__ or "<"):
-                raise _loaded_earlier(module)
+                raise ConfigError(
+                    f"pytest has loaded the plugin {module.__name__} before pytest-arena",
+                    why="SQLAlchemy or a driver was imported by then. What the plugin did with a "
+                    "database, and what it has imported from a driver, no guard sees",
+                    cause=str(module.__file__),
+                    fix=f"addopts = -p arena -p {module.__name__}   (each of your plugins after "
+                    "ours)",
+                )
         options = load_config(
             flags=flags,
             environ=os.environ,
@@ -78,16 +85,6 @@ def start(
         RUNS[config] = run
         atexit.register(run.finish)  # if the session never finishes
         run.databases.environment.redirect()  # needs the gate
-
-
-def _loaded_earlier(module: ModuleType) -> ConfigError:
-    return ConfigError(
-        f"pytest has loaded the plugin {module.__name__} before pytest-arena",
-        why="SQLAlchemy or a driver was imported by then. What the plugin did with a database, and "
-        "what it has imported from a driver, no guard sees",
-        cause=str(module.__file__),
-        fix=f"addopts = -p arena -p {module.__name__}   (each of your plugins after ours)",
-    )
 
 
 @contextmanager

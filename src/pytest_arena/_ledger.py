@@ -99,6 +99,11 @@ class Request:
         self.is_over = True
 
 
+def route_of(request: Request) -> str:
+    """Return the method and the template of the path, so that equal requests have one name."""
+    return f"{request.method} {request.route or request.path}"
+
+
 # Whether a test used a database, whether it changed one, and the seconds of its isolation.
 TestFacts = tuple[bool, bool, float]
 

@@ -14,9 +14,10 @@ from pytest_arena._product._server_control import Control
 from pytest_arena.errors import ArenaError, IsolationError
 from tests.isolation.world_postgresql import PostgreSQLWorld, filled
 from tests.servers.postgresql import connect, rows, run
+from tests.servers.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.isolation.makers import Makers
 
@@ -33,15 +34,6 @@ def world(makers: Makers, request: pytest.FixtureRequest) -> Iterator[PostgreSQL
 
 only_undo = pytest.mark.parametrize("world", ["undo"], indirect=True)
 only_clone = pytest.mark.parametrize("world", ["clone"], indirect=True)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.005)
-    pytest.fail("the condition stays false")
 
 
 @only_undo
@@ -145,7 +137,7 @@ def test_a_running_statement_holds_the_level(world: PostgreSQLWorld) -> None:
     late = "INSERT INTO plain SELECT 4 FROM (SELECT pg_advisory_xact_lock(9)) waits"
     thread = threading.Thread(target=other.execute, args=[late])
     thread.start()
-    wait_until(lambda: world.isolation.writers() == {pid})
+    until(lambda: world.isolation.writers() == {pid}, "the statement runs")
     with pytest.raises(Held):
         world.isolation.leave()
     keeper.execute("SELECT pg_advisory_unlock(9)")
@@ -163,7 +155,7 @@ def test_a_session_is_ended(world: PostgreSQLWorld) -> None:
     world.isolation.enter()
     assert world.isolation.writers() == {pid}
     world.isolation.end(pid, world.isolation.live.name)
-    wait_until(lambda: not world.isolation.writers())
+    until(lambda: not world.isolation.writers(), "the session ends")
     world.isolation.leave()
 
 

@@ -11,12 +11,9 @@ from pytest_arena.errors import TemplateError
 from tests.mysql.level_world import LevelWorld, made_template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
     from pytest_arena._mysql._server_registry import MySQLRegistry
-
-    Worlds = Callable[..., AbstractContextManager[LevelWorld]]
 
 
 # Each type with values that a text, a driver or a time zone might change.
@@ -62,17 +59,13 @@ def is_mariadb(own: MySQLRegistry) -> bool:
     return own.control.rows("SELECT VERSION() LIKE '%MariaDB%'") == [(1,)]
 
 
-@pytest.fixture
-def worlds(own: MySQLRegistry) -> Worlds:
-    @contextmanager
-    def create(*script: str) -> Iterator[LevelWorld]:
-        lines = ["SET sql_mode = 'NO_ENGINE_SUBSTITUTION'", *script]
-        if not is_mariadb(own):
-            lines = [line.replace(_NOPAD, "utf8mb4_0900_ai_ci") for line in lines]
-        with closing(LevelWorld(own, made_template(own, *lines), "undo")) as world:
-            yield world
-
-    return create
+@contextmanager
+def world_of(own: MySQLRegistry, *script: str) -> Iterator[LevelWorld]:
+    lines = ["SET sql_mode = 'NO_ENGINE_SUBSTITUTION'", *script]
+    if not is_mariadb(own):
+        lines = [line.replace(_NOPAD, "utf8mb4_0900_ai_ci") for line in lines]
+    with closing(LevelWorld(own, made_template(own, *lines), "undo")) as world:
+        yield world
 
 
 def contents(world: LevelWorld) -> dict[str, list[str]]:
@@ -109,7 +102,7 @@ def assert_restored(world: LevelWorld, *statements: str, by_a_copy: bool = False
     assert (world.isolation.generation != generation) == by_a_copy, world.lines
 
 
-def test_values(worlds: Worlds, own: MySQLRegistry) -> None:
+def test_values(own: MySQLRegistry) -> None:
     """Updated, deleted and inserted rows have the same values again, also as keys."""
     script = []
     levels: list[list[str]] = [[], [], []]
@@ -141,7 +134,7 @@ def test_values(worlds: Worlds, own: MySQLRegistry) -> None:
         levels[0].append(f"UPDATE k{n} SET v = v + 10")
         levels[1].append(f"DELETE FROM k{n} ORDER BY v LIMIT 2")
         levels[2] += [f"DELETE FROM k{n}", f"INSERT INTO k{n} VALUES ({values[0]}, 99)"]
-    with worlds(*script) as world:
+    with world_of(own, *script) as world:
         for statements in levels:
             assert_restored(world, *statements)
         world.isolation.enter()
@@ -150,9 +143,10 @@ def test_values(worlds: Worlds, own: MySQLRegistry) -> None:
         assert [*changed.removed, *changed.added] == [(0, 0.1), (0, 0.2)]
 
 
-def test_keys_of_several_columns(worlds: Worlds) -> None:
+def test_keys_of_several_columns(own: MySQLRegistry) -> None:
     """A composite key, a unique index in place of a key, and an index that is no key."""
-    with worlds(
+    with world_of(
+        own,
         "CREATE TABLE composite (b VARCHAR(9) CHARACTER SET latin1, a INT UNSIGNED, v INT, "
         "PRIMARY KEY (a, b))",
         "CREATE TABLE uniq (n INT, u CHAR(4) NOT NULL, v INT, UNIQUE (n), UNIQUE (u))",
@@ -172,9 +166,10 @@ def test_keys_of_several_columns(worlds: Worlds) -> None:
         )
 
 
-def test_columns_that_are_not_written(worlds: Worlds) -> None:
+def test_columns_that_are_not_written(own: MySQLRegistry) -> None:
     """Generated columns are computed again, invisible columns and defaults are restored."""
-    with worlds(
+    with world_of(
+        own,
         "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, a INT, s INT AS (a * 2) STORED, "
         "v INT AS (a * 3) VIRTUAL, h INT INVISIBLE DEFAULT 5, UNIQUE (v), "
         "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP)",
@@ -184,9 +179,10 @@ def test_columns_that_are_not_written(worlds: Worlds) -> None:
         assert_restored(world, "DELETE FROM t WHERE a = 2", "INSERT INTO t (a) VALUES (9)")
 
 
-def test_a_row_with_the_number_zero(worlds: Worlds) -> None:
+def test_a_row_with_the_number_zero(own: MySQLRegistry) -> None:
     """An AUTO_INCREMENT of 0 is restored as 0, and a row that a check forbids as well."""
-    with worlds(
+    with world_of(
+        own,
         "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v INT CHECK (v < 10))",
         "SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO' /*M! , check_constraint_checks = 0 */",
         "INSERT INTO t VALUES (0, 1), (-5, 9 /*M! + 90 */), (7, 2)",
@@ -194,9 +190,10 @@ def test_a_row_with_the_number_zero(worlds: Worlds) -> None:
         assert_restored(world, "UPDATE t SET v = 3", "DELETE FROM t WHERE id = 0")
 
 
-def test_names(worlds: Worlds) -> None:
+def test_names(own: MySQLRegistry) -> None:
     """Names that must be quoted, or that InnoDB encodes."""
-    with worlds(
+    with world_of(
+        own,
         "CREATE TABLE `sel``ect %s 'ä' \"語` (`a``b %d` INT AUTO_INCREMENT PRIMARY KEY, `key` INT)",
         "CREATE TABLE `a.b/c#P#d` (`order` VARCHAR(9) PRIMARY KEY, `é` INT) "
         "PARTITION BY KEY (`order`) PARTITIONS 3",

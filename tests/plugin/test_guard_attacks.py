@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from sqlalchemy import make_url
 
@@ -18,6 +17,7 @@ from tests.example import Example, Run
 from tests.plugin.attacks import moments
 from tests.plugin.attacks.changes import CHANGES
 from tests.plugin.developer import CONFIG, change_of, small_example
+from tests.servers.postgresql import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,17 +49,12 @@ def test_attacks_on_files(tmp_path: Path, *, plugin: bool) -> None:
     assert changed == ([] if plugin else files)
 
 
-def connected(database: str) -> psycopg.Connection:
-    url = make_url(os.environ["TESTS_POSTGRESQL"]).set(drivername="postgresql", database=database)
-    return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
-
-
 @pytest.fixture(name="developer")
 def _developer() -> Iterator[str]:
     name = f"developer_{secrets.token_hex(4)}"
-    with closing(connected("postgres")) as control:
+    with closing(connect("postgres")) as control:
         control.execute(f"CREATE DATABASE {name}")
-        with closing(connected(name)) as connection:
+        with closing(connect(name)) as connection:
             connection.execute("CREATE TABLE dancers (name varchar PRIMARY KEY)")
         yield name
         control.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -93,8 +88,8 @@ def rows_of(developer: str) -> Iterator[list[str]]:
     """Yield the list of the names that the developer's database has at the end."""
     names: list[str] = []
     yield names
-    with closing(connected(developer)) as connection:
-        names += [name for (name,) in connection.execute("SELECT name FROM dancers")]
+    with closing(connect(developer)) as connection:
+        names += [str(name) for (name,) in connection.execute("SELECT name FROM dancers")]
 
 
 @pytest.mark.parametrize("drivers", ["redirect", "refuse", ""])

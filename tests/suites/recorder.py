@@ -1,7 +1,8 @@
 """Write the facts of a run of pytest as lines of JSON: a plugin of the inner run.
 
 It imports nothing of pytest-arena. The first line has the tests that pytest has collected. A line
-follows for each phase of each test, and one for the end of the session.
+follows for each phase of each test, and one for the end of the session. A story that takes `turn`
+runs twice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ _ADDRESS = re.compile(r" \(Background on this error at: [^)]+\)")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "expect(error, at=…): the test fails with this error")
     config.addinivalue_line("markers", "finds(*warnings): the test passes with just these warnings")
+
+
+@pytest.fixture(params=[1, 2])
+def turn(request: pytest.FixtureRequest) -> int:
+    """Run the story twice: the second test begins as the first one."""
+    return int(request.param)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # after pytest-arena has changed the report

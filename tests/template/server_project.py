@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from pytest_arena._values import Address
-
 
 @dataclass
 class ServerProject(Project):
@@ -57,7 +55,8 @@ class ServerProject(Project):
     def on_a_copy(self) -> Iterator[Any]:
         """An engine on a copy of the template, as an app has it in a test."""
         copy = self.own.create("live", template=self.ensure())
-        engine = create_engine(_url(self.own.address_of(copy), "psycopg"), poolclass=NullPool)
+        url = self.own.url_of(self.own.address_of(copy), "postgresql", "psycopg")
+        engine = create_engine(url, poolclass=NullPool)
         try:
             yield engine
         finally:
@@ -77,14 +76,3 @@ class ServerProject(Project):
 def _dialect(driver: str) -> type[Dialect]:
     url = URL.create(f"postgresql+{driver}")
     return url.get_dialect(_is_async=True) if driver.endswith("_async") else url.get_dialect()
-
-
-def _url(address: Address, driver: str) -> URL:
-    return URL.create(
-        f"postgresql+{driver}",
-        username=address.user,
-        password=address.password or None,
-        host=address.host,
-        port=address.port,
-        database=address.database,
-    )

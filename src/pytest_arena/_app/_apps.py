@@ -106,6 +106,10 @@ def is_wsgi(app: object) -> bool:
     return [name.strip("_") for name in others] == ["start_response"]
 
 
+# Each test may wrap the app. All wrappers share the threads.
+_WSGI_THREADS = ThreadPoolExecutor(10, "WSGI")
+
+
 def as_asgi(app: Any) -> ASGIApp:
     """Return an ASGI app: the app itself, or a wrapper that calls a WSGI app in a thread."""
     if is_async(app) or not is_wsgi(app):  # the first check is the cheaper one
@@ -113,15 +117,19 @@ def as_asgi(app: Any) -> ASGIApp:
     from a2wsgi import WSGIMiddleware
 
     asgi_app = WSGIMiddleware(app)
-    # Each test may wrap the app. All wrappers share the threads.
-    asgi_app.executor = _wsgi_threads()
+    asgi_app.executor = _WSGI_THREADS
     return cast("ASGIApp", asgi_app)
 
 
-@functools.cache
-def _wsgi_threads() -> ThreadPoolExecutor:
-    """Return the threads in which this process calls WSGI apps."""
-    return ThreadPoolExecutor(10, "WSGI")
+async def body_of(receive: Receive) -> bytes:
+    """Return the whole body of a request to an ASGI app."""
+    body = b""
+    has_more = True
+    while has_more:
+        message = await receive()
+        body += message.get("body", b"")
+        has_more = message.get("more_body", False)
+    return body
 
 
 def is_async(app: object) -> bool:
@@ -185,18 +193,15 @@ class AppState:
         self._overrides: list[tuple[Any, dict[Any, Any]]] = []
         apps = alive(_APPS)
         for each in apps if app in apps else (app, *apps):
-            self._record(each)
+            overrides = getattr(each, "dependency_overrides", None)
+            if isinstance(overrides, dict):
+                self._overrides.append((each, overrides))
+                self._copies.append((overrides, overrides.copy()))
+            # A `State` has its content in a dictionary.
+            for content in getattr(getattr(each, "state", None), "__dict__", {}).values():
+                if isinstance(content, dict):
+                    self._copies.append((content, content.copy()))
         self._clients = [*map(_ClientState, {*alive(_CLIENTS), *clients})]
-
-    def _record(self, app: Any) -> None:
-        overrides = getattr(app, "dependency_overrides", None)
-        if isinstance(overrides, dict):
-            self._overrides.append((app, overrides))
-            self._copies.append((overrides, overrides.copy()))
-        # A `State` has its content in a dictionary.
-        for content in getattr(getattr(app, "state", None), "__dict__", {}).values():
-            if isinstance(content, dict):
-                self._copies.append((content, content.copy()))
 
     def is_changed(self) -> bool:
         """Return whether an override or an attribute of ``app.state`` has changed."""

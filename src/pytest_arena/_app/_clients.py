@@ -129,13 +129,11 @@ class AsyncClient(_AsyncBase):
     arena_run: AppRun
     arena_login: Login | None
 
-    async def send(
-        self, request: httpx.Request, *, stream: bool = False, **options: Any
-    ) -> httpx.Response:
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request after the app's start, the commit of pending work, and the login."""
         await self._arena_ready()
         with _calling(self, request) as client_call:
-            response = await super().send(request, stream=stream, **options)
+            response = await super().send(request, **options)
         client_call.attach(response)
         return response
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_arena._app._apps import body_of
 from pytest_arena._app._live_server import CONTROL_PATH
 from pytest_arena._config._load import load_attribute
 from pytest_arena._fixtures import RUNS, start_live_server
@@ -69,12 +70,7 @@ class Commands:
         authorization = dict(scope["headers"]).get(b"authorization", b"")
         if not hmac.compare_digest(authorization, self._authorization):
             return 401, json.dumps({"error": f"Authorization: Bearer <{TOKEN}>"})
-        body = b""
-        has_more = True
-        while has_more:
-            message = await receive()
-            body += message.get("body", b"")
-            has_more = message.get("more_body", False)
+        body = await body_of(receive)
         try:
             arguments = {**json.loads(body or "{}")}
         except (TypeError, ValueError) as error:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_arena._gate._registry import Registry
     from pytest_arena._ledger import Ledger
     from pytest_arena._owner import Owner
-    from pytest_arena._product import Database, Product
+    from pytest_arena._product import Database
 
 __tracebackhide__ = True  # tracebacks end at the user's line
 
@@ -121,20 +121,7 @@ class Provision:
         self._ledger.filled[filled] = bool(given)
 
     def _isolated(self, database: Database) -> Isolation:
-        self._check_isolation(database.product)
-        template = self._template(database, Stage.SEEDED)
-        started = seconds()
-        uses = self._connections.usage_of(database.key)
-        isolation = database.product.isolate(database, template, uses)
-        if self._config.verify:
-            isolation = Verified(isolation, database.name, self._ledger)
-        for level in self._levels:
-            self.enter(isolation, database, level)
-        self._ledger.isolation_seconds += seconds() - started
-        return isolation
-
-    def _check_isolation(self, product: Product) -> None:
-        """Raise a ConfigError if a product does not have the configured isolation."""
+        product = database.product
         isolations = SUPPORTED[product.name].isolations
         if self._config.isolation not in {"auto", *isolations}:
             raise ConfigError(
@@ -143,6 +130,16 @@ class Provision:
                 cause=self._config.place("isolation"),
                 fix=f"arena_isolation = auto   (here: {', '.join(isolations)})",
             )
+        template = self._template(database, Stage.SEEDED)
+        started = seconds()
+        uses = self._connections.usage_of(database.key)
+        isolation = product.isolate(database, template, uses)
+        if self._config.verify:
+            isolation = Verified(isolation, database.name, self._ledger)
+        for level in self._levels:
+            self.enter(isolation, database, level)
+        self._ledger.isolation_seconds += seconds() - started
+        return isolation
 
     def enter(self, isolation: Isolation, database: Database, level: Owner) -> None:
         """Enter a level on one database, with the content that the level needs.

@@ -123,15 +123,8 @@ def _pool_for_sync_code(engine: Engine) -> Pool:
     pool = QueuePool(connect, dialect=engine.dialect)
     for listener in engine.pool.dispatch.connect:
         if not str(getattr(listener, "__module__", "")).startswith("pytest_arena."):
-            event.listen(pool, "connect", _in_loop(listener))
+            event.listen(pool, "connect", partial(connection_loop().call, listener))
     return pool
-
-
-def _in_loop(listener: Callable[..., object]) -> Callable[[object, object], None]:
-    def connect(dbapi_connection: object, entry: object) -> None:
-        connection_loop().call(listener, dbapi_connection, entry)
-
-    return connect
 
 
 # An app that follows SQLAlchemy's recipe for pysqlite begins transactions in these events. Its

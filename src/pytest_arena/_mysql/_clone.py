@@ -219,26 +219,27 @@ def read_plan(control: Control, source: str) -> CopyPlan:
             "such as that of SQLAlchemy-Continuum or of BigIntBase in advanced-alchemy",
             fix="a schema for tests without it, and a primary key with AUTO_INCREMENT",
         )
-    names: dict[str, list[str]] = {"VIEW": [], "TABLE": []}
+    places: dict[str, dict[str, str]] = {"VIEW": {}, "TABLE": {}}
     for name, kind in control.rows(
         "SELECT table_name, table_type FROM information_schema.tables "
         f"WHERE table_schema = {literal(source)} AND table_name <> '{LABEL}' "
         "ORDER BY table_name"
     ):
-        names.get(kind, names["TABLE"]).append(name)
+        of_kind = places.get(kind, places["TABLE"])
+        of_kind[name] = f"{identifier(source)}.{identifier(name)}"
 
     def created_by(kind: str) -> dict[str, str]:
         shown = {}
-        for name in names[kind]:
-            place = f"{identifier(source)}.{identifier(name)}"
+        for name, place in places[kind].items():
             _, shown[name], *_ = control.rows(f"SHOW CREATE {kind} {place}")[0]
         return shown
 
     views = created_by("VIEW")
-    places = {name: f"{identifier(source)}.{identifier(name)}" for name in views}
-    read = {name: [each for each in views if places[each] in views[name]] for name in views}
-    for name in views:
-        read[name].remove(name)
+    read: dict[str, list[str]] = {}
+    for name, create in views.items():
+        others = [each for each, place in places["VIEW"].items() if place in create]
+        others.remove(name)
+        read[name] = others
     return CopyPlan(
         source,
         _options_of(control, source),

@@ -22,9 +22,7 @@ from pytest_arena._values import Address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._config._read import Config
     from pytest_arena._product import Database, Isolation, Usage
-    from pytest_arena._product._own_databases import PlaceKind
     from pytest_arena._product._server_search import Server
     from pytest_arena._values import ServerLogin
 
@@ -125,6 +123,4 @@ class MySQL(ServerProduct[MySQLRegistry]):
 open_product = MySQL
 
 
-def place_kinds(config: Config) -> list[PlaceKind]:
-    """Return the places of databases for `arena databases`."""
-    return MySQL(None, config).place_kinds()
+place_kinds = MySQL.place_kinds_of

@@ -145,9 +145,9 @@ class MySQLRegistry(DatabaseRegistry):
             return None  # it does not exist, or is not finished
         return rows[0][0] if rows else None
 
-    def _write_text(self, control: Control, name: str, text: str) -> None:
+    def _write_text(self, name: str, text: str) -> None:
         place = f"{identifier(name)}.{LABEL}"
-        control.run(
+        self.control.run(
             f"CREATE TABLE IF NOT EXISTS {place} (id INT PRIMARY KEY, label LONGTEXT) "
             "ENGINE = InnoDB CHARACTER SET utf8mb4; "
             f"REPLACE INTO {place} VALUES (1, {literal(text)})"
@@ -201,13 +201,13 @@ class MySQLRegistry(DatabaseRegistry):
         """Copy the database, because a database cannot be renamed."""
         self._plans.pop(final, None)
         self._copy(self.control, name, final)
-        self._write_text(self.control, final, text)
+        self._write_text(final, text)
         self.drop_later(name)
 
     def keep(self, name: str, title: str) -> None:
         """Keep a database for inspection. The newest twenty kept databases stay."""
         with self.reporting(f"{name} cannot be kept"):
-            self._write_text(self.control, name, Manifest(now(), title).text())
+            self._write_text(name, Manifest(now(), title).text())
         self.databases.discard(name)
 
     # Drop

@@ -94,7 +94,6 @@ def _dsn(args: Any, kwargs: Mapping[str, object]) -> URL:
 
 
 def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, object]:
-    """Return the arguments under libpq's names."""
     dsn = _dsn(args, kwargs)
     of_dsn = {
         "user": dsn.username,
@@ -110,8 +109,6 @@ def _asyncpg_settings(args: object, kwargs: Mapping[str, Any]) -> dict[str, obje
             if value:
                 several = isinstance(value, list | tuple)
                 settings[key] = ",".join(map(str, value)) if several else value
-    if "database" in settings:
-        settings["dbname"] = settings.pop("database")
     return settings
 
 
@@ -216,12 +213,14 @@ def _redirect_libpq(
 
 
 def _settings(driver: str, args: Any, kwargs: dict[str, object]) -> dict[str, object]:
+    """Return the arguments under libpq's names."""
     if driver == "asyncpg":
-        return _asyncpg_settings(args, kwargs)
-    text = args[0] if args else kwargs.get("conninfo", kwargs.get("dsn"))
-    settings = _parse(driver, text) if text else {}
-    settings |= {key: value for key, value in kwargs.items() if value is not None}
-    if "database" in settings:  # psycopg2's alias
+        settings = _asyncpg_settings(args, kwargs)
+    else:
+        text = args[0] if args else kwargs.get("conninfo", kwargs.get("dsn"))
+        settings = _parse(driver, text) if text else {}
+        settings |= {key: value for key, value in kwargs.items() if value is not None}
+    if "database" in settings:  # of asyncpg, and psycopg2's alias
         settings["dbname"] = settings.pop("database")
     return settings
 

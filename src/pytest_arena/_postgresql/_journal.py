@@ -170,8 +170,8 @@ _DRIFT = 0.0002  # seconds in each second: more than clocks of computers deviate
 _TIME = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
-def entries_between(first: str, last: str = "") -> str:
-    """Return SQL for the entries between two snapshots, or all later ones."""
+def entries_between(first: str, last: str) -> str:
+    """Return SQL for the entries between two snapshots, or with "" all later ones."""
     entries = f"pg_arena.since({literal(first)}) m WHERE true"
     if last:
         entries += f" AND pg_visible_in_snapshot(m.x, {literal(last)})"

@@ -42,7 +42,6 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_arena._config._read import Config
     from pytest_arena._postgresql._clusters import ServerFolder
     from pytest_arena._product import Database, Isolation, Usage
 
@@ -223,6 +222,4 @@ class PostgreSQL(ServerProduct[ServerRegistry]):
 open_product = PostgreSQL
 
 
-def place_kinds(config: Config) -> list[PlaceKind]:
-    """Return the places of databases for `arena databases`."""
-    return PostgreSQL(None, config).place_kinds()
+place_kinds = PostgreSQL.place_kinds_of

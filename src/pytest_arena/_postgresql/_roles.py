@@ -108,15 +108,15 @@ class Roles:
     def _owner_script(self, login: _Login, template: str | None) -> str:
         if login is None:
             return ""
-        if template and self._has_rights(login.user, template, _ITSELF):
+        if template and self._has_rights(login, template, _ITSELF):
             return ""
         return _CHANGE_OWNER.format(user=literal(login.user))
 
-    def _has_rights(self, user: str, database: str, role_condition: str) -> bool:
+    def _has_rights(self, login: ServerLogin, database: str, role_condition: str) -> bool:
         """Return whether a role has grants, policies or objects in a database."""
         question = _HAS_RIGHTS.format(
             database=literal(database),
-            role_condition=role_condition.format(user=literal(user)),
+            role_condition=role_condition.format(user=literal(login.user)),
         )
         with self._registry.reporting("grants cannot be read"):
             return self._registry.control.rows(question) == [(True,)]
@@ -139,7 +139,7 @@ class Roles:
         usable = self._usable(login)
         if usable is None:
             self.note_inactive_rights(login, live)
-        elif not self._has_rights(login.user, live.database, _WITH_GROUPS):
+        elif not self._has_rights(login, live.database, _WITH_GROUPS):
             self._core.ledger.note(
                 f"the schema grants nothing to {login.user}, which works as "
                 f"{(first or self._address).user} in tests. Next: GRANT … TO it in the schema"
@@ -163,7 +163,7 @@ class Roles:
                 f"policies do not act on {tables}: the app works as {user}, which "
                 f"{inactive[0][1]}{because}"
             )
-        elif login and because and self._has_rights(login.user, live.database, _ITSELF):
+        elif login and because and self._has_rights(login, live.database, _ITSELF):
             self._core.ledger.note(
                 f"grants to {login.user} do not act as in production: the app works as {user}, "
                 f"which has all rights{because}. Next: {_USE_ROLE}"

@@ -310,7 +310,7 @@ class ServerRegistry(DatabaseRegistry):
     def freeze(self, name: str) -> None:
         """Refuse new connections to a database and end its connections, for a copy of it."""
         with self.reporting(f"{name} cannot be frozen"):
-            self._alter(name, "ALLOW_CONNECTIONS false")
+            self.control.run(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS false")
             self.end_sessions(f"datname = {literal(name)}")
 
     def end_sessions(self, where: str) -> None:
@@ -321,10 +321,7 @@ class ServerRegistry(DatabaseRegistry):
     def thaw(self, name: str) -> None:
         """Allow new connections to a frozen database."""
         with self.reporting(f"{name} cannot be opened"):
-            self._alter(name, "ALLOW_CONNECTIONS true")
-
-    def _alter(self, name: str, option: str) -> None:
-        self.control.run(f"ALTER DATABASE {identifier(name)} WITH {option}")
+            self.control.run(f"ALTER DATABASE {identifier(name)} WITH ALLOW_CONNECTIONS true")
 
     def _finish(self, name: str, final: str, text: str) -> None:
         """Freeze the database, so that PostgreSQL can copy it, and rename it in one transaction.

@@ -234,6 +234,11 @@ class ServerProduct(ABC, Generic[RegistryT]):
 
     # `arena databases`
 
+    @classmethod
+    def place_kinds_of(cls, config: Config) -> list[PlaceKind]:
+        """Return the places of databases for `arena databases`."""
+        return cls(None, config).place_kinds()
+
     @property
     def is_meant(self) -> bool:
         """Whether the option names no other product."""

@@ -211,7 +211,11 @@ class Redis:
                 if client["name"] == name and not _WAITING.isdisjoint(client["flags"]):
                     self._control().client_kill_filter(_id=client["id"])
         if self.content() != found:
-            self._restore_keys(found)
+            with as_own():
+                self._control().flushall()
+                for (number, key), (life, value) in found.items():
+                    self._control(number).restore(key, life, value)
+            self._writes = -1
 
     def content(self) -> Content:
         """Return all keys with their values."""
@@ -240,13 +244,6 @@ class Redis:
                 if value is not None:  # it has expired
                     content[number, key] = (max(life, 0), value)
         return content
-
-    def _restore_keys(self, found: Content) -> None:
-        with as_own():
-            self._control().flushall()
-            for (number, key), (life, value) in found.items():
-                self._control(number).restore(key, life, value)
-            self._writes = -1
 
     def lines(self, owner: Owner) -> list[str]:
         """Return the keys with other values than those that an owner has found. Never raises."""

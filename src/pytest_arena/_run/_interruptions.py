@@ -63,12 +63,6 @@ class Interruption:
         if is_file and pooled in self._lost:
             raise OperationalError(text, None, sqlite3.OperationalError("disk I/O error"))
 
-    @property
-    def line_of_step(self) -> CodeLine | None:
-        """The line of the step that failed."""
-        is_reached = 0 < self.number <= len(self.steps)
-        return self.steps[self.number - 1][1] if is_reached else None
-
     def line(self, steps: int) -> str:
         """Return the step that failed, of so many."""
         if not 0 < self.number <= len(self.steps):

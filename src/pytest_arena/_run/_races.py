@@ -114,7 +114,7 @@ class Race:
         self.passes = ref(races)
         self.level = Fresh(races.run, "a pass of arena.races()")
         self.schedule = Schedule(plan)
-        self._are_equal = races.are_equal
+        self._are_equal = races.is_of_replay
         self._wanted = races.order if races.passes == 1 else ""
         self.line: CodeLine | str = ""  # of the call in the test
         self.ending: Ending | None = None
@@ -346,8 +346,7 @@ class Races(Passes):
         if limit < 1 or switches < 0:
             raise _error("no order would run", "arena.races(switches=2, limit=100)")
         # Of a replay: all requests do the same, and two successes with right rows are right.
-        self.are_equal = False
-        self.counts_answers = True
+        self.is_of_replay = False
         self._switches = 0 if order else switches
         # After a given order, the serial orders show whether only it has its result.
         self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
@@ -359,8 +358,13 @@ class Races(Passes):
 
     def _following(self) -> Race | None:
         is_last = not self._plans or self.passes >= self.limit
-        if is_last and self._chance is None:
-            self._refuse_chance()
+        if is_last and self._chance is None and len(self.differences) * 3 > self.passes:
+            raise _error(
+                f"{len(self.differences)} of {self.passes} orders could not be repeated: "
+                f"{self.differences[-1]}",
+                "let the requests send the same statements in each pass: no chance, no time, no "
+                "cache that a pass fills",
+            )
         if is_last and (self._chance is not None or self.finding() is None):
             return None
         if is_last:
@@ -401,7 +405,7 @@ class Races(Passes):
         if not serial or (self._plans and self._plans[0][0] == 0):
             return None  # not all serial orders were tried
         chance = self._chance or set()
-        counts = self.counts_answers
+        counts = not self.is_of_replay
         known = [each.meaning(chance, counts_answers=counts) for each in serial]
         most = max(each.declined for each in serial)
         for each in self._endings:
@@ -409,15 +413,6 @@ class Races(Passes):
             if meaning not in known and each.declined <= most:
                 return _in_words(each, serial, chance), each
         return None
-
-    def _refuse_chance(self) -> None:
-        if len(self.differences) * 3 > self.passes:
-            raise _error(
-                f"{len(self.differences)} of {self.passes} orders could not be repeated: "
-                f"{self.differences[-1]}",
-                "let the requests send the same statements in each pass: no chance, no time, no "
-                "cache that a pass fills",
-            )
 
     def _conclude(self) -> None:
         """Warn of a result that no serial order has."""

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from _pytest.junitxml import xml_key
 
-from pytest_arena._ledger import FAILURE, READING, REFUSAL
+from pytest_arena._app._apps import body_of
+from pytest_arena._ledger import FAILURE, READING, REFUSAL, route_of
 from pytest_arena._process import async_rest, run_in_new_loop, seconds
 from pytest_arena._run._interruptions import Interruption
 from pytest_arena._run._nested import Fresh
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_arena._changes import Column, Outcome
-    from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
 
@@ -150,12 +150,7 @@ class Replay:
         """Replay a request of ASGI. Return what receives it again."""
         if scope["type"] != "http" or scope["method"] in READING:
             return receive
-        body = b""
-        is_whole = False
-        while not is_whole:
-            message = await receive()
-            body += message.get("body", b"")
-            is_whole = not message.get("more_body", False)
+        body = await body_of(receive)
         before = {**scope, "state": {**scope.get("state", {})}}
 
         async def send(*, with_login: bool = True) -> Answer:
@@ -209,7 +204,7 @@ class Replay:
             whole = await self.alone(send)
             sent = test.requests()[-1]
             route.blocks = call.blocks(sent.role, whole.outcome, is_async=test.plan.is_async)
-            name = name_of(sent)
+            name = route_of(sent)
             if name == wanted and whole.answer.is_success and whole.outcome:
                 self.replays.routes[name] = route
                 # A token or a password in the body is a login of its own.
@@ -311,8 +306,7 @@ class _Questions:
 
     async def _race(self) -> None:
         races = Races(self._replay.run, 1, _MOST_ORDERS, "")
-        races.are_equal = True
-        races.counts_answers = False
+        races.is_of_replay = True
         is_partial = False
         try:
             async for race in races:
@@ -339,21 +333,22 @@ class _Questions:
             self._route.findings.append((AccessWarning, what, [], None))
 
     async def _interrupt(self) -> None:
-        found = set()
+        found: set[type[ArenaWarning]] = set()
         for number in range(1, len(self._whole.steps) + 1):
             self._check_time()
             replayed = await self._replay.alone(self._send, number, is_sent_again=True)
             category, _ = self._judged(replayed)
-            if category is not None and category not in found and category is not LeakWarning:
+            if category not in {None, LeakWarning, *found}:
                 await self._look_again()
             category, what = self._judged(replayed)
             if category is not None and category not in found:
                 found.add(category)
                 where = "after two at once"  # such as in a session of all requests
+                line = None
                 if len(replayed.steps) >= number:
                     step = replayed.schedule.line(len(self._whole.steps))
                     where = f"interrupted at {step}"
-                line = replayed.schedule.line_of_step
+                    _, line = replayed.schedule.steps[number - 1]
                 rows = [*map(str, replayed.outcome.beyond([], set())[:MOST_SHOWN])]
                 self._route.findings.append((category, f"{where}: {what}", rows, line))
             if LeakWarning in found:
@@ -371,9 +366,9 @@ class _Questions:
         """Return what an interruption has shown, with None for nothing."""
         whole = self._whole
         status = replayed.answer.status_code
-        is_same = replayed.outcome.content(self._chance) == whole.outcome.content(self._chance)
+        wanted = whole.outcome.content(self._chance)
+        is_same = replayed.outcome.content(self._chance) == wanted
         if replayed.completed and not replayed.answer.is_success:  # the client sends it again
-            wanted = whole.outcome.content(self._chance)
             is_same |= replayed.completed.content(self._chance) == wanted
         if replayed.outcome and not is_same:
             what = f"{replayed.outcome} stays, without the rest of {whole.outcome}"
@@ -469,11 +464,6 @@ def _is_login(name: bytes | str) -> bool:
     return _header(name) in _CREDENTIALS or is_secret(_header(name).replace("-", "_"))
 
 
-def name_of(request: Request) -> str:
-    """Return the name of the route of a request."""
-    return f"{request.method} {request.route or request.path}"
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """A client's call, for the block to paste."""
@@ -554,7 +544,7 @@ class Replays:
             self._reached.pop(item.nodeid, None)
         elif report.when == "call" and test is not None:
             self._reached[item.nodeid] = {
-                number: name_of(each)
+                number: route_of(each)
                 for number, each in enumerate(test.requests()[self.before :])
                 if each.has_written and not (each.method in READING or each.is_refused)
             }

@@ -10,7 +10,7 @@ from pytest_arena._changes import Changes
 from pytest_arena._config._load import is_library
 from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._registry import unflushed_by_tests
-from pytest_arena._ledger import REFUSAL
+from pytest_arena._ledger import REFUSAL, route_of
 from pytest_arena._values import counted
 from pytest_arena.errors import cut, redact
 from pytest_arena.warnings import (
@@ -260,17 +260,15 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         author = "a fixture" if lost.is_of_fixture else ""
         request = lost.request
         if request is not None:
-            # The template of the path, so that pytest shows equal warnings once.
-            author = f"{request.method} {request.route or request.path} {request.status}"
+            author = f"{route_of(request)} {request.status}"  # pytest shows equal warnings once
         if author:
             warn_of_loss(ledger, author, lost)
     for request in test.records:
         if request.late_commits:
             ledger.warn(
                 LateCommitWarning,
-                f"{request.method} {request.route or request.path} answered {request.status} "
-                "before its commit. FastAPI runs the code behind `yield` after the answer, and so "
-                "may a middleware",
+                f"{route_of(request)} answered {request.status} before its commit. FastAPI runs "
+                "the code behind `yield` after the answer, and so may a middleware",
                 cause=request.late_commits[0],
                 fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
                 'Depends(get_db, scope="function")',

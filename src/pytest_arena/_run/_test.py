@@ -18,7 +18,7 @@ from pytest_arena._config._load import blame
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._gate._listeners import gate
 from pytest_arena._gate._registry import RunningStatements, has_changed_tests_session
-from pytest_arena._ledger import LIFESPAN, READING, Request
+from pytest_arena._ledger import LIFESPAN, READING, Request, route_of
 from pytest_arena._origin import REQUEST, line_of_task, line_of_thread
 from pytest_arena._owner import JOBS, OWNER, Job, Owner
 from pytest_arena._process import (
@@ -392,7 +392,9 @@ class RunningTest(Owner):
         with self._lock:
             self.under_way -= 1
             if not self.under_way:
-                self._end_turn(self.turns[-1])
+                turn = self.turns[-1]
+                turn.after = StoryMoment.now(self.databases)
+                turn.has_checked_out = gate.registry.checkouts > turn.checkouts_before
 
     def _note_changed_rows(self, request: Request) -> None:
         """Note a request that wrote nothing, after a commit of the test's changes of rows."""
@@ -402,14 +404,8 @@ class RunningTest(Owner):
         names = ", ".join(sorted(self.changed_rows))
         self.changed_rows.clear()
         is_silent = not (request.has_written or gate.registry.has_raw)
-        is_named = is_silent and not request.is_refused and request.method in _UPDATING
-        if is_named:
-            route = f"{request.method} {request.route or request.path}"
-            self.ledger.note(_CHANGED_BY_TEST.format(names, route))
-
-    def _end_turn(self, turn: Turn) -> None:
-        turn.after = StoryMoment.now(self.databases)
-        turn.has_checked_out = gate.registry.checkouts > turn.checkouts_before
+        if is_silent and not request.is_refused and request.method in _UPDATING:
+            self.ledger.note(_CHANGED_BY_TEST.format(names, route_of(request)))
 
     def take_lost(self) -> None:
         """Take the new lost writes."""

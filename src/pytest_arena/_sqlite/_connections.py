@@ -109,8 +109,7 @@ class SQLiteConnections:
 
     def describe(self, dialect: Dialect, cargs: object, cparams: object) -> RequestedDatabase:
         """Return the file, or the memory database, of a connect call."""
-        database, uri = _database(cargs, cparams)
-        found = sql.requested(database, uri=uri)
+        found = _requested(cargs, cparams)
         return RequestedDatabase(dialect, "sqlite", found.file, found.memory)
 
     def redirect(
@@ -122,8 +121,7 @@ class SQLiteConnections:
         cparams: dict[str, object],
     ) -> Callable[[object], OpenConnection | None]:
         """Replace the file's name."""
-        database, uri = _database(cargs, cparams)
-        is_memory = not sql.requested(database, uri=uri).file
+        is_memory = not _requested(cargs, cparams).file
         if dialect.is_async:
             # aiosqlite has a thread for each connection, but the test's thread reads the
             # connection's settings after the test.
@@ -190,11 +188,11 @@ class SQLiteConnections:
         """Do nothing: raw connections can stay open while the file is restored."""
 
 
-def _database(cargs: Any, cparams: Any) -> tuple[str, bool]:
+def _requested(cargs: Any, cparams: Any) -> sql.Requested:
     database = cparams.get("database", "")
     if cargs:
         database = cargs[0]
-    return os.fsdecode(database), bool(cparams.get("uri"))
+    return sql.requested(os.fsdecode(database), uri=bool(cparams.get("uri")))
 
 
 connections = SQLiteConnections()

@@ -35,22 +35,17 @@ def scenarios_of(item: pytest.Item, specification: Specification) -> list[Scenar
     found: dict[str, ScenarioSpec] = {}
     for marker in item.iter_markers("scenario"):
         place = str(CodeLine.of_test(item))
-        named = _named(_name(marker, place), specification, place)
+        if len(marker.args) != 1 or marker.kwargs:
+            raise ScenarioError(
+                "the marker scenario has other arguments than one name",
+                why="it names no scenario",
+                cause=place,
+                fix='@pytest.mark.scenario("the name of a scenario")',
+            )
+        named = _named(canonical(str(marker.args[0])), specification, place)
         for scenario in _of_row(named, item, place):
             found[scenario.key] = scenario
     return [*found.values()]
-
-
-def _name(marker: pytest.Mark, place: str) -> str:
-    """Return the name in ``@pytest.mark.scenario("name")``."""
-    if len(marker.args) != 1 or marker.kwargs:
-        raise ScenarioError(
-            "the marker scenario has other arguments than one name",
-            why="it names no scenario",
-            cause=place,
-            fix='@pytest.mark.scenario("the name of a scenario")',
-        )
-    return canonical(str(marker.args[0]))
 
 
 def _named(name: str, specification: Specification, place: str) -> list[ScenarioSpec]:
@@ -58,7 +53,16 @@ def _named(name: str, specification: Specification, place: str) -> list[Scenario
     found = specification.by_name.get(name, [])
     outlines = {(scenario.feature, scenario.template): scenario for scenario in found}
     if not found:
-        raise _unknown(name, specification, place)
+        by_name = {each.template: each for each in specification.scenarios}
+        near = difflib.get_close_matches(name, by_name, n=_MOST_NAMES)
+        nearest = [by_name[each] for each in near]
+        fixes = [f"{marker(each, specification)}   ({each.place})" for each in nearest]
+        raise ScenarioError(
+            f"no scenario is called {name!r}",
+            why="the test proves no scenario of a specification",
+            cause=place,
+            fix="\n".join(fixes) or "arena scenarios list SPEC   lists the names",
+        )
     if len(outlines) > 1:
         places = [scenario.place for scenario in outlines.values()]
         markers = [marker(each, specification) for each in outlines.values()]
@@ -69,19 +73,6 @@ def _named(name: str, specification: Specification, place: str) -> list[Scenario
             fix="\n".join(markers),
         )
     return found
-
-
-def _unknown(name: str, specification: Specification, place: str) -> ScenarioError:
-    by_name = {each.template: each for each in specification.scenarios}
-    near = difflib.get_close_matches(name, by_name, n=_MOST_NAMES)
-    nearest = [by_name[each] for each in near]
-    fixes = [f"{marker(each, specification)}   ({each.place})" for each in nearest]
-    return ScenarioError(
-        f"no scenario is called {name!r}",
-        why="the test proves no scenario of a specification",
-        cause=place,
-        fix="\n".join(fixes) or "arena scenarios list SPEC   lists the names",
-    )
 
 
 def marker(scenario: ScenarioSpec, specification: Specification) -> str:

@@ -104,13 +104,23 @@ class Scenarios:
         return 0
 
     def _merge(self, paths: list[Path]) -> int:
-        tests, tries, is_sabotaged = outputs.joined(paths, self.specification)
-        self.results = judge(
-            self.specification, tests, tries, self._lock, is_sabotaged=is_sabotaged
-        )
-        lines = outputs.write(self._outputs, self.results, self._options.root)
-        self._print([*outputs.lines(self.results, is_strict=self._is_strict), *lines])
+        self._tests, self._tries, is_sabotaged = outputs.joined(paths, self.specification)
+        results = self._judge(is_sabotaged=is_sabotaged)
+        self._print([*outputs.lines(results, is_strict=self._is_strict), *self._lines])
         return _FAILED if self._fails else 0
+
+    def _judge(self, partial: str = "", *, is_sabotaged: bool) -> Results:
+        """Judge the scenarios by all tries, and write the outputs."""
+        self.results = judge(
+            self.specification,
+            self._tests,
+            self._tries,
+            self._lock,
+            partial=partial,
+            is_sabotaged=is_sabotaged,
+        )
+        self._lines = outputs.write(self._outputs, self.results, self._options.root)
+        return self.results
 
     def _print(self, lines: Sequence[str]) -> None:
         # An option that runs no test has no terminal reporter.
@@ -225,15 +235,8 @@ class Scenarios:
         stopped = session.shouldfail or session.shouldstop
         if stopped:
             reasons.append(str(stopped))
-        self.results = judge(
-            self.specification,
-            self._tests,
-            self._tries,
-            self._lock,
-            partial="; ".join(reasons),
-            is_sabotaged=self._sabotage is not None and not self._sabotage.why_not,
-        )
-        self._lines = outputs.write(self._outputs, self.results, self._options.root)
+        is_sabotaged = self._sabotage is not None and not self._sabotage.why_not
+        self._judge("; ".join(reasons), is_sabotaged=is_sabotaged)
         if self._fails:
             session.exitstatus = session.exitstatus or _FAILED
 

@@ -260,22 +260,19 @@ class Recorder:
         yield {"source": "written by the test or its fixtures", "tables": tables}
 
     def _request(self, request: Request) -> Json:
+        """Return the facts of a request."""
+        changed = None  # it is unknown of requests at the same time, which have one set of changes
+        turn = self.run.current.required_test().turn_of(request)
+        if turn is not None and turn.before is not None and not turn.is_at_once:
+            changed = self._tables(turn.before, turn.after)
         return {
             "method": request.method,
             "path": request.path,
             "route": request.route,
             "status": request.status,
             "role": request.role or "",
-            "changed": self._changed(request),
+            "changed": changed,  # the tables in which it has committed changes
         }
-
-    def _changed(self, request: Request) -> list[str] | None:
-        """Return the tables in which a request has committed changes. None if that is unknown."""
-        turn = self.run.current.required_test().turn_of(request)
-        # Requests at the same time have one set of changes.
-        if turn is None or turn.before is None or turn.is_at_once:
-            return None
-        return self._tables(turn.before, turn.after)
 
     def _tables(
         self, since: StoryMoment | None, until: StoryMoment | None, *, depth: int = 0

@@ -380,12 +380,13 @@ def read_lock(path: Path) -> Lock:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
+        place = f"{path.name}:{number}"
         match = _LINE.fullmatch(line)
         if match is None:
-            raise _malformed(f"{path.name}:{number}", line)
+            raise _malformed(place, line)
         locked = Locked(**match.groupdict(default=""))
         if lock.setdefault(locked.key, locked) is not locked:
-            raise _malformed(f"{path.name}:{number}", f"a second line for {locked.key}")
+            raise _malformed(place, f"a second line for {locked.key}")
     return lock
 
 

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 in_memory = create_async_engine("sqlite+aiosqlite:///:memory:")
 maker_in_memory = async_sessionmaker(in_memory, expire_on_commit=False)
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 @pytest.fixture
@@ -28,7 +27,6 @@ async def memory(override):
     await in_memory.dispose()
 
 
-@turns
 async def test_a_database_in_memory(memory, turn):
     async with maker_in_memory.begin() as session:
         assert await session.scalar(select(func.count(Order.id))) == 0
@@ -55,7 +53,6 @@ def db_session():
     engine.dispose()
 
 
-@turns
 def test_an_engine_for_each_test(db_session, turn):
     assert db_session.scalar(select(func.count(Order.id))) == 0
     db_session.add(Order(item="vase"))
@@ -72,7 +69,6 @@ def engine_of_the_session():
     engine.dispose()
 
 
-@turns
 def test_a_session_in_an_outer_transaction(engine_of_the_session, turn):
     with engine_of_the_session.connect() as connection:
         transaction = connection.begin()
@@ -101,7 +97,6 @@ async def maker_of_a_file(tmp_path, override):
     (tmp_path / "test_db.sqlite").unlink()
 
 
-@turns
 async def test_a_file_of_the_test(maker_of_a_file, turn):
     client = TestClient(app)
     assert client.get("/orders").json() == []

@@ -8,7 +8,6 @@ from models import Order, Stock
 from sqlalchemy import func, select
 
 pytestmark = pytest.mark.usefixtures("tables")
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 @pytest.fixture
@@ -25,7 +24,6 @@ async def client(db_session, override):
         yield client
 
 
-@turns
 async def test_a_flushed_row(db_session, client, turn):
     assert await db_session.scalar(select(func.count(Order.id))) == 0
     db_session.add(Order(item="vase"))
@@ -33,7 +31,6 @@ async def test_a_flushed_row(db_session, client, turn):
     assert (await client.get("/orders")).json() == ["vase"]
 
 
-@turns
 async def test_a_row_that_the_app_commits(db_session, client, turn):
     db_session.add(Stock(item="chair", amount=1))
     await db_session.flush()

@@ -36,7 +36,6 @@ def test_sync_requests_at_once(test_client):
         assert [*answers] == [0] * 9
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_async_requests_at_once(client, turn):
     answers = await asyncio.gather(*(client.get("/count") for _ in range(9)))
     assert [answer.json() for answer in answers] == [0] * 9

@@ -15,11 +15,6 @@ from sqlalchemy.orm import Session
 IS_SQLITE = DRIVER == "aiosqlite"
 
 
-@pytest.fixture(params=[1, 2])
-def turn(request):
-    """Each story runs twice, with the same pool."""
-
-
 async def test_a_connect_listener_registers_a_type_or_a_function(client, turn):
     assert (await client.post("/orders/chair")).status_code == 201
     async with engine.connect() as connection:

@@ -2,13 +2,10 @@
 
 import os
 
-import pytest
 from models import Order
 from sqlalchemy import StaticPool, create_engine, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
-
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 def tables(engine):
@@ -17,14 +14,12 @@ def tables(engine):
     return names
 
 
-@turns
 def test_the_engine_of_the_suite(db_session, client, turn):
     db_session.add(Order(item="vase"))
     db_session.commit()
     assert client.get("/orders").json() == ["vase"]
 
 
-@turns
 def test_a_database_that_is_first_used_inside_a_test(of_module, db_session, turn):
     later = create_engine("sqlite:///later.db")
     with Session(later) as session:
@@ -35,7 +30,6 @@ def test_a_database_that_is_first_used_inside_a_test(of_module, db_session, turn
     assert db_session.scalars(select(Order.item)).all() == ["of the module"]
 
 
-@turns
 async def test_a_database_that_is_first_used_inside_of_a_loop(turn):
     engine = create_async_engine("sqlite+aiosqlite:///asynchronous.db")
     async with AsyncSession(engine) as session:
@@ -45,7 +39,6 @@ async def test_a_database_that_is_first_used_inside_of_a_loop(turn):
     await engine.dispose()
 
 
-@turns
 def test_a_database_in_memory(turn):
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with Session(engine) as session:

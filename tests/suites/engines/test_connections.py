@@ -22,10 +22,9 @@ POOLS = {
     "recycle": {"pool_recycle": 0},
 }
 kept = {name: create_engine("sqlite:///shop.db", **options) for name, options in POOLS.items()}
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
-@turns
+@pytest.mark.parametrize("turn", [1, 2])
 @pytest.mark.parametrize("name", POOLS)
 def test_pools_of_every_kind(name, turn):
     for number in range(3):
@@ -38,7 +37,6 @@ def file(arena):
     return arena.url.partition(":///")[2]
 
 
-@turns
 def test_a_creator_opens_the_tests_file(file, made, turn):
     for pool in (NullPool, StaticPool):
         add(made("sqlite://", creator=lambda: sqlite3.connect(file), poolclass=pool), "vase")

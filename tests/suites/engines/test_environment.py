@@ -11,7 +11,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 by_new_value = create_engine(AT_IMPORT)
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 def test_the_value_is_another_one_before_any_import():
@@ -20,7 +19,6 @@ def test_the_value_is_another_one_before_any_import():
     assert type(by_new_value.pool) is type(engine.pool)
 
 
-@turns
 def test_old_and_new_value_mean_one_database(turn):
     add(by_new_value, "new")
     add(engine, "old")
@@ -34,14 +32,12 @@ def test_a_driver_that_reads_the_variable():
     raw.close()
 
 
-@turns
 def test_a_fixture_sets_the_variable(turn, monkeypatch, made):
     monkeypatch.setenv("DATABASE_URL", "sqlite:///shop.db")
     add(made(os.environ["DATABASE_URL"]), "vase")
     assert items(by_new_value) == ["vase"]
 
 
-@turns
 def test_an_app_that_reads_a_url_of_its_own(turn, made):
     with made("sqlite:///from_dotenv.db").begin() as connection:
         connection.exec_driver_sql("CREATE TABLE mine (a)")
@@ -51,7 +47,7 @@ def test_an_app_that_reads_a_url_of_its_own(turn, made):
 BESIDE = ["shop_acme.db", "tenants/acme.db"]
 
 
-@turns
+@pytest.mark.parametrize("turn", [1, 2])
 @pytest.mark.parametrize("name", BESIDE)
 async def test_a_tenant_has_a_file_beside_that_of_the_variable(name, turn, made, arena):
     path = Path(by_new_value.url.database).parent / name
@@ -84,7 +80,6 @@ def other_variable():
 
 
 class TestAFixtureChangesTheVariable:
-    @turns
     def test_inside(self, other_variable, turn):
         assert os.environ["DATABASE_URL"] == "sqlite:///other.db"
         del os.environ["DATABASE_URL"]

@@ -1,6 +1,5 @@
 """Each engine in memory has a database of its own."""
 
-import pytest
 from models import Base
 from orders import aadd, add, aitems, items
 from sqlalchemy import create_engine
@@ -17,10 +16,8 @@ named_async = create_async_engine(f"sqlite+aiosqlite:///file:shared?{SHARED}", p
 other_name = create_engine(f"sqlite:///file:other?{SHARED}", **by_name)
 for each in (static, plain, named, other_name):
     Base.metadata.create_all(each)
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
-@turns
 def test_sync_engines(turn):
     add(static, "static")
     add(plain, "plain")
@@ -28,7 +25,6 @@ def test_sync_engines(turn):
     assert [items(static), items(plain), items(other_name)] == [["static"], ["plain"], ["other"]]
 
 
-@turns
 async def test_an_async_engine(turn):
     async with of_a_loop.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -36,7 +32,6 @@ async def test_an_async_engine(turn):
     assert await aitems(of_a_loop) == ["vase"]
 
 
-@turns
 async def test_engines_of_one_name_share_a_database(turn):
     await aadd(named_async, "async")
     add(named, "sync")

@@ -13,7 +13,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 here = create_engine("sqlite:///shop.db")
-turns = pytest.mark.parametrize("turn", [1, 2])
 NAMES = {
     "dotted": "sqlite:///./data/../shop.db",
     "linked": "sqlite:///link.sqlite",
@@ -29,7 +28,6 @@ def of_a_fixture(made):
     return made("sqlite:///shop.db")
 
 
-@turns
 def test_engines_that_are_made_anywhere(of_a_fixture, made, turn):
     engines = [engine, from_conftest, here, of_a_fixture, made("sqlite:///shop.db")]
     for number, each in enumerate(engines):
@@ -44,7 +42,6 @@ async def lifespan():
     await made.dispose()
 
 
-@turns
 async def test_an_engine_of_a_lifespan(turn):
     async with lifespan() as made:
         assert await aitems(made) == []
@@ -114,7 +111,6 @@ def test_a_file_that_no_engine_names_is_the_suites_own():
     Path("renamed.sqlite").unlink()
 
 
-@turns
 def test_a_temporary_file_that_is_removed(made, turn):
     number, path = tempfile.mkstemp(suffix=".sqlite")
     os.close(number)

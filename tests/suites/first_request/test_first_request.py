@@ -10,15 +10,12 @@ from sqlalchemy import func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-turns = pytest.mark.parametrize("turn", [1, 2])
-
 
 def test_a_command_has_a_sync_engine():
     with Session(get_sync_engine()) as session:
         assert session.scalar(select(func.count(Stock.item))) == 2
 
 
-@turns
 async def test_a_session_is_not_like_the_engine_of_an_earlier_test(db_session, client, turn):
     assert isinstance(db_session, AsyncSession)
     connection = await db_session.connection()
@@ -35,14 +32,12 @@ async def test_a_session_before_the_first_request(db_session, client):
     assert await db_session.scalar(select(func.count(Order.id))) == 2
 
 
-@turns
 async def test_a_request_alone(client, turn):
     assert (await client.get("/stock")).json() == 2
     await client.post("/orders/lamp")
     assert (await client.get("/orders")).json() == ["lamp"]
 
 
-@turns
 def test_a_sync_session(db_session, test_client, turn):
     assert isinstance(db_session, Session)
     db_session.add(Order(item="vase"))
@@ -69,7 +64,6 @@ def order(arena):
 
 
 class TestWide:
-    @turns
     def test_rows_of_a_wide_fixture(self, order, test_client, turn):
         test_client.post("/orders/lamp")
         assert test_client.get("/orders").json() == ["wide", "lamp"]

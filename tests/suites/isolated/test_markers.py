@@ -6,7 +6,6 @@ from models import Order, Stock
 from sqlalchemy import select, text
 
 other = "copy" if engine.dialect.name == "sqlite" else "clone"
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,6 @@ def vase(arena):
         assert session.scalars(select(Order.item)).all() == ["vase"]
 
 
-@turns
 @pytest.mark.arena(isolation=other)
 async def test_another_isolation(vase, arena, client, turn):
     assert arena.isolation == other
@@ -30,7 +28,6 @@ async def test_another_isolation(vase, arena, client, turn):
         await connection.execute(text("DROP TABLE visits"))
 
 
-@turns
 @pytest.mark.arena(isolation="auto")
 async def test_the_isolation_of_the_run(vase, client, turn):
     assert (await client.post("/orders/chair")).status_code == 201

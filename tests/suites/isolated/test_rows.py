@@ -51,7 +51,6 @@ async def test_an_emptied_table(dialect):
     await run("DELETE FROM stock" if dialect == "sqlite" else "TRUNCATE TABLE stock")
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_numbers_begin_where_the_seed_ended(turn):
     async with maker() as session:
         session.add(Order(item="rolled back"))

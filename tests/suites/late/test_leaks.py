@@ -16,7 +16,6 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 LEFT = []
 Session = scoped_session(sessionmaker(sync_engine))
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +57,6 @@ async def test_a_transaction_of_a_broken_tear_down(broken):
     pass
 
 
-@turns
 @pytest.mark.expect("A602", at="Session.flush()")
 def test_a_scoped_session(turn):
     Session.add(Order(item="left"))

@@ -57,7 +57,6 @@ WATCHING = []
 
 
 class TestTaskOfALibrary:  # for its loop, as of sse-starlette
-    @pytest.mark.parametrize("turn", [1, 2])
     def test_it_serves_the_next_test(self, test_client, turn):
         @late_app.app.get(f"/watched/{turn}")
         async def watched():

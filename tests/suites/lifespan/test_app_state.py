@@ -5,8 +5,6 @@ from async_app import get_db
 from life import STARTS, app
 from models import Order
 
-turns = pytest.mark.parametrize("turn", [1, 2])
-
 
 @pytest.fixture(scope="module")
 def wide_client(arena):
@@ -15,18 +13,15 @@ def wide_client(arena):
 
 # The first test of the run: with `arena_lifespan = session`, the fixture starts the app.
 @pytest.mark.asyncio(loop_scope="module")
-@turns
 async def test_the_app_of_a_wide_client_starts_in_each_test(wide_client, turn):
     assert (await wide_client.get("/orders")).json() == ["start-up"]
 
 
-@turns
 def test_an_app_of_the_session_starts_once(arena_lifespan, pytestconfig, turn):
     if pytestconfig.getini("arena_lifespan") == "session":
         assert STARTS == ["up"]
 
 
-@turns
 async def test_overrides_and_state_end_with_the_test(client, turn):
     assert not app.dependency_overrides
     assert (await client.get("/state")).json() is None
@@ -45,14 +40,12 @@ def wide(arena):
     app.state.fake = app.dependency_overrides[len] = "module"
 
 
-@turns
 def test_those_of_a_wide_fixture_stay(wide, test_client, turn):
     assert app.dependency_overrides == {len: "module"}
     assert test_client.get("/state").json() == "module"
     app.state.fake = app.dependency_overrides[len] = "test"
 
 
-@turns
 async def test_a_request_has_a_copy_of_the_context(client, turn):
     assert (await client.post("/user/Sand")).json() == "nobody"
     assert (await client.post("/user/Dune")).json() == "nobody"

@@ -8,7 +8,6 @@ from life import STARTS, app
 from models import Order
 
 BOTH = ["start-up", "fixture"]
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 @pytest.fixture
@@ -29,7 +28,6 @@ async def of_the_suite():
         session.add(Order(item="fixture"))
 
 
-@turns
 async def test_a_client_after_the_rows(order, client, turn):
     assert (await client.get("/orders")).json() == BOTH
 
@@ -47,7 +45,6 @@ async def test_a_session_of_the_suite_after_the_start(started, of_the_suite, cli
     assert (await client.get("/orders")).json() == BOTH
 
 
-@turns
 def test_a_sync_client_after_the_rows(sync_order, test_client, turn):
     assert test_client.get("/orders").json() == BOTH
 

@@ -21,7 +21,6 @@ def arguments(url):
     return {"host": url.host, "port": url.port or 3306, "database": url.database, **login}
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_a_sync_driver(arena, client, turn):
     with pymysql.connect(**arguments(arena.url)) as connection:
         connection.cursor().execute(ADD)
@@ -29,7 +28,6 @@ async def test_a_sync_driver(arena, client, turn):
     assert (await client.get("/orders")).json() == ["vase"]
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_an_async_driver(arena, client, turn):
     connection = await asyncmy.connect(**arguments(arena.url), ssl=create_default_context())
     async with connection.cursor() as cursor:
@@ -39,7 +37,6 @@ async def test_an_async_driver(arena, client, turn):
     assert (await client.get("/orders")).json() == ["vase"]
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 def test_a_connection_that_is_left_open(arena, turn):
     connection = pymysql.connect(**arguments(arena.url))
     assert connection.cursor().execute(ADD) == 1
@@ -61,7 +58,6 @@ async def test_another_database(arena):
         await asyncmy.connect(**other)
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_an_engine_with_a_creator(arena, client, turn):
     """Its pool keeps the connection over the tests."""
     creator = partial(asyncmy.connect, **arguments(arena.url))
@@ -109,7 +105,6 @@ def reader(arena):
         yield
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_numbers_of_a_table_that_an_open_transaction_has_read(reader, run, turn):
     await run("INSERT INTO orders (item, status) VALUES ('vase', 'new')")
     assert await run("SELECT id FROM orders") == [(1,)]

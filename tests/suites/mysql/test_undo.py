@@ -90,7 +90,6 @@ def shelves(arena):
         session.commit()
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_rows_that_a_cascade_changes(shelves, run, turn):
     for table in ("box", "toy"):
         assert await run(f"SELECT id FROM {table}") == [(1,)]
@@ -100,7 +99,6 @@ async def test_rows_that_a_cascade_changes(shelves, run, turn):
     assert await run("SELECT shelf_id FROM label") == [(3,)]
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_above_a_table_of_a_wide_fixture(late, client, run, turn):
     assert await run("SELECT id FROM late") == [(1,)]
     assert (await client.get("/orders")).json() == ["wide"]

@@ -1,11 +1,8 @@
 """A script creates tables and views, which are copied."""
 
 import pymysql
-import pytest
 from async_app import engine
 from sqlalchemy import text
-
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 async def ask(statement):
@@ -13,7 +10,6 @@ async def ask(statement):
         return list((await connection.execute(text(statement))).scalars())
 
 
-@turns
 async def test_a_view(client, turn):
     assert await ask("SELECT words FROM log") == ["it's; ' fine"]
     await client.post("/orders/chair")

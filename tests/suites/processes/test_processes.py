@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import create_engine
 from models import sync_url
 
-turns = pytest.mark.parametrize("turn", [1, 2])
 engine = create_engine(sync_url(str(jobs.engine.url)))
 unused = create_engine("sqlite:///unused.db")
 
@@ -76,7 +75,6 @@ def forked():
         yield pool
 
 
-@turns
 def test_a_fork_of_a_fixture(forked, test_client, turn):
     forked.apply(insert)
     assert test_client.get("/orders").json() == ["vase"]
@@ -139,7 +137,6 @@ def elsewhere():
     process.communicate()
 
 
-@turns
 def test_only_a_worker_uses_the_database(arena, elsewhere, turn):
     assert elsewhere("items_by_url", arena.url) == "[]"
     elsewhere("add_by_url", arena.url)

@@ -8,10 +8,8 @@ from models import Order
 from sqlalchemy import select
 
 WORKER = [sys.executable, "worker.py"]
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
-@turns
 def test_a_worker(arena, db_session, turn):
     worker = arena.process(WORKER, ready="ready")
     db_session.add(Order(item="vase", status="paid"))
@@ -32,7 +30,6 @@ def wide_worker(arena):
     return arena.process(WORKER, ready=lambda: True)
 
 
-@turns
 def test_a_worker_of_a_module(wide_worker, turn):
     assert wide_worker.status is None
 

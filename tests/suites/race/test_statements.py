@@ -7,7 +7,6 @@ from async_app import engine
 from sqlalchemy import text
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_a_statement_that_is_timed_out_ends(client, turn):
     function = "pg_sleep" if engine.dialect.name == "postgresql" else "SLEEP"
     with pytest.raises(TimeoutError):

@@ -75,7 +75,6 @@ def seat(arena):
         session.commit()
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 def test_a_wide_fixture_in_a_block(arena, db_session, request, turn):
     with arena.fresh():
         request.getfixturevalue("seat")

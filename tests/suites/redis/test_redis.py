@@ -84,7 +84,6 @@ def of_class():
     start_to_listen()
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 class TestOfAClass:
     def test_it_has_the_keys_of_its_class_and_its_module(self, shared, request, turn):
         request.getfixturevalue("of_class")

@@ -12,11 +12,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 TIMES = []
 
 
-@pytest.fixture(params=[1, 2])
-def turn(request):
-    """Each story runs twice: the second test begins as the first one."""
-
-
 async def items():
     async with maker() as session:
         return list(await session.scalars(select(Order.item).order_by(Order.id)))

@@ -14,11 +14,6 @@ def vase(arena):
         session.commit()
 
 
-@pytest.fixture(params=[1, 2])
-def turn(request):
-    """Each story runs twice: the second test begins as the first one."""
-
-
 async def test_rows_of_a_wide_fixture(client, vase, turn, arena):
     await client.post("/orders/chair")
     assert (await client.get("/orders")).json() == ["vase", "chair"]

@@ -15,7 +15,6 @@ async def end_the_connection():
             await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_the_rows_of_a_test_are_rolled_back(client, db_session, turn):
     db_session.add(Order(item="vase"))
     await db_session.commit()

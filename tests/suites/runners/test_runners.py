@@ -7,8 +7,6 @@ import pytest_asyncio
 from async_app import items, maker
 from models import Order
 
-turns = pytest.mark.parametrize("turn", [1, 2])
-
 
 async def add(item):
     async with maker.begin() as session:
@@ -29,19 +27,16 @@ async def ask(client):
     assert len((await client.get("/orders")).json()) == 6
 
 
-@turns
 @pytest.mark.asyncio
 async def test_a_loop_of_the_test(client, turn):
     await ask(client)
 
 
-@turns
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_loop_of_the_module(client, turn):
     await ask(client)
 
 
-@turns
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_loop_of_the_session(client, turn):
     await ask(client)
@@ -52,7 +47,6 @@ async def of_another_loop(client):
     await client.post("/orders/chair")
 
 
-@turns
 @pytest.mark.asyncio
 async def test_a_fixture_of_another_loop(of_another_loop, client, db_session, turn):
     db_session.add(Order(item="vase"))
@@ -64,19 +58,16 @@ def anyio_backend():
     return "asyncio"
 
 
-@turns
 @pytest.mark.anyio
 async def test_the_runner_of_anyio(client, anyio_backend, turn):
     await ask(client)
 
 
-@turns
 def test_a_loop_inside_of_a_sync_test(test_client, turn):
     asyncio.run(story())
     assert len(test_client.get("/orders").json()) == 4
 
 
-@turns
 @pytest.mark.asyncio
 async def test_a_sync_client_in_an_async_test(client, test_client, turn):
     test_client.post("/orders/chair")

@@ -10,15 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from two_databases import Order, Visit, analytics, analytics_sync, new_session, replica, shop
 
-turns = pytest.mark.parametrize("turn", [1, 2])
-
 
 def counts():
     with new_session() as session:
         return [session.scalar(select(func.count(one.id))) for one in (Order, Visit)]
 
 
-@turns
 async def test_each_is_seeded_and_restored(turn):
     assert counts() == [2, 1]
     async with AsyncSession(analytics) as session:
@@ -31,7 +28,6 @@ async def test_each_is_seeded_and_restored(turn):
     await analytics.dispose()
 
 
-@turns
 def test_the_replica_reads(turn):
     with Session(shop) as session:
         session.add(Order(id=3))
@@ -40,7 +36,6 @@ def test_the_replica_reads(turn):
         assert session.scalars(select(Order.id)).all() == [1, 2, 3]
 
 
-@turns
 def test_a_session_with_binds_commits_to_both(turn):
     with new_session() as session:
         session.add_all([Order(id=7), Visit(id=7)])
@@ -84,7 +79,6 @@ def test_an_unknown_and_a_new_name(arena):
     engine.dispose()
 
 
-@turns
 async def test_engines_that_a_test_makes(turn):
     for name, model in (("shop", Order), ("analytics", Visit)):
         engine = create_async_engine(f"sqlite+aiosqlite:///{name}.db")

@@ -37,14 +37,12 @@ async def own_client(request):
 
 
 # Twice, so that one of them begins after the other has written.
-@pytest.mark.parametrize("turn", [1, 2])
 async def test_the_async_client(client, vase, db_session, turn):
     assert (await client.get("/orders")).json() == ["vase"]
     assert (await client.post("/orders/chair")).status_code == 201
     assert await items(db_session) == ["vase", "chair"]
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 def test_the_sync_client(test_client, db_session, turn):
     db_session.add(Order(item="vase"))
     assert test_client.get("/orders").json() == ["vase"]

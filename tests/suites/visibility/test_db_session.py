@@ -59,7 +59,6 @@ async def test_every_read_is_fresh(db_session, client, vase, read):
     assert vase.status == "paid"
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 def test_reads_of_a_sync_session_are_fresh(db_session, test_client, turn):
     vase = Order(item="vase")
     db_session.add(vase)

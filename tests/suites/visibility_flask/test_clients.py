@@ -5,14 +5,11 @@ from flask_app import Session, app
 from models import Order
 from sqlalchemy import select
 
-turns = pytest.mark.parametrize("turn", [1, 2])
-
 
 def items(session):
     return list(session.scalars(select(Order.item).order_by(Order.id)))
 
 
-@turns
 def test_flasks_own_client(db_session, arena, turn):
     db_session.add(Order(item="vase"))
     with app.test_client() as own:
@@ -50,7 +47,6 @@ def test_a_flush_that_the_app_forgot_is_not_seen(test_client):
     assert test_client.get("/orders").json() == []
 
 
-@turns
 @pytest.mark.expect("LeakWarning", at="app.kept = engine.connect()")
 def test_a_connection_that_the_app_keeps(test_client, turn):
     assert test_client.post("/keeps").status_code == 200

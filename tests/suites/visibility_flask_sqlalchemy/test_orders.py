@@ -3,10 +3,7 @@
 import pytest
 from shop_app import Order, create_app, db, items
 
-turns = pytest.mark.parametrize("turn", [1, 2])
 
-
-@turns
 def test_a_client_sees_the_rows_of_db_session(test_client, db_session, turn):
     db_session.add(Order(item="vase"))
     assert test_client.get("/orders").json() == ["vase"]
@@ -14,7 +11,6 @@ def test_a_client_sees_the_rows_of_db_session(test_client, db_session, turn):
     assert db_session.query(Order).count() == 2
 
 
-@turns
 def test_a_client_sees_the_rows_of_the_apps_session(arena_app, turn):
     with arena_app.app_context():
         db.session.add(Order(item="vase"))
@@ -29,7 +25,6 @@ def app():
         yield app
 
 
-@turns
 def test_the_context_of_a_session_fixture_has_a_session_for_each_test(app, turn):
     db.session.add(Order(item="vase"))
     db.session.commit()
@@ -55,6 +50,5 @@ def chair(app):
 
 
 class TestWideSession:
-    @turns
     def test_it_stays(self, chair, turn):
         db.session.refresh(chair)

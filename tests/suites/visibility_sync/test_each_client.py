@@ -1,18 +1,14 @@
 """Every client sees the test's rows, and the test sees what requests committed."""
 
 import httpx2
-import pytest
 from models import Order
 from sqlalchemy import select
-
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 def items(session):
     return list(session.scalars(select(Order.item).order_by(Order.id)))
 
 
-@turns
 def test_the_sync_client(test_client, db_session, arena, turn):
     db_session.add(Order(item="vase"))
     assert test_client.get("/orders").json() == ["vase"]
@@ -21,7 +17,6 @@ def test_the_sync_client(test_client, db_session, arena, turn):
     assert [request.status for request in arena.requests] == [200, 201]
 
 
-@turns
 async def test_the_async_client(client, db_session, turn):
     db_session.add(Order(item="vase"))
     assert (await client.get("/orders")).json() == ["vase"]

@@ -8,7 +8,6 @@ from sqlalchemy import insert, select, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 wide_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
-turns = pytest.mark.parametrize("turn", [1, 2])
 
 
 @wide_fixture
@@ -27,7 +26,6 @@ async def chair(arena, vase):
         session.add(Order(item="in the tear-down"))
 
 
-@turns
 async def test_rows_of_a_session_and_of_a_request(vase, chair, client, turn):
     assert (await client.get("/orders")).json() == ["vase", "chair"]
     await client.delete("/orders/1")
@@ -45,7 +43,6 @@ async def session():
         yield session
 
 
-@turns
 async def test_a_connection_and_a_session_that_are_held(connection, session, vase, client, turn):
     await client.post("/orders/lamp")
     session.add(Order(item=f"turn {turn}"))
@@ -71,14 +68,12 @@ async def snapshot():
         yield session
 
 
-@turns
 async def test_a_snapshot_ends_with_its_test(snapshot, turn):
     async with maker.begin() as session:
         session.add(Order(item=f"turn {turn}"))
     assert f"turn {turn}" in await items(snapshot)
 
 
-@turns
 async def test_a_connection_that_has_read_outlives_a_change_of_the_schema(connection, turn):
     assert await connection.scalar(text("SELECT 1")) == 1
     async with engine.begin() as other:

@@ -7,8 +7,6 @@ from fastapi.testclient import TestClient
 
 from pytest_arena import inserted, updated
 
-turns = pytest.mark.parametrize("turn", [1, 2])
-
 
 @pytest.fixture(scope="module")
 def ours(arena):
@@ -29,7 +27,6 @@ def client(request):
     return request.getfixturevalue(request.param)
 
 
-@turns
 def test_cookies_and_headers_are_restored(client, turn):
     assert client.get("/me").json() == ["fixture", None]
     client.post("/login/test")
@@ -37,7 +34,6 @@ def test_cookies_and_headers_are_restored(client, turn):
     assert client.get("/me").json() == ["test", "test"]
 
 
-@turns
 @pytest.mark.expect("LostWriteWarning", at="await db.flush()")
 def test_a_lost_write_fails_the_test_that_sent_the_request(client, turn):
     client.post("/forgets/vase")
@@ -56,7 +52,6 @@ def base_url(arena):
     return arena.live_server().url
 
 
-@turns
 def test_a_live_server_for_the_whole_session(base_url, turn):
     import httpx
 

@@ -71,7 +71,6 @@ def test_nothing_of_it_is_left(found):
     assert found == []
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 def test_a_fixture_that_requests_another(outer, found, turn):
     assert found == ["outer", "inner", "outer too"]
 
@@ -108,7 +107,6 @@ def test_its_rows_have_ended_with_the_test(found):
     assert found[3:] == ["late"]
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 def test_it_is_set_up_again(later, found, turn):
     assert found[3:] == ["late", "later"]
     assert LOG.count("later") == 2

@@ -7,7 +7,6 @@ from async_app import items, maker
 from conftest import rows, write
 from models import Order
 
-turns = pytest.mark.parametrize("turn", [1, 2])
 ARENA = []
 
 
@@ -36,7 +35,6 @@ def test_before_the_classes(found):
 
 
 class TestClass:
-    @turns
     def test_its_rows_are_whole_again(self, of_class, reads_only, found, turn):
         assert found == ["automatic", "class"]
 
@@ -57,7 +55,6 @@ def of_parameter(arena, request):
 
 @pytest.mark.parametrize("of_parameter", ["wide"], indirect=True, scope="class")
 class TestParameter:
-    @turns
     def test_its_scope_is_that_of_the_parameter(self, of_parameter, found, turn):
         assert found == ["automatic", "wide"]
 
@@ -74,7 +71,6 @@ class TestXunit:
     def teardown_class(cls):
         write(ARENA[0], "teardown_class")
 
-    @turns
     def test_set_up_functions(self, found, turn):
         assert found == ["automatic", "setup_class", "setup_method"]
 
@@ -122,6 +118,5 @@ def parameter(arena, request):
 
 
 # The fixture lives until the module ends, so its tests are the last ones.
-@turns
 def test_a_parametrized_fixture(parameter, found, turn):
     assert found == ["automatic", parameter]

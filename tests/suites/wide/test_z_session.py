@@ -20,7 +20,6 @@ def of_package(arena, of_session):
     write(arena, "package")
 
 
-@pytest.mark.parametrize("turn", [1, 2])
 def test_a_session_and_a_package(of_package, found, turn):
     assert found == ["session", "package"]
 
