@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.private_server import on_postgresql
+
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -134,3 +136,28 @@ def test_the_order_of_tests_decides_nothing(
         assert ("which does not exist yet" in run.output) == (engine != LISTENER)
     alone = project.run("-pno:randomly", "test_it.py::test_an_orphan[1]")
     alone.expect(int(bool(failed)), **({"failed": 1} if failed else {"passed": 1}))
+
+
+LATE = """
+from app import Dancer, engine
+from sqlalchemy.ext.asyncio import create_async_engine
+
+other = create_async_engine(engine.url)
+
+async def test_without_a_session(client):
+    assert (await client.post("/dancers/Dune")).status_code == 201
+    async with other.connect():  # such as that of migrations
+        pass
+
+async def test_with_the_first_session(client, db_session):
+    db_session.add(Dancer(name="Lyra"))
+    await db_session.flush()
+    assert (await client.post("/dancers/Dune")).status_code == 201
+"""
+
+
+def test_the_first_session_in_a_loop_that_has_outlived_a_test(example: Example) -> None:
+    """Connections of the app live there. One of pytest-arena for sync code does not."""
+    project = on_postgresql(example, test_it=LATE)
+    scopes = [f"-oasyncio_default_{kind}_loop_scope=session" for kind in ("test", "fixture")]
+    project.run(*scopes).expect(passed=2)

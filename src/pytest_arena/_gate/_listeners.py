@@ -35,6 +35,7 @@ from pytest_arena._product import (
     connections_of,
     loaded,
 )
+from pytest_arena._product._connection_loop import has_sync_caller
 from pytest_arena._product._server_connections import driver_connection
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import Child
@@ -132,8 +133,9 @@ class Gate:
             pooled = PooledConnection.create(entry)
             pooled.target = target
             pooled.identify = identify
-            pooled.known = known
-            pooled.home = known.find_home()
+            if not has_sync_caller():  # else it lives in no loop of tests
+                pooled.known = known
+                pooled.home = known.find_home()
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
