@@ -97,8 +97,8 @@ class Turn:
 
 _SHARES_SESSION = (
     "{test}: the app wrote in the test's session and left the transaction open. The app shares "
-    "the test's session, so this test cannot find a forgotten commit. next: remove the override "
-    "that gives the app this session, or an object of it"
+    "the test's session, so this test cannot find a forgotten commit. next: remove the override, "
+    "or the app context, that gives the app this session, or an object of it"
 )
 _CHANGED_BY_TEST = (
     "{{test}}: it changed {0} in db_session, and {1} wrote nothing. The commit before the request "
