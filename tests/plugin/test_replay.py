@@ -93,6 +93,9 @@ def test_the_test_of_a_finding_has_the_role_of_its_client(example: Example) -> N
     project = example.with_files(test_it=twice + tests, logins=login)
     run = project.run(FLAG, "-oarena_login=logins:login").expect(passed=1)
     run.says('user = await client_as("me")', 'await attempt(user.post("/twice/Dune"))')
+    tests = "def test_it(test_client_as):\n    test_client_as('me').post('/twice/Dune')\n"
+    run = project.with_files(test_it=twice + tests).run(FLAG, "-oarena_login=logins:login")
+    run.says('with test_client_as("me") as user:', 'attempt(lambda: user.post("/twice/Dune"))')
 
 
 def test_ctrl_c_during_the_replays_loses_no_finding(example: Example) -> None:
@@ -505,6 +508,10 @@ def test_sync(test_client, arena):
     assert isinstance(answers[1], Exception)
     assert len(answers) == 3
 
+async def test_a_request_that_fails_by_itself(client, arena):
+    async for attempt in arena.interruptions():
+        await attempt(client.post("/twice"))
+
 async def test_no_statement(client, arena):
     async for attempt in arena.interruptions():
         await attempt(client.get("/openapi.json"))
@@ -515,7 +522,7 @@ def test_interruptions_by_hand(example: Example) -> None:
     """The first pass is whole. A failed one says which step has failed."""
     twice = WRONG[WRONG.index("from app import") :]
     project = example.with_files(test_it=INTERRUPTIONS, conftest=twice)
-    run = project.run().expect(status=1, passed=2, failed=2)
+    run = project.run().expect(status=1, passed=2, failed=3)
     run.says(
         "the step that lost its connection",
         "INSERT INTO dancers (name) VALUES (?) (3 of 4",

@@ -210,11 +210,7 @@ class Lifespan:
         return self._is_up and self.is_usable
 
     async def stop(self) -> None:
-        """Shut the app down, in its loop. A start-up that is still running is cancelled.
-
-        Raises:
-            LifespanError: the shutdown failed, or did not end in time. Raised once.
-        """
+        """Shut the app down, in its loop. A start-up that is still running is cancelled."""
         self._request_shutdown()
         if await self._outlasts(PATIENCE):
             self._task.cancel()

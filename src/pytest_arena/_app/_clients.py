@@ -14,9 +14,10 @@ from weakref import WeakKeyDictionary
 
 from pytest_arena._app._apps import Options, is_litestar, not_installed
 from pytest_arena._app._entry import CLIENT_CALL, ClientCall, explained
+from pytest_arena._ledger import REFUSAL
 from pytest_arena._owner import Phase
 from pytest_arena._process import lock_here
-from pytest_arena.errors import LoginError
+from pytest_arena.errors import LoginError, TemplateError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Lock
@@ -70,14 +71,15 @@ class Login:
             with self._attempt():
                 answer = self.function(client, self.role)
                 if inspect.isawaitable(answer):
-                    await answer
+                    answer = await answer
+                _check_login(answer)
 
     def once(self, client: object) -> None:
         """Log this client in, unless it is logged in."""
         if not self._is_needed():
             return
         with self._attempt():
-            self.function(client, self.role)
+            _check_login(self.function(client, self.role))
 
     def _is_needed(self) -> bool:
         return not self.is_done and self is not _LOGIN.get()
@@ -87,6 +89,8 @@ class Login:
         token = _LOGIN.set(self)
         try:
             yield
+        except TemplateError:
+            raise
         except Exception as error:
             reason, line, fix = explained(error)
             raise LoginError(
@@ -98,6 +102,12 @@ class Login:
         finally:
             _LOGIN.reset(token)
         self.is_done = True
+
+
+def _check_login(answer: Any) -> None:
+    """Refuse the answer that the function for logins has returned, if it is one of an error."""
+    if getattr(answer, "status_code", 0) >= REFUSAL:
+        raise ValueError(f"its answer was {answer.status_code}")
 
 
 class AsyncClient(_AsyncBase):

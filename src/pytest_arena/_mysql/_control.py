@@ -66,12 +66,7 @@ class MySQLControl(Control):
 
 
 def connect(address: Address, *, seconds: float = _CONNECT_SECONDS) -> Any:
-    """Connect by PyMySQL.
-
-    Raises:
-        MySQLFailure: no server answers, or it refuses the login.
-        ConfigError: PyMySQL cannot be imported.
-    """
+    """Connect by PyMySQL."""
     pymysql = _pymysql()
     arguments: dict[str, Any] = {
         "charset": "utf8mb4",

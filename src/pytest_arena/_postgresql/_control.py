@@ -73,10 +73,6 @@ def connect(
     ``settings`` are settings of the session, such as ``lock_timeout``, from the login on. libpq's
     environment variables, such as PGOPTIONS, have no effect. A server that does not answer in so
     many seconds is down.
-
-    Raises:
-        ControlFailure: no server answers, or it refuses the login or a setting.
-        ConfigError: psycopg cannot be imported.
     """
     psycopg = _psycopg()
     try:

@@ -116,9 +116,6 @@ class DatabaseRegistry(TemplateStore):
 
     A thread with another connection makes copies ahead and drops. A forked child may only
     read.
-
-    Raises:
-        ServerError: no server answers, it is too old, or the login may not create databases.
     """
 
     product: ClassVar[str]

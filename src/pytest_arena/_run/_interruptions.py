@@ -9,6 +9,7 @@ from weakref import ref
 
 from sqlalchemy.exc import OperationalError
 
+from pytest_arena._ledger import REFUSAL
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._nested import Fresh
@@ -77,6 +78,7 @@ class Attempt:
 
     __module__ = "pytest_arena"
     title = "arena: the step that lost its connection"
+    has_failed = False
 
     def __init__(self, passes: Interruptions, number: int) -> None:
         self._run = passes.run
@@ -103,11 +105,14 @@ class Attempt:
     async def _answer(self, request: Awaitable[Any]) -> Any:
         self._run.connections.schedule = self.schedule
         try:
-            return await request
+            answer = await request
         except Exception as error:  # noqa: BLE001 - the test decides
-            return error
+            answer = error
         finally:
             self._run.connections.schedule = None
+        is_error = isinstance(answer, Exception)
+        self.has_failed = is_error or getattr(answer, "status_code", 0) >= REFUSAL
+        return answer
 
     def lines(self) -> list[str]:
         """Return the step that failed, for the report of a failed test."""
@@ -138,5 +143,11 @@ class Interruptions(Passes):
                 "no request of the loop's body has sent a statement by SQLAlchemy",
                 "await attempt(client.post(…))   once in each pass, in a sync test attempt(lambda: "
                 "…) without `await`",
+            )
+        if not self.steps and attempt.has_failed:
+            raise error_of(
+                _LOOP,
+                "the request of the first pass, which nothing interrupts, has failed",
+                "write what it needs before the loop",
             )
         self.steps = max(self.steps, steps)

@@ -14,6 +14,7 @@ import json
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -302,7 +303,10 @@ class _Questions:
 
     def _check_time(self) -> None:
         if seconds() > self._end:
-            raise NotReplayedError("not replayed further: its replays take more than ten seconds")
+            raise NotReplayedError(
+                "not replayed further: its replays take more than ten "
+                "seconds. next: one question in a run, --arena-replay=races"
+            )
 
     async def _race(self) -> None:
         races = Races(self._replay.run, 1, _MOST_ORDERS, "")
@@ -491,7 +495,10 @@ class Call:
         path = f"{self.path}?{self.query}" if self.query else self.path
         client = "client" if is_async else "test_client"
         wait = "await " if is_async else ""
-        login = f'user = {wait}{client}_as("{role}")\n' if role else ""
+        # In a sync test the block logs in. Otherwise a login would be a part of each pass.
+        login = f'user = await client_as("{role}")\n'
+        if not is_async:
+            login = f'with test_client_as("{role}") as user:\n'
         call = f'{"user" if role else client}.{self.method.lower()}("{path}"'
         if self.body:
             text = repr(self._json())
@@ -505,7 +512,10 @@ class Call:
         races = f"{loop} race in arena.races():\n    {wait}race({call}, {call})"
         passes = f"{loop} attempt in arena.interruptions():\n    {wait}attempt({call})\n"
         passes += f'    assert arena.changes().counted() in ("nothing", "{whole}")'
-        return [login + races, login + passes]
+        if not role:
+            return [races, passes]
+        margin = "" if is_async else "    "
+        return [login + indent(races, margin), login + indent(passes, margin)]
 
 
 # The run

@@ -200,11 +200,9 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
                 known = state.unmodified - state.expired_attributes
                 columns = [
                     key
-                    for key, column in state.mapper.column_attrs.items()
+                    for key in sorted(known.intersection(words, state.mapper.column_attrs.keys()))
                     # A column that an insert has left out has no key, and None.
-                    if key in known.intersection(words)
-                    and (key in state.dict or not column.deferred)
-                    and state.dict.get(key) != getattr(present, key)
+                    if state.dict.get(key) != getattr(present, key)
                 ]
                 if columns:
                     name = state.class_.__name__

@@ -109,7 +109,7 @@ class Apps:
         """
         test: RunningTest | None = Phase.test
         runs = test.app_runs if test is not None else []
-        clients = [each for each in alive(self._clients) if each.arena_run in runs] if runs else []
+        clients = [each for each in alive(self._clients) if each.arena_run in runs]
         return AppState(self.app_of_option, clients)
 
     def use(self, app: ASGIApp, test: RunningTest) -> AppRun:

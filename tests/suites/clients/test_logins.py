@@ -50,6 +50,11 @@ async def test_a_login_that_fails_is_tried_again(client_as):
     await stranger.get("/me")
 
 
+@pytest.mark.expect("A703")
+async def test_a_login_that_returns_an_error(client_as):
+    await client_as("nobody").get("/orders")
+
+
 @pytest.mark.expect("A703", at='test_client_as("ada").get')
 def test_a_sync_client_cannot_await_the_login(test_client_as):
     test_client_as("ada").get("/me")
