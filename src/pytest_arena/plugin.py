@@ -133,8 +133,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _without_values_behind(words: list[str]) -> list[str]:
     """Return a command line in which no path behind ``--arena-replay`` is its value."""
-    flag = "--arena-replay"
-    return [f"{flag}={ALL_QUESTIONS}" if word == flag else word for word in words]
+    return [f"{word}={ALL_QUESTIONS}" if word == "--arena-replay" else word for word in words]
 
 
 def _names_in_file(config: pytest.Config) -> list[str]:

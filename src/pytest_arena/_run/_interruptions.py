@@ -110,8 +110,8 @@ class Attempt:
             answer = error
         finally:
             self._run.connections.schedule = None
-        is_error = isinstance(answer, Exception)
-        self.has_failed = is_error or getattr(answer, "status_code", 0) >= REFUSAL
+        status = getattr(answer, "status_code", 0)
+        self.has_failed = isinstance(answer, Exception) or status >= REFUSAL
         return answer
 
     def lines(self) -> list[str]:

@@ -197,7 +197,8 @@ def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
         for _, instances in test.sessions.instances():
             for state in map(instance_state, instances):
                 present = fresh.get(state.class_, state.identity)
-                known = state.unmodified - state.expired_attributes
+                # Without the columns that their next use loads.
+                known = state.unmodified.difference(state.expired_attributes, state.callables)
                 columns = [
                     key
                     for key in sorted(known.intersection(words, state.mapper.column_attrs.keys()))

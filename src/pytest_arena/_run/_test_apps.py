@@ -107,8 +107,7 @@ class Apps:
 
         The login of a test's client ends with the nested level in which it was.
         """
-        test: RunningTest | None = Phase.test
-        runs = test.app_runs if test is not None else []
+        runs = Phase.test.app_runs if Phase.test else ()
         clients = [each for each in alive(self._clients) if each.arena_run in runs]
         return AppState(self.app_of_option, clients)
 
