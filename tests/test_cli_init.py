@@ -136,11 +136,11 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         },
     ),
     "a package without __init__.py": (
-        {**PACKAGE, "app/main_test.py": SQLMODEL, ".venv/lib/other.py": SQLMODEL},
+        {**PACKAGE, ".venv/lib/other.py": SQLMODEL},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"} | ASYNC,
     ),
     "Alembic": (
-        {**PACKAGE, "app/__init__.py": "", "alembic.ini": ALEMBIC, **MIGRATION},
+        {**PACKAGE, "app/main_test.py": SQLMODEL, "alembic.ini": ALEMBIC, **MIGRATION},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "alembic.ini"} | ASYNC,
     ),
     "a factory below src": (
@@ -164,7 +164,8 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
             "blog/models.py": FLASK_MODELS,
             "migrations/alembic.ini": "[alembic]\n",
             "migrations/env.py": "",
-            "setup.cfg": "[tool:pytest]\naddopts = -q",
+            "setup.cfg": "[tool:pytest]\naddopts = -q\ntestpaths = checks/*\n",
+            "checks/unit/test_it.py": "",
         },
         {"pythonpath": ".", "arena_app": "blog:create_app", "arena_schema": "blog.models:db"},
     ),
@@ -212,8 +213,7 @@ def test_the_first_test_passes(tmp_path: Path, layout: str) -> None:
     folder = Example(tmp_path, files).write()
     arena("init", "--write", folder=folder)
     plugins = ("-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin")
-    words = ("-m", "pytest", *plugins, "tests/test_arena.py")
-    Example(folder, {}).python(*words).expect(passed=1)
+    Example(folder, {}).python("-m", "pytest", *plugins).expect(passed=1)
     options = options_of(folder)
     assert "nothing to write" in arena("init", "--write", folder=folder).output
     assert options_of(folder) == options

@@ -8,10 +8,11 @@ import re
 import sys
 import tomllib
 from collections import Counter
+from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._config._read import pytest_file
 from pytest_arena._origin import is_of_tests
@@ -35,7 +36,7 @@ _BASE = re.compile(
     r"(?m)^class (\w+)\([^)]*DeclarativeBase[^)]*\)|^(\w+) = (?:declarative_base|SQLAlchemy)\("
 )
 _MODEL = r"(?m)^class (\w+)\((?:[^)]*\b)?{}\b[^)]*\)"
-_SQLMODEL = re.compile(r"(?m)^class (\w+)\([^)]*table=True\)")
+_SQLMODEL = r"(?m)^class (\w+)\([^)]*table=True\)"
 _URL_NAME = r"\w*(?:DATABASE|DB|POSTGRES|SQL|REDIS|BROKER)\w*_(?:URL|URI|DSN)"
 _VARIABLE = re.compile(
     r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
@@ -93,23 +94,28 @@ def init(arguments: argparse.Namespace) -> int:
         return 0
     has_async = any("create_async_engine(" in module.text for module in modules)
     is_async = bool(apps and has_async and find_spec("pytest_asyncio"))
-    proposed = _options(folder, modules, apps, models, settings)
+    proposed = _options(ini.parent, modules, apps, models)
     if is_async:
-        proposed |= {name: _ASYNC[name] for name in _ASYNC if name not in settings}
-    options, text = _with_options(ini, proposed)
-    test = folder / "tests" / "test_arena.py"
+        proposed |= _ASYNC
+    options, text = _with_options(
+        ini, {name: proposed[name] for name in proposed if name not in settings}
+    )
+    folders: Any = settings.get("testpaths") or "tests"
+    first = folders.split()[0] if isinstance(folders, str) else folders[0]
+    first = [*sorted(glob(first, root_dir=ini.parent)), first][0]  # noqa: PTH207 - as pytest does
+    name = f"{first}/test_arena.py"
     test_text = _first_test(apps, models, is_async=is_async)
-    lines = [f"{ini.name}:", indent(options, "    ")]
-    lines += ["tests/test_arena.py:", indent(test_text, "    ")]
+    next_step = "next: arena init --write"
     if arguments.write:
+        next_step = "written. next: pytest"
         ini.write_bytes(text.encode())
-        test.parent.mkdir(exist_ok=True)
+        test = ini.parent / name
+        test.parent.mkdir(parents=True, exist_ok=True)
         if not test.exists():
             test.write_text(test_text, encoding="utf-8")
-        lines.append("written. next: pytest")
-    else:
-        lines.append("next: arena init --write")
-    sys.stdout.write("\n".join([*lines, ""]))
+    for file, content in ((ini.name, options), (name, test_text)):
+        sys.stdout.write(f"{file}:\n{indent(content, '    ')}\n")
+    sys.stdout.write(f"{next_step}\n")
     return 0
 
 
@@ -141,25 +147,21 @@ def _find_apps(modules: list[Module]) -> list[Found]:
     """Return the apps, then the functions that return one. The likeliest is first."""
     apps = [Found(each, name) for each in modules for name in _APP.findall(each.text)]
     apps.sort(key=lambda app: (app.name not in {"app", "application"}, str(app)))
-    for module in modules:
-        apps += [Found(module, name) for name in _FACTORY.findall(module.text)]
-    return apps
+    return apps + [Found(each, name) for each in modules for name in _FACTORY.findall(each.text)]
 
 
 def _find_models(modules: list[Module]) -> list[Found]:
     """Return the classes that are tables."""
-    models = []
-    bases = {"db"}
+    found = {"db"}
     for module in modules:
-        bases.update(filter(None, (a or b for a, b in _BASE.findall(module.text))))
-        for name in _SQLMODEL.findall(module.text):
-            models.append(Found(module, name, "SQLModel"))
-    for base in sorted(bases):
-        pattern = re.compile(_MODEL.format(base))
-        for module in modules:
-            for name in pattern.findall(module.text):
-                models.append(Found(module, name, base))
-    return models
+        found.update(filter(None, (a or b for a, b in _BASE.findall(module.text))))
+    patterns = {"SQLModel": _SQLMODEL} | {base: _MODEL.format(base) for base in sorted(found)}
+    return [
+        Found(module, name, base)
+        for base, pattern in patterns.items()
+        for module in modules
+        for name in re.findall(pattern, module.text)
+    ]
 
 
 def _options(
@@ -167,13 +169,10 @@ def _options(
     modules: list[Module],
     apps: list[Found],
     models: list[Found],
-    settings: Mapping[str, object],
 ) -> dict[str, str | list[str]]:
     """Return the options that the project needs."""
-    proposed: dict[str, str | list[str]] = {}
-    if "pythonpath" not in settings:
-        root = (apps or models)[0].module.root
-        proposed["pythonpath"] = [root.relative_to(folder).as_posix()]
+    root = (apps or models)[0].module.root
+    proposed: dict[str, str | list[str]] = {"pythonpath": [root.relative_to(folder).as_posix()]}
     if apps:
         proposed["arena_app"] = str(apps[0])
     migrations = [*folder.glob("*/versions/*.py")]
