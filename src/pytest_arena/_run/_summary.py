@@ -78,8 +78,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
         yield f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
     if used and summary.suggestion and not summary.has_template:
         yield (
-            "set this, and delete create_all and drop_all in fixtures, so that each test "
-            "starts with the tables:"
+            "set this, so that no fixture has to make tables, and each test starts with the tables:"
         )
         yield indent(summary.suggestion, "    ")
 
