@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import tomllib
-from collections import Counter
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_arena._config._read import pytest_file
+from pytest_arena._databases._builders import suggested_schema
 from pytest_arena._origin import is_of_tests
 from pytest_arena.errors import ConfigError
 
@@ -175,12 +175,10 @@ def _options(
     proposed: dict[str, str | list[str]] = {"pythonpath": [root.relative_to(folder).as_posix()]}
     if apps:
         proposed["arena_app"] = str(apps[0])
-    migrations = [*folder.glob("*/versions/*.py")]
-    if (folder / "alembic.ini").exists() and migrations:
-        proposed["arena_schema"] = "alembic.ini"
-    elif models:
-        # The module with most models imports the base and knows the tables.
-        [(schema, _)] = Counter(map(str, models)).most_common(1)
+    names = [*map(str, models)]
+    # The module with most models imports the base and knows the tables.
+    schema = suggested_schema(folder) or max(names, key=names.count, default="")
+    if schema:
         proposed["arena_schema"] = schema
     variables: dict[str, None] = {}
     for module in modules:

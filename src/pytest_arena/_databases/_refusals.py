@@ -85,10 +85,7 @@ UNKNOWN_DATABASE = Refusal(
     fix=f"arena_database = auto, and an engine with one of these drivers: {', '.join(DRIVERS)}",
     is_to_allow=True,
 )
-FILL = (
-    "delete what creates a test database (do it by hand for the app), and name its tables:\n"
-    "arena_schema = <module>:<Base>"
-)
+_DELETE = "delete what makes or drops a test database: each test has one (the app's: by hand)"
 WITHOUT_ENGINE = Refusal(
     UnknownDatabaseError,
     "refused: a connection to {name} by {driver}, and not by the app's engine",
@@ -105,7 +102,8 @@ REFUSED_DRIVER = WITHOUT_ENGINE._replace(
     "or use the app's engine, db_session or arena.url",
 )
 FOR_DATABASES = WITHOUT_ENGINE._replace(
-    why="programs create and drop databases from there, and one of them may be yours", fix=FILL
+    why="programs create and drop databases from there, and one of them may be yours",
+    fix=_DELETE,
 )
 FILE_WITHOUT_ENGINE = Refusal(
     ProductionDatabaseError,
@@ -142,7 +140,7 @@ def beyond_database(meaning: Statement, words: Words) -> ProductionDatabaseError
     """Return the error for a statement that would change another database or the server."""
     fix = _LEAVE_OUT
     if meaning.beyond.endswith(("DATABASE", "SCHEMA")):
-        fix = FILL
+        fix = _DELETE
     return ProductionDatabaseError(
         f"refused: {meaning.beyond or meaning.shared}, which reaches beyond the test's database",
         why="the server may have databases of yours. pytest-arena does not undo changes to them or "

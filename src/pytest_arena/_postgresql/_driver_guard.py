@@ -96,7 +96,7 @@ WORDS = Words(
     instead={
         "ALTER DATABASE": "in a migration or in arena_schema, for the database that it runs in:\n"
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I …', current_database()); END $$",
-        "PG_TERMINATE_BACKEND": "end sessions of the test's database: "
-        "WHERE datname = current_database()",
+        "PG_TERMINATE_BACKEND": "delete what drops a test database: each test has its own\n"
+        "or end only its sessions: WHERE datname = current_database()",
     },
 )
