@@ -128,7 +128,7 @@ class Ledger:
     # whether it was given something.
     filled: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     isolation_seconds: float = 0.0  # of the running test
-    has_left: bool = False  # whether code has reached another machine
+    left: str = ""  # the other machine that code has reached, and the code
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 
     def begin(self, test: str) -> None:

@@ -351,7 +351,7 @@ def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     project = example.with_files(**files)
     run = project.run(FLAG).expect(passed=9)
     lines = dict(line.split(": ", 1) for line in section(run.output))
-    assert "another machine" in lines["POST /far"]
+    assert "192.0.2.1:9, by strange.py:" in lines["POST /far"]
     assert "statements differ" in lines["POST /differs"]
     assert "nothing found" in lines["POST /token"]
     assert "limits the number" in lines["POST /limited"]

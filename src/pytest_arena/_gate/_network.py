@@ -88,14 +88,14 @@ class _Network:
         # The addresses of names, each with the test that was reported, None for an allowed name.
         self._addresses: set[tuple[str | None, str]] = set()
 
-    def look_up(self, host: str | bytes | None, *_arguments: object) -> None:
+    def look_up(self, host: str | bytes | None, port: object = None, *_arguments: object) -> None:
         """Judge a name. Its addresses are not judged again."""
         name = host.decode() if isinstance(host, bytes) else host or ""
         if is_own() or self._is_inside(name):
             return
         test = None
         if not self._is_named(name):
-            self._leave(name)
+            self._leave(name, port)
             test = self._ledger.test
         with as_own(), suppress(OSError):
             for *_, address in socket.getaddrinfo(name, None):
@@ -109,14 +109,15 @@ class _Network:
         host, port = str(address[0]), int(address[1])
         judged = {(None, host), (self._ledger.test, host)}
         if not self._addresses.isdisjoint(judged) or self._is_named(host):
-            self._ledger.has_left |= (self._ledger.test, host) in self._addresses
+            if (self._ledger.test, host) in self._addresses:
+                self._note(host, port)
             return
         if not self._is_inside(host):
-            self._leave(host)
+            self._leave(host, port)
         elif sock.type == socket.SOCK_STREAM and port in self._ports_before - self._own_ports():
             names = ("localhost", f"{host}:{port}", f"localhost:{port}")
             if not any(map(self._is_named, names)):
-                self._leave(f"{host}:{port}", "a server that ran before the tests")
+                self._leave(f"{host}:{port}", None, "a server that ran before the tests")
 
     def _is_named(self, host: str) -> bool:
         return any(fnmatch(host.lower(), pattern) for pattern in self._names)
@@ -130,9 +131,14 @@ class _Network:
         address = getattr(address, "ipv4_mapped", None) or address
         return bool(address.is_loopback or address.is_unspecified)
 
-    def _leave(self, host: str, kind: str = "another machine") -> None:
+    def _note(self, host: str, port: object) -> None:
+        """Note the first name or address that code reaches, and the code."""
+        place = f"{host}:{port}".removesuffix(":None")
+        self._ledger.left = self._ledger.left or f"{place}, by {cause_of_connection()}"
+
+    def _leave(self, host: str, port: object, kind: str = "another machine") -> None:
         """Note that code reaches another machine or server, or refuse it."""
-        self._ledger.has_left = True
+        self._note(host, port)
         if not self._refuses:
             self._ledger.note(f"{{test}}: reached {kind}: {host}   (arena_network)")
             return

@@ -200,7 +200,7 @@ class Replay:
         records = len(test.records)
         turns = len(test.turns)
         try:
-            self.run.ledger.has_left = False
+            self.run.ledger.left = ""
             route = Route(wanted, test.name)
             whole = await self.alone(send)
             sent = test.requests()[-1]
@@ -285,8 +285,9 @@ class _Questions:
 
     async def _settle(self) -> None:
         """Replay until two replays have the same steps."""
-        if self._replay.run.ledger.has_left:
-            raise NotReplayedError("not replayed: it reaches another machine")
+        left = self._replay.run.ledger.left
+        if left:
+            raise NotReplayedError(f"not replayed: it reaches {left}")
         if not self._whole.outcome.is_whole:
             raise NotReplayedError("not replayed: it changes more than 1,000 rows")
         for _ in range(2):
