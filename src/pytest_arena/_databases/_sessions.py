@@ -364,9 +364,9 @@ def _add(session: Session, instances: list[object]) -> None:
 
 
 _PLAIN = (
-    "db_session has not the options of the app's engine, which does not exist yet: connect_args, "
-    "listeners, search_path. Next: create the engine in conftest.py, such as from app.db import "
-    "get_engine; get_engine()"
+    "db_session lacks the options of the app's engine, which does not exist yet: connect_args, "
+    "listeners, search_path. Likely, create_app() or get_engine() makes it. Next: request "
+    "arena_app before db_session, or call get_engine() in conftest.py"
 )
 _CANNOT_WRITE = 2
 
