@@ -136,6 +136,7 @@ def test_a_build_that_fails_says_where(project: Project, value: str, says: str, 
             project.ensure(stage=Stage.SCHEMA)
         assert says in caught.value.what
         assert line in caught.value.cause
+        assert ("with_variant" in caught.value.fix) == ("INET" in says)
     assert not list(project.cache.rglob("*.json")) + list(project.cache.rglob("*.sqlite"))
 
 

@@ -15,6 +15,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 from unittest import mock
 
+from sqlalchemy.exc import CompileError
+
 from pytest_arena import _process
 from pytest_arena._config._load import blame, described, line_of_function
 from pytest_arena._config._supported import kind_of_error
@@ -141,6 +143,8 @@ class StageBuild:
         fix = getattr(error, "fix", "") or self.template_store.advice(error)
         if isinstance(error, OSError) and line is None:
             fix = "ARENA_CACHE=<a folder that you can write to> pytest …"
+        elif isinstance(error, CompileError):
+            fix = "a type that this database has: String(50), or …with_variant(String(50), …)"
         elif self.stage is Stage.SEEDED and kind_of_error(error) == "no table":
             likely = suggested_schema(self.root) or "<module>:<Base>"
             fix = f"arena_schema = {likely}   (the seed runs before the app creates any table)"
