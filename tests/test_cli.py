@@ -24,6 +24,7 @@ from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._product import Manifest
 from pytest_arena._product._server_search import Unavailable
+from pytest_arena._run._summary import schema_to_set
 from pytest_arena._sqlite import _product
 from tests import command
 from tests.servers.crowded import folder_in_memory, newest_programs
@@ -205,7 +206,8 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     monkeypatch.chdir(below)
     found = read_project()
     assert (found.database, found.file) == ("own", tmp_path / file)
-    assert ('"' in found.schema_line("app.models:Base")) is file.endswith(".toml")
+    (tmp_path / "alembic.ini").touch()
+    assert ('"' in schema_to_set(found)) is file.endswith(".toml")
     monkeypatch.setenv("ARENA_DATABASE", "sqlite")
     assert read_project().database == "sqlite"
     assert read_project(database="postgresql").database == "postgresql"

@@ -117,7 +117,6 @@ from blog import db
 class Post(db.Model):
     id = db.Column(db.Integer, primary_key=True)
 """
-MIGRATION = {"migrations/env.py": "from app.db import engine", "migrations/versions/1.py": ""}
 ALEMBIC = "[alembic]\nscript_location = %(here)s/migrations\n"
 ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
 # The files of each layout, and the options that it needs.
@@ -140,7 +139,7 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "app.models:Base"} | ASYNC,
     ),
     "Alembic": (
-        {**PACKAGE, "app/main_test.py": SQLMODEL, "alembic.ini": ALEMBIC, **MIGRATION},
+        {**PACKAGE, "app/main_test.py": SQLMODEL, "alembic.ini": ALEMBIC},
         {"pythonpath": ".", "arena_app": "app.main:app", "arena_schema": "alembic.ini"} | ASYNC,
     ),
     "a factory below src": (
@@ -174,11 +173,7 @@ LAYOUTS: dict[str, tuple[Files, Files]] = {
         {"pythonpath": ".", "arena_app": "web:app"},
     ),
 }
-RUN = (
-    "one module of SQLModel",
-    "a package without __init__.py",
-    "Flask-SQLAlchemy with Flask-Migrate",
-)
+RUN = [layout for layout in LAYOUTS if layout != "Alembic"]  # it has no migrations
 
 
 def options_of(folder: Path) -> dict[str, str]:

@@ -53,13 +53,10 @@ def _show(places: list[Place], options: argparse.Namespace) -> None:
 def _sweep(kinds: list[PlaceKind], *, everything: bool) -> None:
     number = 0
     for kind in kinds:
-        for result in kind.sweep(everything=everything):
-            thing = result.thing
-            if result.reason:
-                _say(f"left     {thing.name}: {result.reason}")
-                continue
-            number += 1
-            _say(f"removed  {thing.what} {thing.name}")
+        for thing, reason in kind.sweep(everything=everything):
+            number += not reason
+            words = f"left     {thing.name}: {reason}" if reason else ""
+            _say(words or f"removed  {thing.what} {thing.name}")
     _say(f"{number} removed." if number else "Nothing to remove.")
 
 

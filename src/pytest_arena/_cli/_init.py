@@ -45,10 +45,7 @@ _VARIABLE = re.compile(
 _FIELD = re.compile(rf"(?mi)^[ \t]+({_URL_NAME}) *:")  # of a class of pydantic-settings
 # The options with which pytest-asyncio runs the first test of an app with an async engine.
 _ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
-_SECTIONS = {
-    "pyproject.toml": ("tool.pytest", "tool.pytest.ini_options"),
-    "setup.cfg": ("tool:pytest",),
-}
+_SECTION = re.compile(r"(?m)^(\[(?:tool[.:])?pytest(?:\.ini_options)?\].*\n)")
 
 
 class Module(NamedTuple):
@@ -199,16 +196,12 @@ def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[st
         if ini.suffix == ".toml":
             shown = json.dumps(value)
         lines += f"{name} = {shown}\n"
-    text = ini.read_bytes().decode() if ini.exists() else ""
-    if text:
-        text = f"{text.rstrip()}\n"
-    for section in _SECTIONS.get(ini.name, ("pytest",)):
-        header = re.search(rf"(?m)^\[{re.escape(section)}\].*\n", text)
-        if header:
-            text = text[: header.end()] + lines + text[header.end() :]
-            break
-    else:
-        text = f"{text}\n[{section}]\n{lines}".lstrip()
+    text = ini.read_bytes().decode().rstrip() if ini.exists() else ""
+    section = "tool.pytest.ini_options" if ini.name == "pyproject.toml" else "pytest"
+    if not _SECTION.search(f"{text}\n"):
+        text = f"{text}\n\n[{section}]".lstrip()
+    before, header, after = _SECTION.split(f"{text}\n", maxsplit=1)
+    text = before + header + lines + after
     if ini.suffix == ".toml":
         try:
             tomllib.loads(text)
@@ -219,7 +212,7 @@ def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[st
                 cause=f"{ini} has no line [{section}]",
                 fix=f"by hand: {lines}",
             ) from None
-    return f"[{section}]\n{lines}", text
+    return header + lines, text
 
 
 def _first_test(apps: list[Found], models: list[Found], *, is_async: bool) -> str:

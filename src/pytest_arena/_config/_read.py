@@ -63,12 +63,6 @@ class Config:
         """Return the place of an option, for messages."""
         return _place(name, self.file)
 
-    def schema_line(self, schema: str) -> str:
-        """Return ``arena_schema`` with this value, to be pasted into the configuration file."""
-        if self.file is not None and self.file.suffix == ".toml":
-            schema = f'"{schema}"'
-        return f"arena_schema = {schema}"
-
     @property
     def server_url(self) -> str:
         """The server's URL in ``arena_database``, "" if it has another value."""

@@ -39,17 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.ddl import ExecutableDDLElement
 
 
-def _ddl(metadata: MetaData, dialect: Dialect) -> str:
-    """Return the statements that ``create_all`` executes, also those of DDL listeners."""
-    statements: list[str] = []
-
-    def note(statement: ExecutableDDLElement, *_: object, **__: object) -> None:
-        statements.append(str(statement.compile(dialect=dialect)))
-
-    metadata.create_all(MockConnection(dialect, note), checkfirst=False)
-    return "\n".join(sorted(statements))
-
-
 @cache
 def session_classes() -> tuple[type[Session], type[AsyncSession]]:
     """Return the classes of sessions: those of the session makers after the collection.
@@ -115,8 +104,7 @@ def schema_builder(value: str, root: Path, *, source: str = "arena_schema") -> B
     metadata = getattr(attribute, "metadata", attribute)
     if isinstance(metadata, MetaData):
         return MetadataBuilder(metadata)
-    is_bare = _takes_nothing(attribute, "connection", f"arena_schema = {value}", source)
-    return CodeBuilder(attribute, takes_nothing=is_bare)
+    return _code_builder(attribute, "connection", f"arena_schema = {value}", source)
 
 
 def seed_builder(value: str, *, source: str = "arena_seed") -> Builder:
@@ -126,8 +114,7 @@ def seed_builder(value: str, *, source: str = "arena_seed") -> Builder:
         ConfigError: the value does not name a function of one session.
     """
     function: Any = _load.load_attribute(value, option="arena_seed", source=source)
-    is_bare = _takes_nothing(function, "session", f"arena_seed = {value}", source)
-    return CodeBuilder(function, takes_nothing=is_bare, in_session=True)
+    return _code_builder(function, "session", f"arena_seed = {value}", source)
 
 
 def _existing(value: str, root: Path, source: str) -> Path:
@@ -154,20 +141,21 @@ def digest_of_files(paths: Iterable[Path]) -> str:
     return digest("\n".join(lines))
 
 
-def _takes_nothing(
+def _code_builder(
     function: Callable[..., object], argument: str, setting: str, source: str
-) -> bool:
-    """Return whether to call a function without an argument, such as an app's ``init_db()``.
+) -> CodeBuilder:
+    """Return the builder that calls a function, if possible without an argument: ``init_db()``.
 
     It then works on the app's engine, which the gate redirects to the template. Its optional
     parameters have another meaning.
     """
-    if _load.problem_of_call(function) == "":
-        parameters = _load.signature(function).parameters.values()
-        if all(each.kind is not each.VAR_POSITIONAL for each in parameters):
-            return True
-    _load.check_function(function, argument, setting=setting, source=source)
-    return False
+    takes_nothing = _load.problem_of_call(function) == "" and all(
+        each.kind is not each.VAR_POSITIONAL
+        for each in _load.signature(function).parameters.values()
+    )
+    if not takes_nothing:
+        _load.check_function(function, argument, setting=setting, source=source)
+    return CodeBuilder(function, takes_nothing=takes_nothing, in_session=argument == "session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +168,13 @@ class MetadataBuilder:
         """Return the compiled DDL, None if a listener is a function, which may do anything."""
         if any(map(inspect.isroutine, self._listeners())):
             return None
-        return _ddl(self.metadata, ddl)
+        statements: list[str] = []  # also those of DDL listeners
+
+        def note(statement: ExecutableDDLElement, *_: object, **__: object) -> None:
+            statements.append(str(statement.compile(dialect=ddl)))
+
+        self.metadata.create_all(MockConnection(ddl, note), checkfirst=False)
+        return "\n".join(sorted(statements))
 
     def _listeners(self) -> Iterator[object]:
         """Yield the user's listeners. Types of SQLAlchemy listen too."""
@@ -230,28 +224,27 @@ class AlembicBuilder:
 
     def build(self, target: BuildTarget) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
         """Run all migrations. Paths in the file are relative to its folder."""
+        self._call("upgrade", "heads")
+
+    def _call(self, name: str, *arguments: str, **options: Any) -> None:
+        """Call a command of Alembic in the folder of its configuration."""
         from alembic import command  # noqa: PLC0415 - an extra, needed by this form alone
         from alembic.config import Config  # noqa: PLC0415 - the same
 
         with contextlib.chdir(self.ini.parent):
-            command.upgrade(Config(str(self.ini)), "heads")
+            getattr(command, name)(Config(str(self.ini), **options), *arguments)
 
     def check(self) -> str:
         """Call ``alembic check``. Return the differences or its error, "" without any.
 
         Call it while engines connect to the migrated database.
         """
-        from alembic import command  # noqa: PLC0415 - an extra, needed by this form alone
-        from alembic.config import Config  # noqa: PLC0415 - the same
-
         if not model_files():
             return ""  # without models there is nothing to compare
-        ini = str(self.ini)
         # `env.py` may read the command line. Alembic's recipes read `autogenerate`.
         options = Namespace(x=None, autogenerate=False)
         try:
-            with contextlib.chdir(self.ini.parent):
-                command.check(Config(ini, stdout=io.StringIO(), cmd_opts=options))
+            self._call("check", stdout=io.StringIO(), cmd_opts=options)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - Alembic's differences, or of env.py
             text = f"{described(error)} ({blame(error)})"
             # Machines share templates, so do not store paths of this machine.

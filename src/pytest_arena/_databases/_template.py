@@ -137,8 +137,7 @@ class StageBuild:
     def failed(self, error: BaseException) -> TemplateError:
         """Return the error to raise for an error of the user's code."""
         # The line of the first cause that has a line of the user's code.
-        lines = filter(None, map(blame, causes(error)))
-        line = next(lines, None)
+        line = next(filter(None, map(blame, causes(error))), None)
         cause = str(line or self._home())
         fix = getattr(error, "fix", "") or self.template_store.advice(error)
         if isinstance(error, OSError) and line is None:

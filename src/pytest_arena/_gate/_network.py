@@ -107,12 +107,11 @@ class _Network:
         if is_own() or not is_of_network or not isinstance(address, tuple):
             return
         host, port = str(address[0]), int(address[1])
-        judged = {(None, host), (self._ledger.test, host)}
-        if not self._addresses.isdisjoint(judged) or self._is_named(host):
-            if (self._ledger.test, host) in self._addresses:
-                self._note(host, port)
+        if (self._ledger.test, host) in self._addresses:
+            self._note(host, port)
+        elif (None, host) in self._addresses or self._is_named(host):
             return
-        if not self._is_inside(host):
+        elif not self._is_inside(host):
             self._leave(host, port)
         elif sock.type == socket.SOCK_STREAM and port in self._ports_before - self._own_ports():
             names = ("localhost", f"{host}:{port}", f"localhost:{port}")

@@ -129,8 +129,7 @@ class Place:
     things: tuple[Thing, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SweepResult:
+class SweepResult(NamedTuple):
     """A thing that a sweep has removed, or kept for a reason."""
 
     thing: Thing

@@ -14,6 +14,7 @@ import json
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
@@ -127,10 +128,9 @@ class Route:
         if self.reason:
             lines.append(f"  {self.reason}")
         found = {category for category, *_ in self.findings}
-        blocks = [self.blocks[0]] if RaceWarning in found else []
-        blocks += [self.blocks[1]] if found - {RaceWarning, AccessWarning} else []
-        for block in blocks:
-            lines += ["  as a test:", *(f"    {line}" for line in block.splitlines())]
+        are_shown = (RaceWarning in found, found - {RaceWarning, AccessWarning})
+        for block in compress(self.blocks, are_shown):
+            lines += ["  as a test:", indent(block, "    ")]
         return lines
 
 
@@ -257,18 +257,18 @@ class _Questions:
             "logins": self._without_login,
             "interruptions": self._interrupt,
         }
-        asked = [name for name in questions if name in run.config.replay]
         if not has_login:
-            asked = [name for name in asked if name != "logins"]
+            del questions["logins"]
         isolations = {each.name for each in run.databases.provisioned.values()}
         refused = isolations & REFUSED.keys()
         if refused:
-            asked = [name for name in asked if name == "logins"]
+            del questions["races"], questions["interruptions"]
             why = " and ".join(f"{name} {REFUSED[name]}" for name in sorted(refused))
             self._route.reason = f"only asked without its login: the isolation {why}"
         if await self._answered(self._settle):
-            for name in asked:
-                await self._answered(questions[name])
+            for name, question in questions.items():
+                if name in run.config.replay:
+                    await self._answered(question)
 
     async def _answered(self, question: Callable[[], Awaitable[None]]) -> bool:
         """Ask a question. Note why it has no answer."""
@@ -516,7 +516,7 @@ class Call:
         if not role:
             return [races, passes]
         margin = "" if is_async else "    "
-        return [login + indent(races, margin), login + indent(passes, margin)]
+        return [login + indent(each, margin) for each in (races, passes)]
 
 
 # The run
@@ -565,9 +565,10 @@ class Replays:
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Replay the requests of a test that runs again."""
         test = self.run.current.test
-        self.before = len(test.requests()) if test is not None else 0
-        if test is not None and self._wanted:
-            test.replay = Replay(self, test, self._wanted)
+        if test is not None:
+            self.before = len(test.requests())
+            if self._wanted:
+                test.replay = Replay(self, test, self._wanted)
         return (yield)
 
     @hook(wrapper=True)
@@ -650,8 +651,7 @@ class Replays:
         """Print a line for each route, the findings first."""
         terminalreporter.write_sep("=", "arena: replay")
         for _, lines in sorted(self._lines.values(), key=lambda each: not each[0]):
-            for line in lines:
-                terminalreporter.write_line(line)
+            terminalreporter.write_line("\n".join(lines))
         for error in self._errors:
             terminalreporter.write_line(error, red=True)
         number = counted(len(self._lines), "route")

@@ -231,15 +231,9 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         found = re.search(pattern, words, re.DOTALL)
         if found:
             return hint.format(*found.groups())
-    return _no_file(error, run)
-
-
-def _no_file(error: BaseException, run: ArenaRun) -> str:
-    """Explain that the app's database file does not exist, or return ""."""
-    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
-        return ""
-    whose = run.databases.files.whose(error.filename)
-    return _NO_FILE.format(error.filename, blame(error)) if whose is Whose.APP else ""
+    file = error.filename if isinstance(error, FileNotFoundError) else None
+    is_of_app = isinstance(file, str) and run.databases.files.whose(file) is Whose.APP
+    return _NO_FILE.format(file, blame(error)) if is_of_app else ""
 
 
 _EMPTY = """\

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._databases._builders import suggested_schema
@@ -28,7 +27,7 @@ class Summary:
     # For building templates that later runs use, and templates that ended with the run.
     build_seconds: float = 0.0
     has_template: bool = False
-    suggestion: str = ""  # lines of arena_schema that make the tables, "" if unknown
+    suggestion: str = ""  # the line of arena_schema that makes the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
 
     def __add__(self, other: Summary) -> Summary:
@@ -80,7 +79,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
         yield (
             "set this, so that no fixture has to make tables, and each test starts with the tables:"
         )
-        yield indent(summary.suggestion, "    ")
+        yield f"    {summary.suggestion}"
 
 
 def _ms(seconds: float) -> str:
@@ -92,9 +91,6 @@ def _ms(seconds: float) -> str:
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process."""
     stores = databases.provision.stores.values()
-    suggestion = ""
-    if ledger.filled:
-        suggestion = schema_to_set(config)
     return Summary(
         tests=tuple(ledger.tests),
         filled=tuple(ledger.filled),
@@ -102,7 +98,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         notes=tuple(filter(None, [ledger.kept])),
         failures=tuple(_failures(databases, ledger)),
         noted=tuple(ledger.noted),  # also what the failures have noted
-        suggestion=suggestion,
+        suggestion=schema_to_set(config) if ledger.filled else "",
         build_seconds=sum(store.build_seconds for store in stores),
     )
 
@@ -124,7 +120,8 @@ def _failures(databases: Databases, ledger: Ledger) -> Iterator[str]:
 def schema_to_set(config: Config) -> str:
     """Return the line of ``arena_schema`` that would create the tables, "" if unknown."""
     schema = "" if config.schema else suggested_schema(config.root)
-    return config.schema_line(schema) if schema else ""
+    quote = '"' if str(config.file).endswith(".toml") else ""
+    return f"arena_schema = {quote}{schema}{quote}" if schema else ""
 
 
 # Keys in the report that a worker sends to pytest-xdist.
