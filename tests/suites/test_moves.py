@@ -45,8 +45,7 @@ def test_a_suite_after_a_step(shape: str, step: int, tmp_path: Path) -> None:
     run = Example(project, {}).run(env={} if shape in {"other_product", "tutorial"} else server)
     if step in RED.get(shape, ()):
         run.says("refused: ", "conftest.py:")
-        assert "arena_schema" not in run.output
-        assert run.status
+        assert (run.status > 0, "arena_schema" in run.output) == (True, False)
     else:
         run.expect(passed=3)
     assert not list(project.glob("*.db"))

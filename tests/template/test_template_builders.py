@@ -154,9 +154,12 @@ def test_a_seed_without_a_table_says_which_option_makes_it(project: Project) -> 
 def test_a_schema_is_suggested_where_there_is_one_and_no_other(project: Project) -> None:
     """What is suggested can be pasted: a base of the user's, or migrations."""
     assert suggested_schema(project.root) == ""
-    project.write(models=BASE, importing="from models import Base\n", second=BASE)
+    late = "from models import *\nclass Late(Dancer): ...\n"
+    project.write(models=BASE, importing="from models import Base\n", late=late, second=BASE)
     project.load("models", "importing")
     assert suggested_schema(project.root) == "models:Base"
+    project.load("models", "late")
+    assert suggested_schema(project.root) == "late:Base"  # it imports all models
     project.load("models", "second")
     assert suggested_schema(project.root) == ""
     (project.root / "alembic.ini").write_text("# ours\n[alembic]\n")

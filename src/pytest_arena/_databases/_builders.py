@@ -347,7 +347,7 @@ Builder = MetadataBuilder | AlembicBuilder | ScriptBuilder | CodeBuilder
 
 
 def suggested_schema(root: Path) -> str:
-    """Return the project's migrations, or the base of its models, or "".
+    """Return the project's migrations, or the base of its models in a module with most, or "".
 
     Return "" if tables belong to several bases: only the user knows which database has which.
     """
@@ -356,11 +356,12 @@ def suggested_schema(root: Path) -> str:
     found = {}
     for module, file in _load.project_modules():
         is_of_app = root in file.parents and not is_of_tests(str(file))
-        for name, value in list(vars(module).items()) if is_of_app else ():
+        values = dict(vars(module)) if is_of_app else {}
+        models = sum(map(_is_model, values.values()))
+        for name, value in values.items():
             metadata = getattr(value, "metadata", None) if isinstance(value, type) else value
             if isinstance(metadata, MetaData) and metadata.tables and not _is_model(value):
-                place = f"{module.__name__}:{name}"
-                found[value.__module__ != module.__name__, place] = id(metadata)
+                found[-models, f"{module.__name__}:{name}"] = id(metadata)
     return min(found)[1] if len(set(found.values())) == 1 else ""
 
 
@@ -370,9 +371,10 @@ def _is_model(value: object) -> bool:
 
 def model_files() -> set[Path]:
     """Return the files of the project's loaded modules that define models, without tests."""
-    files = set()
-    for module, file in _load.project_modules():
-        for value in list(vars(module).values()):
-            if _is_model(value) and value.__module__ == module.__name__:
-                files.add(file)
-    return {file for file in files if not is_of_tests(str(file))}
+    return {
+        file
+        for module, file in _load.project_modules()
+        if not is_of_tests(str(file))
+        for value in list(vars(module).values())
+        if _is_model(value) and value.__module__ == module.__name__
+    }
