@@ -67,6 +67,8 @@ class Request:
     is_answered: bool = False
     # Whether the app has returned from it.
     is_over: bool = False
+    # The pass of a loop that has sent it, or the block of `arena.fresh()`, once it is over.
+    part: str = ""
     is_login: bool = False
     """Whether a client sent it to log in."""
     # The lines that committed after the answer what had begun before it.

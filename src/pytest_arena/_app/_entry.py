@@ -188,7 +188,7 @@ class _Entry:
         try:
             yield
             for trace in self.traces:
-                self.test.handled_traces.append((request, trace))
+                self.test.app_errors.append((request, trace))
         except BaseException as error:
             self._note_error(error)
             raise

@@ -114,9 +114,14 @@ class Attempt:
         self.has_failed = isinstance(answer, Exception) or status >= REFUSAL
         return answer
 
+    @property
+    def name(self) -> str:
+        """The step that failed."""
+        return self.schedule.line(self._steps)
+
     def lines(self) -> list[str]:
         """Return the step that failed, for the report of a failed test."""
-        return [self.schedule.line(self._steps)]
+        return [self.name]
 
 
 class Interruptions(Passes):

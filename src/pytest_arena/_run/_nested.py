@@ -64,6 +64,8 @@ class Fresh(Block):
         await self._test.asettle()
         await sessions.aclose()
         sessions.return_to(self._instances)
+        for request in self._test.requests_of_level:
+            request.part = self.name
         self._test.requests_of_level = self._requests
         self._app_state.restore()
         self._test.take_lost()

@@ -245,6 +245,11 @@ class Race:
         finally:  # a traceback would keep sessions of the app alive
             del answers, answer, errors
 
+    @property
+    def name(self) -> str:
+        """The call that runs this order."""
+        return f'arena.races(order="{self.schedule.order}")'
+
     def lines(self) -> list[str]:
         """Return a line for each step, and how to run this order alone."""
         lines = []
@@ -254,7 +259,7 @@ class Race:
             where = getattr(step.line, "short", "")
             lines.append(f"{who}  {step.text[:_WIDEST]:<{_WIDEST}}  {where}{step.note}")
         if lines:
-            lines.append(f'this order first: arena.races(order="{self.schedule.order}")')
+            lines.append(f"this order first: {self.name}")
         return lines
 
 
@@ -321,6 +326,7 @@ class Passes:
         last = self.test.race
         self.test.race = None
         if last is not None:
+            last.level.name = last.name
             await last.level.__aexit__()
 
     def _note(self, last: Any) -> None:

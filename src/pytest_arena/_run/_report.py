@@ -24,7 +24,6 @@ from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
 
@@ -134,31 +133,34 @@ def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show errors of the app that became a 500, and the output of other programs.
 
     The app raised such an error, or sent an answer for it. Errors that the test's report already
-    shows are left out.
+    shows are left out. Those of earlier passes and blocks have a line each, without the last one.
     """
     test = run.current.required_test()
-    shown = {id(error) for error in causes(excinfo.value if excinfo else None)}
+    raised = excinfo.value if excinfo else None
+    shown = [*causes(raised), *getattr(raised, "exceptions", ())]
+    lines: dict[str, None] = {}
     for request, error in test.app_errors:
-        if id(error) not in shown:
-            report.sections.append((_SERVER + request.shown, trace_of_error(error)))
-    for request, trace in test.handled_traces:
-        report.sections.append((_SERVER + request.shown, trace_of_copy(trace)))
+        place = f"{request.part}: {request.shown}".removeprefix(": ")
+        if request.part and request is not test.app_errors[-1][0]:
+            lines[f"{place} raised {request.raised}"] = None
+        elif not any(error is each for each in shown):
+            report.sections.append((f"{_SERVER}{place}", trace_of_error(error)))
+    _show(report, "arena: the app's errors in earlier passes", [*lines])
     report.sections += run.outputs()
+
 
 
 _SERVER = "arena: the server's traceback, "
 
 
-def trace_of_error(error: BaseException) -> str:
+def trace_of_error(error: BaseException | traceback.TracebackException) -> str:
     """Return the traceback of an error with only the user's lines, and its text.
 
     The text has no values of secret columns.
     """
-    return trace_of_copy(traceback.TracebackException.from_exception(error))
-
-
-def trace_of_copy(trace: traceback.TracebackException) -> str:
-    """Return the text of a copied traceback like `trace_of_error`."""
+    trace: Any = error
+    if isinstance(error, BaseException):
+        trace = traceback.TracebackException.from_exception(error)
     frames = [frame for frame in trace.stack if not is_library(frame.filename)]
     parts = traceback.format_list(frames)
     parts += trace.format_exception_only()

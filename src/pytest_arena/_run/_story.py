@@ -276,7 +276,7 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
     # The errors of tasks, and of background tasks that failed after a good answer.
     failures = dict(test.failures)
     for request, error in test.app_errors:
-        trace = error.__traceback__
+        trace = getattr(error, "__traceback__", None)
         # The outermost frame caught the error: the user's code, also a block of `pytest.raises`.
         is_caught = trace is not None and not is_library(trace.tb_frame.f_code.co_filename)
         if is_caught or request.late_commits:

@@ -136,10 +136,9 @@ class RunningTest(Owner):
     request: Any = None  # pytest's request of the test's fixtures
     app_state: AppState | None = None  # when the test's level was entered
     sessions: Sessions = field(init=False)
-    # Errors that the app has raised, with its requests.
-    app_errors: list[tuple[Request, Exception]] = field(default_factory=list)
-    # Tracebacks without frames: a frame would keep a session of the app alive.
-    handled_traces: list[tuple[Request, TracebackException]] = field(default_factory=list)
+    # Errors that the app has raised, with its requests. Of one that it has answered, a traceback
+    # without frames: a frame would keep a session of the app alive.
+    app_errors: list[tuple[Request, Exception | TracebackException]] = field(default_factory=list)
     # Its requests, with those of logins and of nested levels, and the lifespan.
     records: list[Request] = field(default_factory=list)
     # The requests of the level on top, with logins: a nested level begins without requests.

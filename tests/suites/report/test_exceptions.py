@@ -218,3 +218,15 @@ async def test_of_a_table_that_the_schema_lacks(db_session):
         await db_session.execute(text("SELECT * FROM missing"))
     except DBAPIError:
         assert False
+
+
+@fails
+async def test_of_earlier_passes(arena, client):
+    async for attempt in arena.interruptions():
+        await attempt(client.post("/orders/chair"))
+    for _ in range(2):
+        async with arena.fresh():
+            await client.get("/handled")
+    async for race in arena.races(limit=2):
+        await race(client.get("/handled"), client.get("/orders"))
+    assert False
