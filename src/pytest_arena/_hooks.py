@@ -259,6 +259,7 @@ def pytest_runtest_makereport(
     run = RUNS[item.config]
     excinfo = call.excinfo
     if excinfo is not None:
+        run.ledger.mark_reported(*causes(excinfo.value))
         _report.prepare_report(excinfo, run, item.config.option)
     report = yield
     if run.is_repeating:

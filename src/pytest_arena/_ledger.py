@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_arena._interpreter import send_refusal
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import PAGE, redact
+from pytest_arena.errors import PAGE, ServerError, TemplateError, redact
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class Ledger:
     tests: list[TestFacts] = field(default_factory=list)
     # Unreported errors that the gate or a template raised in the user's code, each with its test.
     refusals: list[tuple[ArenaError, str]] = field(default_factory=list)
+    # The first test that has reported an error, by its first lines.
+    reported: dict[str, str] = field(default_factory=dict)
     # To this file the programs of the tests append their refusals, None without a program.
     refusals_file: IO[bytes] | None = None
     process: int = field(default_factory=os.getpid)
@@ -161,7 +163,17 @@ class Ledger:
         return [error for error, _ in self.refusals[mark:]]
 
     def mark_reported(self, *errors: BaseException) -> None:
-        """Forget errors that failed a test or were expected, so that the user sees them."""
+        """Forget errors that failed a test or were expected, so that the user sees them.
+
+        Each test that connects has the error of a build or of the search for a server. Only the
+        first report has the whole text.
+        """
+        for error in errors:
+            if isinstance(error, ServerError | TemplateError):
+                first = self.reported.setdefault(error.what, self.test)
+                if first not in {"", self.test}:
+                    error.why = error.cause = ""
+                    error.fix = f"see {first}"
         ids = set(map(id, errors))
         self.refusals = [each for each in self.refusals if id(each[0]) not in ids]
 

@@ -103,7 +103,10 @@ class ArenaError(Exception):
     def __str__(self) -> str:
         parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
         indented = "\n         "
-        lines = [f"  {name + ':':<6} {indented.join(text.splitlines())}" for name, text in parts]
+        lines = []
+        for name, text in parts:
+            if text:
+                lines.append(f"  {name + ':':<6} {indented.join(text.splitlines())}")
         return "\n".join([self.what, *lines, f"  [{self.code}] {PAGE}#{self.code.lower()}"])
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -53,13 +53,13 @@ def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
 def explain_error(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Explain an error in sections of the report."""
     error = excinfo.value
-    run.ledger.mark_reported(*causes(error))
     if isinstance(error, TemplateError) and error.__cause__:
         trace = trace_of_error(error.__cause__)
         report.sections.append(("arena: where the build failed", trace))
-    explanations = [_explanation(cause, run) for cause in causes(error)]
-    for text in filter(None, dict.fromkeys(explanations)):
-        report.sections.append(("arena", text))
+    # An error of pytest-arena has its next step in its text.
+    others = [cause for cause in causes(error) if not isinstance(cause, ArenaError)]
+    for text in dict.fromkeys(_explanation(cause, run) for cause in others):
+        _show(report, "arena", [text])
 
 
 def _is_of_app_or_sql(error: BaseException, run: ArenaRun) -> bool:
@@ -185,7 +185,7 @@ def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
 
 def _show(report: Any, title: str, lines: list[str]) -> None:
     """Add a section to a report, if there are lines for it."""
-    if lines:
+    if any(lines):
         report.sections.append((title, "\n".join(lines)))
 
 
@@ -264,8 +264,8 @@ first, most often an earlier test's. This test uses it in another loop
 next: make it in the app's lifespan: app.state.name = ...   or open the session in the test
 or run the app in one loop for all tests: arena_lifespan = session   in pytest's configuration""",
     "can't be (used in 'await'|awaited)|asynchronous context manager": """\
-what the call returns is not awaitable. `db_session` is a Session in a `def` test, also in its
-async fixtures, and in each test of an app with a sync engine
+what the call returns is not awaitable, such as that of `add`, or of each call of a Session. A `def`
+test, also in its async fixtures, and each test of an app with a sync engine have one
 next: call it without `await` and `async`, or, if the engine is async, make the test `async def`""",
     "^QueuePool limit of size": """\
 no connection of the pool is free: code has checked them out and has not returned them
