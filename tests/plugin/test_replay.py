@@ -526,5 +526,7 @@ def test_interruptions_by_hand(example: Example) -> None:
     run.says(
         "the step that lost its connection",
         "INSERT INTO dancers (name) VALUES (?) (3 of 4",
+        "POST /twice 404",
+        "GET /openapi.json 200",
         "[A502]",
     )

@@ -148,11 +148,13 @@ class Interruptions(Passes):
                 "no request of the loop's body has sent a statement by SQLAlchemy",
                 "await attempt(client.post(…))   once in each pass, in a sync test attempt(lambda: "
                 "…) without `await`",
+                self.test.requests_of_level,
             )
         if not self.steps and attempt.has_failed:
             raise error_of(
                 _LOOP,
                 "the request of the first pass, which nothing interrupts, has failed",
-                "write what it needs before the loop",
+                "write what it needs before the loop, and log in: client_as(role)",
+                self.test.requests_of_level,
             )
         self.steps = max(self.steps, steps)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
@@ -16,12 +17,14 @@ from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import acommit
 from pytest_arena._run._nested import Fresh
 from pytest_arena._run._orders import DIGITS, RACER, Picks, Racer, Schedule
+from pytest_arena._run._story import with_answer
 from pytest_arena.errors import RaceError
 from pytest_arena.warnings import RaceWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_arena._ledger import Request
     from pytest_arena._run._test import RunningTest
     from pytest_arena._values import CodeLine
 
@@ -40,18 +43,18 @@ REFUSED = {
 }
 
 
-def error_of(loop: str, what: str, fix: str) -> RaceError:
-    """Return the error of a loop that would prove nothing."""
+def error_of(loop: str, what: str, fix: str, requests: Sequence[Request] = ()) -> RaceError:
+    """Return the error of a loop that would prove nothing, with the answers to these requests."""
+    answers = ", ".join(map(with_answer, requests))
     return RaceError(
-        what,
+        f"{what}: {answers}".removesuffix(": "),
         why="the passes of the loop would prove nothing",
         cause=shown_line(loop),
         fix=fix,
     )
 
 
-def _error(what: str, fix: str) -> RaceError:
-    return error_of(_LOOP, what, fix)
+_error = partial(error_of, _LOOP)
 
 
 def outcome_of(run: Any) -> Outcome:
@@ -211,7 +214,9 @@ class Race:
         if not schedule.trace:
             raise _error(
                 "no request of this race has sent a statement by SQLAlchemy",
-                "a race cannot show what Redis, a file or the memory of the app has",
+                "client_as(role) if the app wants a login. A race shows nothing of Redis, a file "
+                "or the app's memory",
+                self._test.requests_of_level,
             )
         if self._wanted not in {"", schedule.order}:
             raise _error(

@@ -24,6 +24,7 @@ from pytest_arena.errors import ArenaError, TemplateError, causes, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
 
@@ -147,7 +148,6 @@ def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
             report.sections.append((f"{_SERVER}{place}", trace_of_error(error)))
     _show(report, "arena: the app's errors in earlier passes", [*lines])
     report.sections += run.outputs()
-
 
 
 _SERVER = "arena: the server's traceback, "

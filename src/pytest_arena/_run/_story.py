@@ -168,13 +168,13 @@ class StoryReader:
 
 def _requests(turn: Turn) -> str:
     """Return the requests of a turn with their answers: redirects, or concurrent requests."""
-    texts = [_with_answer(each) for each in turn.records]
+    texts = [with_answer(each) for each in turn.records]
     if not turn.is_at_once:
         return " → ".join(texts) or "a request that has no answer yet"
     return f"at once: {', '.join(texts)}"
 
 
-def _with_answer(record: Request) -> str:
+def with_answer(record: Request) -> str:
     """Return a request and its answer as ``POST /orders 201``."""
     role = f" as {record.role}" if record.role else ""
     answer = ""

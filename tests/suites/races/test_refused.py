@@ -4,6 +4,7 @@ import asyncio
 
 import httpx2
 import pytest
+from pytest_arena.errors import RaceError
 from shop_app import PRODUCT
 
 PATH = "/lost_update_one_statement"
@@ -60,6 +61,12 @@ async def test_an_order_that_does_not_fit(client, arena, order):
 async def test_a_counter_in_memory(client, arena):
     async for race in arena.races():
         await race(client.post("/in_memory"), client.post("/in_memory"))
+
+
+async def test_requests_that_the_app_refuses(client, arena):
+    with pytest.raises(RaceError, match="GET /me 405, POST /none 404"):
+        async for race in arena.races():
+            await race(client.get("/me"), client.post("/none"))
 
 
 @pytest.mark.expect("A502", at="await race(client.post(PATH), client.post(PATH))  # with other")
