@@ -153,6 +153,7 @@ def test_each_row_answers_one_expectation_and_gives_way_where_it_has_a_substitut
             [
                 "unexpected: - orders id=9  total='z'",
                 "missing:    orders: 1 deleted row with totl='z'",
+                "orders has no totl. Its columns: id, total",
             ],
         ),
     ],

@@ -161,6 +161,7 @@ def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[st
         return sum(map(part.matches, changes)) - part.number
 
     unexpected = list(changes)
+    columns = [*unexpected[0].row] if unexpected else []
     missing = []
     for part in sorted(expected.parts, key=spare):
         found = list(filter(part.matches, unexpected))[: part.number]
@@ -168,6 +169,10 @@ def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[st
         if len(found) < part.number:
             only = f" (only {len(found):,})" if found else ""
             missing.append(f"  missing:    {name}: {part.text()}{only}")
+            unknown = part.values.keys() - columns
+            if unknown and columns:
+                wrong = ", ".join(sorted(unknown))
+                missing.append(f"  {name} has no {wrong}. Its columns: {', '.join(columns)}")
     for row in unexpected[:_MOST]:
         yield f"  unexpected: {row}"
     yield from missing
