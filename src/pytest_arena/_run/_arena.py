@@ -262,7 +262,10 @@ class Arena(Generic[S]):
                 table with times has no primary key.
         """
         test = self._run.current.required_test()
-        delta = timedelta(**time)
+        try:
+            delta = timedelta(**time)
+        except TypeError as error:
+            raise TypeError(f"arena.age takes days=…, hours=… and such: {error}") from None
         if running_loop() is not None:
             return _age_later(self._run, test, delta, also)
         test.commit()
@@ -419,7 +422,7 @@ class Arena(Generic[S]):
         """
         return StatementLimit(self._run, count)
 
-    def races(self, switches: int = 2, limit: int = 100, order: str = "") -> Races:
+    def races(self, *, switches: int = 2, limit: int = 100, order: str = "") -> Races:
         """Run requests at once, in each order of their statements.
 
         Each pass of the loop begins with the present rows, and runs the requests of ``race(…)`` in

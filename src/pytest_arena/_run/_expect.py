@@ -119,8 +119,11 @@ def deleted(number: int = 1, /, **columns: object) -> Expected:
 
 
 def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expected:
-    if number < 1:
-        raise ValueError(f"{kind}({number}): leave a table out that must not change")
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(
+            f"{kind}({number!r}): the first argument is the number of rows, from 1. Leave a table "
+            "out that must not change"
+        )
     rows = ExpectedRows(kind, number, columns)
     return Expected((rows,))
 

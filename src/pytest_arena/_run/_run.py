@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pytest_arena._run._processes import Process
     from pytest_arena._values import Plan
 
+__tracebackhide__ = True  # tracebacks end at the user's line
+
 
 class ArenaRun:
     """Opens and settles each test. The methods are in the order in which the plugin calls them."""
@@ -262,7 +264,6 @@ def conducted(
 
     @functools.wraps(function)
     async def run(*args: object, **kwargs: object) -> None:
-        __tracebackhide__ = True
         test.begin_call()
         try:
             await test.astart()

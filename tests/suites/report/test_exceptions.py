@@ -10,6 +10,7 @@ from async_app import TOKEN, app, engine, get_db, maker
 from fastapi import Depends, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from models import Order, Stock
+from pytest_arena import inserted
 from sqlalchemy import AsyncAdaptedQueuePool, __version__, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -210,6 +211,17 @@ async def test_of_an_attribute_that_a_commit_has_expired():
         session.add(order)
         await session.commit()
         assert order.item
+
+
+@pytest.mark.expect("TypeError", at="arena.client(")
+async def test_of_an_option_that_no_client_has(arena):
+    arena.client(follow=True)
+
+
+async def test_of_wrong_arguments(arena):
+    for call in (lambda: arena.races(len), lambda: arena.age(day=1), lambda: inserted("orders")):
+        with pytest.raises((TypeError, ValueError), match=r"races|age|inserted"):
+            call()
 
 
 @fails
