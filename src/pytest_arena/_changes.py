@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from pytest_arena._values import TableRows
 
-__tracebackhide__ = True  # a traceback of a test ends at the user's line
-
 Kind = Literal["inserted", "updated", "deleted"]
 
 _SIGNS: dict[Kind, str] = {"inserted": "+", "updated": "~", "deleted": "-"}

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._apps import ASGIApp, Message
     from pytest_arena._ledger import Request
 
-__tracebackhide__ = True  # tracebacks end at the user's line
-
 # Seconds for a shutdown, which closes a few pools. pytest-arena cancels a longer one.
 PATIENCE = 10.0
 

@@ -17,8 +17,6 @@ from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import alive
 from pytest_arena.errors import ConfigError
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
-
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

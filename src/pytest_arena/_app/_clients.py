@@ -40,8 +40,6 @@ else:
     # The import of a library takes some 60 ms. Its class is added when a client is created.
     _AsyncBase = _SyncBase = object
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
-
 # The login that the current task or thread performs. Its requests must not wait for it.
 _LOGIN: ContextVar[Login | None] = ContextVar("arena: a login", default=None)
 

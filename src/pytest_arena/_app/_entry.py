@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._apps import Message, Scope
     from pytest_arena._run._test import RunningTest
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
-
 # The statuses with which a server accepts or refuses a websocket.
 ACCEPTED = 101
 REFUSED = 403

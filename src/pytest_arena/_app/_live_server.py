@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._app._app_run import AppRun
     from pytest_arena._app._apps import ASGIApp, Message, Receive, Scope, Send
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
-
 _HOST = "127.0.0.1"
 CONTROL_PATH = "/__arena__"
 _START_SECONDS = 10.0

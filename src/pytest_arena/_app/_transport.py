@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._process import Answer
 
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at its own line
-
 _PATIENCE = 1.0  # seconds for an app to end after a disconnect or a cancellation
 _STEP = 0.0002  # seconds
 _SELDOM = 100  # dropped messages after which an app without awaits has to pause

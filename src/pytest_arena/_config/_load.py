@@ -139,10 +139,10 @@ def blame(error: BaseException) -> CodeLine | None:
     return None
 
 
-_ARENA = str(Path(__file__).parent.parent) + os.sep
+ARENA = str(Path(__file__).parent.parent) + os.sep
 # The folder of scripts has the command `pytest`.
 _PYTHON = [sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "scripts")]
-_LIBRARIES = ("<", "lib/sqlalchemy/", _ARENA, *_PYTHON)
+_LIBRARIES = ("<", "lib/sqlalchemy/", ARENA, *_PYTHON)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 

@@ -61,8 +61,6 @@ else:
 
     S = TypeVar("S")
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
-
 
 @dataclass(slots=True)
 class Refused:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._product import Database
     from pytest_arena._values import CodeLine
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
-
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRows:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Request
     from pytest_arena._values import CodeLine
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
-
 _LOOP = "arena.interruptions()"
 _WIDEST = 60
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from pytest_arena._gate._registry import PooledConnection
     from pytest_arena._values import CodeLine
 
-__tracebackhide__ = True  # tracebacks end at the user's line
-
 
 def lines_of_error(lines: Iterable[object]) -> str:
     """Return the lines for an error, sorted and each once."""

@@ -13,8 +13,6 @@ from pytest_arena.errors import ConfigError
 if TYPE_CHECKING:
     from pytest_arena._run._test import RunningTest
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
-
 
 class _PartOfTest(Owner):
     is_test = True

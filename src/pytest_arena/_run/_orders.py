@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pytest_arena._ledger import Request
     from pytest_arena._values import CodeLine
 
-__tracebackhide__ = True  # tracebacks end at the user's line
-
 # Seconds between two looks at the requests that run.
 _LOOK = 0.005
 # A request that has reached no step after so many looks waits for a timer, a lock of the app or

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
-__tracebackhide__ = True  # a traceback ends at the line of the test
-
-
 class Process:
     """A program on the test's database, begun by ``arena.process(…)``.
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._test import RunningTest
     from pytest_arena._values import CodeLine
 
-__tracebackhide__ = True  # a traceback of the app or of a test ends at the user's line
-
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
 _WIDEST = 60
 _MOST_ROWS = 1000

@@ -6,6 +6,7 @@ import re
 import traceback
 from contextlib import suppress
 from functools import partial
+from itertools import dropwhile
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm.attributes import instance_state
 
 from pytest_arena._changes import without_values
-from pytest_arena._config._load import blame, is_library
+from pytest_arena._config._load import ARENA, blame, is_library
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._databases._sessions import Sessions
@@ -42,7 +43,7 @@ def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
     if option.tbstyle not in {"auto", "long", "short"} or option.fulltrace:
         return
     is_ours = isinstance(excinfo.value, ArenaError)
-    if not is_ours and not _is_of_app_or_sql(excinfo.value, run):
+    if not (is_ours or _has_frames_to_hide(excinfo.value)):
         return
     style = option.tbstyle.replace("auto", "long")
     if is_ours:
@@ -63,14 +64,12 @@ def explain_error(report: Any, excinfo: Any, run: ArenaRun) -> None:
         _show(report, "arena", [text])
 
 
-def _is_of_app_or_sql(error: BaseException, run: ArenaRun) -> bool:
-    """Return whether SQLAlchemy or the app raised an error, or pytest-arena's commit for them."""
-    test = run.current.test
-    if test is None:
-        return False
-    noted = [*test.sessions.failures, *(each for _, each in test.app_errors)]
+def _has_frames_to_hide(error: BaseException) -> bool:
+    """Return whether SQLAlchemy raised an error, or the code of a test called pytest-arena."""
     for cause in causes(error):
-        if isinstance(cause, SQLAlchemyError) or any(cause is each for each in noted):
+        files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(cause.__traceback__)]
+        from_user = dropwhile(is_library, files)
+        if isinstance(cause, SQLAlchemyError) or any(each.startswith(ARENA) for each in from_user):
             return True
     return False
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from pytest_arena._run._processes import Process
     from pytest_arena._values import Plan
 
-__tracebackhide__ = True  # tracebacks end at the user's line
-
 
 class ArenaRun:
     """Opens and settles each test. The methods are in the order in which the plugin calls them."""

@@ -58,9 +58,6 @@ class Watcher(Protocol):
         """Called at the end of a test. Returns the errors to raise."""
 
 
-__tracebackhide__ = True  # tracebacks end at the user's line
-
-
 @dataclass(frozen=True, slots=True)
 class StoryMoment:
     """A point in time between two requests, in each database that existed."""

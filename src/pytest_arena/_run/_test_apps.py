@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pytest_arena._config._read import Config
     from pytest_arena._run._test import Current, RunningTest
 
-__tracebackhide__ = True  # tracebacks end at the user's line
-
 
 class Apps:
     """The app that ``arena_app`` names, and its runs in the test and in wide fixtures.

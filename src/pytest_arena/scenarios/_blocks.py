@@ -56,17 +56,14 @@ class Scenario:
         Raises:
             ScenarioError: the test names no scenario, or the scenario has no such step.
         """
-        __tracebackhide__ = True
         return self._block("given", text)
 
     def when(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a When step, or of an And after one. See ``given``."""
-        __tracebackhide__ = True
         return self._block("when", text)
 
     def then(self, text: str) -> AbstractContextManager[None]:
         """Return the block of a Then step, or of an And after one. See ``given``."""
-        __tracebackhide__ = True
         return self._block("then", text)
 
     def todo(self, text: str = "") -> NoReturn:
@@ -75,7 +72,6 @@ class Scenario:
         Raises:
             NotWritten: always.
         """
-        __tracebackhide__ = True
         record = self._record
         places = [each.place for each in record.scenarios] if record else []
         raise NotWritten(
@@ -87,7 +83,6 @@ class Scenario:
 
     @contextmanager
     def _block(self, kind: Kind, text: str) -> Iterator[None]:
-        __tracebackhide__ = True
         recorder = self._recorder
         if recorder is None:
             yield
@@ -122,7 +117,6 @@ class Scenario:
 
 def _steps_of(record: Record, kind: Kind, text: str) -> list[tuple[str, int]]:
     """Record the steps with this text. Return the scenario's key and the number of each."""
-    __tracebackhide__ = True
     wanted = canonical(text)
     found = []
     blocks = []
