@@ -95,8 +95,8 @@ class Change:
         """The columns that an update has changed. () for the other kinds."""
         if self.kind != "updated":
             return ()
-        changed = [name for name, new in self.after.items() if _differ(self.before[name], new)]
-        return tuple(changed)
+        after = self.after.items()
+        return tuple(name for name, new in after if _differ(self.before[name], new))
 
     @property
     def row(self) -> Mapping[str, object]:
@@ -169,15 +169,12 @@ class Changes:
         return self._only("deleted")
 
     def _only(self, kind: Kind) -> Changes:
-        changes = [change for change in self._all if change.kind == kind]
-        return Changes(changes, {}, self._check)
+        return Changes([each for each in self._all if each.kind == kind], {}, self._check)
 
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of the changed tables, sorted."""
-        names = {change.table for change in self._all}
-        names.update(self._more)
-        return tuple(sorted(names))
+        return tuple(sorted({*self._more, *(change.table for change in self._all)}))
 
     @overload
     def __getitem__(self, which: str) -> Changes: ...
@@ -396,10 +393,8 @@ def _content(row: Iterable[object]) -> Hashable:
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
     """Return the values of a row by the names of the columns, no values without a row."""
-    if row is None:
-        return MappingProxyType({})
-    values = dict(zip(columns, row, strict=True))
-    return MappingProxyType(values)
+    values = zip(columns, row, strict=True) if row is not None else ()
+    return MappingProxyType(dict(values))
 
 
 def _order(change: Change) -> tuple[int, list[tuple[bool, Any]]]:

@@ -25,7 +25,7 @@ from pytest_arena._run import _report
 from pytest_arena._run._run import ArenaRun, conducted
 from pytest_arena._run._summary import FactsOfProcesses, summarize, summary_lines
 from pytest_arena._values import CodeLine, Plan, Stage
-from pytest_arena.errors import ArenaError, ConfigError, causes
+from pytest_arena.errors import ArenaError, ConfigError, causes, in_words
 from pytest_arena.warnings import ArenaWarning
 
 if TYPE_CHECKING:
@@ -266,10 +266,10 @@ def pytest_runtest_makereport(
         return report  # pytest does not show the report of a repeated run
     if report.when == "teardown":
         item.session.shouldfail = run.ledger.reason_to_stop or item.session.shouldfail
-    if excinfo is not None:
-        _report.explain_error(report, excinfo, run)
+    raised = excinfo.value if excinfo else None
+    _report.explain_error(report, raised, run)
     if report.outcome == "failed" and report.when == "call":
-        _report.show_causes(report, excinfo, run)
+        _report.show_causes(report, raised, run)
     refused = run.ledger.unreported(item.nodeid)
     if refused:
         run.ledger.mark_reported(*refused)
@@ -311,15 +311,14 @@ def _raise(errors: list[BaseException]) -> None:
     """Raise an error with the texts of all errors. pytest-arena's errors have no traceback."""
     __tracebackhide__ = True
     if all(isinstance(error, ArenaError | ArenaWarning) for error in errors):
-        texts = [f"{type(error).__name__}: {error}" for error in errors]
-        pytest.fail("\n\n".join(texts), pytrace=False)
+        pytest.fail("\n\n".join(map(in_words, errors)), pytrace=False)
     _add_notes(errors[0], errors[1:])
     raise errors[0]
 
 
 def _add_notes(error: BaseException, others: list[BaseException]) -> None:
     for other in others:
-        error.add_note(f"{type(other).__name__}: {other}")
+        error.add_note(in_words(other))
 
 
 # Wide fixtures.

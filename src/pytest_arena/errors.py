@@ -74,6 +74,11 @@ def redact_url(text: str) -> str:
     return re.sub(_LOGIN, r"\1:***@", text)
 
 
+def in_words(error: BaseException) -> str:
+    """Return the type and the text of an error, without passwords."""
+    return redact(f"{type(error).__name__}: {error}".removesuffix(": "))
+
+
 PAGE = "https://pytest-arena.github.io/pytest-arena/reference/errors.html"
 # Users read messages in a terminal, so a message with its code has at most twelve lines.
 _LINES = {"what": 3, "why": 1, "cause": 4, "fix": 3}
@@ -103,10 +108,9 @@ class ArenaError(Exception):
     def __str__(self) -> str:
         parts = (("why", self.why), ("cause", self.cause), ("next", self.fix))
         indented = "\n         "
-        lines = []
-        for name, text in parts:
-            if text:
-                lines.append(f"  {name + ':':<6} {indented.join(text.splitlines())}")
+        lines = [
+            f"  {name + ':':<6} {indented.join(text.splitlines())}" for name, text in parts if text
+        ]
         return "\n".join([self.what, *lines, f"  [{self.code}] {PAGE}#{self.code.lower()}"])
 
     def __reduce__(self) -> tuple[object, ...]:

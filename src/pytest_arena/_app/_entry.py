@@ -15,7 +15,7 @@ from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._apps import FRAMEWORKS
-from pytest_arena._config._load import blame
+from pytest_arena._config._load import blame, described
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._ledger import FAILURE, REFUSAL, Request
 from pytest_arena._origin import REQUEST
@@ -26,7 +26,7 @@ from pytest_arena._owner import (
     watch_failures,
 )
 from pytest_arena._process import seconds as now
-from pytest_arena.errors import ArenaError, causes, redact
+from pytest_arena.errors import ArenaError, causes, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -301,11 +301,6 @@ def in_one_line(error: BaseException) -> str:
     return text if line is None else f"{text} ({line.short})"
 
 
-def in_words(error: BaseException) -> str:
-    """Return an error as the record of a request shows it."""
-    return redact(f"{type(error).__name__}: {error}".removesuffix(": "))
-
-
 def explained(error: BaseException) -> tuple[str, str, str]:
     """Return the reason, the line and the next step of an app's error, for an error about it.
 
@@ -313,7 +308,7 @@ def explained(error: BaseException) -> tuple[str, str, str]:
     """
     for cause in causes(error):
         if isinstance(cause, ArenaError):
-            return f"{type(cause).__name__}: {cause.what}", cause.cause, cause.fix
+            return described(cause), cause.cause, cause.fix
     first, *rest = in_words(error).splitlines()
     line = blame(error) or "no line of your code: see the error above"
     return f"{first} …" if rest else first, str(line), ""

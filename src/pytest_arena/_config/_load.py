@@ -14,7 +14,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from pytest_arena._values import CodeLine
-from pytest_arena.errors import ArenaError, ConfigError
+from pytest_arena.errors import ArenaError, ConfigError, in_words
 
 if sys.version_info >= (3, 14):
     from annotationlib import Format
@@ -122,11 +122,9 @@ def described(error: BaseException) -> str:
     """Name an error in at most three lines, without the statement that SQLAlchemy adds."""
     if isinstance(error, ArenaError):
         return f"{type(error).__name__}: {error.what}"
-    kind = type(error).__name__
-    text = str(error).partition("\n[SQL")[0]
+    text = in_words(error).partition("\n[SQL")[0]
     lines = filter(str.strip, text.splitlines())
-    text = "\n".join([*lines][:3])
-    return f"{kind}: {text}".removesuffix(": ")
+    return "\n".join([*lines][:3])
 
 
 def blame(error: BaseException) -> CodeLine | None:

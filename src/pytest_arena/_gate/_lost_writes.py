@@ -48,7 +48,7 @@ from pytest_arena._origin import (
     user_line,
 )
 from pytest_arena._owner import Phase, owner_here
-from pytest_arena.errors import redact
+from pytest_arena.errors import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,8 +122,7 @@ class LostWrites:
         if request is not None:
             line = user_line()
             where = f" ({line.short})" if line is not None else ""
-            first_line = str(error).partition("\n")[0]
-            request.failure = redact(f"{type(error).__name__}: {first_line}{where}")
+            request.failure = in_words(error).partition("\n")[0] + where
 
     def rollback_savepoint(self, connection: Connection, *_: object) -> None:
         """Note that a failed statement was undone."""

@@ -15,11 +15,13 @@ from pytest_arena._databases._age import age
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._origin import shown_line
 from pytest_arena._owner import Phase
-from pytest_arena._process import running_loop
+from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import (
     Expected,
     ExpectedChanges,
     StatementLimit,
+    acommit,
+    asettled,
     changes_between,
     check_table,
     commit,
@@ -112,8 +114,8 @@ class Arena(Generic[S]):
         It never uses the app's connections. Do not dispose of it: later tests use it, too.
         """
         database = self._run.database()
-        is_async = self._run.engines.is_async(database)
-        return self._run.engines.engine(database, is_async=is_async)
+        engines = self._run.engines
+        return engines.engine(database, is_async=engines.is_async(database))
 
     @property
     def isolation(self) -> str:
@@ -230,7 +232,7 @@ class Arena(Generic[S]):
         """
         test = self._run.current.required_test()
         if running_loop() is not None:
-            return _asettled(test, patience)
+            return asettled(test, patience)
         test.commit(is_sync_only=True)
         refuse_unfinished(test.wait_for_work(patience), patience)
         return None  # type: ignore[return-value]  # a sync test does not await it
@@ -259,16 +261,14 @@ class Arena(Generic[S]):
             IsolationError: the database does not accept the values, or a trigger sets others. A
                 table with times has no primary key.
         """
-        test = self._run.current.required_test()
         try:
             delta = timedelta(**time)
         except TypeError as error:
             raise TypeError(f"arena.age takes days=…, hours=… and such: {error}") from None
+        aged = _age(self._run, delta, also)
         if running_loop() is not None:
-            return _age_later(self._run, test, delta, also)
-        test.commit()
-        _age(self._run, delta, also)
-        return None  # type: ignore[return-value]  # a sync test does not await it
+            return aged
+        return run_in_new_loop(aged)  # type: ignore[arg-type]  # a sync test does not await it
 
     def process(
         self,
@@ -391,8 +391,7 @@ class Arena(Generic[S]):
             LateWorkError: work of a request still runs.
             TypeError: ``inserted``, ``updated`` or ``deleted`` did not make an expectation.
         """
-        mapping = expected or {}
-        wanted = {**mapping, **tables}
+        wanted = {**(expected or {}), **tables}
         for table, value in wanted.items():
             if not isinstance(value, Expected):
                 raise TypeError(
@@ -574,14 +573,8 @@ def _changes_of(run: ArenaRun, request: Any, database: Database) -> Changes:
     return changes_between(run, database, before.times.get(database), after.times[database])
 
 
-async def _age_later(
-    run: ArenaRun, test: RunningTest, delta: timedelta, also: Collection[str]
-) -> None:
-    await test.acommit()
-    _age(run, delta, also)
-
-
-def _age(run: ArenaRun, delta: timedelta, also: Collection[str]) -> None:
+async def _age(run: ArenaRun, delta: timedelta, also: Collection[str]) -> None:
+    await acommit()
     unknown = {*also}
     databases = dict.fromkeys([run.database(), *run.databases.provisioned])
     for database in databases:
@@ -598,8 +591,3 @@ def _age(run: ArenaRun, delta: timedelta, also: Collection[str]) -> None:
             cause=shown_line("arena.age()"),
             fix='also=["events.at"]   a list, with the name of each table',
         )
-
-
-async def _asettled(test: RunningTest, patience: float) -> None:
-    await test.acommit()
-    refuse_unfinished(await test.await_work(patience), patience)

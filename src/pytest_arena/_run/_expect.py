@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Change, Kind
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
+    from pytest_arena._run._test import RunningTest
     from pytest_arena._values import CodeLine
 
 
@@ -122,8 +123,7 @@ def _expected(kind: Kind, number: int, columns: Mapping[str, object]) -> Expecte
             f"{kind}({number!r}): the first argument is the number of rows, from 1. Leave a table "
             "out that must not change"
         )
-    rows = ExpectedRows(kind, number, columns)
-    return Expected((rows,))
+    return Expected((ExpectedRows(kind, number, columns),))
 
 
 def difference(
@@ -170,9 +170,8 @@ def _table_lines(name: str, changes: Changes, expected: Expected) -> Iterator[st
         if len(found) < part.number:
             only = f" (only {len(found):,})" if found else ""
             missing.append(f"  missing:    {name}: {part.text()}{only}")
-            unknown = part.values.keys() - columns
-            if unknown and columns:
-                wrong = ", ".join(sorted(unknown))
+            wrong = ", ".join(sorted(part.values.keys() - columns))
+            if wrong and columns:
                 missing.append(f"  {name} has no {wrong}. Its columns: {', '.join(columns)}")
     for row in unexpected[:_MOST]:
         yield f"  unexpected: {row}"
@@ -235,9 +234,8 @@ class ExpectedChanges(Block):
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        await acommit()
         test = self.run.current.required_test()
-        refuse_unfinished(await test.await_work(test.patience), test.patience)
+        await asettled(test, test.patience)
         self._check()
 
     def _opened(self) -> Self:
@@ -270,6 +268,12 @@ async def acommit() -> None:
     if test is not None:
         await test.acommit()
         test.changed_rows.clear()
+
+
+async def asettled(test: RunningTest, patience: float) -> None:
+    """Commit pending work, and wait until no work of requests runs."""
+    await acommit()
+    refuse_unfinished(await test.await_work(patience), patience)
 
 
 def _note_assertion(run: Any, text: str) -> None:
@@ -307,8 +311,8 @@ def check_table(run: Any, database: Database, table: str) -> None:
     if table in {SCHEMA, *database.tables}:
         return
     titles = run.databases.ensure_content(database).content()
-    tables = [each for each in titles if each.startswith(_DEFINITION)]
-    database.tables = {each.removeprefix(_DEFINITION) for each in tables}
+    parts = (title.partition(_DEFINITION) for title in titles)
+    database.tables = {name for _, definition, name in parts if definition}
     if table not in database.tables:
         raise ConfigError(
             f"the database {database.name} has no table {table!r}",

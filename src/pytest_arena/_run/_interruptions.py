@@ -13,7 +13,7 @@ from pytest_arena._ledger import REFUSAL
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._nested import Fresh
-from pytest_arena._run._races import Passes, error_of
+from pytest_arena._run._races import WIDEST, Passes, error_of, refuse_isolation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 _LOOP = "arena.interruptions()"
-_WIDEST = 60
 
 
 class Interruption:
@@ -68,7 +67,7 @@ class Interruption:
             return "no step failed"
         text, line = self.steps[self.number - 1]
         where = f", {line.short}" if line else ""
-        return f"{text[:_WIDEST]} ({self.number} of {steps}{where})"
+        return f"{text[:WIDEST]} ({self.number} of {steps}{where})"
 
 
 class Attempt:
@@ -84,7 +83,6 @@ class Attempt:
         self.passes = ref(passes)
         self.level = Fresh(passes.run, f"a pass of {_LOOP}")
         self.schedule = Interruption(number)
-        self.is_called = False
 
     def __call__(self, request: Any) -> Any:
         """Send the request. Return its answer, or the exception that the app has raised.
@@ -92,10 +90,7 @@ class Attempt:
         Args:
             request: in an async test a coroutine, and in a sync test a function.
         """
-        self.is_called = True
-        passes = self.passes()
-        if passes is not None:
-            passes.refuse_isolation()
+        refuse_isolation(_LOOP, self._run)
         if running_loop() is not None:
             return self._answer(request)
         return run_in_new_loop(self._answer(asyncio.to_thread(request)))
@@ -140,7 +135,7 @@ class Interruptions(Passes):
 
     def _note(self, attempt: Attempt) -> None:
         steps = len(attempt.schedule.steps)
-        if not (attempt.is_called and steps):
+        if not steps:
             raise error_of(
                 _LOOP,
                 "no request of the loop's body has sent a statement by SQLAlchemy",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_arena._values import CodeLine
 
 _PATIENCE = 1.0  # seconds, for the end of requests that were cancelled
-_WIDEST = 60
+WIDEST = 60
 _MOST_ROWS = 1000
 MOST_SHOWN = 3  # rows in words
 _LOOP = "arena.races()"
@@ -55,6 +55,17 @@ def error_of(loop: str, what: str, fix: str, requests: Sequence[Request] = ()) -
 _error = partial(error_of, _LOOP)
 
 
+def refuse_isolation(loop: str, run: Any) -> None:
+    """Refuse an isolation in which no other connection could interfere, or each is copied."""
+    isolations = {each.name for each in run.databases.provisioned.values()}
+    if isolations & REFUSED.keys():
+        raise error_of(
+            loop,
+            f"{loop} with the isolation {' and '.join(isolations)}",
+            "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
+        )
+
+
 def outcome_of(run: Any) -> Outcome:
     """Read the rows that have changed since the level on top began."""
     isolations = run.databases.provisioned.values()
@@ -71,12 +82,6 @@ class Ending:
     lines: list[str]
     line: CodeLine | str  # of the call in the test
     raised: str  # by the app, in the first request that has failed
-
-    @property
-    def error(self) -> str:
-        """Words for an answer that is an error."""
-        is_error = any(word >= "500" for word in self.words)
-        return f". Error: {self.raised}" if is_error and self.raised else ""
 
     def __str__(self) -> str:
         return f"{' and '.join(self.words)}, {self.outcome}"
@@ -117,7 +122,6 @@ class Race:
         self.schedule = Schedule(plan)
         self._are_equal = races.is_of_replay
         self._wanted = races.order if races.passes == 1 else ""
-        self.line: CodeLine | str = ""  # of the call in the test
         self.ending: Ending | None = None
 
     def __call__(self, *requests: Any) -> Any:
@@ -135,7 +139,7 @@ class Race:
         return run_in_new_loop(self._answers(requests, callable))
 
     async def _answers(self, requests: Sequence[Any], is_right: Any) -> list[Any]:
-        self.line = user_line() or "race(…)"
+        line = user_line() or "race(…)"
         try:
             self._check(requests, is_right)
         except RaceError:
@@ -155,7 +159,7 @@ class Race:
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
             name = getattr(request, "__qualname__", "a request")
             self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
-        return self._ended(await self._run_at_once(works))
+        return self._ended(await self._run_at_once(works), line)
 
     def _check(self, requests: Sequence[Any], is_right: Any) -> None:
         """Refuse what cannot be a race."""
@@ -165,9 +169,7 @@ class Race:
                 "pass two or more coroutines: client.post(…)   or, in a sync test, functions: "
                 "lambda: test_client.post(…)",
             )
-        races = self.passes()
-        if races is not None:
-            races.refuse_isolation()
+        refuse_isolation(_LOOP, self._run)
         if self.schedule.racers:
             raise _error("race(…) was called twice in one pass", "call it once in the loop")
 
@@ -201,7 +203,7 @@ class Race:
             )
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, answers: list[Any]) -> list[Any]:
+    def _ended(self, answers: list[Any], line: CodeLine | str) -> list[Any]:
         """Check what the pass has shown. Return the answers, or raise the errors."""
         schedule = self.schedule
         if schedule.strangers:
@@ -229,14 +231,14 @@ class Race:
                 outcome = type(answer).__name__
                 errors.append(answer)
             outcomes.append((racer.kind, outcome))
-        words = [outcome for _, outcome in sorted(outcomes)]  # the order of equal requests is equal
         order = schedule.order
         self.ending = Ending(
-            words=tuple(words),
+            # The order of equal requests is equal.
+            words=tuple(outcome for _, outcome in sorted(outcomes)),
             outcome=outcome_of(self._run),
             is_serial=sorted(order, key=order.index) == [*order],
             lines=self.lines(),
-            line=self.line,
+            line=line,
             raised=next((each.raised for each in self._test.requests_of_level if each.raised), ""),
         )
         try:
@@ -260,7 +262,7 @@ class Race:
         for step in self.schedule.trace:
             who = f"{step.racer.digit}  {step.racer.name:<{width}}"
             where = getattr(step.line, "short", "")
-            lines.append(f"{who}  {step.text[:_WIDEST]:<{_WIDEST}}  {where}{step.note}")
+            lines.append(f"{who}  {step.text[:WIDEST]:<{WIDEST}}  {where}{step.note}")
         if lines:
             lines.append(f"this order first: {self.name}")
         return lines
@@ -271,6 +273,8 @@ class Passes:
 
     __module__ = "pytest_arena"
     loop = ""
+    _note: Any  # a method that notes how a pass has ended
+    _following: Any  # a method that returns the next pass, None at the end
 
     def __init__(self, run: Any) -> None:
         self.run = run
@@ -314,16 +318,6 @@ class Passes:
         self.test.race = following
         return following
 
-    def refuse_isolation(self) -> None:
-        """Refuse an isolation in which no other connection could interfere, or each is copied."""
-        isolations = {each.name for each in self.run.databases.provisioned.values()}
-        if isolations & REFUSED.keys():
-            raise error_of(
-                self.loop,
-                f"{self.loop} with the isolation {' and '.join(isolations)}",
-                "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
-            )
-
     async def aclose(self) -> None:
         """Undo the pass that runs."""
         last = self.test.race
@@ -331,12 +325,6 @@ class Passes:
         if last is not None:
             last.level.name = last.name
             await last.level.__aexit__()
-
-    def _note(self, last: Any) -> None:
-        """Note how a pass has ended."""
-
-    def _following(self) -> Any:
-        """Return the next pass, None at the end."""
 
     def _conclude(self) -> None:
         """Report what the passes have shown together."""
@@ -460,4 +448,6 @@ def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
         if found:
             lines = [compared(each, others, chance) for each in found[:MOST_SHOWN]]
             words += f". Only {when}: {', '.join(lines)}"
-    return words + ending.error
+    if ending.raised and any(word >= "500" for word in ending.words):
+        words += f". Error: {ending.raised}"
+    return words

@@ -21,17 +21,11 @@ from pytest_arena._databases._sessions import Sessions
 from pytest_arena._interpreter import patch
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
-from pytest_arena.errors import ArenaError, TemplateError, causes, redact
+from pytest_arena.errors import ArenaError, TemplateError, causes, in_words, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
-
-STORY = "arena: what this test changed (+ inserted, ~ updated, - deleted)"
-
-KEYS = "arena: the keys in Redis that the test set, changed or deleted"
 
 
 def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
@@ -39,25 +33,19 @@ def prepare_report(excinfo: Any, run: ArenaRun, option: Any) -> None:
     test = run.current.test
     if test is not None:
         test.note_failed_tasks()
-    # pytest's options may want a whole, a native or an empty traceback.
-    if option.tbstyle not in {"auto", "long", "short"} or option.fulltrace:
+    if option.tbstyle == "native" or option.fulltrace:
         return
     is_ours = isinstance(excinfo.value, ArenaError)
-    if not (is_ours or _has_frames_to_hide(excinfo.value)):
-        return
-    style = option.tbstyle.replace("auto", "long")
-    if is_ours:
-        style = "short"
-    shown = partial(_users_repr, excinfo, excinfo.getrepr, style, not is_ours)
-    patch(excinfo, "getrepr", shown)
+    if is_ours or _has_frames_to_hide(excinfo.value):
+        style = "short" if is_ours or option.tbstyle == "short" else "long"
+        shown = partial(excinfo.getrepr, chain=not is_ours, tbfilter=_users_entries)
+        patch(excinfo, "getrepr", lambda **_: _of_user(shown(style=style), excinfo))
 
 
-def explain_error(report: Any, excinfo: Any, run: ArenaRun) -> None:
+def explain_error(report: Any, error: BaseException | None, run: ArenaRun) -> None:
     """Explain an error in sections of the report."""
-    error = excinfo.value
     if isinstance(error, TemplateError) and error.__cause__:
-        trace = trace_of_error(error.__cause__)
-        report.sections.append(("arena: where the build failed", trace))
+        _show(report, "arena: where the build failed", [trace_of_error(error.__cause__)])
     # An error of pytest-arena has its next step in its text.
     others = [cause for cause in causes(error) if not isinstance(cause, ArenaError)]
     for text in dict.fromkeys(_explanation(cause, run) for cause in others):
@@ -74,17 +62,9 @@ def _has_frames_to_hide(error: BaseException) -> bool:
     return False
 
 
-def _users_repr(
-    excinfo: Any,
-    getrepr: Callable[..., Any],
-    style: str,
-    chain: bool,  # noqa: FBT001 - of a partial
-    /,
-    **_: object,  # of pytest, also a style
-) -> Any:
-    """Show an error like pytest, but only the lines of the test and of the app."""
+def _of_user(shown_error: Any, excinfo: Any) -> Any:
+    """Let an error that pytest shows end at the user's line, without secret values."""
     users = _users_entries(excinfo)
-    shown_error = getrepr(style=style, chain=chain, tbfilter=_users_entries)
     crash = shown_error.reprcrash
     if users and crash is not None:
         crash.path = str(users[-1].path)
@@ -108,8 +88,7 @@ def _users_entries(excinfo: Any) -> Any:
 
 def report_swallowed(report: Any, errors: list[ArenaError]) -> None:
     """Fail a passed test whose app or program swallowed these errors, or add them to a report."""
-    texts = [f"{type(error).__name__}: {error}" for error in errors]
-    text = "\n\n".join(dict.fromkeys(texts))  # an app may try again
+    text = "\n\n".join(dict.fromkeys(map(in_words, errors)))  # an app may try again
     if report.passed:
         report.outcome = "failed"
         report.longrepr = f"{text}\n\nthe app, or a program, caught or lost this error"
@@ -129,14 +108,13 @@ def show_with_traceback(report: Any) -> None:
         report.sections.remove((title, text))
 
 
-def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
+def show_causes(report: Any, raised: BaseException | None, run: ArenaRun) -> None:
     """Show errors of the app that became a 500, and the output of other programs.
 
     The app raised such an error, or sent an answer for it. Errors that the test's report already
     shows are left out. Those of earlier passes and blocks have a line each, without the last one.
     """
     test = run.current.required_test()
-    raised = excinfo.value if excinfo else None
     shown = [*causes(raised), *getattr(raised, "exceptions", ())]
     lines: dict[str, None] = {}
     for request, error in test.app_errors:
@@ -144,12 +122,9 @@ def show_causes(report: Any, excinfo: Any, run: ArenaRun) -> None:
         if request.part and request is not test.app_errors[-1][0]:
             lines[f"{place} raised {request.raised}"] = None
         elif not any(error is each for each in shown):
-            report.sections.append((f"{_SERVER}{place}", trace_of_error(error)))
+            _show(report, f"arena: the server's traceback, {place}", [trace_of_error(error)])
     _show(report, "arena: the app's errors in earlier passes", [*lines])
     report.sections += run.outputs()
-
-
-_SERVER = "arena: the server's traceback, "
 
 
 def trace_of_error(error: BaseException | traceback.TracebackException) -> str:
@@ -161,23 +136,26 @@ def trace_of_error(error: BaseException | traceback.TracebackException) -> str:
     if isinstance(error, BaseException):
         trace = traceback.TracebackException.from_exception(error)
     frames = [frame for frame in trace.stack if not is_library(frame.filename)]
-    parts = traceback.format_list(frames)
-    parts += trace.format_exception_only()
-    text = "".join(parts)
-    return redact(without_values(text.rstrip()))
+    parts = [*traceback.format_list(frames), *trace.format_exception_only()]
+    return redact(without_values("".join(parts).rstrip()))
 
 
 def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
     """Show what a failed test has changed, and its stale instances."""
     test = run.current.required_test()
-    raised = excinfo.value if excinfo is not None else None
+    raised = excinfo.value if excinfo else None
     parts = story_parts(test, raised)
     has_changes = any(part.changes for part in parts)
     if isinstance(raised, AssertionError) and test.turns and has_changes:
         with suppress(Exception):  # an object of the test may raise any error
             _show(report, "arena", _stale_lines(excinfo, run, test))
-    _show(report, STORY, story_lines(parts))
-    _show(report, KEYS, run.redis.lines(test))
+    _show(
+        report,
+        "arena: what this test changed (+ inserted, ~ updated, - deleted)",
+        story_lines(parts),
+    )
+    keys = run.redis.lines(test)
+    _show(report, "arena: the keys in Redis that the test set, changed or deleted", keys)
     if test.race is not None:
         _show(report, test.race.title, test.race.lines())
 

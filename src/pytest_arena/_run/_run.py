@@ -272,19 +272,15 @@ def conducted(
                 await test.asettle()
         except BaseException:
             if not is_example:
-                await _aclose_failed(test)
+                # What explains the failure.
+                test.uncommitted = _story.uncommitted(test)
+                test.unfinished = test.unfinished_work()
+                try:
+                    await test.aclose()
+                except Exception as error:  # noqa: BLE001 - the tear-down raises it
+                    test.errors.append(error)
             raise
         if not is_example:
             await test.aclose()
 
     return run
-
-
-async def _aclose_failed(test: RunningTest) -> None:
-    """Note what explains the failure of a test, and close what needs its loop."""
-    test.uncommitted = _story.uncommitted(test)
-    test.unfinished = test.unfinished_work()
-    try:
-        await test.aclose()
-    except Exception as error:  # noqa: BLE001 - the tear-down raises it
-        test.errors.append(error)

@@ -46,7 +46,7 @@ from pytest_arena._product._own_databases import (
 from pytest_arena._sqlite import _sql as sql
 from pytest_arena._sqlite._copy import Copy
 from pytest_arena._values import digest
-from pytest_arena.errors import ServerError
+from pytest_arena.errors import ServerError, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -213,8 +213,7 @@ class FileTarget:
             try:
                 connection.executescript(script)
             except Exception as error:
-                text = f"{type(error).__name__}: {error}"
-                raise ScriptError(text, line=0, fix="") from error
+                raise ScriptError(in_words(error), line=0, fix="") from error
 
     def has_tables(self) -> bool:
         """Return whether the build has created a table."""
