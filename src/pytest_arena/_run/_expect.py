@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_arena._changes import Change, Kind
     from pytest_arena._ledger import Request
     from pytest_arena._product import Database
-    from pytest_arena._run._test import RunningTest
     from pytest_arena._values import CodeLine
 
 
@@ -270,8 +269,8 @@ async def acommit() -> None:
         test.changed_rows.clear()
 
 
-async def asettled(test: RunningTest, patience: float) -> None:
-    """Commit pending work, and wait until no work of requests runs."""
+async def asettled(test: Any, patience: float) -> None:
+    """Commit pending work, and wait until no work of the test's requests runs."""
     await acommit()
     refuse_unfinished(await test.await_work(patience), patience)
 
