@@ -52,7 +52,7 @@ def test_a_route_is_replayed_once_in_a_run(example: Example, workers: tuple[str,
     run = example.with_files(test_it=TESTS).run(FLAG, *workers).expect(passed=7)
     [line] = section(run.output)
     assert line.startswith("POST /dancers/{name}: nothing found")
-    run.says("of 1 route in")
+    run.says("of 1 route in").never_says("route in 0.00 s")
 
 
 WRONG = (
@@ -96,6 +96,29 @@ def test_the_test_of_a_finding_has_the_role_of_its_client(example: Example) -> N
     tests = "def test_it(test_client_as):\n    test_client_as('me').post('/twice/Dune')\n"
     run = project.with_files(test_it=twice + tests).run(FLAG, "-oarena_login=logins:login")
     run.says('with test_client_as("me") as user:', 'attempt(lambda: user.post("/twice/Dune"))')
+
+
+def test_more_answers_of_success_than_one_after_the_other_are_named(example: Example) -> None:
+    """Their rows are the same."""
+    tests = """
+from app import Dancer, app, get_db
+from fastapi import Depends, HTTPException
+
+@app.post("/renamed")
+async def rename(db=Depends(get_db)):
+    dancer = await db.get(Dancer, 9)
+    if dancer.name == "Sky":
+        raise HTTPException(409)
+    dancer.name = "Sky"
+    await db.commit()
+
+async def test_it(client, db_session):
+    db_session.add(Dancer(id=9, name="Dune"))
+    await client.post("/renamed")
+"""
+    run = example.with_files(test_it=tests).run(FLAG).expect(passed=1)
+    [line] = section(run.output)
+    assert "at once 200 and 200, one after the other 200 and 409, with the same rows" in line
 
 
 def test_ctrl_c_during_the_replays_loses_no_finding(example: Example) -> None:

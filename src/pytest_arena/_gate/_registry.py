@@ -198,6 +198,7 @@ class RunningStatements:
     """
 
     def __init__(self) -> None:
+        self.late: list[Request] = []  # earlier requests whose work has committed meanwhile
         self._ends: dict[Any, Future[None]] = {}
         self._is_patient = True
 

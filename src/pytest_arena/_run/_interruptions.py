@@ -79,6 +79,7 @@ class Attempt:
 
     def __init__(self, passes: Interruptions, number: int) -> None:
         self._run = passes.run
+        self._test = passes.test
         self._steps = passes.steps
         self.passes = ref(passes)
         self.level = Fresh(passes.run, f"a pass of {_LOOP}")
@@ -103,6 +104,7 @@ class Attempt:
             answer = error
         finally:
             self._run.connections.schedule = None
+        await self._test.asettle()
         status = getattr(answer, "status_code", 0)
         self.has_failed = isinstance(answer, Exception) or status >= REFUSAL
         return answer

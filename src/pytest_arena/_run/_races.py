@@ -159,7 +159,9 @@ class Race:
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
             name = getattr(request, "__qualname__", "a request")
             self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
-        return self._ended(await self._run_at_once(works), line)
+        answers = await self._run_at_once(works)
+        await self._test.asettle()  # else chance decides whether a pass has the rows of a task
+        return self._ended(answers, line)
 
     def _check(self, requests: Sequence[Any], is_right: Any) -> None:
         """Refuse what cannot be a race."""
@@ -410,6 +412,18 @@ class Races(Passes):
             if meaning not in known and each.declined <= most:
                 return _in_words(each, serial, chance), each
         return None
+
+    def accepted_at_once(self) -> str:
+        """Return words for an order in which the app accepts more than one after the other.
+
+        If nothing was found, its rows are those of a serial order.
+        """
+        serial = [each for each in self._endings if each.is_serial]
+        for each in self._endings:
+            if each.declined < min(other.declined for other in serial):
+                at_once, usual = (" and ".join(ending.words) for ending in (each, serial[0]))
+                return f"at once {at_once}, one after the other {usual}, with the same rows"
+        return ""
 
     def _conclude(self) -> None:
         """Warn of a result that no serial order has."""

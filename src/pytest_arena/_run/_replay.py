@@ -231,7 +231,11 @@ class Replay:
                 answer = await send(with_login=with_login)
             finally:
                 self.run.connections.schedule = None
-            await self.test.asettle()
+            late = await self.test.asettle()
+            if late:
+                raise NotReplayedError(
+                    f"not replayed: its work still runs {_PATIENCE:g} s after the answer, {late[0]}"
+                )
             outcome = outcome_of(self.run)
             following = await send() if is_sent_again else None
             completed = outcome_of(self.run) if following and outcome else None
@@ -329,6 +333,8 @@ class _Questions:
             self._route.findings.append((RaceWarning, f"at once: {words}", steps, None))
         elif races.differences or is_partial:
             raise NotReplayedError("not replayed in all orders: it waits for something else")
+        else:
+            self._route.reason = races.accepted_at_once()
         self._check_time()
 
     async def _without_login(self) -> None:
@@ -502,9 +508,12 @@ class Call:
             login = f'with test_client_as("{role}") as user:\n'
         call = f'{"user" if role else client}.{self.method.lower()}("{path}"'
         if self.body:
-            text = repr(self._json())
-            is_shown = text != "None" and len(text) < _MOST_LETTERS and not self.has_secret
-            call += f", json={text}" if is_shown else ", ..."
+            values = self._json()
+            if isinstance(values, dict):
+                values = {name: "…" if is_secret(name) else values[name] for name in values}
+            text = repr(values)
+            is_shown = text != "None" and len(text) < _MOST_LETTERS
+            call += f", json={text}" if is_shown else ', content="…"'
         if self.logins and not role:
             headers = dict.fromkeys(self.logins, "…")
             call += f", headers={json.dumps(headers, ensure_ascii=False)}"
@@ -596,7 +605,7 @@ class Replays:
         self._wanted = {}
         if last is not None:
             repeats.tear_down(last, None)
-        self._seconds = seconds() - began
+        self._seconds += seconds() - began
         return result
 
     def _warn(self, item: pytest.Item) -> None:

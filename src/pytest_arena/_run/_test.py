@@ -285,14 +285,15 @@ class RunningTest(Owner):
         if self.plan.starts_app and self.app_runs:
             await self.app_runs[-1].astart()
 
-    async def asettle(self) -> None:
-        """Wait for the work that the test's requests have begun.
+    async def asettle(self) -> list[CodeLine | str]:
+        """Wait for the work that the test's requests have begun. Return what still runs.
 
         An async test waits in its loop, any other test in `Levels.settle_test`.
         """
-        if self.may_have_late_work:
-            self.cut_off |= dict.fromkeys(await self.await_work(self.patience))
+        lines = await self.await_work(self.patience) if self.may_have_late_work else []
+        self.cut_off |= dict.fromkeys(lines)
         self.may_have_late_work = False
+        return lines
 
     async def aclose(self) -> None:
         """Close the sessions and shut down the apps, which need the loop."""
@@ -392,6 +393,9 @@ class RunningTest(Owner):
             self.under_way -= 1
             if not self.under_way:
                 turn = self.turns[-1]
+                late = gate.registry.running.late
+                turn.is_at_once |= bool(late)
+                turn.records += dict.fromkeys(late)
                 turn.after = StoryMoment.now(self.databases)
                 turn.has_checked_out = gate.registry.checkouts > turn.checkouts_before
 

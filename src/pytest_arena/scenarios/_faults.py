@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._ledger import Request
 
-_FAILURE = {
-    "type": "http.response.start",
-    "status": 500,
-    "headers": [(b"content-type", b"text/plain; charset=utf-8")],
-}
+_WHOLE = {"500": b"Internal Server Error", "200": b"{}"}
 BODILESS = {204, 304}
 _BODY_HEADERS = {b"content-length", b"transfer-encoding", b"trailer"}
 
@@ -55,6 +51,7 @@ KINDS: dict[str, tuple[str, Any]] = {
     "wrong": ("answered other values", wrong),
     "idle": ("wrote nothing", None),
     "500": ("answered an error 500", None),
+    "200": ("answered a success 200", None),  # in place of a refusal
     "empty": ("answered an empty value", empty),
     "more": ("answered each item of a list twice", more),
 }
@@ -88,9 +85,10 @@ class Fault:
         """Call an app for a request, with the fault if this is its request."""
         is_mine = self.requests()[self.at : self.at + 1] == [REQUEST.get()]
         if is_mine and scope["type"] != "websocket":
-            if self.kind == "500":
+            if self.kind in _WHOLE:
                 self.is_applied = True
-                await _send_whole(send, _FAILURE, b"Internal Server Error")
+                start = {"type": "http.response.start", "status": int(self.kind)}
+                await _send_whole(send, start, _WHOLE[self.kind])
                 return
             if self.kind == "idle":
                 self.is_applied = True

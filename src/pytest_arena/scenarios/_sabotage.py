@@ -8,6 +8,7 @@ from unittest import mock
 
 import pluggy
 
+from pytest_arena._ledger import REFUSAL
 from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import counted
 from pytest_arena.scenarios._faults import BODILESS, KINDS, Fault
@@ -95,9 +96,9 @@ class Sabotage:
         numbers = range(max(facts["first"], len(requests) - _MOST_REQUESTS), len(requests))
         for number, kind in product(reversed(numbers), KINDS):
             request = requests[number]
-            has_effect = request["changed"] != []
-            has_body = request["status"] not in BODILESS
-            if kind != "500" and not (has_effect if kind == "idle" else has_body):
+            status = request["status"] or 0
+            fits = {"idle": request["changed"] != [], "500": True, "200": status >= REFUSAL}
+            if not fits.get(kind, status not in BODILESS):
                 continue
             fault = Fault(kind, number, self._recorder.requests, answers[number])
             with mock.patch.object(self._recorder.run, "faults", [fault.enter]):

@@ -133,6 +133,29 @@ async def test_work_that_goes_on_after_its_request(arena, client):
         assert await race(begins(), waits()) == [None, 2]
 
 
+async def take_a_seat():
+    await asyncio.sleep(0.01)
+    async with shop_app.maker.begin() as session:
+        session.add(Seat(who="late"))
+
+
+@app.post("/takes_two_seats")
+async def begin_to_take_a_seat():
+    async with shop_app.maker.begin() as session:
+        session.add(Seat(who="vase"))
+    app.state.task = asyncio.create_task(take_a_seat())
+
+
+async def test_a_pass_ends_after_the_work_that_its_requests_have_begun(client, arena):
+    path = "/takes_two_seats"
+    async for race in arena.races(limit=1):
+        await race(client.post(path), client.post(path))
+        assert arena.changes().counted() == "seats +4"
+    async for attempt in arena.interruptions():
+        await attempt(client.post(path))
+        assert arena.changes().counted() in ("seats +2", "nothing")
+
+
 @pytest.mark.parametrize("path, order", [(FIRST, ""), (FIRST, "122211"), ("/add_if_none", "")])
 @pytest.mark.expect("RaceWarning", at="await race(")
 async def test_a_result_that_no_serial_order_has(client, arena, path, order):

@@ -50,6 +50,31 @@ async def test_that_failed_after_the_answer(client, arena, collector_waits):
     assert False
 
 
+async def order_when_asked():
+    await app.state.asked.wait()
+    async with maker.begin() as session:
+        session.add(Order(item="vase"))
+
+
+@app.post("/order-later", status_code=202)
+async def begin_to_order():
+    app.state.asked = asyncio.Event()
+    app.state.began = asyncio.create_task(order_when_asked())
+
+
+@app.get("/asks")
+async def ask_for_the_order():
+    app.state.asked.set()
+    await app.state.began
+
+
+@pytest.mark.expect("AssertionError", at="assert False")
+async def test_that_an_earlier_request_goes_on_in_another_one(client):
+    await client.post("/order-later")
+    await client.get("/asks")
+    assert False
+
+
 @asynccontextmanager
 async def waits_for_work(app):
     yield

@@ -31,6 +31,11 @@ async def test_a_property(client, storm):
     assert answer.is_success
 
 
+async def test_a_refusal_by_no_success(client, storm):
+    answer = await client.get("/nothing")
+    assert not answer.is_success
+
+
 async def test_a_flag(client, storm):
     found = False
     for name in (await client.get("/dancers")).json():
