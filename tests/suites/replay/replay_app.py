@@ -3,7 +3,6 @@
 A name says what is special. Each has a POST of its own.
 """
 
-import asyncio
 import secrets
 import time
 import uuid
@@ -283,13 +282,6 @@ if not IS_SYNC:
             db.add(Note(text="now"))
             await db.commit()
         tasks.add_task(in_background)
-
-    @app.post("/in_a_task")
-    async def in_a_task():
-        async with maker() as db:
-            db.add(Note(text="now"))
-            await db.commit()
-        app.state.task = asyncio.create_task(in_background())
 
     async def in_background():
         async with maker() as db:

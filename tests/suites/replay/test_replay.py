@@ -64,7 +64,7 @@ LOGINS = {
     "with_a_token_in_the_body": "",
 }
 if not IS_SYNC:
-    RIGHT += ["in_the_background", "in_a_task"]
+    RIGHT.append("in_the_background")
     WRONG["shared_session"] = "Leak"
 
 
