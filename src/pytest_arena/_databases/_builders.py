@@ -34,6 +34,7 @@ from pytest_arena.errors import ConfigError, TemplateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from alembic.config import Config
     from alembic.script import ScriptDirectory
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.sql.ddl import ExecutableDDLElement
@@ -217,10 +218,17 @@ class AlembicBuilder:
 
     def scripts(self) -> ScriptDirectory:
         """Return Alembic's record of the migrations."""
-        from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
-        from alembic.script import ScriptDirectory  # noqa: PLC0415 - the same
+        from alembic.script import ScriptDirectory  # noqa: PLC0415 - an extra, needed by this form alone
 
-        return ScriptDirectory.from_config(Config(str(self.ini)))
+        return ScriptDirectory.from_config(self.config())
+
+    def config(self, **options: Any) -> Config:
+        """Return what Alembic's command reads: the file, and ``[tool.alembic]`` beside it."""
+        from alembic.config import Config  # noqa: PLC0415 - an extra, needed by this form alone
+
+        config = Config(str(self.ini), **options)
+        config.toml_file_name = str(self.ini.with_name("pyproject.toml"))  # of Alembic 1.16
+        return config
 
     def build(self, target: BuildTarget) -> None:  # noqa: ARG002 - the gate leads env.py's engine there
         """Run all migrations. Paths in the file are relative to its folder."""
@@ -229,10 +237,9 @@ class AlembicBuilder:
     def _call(self, name: str, *arguments: str, **options: Any) -> None:
         """Call a command of Alembic in the folder of its configuration."""
         from alembic import command  # noqa: PLC0415 - an extra, needed by this form alone
-        from alembic.config import Config  # noqa: PLC0415 - the same
 
         with contextlib.chdir(self.ini.parent):
-            getattr(command, name)(Config(str(self.ini), **options), *arguments)
+            getattr(command, name)(self.config(**options), *arguments)
 
     def check(self) -> str:
         """Call ``alembic check``. Return the differences or its error, "" without any.
