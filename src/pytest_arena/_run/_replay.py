@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -489,7 +490,9 @@ class Call:
     def has_secret(self) -> bool:
         """Whether the body has a value that is secret by its name."""
         values = self._json()
-        return isinstance(values, dict) and any(map(is_secret, values))
+        if not isinstance(values, dict):  # the fields of a form, encoded as a query or in parts
+            values = re.findall(r'(?:^|[&"])([^&="]+)["=]', self.body.decode("latin-1"))
+        return any(map(is_secret, values))
 
     def _json(self) -> object:
         try:

@@ -8,7 +8,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from fastapi import BackgroundTasks, Depends, Header, HTTPException
+from fastapi import BackgroundTasks, Depends, Form, Header, HTTPException
 from shop_app import (
     IS_SYNC,
     PRODUCT,
@@ -343,6 +343,10 @@ def secret_in_the_body(body: dict):
     refuse(body["token"] != "key", 403)
 
 
+def secret_in_a_form(password: str = Form()):
+    refuse(password != "key", 403)
+
+
 def ignored_api_key(x_api_key: str = Header("")):
     return x_api_key
 
@@ -353,3 +357,4 @@ secured("without_login", user_of)
 secured("of_another_role", only_if_given)
 secured("ignores_the_api_key", ignored_api_key)
 secured("with_a_token_in_the_body", secret_in_the_body)
+secured("with_a_password_in_a_form", secret_in_a_form)

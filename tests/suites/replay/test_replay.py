@@ -62,6 +62,7 @@ LOGINS = {
     "of_another_role": "Access",
     "ignores_the_api_key": "Access",
     "with_a_token_in_the_body": "",
+    "with_a_password_in_a_form": "",
 }
 if not IS_SYNC:
     RIGHT.append("in_the_background")
@@ -106,8 +107,10 @@ async def test_a_wrong_endpoint(send, name):
 @pytest.mark.parametrize("name", each(LOGINS))
 async def test_an_endpoint_that_gets_a_login(send, name):
     headers = {"Authorization": "Bearer admin", "X-API-Key": "key"}
-    body = {"token": "key"} if name == "with_a_token_in_the_body" else {}
-    answer = send(f"/{name}", headers=headers, json=body)
+    body = {"json": {"token": "key"} if "token" in name else {}}
+    if "form" in name:
+        body = {"data": {"password": "key"}}
+    answer = send(f"/{name}", headers=headers, **body)
     assert (await answer_of(answer)).status_code == 200
 
 
