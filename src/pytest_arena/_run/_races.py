@@ -72,6 +72,11 @@ def outcome_of(run: Any) -> Outcome:
     return Outcome(tuple(Changes.of(each.rows_changed(limit=_MOST_ROWS)) for each in isolations))
 
 
+def _is_refusal(word: str) -> bool:
+    """Return whether an app declines. By 503 it asks the client to try again."""
+    return word.startswith(("4", "503"))
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a pass has ended: the answers, and the changed rows."""
@@ -84,12 +89,17 @@ class Ending:
     raised: str  # by the app, in the first request that has failed
 
     def __str__(self) -> str:
-        return f"{' and '.join(self.words)}, {self.outcome}"
+        return f"{self.answers}, {self.outcome}"
+
+    @property
+    def answers(self) -> str:
+        """Words such as ``201 and 409``."""
+        return " and ".join(self.words)
 
     @property
     def declined(self) -> int:
-        """The number of refusals. By 503 an app asks the client to try again."""
-        return sum(word.startswith(("4", "503")) for word in self.words)
+        """The number of refusals."""
+        return sum(map(_is_refusal, self.words))
 
     def meaning(self, chance: set[Column], *, counts_answers: bool) -> object:
         """Return what is equal for two passes with the same result.
@@ -98,7 +108,7 @@ class Ending:
         """
         kinds = []
         for word in self.words:
-            is_refused = word.startswith(("4", "503"))
+            is_refused = _is_refusal(word)
             if word >= "500" and not is_refused:
                 kinds.append(word)
             elif counts_answers:
@@ -418,12 +428,11 @@ class Races(Passes):
 
         If nothing was found, its rows are those of a serial order.
         """
-        serial = [each for each in self._endings if each.is_serial]
-        for each in self._endings:
-            if each.declined < min(other.declined for other in serial):
-                at_once, usual = (" and ".join(ending.words) for ending in (each, serial[0]))
-                return f"at once {at_once}, one after the other {usual}, with the same rows"
-        return ""
+        usual, *_ = self._endings  # the first order is serial
+        best = min(self._endings, key=lambda each: (each.declined, not each.is_serial))
+        if best.is_serial:
+            return ""
+        return f"at once {best.answers}, one after the other {usual.answers}, with the same rows"
 
     def _conclude(self) -> None:
         """Warn of a result that no serial order has."""
