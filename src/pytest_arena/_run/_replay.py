@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import re
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from pytest_arena._run._nested import Fresh
 from pytest_arena._run._races import FIX, MOST_SHOWN, REFUSED, Races, outcome_of
 from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import CodeLine, counted
-from pytest_arena.errors import is_secret
+from pytest_arena.errors import is_secret, redact
 from pytest_arena.warnings import (
     AccessWarning,
     ArenaWarning,
@@ -489,16 +489,8 @@ class Call:
     @property
     def has_secret(self) -> bool:
         """Whether the body has a value that is secret by its name."""
-        values = self._json()
-        if not isinstance(values, dict):  # the fields of a form, encoded as a query or in parts
-            values = re.findall(r'(?:^|[&"])([^&="]+)["=]', self.body.decode("latin-1"))
-        return any(map(is_secret, values))
-
-    def _json(self) -> object:
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
+        text = self.body.decode("latin-1")
+        return redact(text) != text
 
     def blocks(self, role: str | None, whole: Outcome, *, is_async: bool) -> list[str]:
         """Return loops for a test: of races, and of interruptions."""
@@ -511,11 +503,10 @@ class Call:
             login = f'with test_client_as("{role}") as user:\n'
         call = f'{"user" if role else client}.{self.method.lower()}("{path}"'
         if self.body:
-            values = self._json()
-            if isinstance(values, dict):
-                values = {name: "…" if is_secret(name) else values[name] for name in values}
-            text = repr(values)
-            is_shown = text != "None" and len(text) < _MOST_LETTERS
+            text = ""
+            with suppress(ValueError):
+                text = redact(repr(json.loads(self.body))).replace("***", "'…'")
+            is_shown = 0 < len(text) < _MOST_LETTERS
             call += f", json={text}" if is_shown else ', content="…"'
         if self.logins and not role:
             headers = dict.fromkeys(self.logins, "…")
