@@ -218,9 +218,10 @@ class AlembicBuilder:
 
     def scripts(self) -> ScriptDirectory:
         """Return Alembic's record of the migrations."""
+        config = self.config()
         from alembic.script import ScriptDirectory  # noqa: PLC0415 - an extra, needed by this form alone
 
-        return ScriptDirectory.from_config(self.config())
+        return ScriptDirectory.from_config(config)
 
     def config(self, **options: Any) -> Config:
         """Return what Alembic's command reads: the file, and ``[tool.alembic]`` beside it."""
