@@ -17,16 +17,16 @@ STEPS = range(1, 6)
 RED = {"create_database": {1, 2}}
 # The lines that the guide deletes at a step, in the files of the steps before.
 DELETED = {
-    3: ("conftest.py", r"\.(?:create|drop)_all\(|psycopg\.connect\(|admin\.execute\("),
-    5: ("test_shop.py", r"session\.commit\(\)"),
+    3: r"\.(?:create|drop)_all\(|psycopg\.connect\(|admin\.execute\(",
+    5: r"session\.commit\(\)",
 }
 SHAPES = sorted(path.name for path in MOVES.iterdir() if path.name != "every")
 
 
-def delete_lines(project: Path, name: str, pattern: str) -> None:
-    file = project / name
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if not re.search(pattern, line)))
+def delete_lines(project: Path, pattern: str) -> None:
+    for file in project.glob("*.py"):
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if not re.search(pattern, line)))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -40,11 +40,11 @@ def test_a_suite_after_a_step(shape: str, step: int, tmp_path: Path) -> None:
             if folder.is_dir():
                 shutil.copytree(folder, project, dirs_exist_ok=True)
         if number in DELETED:
-            delete_lines(project, *DELETED[number])
+            delete_lines(project, DELETED[number])
     server = {"ARENA_DATABASE": os.environ["TESTS_POSTGRESQL"]}
     run = Example(project, {}).run(env={} if shape in {"other_product", "tutorial"} else server)
     if step in RED.get(shape, ()):
-        run.says("refused: ", "conftest.py:")
+        run.says("refused: ", "testing.py:")
         assert (run.status > 0, "arena_schema" in run.output) == (True, False)
     else:
         run.expect(passed=3)

@@ -1,10 +1,8 @@
 import pytest
 from fastapi.testclient import TestClient
 from shop import Base, app, get_db
-from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
-
-engine = create_engine("sqlite:///test.db")
+from testing import engine
 
 
 @pytest.fixture(autouse=True)
