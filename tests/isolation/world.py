@@ -143,9 +143,12 @@ class World(ABC):
     def rows_of(self, connection: Any) -> dict[str, Counter[str]]:
         """Return the rows of each table, by what `shown` makes of them."""
 
-    @abstractmethod
     def shown(self, row: Sequence[object]) -> str:
-        """Return what is compared of a row."""
+        """Return what is compared of a row, without NULLs at its end: columns come and go."""
+        values = [*row]
+        while values and values[-1] is None:
+            values.pop()
+        return repr(values)
 
     @abstractmethod
     def statement(self, chance: random.Random) -> str:
@@ -172,11 +175,3 @@ class World(ABC):
         for hand in self.usage.hands:
             hand.close()
         self.isolation.close()
-
-
-def shown(row: Sequence[object]) -> str:
-    """Return a row as a text, without NULLs at its end: a column may be added or dropped."""
-    values = [*row]
-    while values and values[-1] is None:
-        values.pop()
-    return repr(values)

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_arena._sqlite._copy import Copy
-from tests.isolation.world import World, shown
+from tests.isolation.world import World
 
 if TYPE_CHECKING:
     import random
@@ -121,10 +121,8 @@ class SQLiteWorld(World):
         for name in ROWS_OF:
             with suppress(sqlite3.OperationalError):  # no such table
                 found = connection.execute(f"SELECT * FROM {name}")
-                tables[name] = Counter(map(shown, found))
+                tables[name] = Counter(map(self.shown, found))
         return tables
-
-    shown = staticmethod(shown)
 
     def statement(self, chance: random.Random) -> str:
         return chance.choice(STATEMENTS)

@@ -15,7 +15,7 @@ from pytest_arena._mysql._isolation import MySQLIsolation
 from pytest_arena._product import ConnectTarget, Key, Manifest
 from pytest_arena._product._statements import classify
 from pytest_arena._values import ServerLogin
-from tests.isolation.world import World, shown
+from tests.isolation.world import World
 
 if TYPE_CHECKING:
     import random
@@ -186,10 +186,8 @@ class LevelWorld(World):
         rows = {}
         for name in names:
             cursor.execute(f"SELECT * FROM `{name}`")
-            rows[name] = Counter(map(shown, cursor.fetchall()))
+            rows[name] = Counter(map(self.shown, cursor.fetchall()))
         return rows
-
-    shown = staticmethod(shown)
 
     def statement(self, chance: random.Random) -> str:
         statements = ROWS if chance.random() < 0.95 else DEFINITIONS

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy.engine import URL
 
+from pytest_arena._values import Address
 from tests.mysql.server import PrivateServer, connect
 from tests.mysql.shop import shop_on
+from tests.servers.restarts import restarting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,74 +121,19 @@ def test_a_full_server_that_writes_names_in_lower_case(tmp_path: Path) -> None:
     bad.server.stop()
 
 
-RESTARTS = """
-import signal
-import socket
-import subprocess
-import sys
-import time
-
-import pytest
-from app import Dancer, maker
-
-RESTART = [sys.executable, "-c", '''
-import sys, os, time, subprocess
-from pathlib import Path
-pid, how, socket, *command = sys.argv[1:]
-os.kill(int(pid), int(how))
-while os.path.exists(f"/proc/{{pid}}") and " Z " not in Path(f"/proc/{{pid}}/stat").read_text():
-    time.sleep(0.01)
-Path(socket).unlink(missing_ok=True)
-print(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                       start_new_session=True).pid)
-''']
-PID = [{pid!r}]
-
-
-def restart(how):
-    words = [*RESTART, PID[0], str(int(how)), {socket!r}, *{command!r}]
-    PID[0] = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe:
-            if not probe.connect_ex({socket!r}):
-                return
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_at_its_end(client, how):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    assert (await client.post("/dancers/Dune")).status_code == 201
-    restart(how)
-
-
-async def test_after_it(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    assert (await client.post("/dancers/Dune")).status_code == 201
-
-
-async def test_in_a_transaction(client):
-    async with maker() as session:
-        session.add(Dancer(name="open"))
-        await session.flush()
-        restart(signal.SIGKILL)
-        await session.commit()
-
-
-async def test_at_last(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    with open("pid", "w") as file:
-        file.write(PID[0])
-"""
-
-
 def test_a_server_that_restarts(bad: Bad, tmp_path: Path) -> None:
     """Only the test whose connection was lost fails."""
     server = bad.server
-    text = RESTARTS.format(
-        pid=str(server.process.pid), socket=server.socket, command=server.command
+    [pid_file] = (server.folder / "data").glob("*.pid")
+    project = restarting(
+        bad.shop(tmp_path),
+        Address(server.socket, 0, "root", ""),
+        server.command,
+        pid_file,
+        control="pytest_arena._mysql._control",
+        options={"start_new_session": True},
+        signals=(signal.SIGTERM, signal.SIGKILL),
     )
-    run = bad.shop(tmp_path).with_files(test_it=text).run("-q")
-    run.expect(1, passed=4, failed=1).says("test_in_a_transaction")
-    server.end(int((tmp_path / "project" / "pid").read_text()))
+    project.run("-q").expect(1, passed=4, failed=1).says("test_in_a_transaction")
+    server.end(int(pid_file.read_text()))
     server.start()

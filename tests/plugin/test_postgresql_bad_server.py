@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_arena._postgresql import _clusters as clusters
+from pytest_arena._values import Address
 from tests.plugin.private_server import PRODUCTION, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
+from tests.servers.restarts import restarting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,74 +121,22 @@ def test_a_build_that_fails_or_dies_leaves_nothing_after_the_next_run(example: E
         check_left(server)
 
 
-RESTARTS = """
-import json
-import os
-import signal
-import subprocess
-import time
-from pathlib import Path
-
-import pytest
-from app import Dancer, maker
-from pytest_arena._postgresql._control import ControlFailure, open_control
-from pytest_arena._values import Address
-
-server = json.loads(Path("server.json").read_text())
-
-
-def restart(how):
-    pid_file = Path(server["data"], "postmaster.pid")
-    pid = int(pid_file.read_text().split()[0])
-    os.kill(pid, how)
-    while os.path.exists(f"/proc/{pid}") and " Z " not in Path(f"/proc/{pid}/stat").read_text():
-        time.sleep(0.01)
-    pid_file.unlink(missing_ok=True)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    started = subprocess.Popen(server["command"], cwd=server["data"], **quiet, **server["account"])
-    started.returncode = 0  # the server outlives the test
-    while True:
-        try:
-            open_control(Address(*server["address"])).close()
-            return
-        except ControlFailure:
-            time.sleep(0.01)
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
-async def test_at_its_end(client, how):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    await client.post("/dancers/Dune")
-    restart(how)
-
-
-async def test_in_a_transaction(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-    async with maker() as session:
-        session.add(Dancer(name="open"))
-        await session.flush()
-        restart(signal.SIGQUIT)
-        await session.commit()
-
-
-async def test_at_last(client):
-    assert (await client.get("/dancers")).json() == ["Sand"]
-"""
-
-
 def test_a_server_that_restarts_fails_only_the_test_whose_transaction_it_ends(
     example: Example,
 ) -> None:
     with Crowded(30) as server:
-        facts = {
-            "command": server.command,
-            "data": server.command[2],
-            "account": clusters.account(),
-            "address": ("127.0.0.1", server.port, "boss", "postgres"),
-        }
-        example = example.with_paths({"server.json": json.dumps(facts)})
-        run = run_on(server, example, "boss", test_it=RESTARTS)
-        assert run.outcomes["passed"] == 3, run.output
+        data = Path(server.command[2])
+        example = restarting(
+            example,
+            Address("127.0.0.1", server.port, "boss", "postgres"),
+            server.command,
+            data / "postmaster.pid",
+            control="pytest_arena._postgresql._control",
+            options={"cwd": str(data), **clusters.account()},
+            signals=(signal.SIGINT, signal.SIGQUIT),
+        )
+        run = run_on(server, example, "boss", test_it=example.files["test_it.py"])
+        assert run.outcomes["passed"] == 4, run.output
         run.says("test_in_a_transaction")
         check_left(server)
 
