@@ -128,8 +128,9 @@ def test_a_server_that_restarts(bad: Bad, tmp_path: Path) -> None:
     project = restarting(
         bad.shop(tmp_path),
         Address(server.socket, 0, "root", ""),
-        server.command,
-        pid_file,
+        command=server.command,
+        pid_file=str(pid_file),
+        socket=server.socket,
         control="pytest_arena._mysql._control",
         options={"start_new_session": True},
         signals=(signal.SIGTERM, signal.SIGKILL),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_arena._postgresql import _clusters as clusters
-from pytest_arena._values import Address
 from tests.plugin.private_server import PRODUCTION, on_postgresql, private_server
 from tests.servers.crowded import PASSWORD, Crowded
 from tests.servers.restarts import restarting
@@ -128,9 +127,10 @@ def test_a_server_that_restarts_fails_only_the_test_whose_transaction_it_ends(
         data = Path(server.command[2])
         example = restarting(
             example,
-            Address("127.0.0.1", server.port, "boss", "postgres"),
-            server.command,
-            data / "postmaster.pid",
+            server.by_socket,
+            command=server.command,
+            pid_file=str(data / "postmaster.pid"),
+            socket=f"{server.by_socket.host}/.s.PGSQL.{server.port}",
             control="pytest_arena._postgresql._control",
             options={"cwd": str(data), **clusters.account()},
             signals=(signal.SIGINT, signal.SIGQUIT),

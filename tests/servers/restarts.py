@@ -6,16 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_arena._values import Address
     from tests.example import Example
 
 _TESTS = """
 import json
 import os
+import socket
 import subprocess
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -38,12 +38,17 @@ def restart(how):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = subprocess.Popen(server["command"], **quiet, **server["options"])
     started.returncode = 0  # the server outlives the test
-    while True:
-        try:
-            control.open_control(Address(*server["address"])).close()
-            return
-        except ServerFailure:
-            time.sleep(0.01)
+    while not answers():
+        time.sleep(0.01)
+
+
+def answers():
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(server["socket"]):
+            return False
+    with suppress(ServerFailure):
+        control.open_control(Address(*server["address"])).close()
+        return True
 
 
 @pytest.mark.parametrize("how", server["signals"])
@@ -72,10 +77,7 @@ async def test_at_last(client):
 """
 
 
-def restarting(
-    example: Example, address: Address, command: list[str], pid_file: Path, **more: Any
-) -> Example:
-    """Return the project with these tests. ``more`` are the control, the options, the signals."""
-    at = (address.host, address.port, address.user, address.database)
-    facts = {"address": at, "command": command, "pid_file": str(pid_file), **more}
+def restarting(example: Example, address: Address, **facts: Any) -> Example:
+    """Return the project with these tests. The facts are how the server is ended and started."""
+    facts["address"] = (address.host, address.port, address.user, address.database)
     return example.with_files(test_it=_TESTS).with_paths({"server.json": json.dumps(facts)})
