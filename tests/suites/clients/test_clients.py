@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import httpx
 import httpx2
@@ -55,14 +55,16 @@ async def test_a_mounted_app_and_an_included_router(arena, vase):
     assert seen(arena) == [("GET", "/v1/orders", "/v1/orders", 200)] * 2
 
 
-@pytest.mark.parametrize("is_entered", [True, False])
-def test_starlettes_client(arena, sync_vase, is_entered):
+@pytest.fixture(params=["entered", "bare"])
+def starlettes(request, sync_vase):
     client = TestClient(fast)
-    with ExitStack() as stack:
-        if is_entered:
-            stack.enter_context(client)
-        assert client.get("/orders").json() == ["vase"]
-        assert client.post("/old/chair").status_code == 201
+    with client if request.param == "entered" else nullcontext():
+        yield client
+
+
+def test_starlettes_client(arena, starlettes):
+    assert starlettes.get("/orders").json() == ["vase"]
+    assert starlettes.post("/old/chair").status_code == 201
     assert seen(arena) == [
         ORDERS,
         ("POST", "/old/chair", "/old/{item}", 307),
@@ -80,14 +82,9 @@ def test_a_route_behind_a_proxy(arena):
     assert [request.route for request in arena.requests] == ["/orders"]
 
 
-@pytest.mark.parametrize("is_entered", [True, False])
-def test_starlettes_websocket(arena, sync_vase, is_entered):
-    client = TestClient(fast)
-    with ExitStack() as stack:
-        if is_entered:
-            stack.enter_context(client)
-        with client.websocket_connect("/orders") as socket:
-            assert socket.receive_json() == ["vase"]
+def test_starlettes_websocket(arena, starlettes):
+    with starlettes.websocket_connect("/orders") as socket:
+        assert socket.receive_json() == ["vase"]
     assert seen(arena) == [("WEBSOCKET", "/orders", "/orders", 101)]
 
 

@@ -81,9 +81,9 @@ def late(arena):
     write(arena, "late")
 
 
-def test_a_fixture_that_a_test_requests_before_it_writes(request, arena, found_by):
+def test_a_fixture_that_a_test_requests_before_it_writes(request, arena):
     request.getfixturevalue("late")
-    assert found_by() == ["outer", "inner", "outer too", "late"]
+    assert rows(arena) == ["outer", "inner", "outer too", "late"]
 
 
 def test_it_lives_on(arena, late, found):
@@ -97,10 +97,10 @@ def later(arena):
     write(arena, "later")
 
 
-def test_a_fixture_that_a_test_requests_after_it_has_written(request, arena, found_by):
+def test_a_fixture_that_a_test_requests_after_it_has_written(request, arena):
     write(arena, "mine")
     request.getfixturevalue("later")
-    assert found_by()[3:] == ["late", "mine", "later"]
+    assert rows(arena)[3:] == ["late", "mine", "later"]
 
 
 def test_its_rows_have_ended_with_the_test(found):
@@ -110,8 +110,3 @@ def test_its_rows_have_ended_with_the_test(found):
 def test_it_is_set_up_again(later, found, turn):
     assert found[3:] == ["late", "later"]
     assert LOG.count("later") == 2
-
-
-@pytest.fixture
-def found_by(arena):
-    return lambda: rows(arena)
