@@ -127,15 +127,6 @@ def test_a_run_drops_its_databases_and_leaves_its_template(side: Side) -> None:
         assert later.find(fingerprint) is None
 
 
-def test_a_template_in_use_is_not_dropped() -> None:
-    with own_registry() as role, own_databases(role) as own, own_databases(role) as other:
-        name = own.create("building")
-        template = own.finish(built(own, name), "used", MANIFEST)
-        other.drop(template)
-        assert template in names_on_server(beginning=template)
-        own.drop(template)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_next_run_drops_the_databases_of_a_killed_run(side: Side, number: int) -> None:
     """It leaves those of a living run. A forked child that ends drops nothing of its parent's."""
@@ -190,6 +181,8 @@ def test_a_template_in_use_stays(side: Side, monkeypatch: pytest.MonkeyPatch) ->
     of_run = side.template(first, f"of-run-{secrets.token_hex(4)}")
     assert of_run.startswith(f"arena_seeded_{second.names.session}_")
     assert first.fingerprint_on(of_run, "its journal").startswith("of-run-")
+    if side.product == "postgresql":  # MySQL's sweep asks before it drops
+        second.drop(template)
     assert second.find(fingerprint) is not None
     first.close()
     assert {row.name for row in second.listed() if row.is_in_use} >= {template, of_run}
