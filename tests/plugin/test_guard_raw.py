@@ -36,25 +36,14 @@ def test_expected(arena):
     with arena.expect_refusal():
         swallow()
 """
-IN_A_HOOK = """
-import sqlite3
-import app
-
-def pytest_collection_modifyitems():
-    try:
-        sqlite3.connect("dev.db")
-    except Exception:
-        pass
-"""
 
 
 def test_a_refusal_fails_its_test_once(tmp_path: Path) -> None:
-    """Also if the app swallows it. A refusal outside of tests fails the run."""
-    example = small_example(tmp_path, test_it=SWALLOWED, conftest=IN_A_HOOK)
+    """Also if the app swallows it."""
+    example = small_example(tmp_path, test_it=SWALLOWED)
     with untouched(example):
         run = example.run().expect(1, failed=3, passed=1)
     run.says("the app, or a program, caught or lost this error", "# the user's line")
-    run.says("outside of any test: refused: a connection to", "conftest.py:7")
     run.never_says("site-packages/sqlalchemy", "src/pytest_arena/_gate")
 
 
