@@ -197,7 +197,10 @@ def test_a_named_server_that_does_not_answer_is_an_error(
 def test_the_server_is_the_one_that_a_run_here_would_use(
     file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file of this folder or one above; the environment wins, and over it the command line."""
+    """The file of this folder or one above; the environment wins, and over it the command line.
+
+    An empty ``pytest.ini`` ends the search, as for pytest, which takes its folder as the root.
+    """
     (tmp_path / file).write_text(text)
     below = tmp_path / "src"
     below.mkdir()
@@ -211,17 +214,7 @@ def test_the_server_is_the_one_that_a_run_here_would_use(
     monkeypatch.setenv("ARENA_DATABASE", "sqlite")
     assert read_project().database == "sqlite"
     assert read_project(database="postgresql").database == "postgresql"
-
-
-def test_an_empty_pytest_ini_ends_the_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As for pytest, which takes its folder as the root."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\narena_database = own\n")
-    below = tmp_path / "src"
-    below.mkdir()
     (below / "pytest.ini").touch()
-    monkeypatch.chdir(below)
     assert read_project().file == below / "pytest.ini"
 
 
