@@ -62,19 +62,14 @@ async def retrieve():
     await asyncio.gather(task, return_exceptions=True)
 
 
-@fails
-async def test_a_task_of_an_async_test(client):
-    await client.post("/fails")
-
-
 @pytest.mark.expect("LateWorkWarning", at="async with maker.begin() as session:")
 async def test_a_statement_of_a_task(client):
     await client.post("/database-fails")
 
 
 @fails
-@pytest.mark.parametrize("path", ["/cycle-fails", "/kept-fails"])
-async def test_a_task_that_python_does_not_free(client, path):
+@pytest.mark.parametrize("path", ["/fails", "/cycle-fails", "/kept-fails"])
+async def test_a_task_whether_python_frees_it_or_not(client, path):
     await client.post(path)
 
 
