@@ -16,14 +16,6 @@ of_the_module = TestClient(app)
 
 
 @pytest.fixture
-async def vase(db_session):
-    vase = Order(item="vase")
-    db_session.add(vase)
-    await db_session.commit()
-    return vase
-
-
-@pytest.fixture
 async def own_session():
     async with maker() as session:
         yield session

@@ -13,17 +13,6 @@ from sqlalchemy.util import greenlet_spawn
 from pytest_arena.errors import PendingWorkError
 
 
-@pytest.fixture
-async def vase(db_session):
-    vase = Order(item="vase")
-    db_session.add(vase)
-    await db_session.commit()
-    yield vase
-    assert "vase" in await items(db_session)
-    db_session.add(Order(item="in the tear-down"))
-    await db_session.commit()
-
-
 async def test_it_is_of_the_kind_of_the_test(db_session):
     assert isinstance(db_session, AsyncSession)
 
