@@ -11,7 +11,6 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from pytest_arena._databases._template import Store
-from pytest_arena._postgresql._control import open_control
 from pytest_arena._postgresql._server_registry import ServerRegistry
 from tests.template.project import Project
 
@@ -40,13 +39,8 @@ class ServerProject(Project):
         return _dialect(self.driver)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        copy = self.own.create("live", template=self.ensure())
-        control = open_control(self.own.address_of(copy))
-        try:
-            return control.rows(sql)
-        finally:
-            control.close()
-            self.own.drop(copy)
+        with self.on_a_copy() as engine, engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(sql)]
 
     def names(self) -> list[str]:
         return [name for (name,) in self.rows("select name from dancers order by id")]
