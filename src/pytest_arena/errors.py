@@ -12,7 +12,7 @@ from typing import ClassVar
 
 # The names of secret values. `hash` in a longer word, such as `hashtag`, is no secret.
 _NAMES = (
-    "(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)_?key|credential"
+    "(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)[-_]?key|credential"
     r"|(?<![^\W_])(?:hash(?:ed)?|salt|otp|pin|cvc|cvv|bearer)(?![^\W_])|(?<=[a-z])hash(?!\w))"
 )
 

@@ -478,7 +478,7 @@ class Held(Exception):
     """A connection holds a lock, so that the database cannot be restored."""
 
 
-def nothing(*_: object) -> None:
+def nothing(*_: object, **__: object) -> None:
     """Do nothing. The default of a callback."""
 
 

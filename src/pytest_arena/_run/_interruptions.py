@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._origin import REQUEST, user_line
 from pytest_arena._process import run_in_new_loop, running_loop
+from pytest_arena._product import nothing
 from pytest_arena._run._nested import Fresh
 from pytest_arena._run._races import WIDEST, Passes, error_of, refuse_isolation
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from pytest_arena._gate._registry import PooledConnection
-    from pytest_arena._ledger import Request
     from pytest_arena._values import CodeLine
 
 _LOOP = "arena.interruptions()"
@@ -38,11 +38,8 @@ class Interruption:
         self.steps: list[tuple[str, CodeLine | None]] = []
         self._lost: set[PooledConnection] = set()
 
-    def note_request(self, request: Request) -> None:
-        """Do nothing: no other request runs."""
-
-    def set_busy(self, *, is_busy: bool) -> None:
-        """Do nothing: no other request waits."""
+    # No other request runs, and none waits.
+    note_request = set_busy = staticmethod(nothing)
 
     def before_step(self, text: str, pooled: PooledConnection | None) -> None:
         """Count a step. Let it fail if it is the one, or if its connection is lost."""

@@ -55,13 +55,18 @@ def error_of(loop: str, what: str, fix: str, requests: Sequence[Request] = ()) -
 _error = partial(error_of, _LOOP)
 
 
+def refused_isolations(run: Any) -> list[str]:
+    """Return the used isolations of `REFUSED`."""
+    return sorted({each.name for each in run.databases.provisioned.values()} & REFUSED.keys())
+
+
 def refuse_isolation(loop: str, run: Any) -> None:
     """Refuse an isolation in which no other connection could interfere, or each is copied."""
-    isolations = {each.name for each in run.databases.provisioned.values()}
-    if isolations & REFUSED.keys():
+    refused = refused_isolations(run)
+    if refused:
         raise error_of(
             loop,
-            f"{loop} with the isolation {' and '.join(isolations)}",
+            f"{loop} with the isolation {' and '.join(refused)}",
             "arena_isolation = auto   or @pytest.mark.arena(isolation=…)",
         )
 

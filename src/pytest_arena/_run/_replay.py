@@ -27,7 +27,7 @@ from pytest_arena._ledger import FAILURE, READING, REFUSAL, route_of
 from pytest_arena._process import async_rest, run_in_new_loop, seconds
 from pytest_arena._run._interruptions import Interruption
 from pytest_arena._run._nested import Fresh
-from pytest_arena._run._races import FIX, MOST_SHOWN, REFUSED, Races, outcome_of
+from pytest_arena._run._races import FIX, MOST_SHOWN, REFUSED, Races, outcome_of, refused_isolations
 from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import CodeLine, counted
 from pytest_arena.errors import is_secret, redact
@@ -265,11 +265,10 @@ class _Questions:
         }
         if not has_login:
             del questions["logins"]
-        isolations = {each.name for each in run.databases.provisioned.values()}
-        refused = isolations & REFUSED.keys()
+        refused = refused_isolations(run)
         if refused:
             del questions["races"], questions["interruptions"]
-            why = " and ".join(f"{name} {REFUSED[name]}" for name in sorted(refused))
+            why = " and ".join(f"{name} {REFUSED[name]}" for name in refused)
             self._route.reason = f"only asked without its login: the isolation {why}"
         if await self._answered(self._settle):
             for name, question in questions.items():
@@ -473,7 +472,8 @@ def _header(name: bytes | str) -> str:
 
 def _is_login(name: bytes | str) -> bool:
     """Return whether a header has credentials."""
-    return _header(name) in _CREDENTIALS or is_secret(_header(name).replace("-", "_"))
+    header = _header(name)
+    return header in _CREDENTIALS or is_secret(header)
 
 
 @dataclass(frozen=True, slots=True)

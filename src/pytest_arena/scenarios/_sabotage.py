@@ -109,8 +109,8 @@ class Sabotage:
             tried[kind] = None
             what = f"{request['method']} {request['route'] or request['path']}"
             for failure in self._recorder.failures:
-                broken = {"kind": kind, "request": number, "what": what}
-                failure.answer = {**broken, "why": failure.text}
+                why = failure.text
+                failure.answer = {"kind": kind, "request": number, "what": what, "why": why}
                 failures.append(failure)
             checks = [failure for failure in failures if failure.is_check]
             if checks and keys.issubset(chain(*(check.steps for check in checks))):
