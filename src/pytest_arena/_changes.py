@@ -274,10 +274,9 @@ class Outcome:
     def __str__(self) -> str:
         return "; ".join(each.counted() for each in self.changes if each) or "nothing"
 
-    def content(self, chance: Iterable[Column] = ()) -> Counter[object]:
+    def content(self, chance: set[Column]) -> Counter[object]:
         """Return the changed rows without keys, and without the columns of ``chance``."""
-        hidden = set(chance)
-        return Counter(_comparable(number, change, hidden) for number, change in self._rows())
+        return Counter(_comparable(number, change, chance) for number, change in self._rows())
 
     def beyond(self, others: Iterable[Outcome], chance: set[Column]) -> list[Change]:
         """Return the rows that none of the other outcomes has so often."""
