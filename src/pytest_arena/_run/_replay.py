@@ -210,9 +210,7 @@ class Replay:
             name = route_of(sent)
             if name == wanted and whole.answer.is_success and whole.outcome:
                 self.replays.routes[name] = route
-                # A token or a password in the body is a login of its own.
-                has_login = bool(call.logins) and not call.has_secret
-                await _Questions(self, route, send, whole).ask(has_login=has_login)
+                await _Questions(self, route, send, whole).ask(has_login=call.has_login)
         except NotReplayedError as error:  # the answer has no end
             route.reason = str(error)
             self.replays.routes[wanted] = route
@@ -487,10 +485,10 @@ class Call:
     logins: list[str]  # the names of its headers with credentials
 
     @property
-    def has_secret(self) -> bool:
-        """Whether the body has a value that is secret by its name."""
+    def has_login(self) -> bool:
+        """Whether it has a login to leave out. A secret in the body is a login of its own."""
         text = self.body.decode("latin-1")
-        return redact(text) != text
+        return bool(self.logins) and redact(text) == text
 
     def blocks(self, role: str | None, whole: Outcome, *, is_async: bool) -> list[str]:
         """Return loops for a test: of races, and of interruptions."""
@@ -626,9 +624,9 @@ class Replays:
     @hook(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take what a worker of pytest-xdist has sent."""
-        sent = (getattr(node, "workeroutput", None) or {}).get(_SENT)
+        sent = getattr(node, "workeroutput", {}).get(_SENT)
         if sent is not None:
-            lines, errors, duration, count = json.loads(sent)
+            lines, errors, duration, count = sent
             for name, (has_finding, of_route) in lines.items():
                 if has_finding or name not in self._lines:
                     self._lines[name] = (has_finding, of_route)
@@ -641,7 +639,7 @@ class Replays:
         """Send the facts of a worker, or write them into JUnit's XML. Fail by a filter."""
         output = getattr(self._config, "workeroutput", None)
         if output is not None:
-            output[_SENT] = json.dumps([self._lines, self._errors, self._seconds, self.count])
+            output[_SENT] = self._lines, self._errors, self._seconds, self.count
             return
         xml = self._config.stash.get(xml_key, None)
         for name, (has_finding, lines) in self._lines.items():
