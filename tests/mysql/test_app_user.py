@@ -140,14 +140,11 @@ def test_what_the_server_refuses(
     assert "ALL PRIVILEGES ON `arena\\_%`.*" in grants[1]
 
 
-HINT = """
-from app import engine
-from sqlalchemy import text
-
-
-async def test_beyond(client):
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT * FROM mysql.user"))
+RACE = """
+async def test_race(arena):
+    client = arena.client(raise_app_exceptions=False)
+    async for race in arena.races():
+        await race(client.post("/dancers/Dune"), client.post("/dancers/Dune"))
 """
 
 
@@ -158,22 +155,26 @@ def test_a_script_that_names_another_database(
     name = server.developers_arguments["database"]
     script = f"CREATE TABLE a (id INT);\nUSE {name};\nDROP TABLE dancers;\n"
     example = shop_of(server, tmp_path, strong).change("pytest.ini", "app:Base", "schema.sql")
-    example = example.with_paths({"schema.sql": script}).with_files(test_hint=HINT)
+    example = example.with_paths({"schema.sql": script}).with_files(test_race=RACE)
     run = example.run("-q").expect(1, failed=1)
     run.says("schema.sql", "denied")
 
 
-def test_a_login_that_may_not_create_the_user(
-    server: StoryMySQLServer, tmp_path: Path, control: MySQLControl
+def test_logins_that_lack_rights(
+    server: StoryMySQLServer, tmp_path: Path, address: Address, control: MySQLControl
 ) -> None:
-    """With rights on other databases it is refused. The error has the statements to paste."""
+    """Each error has the statements to paste. With rights on other databases more are needed."""
     name = f"weak_{secrets.token_hex(4)}"
     control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
     control.run(f"GRANT ALL ON `arena\\_%`.* TO '{name}'@'%'")
-    control.run(f"GRANT SELECT ON {server.developers_arguments['database']}.* TO '{name}'@'%'")
-    login = Address(server.entrance["host"], server.entrance["port"], name, "", "pw")
+    login = address.as_(ServerLogin(name, "pw"))
+    example = shop_of(server, tmp_path, login).with_files(test_race=RACE)
     try:
-        example = shop_of(server, tmp_path, login).with_files(test_hint=HINT)
+        step = f"GRANT PROCESS ON *.* TO {name}"  # it shows who waits for a lock
+        example.run("-q").expect(1, failed=1).says(step)
+        control.run(step)
+        example.run("-q").expect(passed=1)
+        control.run(f"GRANT SELECT ON {server.developers_arguments['database']}.* TO '{name}'@'%'")
         run = example.run("-q").expect(1, failed=1)
         run.says("no user for the app's connections", "CREATE USER IF NOT EXISTS 'arena_app_")
         run.says("GRANT ALL ON `arena\\_%`.*")

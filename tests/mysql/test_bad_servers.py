@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from tests.example import Example
 
 
-_LOGIN = "CREATE USER poor@localhost IDENTIFIED BY 'wOrd7'"
 _DEVELOPERS = (
     "CREATE DATABASE shop",
     "CREATE TABLE shop.dancers (id INT PRIMARY KEY, name VARCHAR(50))",
     "INSERT INTO shop.dancers VALUES (1, 'the developer')",
-    _LOGIN,
+    "CREATE USER poor@localhost IDENTIFIED BY 'wOrd7'",
 )
 _TOUCHES = (
     "SELECT * FROM shop.dancers",

@@ -89,6 +89,7 @@ class MySQLRegistry(DatabaseRegistry):
     )
     give_rights = (
         "GRANT ALL ON `arena\\_%`.* TO {user};   -- by an administrator\n"
+        "GRANT PROCESS ON *.* TO {user};   -- for arena.races()\n"
         "Views of the app may need SUPER or SET USER"
     )
     another = "ARENA_DATABASE=mysql://root@host:3306/ pytest …   # another server"
@@ -237,7 +238,6 @@ def _slot(name: str, number: int) -> str:
 # The user for all connections of the app: it has rights on pytest-arena's databases only. The
 # server refuses what such a connection sends to another database or to the whole server.
 
-_PREFIX = "arena_app_"  # of the user's name
 _LONGEST_NAME = 32  # on MySQL
 _REFUSED_LOGIN = (1045, 1698)
 _NO_RIGHT = 1227
@@ -263,7 +263,10 @@ def app_login(control: Control, address: Address) -> ServerLogin:
     """
     if all(_HARMLESS.match(line) for (line,) in control.rows("SHOW GRANTS")):
         return ServerLogin(address.user, address.password)
-    login = _login_for(address)
+    # The same in each run, known to those who know the password. Password plugins require letters,
+    # digits and other characters.
+    secret = digest(f"{address.user} {address.password}")[:24]
+    login = ServerLogin(f"arena_app_{address.user}"[:_LONGEST_NAME], f"aA1!{secret}")
     [(host,)] = control.rows("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
     # An anonymous user of this machine has precedence over a user of any machine.
     place = "localhost" if host == "localhost" else "%"
@@ -292,24 +295,15 @@ def app_login(control: Control, address: Address) -> ServerLogin:
     return login
 
 
-def _login_for(address: Address) -> ServerLogin:
-    """Return the user's login, the same in each run, known to those who know the password."""
-    name = f"{_PREFIX}{address.user}"[:_LONGEST_NAME]
-    secret = digest(f"{address.user} {address.password}")
-    # Password plugins require letters, digits and other characters.
-    return ServerLogin(name, f"aA1!{secret[:24]}")
-
-
 def _is_usable(address: Address) -> bool:
     """Return whether the user can log in and has its rights."""
     try:
-        control = open_control(replace(address, database=""))
+        with closing(open_control(replace(address, database=""))) as control:
+            return any(_PLACE in line for (line,) in control.rows("SHOW GRANTS"))
     except MySQLFailure as error:
         if error.code not in _REFUSED_LOGIN:
             raise
         return False
-    with closing(control):
-        return any(_PLACE in line for (line,) in control.rows("SHOW GRANTS"))
 
 
 def _check_rights(control: Control) -> None:

@@ -110,10 +110,8 @@ class JournaledDatabase(PostgreSQLDatabase):
             self._clock.measure(self._journal, questions=5)
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
-        try:
+        with self.registry.reporting(_JOURNAL_UNREACHABLE):
             return self._journal.rows(sql)
-        except ControlFailure as error:
-            raise self.registry.failed(_JOURNAL_UNREACHABLE, error) from error
 
     def begin_copy(self, base: FrozenDatabase) -> Start:
         """Return the start of a new copy, the same for each copy of a base."""

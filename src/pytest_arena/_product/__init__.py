@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # A host that no resolver answers (RFC 2606). It replaces a server that tests may not reach.
 NOWHERE = "arena.invalid"
 # The next step if a server has no free connection.
+CROWDED = """\
+all connections of the server are taken. Each test process opens the app's pools, two
+connections of pytest-arena, and one more for each database of the app"""
 FEWER_CONNECTIONS = "pytest -n 2 …   # or a smaller pool_size, or a larger max_connections"
 UNNAMED = "(unknown)"  # the server of an open connection with an unknown driver
 

@@ -6,6 +6,7 @@ A product writes the statements. Which database belongs to whom is decided here,
 from __future__ import annotations
 
 import os
+import re
 import threading
 from abc import abstractmethod
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from sqlalchemy.engine import URL
 
 from pytest_arena._process import interrupted
 from pytest_arena._product import (
+    CROWDED,
     FEWER_CONNECTIONS,
     OF_RUN,
     ConnectTarget,
@@ -215,30 +217,24 @@ class DatabaseRegistry(TemplateStore):
         try:
             yield
         except ServerFailure as error:
-            raise self.failed(what, error) from error
-
-    def failed(self, what: str, error: ServerFailure) -> ServerError:
-        """Return the error for a refusal of the server. ``what`` names what has failed."""
-        address = self._address
-        said = error.first_line
-        cause = f"the server answered with error {error.code}"
-        fix = self.another
-        if error.is_down:
-            cause = f"the connection failed: {said}"
-            said = "the server has stopped or is restarting"
-            fix = f"start it again (its log says why it stopped), or use another one:\n{fix}"
-        elif error.is_crowded:
-            cause = (
-                "all connections of the server are taken: by each worker, and by the pools of the "
-                "app's engines up to their overflow"
-            )
-            fix = FEWER_CONNECTIONS
-        return ServerError(
-            f"{address.server}: {what}: {said}",
-            why="each test works on a database that pytest-arena creates on this server",
-            cause=cause,
-            fix=fix,
-        )
+            address = self._address
+            said = error.first_line
+            cause = f"the server answered with error {error.code}"
+            fix = self.another
+            if error.is_down:
+                cause = f"the connection failed: {said}"
+                said = "the server has stopped or is restarting"
+                fix = f"start it again (its log says why it stopped), or use another one:\n{fix}"
+            elif error.is_crowded:
+                cause, fix = CROWDED, FEWER_CONNECTIONS
+            elif right := re.search(r"need .*the (.+?) privilege", said):  # of MySQL and MariaDB
+                fix = f"GRANT {right[1]} ON *.* TO {address.user};   -- as an administrator"
+            raise ServerError(
+                f"{address.server}: {what}: {said}",
+                why="each test works on a database that pytest-arena creates on this server",
+                cause=cause,
+                fix=fix,
+            ) from error
 
     # List
 
@@ -247,8 +243,7 @@ class DatabaseRegistry(TemplateStore):
         with self.reporting("the databases cannot be listed"):
             rows = [row for row in self._describe(self.control) if parts_of(row.name) is not None]
             locks = {row.name: locks_of(row.name) for row in rows}
-            wanted = {lock for names in locks.values() for lock in names}
-            held = self._held(self.control, wanted)
+            held = self._held(self.control, set().union(*locks.values()))
         return [replace(row, is_in_use=not held.isdisjoint(locks[row.name])) for row in rows]
 
     # Create

@@ -19,6 +19,7 @@ from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._databases._sessions import Sessions
 from pytest_arena._interpreter import patch
+from pytest_arena._product import CROWDED, FEWER_CONNECTIONS
 from pytest_arena._run._story import story_lines, story_parts
 from pytest_arena._run._summary import schema_to_set
 from pytest_arena.errors import ArenaError, TemplateError, causes, in_words, redact
@@ -204,7 +205,7 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         line = schema_to_set(run.config)
         return _EMPTY.format(line) if line else ""
     if kind == "no connection":
-        return _NO_CONNECTION_LEFT
+        return f"{CROWDED}\nnext: {FEWER_CONNECTIONS}"
     words = " ".join(each for each in error.args if isinstance(each, str))  # `str` may fail
     for pattern, hint in _HINTS.items():
         found = re.search(pattern, words, re.DOTALL)
@@ -226,10 +227,6 @@ _NO_FILE = """\
 pytest-arena opens a copy in place of the app's database {0!r}, so nothing creates this file
 cause: {1}
 next: remove the line, or let it accept a missing file: Path({0!r}).unlink(missing_ok=True)"""
-_NO_CONNECTION_LEFT = """\
-all connections of the server are taken. Each test process opens the app's pools, two
-connections of pytest-arena, and one more for each database of the app
-next: pytest -n 2, a smaller pool_size in tests, or a larger max_connections on the server"""
 _HINTS = {
     "terminating connection due to administrator command": """\
 pytest-arena ended this connection when it replaced the test's database: a start-up or a fixture
