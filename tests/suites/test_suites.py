@@ -84,7 +84,11 @@ SETTINGS = {
         "postgresql test_drivers.py test_pools.py test_wide.py",
         "postgresql -oarena_lifespan=on -oarena_schema=models:Base test_pools.py",
     ),
-    "report": ("sqlite", "postgresql test_locks.py test_tasks.py test_uncommitted.py"),
+    "report": (
+        "sqlite",
+        "postgresql test_locks.py test_rights.py test_tasks.py test_uncommitted.py",
+        "mysql test_rights.py",
+    ),
     "drivers": (
         "sqlite",
         "postgresql",

@@ -254,10 +254,16 @@ most often, the line reads an attribute that is not loaded. An async session can
 next: `await session.refresh(instance, ["name"])`. Load a relationship by each query:
 `options(selectinload(…))`. Or keep columns after a commit: `async_sessionmaker(…,
 expire_on_commit=False)`""",
-    r"^ScopeMismatch: .* with a (\w+) scoped.*pytest_arena": """\
-a fixture of {0} scope requests what pytest-arena gives to each test
-next: the scope "function", or `arena` in its place: arena.session(), arena.client() and others""",
     r"^ScopeMismatch: .* with a (\w+) scoped.*pytest_asyncio": """\
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
 next: name its scope twice: @pytest_asyncio.fixture(scope="{0}", loop_scope="{0}")""",
+    r"^ScopeMismatch: .* the function scoped .* with a (\w+) scoped": """\
+a fixture of {0} scope requests what each test gets anew
+next: the scope "function", or in place of a session or client: arena.session(), arena.client()""",
+    "command denied to|Access denied (for user .* to database|; you need)": """\
+in tests the app logs in as a user who has rights on databases named arena_... only
+next: name the table without its database, or connect another engine to the other database""",
+    "permission denied (for|to) ": """\
+in tests the app's role has the rights that arena_schema gives it, and no others
+next: GRANT ... TO the role in the schema, or arena_database = own   (a private server)""",
 }

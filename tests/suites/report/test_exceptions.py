@@ -141,12 +141,16 @@ async def wider_than_its_loop(): ...
 async def test_of_a_fixture_that_is_wider_than_its_loop(wider_than_its_loop): ...
 
 
-@pytest.fixture(scope="module")
-def wider_than_its_session(db_session): ...
+class TestOfTheSuitesOwnSession:
+    @pytest.fixture
+    def db_session(self, db_session):
+        return db_session
 
+    @pytest.fixture(scope="class")
+    def wider(self, db_session): ...
 
-@pytest.mark.expect("Failed")
-def test_of_a_fixture_that_is_wider_than_db_session(wider_than_its_session): ...
+    @pytest.mark.expect("Failed")
+    def test_wider(self, wider): ...
 
 
 @pytest.mark.expect("IntegrityError")
