@@ -227,7 +227,7 @@ def _first_test(apps: list[Found], models: list[Found], *, is_async: bool) -> st
         module, model, _ = models[-1]  # an abstract class is mostly in an earlier module
         imports = f"from sqlalchemy import select\n\nfrom {module.name} import {model}\n\n\n"
         fixtures.append("db_session")
-        body += f"    await db_session.execute(select({model}))  # its table exists\n"
+        body += f"    await db_session.scalar(select({model}))  # its table exists\n"
     test = f"async def test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"
     if not is_async:
         for word, sync in {"async ": "", "await ": "", "client": "test_client"}.items():

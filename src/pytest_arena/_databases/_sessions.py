@@ -42,7 +42,7 @@ from pytest_arena._origin import as_own, is_in_use, user_line
 from pytest_arena._process import async_rest, lock_here, run_in_new_loop
 from pytest_arena._product import nothing
 from pytest_arena._values import PAST_POLICIES
-from pytest_arena.errors import ConfigError, PendingWorkError
+from pytest_arena.errors import ArenaError, ConfigError, PendingWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -290,11 +290,8 @@ class Sessions:
 
     def _to_be_committed(self, *, is_async: bool) -> list[FreshSession]:
         """Return the sessions to commit before a request, first those with locks."""
-        chosen = []
-        for session in self.opened:
-            has_work = session.in_transaction() or session.has_pending_work
-            if session.is_async == is_async and has_work:
-                chosen.append(session)
+        busy = [each for each in self.opened if each.in_transaction() or each.has_pending_work]
+        chosen = [session for session in busy if session.is_async == is_async]
         return sorted(chosen, key=lambda session: not session.wrote)
 
     @contextmanager
@@ -302,6 +299,8 @@ class Sessions:
         """Add a note to an error of this commit, because it is not an error of the app."""
         try:
             yield
+        except ArenaError:
+            raise  # with its own next step
         except Exception as error:
             self.failures.append(error)
             error.add_note(
