@@ -77,6 +77,8 @@ def test_the_cache_is_where_arena_cache_says(seeds: Example) -> None:
 
 def test_help_markers_and_fixtures_stand_alone(example: Example) -> None:
     """Somebody who has read nothing learns what each option, marker and fixture is for."""
+    run = example.run("--help", "--arena-keep=sometimes")  # pytest prints the rest in spite of it
+    run.says("--arena-keep=VALUE", "'sometimes': none of: never, failed, always")
     example.run("--help").says(
         "pytest-arena: every test of a web app gets its own database.",
         "arena_app (string): The web app under test",
@@ -94,12 +96,6 @@ def test_each_marker_of_the_list_is_an_example(example: Example) -> None:
     spec = "Feature: Feature\n  @no-request\n  Scenario: name\n    Then it works\n"
     files = {"test_marked.py": "import pytest\n" + "".join(tests), "a.feature": spec}
     example.with_paths(files).run("-oarena_specs=a.feature", "test_marked.py").expect(passed=2)
-
-
-def test_help_is_printed_in_spite_of_a_mistake_in_the_options(example: Example) -> None:
-    """Whoever looks up the right name has just written a wrong one."""
-    run = example.run("--help", "--arena-keep=sometimes")
-    run.says("--arena-keep=VALUE", "'sometimes': none of: never, failed, always")
 
 
 def test_a_suite_that_sets_no_option_does_not_notice_the_plugin(example: Example) -> None:

@@ -67,15 +67,16 @@ def test_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "test",
-    [IN_TEST.format(""), IN_TEST.format("async ")],
-    ids=["sync", "async"],
+    "word, options", [("", []), ("async ", []), ("", ["-pxdist.plugin", "-n2"])]
 )
-def test_the_first_import_may_be_in_a_test(tmp_path: Path, test: str) -> None:
-    """The level of what imports it begins before its first connection."""
-    project = _project(tmp_path, test_it=test)
+def test_the_first_import_may_be_in_a_test(tmp_path: Path, word: str, options: list[str]) -> None:
+    """The level of what imports it begins before its first connection.
+
+    A controller of pytest-xdist has imported no SQLAlchemy itself.
+    """
+    project = _project(tmp_path, test_it=IN_TEST.format(word))
     with untouched(project):
-        project.run().expect(passed=2)
+        project.run(*options).expect(passed=2).says("database dev (empty) on SQLite")
 
 
 def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:
@@ -116,12 +117,6 @@ def test_a_conftest_that_removes_the_apps_file_fails_the_run(
     with change_of(project):
         run = project.run(*options).expect(1, passed=1)
     run.says("dev.db was changed during this run")
-
-
-def test_the_controller_of_xdist_shows_the_facts_of_its_workers(tmp_path: Path) -> None:
-    """Without an option it has imported no SQLAlchemy itself."""
-    run = _project(tmp_path, test_it=IN_TEST.format("")).run("-p", "xdist.plugin", "-n", "2")
-    run.expect(passed=2).says("database dev (empty) on SQLite")
 
 
 def test_a_fixture_begins_the_run(tmp_path: Path) -> None:

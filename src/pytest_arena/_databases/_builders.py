@@ -254,7 +254,8 @@ class AlembicBuilder:
         try:
             self._call("check", stdout=io.StringIO(), cmd_opts=options)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - Alembic's differences, or of env.py
-            text = f"{described(error)} ({blame(error)})"
+            line = blame(error)  # none of differences
+            text = f"{described(error)} ({line})" if line else described(error)
             # Machines share templates, so do not store paths of this machine.
             return text.replace(f"{self.ini.parent.absolute()}/", "").replace("\n", " ")
         return ""
