@@ -146,8 +146,9 @@ class LostWrites:
         request = session.begun_by if session is not None else None
         if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
             request.late_commits.append(user_line() or NO_LINE)
-        if writes.request is not None and writes.request.is_over:
-            self._registry.running.late.append(writes.request)
+        writer = writes.request
+        if writer is not None and writer.is_over:
+            self._registry.running.late.append(writer)
         pooled.pending_writes = None
 
     def rollback(self, connection: Connection) -> None:

@@ -261,11 +261,7 @@ class Arena(Generic[S]):
             IsolationError: the database does not accept the values, or a trigger sets others. A
                 table with times has no primary key.
         """
-        try:
-            delta = timedelta(**time)
-        except TypeError as error:
-            raise TypeError(f"arena.age takes days=…, hours=… and such: {error}") from None
-        aged = _age(self._run, delta, also)
+        aged = _age(self._run, timedelta(**time), also)
         if running_loop() is not None:
             return aged
         return run_in_new_loop(aged)  # type: ignore[arg-type]  # a sync test does not await it

@@ -433,11 +433,11 @@ class Races(Passes):
 
         If nothing was found, its rows are those of a serial order.
         """
-        usual, *_ = self._endings  # the first order is serial
         best = min(self._endings, key=lambda each: (each.declined, not each.is_serial))
         if best.is_serial:
             return ""
-        return f"at once {best.answers}, one after the other {usual.answers}, with the same rows"
+        usual = self._endings[0].answers  # the first order is serial
+        return f"at once {best.answers}, one after the other {usual}, with the same rows"
 
     def _conclude(self) -> None:
         """Warn of a result that no serial order has."""

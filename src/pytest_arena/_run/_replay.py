@@ -67,7 +67,7 @@ _TOO_MANY = 429  # the status of an app that limits the number of requests
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 _FAILED = 1  # pytest's exit status
 _SENT = "arena_replay"  # the key of a worker's output
-_FIXES: dict[type[ArenaWarning], str] = {
+_FIXES = {
     RaceWarning: FIX,
     TornWriteWarning: "commit once, at the end of the request",
     LostWriteWarning: "let the error of the database become an answer of 500",
@@ -185,7 +185,8 @@ class Replay:
             run = _own_context().run
             return await loop.run_in_executor(None, run, _answer_of_wsgi, record, kept)
 
-        path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
+        path = environ.get("PATH_INFO", "")
+        query = environ.get("QUERY_STRING", "")
         logins = [_header(name) for name in environ if _is_login(name)]
         run_in_new_loop(self._ask(send, Call(environ["REQUEST_METHOD"], path, query, body, logins)))
 
@@ -195,10 +196,10 @@ class Replay:
             await async_rest(0)
         test = self.test
         wanted = self._wanted.get(len(test.requests()) - self.replays.before, "")
-        is_new = bool(wanted) and wanted not in self.replays.routes
+        is_old = wanted in {"", *self.replays.routes}
         is_free = test.is_set_up and self.run.databases.levels[-1] is test
         is_busy = test.under_way or self.run.connections.schedule is not None
-        if not (is_new and is_free) or is_busy:
+        if is_old or is_busy or not is_free:
             return
         self._is_busy = True
         records = len(test.records)

@@ -247,8 +247,7 @@ def _late_work(test: RunningTest) -> list[str]:
         return []
     shown = [f"a request began work that still ran: {line}" for line in lines]
     awaited = "await " if test.plan.is_async else ""
-    shown.append(f"next: {awaited}arena.settled()   before the test checks the result")
-    return shown
+    return [*shown, f"next: {awaited}arena.settled()   before the test checks the result"]
 
 
 _OK = 200  # the lowest status of a good answer

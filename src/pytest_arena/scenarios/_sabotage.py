@@ -109,8 +109,12 @@ class Sabotage:
             tried[kind] = None
             what = f"{request['method']} {request['route'] or request['path']}"
             for failure in self._recorder.failures:
-                why = failure.text
-                failure.answer = {"kind": kind, "request": number, "what": what, "why": why}
+                failure.answer = {
+                    "kind": kind,
+                    "request": number,
+                    "what": what,
+                    "why": failure.text,
+                }
                 failures.append(failure)
             checks = [failure for failure in failures if failure.is_check]
             if checks and keys.issubset(chain(*(check.steps for check in checks))):
