@@ -204,6 +204,7 @@ class Result:
         wanted = self._golden().get(story)
         texts = [phase["story"].strip() for phase in self.phases[story] if phase.get("story")]
         texts = [_OF_ASYNCPG.sub("(asyncpg) ", text) for text in texts]
+        texts = [_COLUMNS.sub("SELECT … (", text) for text in texts]
         if wanted is None:
             return []
         # pytest itself names the file of a fixture that it refuses.
@@ -227,6 +228,7 @@ class Result:
 
 # Before SQLAlchemy 2.1 another class has this error.
 _OF_ASYNCPG = re.compile(r"\(sqlalchemy\.dialects\.\w+\.asyncpg\.\w+\) (<class '[\w.]+'>: )?")
+_COLUMNS = re.compile(r"^SELECT .* \((?=\d+ of )", re.MULTILINE)  # SQLAlchemy 2.0 renames them
 
 
 @cache
