@@ -363,9 +363,9 @@ def _add(session: Session, instances: list[object]) -> None:
 
 
 _PLAIN = (
-    "db_session lacks the options of the app's engine, which does not exist yet: connect_args, "
-    "listeners, search_path. Likely, create_app() or get_engine() makes it. Next: request "
-    "arena_app before db_session, or call get_engine() in conftest.py"
+    "{test}: db_session was used before the app has an engine, so it lacks the engine's "
+    "connect_args, listeners and search_path, if any. Next: request `client` or `arena_app` "
+    "before db_session, or call get_engine() in conftest.py"
 )
 _CANNOT_WRITE = 2
 
@@ -403,7 +403,9 @@ class Engines:
         def find_engine() -> Any:
             engine = self.engine(database, is_async=is_async, past_policies=past_policies)
             is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
-            if is_plain and self._databases.config.app:
+            level = self._databases.level_owner()
+            # A wide fixture runs before the app of a test starts.
+            if is_plain and self._databases.config.app and level is not None and level.is_test:
                 self._databases.ledger.note(_PLAIN)
             return getattr(engine, "sync_engine", engine)
 
