@@ -168,10 +168,10 @@ def _show(report: Any, title: str, lines: list[str]) -> None:
 
 
 def _stale_lines(excinfo: Any, run: ArenaRun, test: RunningTest) -> list[str]:
-    """Return a line for each instance with an old value of a column that the assertion names."""
+    """Return a line for each instance with an old value of an attribute that the line reads."""
     lines = []
     awaited = "await " if test.plan.is_async else ""
-    words = re.findall(r"\w+", str(_users_entries(excinfo)[-1].statement))
+    words = re.findall(r"\.(\w+)", str(_users_entries(excinfo)[-1].statement))
     fresh: Any = run.engines.open_session(Sessions(), run.database(), wants_async=False)
     with fresh:
         for _, instances in test.sessions.instances():
