@@ -134,7 +134,7 @@ _DATA = """arena blocking_portal cached_result client_name cookies
 credential_provider daemon_threads username dbapi_connection default_schema_name
 dependency_overrides disabled executor exitstatus
 headers lineno loader longrepr obj others portal propagate sections shouldfail
-testscollected text_factory toml_file_name type __cause__ Phase.owner Phase.test
+testscollected text_factory toml_file_name type has_app __cause__ Phase.owner Phase.test
 setattr(owner) setattr(self) setattr(real)"""
 # Names that no library documents. Some must not come back.
 _PRIVATE = """cached_result committed_state dispatch fairy_ref reprcrash reprentries

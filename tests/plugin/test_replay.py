@@ -279,6 +279,14 @@ async def token(db=Depends(get_db)):
     await db.execute(Dancer.__table__.select())
 
 TIMES = []
+LOCK = asyncio.Lock()
+LOCK._loop = "as after a wait in another loop"
+
+@app.post("/locked")
+async def locked(db=Depends(get_db)):
+    await db.execute(Dancer.__table__.select())
+    async with LOCK:
+        await add(db, "Locked")
 
 @app.post("/differs")
 async def differs(db=Depends(get_db)):
@@ -337,7 +345,7 @@ def first():
     strange.TIMES.clear()
 
 @pytest.mark.parametrize("path", [
-    "far", "differs", "limited", "token", "many", "again", "waits", "named", "later"
+    "far", "differs", "limited", "token", "many", "again", "waits", "named", "later", "locked"
 ])
 async def test_it(client, path):
     assert (await client.post(f"/{path}")).status_code == 200
@@ -363,7 +371,7 @@ replay._LONGEST = 2  # in place of ten seconds
 def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     files = {"strange": STRANGE, "test_it": STRANGE_TESTS, "conftest": SHORT}
     project = example.with_files(**files)
-    run = project.run(FLAG).expect(passed=11)
+    run = project.run(FLAG).expect(passed=12)
     lines = dict(line.split(": ", 1) for line in section(run.output))
     assert "192.0.2.1:9, by strange.py:" in lines["POST /far"]
     assert "statements differ" in lines["POST /differs"]
@@ -374,6 +382,7 @@ def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     assert "answers 409 when it is sent again" in lines["POST /again"]
     assert "at once 200 and 200, one after the other 200 and 409" in lines["POST /named"]
     assert "still runs 0.1 s after the answer, strange.py" in lines["POST /later"]
+    assert "needs arena_lifespan = session" in lines["POST /locked"]
     assert "waits for something else" in lines["POST /waits"]
     assert "fails when it runs again" in lines["POST /dancers/{name}"]
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import tomllib
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -201,18 +200,7 @@ def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[st
     if not _SECTION.search(f"{text}\n"):
         text = f"{text}\n\n[{section}]".lstrip()
     before, header, after = _SECTION.split(f"{text}\n", maxsplit=1)
-    text = before + header + lines + after
-    if ini.suffix == ".toml":
-        try:
-            tomllib.loads(text)
-        except ValueError:
-            raise ConfigError(
-                f"the options cannot be added to {ini.name}",
-                why="only lines of a section can be added, and not of an inline table",
-                cause=f"{ini} has no line [{section}]",
-                fix=f"by hand: {lines}",
-            ) from None
-    return header + lines, text
+    return header + lines, before + header + lines + after
 
 
 def _first_test(apps: list[Found], models: list[Found], *, is_async: bool) -> str:

@@ -403,9 +403,8 @@ class Engines:
         def find_engine() -> Any:
             engine = self.engine(database, is_async=is_async, past_policies=past_policies)
             is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
-            level = self._databases.level_owner()
-            # A wide fixture runs before the app of a test starts.
-            if is_plain and self._databases.config.app and level is not None and level.is_test:
+            # A session of a wide fixture starts no app.
+            if is_plain and sessions.start_app is not nothing and self._databases.config.app:
                 self._databases.ledger.note(_PLAIN)
             return getattr(engine, "sync_engine", engine)
 

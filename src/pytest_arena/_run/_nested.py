@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 
 class _PartOfTest(Owner):
     is_test = True
-
-    def __init__(self, test: RunningTest, name: str) -> None:
-        super().__init__(f"{test.name} ({name})", test.advice)
-        self._test = test
-
-    @property
-    def has_app(self) -> bool:
-        return self._test.has_app
+    has_app = False
 
 
 class Fresh(Block):
@@ -56,7 +49,8 @@ class Fresh(Block):
         await acommit()
         test: RunningTest = self.run.current.required_test()
         self._test = test
-        self._level = _PartOfTest(test, self.name)
+        self._level = _PartOfTest(f"{test.name} ({self.name})", test.advice)
+        self._level.has_app = test.has_app
         self.run.levels.enter(self._level)
         self._app_state = self.run.apps.state()
         self._instances = test.sessions.instances()

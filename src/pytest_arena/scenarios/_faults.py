@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_arena._ledger import Request
 
-_WHOLE = {"500": b"Internal Server Error", "200": b"{}"}
+_FAILURE = {"type": "http.response.start", "status": 500}
 BODILESS = {204, 304}
 _BODY_HEADERS = {b"content-length", b"transfer-encoding", b"trailer"}
 
@@ -85,15 +85,15 @@ class Fault:
         """Call an app for a request, with the fault if this is its request."""
         is_mine = self.requests()[self.at : self.at + 1] == [REQUEST.get()]
         if is_mine and scope["type"] != "websocket":
-            if self.kind in _WHOLE:
+            if self.kind == "500":
                 self.is_applied = True
-                start = {"type": "http.response.start", "status": int(self.kind)}
-                await _send_whole(send, start, _WHOLE[self.kind])
+                await _send_whole(send, _FAILURE, b"Internal Server Error")
                 return
-            if self.kind == "idle":
+            if self.kind in {"idle", "200"}:
                 self.is_applied = True
                 for message in self.messages:
-                    await send(message)
+                    is_start = self.kind == "200" and "status" in message
+                    await send({**message, "status": 200} if is_start else message)
                 return
             # A compressed body cannot be broken.
             sent = scope["headers"]

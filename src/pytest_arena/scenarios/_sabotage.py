@@ -97,8 +97,13 @@ class Sabotage:
         for number, kind in product(reversed(numbers), KINDS):
             request = requests[number]
             status = request["status"] or 0
-            fits = {"idle": request["changed"] != [], "500": True, "200": status >= REFUSAL}
-            if not fits.get(kind, status not in BODILESS):
+            # A test that notices only an empty refusal does not notice a success.
+            unfit = {"empty", "more"} if status >= REFUSAL else {"200"}
+            if status in BODILESS:
+                unfit |= {"wrong", "empty", "more"}
+            if request["changed"] == []:
+                unfit.add("idle")
+            if kind in unfit:
                 continue
             fault = Fault(kind, number, self._recorder.requests, answers[number])
             with mock.patch.object(self._recorder.run, "faults", [fault.enter]):

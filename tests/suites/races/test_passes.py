@@ -147,12 +147,11 @@ async def begin_to_take_a_seat():
 
 
 async def test_a_pass_ends_after_the_work_that_its_requests_have_begun(client, arena):
-    path = "/takes_two_seats"
     async for race in arena.races(limit=1):
-        await race(client.post(path), client.post(path))
+        await race(client.post("/takes_two_seats"), client.post("/takes_two_seats"))
         assert arena.changes().counted() == "seats +4"
     async for attempt in arena.interruptions():
-        await attempt(client.post(path))
+        await attempt(client.post("/takes_two_seats"))
         assert arena.changes().counted() in ("seats +2", "nothing")
 
 
