@@ -325,7 +325,7 @@ class _Questions:
         if found is not None:
             words, ending = found
             if "different event loop" in ending.raised:
-                raise NotReplayedError("not replayed at once: needs arena_lifespan = session")
+                raise NotReplayedError("not replayed: a lock needs arena_lifespan = session")
             steps = _around_switches(ending.lines[:-1])
             self._route.findings.append((RaceWarning, f"at once: {words}", steps, None))
         elif races.differences or is_partial:
