@@ -32,10 +32,8 @@ def pytest_sessionfinish():
 def test_the_summary_explains_the_run(example: Example) -> None:
     project = example.with_files(test_sum=TESTS)
     run = project.run().expect(passed=3)
-    run.says(
-        "database dev (app:Base, seed:seed) on SQLite", "template built in", "for each other test"
-    )
-    run.says("2 of 3 tests used a database of their own, and 1 changed it")
+    run.says("database dev (app:Base, seed:seed) on SQLite", "template built in")
+    run.says("for each other test", "2 of 3 tests used a database of their own, and 1 changed it")
 
 
 def test_quiet_says_only_what_made_the_run_fail(example: Example) -> None:
