@@ -246,7 +246,7 @@ PICTURES = {
     "replay": Picture(
         "docs/how-to/replay.md",
         partial(terminal, "The findings of --arena-replay", "POST", r"  as a test|\d+ replays"),
-        "pytest --arena-replay -W ignore",
+        "pytest --arena-replay",
     ),
     "scenarios": Picture(
         "docs/how-to/scenarios.md",

@@ -134,6 +134,7 @@ class Ledger:
     isolation_seconds: float = 0.0  # of the running test
     left: str = ""  # the other machine that code has reached, and the code
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
+    failures: list[str] = field(default_factory=list)  # lines that fail the run, of no test
 
     def begin(self, test: str) -> None:
         """Begin a test. Later facts belong to this test."""

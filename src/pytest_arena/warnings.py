@@ -1,6 +1,7 @@
 """The warnings of pytest-arena. Pytest's ``filterwarnings`` fails, silences or waives them.
 
-Each is emitted at the end of the test that caused it, with the line of the app.
+Each is emitted at the end of the test that caused it, with the line of the app. The report of
+``--arena-replay`` has its findings. They are not emitted, but filters may make errors of them.
 """
 
 __all__ = [

@@ -82,7 +82,7 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
         "async for attempt in arena.interruptions():",
         'await attempt(client.post("/twice/',
         'assert arena.changes().counted() in ("nothing", "dancers +2")',
-    )
+    ).never_says("warnings summary")
     assert "arena_replay POST /twice/{name}" in (run.folder / "junit.xml").read_text()
 
 
@@ -120,10 +120,8 @@ async def test_stop(client):
 
 def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
-    filters = "-Werror::pytest_arena.TornWriteWarning"
-    project.run(FLAG, filters).expect(status=1, passed=7).says("TornWriteWarning")
-    ignored = "-Wignore::pytest_arena.TornWriteWarning"
-    project.run(FLAG, ignored).expect(passed=7).never_says("TornWriteWarning")
+    run = project.run(FLAG, "-q", "-Werror", *XDIST).expect(status=1, passed=7)
+    run.says("replay fails this run, by filterwarnings: TornWriteWarning of POST /twice/{name}")
 
 
 FACTS = """

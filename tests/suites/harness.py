@@ -179,7 +179,9 @@ class Result:
         found: list[str] = []
         for test, phases in tests.items():
             found += [f"{test}: {problem}" for problem in _problems(phases)]
-            warned = sorted(self.warnings.get(test, []))
+            blocks = re.findall(rf"   \({re.escape(test)}\)\n((?: .*\n)*)", self.output)
+            replayed = re.findall(r"^  (\w+Warning): ", "".join(blocks), re.MULTILINE)
+            warned = sorted(self.warnings.get(test, []) + replayed)
             if warned != phases[0].get("finds", warned):
                 found.append(f"{test}: the warnings are {warned}\n{self.output}")
         return found + self._wrong_text(story)

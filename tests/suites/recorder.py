@@ -1,8 +1,7 @@
 """Write the facts of a run of pytest as lines of JSON: a plugin of the inner run.
 
 It imports nothing of pytest-arena. The first line has the tests that pytest has collected. A line
-follows for each phase of each test, and one for the end of the session. A story that takes `turn`
-runs twice.
+follows for each phase of each test, and one for the end of the session.
 """
 
 from __future__ import annotations

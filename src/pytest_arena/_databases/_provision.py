@@ -56,7 +56,6 @@ class Provision:
         self._connections = connections
         self._levels = levels
         self.first_contents: dict[Database, Content | None] = {}
-        self.differences: list[str] = []
         # `--arena-rebuild` ignores templates that are older than the run. Workers inherit the time
         # of the first process, so that only one of them builds each template.
         self._newer_than = 0.0
@@ -185,7 +184,7 @@ class Provision:
             after = _read_or_note(isolation, database.name + _NOT_COMPARED, self._ledger)
             different = _different(before, after)
             if different:
-                self.differences.append(
+                self._ledger.failures.append(
                     f"{database.name} is not as it was before the first test: {different}. "
                     "A restore missed the change, or another program wrote. "
                     "Run pytest --arena-verify: it fails the test that left the change"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import warnings
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from pytest_arena._run._nested import Fresh
 from pytest_arena._run._races import FIX, MOST_SHOWN, REFUSED, Races, outcome_of, refused_isolations
 from pytest_arena._run._repeats import Repeats, is_repeatable
 from pytest_arena._values import CodeLine, counted
-from pytest_arena.errors import is_secret, redact
+from pytest_arena.errors import PAGE, is_secret, redact
 from pytest_arena.warnings import (
     AccessWarning,
     ArenaWarning,
@@ -65,7 +66,6 @@ _GAP = "…"
 _MOST_LETTERS = 200  # of a body in a block to paste
 _TOO_MANY = 429  # the status of an app that limits the number of requests
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
-_FAILED = 1  # pytest's exit status
 _SENT = "arena_replay"  # the key of a worker's output
 _FIXES = {
     RaceWarning: FIX,
@@ -116,10 +116,8 @@ class Route:
     test: str
     # Loops for a test: of races, of interruptions.
     blocks: list[str] = field(default_factory=list)
-    # The warning, what was found, the statements, and the line of the app.
-    findings: list[tuple[type[ArenaWarning], str, list[str], CodeLine | None]] = field(
-        default_factory=list
-    )
+    # The warning, what was found, and the statements or rows.
+    findings: list[tuple[type[ArenaWarning], str, list[str]]] = field(default_factory=list)
     reason: str = ""  # why it was not replayed, or not further
 
     def lines(self) -> list[str]:
@@ -127,8 +125,9 @@ class Route:
         if not self.findings:
             return [f"{self.name}: {self.reason or 'nothing found'}   ({self.test})"]
         lines = [f"{self.name}   ({self.test})"]
-        for _, what, steps, _ in self.findings:
-            lines += [f"  {what}", *(f"    {step}" for step in steps)]
+        for category, what, steps in self.findings:
+            lines.append(f"  {category.__name__}: {what}")
+            lines += [f"    {each}" for each in (*steps, f"next: {_FIXES[category]}")]
         if self.reason:
             lines.append(f"  {self.reason}")
         found = {category for category, *_ in self.findings}
@@ -327,7 +326,7 @@ class _Questions:
             if "different event loop" in ending.raised:
                 raise NotReplayedError("not replayed: a lock needs arena_lifespan = session")
             steps = _around_switches(ending.lines[:-1])
-            self._route.findings.append((RaceWarning, f"at once: {words}", steps, None))
+            self._route.findings.append((RaceWarning, f"at once: {words}", steps))
         elif races.differences or is_partial:
             raise NotReplayedError("not replayed in all orders: it waits for something else")
         else:
@@ -337,7 +336,7 @@ class _Questions:
         replayed = await self._replay.alone(self._send, with_login=False)
         if replayed.answer.is_success and replayed.outcome:  # else it may redirect to a login
             what = f"without its login: {replayed.answer.status_code}, {replayed.outcome}"
-            self._route.findings.append((AccessWarning, what, [], None))
+            self._route.findings.append((AccessWarning, what, []))
 
     async def _interrupt(self) -> None:
         found: set[type[ArenaWarning]] = set()
@@ -350,13 +349,11 @@ class _Questions:
             if category is not None and category not in found:
                 found.add(category)
                 where = "after two at once"  # such as in a session of all requests
-                line = None
                 if len(replayed.steps) >= number:
                     step = replayed.schedule.line(len(self._whole.steps))
                     where = f"interrupted at {step}"
-                    _, line = replayed.schedule.steps[number - 1]
                 rows = [*map(str, replayed.outcome.beyond([], set())[:MOST_SHOWN])]
-                self._route.findings.append((category, f"{where}: {what}", rows, line))
+                self._route.findings.append((category, f"{where}: {what}", rows))
             if LeakWarning in found:
                 raise NotReplayedError("not replayed further: the app does not recover")
 
@@ -536,7 +533,7 @@ class Replays:
         self.before = 0  # the number of requests that the fixtures of the test have sent
         # The facts of all processes: whether a route has a finding, and its lines, by its name.
         self._lines: dict[str, tuple[bool, list[str]]] = {}
-        self._errors: list[str] = []  # the warnings that a filter turns into errors
+        self._failures: list[str] = []  # lines about findings that a filter turns into errors
         self._seconds = 0.0
 
     @hook(wrapper=True, tryfirst=True)
@@ -589,28 +586,28 @@ class Replays:
                 self._failure = ""
                 if last is not None:
                     repeats.tear_down(last, item)
-                repeats.run_again(item, item.parent, partial(self._warn, item))
+                repeats.run_again(item, item.parent, partial(self._filter, item))
                 last = item
         self._wanted = {}
         if last is not None:
             repeats.tear_down(last, None)
+        self.run.ledger.failures += self._failures
         self._seconds += seconds() - began
         return result
 
-    def _warn(self, item: pytest.Item) -> None:
-        """Emit the findings of a test as warnings."""
-        ledger = self.run.ledger
-        ledger.warned.clear()  # its own warnings were emitted before
+    def _filter(self, item: pytest.Item) -> None:
+        """Ask the filters of a test which of its findings are errors. The report shows all."""
         place = CodeLine.of_test(item)
         for route in self.routes.values():
             self._lines[route.name] = (bool(route.findings), route.lines())  # also before Ctrl-C
-            for category, what, _, line in route.findings if route.test == item.nodeid else ():
-                fix = _FIXES[category]
+            for category, what, _ in route.findings if route.test == item.nodeid else ():
                 text = f"{route.name}: {what}"
-                ledger.warn(category, text, cause=line or place, fix=fix, line=place)
-        for error in ledger.emit_warnings(place):
-            what, *_ = str(error).splitlines()
-            self._errors.append(f"{type(error).__name__}, an error by filterwarnings: {what}")
+                try:
+                    with warnings.catch_warnings(record=True):
+                        warnings.warn_explicit(text, category, place.shown_file, place.number)
+                except ArenaWarning:
+                    found = f"{category.__name__} of {route.name}"
+                    self._failures.append(f"replay fails this run, by filterwarnings: {found}")
         missed = {*self._wanted.values()} - self.routes.keys()
         for name in missed if self._failure else ():
             text = f"{name}: not replayed: {item.nodeid} fails when it runs again"
@@ -623,37 +620,34 @@ class Replays:
         """Take what a worker of pytest-xdist has sent."""
         sent = getattr(node, "workeroutput", {}).get(_SENT)
         if sent is not None:
-            lines, errors, duration, count = sent
+            lines, duration, count = sent
             for name, (has_finding, of_route) in lines.items():
                 if has_finding or name not in self._lines:
                     self._lines[name] = (has_finding, of_route)
-            self._errors += errors
             self._seconds = max(self._seconds, duration)
             self.count += count
 
     @hook(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Send the facts of a worker, or write them into JUnit's XML. Fail by a filter."""
+    def pytest_sessionfinish(self) -> None:
+        """Send the facts of a worker, or write them into JUnit's XML."""
         output = getattr(self._config, "workeroutput", None)
         if output is not None:
-            output[_SENT] = self._lines, self._errors, self._seconds, self.count
+            output[_SENT] = self._lines, self._seconds, self.count
             return
         xml = self._config.stash.get(xml_key, None)
         for name, (has_finding, lines) in self._lines.items():
             if xml is not None and has_finding:
                 xml.add_global_property(f"arena_replay {name}", "\n".join(lines))
-        if self._errors:
-            session.exitstatus = session.exitstatus or _FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print a line for each route, the findings first."""
         terminalreporter.write_sep("=", "arena: replay")
         for _, lines in sorted(self._lines.values(), key=lambda each: not each[0]):
             terminalreporter.write_line("\n".join(lines))
-        for error in self._errors:
-            terminalreporter.write_line(error, red=True)
         number = counted(len(self._lines), "route")
         text = f"{counted(self.count, 'replay')} of {number} in {self._seconds:.2f} s"
         if not self._lines:
             text = "--arena-replay: no request of a passed test has changed a row"
+        if any(has_finding for has_finding, _ in self._lines.values()):
+            text += f". The findings: {PAGE}#warnings"
         terminalreporter.write_line(text)

@@ -105,7 +105,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
 
 def _failures(databases: Databases, ledger: Ledger) -> Iterator[str]:
     """Yield the lines that fail the run: about data, changed files, refusals outside of tests."""
-    yield from databases.provision.differences
+    yield from ledger.failures
     for file in databases.files.changed():
         yield (
             f"{file} was changed during this run: by a development server or another program, "
