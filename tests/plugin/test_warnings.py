@@ -29,6 +29,7 @@ async def lost(name: str, db=Depends(get_db)):
 
 
 @app.post("/early/{name}", status_code=201)
+@app.post("/soon/{name}", status_code=201)
 async def early(name: str, db=Depends(get_late)):
     db.add(Dancer(name=name))
 
@@ -60,7 +61,7 @@ def narrow():
 
 async def test_all(wide, narrow, client):
     KEPT.append(await engine.connect())
-    for path in ("lost/Ann", "early/Bob", "work"):
+    for path in ("lost/Ann", "early/Bob", "soon/Cid", "work"):
         assert (await client.post(f"/{path}")).is_success
 
 

@@ -266,8 +266,7 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         if request.late_commits:
             ledger.warn(
                 LateCommitWarning,
-                f"{route_of(request)} answered {request.status} before its commit. FastAPI runs "
-                "the code behind `yield` after the answer, and so may a middleware",
+                "the app answered before its commit, as behind a `yield` or in a middleware",
                 cause=request.late_commits[0],
                 fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
                 'Depends(get_db, scope="function")',
