@@ -135,7 +135,7 @@ class MySQLDatabase(Undo):
         if writers_in(self.name):
             raise Held(self.name)
         if written.has_new_schema or not start.base.name:
-            return NeedsCopy("a statement may have changed the schema")
+            return NeedsCopy("a statement that may have changed the schema")
         content: CopyPlan = start.base.description
         names = with_cascades(written.names_in({*content.tables}), content.cascades)
         tables = {name: content.tables[name] for name in sorted(names)}
@@ -144,7 +144,7 @@ class MySQLDatabase(Undo):
         except MySQLFailure as error:
             # A transaction that has only read prevents the ALTER TABLE that restores a counter. The
             # drop of the replaced database ends its session, also the one that restores.
-            return NeedsCopy(f"its rows cannot be restored while a transaction is open: {error}")
+            return NeedsCopy(f"an error, as of an open transaction: {error}")
         self.writes.forget(start.state, position)
         return True
 

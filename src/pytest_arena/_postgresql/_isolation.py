@@ -155,7 +155,7 @@ class JournaledDatabase(PostgreSQLDatabase):
         except ControlFailure as error:
             if error.code in _LOCKED:
                 raise Held(self.name) from error
-            return NeedsCopy(error.first_line)
+            return NeedsCopy(f"an error: {error.first_line}")
         if answer["marks"]:
             return NeedsCopy(", ".join(answer["marks"].split(", ")[:_MOST_MARKS_SHOWN]))
         if answer["size"] > _BYTES:

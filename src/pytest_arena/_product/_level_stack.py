@@ -35,7 +35,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class NeedsCopy:
-    """The answer of an ``Undo`` that cannot do it in place. ``reason`` is for the summary."""
+    """The answer of an ``Undo`` that cannot do it in place, after what ``reason`` names."""
 
     reason: str = ""
 
@@ -240,7 +240,10 @@ class LevelStack(ABC, Generic[UndoT]):
                 self._count_now = count
                 return answer
             if answer.reason:
-                self._note(f"undo: {{test}}: its database was replaced: {answer.reason}")
+                self._note(
+                    f"{{test}}: undo cannot restore a database after {answer.reason}. "
+                    "A fresh copy replaced it, which takes longer"
+                )
         self._move_to(level.start.base, level)
         return True
 
