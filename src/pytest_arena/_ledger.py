@@ -131,10 +131,11 @@ class Ledger:
     # For each filled database (the name with what it was given, the product, the isolation),
     # whether it was given something.
     filled: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    has_redis: bool = False  # whether Redis was used
     isolation_seconds: float = 0.0  # of the running test
     left: str = ""  # the other machine that code has reached, and the code
-    reason_to_stop: str = ""  # why no later test can pass, so that the run ends
     failures: list[str] = field(default_factory=list)  # lines that fail the run, of no test
+    reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 
     def begin(self, test: str) -> None:
         """Begin a test. Later facts belong to this test."""

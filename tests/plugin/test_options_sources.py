@@ -64,7 +64,7 @@ def test_pyproject_toml_in_both_of_its_tables(
     files = {name: text for name, text in project.files.items() if name != "pytest.ini"}
     env = {"OTHER_URL": "sqlite+aiosqlite:///prod.db", "ARENA_SEED": "seeds:by_override"}
     run = type(project)(project.folder, files).run(env=env)
-    run.expect(status=1, failed=1).says("names: File", "database prod (")
+    run.expect(status=1, failed=1).says("names: File", "in place of prod (")
     assert not (run.folder / "prod.db").exists()
 
 

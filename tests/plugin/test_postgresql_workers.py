@@ -92,7 +92,7 @@ def test_workers_build_one_template(example: Example, server: PrivateServer) -> 
     run = each.run(*XDIST, "-n", "3", "--dist", "each", env=server.env).expect(passed=18)
     assert (run.folder / "built").read_text() == "x"
     run.says("18 of 18 tests used a database of their own, and 18 changed it", "template built in")
-    assert run.output.count("database shop (") == 1
+    assert run.output.count("in place of shop (") == 1
     assert check_each_has_its_own(run.folder) == 3
     server.check_clean(run.output)
 

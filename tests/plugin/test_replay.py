@@ -170,7 +170,7 @@ def test_after_its_replays_a_request_finds_what_it_found_without_them(example: E
     facts = []
     for flags in (), (FLAG,):
         project = replace(example, folder=example.folder.with_name(f"run{len(flags)}"))
-        run = project.with_files(test_it=FACTS).run(*flags).expect(passed=2)
+        run = project.with_files(test_it=FACTS).run(*flags).expect(passed=2).says("; Redis on")
         facts.append((run.folder / "facts.jsonl").read_text().splitlines())
     without, replayed = facts
     assert len(without) == 6

@@ -75,7 +75,7 @@ def test_the_summary_says_what_each_database_was_given(tmp_path: Path) -> None:
     """A seed without a name is for the first one."""
     options = "arena_schema = models:Base\narena_seed = models:seed\n"
     run = shop(tmp_path, options).run().expect(passed=2)
-    run.says("database shop (models:Base, models:seed), archive (models:Base) on SQLite")
+    run.says("in place of shop (models:Base, models:seed), archive (models:Base) on SQLite")
 
 
 def test_two_schemas_with_one_seed(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_an_empty_database_has_no_template(tmp_path: Path) -> None:
     options = "arena_schema =\n    models:Base\n    archive = none\n"
     project = shop(tmp_path, options, tables="[]")
     project.run("-k", "archive").expect(passed=1).says("no template").never_says("from the cache")
-    project.run().expect(passed=2).says("database shop (models:Base), archive (empty) on SQLite")
+    project.run().expect(passed=2).says("in place of shop (models:Base), archive (empty) on SQLite")
 
 
 def test_a_builder_on_an_engine_of_the_app_builds_each_database(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_one_line_is_for_all_engines_in_memory(tmp_path: Path) -> None:
     """Such as those of unit tests, beside tests on a server."""
     options = "arena_schema =\n    models:create_partly\n    memory = none\n"
     run = shop(tmp_path, options).with_files(test_it=IN_MEMORY).run()
-    run.expect(passed=2).says("database memory (empty) on SQLite", "no template")
+    run.expect(passed=2).says("in place of memory (empty) on SQLite", "no template")
 
 
 MEANWHILE = """

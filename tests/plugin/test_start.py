@@ -76,7 +76,7 @@ def test_the_first_import_may_be_in_a_test(tmp_path: Path, word: str, options: l
     """
     project = _project(tmp_path, test_it=IN_TEST.format(word))
     with untouched(project):
-        project.run(*options).expect(passed=2).says("database dev (empty) on SQLite")
+        project.run(*options).expect(passed=2).says("in place of dev (empty) on SQLite")
 
 
 def test_a_driver_that_a_test_imports_is_guarded(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ class Redis:
         """The port of the server, which starts now at the latest."""
         if self._server is None:
             self._server = RedisServer()
+            self.ledger.has_redis = True
             if self not in self.beside:
                 self.beside.append(self)
         return self._server.port

@@ -27,6 +27,7 @@ class Summary:
     # For building templates that later runs use, and templates that ended with the run.
     build_seconds: float = 0.0
     has_template: bool = False
+    has_redis: bool = False
     suggestion: str = ""  # the line of arena_schema that makes the tables, "" if unknown
     failures: tuple[str, ...] = ()  # lines that fail the run, though no test failed
 
@@ -64,9 +65,10 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
             template = "no template: the database starts empty"
         elif summary.build_seconds:
             template = f"template built in {_ms(summary.build_seconds)}"
+        redis = "; Redis on a private server" if summary.has_redis else ""
         yield (
-            f"database {', '.join(databases)} on {' and '.join(products)}, isolation "
-            f"{' and '.join(isolations)}; {template}"
+            f"test databases in place of {', '.join(databases)} on {' and '.join(products)}, "
+            f"isolation {' and '.join(isolations)}; {template}{redis}"
         )
         changed = sum(is_changed for _, is_changed, _ in used)
         line = f"{len(used)} of {len(summary.tests)} tests used a database of their own"
@@ -76,9 +78,7 @@ def _lines_with_figures(summary: Summary) -> Iterator[str]:
             cost += f", {_ms(sum(others) / len(others))} for each other test"
         yield f"{line}, and {changed} changed it. Providing and restoring it took {cost}"
     if used and summary.suggestion and not summary.has_template:
-        yield (
-            "set this, so that no fixture has to make tables, and each test starts with the tables:"
-        )
+        yield "set this, so that each test starts with the tables:"
         yield f"    {summary.suggestion}"
 
 
@@ -98,6 +98,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         notes=tuple(filter(None, [ledger.kept])),
         failures=tuple(_failures(databases, ledger)),
         noted=tuple(ledger.noted),  # also what the failures have noted
+        has_redis=ledger.has_redis,
         suggestion=schema_to_set(config) if ledger.filled else "",
         build_seconds=sum(store.build_seconds for store in stores),
     )
