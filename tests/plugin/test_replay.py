@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,15 +47,6 @@ def section(output: str) -> list[str]:
     return [line for line in lines if re.match("[A-Z]+ /", line)]
 
 
-@pytest.mark.parametrize("workers", [(), XDIST])
-def test_a_route_is_replayed_once_in_a_run(example: Example, workers: tuple[str, ...]) -> None:
-    """In each process. The summary is one."""
-    run = example.with_files(test_it=TESTS).run(FLAG, *workers).expect(passed=7)
-    [line] = section(run.output)
-    assert line.startswith("POST /dancers/{name}: nothing found")
-    run.says("of 1 route in").never_says("route in 0.00 s")
-
-
 WRONG = (
     TESTS.replace("/dancers/{name}", "/twice/{name}")
     + """
@@ -73,29 +65,66 @@ async def twice(name: str, db=Depends(get_db)):
 
 @pytest.mark.parametrize("workers", [(), XDIST])
 def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]) -> None:
+    """Each route is replayed once in each process. The summary is one."""
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     run = project.run(FLAG, "--junitxml=junit.xml", *workers).expect(passed=7)
     run.says(
         "interrupted at INSERT INTO dancers",
         "dancers +1 stays, without the rest of dancers +2",
         "TornWriteWarning",
-        "async for attempt in arena.interruptions():",
-        'await attempt(client.post("/twice/',
-        'assert arena.changes().counted() in ("nothing", "dancers +2")',
-    ).never_says("warnings summary")
+        "of 2 routes in",
+    ).never_says("warnings summary", "routes in 0.00 s")
+    [wrong, right] = section(run.output)
+    assert wrong.startswith("POST /twice/{name}   (test_it.py::test_add")
+    assert right.startswith("POST /dancers/{name}: nothing found")
     assert "arena_replay POST /twice/{name}" in (run.folder / "junit.xml").read_text()
 
 
-def test_the_test_of_a_finding_has_the_role_of_its_client(example: Example) -> None:
-    twice = WRONG[WRONG.index("from app import") :]
+FAULTS = """
+from app import Base, Dancer, app, get_db
+from fastapi import Depends, UploadFile
+from sqlalchemy import Column, String, Table, select
+
+photos = Table("photos", Base.metadata, Column("name", String))
+
+@app.post("/photos", status_code=201)
+async def grow(photo: UploadFile, db=Depends(get_db)):
+    for limit in range(9):
+        await db.scalars(select(Dancer.id).limit(limit))
+    dancer = await db.get(Dancer, 1)
+    for limit in range(9):
+        await db.scalars(select(Dancer.name).limit(limit))
+    dancer.name += "!"
+    await db.commit()
+    await db.execute(photos.insert().values(name=photo.filename))
+    await db.commit()
+"""
+ASYNC = """
+import faults
+
+async def test_it(client_as):
+    await client_as("me").post("/photos", files={"photo": ("a.txt", b"1")})
+"""
+SYNC = ASYNC.replace("async ", "").replace("await ", "").replace("client_as", "test_client_as")
+
+
+@pytest.mark.parametrize("test", [ASYNC, SYNC])
+def test_the_test_of_a_finding_fails_until_the_app_is_mended(example: Example, test: str) -> None:
+    """It sends the upload again. The report shows the steps beside a change of the request."""
     login = "def login(client, role):\n    client.headers['Authorization'] = role\n"
-    tests = "async def test_it(client_as):\n    await client_as('me').post('/twice/Dune')\n"
-    project = example.with_files(test_it=twice + tests, logins=login)
+    project = example.with_files(faults=FAULTS, test_it=test, logins=login)
     run = project.run(FLAG, "-oarena_login=logins:login").expect(passed=1)
-    run.says('user = await client_as("me")', 'await attempt(user.post("/twice/Dune"))')
-    tests = "def test_it(test_client_as):\n    test_client_as('me').post('/twice/Dune')\n"
-    run = project.with_files(test_it=twice + tests).run(FLAG, "-oarena_login=logins:login")
-    run.says('with test_client_as("me") as user:', 'attempt(lambda: user.post("/twice/Dune"))')
+    steps = re.findall(r"^    ([12…])", run.output, re.MULTILINE)
+    assert "".join(steps) == "111…111222…222111…111"
+    [block] = re.findall(r"(?s)  as a test[^\n]+\n(.+)\n\d+ replays", run.output)
+    pasted = dedent(block).replace('"…"', '{"photo": ("a.txt", b"1")}')
+    fewer = FAULTS.replace("range(9)", "range(0)")
+    project = project.with_files(faults=fewer, test_it=f"import faults, pytest\n{pasted}")
+    run = project.run("-oarena_login=logins:login").expect(status=1, failed=1, errors=1)
+    run.says("RaceWarning: requests at once", "in ('nothing', 'dancers ~1, photos +1')")
+    run.says("the step that lost its connection", "INSERT INTO photos (name) VALUES (?) (4 of 5")
+    mended = re.sub("name .*\\n.*commit..", "name = type(dancer).name + '!'", fewer)
+    project.with_files(faults=mended).run("-oarena_login=logins:login").expect(passed=1)
 
 
 def test_ctrl_c_during_the_replays_loses_no_finding(example: Example) -> None:
@@ -118,10 +147,15 @@ async def test_stop(client):
     run.expect(status=2, passed=8).says("dancers +1 stays, without the rest of dancers +2")
 
 
-def test_a_filter_makes_a_finding_fail_the_run(example: Example) -> None:
+def test_only_some_questions_and_findings(example: Example) -> None:
     project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
     run = project.run(FLAG, "-q", "-Werror", *XDIST).expect(status=1, passed=7)
     run.says("replay fails this run, by filterwarnings: TornWriteWarning of POST /twice/{name}")
+    run = project.run(f"{FLAG}=races,logins").expect(passed=7).never_says("TornWrite")
+    assert len(section(run.output)) == 2
+    assert project.run(f"{FLAG}=race").says("--arena-replay=races").status == 4
+    run = example.with_files(test_it="def test_it(test_client): test_client.get('/')").run(FLAG)
+    run.expect(passed=1).says("no request of a passed test has changed a row")
 
 
 FACTS = """
@@ -178,34 +212,6 @@ def test_after_its_replays_a_request_finds_what_it_found_without_them(example: E
     assert replayed[6:] == without[:3], "the first test has run again"
 
 
-LONG = """
-from app import Dancer, app, get_db
-from fastapi import Depends
-from sqlalchemy import func, select
-
-@app.post("/numbers")
-async def number(db=Depends(get_db)):
-    for limit in range(9):
-        await db.scalars(select(Dancer.id).limit(limit))
-    last = await db.scalar(select(func.max(Dancer.id)))
-    for limit in range(9):
-        await db.scalars(select(Dancer.name).limit(limit))
-    db.add(Dancer(name=f"number {last + 1}"))
-    await db.commit()
-
-async def test_number(client):
-    await client.post("/numbers")
-"""
-
-
-def test_the_steps_of_a_finding_are_those_beside_a_change_of_the_request(example: Example) -> None:
-    """An app reads more than a reader wants to see."""
-    run = example.with_files(test_it=LONG).run(f"{FLAG}=races").expect(passed=1)
-    steps = re.findall(r"^    ([12…])", run.output, re.MULTILINE)
-    assert "".join(steps) == "111…111222…222111…111"
-    run.says("max(dancers.id)", "INSERT INTO dancers")
-
-
 @pytest.mark.parametrize("isolation", ["clone", "rollback"])
 def test_an_isolation_without_levels_leaves_the_question_of_logins(
     example: Example, isolation: str
@@ -222,13 +228,6 @@ def test_an_isolation_without_levels_leaves_the_question_of_logins(
     )
 
 
-def test_only_some_questions(example: Example) -> None:
-    project = example.with_files(test_it=WRONG.replace("== 1", "== 2"))
-    run = project.run(f"{FLAG}=races,logins").expect(passed=7).never_says("TornWrite")
-    assert len(section(run.output)) == 2
-    assert project.run(f"{FLAG}=race").says("--arena-replay=races").status == 4
-
-
 @pytest.mark.parametrize("variable", ["", FLAG])
 def test_a_path_behind_the_flag_is_a_path(example: Example, variable: str) -> None:
     tests = "async def test_it(client):\n    await client.post('/dancers/Ada')\n"
@@ -236,12 +235,6 @@ def test_a_path_behind_the_flag_is_a_path(example: Example, variable: str) -> No
     words = ("test_it.py",) if variable else (FLAG, "test_it.py")
     run = project.run(*words, env={"PYTEST_ADDOPTS": variable}).expect(passed=1)
     run.says("POST /dancers/{name}: nothing found")
-
-
-def test_without_a_request_that_writes(example: Example) -> None:
-    tests = "async def test_read(client):\n    await client.get('/dancers')\n"
-    project = example.with_files(test_it=tests)
-    project.run(FLAG).expect(passed=1).says("no request of a passed test has changed a row")
 
 
 STRANGE = """
@@ -322,6 +315,11 @@ async def later(db=Depends(get_db)):
     app.state.task = asyncio.create_task(send_mail())
     await add(db, "Later")
 
+@app.post("/slow")
+@app.post("/long")
+async def long(db=Depends(get_db)):
+    await add(db, "Long")
+
 @app.post("/waits")
 async def waits(db=Depends(get_db)):
     await add(db, "Waits")
@@ -336,16 +334,24 @@ async def limited(db=Depends(get_db)):
 """
 STRANGE_TESTS = """
 import pytest
+import pytest_arena._run._replay as replay
 import strange
+
+replay._LONGEST = 2  # in place of ten seconds
 
 @pytest.fixture(autouse=True)
 def first():
     strange.TIMES.clear()
 
 @pytest.mark.parametrize("path", [
-    "far", "differs", "limited", "token", "many", "again", "waits", "named", "later", "locked"
+    "far", "differs", "limited", "token", "many", "again", "waits", "named", "later", "locked",
+    "slow", "long",
 ])
-async def test_it(client, path):
+async def test_it(client, path, monkeypatch):
+    if path == "slow":
+        monkeypatch.setattr(replay, "_SLOW", 0)  # in place of two seconds
+    if path == "long":
+        monkeypatch.setattr(replay, "_MOST_STEPS", 1)  # in place of a hundred
     assert (await client.post(f"/{path}")).status_code == 200
 
 async def test_endless(client):
@@ -359,17 +365,12 @@ async def test_that_fails_at_its_second_run(client):
     assert len(RUNS) == 1
     assert (await client.post("/dancers/Once")).status_code == 201
 """
-SHORT = """
-import pytest_arena._run._replay as replay
-
-replay._LONGEST = 2  # in place of ten seconds
-"""
 
 
 def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
-    files = {"strange": STRANGE, "test_it": STRANGE_TESTS, "conftest": SHORT}
+    files = {"strange": STRANGE, "test_it": STRANGE_TESTS}
     project = example.with_files(**files)
-    run = project.run(FLAG).expect(passed=12)
+    run = project.run(FLAG).expect(passed=14)
     lines = dict(line.split(": ", 1) for line in section(run.output))
     assert "192.0.2.1:9, by strange.py:" in lines["POST /far"]
     assert "statements differ" in lines["POST /differs"]
@@ -382,6 +383,8 @@ def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     assert "still runs 0.1 s after the answer, strange.py" in lines["POST /later"]
     assert "needs arena_lifespan = session" in lines["POST /locked"]
     assert "waits for something else" in lines["POST /waits"]
+    assert "takes more than two seconds" in lines["POST /slow"]
+    assert "sends more than a hundred statements" in lines["POST /long"]
     assert "fails when it runs again" in lines["POST /dancers/{name}"]
 
 
@@ -448,8 +451,8 @@ def test_requests_of_flask_are_replayed(example: Example, client: str) -> None:
         "POST /twice/<name>   (test_it.py::test_it",
         "interrupted at INSERT INTO dancers",
         "without its login: 201, dancers +2",
-        """lambda: test_client.post("/twice/Dune", json={'name': 'Lyra'}, """
-        """headers={"authorization": "…"})""",
+        """test_client.post("/twice/Dune", json={'name': 'Lyra'}, """
+        """headers={'authorization': '…'})""",
     )
 
 
@@ -518,11 +521,6 @@ async def test_all_or_nothing(client, arena):
         counts.append(len(arena.changes()))
     assert counts == [1, 0, 0]
 
-async def test_a_part_of_it(client, arena):
-    async for attempt in arena.interruptions():
-        await attempt(client.post("/twice/Dune"))
-        assert len(arena.changes()) in (0, 2)
-
 def test_sync(test_client, arena):
     answers = []
     for attempt in arena.interruptions():
@@ -533,7 +531,7 @@ def test_sync(test_client, arena):
 
 async def test_a_request_that_fails_by_itself(client, arena):
     async for attempt in arena.interruptions():
-        await attempt(client.post("/twice"))
+        await attempt(client.post("/none"))
 
 async def test_no_statement(client, arena):
     async for attempt in arena.interruptions():
@@ -542,14 +540,6 @@ async def test_no_statement(client, arena):
 
 
 def test_interruptions_by_hand(example: Example) -> None:
-    """The first pass is whole. A failed one says which step has failed."""
-    twice = WRONG[WRONG.index("from app import") :]
-    project = example.with_files(test_it=INTERRUPTIONS, conftest=twice)
-    run = project.run().expect(status=1, passed=2, failed=3)
-    run.says(
-        "the step that lost its connection",
-        "INSERT INTO dancers (name) VALUES (?) (3 of 4",
-        "POST /twice 404",
-        "GET /openapi.json 200",
-        "[A502]",
-    )
+    """The first pass is whole."""
+    run = example.with_files(test_it=INTERRUPTIONS).run().expect(status=1, passed=2, failed=2)
+    run.says("POST /none 404", "GET /openapi.json 200", "[A502]")

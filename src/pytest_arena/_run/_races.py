@@ -135,7 +135,6 @@ class Race:
         self.passes = ref(races)
         self.level = Fresh(races.run, "a pass of arena.races()")
         self.schedule = Schedule(plan)
-        self._are_equal = races.is_of_replay
         self._wanted = races.order if races.passes == 1 else ""
         self.ending: Ending | None = None
 
@@ -168,9 +167,7 @@ class Race:
             asyncio.get_running_loop().set_default_executor(pool)
             works = [*map(asyncio.to_thread, requests)]
         # Equal for requests that do the same.
-        kinds: list[object] = [0] * len(works)
-        if not self._are_equal:
-            kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
+        kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
             name = getattr(request, "__qualname__", "a request")
             self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
@@ -359,7 +356,7 @@ class Races(Passes):
         self.order = order
         if limit < 1 or switches < 0:
             raise _error("no order would run", "arena.races(switches=2, limit=100)")
-        # Of a replay: all requests do the same, and two successes with right rows are right.
+        # In a replay two successes with right rows are right.
         self.is_of_replay = False
         self._switches = 0 if order else switches
         # After a given order, the serial orders show whether only it has its result.

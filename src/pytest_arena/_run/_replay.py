@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import warnings
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
+from itertools import compress, groupby
+from operator import itemgetter
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +44,12 @@ from pytest_arena.warnings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
     import pytest
 
     from pytest_arena._changes import Column, Outcome
+    from pytest_arena._ledger import Request
     from pytest_arena._run._run import ArenaRun
     from pytest_arena._run._test import RunningTest
 
@@ -62,11 +65,26 @@ _MOST_STEPS = 100
 _PATIENCE = 0.1  # seconds, for work that a replay has begun
 _MOST_ORDERS = 60
 _NEAR = 3  # steps of a race, beside a change of the request
-_GAP = "…"
 _MOST_LETTERS = 200  # of a body in a block to paste
-_TOO_MANY = 429  # the status of an app that limits the number of requests
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
+_FORMS = {"multipart/form-data": "files", "application/x-www-form-urlencoded": "data"}
 _SENT = "arena_replay"  # the key of a worker's output
+# A test that fails while the endpoint has the fault.
+_TEST = """\
+@pytest.mark.filterwarnings("error::pytest_arena.RaceWarning")
+{async}def test_{name}(arena, {client}):
+"""
+_RACES = """\
+    {async}for race in arena.races():
+        answers = {await}race({call}, {call})
+        assert min(answer.status_code for answer in answers) < 400
+"""
+_PASSES = """\
+    {async}for attempt in arena.interruptions():
+        answer = {await}attempt({call})
+        rows = "{whole}" if getattr(answer, "status_code", 500) < 400 else "nothing"
+        assert arena.changes().counted() in (rows, "{whole}")
+"""
 _FIXES = {
     RaceWarning: FIX,
     TornWriteWarning: "commit once, at the end of the request",
@@ -94,18 +112,14 @@ class Answer:
 
 @dataclass(slots=True)
 class Replayed:
-    """A replay: the answer, the changed rows, and the steps of the request."""
+    """A replay: the answer, the changed rows, and the steps."""
 
     answer: Answer
     outcome: Outcome
     schedule: Interruption
+    steps: list[str]  # the statements and commits
     following: Answer | None = None  # to the same request, sent once more
     completed: Outcome | None = None  # after that
-
-    @property
-    def steps(self) -> list[str]:
-        """The statements and commits."""
-        return [text for text, _ in self.schedule.steps]
 
 
 @dataclass(slots=True)
@@ -114,7 +128,7 @@ class Route:
 
     name: str
     test: str
-    # Loops for a test: of races, of interruptions.
+    # For a test: how it begins, the loop of races, and the loop of interruptions.
     blocks: list[str] = field(default_factory=list)
     # The warning, what was found, and the statements or rows.
     findings: list[tuple[type[ArenaWarning], str, list[str]]] = field(default_factory=list)
@@ -131,9 +145,11 @@ class Route:
         if self.reason:
             lines.append(f"  {self.reason}")
         found = {category for category, *_ in self.findings}
-        are_shown = (RaceWarning in found, found - {RaceWarning, AccessWarning})
-        for block in compress(self.blocks, are_shown):
-            lines += ["  as a test:", indent(block, "    ")]
+        loops = (RaceWarning in found, found & {TornWriteWarning, LostWriteWarning})
+        if any(loops):
+            lines.append('  as a test, after its rows, with a value for each "…":')
+            block = "".join(compress(self.blocks, (True, *loops)))
+            lines.append(indent(block, "    ").rstrip())
         return lines
 
 
@@ -160,13 +176,11 @@ class Replay:
         async def send(*, with_login: bool = True) -> Answer:
             headers = [each for each in before["headers"] if with_login or not _is_login(each[0])]
             state = {**before["state"]}  # Litestar keeps what it has read of a request there
-            return await _answer_of_asgi(
-                record, {**before, "headers": headers, "state": state}, body
-            )
+            again = {**before, "headers": headers, "state": state}
+            return await _answer_of_asgi(record, again, body)
 
-        query = scope.get("query_string", b"").decode(errors="replace")
-        logins = [_header(name) for name, _ in before["headers"] if _is_login(name)]
-        await self._ask(send, Call(scope["method"], scope["path"], query, body, logins))
+        headers = {_header(name): value.decode("latin-1") for name, value in before["headers"]}
+        await self._ask(send, headers, body)
         return _receiver(body, receive)
 
     def of_wsgi(self, record: Any, environ: Any) -> None:
@@ -184,12 +198,10 @@ class Replay:
             run = _own_context().run
             return await loop.run_in_executor(None, run, _answer_of_wsgi, record, kept)
 
-        path = environ.get("PATH_INFO", "")
-        query = environ.get("QUERY_STRING", "")
-        logins = [_header(name) for name in environ if _is_login(name)]
-        run_in_new_loop(self._ask(send, Call(environ["REQUEST_METHOD"], path, query, body, logins)))
+        headers = {_header(name): value for name, value in environ.items()}
+        run_in_new_loop(self._ask(send, headers, body))
 
-    async def _ask(self, send: Send, call: Call) -> None:
+    async def _ask(self, send: Send, headers: dict[str, Any], body: bytes) -> None:
         """Replay a request, unless another one runs."""
         while self._is_busy:  # the app gets no request while rows of a replay exist
             await async_rest(0)
@@ -208,11 +220,11 @@ class Replay:
             route = Route(wanted, test.name)
             whole = await self.alone(send)
             sent = test.requests()[-1]
-            route.blocks = call.blocks(sent.role, whole.outcome, is_async=test.plan.is_async)
-            name = route_of(sent)
-            if name == wanted and whole.answer.is_success and whole.outcome:
-                self.replays.routes[name] = route
-                await _Questions(self, route, send, whole).ask(has_login=call.has_login)
+            route.blocks = _blocks(sent, headers, body, whole.outcome, is_async=test.plan.is_async)
+            if route_of(sent) == wanted and whole.answer.is_success and whole.outcome:
+                self.replays.routes[wanted] = route
+                has_login = _has_login(sent, headers, body)
+                await _Questions(self, route, send, whole).ask(has_login=has_login)
         except NotReplayedError as error:  # the answer has no end
             route.reason = str(error)
             self.replays.routes[wanted] = route
@@ -241,7 +253,8 @@ class Replay:
             outcome = outcome_of(self.run)
             following = await send() if is_sent_again else None
             completed = outcome_of(self.run) if following and outcome else None
-        return Replayed(answer, outcome, schedule, following, completed)
+        steps = [text for text, _ in schedule.steps]
+        return Replayed(answer, outcome, schedule, steps, following, completed)
 
 
 class _Questions:
@@ -350,8 +363,7 @@ class _Questions:
                 found.add(category)
                 where = "after two at once"  # such as in a session of all requests
                 if len(replayed.steps) >= number:
-                    step = replayed.schedule.line(len(self._whole.steps))
-                    where = f"interrupted at {step}"
+                    where = f"interrupted at {replayed.schedule.line(len(self._whole.steps))}"
                 rows = [*map(str, replayed.outcome.beyond([], set())[:MOST_SHOWN])]
                 self._route.findings.append((category, f"{where}: {what}", rows))
             if LeakWarning in found:
@@ -379,7 +391,7 @@ class _Questions:
         if replayed.answer.is_success and not is_same:
             return LostWriteWarning, f"answered {status}, and nothing was written"
         following = replayed.following
-        if following == Answer(_TOO_MANY):
+        if following == Answer(429):
             raise NotReplayedError("not replayed further: it limits the number of requests")
         if following is None or replayed.outcome or following == whole.answer:
             return None, ""
@@ -389,14 +401,12 @@ class _Questions:
 
 def _around_switches(lines: list[str]) -> list[str]:
     """Leave out the steps that are far from a change of the request, such as those of a login."""
-    places = [0, len(lines)]
-    places += [place for place in range(1, len(lines)) if lines[place - 1][0] != lines[place][0]]
     kept: list[str] = []
-    for place, line in enumerate(lines):
-        if any(first - _NEAR <= place < first + _NEAR for first in places):
-            kept.append(line)
-        elif kept[-1] != _GAP:
-            kept.append(_GAP)
+    for _, group in groupby(lines, itemgetter(0)):
+        steps = [*group]
+        if len(steps) > 2 * _NEAR:
+            steps[_NEAR:-_NEAR] = ["…"]
+        kept += steps
     return kept
 
 
@@ -435,10 +445,7 @@ def _receiver(body: bytes, receive: Any) -> Any:
 
 
 def _own_context() -> Context:
-    """Return a context with the variables of pytest-arena.
-
-    A request of production has no app context of a fixture, whose session Flask-SQLAlchemy shares.
-    """
+    """Return a context without a fixture's app context, whose session Flask-SQLAlchemy shares."""
     context = Context()
     for variable, value in copy_context().items():
         if variable.name.startswith("arena"):
@@ -468,50 +475,47 @@ def _is_login(name: bytes | str) -> bool:
     return header in _CREDENTIALS or is_secret(header)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A client's call, for the block to paste."""
+def _has_login(sent: Request, headers: Iterable[str], body: bytes) -> bool:
+    """Return whether there is a login to leave out. A secret elsewhere is a login of its own."""
+    text = f"{sent.query} {body.decode('latin-1')}"
+    # The parameters of the path, and the fields of an upload.
+    names = re.findall("[{<][^}>]+(?<!id)[}>]", sent.route) + re.findall('; name=".+?"', text)
+    is_elsewhere = redact(text) != text or any(map(is_secret, names))
+    return any(map(_is_login, headers)) and not is_elsewhere
 
-    method: str
-    path: str
-    query: str
-    body: bytes
-    logins: list[str]  # the names of its headers with credentials
 
-    @property
-    def has_login(self) -> bool:
-        """Whether it has a login to leave out. A secret in the body is a login of its own."""
-        text = self.body.decode("latin-1")
-        return bool(self.logins) and redact(text) == text
-
-    def blocks(self, role: str | None, whole: Outcome, *, is_async: bool) -> list[str]:
-        """Return loops for a test: of races, and of interruptions."""
-        path = f"{self.path}?{self.query}" if self.query else self.path
-        client = "client" if is_async else "test_client"
-        wait = "await " if is_async else ""
-        # In a sync test the block logs in. Otherwise a login would be a part of each pass.
-        login = f'user = await client_as("{role}")\n'
-        if not is_async:
-            login = f'with test_client_as("{role}") as user:\n'
-        call = f'{"user" if role else client}.{self.method.lower()}("{path}"'
-        if self.body:
-            text = ""
-            with suppress(ValueError):
-                text = redact(repr(json.loads(self.body))).replace("***", "'…'")
-            is_shown = 0 < len(text) < _MOST_LETTERS
-            call += f", json={text}" if is_shown else ', content="…"'
-        if self.logins and not role:
-            headers = dict.fromkeys(self.logins, "…")
-            call += f", headers={json.dumps(headers, ensure_ascii=False)}"
-        call = f"{call})" if is_async else f"lambda: {call})"
-        loop = "async for" if is_async else "for"
-        races = f"{loop} race in arena.races():\n    {wait}race({call}, {call})"
-        passes = f"{loop} attempt in arena.interruptions():\n    {wait}attempt({call})\n"
-        passes += f'    assert arena.changes().counted() in ("nothing", "{whole}")'
-        if not role:
-            return [races, passes]
-        margin = "" if is_async else "    "
-        return [login + indent(each, margin) for each in (races, passes)]
+def _blocks(
+    sent: Request, headers: dict[str, Any], body: bytes, whole: Outcome, *, is_async: bool
+) -> list[str]:
+    """Return the parts of a test: how it begins, a loop of races, a loop of interruptions."""
+    path = f"{sent.path}?{sent.query}" if sent.query else sent.path
+    client = "client" if is_async else "test_client"
+    call = f'{"user" if sent.role else client}.{sent.method.lower()}("{path}"'
+    if body:
+        name = _FORMS.get(headers.get("content-type", "").partition(";")[0], "content")
+        text = ""
+        with suppress(ValueError):
+            text = redact(repr(json.loads(body))).replace("***", "'…'")
+            name = "json"
+        is_shown = 0 < len(text) < _MOST_LETTERS
+        call += f", {name}={text}" if is_shown else f', {name}="…"'
+    logins = dict.fromkeys(filter(_is_login, headers), "…")
+    if logins and not sent.role:
+        call += f", headers={logins}"
+    parts = [_TEST, _RACES, _PASSES]
+    if sent.role:  # otherwise a login would be a part of each pass
+        client += "_as"
+        login = f'    {{async}}with {{client}}("{sent.role}") as user:\n'
+        parts = [_TEST + login, indent(_RACES, "    "), indent(_PASSES, "    ")]
+    words = {
+        "name": "_".join(re.findall(r"\w+", route_of(sent).lower())),
+        "client": client,
+        "call": f"{call})" if is_async else f"lambda: {call})",
+        "whole": whole,
+        "async": "async " if is_async else "",
+        "await": "await " if is_async else "",
+    }
+    return [part.format_map(words) for part in parts]
 
 
 # The run

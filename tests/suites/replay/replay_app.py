@@ -343,6 +343,10 @@ def secret_in_the_body(body: dict):
     refuse(body["token"] != "key", 403)
 
 
+def secret_in_the_path(token: str):
+    refuse(token != "key", 403)
+
+
 def secret_in_a_form(password: str = Form()):
     refuse(password != "key", 403)
 
@@ -358,3 +362,6 @@ secured("of_another_role", only_if_given)
 secured("ignores_the_api_key", ignored_api_key)
 secured("with_a_token_in_the_body", secret_in_the_body)
 secured("with_a_password_in_a_form", secret_in_a_form)
+secured("with_a_password_in_an_upload", secret_in_a_form)
+secured("reset/{token}", secret_in_the_path)
+secured("tokens/{token_id}", user_of)
