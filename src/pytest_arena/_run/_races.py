@@ -167,7 +167,7 @@ class Race:
             asyncio.get_running_loop().set_default_executor(pool)
             works = [*map(asyncio.to_thread, requests)]
         # Equal for requests that do the same.
-        kinds = [(work.cr_code, repr(inspect.getcoroutinelocals(work))) for work in works]
+        kinds = [(work.cr_code, {**inspect.getcoroutinelocals(work)}) for work in works]
         for digit, request, kind in zip(DIGITS, requests, kinds, strict=False):
             name = getattr(request, "__qualname__", "a request")
             self.schedule.racers.append(Racer(digit, name, kinds.index(kind)))
