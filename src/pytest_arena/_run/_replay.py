@@ -488,7 +488,7 @@ def _blocks(
     sent: Request, headers: dict[str, Any], body: bytes, whole: Outcome, *, is_async: bool
 ) -> list[str]:
     """Return the parts of a test: how it begins, a loop of races, a loop of interruptions."""
-    path = f"{sent.path}?{sent.query}" if sent.query else sent.path
+    path = redact(f"{sent.path}?{sent.query}".removesuffix("?")).replace("***", "…")
     client = "client" if is_async else "test_client"
     call = f'{"user" if sent.role else client}.{sent.method.lower()}("{path}"'
     if body:
