@@ -497,8 +497,7 @@ def _blocks(
         with suppress(ValueError):
             text = redact(repr(json.loads(body))).replace("***", "'…'")
             name = "json"
-        is_shown = 0 < len(text) < _MOST_LETTERS
-        call += f", {name}={text}" if is_shown else f', {name}="…"'
+        call += f", {name}={text}" if 0 < len(text) < _MOST_LETTERS else f', {name}="…"'
     logins = dict.fromkeys(filter(_is_login, headers), "…")
     if logins and not sent.role:
         call += f", headers={logins}"
