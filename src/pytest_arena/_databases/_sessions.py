@@ -362,11 +362,6 @@ def _add(session: Session, instances: list[object]) -> None:
         session.expunge(instance)
 
 
-_PLAIN = (
-    "{test}: db_session was used before the app has an engine, so it lacks the engine's "
-    "connect_args, listeners and search_path, if any. Next: request `client` or `arena_app` "
-    "before db_session, or call get_engine() in conftest.py"
-)
 _CANNOT_WRITE = 2
 
 
@@ -402,10 +397,6 @@ class Engines:
 
         def find_engine() -> Any:
             engine = self.engine(database, is_async=is_async, past_policies=past_policies)
-            is_plain = known_engines.of(engine.dialect).birth == "own" and not past_policies
-            # A session of a wide fixture starts no app.
-            if is_plain and sessions.start_app is not nothing and self._databases.config.app:
-                self._databases.ledger.note(_PLAIN)
             return getattr(engine, "sync_engine", engine)
 
         getattr(session, "sync_session", session).find_engine = find_engine
