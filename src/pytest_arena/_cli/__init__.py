@@ -22,7 +22,6 @@ _USAGE = 2
 _LIST = "list the databases of test runs, templates, kept databases and private servers"
 _SWEEP = "remove the databases of dead runs"
 _SERVE = "serve the app to tests in another language. pytest gets all other arguments"
-_INIT = "propose the options of a project and a first test"
 _SCENARIOS = "list the scenarios of a specification"
 
 
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "the module with the functions that POST /seed/NAME calls with a session"
     serve.add_argument("--seeds", default="", metavar="MODULE", help=about)
 
-    init = _add(add, "init", "_cli._init:init", _INIT)
+    init = _add(add, "init", "_cli._init:init", "propose the options of a project and a first test")
     init.add_argument("--write", action="store_true", help="write both")
 
     scenarios = add("scenarios", help=_SCENARIOS)

@@ -19,7 +19,8 @@ from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+
+    Options = dict[str, str | list[str]]
 
 _SKIPPED = re.compile(
     r"\.|(node_modules|site-packages|__pycache__|build|dist|venv|env|docs?|examples?|scripts"
@@ -38,10 +39,12 @@ _MODEL = r"(?m)^class (\w+)\((?:[^)]*\b)?{}\b[^)]*\)"
 _SQLMODEL = r"(?m)^class (\w+)\([^)]*table=True\)"
 _URL_NAME = r"\w*(?:DATABASE|DB|POSTGRES|SQL|REDIS|BROKER)\w*_(?:URL|URI|DSN)"
 _VARIABLE = re.compile(
-    r"(?:environ(?:\.get)?|getenv)\s*[(\[]\s*[\"']"
+    r"(?:(?:environ(?:\.get)?|getenv)\s*[(\[]|(?:alias|env)=)\s*[\"']"
     rf"({_URL_NAME})[\"']"
 )
-_FIELD = re.compile(rf"(?mi)^[ \t]+({_URL_NAME}) *:")  # of a class of pydantic-settings
+# Of a class of pydantic-settings, without indentation.
+_FIELD = re.compile(rf"(?mi)^({_URL_NAME}) *:")
+_PREFIX = re.compile(r"env_prefix[\"']? *[=:] *[\"'](\w*)")
 # The options with which pytest-asyncio runs the first test of an app with an async engine.
 _ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
 _SECTION = re.compile(r"(?m)^(\[(?:tool[.:])?pytest(?:\.ini_options)?\].*\n)")
@@ -81,13 +84,12 @@ def init(arguments: argparse.Namespace) -> int:
         )
     ini, settings = pytest_file()
     if ini is None:
-        ini = folder / "pyproject.toml"
-        if not ini.exists():
-            ini = folder / "pytest.ini"
-    present = [name for name in settings if name.startswith("arena_")]
-    if present:
-        sys.stdout.write(f"nothing to write: {ini.name} has {present[0]}\n")
-        return 0
+        toml = folder / "pyproject.toml"
+        ini = toml if toml.exists() else folder / "pytest.ini"
+    for name in settings:
+        if name.startswith("arena_"):
+            sys.stdout.write(f"nothing to write: {ini.name} has {name}\n")
+            return 0
     has_async = any("create_async_engine(" in module.text for module in modules)
     is_async = bool(apps and has_async and find_spec("pytest_asyncio"))
     proposed = _options(ini.parent, modules, apps, models)
@@ -96,10 +98,10 @@ def init(arguments: argparse.Namespace) -> int:
     options, text = _with_options(
         ini, {name: proposed[name] for name in proposed if name not in settings}
     )
-    folders: Any = settings.get("testpaths") or "tests"
-    first = folders.split()[0] if isinstance(folders, str) else folders[0]
-    first = [*sorted(glob(first, root_dir=ini.parent)), first][0]  # noqa: PTH207 - as pytest does
-    name = f"{first}/test_arena.py"
+    values: Any = settings.get("testpaths") or "tests", settings.get("python_files") or "test_*.py"
+    tests, pattern = (each.split()[0] if isinstance(each, str) else each[0] for each in values)
+    tests = [*sorted(glob(tests, root_dir=ini.parent)), tests][0]  # noqa: PTH207 - as pytest does
+    name = f"{tests}/{pattern.replace('*', 'arena')}"
     test_text = _first_test(apps, models, is_async=is_async)
     next_step = "next: arena init --write"
     if arguments.write:
@@ -148,9 +150,7 @@ def _find_apps(modules: list[Module]) -> list[Found]:
 
 def _find_models(modules: list[Module]) -> list[Found]:
     """Return the classes that are tables."""
-    found = {"db"}
-    for module in modules:
-        found.update(filter(None, (a or b for a, b in _BASE.findall(module.text))))
+    found = {"db"} | {a or b for module in modules for a, b in _BASE.findall(module.text)}
     patterns = {"SQLModel": _SQLMODEL} | {base: _MODEL.format(base) for base in sorted(found)}
     return [
         Found(module, name, base)
@@ -165,10 +165,10 @@ def _options(
     modules: list[Module],
     apps: list[Found],
     models: list[Found],
-) -> dict[str, str | list[str]]:
+) -> Options:
     """Return the options that the project needs."""
     root = (apps or models)[0].module.root
-    proposed: dict[str, str | list[str]] = {"pythonpath": [root.relative_to(folder).as_posix()]}
+    proposed: Options = {"pythonpath": [root.relative_to(folder).as_posix()]}
     if apps:
         proposed["arena_app"] = str(apps[0])
     names = [*map(str, models)]
@@ -176,18 +176,22 @@ def _options(
     schema = suggested_schema(folder) or max(names, key=names.count, default="")
     if schema:
         proposed["arena_schema"] = schema
-    variables: dict[str, None] = {}
+    found: list[str] = []
     for module in modules:
-        found = _VARIABLE.findall(module.text)
+        found += _VARIABLE.findall(module.text)
         if "BaseSettings" in module.text:
-            found += map(str.upper, _FIELD.findall(module.text))
-        variables |= dict.fromkeys(found)
+            for text in re.split(r"(?m)^class ", module.text):
+                prefix = "".join(_PREFIX.findall(text))
+                # The prefix takes the place of the indentation of each field.
+                fields = re.sub(r"(?m)^[ \t]+", prefix, text)
+                found += map(str.upper, _FIELD.findall(fields))
+    variables = dict.fromkeys(found)
     if variables.keys() - {"DATABASE_URL"}:
         proposed["arena_env"] = sorted(variables, key="DATABASE_URL".__ne__)
     return proposed
 
 
-def _with_options(ini: Path, options: Mapping[str, str | list[str]]) -> tuple[str, str]:
+def _with_options(ini: Path, options: Options) -> tuple[str, str]:
     """Return the new lines of the configuration file, and its new text."""
     lines = ""
     for name, value in options.items():
@@ -218,6 +222,5 @@ def _first_test(apps: list[Found], models: list[Found], *, is_async: bool) -> st
         body += f"    await db_session.scalar(select({model}))  # its table exists\n"
     test = f"async def test_the_app_and_its_tables({', '.join(fixtures)}):\n{body}"
     if not is_async:
-        for word, sync in {"async ": "", "await ": "", "client": "test_client"}.items():
-            test = test.replace(word, sync)
+        test = re.sub("async |await ", "", test).replace("client", "test_client")
     return f'"""The first test that uses pytest-arena."""\n\n{imports}{test}'
