@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_arena._config._load import load_attribute
 from pytest_arena._config._options import FLAGS, OPTIONS
-from pytest_arena._config._read import Config, load_config, marker_values
+from pytest_arena._config._read import Config, load_config
 from pytest_arena.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -102,28 +103,13 @@ def test_a_wrong_value_is_named_with_its_option_and_its_file(
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "args, kwargs",
-    [
-        (("copy",), {}),
-        ((), {"sead": False}),
-    ],
-)
-def test_a_wrong_marker_is_named_with_its_line(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        marker_values(args, kwargs, place="test_x.py:7")
-    assert "test_x.py:7" in caught.value.cause
-    assert "isolation: auto, copy" in caught.value.fix
-
-
 MODULES = {
     "deep": "import deeper\n",
     "deeper": "\n\nimport nothing_here\n",
     "raising": "def f():\n    raise RuntimeError('SECRET_KEY is not set')\nf()\n",
     "wrong": "x = = 1\n",
     "unset": "import os\nos.environ['NO_SUCH_URL']\n",
+    "pydantic_settings": "import pydantic\nclass S(pydantic.BaseModel):\n    a: int\nS()\n",
     "leaving": "import sys\nsys.exit('no settings')\n",
     "refused": "import pytest_arena as p\nraise p.ConfigError('a', why='b', cause='c', fix='go')",
     "right": "def application(): ...\n",
@@ -133,12 +119,9 @@ MODULES = {
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that are wrong in many ways, on sys.path and in the working folder."""
-    import sys  # noqa: PLC0415 - for this alone
-
     for name, text in MODULES.items():
         (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.delitem(sys.modules, name, raising=False)
-    (tmp_path / "src" / "shop").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
@@ -150,10 +133,11 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("raising:app", "SECRET_KEY is not set", "raising.py:2", "python -c"),
         ("wrong:app", "SyntaxError", "wrong.py:1", "correct that line"),
         ("unset:app", "KeyError", "unset.py:2", "os.environ['NO_SUCH_URL'] = "),
+        ("pydantic_settings:app", "Field", "settings.py:4", "os.environ['<ENV_PREFIX>A'] = "),
         ("leaving:app", "no settings", "leaving.py:2", "correct that line"),
         ("refused:app", "ConfigError: a", "refused.py:2", "go"),
         ("right:app", "has no attribute 'app'", "right.py", "name the module"),
-        ("nowhere:app", "No module named 'nowhere'", "pytest.ini", "pythonpath = <"),
+        ("nowhere:app", "No module named 'nowhere'", "pytest.ini", "correct nowhere"),
         ("shop.main:app", "No module named 'shop'", "pytest.ini", "pythonpath = <"),
         ("right.application", "not of the form", "pytest.ini", "arena_app = "),
     ],

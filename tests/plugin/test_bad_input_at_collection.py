@@ -42,16 +42,20 @@ def test_an_app_that_cannot_be_one(example: Example, module: str, says: str) -> 
 MARKED = """
 import pytest
 
-@pytest.mark.arena(isolation="cpoy")
+@pytest.mark.arena({})
 def test_one():
     pass
 """
 
 
-@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "xdist"])
-def test_a_wrong_marker_is_named_with_its_line(example: Example, workers: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "marker, workers", [("isolation='cpoy'", ()), ("'copy'", WORKERS), ("sead=False", ())]
+)
+def test_a_wrong_marker_is_named_with_its_line(
+    example: Example, marker: str, workers: tuple[str, ...]
+) -> None:
     """The workers see it, the controller says it, once, and no worker is waited for."""
-    run = example.with_files(test_one=MARKED).run(*workers)
+    run = example.with_files(test_one=MARKED.format(marker)).run(*workers)
     expect_one_message(run, "test_one.py:4", "isolation: auto, copy")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.example import Example
 
@@ -121,13 +123,24 @@ def test_a_builder_that_keeps_a_connection(example: Example) -> None:
         run.says("keeping:init failed: it left a transaction open", "keeping.py:6 def init():")
 
 
-def test_a_factory_that_returns_no_app(example: Example) -> None:
+@pytest.mark.parametrize(
+    "line, says",
+    [("create = app", "what create_app() returns"), ("os.environ['K']", "next: os.environ['K'] =")],
+)
+def test_a_factory_that_returns_no_app(example: Example, line: str, says: str) -> None:
     """The error names the line of the factory, and not the missing app."""
-    factory = "\n\ndef create_app():\n    create = app\n"
+    factory = f"\n\ndef create_app():\n    {line}\n"
     project = example.change("pytest.ini", "app:app", "app:create_app")
     project = project.change("app.py", "    return name\n", f"    return name\n{factory}")
     run = project.with_files(test_it=TESTS).run("-k", "test_async")
-    run.expect(1, errors=1).says("what create_app() returns", "def create_app():")
+    run.expect(1, errors=1).says(says, "def create_app():")
+
+
+def test_an_app_of_a_test_in_a_lifespan_of_the_session(example: Example) -> None:
+    own = "import pytest\n\n@pytest.fixture\ndef arena_app(arena_app):\n    return arena_app\n"
+    project = example.with_files(conftest=own, test_it="def test_it(test_client): ...\n")
+    run = project.run("-oarena_lifespan=session").expect(1, errors=1)
+    run.says('next: @pytest.fixture(scope="session")').never_says('scope "function"')
 
 
 BROKEN = """

@@ -15,7 +15,7 @@ from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
 from pytest_arena._app._apps import FRAMEWORKS
-from pytest_arena._config._load import blame, described
+from pytest_arena._config._load import blame, described, next_step
 from pytest_arena._interpreter import patch, when_imported
 from pytest_arena._ledger import FAILURE, REFUSAL, Request
 from pytest_arena._origin import REQUEST
@@ -302,16 +302,12 @@ def in_one_line(error: BaseException) -> str:
 
 
 def explained(error: BaseException) -> tuple[str, str, str]:
-    """Return the reason, the line and the next step of an app's error, for an error about it.
-
-    The next step is "" if pytest-arena did not raise the error.
-    """
+    """Return the reason, the line and the next step of an app's error, "" without a next step."""
     for cause in causes(error):
         if isinstance(cause, ArenaError):
             return described(cause), cause.cause, cause.fix
-    first, *rest = in_words(error).splitlines()
     line = blame(error) or "no line of your code: see the error above"
-    return f"{first} …" if rest else first, str(line), ""
+    return described(error), str(line), next_step(error)
 
 
 def _is_http(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -44,11 +45,8 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
         problem = f" does not import: {described(error)}"
         cause = str(blame(error) or source)
         fix = f'correct that line; python -c "import {module_name}" shows the whole traceback'
-        if isinstance(error, ArenaError):
-            fix = error.fix
-        elif isinstance(error, KeyError) and "environ" in cause:
-            fix = f"os.environ[{error}] = …   in the root conftest.py. Tests never open a URL there"
-        elif isinstance(error, AttributeError) and module_name in sys.modules:
+        fix = next_step(error) or fix
+        if isinstance(error, AttributeError) and module_name in sys.modules:
             problem = f": {error}"
             cause = f"{sys.modules[module_name].__file__}; named by {source}"
             fix = f"name the module that has {attribute}"
@@ -56,15 +54,28 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
             fix = f"install what has the module {error.name!r}, or {fix}"
             if f"{module_name}.".startswith(f"{error.name}."):
                 cause = f"no module {error.name!r} on sys.path; named by {source}"
-                fix = "pythonpath = <the folder that has it>   (in the pytest configuration)"
-                if "." in str(error.name):  # the package is there
-                    fix = f"correct the name {error.name}"
+                fix = f"pythonpath = <folder>   in pytest's configuration, or correct {error.name}"
         raise ConfigError(
             f"{option} = {path}{problem}",
             why="pytest-arena cannot use what the option names",
             cause=cause,
             fix=fix,
         ) from error
+
+
+def next_step(error: BaseException) -> str:
+    """Return the next step for an error: its own, or for a variable that is not set, or ""."""
+    if isinstance(error, ArenaError):
+        return error.fix
+    place = f"{blame(error)} {traceback.extract_tb(error.__traceback__)}"
+    if re.search(r"environ\[|pydantic_settings", place):
+        found = re.search(r"^KeyError: '(\w+)'|\n(\w+)\n  Field required", in_words(error))
+        if found:
+            name = found[1] or f"<env_prefix>{found[2]}".upper()
+            return (
+                f"os.environ[{name!r}] = …   in the root conftest.py. Tests never open a URL there"
+            )
+    return ""
 
 
 def nearest(text: str, names: Iterable[str]) -> str:

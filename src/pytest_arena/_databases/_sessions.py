@@ -6,8 +6,8 @@ import os
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
@@ -76,7 +76,7 @@ class FreshSession(Session):
     is_reading_again = False
     usage: DatabaseUsage
     # Until the first use: the start of the app may change the choice.
-    find_engine: Callable[[], Engine] | None = None
+    find_engine: Callable[[], Any] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["expire_on_commit"] = False
@@ -114,7 +114,8 @@ class FreshSession(Session):
         if self.sessions is not None:
             self.sessions.start_app()
         if self.find_engine is not None:
-            self.bind = self.find_engine()
+            engine = self.find_engine()
+            self.bind = getattr(engine, "sync_engine", engine)
             self.find_engine = None
         if self.seen_at_begin is None or self.is_flushing:  # before a query, `read_again` looks
             self.look()
@@ -237,7 +238,7 @@ class Sessions:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def open(
-        self, engine: Engine | AsyncEngine, usage: DatabaseUsage
+        self, engine: Engine | AsyncEngine, usage: DatabaseUsage, find_engine: Callable[[], Any]
     ) -> FreshSession | AsyncSession:
         """Open a session. An async one needs no loop before it is used."""
         sync_class, async_class = session_classes()
@@ -245,12 +246,13 @@ class Sessions:
         session: FreshSession | AsyncSession
         if isinstance(engine, AsyncEngine):
             session = async_class(engine, sync_session_class=fresh_class, expire_on_commit=False)
-            fresh = cast("FreshSession", session.sync_session)
+            fresh: Any = session.sync_session
             fresh.is_async = True
         else:
             session = fresh = fresh_class(engine)
         fresh.sessions = self
         fresh.usage = usage
+        fresh.find_engine = find_engine
         fresh.look()
         self.opened.append(fresh)
         return session
@@ -393,14 +395,8 @@ class Engines:
         is_async = wants_async and self.is_async(database)
 
         plain = self._own(database, None, is_async=is_async, past_policies=past_policies)
-        session: Any = sessions.open(plain, self._databases.usage_of(database.key))
-
-        def find_engine() -> Any:
-            engine = self.engine(database, is_async=is_async, past_policies=past_policies)
-            return getattr(engine, "sync_engine", engine)
-
-        getattr(session, "sync_session", session).find_engine = find_engine
-        return session  # type: ignore[no-any-return]
+        find_engine = partial(self.engine, database, is_async=is_async, past_policies=past_policies)
+        return sessions.open(plain, self._databases.usage_of(database.key), find_engine)
 
     def engine(
         self, database: Database, *, is_async: bool, past_policies: bool = False

@@ -18,7 +18,7 @@ from unittest import mock
 from sqlalchemy.exc import CompileError
 
 from pytest_arena import _process
-from pytest_arena._config._load import blame, described, line_of_function
+from pytest_arena._config._load import blame, described, line_of_function, next_step
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._builders import (
     AlembicBuilder,
@@ -139,7 +139,7 @@ class StageBuild:
         # The line of the first cause that has a line of the user's code.
         line = next(filter(None, map(blame, causes(error))), None)
         cause = str(line or self._home())
-        fix = getattr(error, "fix", "") or self.template_store.advice(error)
+        fix = next_step(error) or self.template_store.advice(error)
         if isinstance(error, OSError) and line is None:
             fix = "ARENA_CACHE=<a folder that you can write to> pytest …"
         elif isinstance(error, CompileError):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm.attributes import instance_state
 
 from pytest_arena._changes import without_values
-from pytest_arena._config._load import ARENA, blame, is_library
+from pytest_arena._config._load import ARENA, blame, is_library, next_step
 from pytest_arena._config._supported import kind_of_error
 from pytest_arena._databases._app_databases import Whose
 from pytest_arena._databases._sessions import Sessions
@@ -211,9 +211,11 @@ def _explanation(error: BaseException, run: ArenaRun) -> str:
         found = re.search(pattern, words, re.DOTALL)
         if found:
             return hint.format(*found.groups())
-    file = error.filename if isinstance(error, FileNotFoundError) else None
-    is_of_app = isinstance(file, str) and run.databases.files.whose(file) is Whose.APP
-    return _NO_FILE.format(file, blame(error)) if is_of_app else ""
+    file = str(getattr(error, "filename", ""))
+    if isinstance(error, FileNotFoundError) and run.databases.files.whose(file) is Whose.APP:
+        return _NO_FILE.format(file, blame(error))
+    step = next_step(error)
+    return f"next: {step}" if step else ""
 
 
 _EMPTY = """\
@@ -254,6 +256,8 @@ most often, the line reads an attribute that is not loaded. An async session can
 next: `await session.refresh(instance, ["name"])`. Load a relationship by each query:
 `options(selectinload(…))`. Or keep columns after a commit: `async_sessionmaker(…,
 expire_on_commit=False)`""",
+    r"^ScopeMismatch: .*def arena_lifespan\(arena_app": """\
+next: @pytest.fixture(scope="session") for `arena_app`: arena_lifespan = session starts one app""",
     r"^ScopeMismatch: .* with a (\w+) scoped.*pytest_asyncio": """\
 an async fixture has a wider scope than the event loop that pytest-asyncio runs it in
 next: name its scope twice: @pytest_asyncio.fixture(scope="{0}", loop_scope="{0}")""",
