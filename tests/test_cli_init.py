@@ -26,19 +26,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 engine = create_async_engine(os.environ.get("APP_DB_URL", "sqlite+aiosqlite:///heroes.db"))
 app = FastAPI()
 
-
 class HeroBase(SQLModel):
     name: str
-
 
 class Hero(HeroBase, table=True):
     id: int | None = Field(default=None, primary_key=True)
 
-
 async def get_session():
     async with AsyncSession(engine) as session:
         yield session
-
 
 @app.get("/")
 async def heroes(session=Depends(get_session)) -> list[str]:

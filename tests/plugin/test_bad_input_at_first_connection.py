@@ -51,6 +51,9 @@ def test_a_seed_that_fails_is_told_in_full_once(example: Example) -> None:
     assert run.output.count("arena: where the build failed") == 1
     assert run.output.count("cause: seed.py:") == 1
     assert run.output.count("next:  see test_seed.py::test_async\n") == 3
+    seed = "import os\n\ndef seed(session):\n    os.environ['K']\n"
+    run = example.with_files(test_seed=TESTS, seed=seed).run().expect(1, failed=4, passed=1)
+    assert run.output.count("os.environ['K'] = ") == 1
 
 
 def test_a_seed_for_which_the_tables_lack_a_column(example: Example) -> None:

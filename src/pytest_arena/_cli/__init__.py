@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     AddCommand = Callable[..., argparse.ArgumentParser]
-    Options = argparse.Namespace
 
 _FAILED = 1
 _USAGE = 2
 _LIST = "list the databases of test runs, templates, kept databases and private servers"
-_SWEEP = "remove the databases of dead runs"
 _SERVE = "serve the app to tests in another language. pytest gets all other arguments"
 _SCENARIOS = "list the scenarios of a specification"
 
@@ -71,7 +69,7 @@ def _add_databases(add: AddCommand) -> None:
     listing = _add(add, "list", "_cli._databases:list_or_sweep", _LIST)
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(sweeps=False, everything=False)
-    sweep = _add(add, "sweep", "_cli._databases:list_or_sweep", _SWEEP)
+    sweep = _add(add, "sweep", "_cli._databases:list_or_sweep", "remove databases of dead runs")
     sweep.set_defaults(sweeps=True)
     about = "also remove templates, kept databases and private servers"
     sweep.add_argument("--all", action="store_true", dest="everything", help=about)
@@ -86,7 +84,7 @@ def _add(add: AddCommand, name: str, do: str, about: str) -> argparse.ArgumentPa
     return parser
 
 
-def list_scenarios(options: Options) -> int:
+def list_scenarios(options: argparse.Namespace) -> int:
     """Print the scenarios of files. Return the exit status."""
     from pytest_arena.scenarios import require_extra  # noqa: PLC0415 - as below
 

@@ -42,8 +42,8 @@ _VARIABLE = re.compile(
     r"(?:(?:environ(?:\.get)?|getenv)\s*[(\[]|(?:alias|env)=)\s*[\"']"
     rf"({_URL_NAME})[\"']"
 )
-# Of a class of pydantic-settings, without indentation.
-_FIELD = re.compile(rf"(?mi)^({_URL_NAME}) *:")
+# Of a class of pydantic-settings, in capitals and without indentation.
+_FIELD = re.compile(rf"(?m)^({_URL_NAME}) *:")
 _PREFIX = re.compile(r"env_prefix[\"']? *[=:] *[\"'](\w*)")
 # The options with which pytest-asyncio runs the first test of an app with an async engine.
 _ASYNC = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
@@ -184,7 +184,7 @@ def _options(
                 prefix = "".join(_PREFIX.findall(text))
                 # The prefix takes the place of the indentation of each field.
                 fields = re.sub(r"(?m)^[ \t]+", prefix, text)
-                found += map(str.upper, _FIELD.findall(fields))
+                found += _FIELD.findall(fields.upper())
     variables = dict.fromkeys(found)
     if variables.keys() - {"DATABASE_URL"}:
         proposed["arena_env"] = sorted(variables, key="DATABASE_URL".__ne__)

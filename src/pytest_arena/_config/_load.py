@@ -44,8 +44,7 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
     except (Exception, SystemExit) as error:
         problem = f" does not import: {described(error)}"
         cause = str(blame(error) or source)
-        fix = f'correct that line; python -c "import {module_name}" shows the whole traceback'
-        fix = next_step(error) or fix
+        fix = next_step(error) or f'correct that line; python -c "import {module_name}" shows more'
         if isinstance(error, AttributeError) and module_name in sys.modules:
             problem = f": {error}"
             cause = f"{sys.modules[module_name].__file__}; named by {source}"

@@ -50,7 +50,8 @@ def explain_error(report: Any, error: BaseException | None, run: ArenaRun) -> No
     # An error of pytest-arena has its next step in its text.
     others = [cause for cause in causes(error) if not isinstance(cause, ArenaError)]
     for text in dict.fromkeys(_explanation(cause, run) for cause in others):
-        _show(report, "arena", [text])
+        if text.removeprefix("next: ") != getattr(error, "fix", ""):
+            _show(report, "arena", [text])
 
 
 def _has_frames_to_hide(error: BaseException) -> bool:
