@@ -75,7 +75,7 @@ def test_a_seed_that_policies_stop_names_the_right(
 def test_isolations_that_sqlite_does_not_have(example: Example) -> None:
     marked = f"import pytest\n\n@pytest.mark.arena(isolation='undo')\n{USING.format('it')}"
     project = example.with_files(test_it=f"{marked}\n\n{USING.format('later')}")
-    run = project.run("test_it.py", "--arena-isolation=rollback").expect(1, passed=1, errors=1)
+    run = project.run("test_it.py", "--arena-isolation=clone").expect(1, passed=1, errors=1)
     run.says("isolation='undo' is not available: SQLite", "does not have it")
     run = project.run("test_it.py::test_later", "--arena-isolation=undo").expect(1, failed=1)
-    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, rollback)")
+    run.says("arena_isolation = undo does not exist on SQLite", "(here: copy, clone, rollback)")

@@ -32,7 +32,7 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> set[
         # A trigger often sets `updated_at`. Only a superuser can switch triggers off for itself.
         with suppress(DBAPIError), connection.begin_nested():
             connection.execute(text("SET LOCAL session_replication_role = replica"))
-    tables = [*_tables(connection)]
+    tables = list(_tables(connection))
     for table in tables:
         columns = []
         for column in table.columns:

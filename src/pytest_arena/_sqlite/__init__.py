@@ -5,7 +5,7 @@ from pytest_arena._facts import FileFormat, ProductFacts
 FACTS = ProductFacts(
     name="sqlite",
     shown="SQLite",
-    isolations=("copy", "rollback"),  # both mean copy
+    isolations=("copy", "clone", "rollback"),  # all mean copy
     drivers=("sqlite3",),
     drivers_without_loop=("aiosqlite",),
     file_format=FileFormat(
