@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Date, DateTime, MetaData, Table, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.sql import literal, type_coerce
+from sqlalchemy.types import NULLTYPE
 
 from pytest_arena._origin import shown_line
 from pytest_arena.errors import IsolationError
@@ -41,7 +43,7 @@ def age(connection: Connection, delta: timedelta, also: Collection[str]) -> set[
                 columns.append(column)
         try:
             problem = _age_table(connection, table, columns, delta) if columns else ""
-        except (SQLAlchemyError, ValueError, OverflowError) as error:
+        except (SQLAlchemyError, TypeError, ValueError, OverflowError) as error:
             problem = str(getattr(error, "orig", error))
         if problem:
             raise IsolationError(
@@ -59,7 +61,7 @@ def _tables(connection: Connection) -> Iterator[Table]:
     partitions: set[str] = set()
     if connection.dialect.name == "postgresql":
         # Their parent has their rows.
-        partitions = {*connection.execute(text(_PARTITIONS)).scalars()}
+        partitions = set(connection.execute(text(_PARTITIONS)).scalars())
         ours = {"information_schema", "pg_arena", inspector.default_schema_name}
         schemas += [each for each in inspector.get_schema_names() if each not in ours]
     for schema in schemas:
@@ -78,26 +80,24 @@ def _age_table(
     connection: Connection, table: Table, columns: list[Column[Any]], delta: timedelta
 ) -> str:
     """Make the rows of a table older. Return why that is impossible, "" if they are."""
-    keys = [*table.primary_key]
+    keys = [type_coerce(key, NULLTYPE) for key in table.primary_key]  # BINARY is no number
     # The oldest first: no row gets a unique value that another one still has.
     rows = connection.execute(select(*keys, *columns).order_by(*columns)).all()
     older = []
     for row in rows:
-        is_row = [key == value for key, value in zip(keys, row, strict=False)]
-        new = tuple(_older(value, delta) for value in row[len(keys) :])
-        older.append(new)
-        values: Any = dict(zip(columns, new, strict=True))
-        connection.execute(update(table).where(*is_row).values(values))
+        is_row = [key == literal(value, NULLTYPE) for key, value in zip(keys, row, strict=False)]
+        older.append(tuple(_older(value, delta) for value in row[len(keys) :]))
+        connection.execute(
+            update(table).where(*is_row).values(dict(zip(columns, older[-1], strict=True)))
+        )
     written = connection.execute(select(*columns).order_by(*columns)).all()
-    is_same = sorted(map(repr, written)) == sorted(map(repr, older))
-    return "" if is_same else "a trigger sets other values, or it has no primary key"
+    if sorted(map(repr, written)) == sorted(map(repr, older)):
+        return ""
+    return "a trigger sets other values, or it has no primary key"
 
 
 def _older(value: Any, delta: timedelta) -> Any:
     """Return an older value. A number is in seconds."""
-    if value is None:
-        return None
-    step: Any = delta
     if isinstance(value, (int, float, Decimal)):
-        step = type(value)(delta.total_seconds())
-    return value - step
+        return value - type(value)(delta.total_seconds())  # type: ignore[operator]
+    return value and value - delta
