@@ -133,7 +133,7 @@ class Ledger:
     filled: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     has_redis: bool = False  # whether Redis was used
     isolation_seconds: float = 0.0  # of the running test
-    left: str = ""  # the other machine that code has reached, and the code
+    left: str = ""  # what no replay may repeat: a call of another machine, a task of the lifespan
     failures: list[str] = field(default_factory=list)  # lines that fail the run, of no test
     reason_to_stop: str = ""  # why no later test can pass, so that the run ends
 

@@ -241,6 +241,7 @@ STRANGE = """
 import asyncio
 import socket
 import uuid
+from contextlib import asynccontextmanager
 from app import Dancer, app, get_db
 from fastapi import Depends, HTTPException
 from fastapi.responses import StreamingResponse
@@ -320,6 +321,26 @@ async def later(db=Depends(get_db)):
 async def long(db=Depends(get_db)):
     await add(db, "Long")
 
+@asynccontextmanager
+async def lifespan(app):
+    app.state.queue = asyncio.Queue()
+    async def work():
+        while True:
+            name = await app.state.queue.get()
+            async for db in get_db():
+                await add(db, name)
+            app.state.queue.task_done()
+    task = asyncio.create_task(work())
+    yield
+    task.cancel()
+
+app.router.lifespan_context = lifespan
+
+@app.post("/queued")
+async def queued(db=Depends(get_db)):
+    await add(db, "Queued")
+    app.state.queue.put_nowait("Worked")
+
 @app.post("/waits")
 async def waits(db=Depends(get_db)):
     await add(db, "Waits")
@@ -345,7 +366,7 @@ def first():
 
 @pytest.mark.parametrize("path", [
     "far", "differs", "limited", "token", "many", "again", "waits", "named", "later", "locked",
-    "slow", "long",
+    "slow", "long", "queued",
 ])
 async def test_it(client, path, monkeypatch):
     if path == "slow":
@@ -353,6 +374,7 @@ async def test_it(client, path, monkeypatch):
     if path == "long":
         monkeypatch.setattr(replay, "_MOST_STEPS", 1)  # in place of a hundred
     assert (await client.post(f"/{path}")).status_code == 200
+    await strange.app.state.queue.join()
 
 async def test_endless(client):
     async with client.stream("POST", "/endless") as answer:
@@ -370,7 +392,7 @@ async def test_that_fails_at_its_second_run(client):
 def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     files = {"strange": STRANGE, "test_it": STRANGE_TESTS}
     project = example.with_files(**files)
-    run = project.run(FLAG).expect(passed=14)
+    run = project.run(FLAG).expect(passed=15)
     lines = dict(line.split(": ", 1) for line in section(run.output))
     assert "192.0.2.1:9, by strange.py:" in lines["POST /far"]
     assert "statements differ" in lines["POST /differs"]
@@ -385,6 +407,7 @@ def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     assert "waits for something else" in lines["POST /waits"]
     assert "takes more than two seconds" in lines["POST /slow"]
     assert "sends more than a hundred statements" in lines["POST /long"]
+    assert "a task of the lifespan sends statements, strange.py" in lines["POST /queued"]
     assert "fails when it runs again" in lines["POST /dancers/{name}"]
 
 

@@ -133,7 +133,7 @@ class _Network:
     def _note(self, host: str, port: object) -> None:
         """Note the first name or address that code reaches, and the code."""
         place = f"{host}:{port}".removesuffix(":None")
-        self._ledger.left = self._ledger.left or f"{place}, by {cause_of_connection()}"
+        self._ledger.left = self._ledger.left or f"it reaches {place}, by {cause_of_connection()}"
 
     def _leave(self, host: str, port: object, kind: str = "another machine") -> None:
         """Note that code reaches another machine or server, or refuse it."""

@@ -303,7 +303,7 @@ class _Questions:
         """Replay until two replays have the same steps."""
         left = self._replay.run.ledger.left
         if left:
-            raise NotReplayedError(f"not replayed: it reaches {left}")
+            raise NotReplayedError(f"not replayed: {left}")
         if not self._whole.outcome.is_whole:
             raise NotReplayedError("not replayed: it changes more than 1,000 rows")
         if len(self._whole.steps) > _MOST_STEPS:
@@ -557,12 +557,17 @@ class Replays:
                 for number, each in enumerate(test.requests()[self.before :])
                 if each.has_written and not (each.method in READING or each.is_refused)
             }
+        elif report.when == "teardown" and self.run.ledger.left:
+            for name in self._reached.pop(item.nodeid, {}).values():
+                text = f"{name}: not replayed: {self.run.ledger.left}   ({item.nodeid})"
+                self._lines.setdefault(name, (False, [text]))
         return report
 
     @hook(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Replay the requests of a test that runs again."""
         test = self.run.current.test
+        self.run.ledger.left = ""
         if test is not None:
             self.before = len(test.requests())
             if self._wanted:

@@ -40,3 +40,25 @@ async def test_async_requests_at_once(client, turn):
     answers = await asyncio.gather(*(client.get("/count") for _ in range(9)))
     assert [answer.json() for answer in answers] == [0] * 9
     assert engine.pool.checkedin() == 1
+
+
+async def test_tasks_wait_in_the_loops_of_two_threads(arena):
+    other = asyncio.to_thread(asyncio.run, count_at_once())
+    assert await asyncio.gather(count_at_once(), other) == [[0] * 5] * 2
+
+
+async def test_a_connection_returns_when_the_loop_of_a_waiting_task_has_ended(arena):
+    held = [await engine.connect(), await engine.connect()]
+
+    def leave_a_task():
+        loop = asyncio.new_event_loop()
+        waiting = loop.create_task(count())
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        return waiting
+
+    waiting = await asyncio.to_thread(leave_a_task)
+    for connection in held:
+        await connection.close()
+    assert await count_at_once() == [0] * 5
+    assert not waiting.done()
