@@ -89,7 +89,7 @@ def test_a_value_is_short_on_one_line_and_no_secret(value: object, text: str | N
     "column",
     [
         *("password", "hashed_password", "passwd", "password_hash", "pwhash_salt", "secret"),
-        *("api_key", "apikey", "ApiKey", "access_token", "tokenHash", "otp", "private_key"),
+        *("api_key", "session_id", "ApiKey", "access_token", "tokenHash", "otp", "private_key"),
     ],
 )
 def test_columns_that_are_named_like_a_secret_are_masked(column: str) -> None:

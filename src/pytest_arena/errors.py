@@ -12,7 +12,8 @@ from typing import ClassVar
 
 # The names of secret values. `hash` in a longer word, such as `hashtag`, is no secret.
 _NAMES = (
-    "(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)[-_]?key|credential"
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|private)[-_]?key|credential"
+    r"|(?<!\w)session[-_]?(?:id|key)(?!\w)"
     r"|(?<![^\W_])(?:hash(?:ed)?|salt|otp|pin|cvc|cvv|bearer)(?![^\W_])|(?<=[a-z])hash(?!\w))"
 )
 
@@ -66,8 +67,6 @@ _LOGIN = r"(?s)^((?:\w[\w+.-]*:/+)?[^:@]*):(?!/).*@"
 def redact_url(text: str) -> str:
     """Return a URL, which may be malformed, without the password of its login.
 
-    The error that shows the URL hides a password in its query.
-
     >>> redact_url("postgresql:/me:my secret@db/shop")
     'postgresql:/me:***@db/shop'
     """
@@ -115,8 +114,7 @@ class ArenaError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the error with its keyword arguments: a pool would wait for ever otherwise."""
-        arguments = {"why": self.why, "cause": self.cause, "fix": self.fix}
-        return partial(type(self), self.what, **arguments), ()
+        return partial(type(self), self.what, why=self.why, cause=self.cause, fix=self.fix), ()
 
 
 def _short(text: str, part: str) -> str:
