@@ -70,7 +70,7 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
     run = project.run(FLAG, "--junitxml=junit.xml", *workers).expect(passed=7)
     run.says(
         "interrupted at INSERT INTO dancers",
-        "dancers +1 stays, without the rest of dancers +2",
+        "answered OperationalError, dancers +1 stays, without the rest of dancers +2",
         "TornWriteWarning",
         "of 2 routes in",
     ).never_says("warnings summary", "routes in 0.00 s")

@@ -387,7 +387,7 @@ class _Questions:
             is_same |= replayed.completed.content(self._chance) == wanted
         if replayed.outcome and not is_same:
             what = f"{replayed.outcome} stays, without the rest of {whole.outcome}"
-            return TornWriteWarning, what
+            return TornWriteWarning, f"answered {status}, {what}"
         if replayed.answer.is_success and not is_same:
             return LostWriteWarning, f"answered {status}, and nothing was written"
         following = replayed.following
