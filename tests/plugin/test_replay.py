@@ -83,17 +83,13 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
 FAULTS = """
 from app import Base, Dancer, app, get_db
 from fastapi import Depends, UploadFile
-from sqlalchemy import Column, String, Table, select
+from sqlalchemy import Column, String, Table
 
 photos = Table("photos", Base.metadata, Column("name", String))
 
 @app.post("/photos", status_code=201)
 async def grow(photo: UploadFile, db=Depends(get_db)):
-    for limit in range(9):
-        await db.scalars(select(Dancer.id).limit(limit))
     dancer = await db.get(Dancer, 1)
-    for limit in range(9):
-        await db.scalars(select(Dancer.name).limit(limit))
     dancer.name += "!"
     await db.commit()
     await db.execute(photos.insert().values(name=photo.filename))
@@ -110,20 +106,17 @@ SYNC = ASYNC.replace("async ", "").replace("await ", "").replace("client_as", "t
 
 @pytest.mark.parametrize("test", [ASYNC, SYNC])
 def test_the_test_of_a_finding_fails_until_the_app_is_mended(example: Example, test: str) -> None:
-    """It sends the upload again. The report shows the steps beside a change of the request."""
+    """It sends the upload again."""
     login = "def login(client, role):\n    client.headers['Authorization'] = role\n"
     project = example.with_files(faults=FAULTS, test_it=test, logins=login)
     run = project.run(FLAG, "-oarena_login=logins:login").expect(passed=1).never_says("token=key")
-    steps = re.findall(r"^    ([12…])", run.output, re.MULTILINE)
-    assert "".join(steps) == "111…111222…222111…111"
     [block] = re.findall(r"(?s)  as a test[^\n]+\n(.+)\n\d+ replays", run.output)
     pasted = dedent(block).replace('"…"', '{"photo": ("a.txt", b"1")}')
-    fewer = FAULTS.replace("range(9)", "range(0)")
-    project = project.with_files(faults=fewer, test_it=f"import faults, pytest\n{pasted}")
+    project = project.with_files(test_it=f"import faults, pytest\n{pasted}")
     run = project.run("-oarena_login=logins:login").expect(status=1, failed=1, errors=1)
     run.says("RaceWarning: requests at once", "in ('nothing', 'dancers ~1, photos +1')")
     run.says("the step that lost its connection", "INSERT INTO photos (name) VALUES (?) (4 of 5")
-    mended = re.sub("name .*\\n.*commit..", "name = type(dancer).name + '!'", fewer)
+    mended = re.sub("name .*\\n.*commit..", "name = type(dancer).name + '!'", FAULTS)
     project.with_files(faults=mended).run("-oarena_login=logins:login").expect(passed=1)
 
 
@@ -325,8 +318,7 @@ async def long(db=Depends(get_db)):
 async def lifespan(app):
     app.state.queue = asyncio.Queue()
     async def work():
-        while True:
-            name = await app.state.queue.get()
+        while name := await app.state.queue.get():
             async for db in get_db():
                 await add(db, name)
             app.state.queue.task_done()

@@ -17,8 +17,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress, groupby
-from operator import itemgetter
+from itertools import compress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,6 @@ _SLOW = 2.0  # seconds, for a request that is replayed
 _MOST_STEPS = 100
 _PATIENCE = 0.1  # seconds, for work that a replay has begun
 _MOST_ORDERS = 60
-_NEAR = 3  # steps of a race, beside a change of the request
 _MOST_LETTERS = 200  # of a body in a block to paste
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 _FORMS = {"multipart/form-data": "files", "application/x-www-form-urlencoded": "data"}
@@ -216,7 +214,6 @@ class Replay:
         records = len(test.records)
         turns = len(test.turns)
         try:
-            self.run.ledger.left = ""
             route = Route(wanted, test.name)
             whole = await self.alone(send)
             sent = test.requests()[-1]
@@ -338,8 +335,7 @@ class _Questions:
             words, ending = found
             if "different event loop" in ending.raised:
                 raise NotReplayedError("not replayed: a lock needs arena_lifespan = session")
-            steps = _around_switches(ending.lines[:-1])
-            self._route.findings.append((RaceWarning, f"at once: {words}", steps))
+            self._route.findings.append((RaceWarning, f"at once: {words}", ending.lines[:-1]))
         elif races.differences or is_partial:
             raise NotReplayedError("not replayed in all orders: it waits for something else")
         else:
@@ -397,17 +393,6 @@ class _Questions:
             return None, ""
         words = f"{following.status_code}, not {whole.answer.status_code}"
         return LeakWarning, f"the next request ends with {words}"
-
-
-def _around_switches(lines: list[str]) -> list[str]:
-    """Leave out the steps that are far from a change of the request, such as those of a login."""
-    kept: list[str] = []
-    for _, group in groupby(lines, itemgetter(0)):
-        steps = [*group]
-        if len(steps) > 2 * _NEAR:
-            steps[_NEAR:-_NEAR] = ["…"]
-        kept += steps
-    return kept
 
 
 # How a request enters the app
@@ -559,7 +544,7 @@ class Replays:
             }
         elif report.when == "teardown" and self.run.ledger.left:
             for name in self._reached.pop(item.nodeid, {}).values():
-                text = f"{name}: not replayed: {self.run.ledger.left}   ({item.nodeid})"
+                text = f"{name}: not replayed: {self.run.ledger.left}"
                 self._lines.setdefault(name, (False, [text]))
         return report
 

@@ -53,39 +53,25 @@ class Named(Base):
 # Right, though a value differs in each run
 
 
-@endpoint
-def time_of_the_app(db, _):
-    db.add(Note(at=datetime.now(UTC).replace(tzinfo=None)))
-    db.commit()
+def writing(name, row, **options):
+    def write(db, _):
+        db.add(row())
+        db.commit()
+
+    write.__name__ = name
+    endpoint(write, **options)
 
 
-@endpoint
-def whole_seconds(db, _):
-    db.add(Note(seconds=int(time.time())))
-    db.commit()
-
-
-@endpoint
-def time_of_the_database(db, _):
-    db.add(Note(at=func.now()))
-    db.commit()
+writing("time_of_the_app", lambda: Note(at=datetime.now(UTC).replace(tzinfo=None)))
+writing("whole_seconds", lambda: Note(seconds=int(time.time())))
+writing("time_of_the_database", lambda: Note(at=func.now()))
+writing("random_token", lambda: Note(text=secrets.token_hex()))
+writing("key_of_the_app", lambda: Named(id=str(uuid.uuid4()), number=1))
 
 
 @endpoint
 def updated_at(db, _):
     db.execute(update(Job).where(Job.id == 1).values(state=f"{time.time():.0f}"))
-    db.commit()
-
-
-@endpoint
-def random_token(db, _):
-    db.add(Note(text=secrets.token_hex()))
-    db.commit()
-
-
-@endpoint
-def key_of_the_app(db, _):
-    db.add(Named(id=str(uuid.uuid4()), number=1))
     db.commit()
 
 
@@ -322,12 +308,7 @@ def required(user: str = Depends(user_of)):
 
 
 def secured(name, dependency):
-    def write(db, _):
-        db.add(Note(text=name))
-        db.commit()
-
-    write.__name__ = name
-    endpoint(write, dependencies=[Depends(dependency)])
+    writing(name, lambda: Note(text=name), dependencies=[Depends(dependency)])
 
 
 def only_if_given(user: str = Depends(user_of)):
