@@ -62,11 +62,7 @@ def test_a_wrong_marker_is_named_with_its_line(
 @pytest.mark.parametrize(
     "file, section, other",
     [
-        (
-            "pyproject.toml",
-            "tool.pytest.ini_options",
-            '[project.scripts]\narena_backend = "b:main"',
-        ),
+        ("pyproject.toml", "tool.pytest.ini_options", '[project.scripts]\narena_x = "b:main"'),
         ("pytest.ini", "pytest", "[testenv]\narena_backend = yes"),
         ("tox.ini", "pytest", "[testenv]\narena_backend = yes"),
         ("setup.cfg", "tool:pytest", "[options.entry_points]\narena_backend = b:main"),

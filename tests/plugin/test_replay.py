@@ -106,7 +106,6 @@ SYNC = ASYNC.replace("async ", "").replace("await ", "").replace("client_as", "t
 
 @pytest.mark.parametrize("test", [ASYNC, SYNC])
 def test_the_test_of_a_finding_fails_until_the_app_is_mended(example: Example, test: str) -> None:
-    """It sends the upload again."""
     login = "def login(client, role):\n    client.headers['Authorization'] = role\n"
     project = example.with_files(faults=FAULTS, test_it=test, logins=login)
     run = project.run(FLAG, "-oarena_login=logins:login").expect(passed=1).never_says("token=key")
@@ -322,9 +321,8 @@ async def lifespan(app):
             async for db in get_db():
                 await add(db, name)
             app.state.queue.task_done()
-    task = asyncio.create_task(work())
+    app.state.worker = asyncio.create_task(work())
     yield
-    task.cancel()
 
 app.router.lifespan_context = lifespan
 

@@ -49,16 +49,10 @@ async def test_tasks_wait_in_the_loops_of_two_threads(arena):
 
 async def test_a_connection_returns_when_the_loop_of_a_waiting_task_has_ended(arena):
     held = [await engine.connect(), await engine.connect()]
-
-    def leave_a_task():
-        loop = asyncio.new_event_loop()
-        waiting = loop.create_task(count())
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.close()
-        return waiting
-
-    waiting = await asyncio.to_thread(leave_a_task)
-    for connection in held:
-        await connection.close()
+    ended = asyncio.new_event_loop()
+    waiting = ended.create_task(count())
+    await asyncio.to_thread(ended.run_until_complete, asyncio.sleep(0.01))
+    ended.close()
+    await asyncio.gather(*(connection.close() for connection in held))
     assert await count_at_once() == [0] * 5
     assert not waiting.done()
