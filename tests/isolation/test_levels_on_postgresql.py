@@ -221,7 +221,7 @@ def test_a_journal_that_contradicts_the_rows(world: PostgreSQLWorld) -> None:
         past.execute("DELETE FROM dancers WHERE name = 'x'")
     assert world.isolation.leave()
     assert world.content() == before
-    assert world.lines[-1].endswith("the journal contradicts the rows of dancers")
+    assert "the journal contradicts the rows of dancers" in world.lines[-1]
 
 
 @only_undo

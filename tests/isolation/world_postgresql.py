@@ -60,7 +60,7 @@ DEFINITIONS = (
     "SELECT pg_advisory_lock(1)",
     "(reconnect)",
 )
-_HAS_MARK = re.compile("replaced: [A-Z]{4}")
+_HAS_MARK = re.compile("after [A-Z]{4}")
 _APPS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relpersistence <> 't'"
 _COLUMNS = "pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 _CONTENTS = f"""
