@@ -215,7 +215,7 @@ class Gate:
         pooled = self.registry.before_sending(connection, statement)
         owner = owner_here()
         if owner is not None and owner.is_idle:
-            self.core.ledger.left = f"a task of the lifespan sends statements, {user_line()}"
+            self.core.ledger.left = f"a task of a lifespan or wide fixture works, {user_line()}"
         request = request_here()
         if request is not None:
             request.statements.append(statement)
