@@ -18,7 +18,7 @@ from pytest_arena._postgresql import _clusters as clusters
 from pytest_arena._postgresql._control import open_control
 from pytest_arena._product._server_search import Unavailable
 from tests.servers.crowded import folder_in_memory, newest_programs
-from tests.servers.waiting import server_pid, until
+from tests.servers.waiting import end_cluster, server_pid, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +54,7 @@ def place() -> Iterator[Path]:
     yield place
     for path in place.glob("*/*/"):
         folder = clusters.ServerFolder(path)
-        if clusters.is_running(folder):  # a test was red
-            os.kill(server_pid(folder), signal.SIGQUIT)
+        end_cluster(folder)  # at once, also while it stops by itself or after a red test
         clusters.remove(folder)
     shutil.rmtree(place)
 
