@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.private_server import on_postgresql
+
 if TYPE_CHECKING:
     from tests.example import Example
 
 TESTS = """
+from contextlib import suppress
 from app import Dancer
 from sqlalchemy import text
 
@@ -24,13 +27,10 @@ def test_session(db_session):
     db_session.execute(text("select 1"))
 
 async def test_swallowed(db_session):
-    try:
+    with suppress(Exception):
         await db_session.execute(text("select 1"))
-    except Exception:
-        pass
 
-def test_without():
-    pass
+def test_without(): ...
 """
 
 ASYNC = """
@@ -78,10 +78,11 @@ async def init_db():
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
 
+def migrate(): asyncio.run(init_db())
+
 async def seed(session):
-    async with maker() as own:
+    async with maker.begin() as own:
         own.add(Dancer(name="Sand"))
-        await own.commit()
 """
 
 CHECKS = """
@@ -94,12 +95,12 @@ def test_sync(test_client):
 """
 
 
-def test_an_apps_own_init_db_builds_the_template(example: Example) -> None:
+@pytest.mark.parametrize("function", ["init_db", "migrate"])
+def test_an_apps_own_init_db_builds_the_template(example: Example, function: str) -> None:
     """It takes no argument and works on the app's own engine, and so does the seed here."""
-    project = example.with_files(init=INIT, test_init=CHECKS)
-    project = project.change("pytest.ini", "app:Base", "init:init_db")
-    run = project.change("pytest.ini", "seed:seed", "init:seed").run().expect(passed=2)
-    assert not (run.folder / "dev.db").exists()
+    project = on_postgresql(example, init=INIT, test_init=CHECKS)
+    project = project.change("pytest.ini", "app:Base", f"init:{function}")
+    project.change("pytest.ini", "seed:seed", "init:seed").run().expect(passed=2)
 
 
 KEEPING = """

@@ -57,17 +57,12 @@ def session_classes() -> tuple[type[Session], type[AsyncSession]]:
     return plain if is_plain else found
 
 
-def _fill(
-    target: BuildTarget,
-    function: Callable[[Any], Any],
-    *,
-    is_async: bool = False,
-    in_session: bool = False,
-) -> None:
+def _fill(target: BuildTarget, function: Callable[[Any], Any], *, in_session: bool = False) -> None:
     """Call a function with a connection or a session, and commit.
 
     An async function runs in an event loop. So does a sync function without a sync driver.
     """
+    is_async = inspect.iscoroutinefunction(function)
     sync_class, async_class = session_classes()
     if not is_async and target.sync_url is not None:
         engine = create_engine(target.sync_url, poolclass=NullPool)
@@ -150,7 +145,7 @@ def _code_builder(
     It then works on the app's engine, which the gate redirects to the template. Its optional
     parameters have another meaning.
     """
-    takes_nothing = _load.problem_of_call(function) == "" and all(
+    takes_nothing = not _load.problem_of_call(function) and all(
         each.kind is not each.VAR_POSITIONAL
         for each in _load.signature(function).parameters.values()
     )
@@ -339,12 +334,10 @@ class CodeBuilder:
 
     def build(self, target: BuildTarget) -> None:
         """Call the function, and commit."""
-        is_async = inspect.iscoroutinefunction(self.function)
-
-        def call(work: object) -> object:
-            return self.function() if self.takes_nothing else self.function(work)
-
-        _fill(target, call, is_async=is_async, in_session=self.in_session)
+        if not self.takes_nothing:
+            _fill(target, self.function, in_session=self.in_session)
+        elif inspect.iscoroutine(answer := self.function()):  # a sync one may call asyncio.run()
+            run_coroutine(answer)
 
 
 # A builder fills a database. `identity` returns a text that decides the result, None if each run
