@@ -35,7 +35,7 @@ def user_line() -> CodeLine | None:
     return line_of(user_frame())
 
 
-def shown_line(otherwise: str) -> str:
+def shown_line(otherwise: str = NO_LINE) -> str:
     """Return the innermost line of the user's code for a message, else this text."""
     return str(user_line() or otherwise)
 

@@ -391,7 +391,7 @@ def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
     assert "no end" in lines["POST /endless"]
     assert "more than 1,000 rows" in lines["POST /many"]
     assert "answers 409 when it is sent again" in lines["POST /again"]
-    assert "at once 200 and 200, one after the other 200 and 409" in lines["POST /named"]
+    assert "one after the other 200 and 409, with the same rows. next" in lines["POST /named"]
     assert "still runs 0.1 s after the answer, strange.py" in lines["POST /later"]
     assert "needs arena_lifespan = session" in lines["POST /locked"]
     assert "waits for something else" in lines["POST /waits"]

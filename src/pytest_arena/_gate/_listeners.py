@@ -25,7 +25,7 @@ from pytest_arena._gate._engines import (
 from pytest_arena._gate._lost_writes import LostWrites, watch_sessions
 from pytest_arena._gate._registry import INFO, PooledConnection
 from pytest_arena._interpreter import STARTS, on_audit_events, on_file_changes, when_imported
-from pytest_arena._origin import REQUEST, is_own, request_here, user_line
+from pytest_arena._origin import REQUEST, is_own, request_here, shown_line
 from pytest_arena._owner import Owned, owner_here
 from pytest_arena._process import before_spawn
 from pytest_arena._product import (
@@ -215,7 +215,7 @@ class Gate:
         pooled = self.registry.before_sending(connection, statement)
         owner = owner_here()
         if owner is not None and owner.is_idle:
-            self.core.ledger.left = f"a task of a lifespan or wide fixture works, {user_line()}"
+            self.core.ledger.left = f"a task of a lifespan or wide fixture works, {shown_line()}"
         request = request_here()
         if request is not None:
             request.statements.append(statement)

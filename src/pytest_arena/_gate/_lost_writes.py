@@ -43,6 +43,7 @@ from pytest_arena._origin import (
     NO_LINE,
     REQUEST,
     request_here,
+    shown_line,
     this_task,
     user_frame,
     user_line,
@@ -201,7 +202,7 @@ def _explain_lock(registry: Registry, error: BaseException, own: PooledConnectio
     """Add a note to the error of a lock timeout: the transactions that may hold the lock."""
     if kind_of_error(error) != "lock timeout":
         return
-    lines = [f"the statement waited too long for a lock at {user_line()}"]
+    lines = [f"the statement waited too long for a lock at {shown_line()}"]
     for writes in registry.pending_writes():
         if own is None or writes is not own.pending_writes:
             lines.append(f"another connection has {writes}")

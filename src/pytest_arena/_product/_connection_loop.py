@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only, greenlet_spawn  # 2.1 also calls it awai
 from sqlalchemy.util.concurrency import in_greenlet
 
 from pytest_arena._interpreter import patch
-from pytest_arena._origin import CALLER, as_own, this_task, user_line
+from pytest_arena._origin import CALLER, as_own, shown_line, this_task
 from pytest_arena._process import running_loop, seconds
 from pytest_arena.errors import IsolationError
 
@@ -373,7 +373,7 @@ class LoopDriver:
                 f"{name}() of the driver's connection in an engine's connection",
                 why="the connection belongs to an event loop of pytest-arena, so that each "
                 "test's loop can use it",
-                cause=str(user_line()),
+                cause=shown_line(),
                 fix="use the session's transaction and its results\n"
                 "for LISTEN: asyncpg.connect(…) in the lifespan",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from pytest_arena._origin import user_line
+from pytest_arena._origin import shown_line
 from pytest_arena._owner import Owner
 from pytest_arena._process import run_in_new_loop, running_loop
 from pytest_arena._run._expect import Block, acommit
@@ -36,7 +36,7 @@ class Fresh(Block):
             raise ConfigError(
                 "`with arena.fresh()` in an async test",
                 why="its end cannot await the end of sessions",
-                cause=str(user_line()),
+                cause=shown_line(),
                 fix="async with arena.fresh():",
             )
         return run_in_new_loop(self.__aenter__())

@@ -434,7 +434,10 @@ class Races(Passes):
         if best.is_serial:
             return ""
         usual = self._endings[0].answers  # the first order is serial
-        return f"at once {best.answers}, one after the other {usual}, with the same rows"
+        return (
+            f"at once {best.answers}, one after the other {usual}, with the same rows. "
+            f"next, if only one may succeed: {FIX}"
+        )
 
     def _conclude(self) -> None:
         """Warn of a result that no serial order has."""

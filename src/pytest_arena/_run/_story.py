@@ -259,7 +259,8 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
         author = "a fixture" if lost.is_of_fixture else ""
         request = lost.request
         if request is not None:
-            author = f"{route_of(request)} {request.status}"  # pytest shows equal warnings once
+            # pytest shows equal warnings once. The lifespan has no answer.
+            author = f"{route_of(request)} {request.status or ''}".strip()
         if author:
             warn_of_loss(ledger, author, lost)
     for request in test.records:
