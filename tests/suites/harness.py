@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 240
 _FACTS = "facts.jsonl"
 _ENDED = "ended"
 _OTHERS = ("ARENA_", "CI", "BUILD_NUMBER", "COV_", "DATABASE_URL", "PG", "PYTEST_")
-_DRIVER = "-odriver="  # a setting: the driver of the app
+_DRIVER, _PING = _OF_APP = ("-odriver=", "-oping")  # settings: its driver, and a pool that pings
 _DRIVERS = {
     "sqlite": ("sqlite+aiosqlite", "sqlite"),
     "postgresql": ("postgresql+asyncpg", "postgresql+psycopg"),
@@ -75,7 +75,7 @@ class Suite:
         shutil.copy(ROOT / "recorder.py", project)
         plugins = ("pytest_asyncio.plugin", "pytest_arena.plugin", "recorder")
         command = [sys.executable, "-m", "pytest", *(f"-p{name}" for name in plugins)]
-        command += [word for word in self.setting.split()[1:] if not word.startswith(_DRIVER)]
+        command += [word for word in self.setting.split()[1:] if not word.startswith(_OF_APP)]
         try:
             status, output = forks.run(command, project, environment, self.patience)
             ended = f"exit status {status}"
@@ -96,6 +96,7 @@ class Suite:
             "ARENA_CACHE": str(place / "cache"),
             "COLUMNS": "120",
             "DATABASE_URL": f"{driver}://me:s3cret@db.example.org/shop",
+            "PINGS": str(_PING in self.setting),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "SUITE_FACTS": str(place / _FACTS),
         }
@@ -107,10 +108,8 @@ class Suite:
             env["ARENA_DATABASE"] = os.environ["TESTS_POSTGRESQL"]
         for word in self.setting.split():
             if word.startswith(_DRIVER):
-                url = env["DATABASE_URL"]
-                env["DATABASE_URL"] = re.sub(
-                    r"\+\w+", f"+{word.removeprefix(_DRIVER)}", url, count=1
-                )
+                named = f"+{word.removeprefix(_DRIVER)}"
+                env["DATABASE_URL"] = re.sub(r"\+\w+", named, env["DATABASE_URL"], count=1)
         if self.database != product:
             env["PYTEST_ADDOPTS"] = f"--arena-isolation={self.database}"
         return {**inherited, **env}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect, Engine
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import memoized_property
 from sqlalchemy.util.concurrency import AsyncAdaptedLock, in_greenlet
@@ -31,7 +32,7 @@ from pytest_arena._config._supported import (
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import is_own, user_line
 from pytest_arena._owner import owner_here
-from pytest_arena._process import alive, lock_here
+from pytest_arena._process import alive, lock_here, running_loop
 from pytest_arena._product import NOWHERE, RequestedDatabase, connections_of
 from pytest_arena._product._connection_loop import (
     LoopConnection,
@@ -167,22 +168,6 @@ class KnownEngine:
         # Whether the app has disposed of an engine, and no engine has connected since.
         self.is_disposed = False
         self.had_engine = False  # False for a dialect of a driver or a URL
-        # Whether no connection lives in a loop of tests: of drivers that are not bound to a loop,
-        # and of engines that several loops use.
-        self.is_homeless = True
-
-    def find_home(self) -> asyncio.AbstractEventLoop | None:
-        """Return the running loop if a new connection lives in it."""
-        return None if self.is_homeless else lasting_loops.here()
-
-    def is_away(self, home: asyncio.AbstractEventLoop | None) -> bool:
-        """Return whether a connection has to be opened again, for the running loop."""
-        if self.is_homeless or not lasting_loops.loops:
-            return home is not None
-        here = lasting_loops.here()
-        if home is not None and home is not here and not home.is_closed():
-            self.is_homeless = True
-        return home is not here
 
     def is_here(self, level: Owner | None) -> bool:
         """Return whether it exists at this point of the test in each order of the tests."""
@@ -223,8 +208,7 @@ class KnownEngines:
     def of(self, dialect: Dialect) -> KnownEngine:
         """Return the record of a dialect object. Create it at the first call."""
         # `setdefault` is atomic, so two threads get the same record.
-        known = self._by_dialect.get(dialect)
-        return known or self._by_dialect.setdefault(dialect, KnownEngine())
+        return self._by_dialect.setdefault(dialect, KnownEngine())
 
     def on(self, database: Database) -> list[KnownEngine]:
         """Return the records of the engines whose connections the gate redirects to a database."""
@@ -354,30 +338,28 @@ def instrument_loops(dialect: Dialect) -> None:
     """Let the connections of an async dialect work in each event loop."""
     if not dialect.is_async:
         return
-    is_bound = dialect.driver not in WITHOUT_LOOP
-    known = known_engines.of(dialect)
-    known.is_homeless = not is_bound
-    keep_in_loop(dialect, is_bound=is_bound, find_home=known.find_home)
-    patch(dialect, "do_terminate", partial(_terminate, dialect.do_terminate))
-    patch(dialect, "do_close", partial(_close, dialect.do_close))
+    keep_in_loop(dialect, is_bound=dialect.driver not in WITHOUT_LOOP)
+    patch(dialect, "do_ping", partial(_ping, dialect, dialect.do_ping))
+    patch(dialect, "do_terminate", partial(_end, dialect.do_terminate))
+    patch(dialect, "do_close", partial(_end, dialect.do_close))
 
 
-# Each connection is closed in its loop. A connection of psycopg or aiosqlite is closed in the loop
-# of pytest-arena, which stays open.
+def _ping(dialect: Dialect, ping: Callable[[Any], bool], dbapi_connection: Any) -> bool:
+    # A pool with `pool_pre_ping` sends this before the event `checkout`.
+    if lasting_loops.is_away(dialect, dbapi_connection):
+        raise DisconnectionError("this connection lives in another event loop")
+    return ping(dbapi_connection)
 
 
-def _terminate(end: OneConnection, dbapi_connection: Any) -> None:
+def _end(end: OneConnection, dbapi_connection: Any) -> None:
+    # Each connection is closed in its loop. A connection of psycopg or aiosqlite is closed in the
+    # loop of pytest-arena, which stays open.
     home = lasting_loops.home_of(dbapi_connection)
-    if home is None:
-        _close(end, dbapi_connection)
-        return
-    with suppress(RuntimeError):  # the loop is closed
-        home.call_soon_threadsafe(terminate, dbapi_connection)
-
-
-def _close(end: OneConnection, dbapi_connection: Any) -> None:
-    if isinstance(dbapi_connection, LoopConnection) or lasting_loops.home_of(dbapi_connection):
+    if isinstance(dbapi_connection, LoopConnection) or (home and home is running_loop()):
         end(dbapi_connection)
+    elif home:
+        with suppress(RuntimeError):  # the loop is closed
+            home.call_soon_threadsafe(terminate, dbapi_connection)
     elif in_greenlet():
         connection_loop().call(end, dbapi_connection)
     else:

@@ -35,7 +35,7 @@ from pytest_arena._product import (
     connections_of,
     loaded,
 )
-from pytest_arena._product._connection_loop import has_sync_caller
+from pytest_arena._product._connection_loop import has_sync_caller, lasting_loops
 from pytest_arena._product._server_connections import driver_connection
 from pytest_arena._product._statements import Reach, classify
 from pytest_arena._values import Child
@@ -133,9 +133,8 @@ class Gate:
             pooled = PooledConnection.create(entry)
             pooled.target = target
             pooled.identify = identify
-            if not has_sync_caller():  # else it lives in no loop of tests
-                pooled.known = known
-                pooled.home = known.find_home()
+            if dialect.is_async and not has_sync_caller():  # else it lives in no loop of tests
+                pooled.dialect = dialect
             if level is not None:
                 self.registry.close_after(level, pooled)
         self.registry.running.begin(request_here())
@@ -159,7 +158,7 @@ class Gate:
             _abandoned.append(entry.dbapi_connection)
             entry.dbapi_connection = None
             raise DisconnectionError("this connection belongs to the process that forked this one")
-        is_away = pooled.known is not None and pooled.known.is_away(pooled.home)
+        is_away = pooled.dialect and lasting_loops.is_away(pooled.dialect, dbapi_connection)
         if is_away or pooled.is_stale or self._is_replaced(pooled):
             raise DisconnectionError("the database of this connection is no longer the test's")
         pooled.pending_writes = None

@@ -22,14 +22,12 @@ from pytest_arena._process import alive, running_loop
 from pytest_arena._product._connection_loop import connection_loop
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pytest_arena._gate._engines import KnownEngine
     from pytest_arena._ledger import Request
     from pytest_arena._owner import Owner
     from pytest_arena._product import ConnectTarget, Handle, Key, OpenConnection
@@ -102,8 +100,7 @@ class PooledConnection(Owned):
     # The session that uses it. Weak, so that the collector finds a session that code has dropped.
     session: weakref.ref[SessionRecord] | None = None
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
-    known: KnownEngine | None = None  # of its dialect, None if a creator of the app has opened it
-    home: AbstractEventLoop | None = None  # the loop of tests in which it lives
+    dialect: Dialect | None = None  # of an async engine, None for sync code of pytest-arena
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:

@@ -35,6 +35,7 @@ from pytest_arena._product._connection_loop import (
     LoopDriver,
     connection_loop,
     has_sync_caller,
+    lasting_loops,
 )
 from pytest_arena._product._level_stack import compared
 from pytest_arena._product._server_control import Control
@@ -143,6 +144,7 @@ class Rollback:
         if self._process != os.getpid():
             raise self.refused("a connection of a forked process", "use a thread")
         self._user = user
+        lasting_loops.homeless.add(dialect)
         self.call(self._open, partial(connect, *cargs, **cparams))
         return SharedTransaction(self, has_sync_caller=has_sync_caller())
 
@@ -516,6 +518,7 @@ class SharedTransaction(LoopConnection):
     """A connection of a pool: the real connection, with a transaction of the pool's own."""
 
     __setattr__ = object.__setattr__  # type: ignore[assignment]  # names of parameters
+    ping = nothing  # of a pool: the gate's check at the checkout comes after it
 
     def __init__(self, shared: Rollback, *, has_sync_caller: bool) -> None:
         self.shared = shared

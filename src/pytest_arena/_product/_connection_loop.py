@@ -146,6 +146,9 @@ class LastingLoops:
 
     def __init__(self) -> None:
         self.loops: WeakSet[AbstractEventLoop] = WeakSet()
+        # The dialects whose connections live in no loop of tests: of drivers that are not bound to
+        # a loop, of engines that several loops use, and of the isolation `rollback`.
+        self.homeless: WeakSet[Dialect] = WeakSet()
         # The loops by the driver's connections.
         self._homes: WeakKeyDictionary[Any, AbstractEventLoop] = WeakKeyDictionary()
         self._closers: WeakKeyDictionary[AbstractEventLoop, AsyncGenerator[None, None]] = (
@@ -156,14 +159,24 @@ class LastingLoops:
         """Note the loops that are open at the start of a test."""
         self.loops.update(loops)
 
-    def here(self) -> AbstractEventLoop | None:
-        """Return the running loop if a connection that is opened now can live in it."""
+    def here(self, dialect: Dialect) -> AbstractEventLoop | None:
+        """Return the running loop if a connection that is opened now lives in it."""
         loop = running_loop()
-        return loop if loop in self.loops and in_greenlet() and not has_sync_caller() else None
+        if loop not in self.loops or dialect in self.homeless or has_sync_caller():
+            return None
+        return loop if in_greenlet() else None
 
     def home_of(self, dbapi_connection: Any) -> AbstractEventLoop | None:
         """Return the loop of tests in which a connection lives, None for any other connection."""
         return self._homes.get(dbapi_connection.driver_connection)
+
+    def is_away(self, dialect: Dialect, dbapi_connection: Any) -> bool:
+        """Return whether a connection has to be opened again, for the running loop."""
+        home = self.home_of(dbapi_connection)
+        here = self.here(dialect)
+        if home is not None and home is not here and not home.is_closed():
+            self.homeless.add(dialect)
+        return home is not here
 
     def adopt(self, loop: AbstractEventLoop, dbapi_connection: Any) -> None:
         """Note that a connection lives in the running loop."""
@@ -186,14 +199,14 @@ class LastingLoops:
 lasting_loops = LastingLoops()
 
 
-def keep_in_loop(
-    dialect: Dialect, *, is_bound: bool, find_home: Callable[[], AbstractEventLoop | None]
-) -> None:
+def keep_in_loop(dialect: Dialect, *, is_bound: bool) -> None:
     """Let an async dialect open connections in the loop of pytest-arena, or in a lasting loop.
 
     A test's loop may be closed before the driver answers. Calls of a connection that is not bound
     to a loop run in the loop of their caller, except those of sync code.
     """
+    if not is_bound:
+        lasting_loops.homeless.add(dialect)
     dbapi: Any = dialect.dbapi
     connect = dbapi.connect
 
@@ -202,7 +215,7 @@ def keep_in_loop(
         loop = connection_loop()
         if loop.is_here:
             return connect(*args, **kwargs)
-        home = find_home()
+        home = lasting_loops.here(dialect)
         if home is not None:
             native = connect(*args, **kwargs)
             lasting_loops.adopt(home, native)

@@ -9,7 +9,7 @@ from models import Order, Stock, Visit
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-engine = create_async_engine(os.environ["DATABASE_URL"])
+engine = create_async_engine(os.environ["DATABASE_URL"], pool_pre_ping=os.getenv("PINGS") == "True")
 maker = async_sessionmaker(engine, expire_on_commit=False)
 router = APIRouter()
 TOKEN = "s3" + "cret"  # no report may show it

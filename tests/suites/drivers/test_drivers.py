@@ -9,7 +9,6 @@ from listening_app import DRIVER, engine, maker
 from models import Order
 from sqlalchemy import DDL, select, text
 from sqlalchemy.exc import MissingGreenlet
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 IS_SQLITE = DRIVER == "aiosqlite"
@@ -69,16 +68,13 @@ async def test_a_function_runs_with_the_drivers_connection(client, turn):
 
 
 async def test_a_pool_that_pings_replaces_a_connection_that_the_server_has_ended(arena, turn):
-    pinging = create_async_engine(engine.url, pool_pre_ping=True)
-    async with pinging.connect() as connection:
-        if arena.isolation == "undo":
-            pid = await connection.scalar(text("SELECT pg_backend_pid()"))
     if arena.isolation == "undo":
         async with engine.connect() as other:
+            async with engine.connect() as connection:
+                pid = await connection.scalar(text("SELECT pg_backend_pid()"))
             await other.execute(text(f"SELECT pg_terminate_backend({pid})"))
-    async with pinging.connect() as connection:
+    async with engine.connect() as connection:
         assert await connection.scalar(text("SELECT 42")) == 42
-    await pinging.dispose()
 
 
 async def test_rows_are_streamed(client, turn):

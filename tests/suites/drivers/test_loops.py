@@ -41,7 +41,10 @@ async def test_the_loop_of_all_tests_again(client, db_session, turn):
     await use(client, db_session)
 
 
-def test_the_loop_of_a_sync_client(test_client):
+@pytest.mark.parametrize("turn", range(2))
+def test_the_loop_of_a_sync_client(test_client, turn, caplog):
+    asyncio.run(engine.dispose())  # ends connections of another loop
+    assert not caplog.records
     assert test_client.post("/orders/chair").status_code == 201
     assert test_client.get("/orders").json() == ["chair"]
 
