@@ -88,6 +88,7 @@ class Ending:
 
     words: tuple[str, ...]  # the statuses, or the names of errors
     outcome: Outcome
+    order: str  # the digits of its steps
     is_serial: bool
     lines: list[str]
     line: CodeLine | str  # of the call in the test
@@ -250,6 +251,7 @@ class Race:
             # The order of equal requests is equal.
             words=tuple(outcome for _, outcome in sorted(outcomes)),
             outcome=outcome_of(self._run),
+            order=order,
             is_serial=sorted(order, key=order.index) == [*order],
             lines=self.lines(),
             line=line,
@@ -363,26 +365,27 @@ class Races(Passes):
         self._plans: list[tuple[int, Picks]] = [(0, plan) for plan in {tuple(order): 0, (): 0}]
         self.differences: list[str] = []
         self._endings: list[Ending] = []
-        # The columns that differ between two passes of the same order. None before that second
-        # look, which only a finding needs.
-        self._chance: set[Column] | None = None
+        # The serial passes to repeat, each of which may have rows that the others have not. None
+        # before that second look, which only a finding needs.
+        self._again: list[Ending] | None = None
+        self._chance: set[Column] = set()  # the columns that differ there
 
     def _following(self) -> Race | None:
-        is_last = not self._plans or self.passes >= self.limit
-        if is_last and self._chance is None and len(self.differences) * 3 > self.passes:
-            raise _error(
-                f"{len(self.differences)} of {self.passes} orders could not be repeated: "
-                f"{self.differences[-1]}",
-                "let the requests send the same statements in each pass: no chance, no time, no "
-                "cache that a pass fills",
-            )
-        if is_last and (self._chance is not None or self.finding() is None):
+        if self._again is None and (not self._plans or self.passes >= self.limit):
+            if len(self.differences) * 3 > self.passes:
+                raise _error(
+                    f"{len(self.differences)} of {self.passes} orders could not be repeated: "
+                    f"{self.differences[-1]}",
+                    "let the requests send the same statements in each pass: no chance, no time, "
+                    "no cache that a pass fills",
+                )
+            if self.finding() is None:
+                return None
+            self._again = [each for each in self._endings if each.is_serial]
+        elif self._again == []:
             return None
-        if is_last:
-            self._chance = set()
-            self._plans.insert(0, (0, ()))
         self.passes += 1
-        _, plan = self._plans.pop(0)
+        plan = self._plans.pop(0)[1] if self._again is None else tuple(self._again[-1].order)
         return Race(self, plan)
 
     def _note(self, race: Race) -> None:
@@ -392,9 +395,8 @@ class Races(Passes):
                 "the loop's body has not called race(…)",
                 "await race(…)   once in each pass, in a sync test without `await`",
             )
-        if self._chance is not None:
-            first = next(each for each in self._endings if each.is_serial)
-            self._chance |= first.outcome.differing(race.ending.outcome)
+        if self._again is not None:
+            self._chance |= self._again.pop().outcome.differing(race.ending.outcome)
             return
         for step, wanted in zip(schedule.trace, schedule.plan, strict=False):
             if not step.key.startswith(wanted):
@@ -415,14 +417,13 @@ class Races(Passes):
         serial = [each for each in self._endings if each.is_serial]
         if not serial or (self._plans and self._plans[0][0] == 0):
             return None  # not all serial orders were tried
-        chance = self._chance or set()
         counts = not self.is_of_replay
-        known = [each.meaning(chance, counts_answers=counts) for each in serial]
+        known = [each.meaning(self._chance, counts_answers=counts) for each in serial]
         most = max(each.declined for each in serial)
         for each in self._endings:
-            meaning = each.meaning(chance, counts_answers=counts)
+            meaning = each.meaning(self._chance, counts_answers=counts)
             if meaning not in known and each.declined <= most:
-                return _in_words(each, serial, chance), each
+                return _in_words(each, serial, self._chance), each
         return None
 
     def accepted_at_once(self) -> str:
@@ -469,13 +470,11 @@ def _in_words(ending: Ending, serial: list[Ending], chance: set[Column]) -> str:
     # A lost update has the same numbers of rows.
     rows = ending.outcome.beyond(outcomes, chance)
     missing = outcomes[0].beyond([ending.outcome], chance)
-    for when, found, others in (
-        ("at once", rows, missing),
-        ("one after the other", [] if rows else missing, []),
-    ):
-        if found:
-            lines = [compared(each, others, chance) for each in found[:MOST_SHOWN]]
-            words += f". Only {when}: {', '.join(lines)}"
+    others = missing if rows else []
+    lines = [compared(each, others, chance) for each in (rows or missing)[:MOST_SHOWN]]
+    if lines:
+        when = "at once" if rows else "one after the other"
+        words += f". Only {when}: {', '.join(lines)}"
     if ending.raised and any(word >= "500" for word in ending.words):
         words += f". Error: {ending.raised}"
     return words

@@ -19,6 +19,10 @@ async def use(client, db_session):
     assert [each.json() for each in answers] == [["vase", "chair"]] * 2
 
 
+async def test_a_loop_of_its_own(client, db_session):
+    await use(client, db_session)
+
+
 @in_one_loop
 @pytest.mark.parametrize("turn", range(3))
 async def test_the_loop_of_all_tests(client, db_session, turn, request):
@@ -29,16 +33,6 @@ async def test_the_loop_of_all_tests(client, db_session, turn, request):
             raw = await connection.get_raw_connection()
             async with raw.driver_connection.transaction():
                 assert await raw.driver_connection.fetchval("SELECT count(*) FROM orders") == 2
-
-
-async def test_a_loop_of_its_own(client, db_session):
-    await use(client, db_session)
-
-
-@in_one_loop
-@pytest.mark.parametrize("turn", range(2))
-async def test_the_loop_of_all_tests_again(client, db_session, turn):
-    await use(client, db_session)
 
 
 @pytest.mark.parametrize("turn", range(2))

@@ -65,12 +65,9 @@ async def test_functions_of_the_app(arena):
         async with shop_app.maker() as session:
             await session.run_sync(lost_update, 1)
 
-    async def twice(race):
-        await race(spend(), spend())
-
     async for race in arena.races(switches=0):
         with pytest.raises(shop_app.HTTPException):
-            await twice(race)
+            await race(spend(), spend())
 
 
 async def test_a_group_of_errors(arena):
@@ -176,6 +173,16 @@ async def test_a_result_of_a_serial_order_beyond_the_limit(client, arena):
 async def test_a_refused_request_is_no_warning(client, arena, path):
     async for race in arena.races():
         await race(client.post(path), client.post(path))
+
+
+async def test_a_value_of_chance_that_one_serial_order_alone_writes(client, arena):
+    async def take_a_seat_if_open():
+        async with shop_app.maker.begin() as session:
+            if (await session.get(Account, 1, with_for_update=True)).money > 7:
+                session.add(Seat(who=str(time.monotonic_ns())))
+
+    async for race in arena.races():
+        await race(client.post("/lost_update_one_statement"), take_a_seat_if_open())
 
 
 async def test_a_deadlock_ends_soon(client, arena):
