@@ -177,9 +177,9 @@ def _verdict(scenario: ScenarioSpec, attempt: Json, *, is_sabotaged: bool) -> tu
                 line = scenario.steps[each["step"]].line
                 unproven.append(f"{each['text']} ({scenario.spec}:{line}{why})")
         if unproven:
-            return (
-                Status.HOLLOW,
-                f"would stay green if the app answered wrongly: {'; '.join(unproven)}",
+            return Status.HOLLOW, (
+                f"would stay green if the app answered wrongly: {'; '.join(unproven)}. "
+                "next: assert an answer there, or write the test without Then blocks"
             )
         return Status.PROVEN, noticed_text(sabotage["kinds"])
     if is_sabotaged:
