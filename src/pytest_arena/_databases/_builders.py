@@ -333,7 +333,7 @@ class CodeBuilder:
         """Return None: a function may read anything."""
 
     def build(self, target: BuildTarget) -> None:
-        """Call the function, and commit."""
+        """Call the function. Commit, if it gets a connection or a session."""
         if not self.takes_nothing:
             _fill(target, self.function, in_session=self.in_session)
         elif inspect.iscoroutine(answer := self.function()):  # a sync one may call asyncio.run()

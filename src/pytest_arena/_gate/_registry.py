@@ -100,7 +100,7 @@ class PooledConnection(Owned):
     # The session that uses it. Weak, so that the collector finds a session that code has dropped.
     session: weakref.ref[SessionRecord] | None = None
     usage: DatabaseUsage | None = None  # of its database, since the first checkout
-    dialect: Dialect | None = None  # of an async engine, None for sync code of pytest-arena
+    dialect: Dialect | None = None  # None for a sync engine, and for sync code
 
     @classmethod
     def create(cls, entry: ConnectionPoolEntry) -> PooledConnection:
