@@ -30,7 +30,7 @@ from pytest_arena._app._entry import explained, observed
 from pytest_arena._origin import OUR_TASK, REQUEST
 from pytest_arena._owner import OWNER, Owner, Phase, is_users_task, owned_by, owner_of
 from pytest_arena._process import running_loop
-from pytest_arena.errors import LifespanError
+from pytest_arena.errors import ArenaError, LifespanError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -183,7 +183,7 @@ class Lifespan:
         self._is_up = False
         self._is_stopping = False
         self._reported: RuntimeError | None = None  # by the app, which need not raise it
-        self._failure: LifespanError | None = None
+        self._failure: ArenaError | None = None
         # The lifespan's threads and tasks are no work of a test, even if a request starts the app.
         context = copy_context()
         context.run(REQUEST.set, request)
@@ -316,7 +316,9 @@ class Lifespan:
             raise failure
 
 
-def _lifespan_error(what: str, why: str, fix: str, error: BaseException) -> LifespanError:
+def _lifespan_error(what: str, why: str, fix: str, error: BaseException) -> ArenaError:
+    if isinstance(error, ArenaError):
+        return error  # such as the guard's: its code says what to do
     reason, line, next_step = explained(error)
     failure = LifespanError(f"{what}: {reason}", why=why, cause=line, fix=next_step or fix)
     failure.__cause__ = error

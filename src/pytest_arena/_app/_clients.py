@@ -17,7 +17,7 @@ from pytest_arena._app._entry import CLIENT_CALL, ClientCall, explained
 from pytest_arena._ledger import REFUSAL
 from pytest_arena._owner import Phase
 from pytest_arena._process import lock_here
-from pytest_arena.errors import LoginError, TemplateError
+from pytest_arena.errors import ArenaError, LoginError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Lock
@@ -87,7 +87,7 @@ class Login:
         token = _LOGIN.set(self)
         try:
             yield
-        except TemplateError:
+        except ArenaError:
             raise
         except Exception as error:
             reason, line, fix = explained(error)

@@ -78,10 +78,8 @@ def next_step(error: BaseException) -> str:
 
 
 def nearest(text: str, names: Iterable[str]) -> str:
-    """Return the name that is most similar to a text, the first name if none is similar."""
-    names = list(names)
-    similar = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
-    return similar[0] if similar else names[0]
+    """Return the name that is most similar to a text."""
+    return difflib.get_close_matches(text, names, n=1, cutoff=0)[0]
 
 
 def check_function(function: object, *arguments: str, setting: str, source: str) -> None:

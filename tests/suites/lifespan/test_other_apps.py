@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import asyncpg
 import httpx2
 import pytest
 from fastapi import FastAPI, Request
@@ -29,9 +30,6 @@ class TestOther:
     def arena_app(self):
         return other
 
-    async def test_async_clients(self, arena):
-        assert (await arena.client().get("/orders")).json() == ["other"]
-
     def test_sync_clients(self, arena):
         assert arena.test_client().get("/orders").json() == ["other"]
 
@@ -43,20 +41,34 @@ async def broken(app):
     yield
 
 
+async def refusing(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no broker"})
+
+
+@pytest.mark.expect("A702", at="no broker")
 @pytest.mark.parametrize("arena_app", [FastAPI(lifespan=broken)])
-class TestBroken:
-    @pytest.mark.expect("A702", at="no broker")
-    async def test_a_start_up_that_fails(self, arena_app, arena):
+def test_a_start_up_that_fails(arena_app, test_client):
+    test_client.get("/orders")
+
+
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=broken), refusing])
+async def test_an_app_that_starts_once_has_an_option(arena_app, arena):
+    with pytest.raises(LifespanError, match="no broker") as caught:
         await arena.client().get("/orders")
+    assert "arena_lifespan = session" in caught.value.fix
 
-    @pytest.mark.expect("A702", at="no broker")
-    def test_it_fails_a_sync_client(self, arena_app, arena):
-        arena.test_client().get("/orders")
 
-    async def test_an_app_that_starts_once_has_an_option(self, arena_app, arena):
-        with pytest.raises(LifespanError) as caught:
-            await arena.client().get("/orders")
-        assert "arena_lifespan = session" in caught.value.fix
+@asynccontextmanager
+async def opening_another_database(app):
+    await asyncpg.connect(database="postgres", host="db.invalid")
+    yield
+
+
+@pytest.mark.expect("A202", at="asyncpg.connect(database=")
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=opening_another_database)])
+async def test_a_start_up_that_the_guard_refuses(arena_app, client):
+    await client.get("/orders")
 
 
 async def test_the_configured_app_elsewhere(client):
@@ -68,9 +80,8 @@ def class_client(arena):
     return arena.test_client()
 
 
-class TestWideClient:
-    def test_its_app_is_up(self, class_client):
-        assert STARTS[-1] == "up"
+def test_the_app_of_a_wide_client_is_up(class_client):
+    assert STARTS[-1] == "up"
 
 
 def test_the_app_of_a_wide_client_ends_with_it():
@@ -86,21 +97,10 @@ class TestAsync:
         assert (await arena.client().get("/orders")).json() == ["other"]
 
 
-async def refusing(scope, receive, send):
-    await receive()
-    await send({"type": "lifespan.startup.failed", "message": "no broker"})
-
-
 async def incomplete(scope, receive, send):
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
-
-
-@pytest.mark.expect("A702")
-@pytest.mark.parametrize("arena_app", [refusing])
-async def test_a_start_up_that_is_reported_as_failed(arena_app, client):
-    await client.get("/orders")
 
 
 async def mistaken(scope, receive, send):
@@ -207,10 +207,7 @@ async def polling(app):
 
 
 class TestPolling:
-    @pytest.fixture
-    def arena_app(self):
-        return FastAPI(lifespan=polling)
-
+    @pytest.mark.parametrize("arena_app", [FastAPI(lifespan=polling)])
     def test_it_leaves_a_task(self, arena_app, test_client):
         test_client.get("/")
 

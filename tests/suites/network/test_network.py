@@ -116,13 +116,16 @@ def test_a_group_of_errors_with_a_refusal(arena):
 
 
 @asynccontextmanager
-async def calling(app):
-    await by_streams(NAME)
+async def explaining(app):
+    try:
+        await by_streams(NAME)
+    except OSError as refusal:
+        raise LookupError("no broker") from refusal
     yield
 
 
-@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=calling)])
-async def test_a_start_up(arena_app, arena):
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=explaining)])
+async def test_a_start_up_that_raises_its_own_error(arena_app, arena):
     with arena.expect_refusal() as refused, pytest.raises(LifespanError) as caught:
         await arena.client().get("/")
     assert caught.value.fix == refused.error.fix
