@@ -149,8 +149,7 @@ def test_the_command_is_quick_and_says_what_it_can() -> None:
     assert helped.returncode == 0
     assert "--all" in helped.stdout
     assert max(map(len, helped.stdout.splitlines())) <= 100
-    version = run("--version")
-    assert version.stdout.startswith("arena ")
+    assert run("--version").stdout.startswith("arena ")
     wrong = run("databases", "lits")
     assert wrong.returncode == 2
     assert "--dry" in run("databases", "sweep", "--dry").stderr

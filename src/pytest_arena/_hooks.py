@@ -112,8 +112,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # The live server's uvicorn imports deprecated parts of websockets before version 0.50.
     ignored = "ignore::DeprecationWarning:uvicorn.protocols|websockets.legacy"
     config.addinivalue_line("filterwarnings", ignored)
-    facts = FactsOfProcesses(config)
-    config.stash[FACTS] = facts
+    config.stash[FACTS] = FactsOfProcesses(config)
     run = RUNS[config]
     if run.config.replay:
         from pytest_arena._run._replay import Replays  # noqa: PLC0415 - few runs need it

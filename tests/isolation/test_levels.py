@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -88,13 +88,8 @@ def test_eight_connections_write_at_once(world: World) -> None:
         world.isolation.enter()
         for hand in hands:
             hand.rows("SELECT 1")
-        threads = [
-            threading.Thread(target=work, args=each) for each in zip(hands, range(8), strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(8) as pool:
+            assert [*pool.map(work, hands, range(8))] == [None] * 8
         assert world.isolation.leave()
         assert world.content() == before
 

@@ -120,8 +120,7 @@ class SQLiteWorld(World):
         tables = {}
         for name in ROWS_OF:
             with suppress(sqlite3.OperationalError):  # no such table
-                found = connection.execute(f"SELECT * FROM {name}")
-                tables[name] = Counter(map(self.shown, found))
+                tables[name] = Counter(map(self.shown, connection.execute(f"SELECT * FROM {name}")))
         return tables
 
     def statement(self, chance: random.Random) -> str:

@@ -34,8 +34,7 @@ def strong(server: StoryMySQLServer, address: Address, control: MySQLControl) ->
     name = f"strong_{secrets.token_hex(4)}"
     control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
     control.run(f"GRANT ALL ON *.* TO '{name}'@'%' WITH GRANT OPTION")
-    strong = address.as_(ServerLogin(name, "pw"))
-    yield strong
+    yield address.as_(ServerLogin(name, "pw"))
     users = control.rows(f"SELECT user, host FROM mysql.user WHERE user LIKE '%{name}'")
     for user, host in users:
         control.run(f"DROP USER '{user}'@'{host}'")
@@ -125,13 +124,11 @@ def test_what_the_server_refuses(
     server: StoryMySQLServer, tmp_path: Path, strong: Address, control: MySQLControl
 ) -> None:
     """Also what no parser sees. The user stays for later runs, and so does the cached template."""
-    name = server.developers_arguments["database"]
-    story = STORY.format(name=name)
+    story = STORY.format(name=server.developers_arguments["database"])
     example = shop_of(server, tmp_path, strong).change("pytest.ini", "app:Base", "schema.sql")
     example = example.with_paths({"schema.sql": SCHEMA}).with_files(test_story=story)
     for _ in range(2):
-        run = example.run("-q")
-        run.expect(1, passed=15, failed=1)
+        example.run("-q").expect(1, passed=15, failed=1)
     account = f"arena_app_{strong.user}"
     [(host,)] = control.rows(f"SELECT host FROM mysql.user WHERE user = '{account}'")
     grants = [line for (line,) in control.rows(f"SHOW GRANTS FOR '{account}'@'{host}'")]
@@ -156,8 +153,7 @@ def test_a_script_that_names_another_database(
     script = f"CREATE TABLE a (id INT);\nUSE {name};\nDROP TABLE dancers;\n"
     example = shop_of(server, tmp_path, strong).change("pytest.ini", "app:Base", "schema.sql")
     example = example.with_paths({"schema.sql": script}).with_files(test_race=RACE)
-    run = example.run("-q").expect(1, failed=1)
-    run.says("schema.sql", "denied")
+    example.run("-q").expect(1, failed=1).says("schema.sql", "denied")
 
 
 def test_logins_that_lack_rights(

@@ -33,7 +33,6 @@ continue
 
 def test_a_debugger(example: Example) -> None:
     """By --pdb and by breakpoint(): all that was committed is there."""
-    project = example.with_files(test_it=TESTS).with_paths({".pdbrc": TYPED})
-    run = project.run("--pdb")
+    run = example.with_files(test_it=TESTS).with_paths({".pdbrc": TYPED}).run("--pdb")
     run.expect(status=1, failed=1, passed=2)
     run.says("('Sand',), ('Dune',)]", "('Sand',), ('Break',)]")

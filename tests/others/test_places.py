@@ -40,8 +40,7 @@ def test_paths_and_names(example: Example) -> None:
     folder = example.folder.parent / "ein Projekt, ünïcode" / "%41 #?"
     project = replace(example, folder=folder).with_files(test_it=TESTS)
     project.run("--doctest-modules", "test_it.py", "--arena-keep=always").expect(passed=5)
-    kept = list((folder.parent / "cache" / "kept").iterdir())
-    assert len(kept) == 5
+    assert len([*(folder.parent / "cache" / "kept").iterdir()]) == 5
     outside = replace(project, folder=folder).python(
         "-m", "pytest", "-p", "pytest_asyncio.plugin", "-p", "pytest_arena.plugin",
         "--import-mode=importlib", "-p", "no:cacheprovider",
@@ -128,8 +127,7 @@ def pytest_collection_modifyitems(items):
 
 def test_mixed(project: Example) -> None:
     """Fixtures of all scopes begin and end in any order, and more than once."""
-    mixed = project.with_files(conftest=MIXED)
-    mixed.run().expect(status=1, passed=10, failed=2)
+    project.with_files(conftest=MIXED).run().expect(status=1, passed=10, failed=2)
 
 
 def test_randomly(project: Example) -> None:

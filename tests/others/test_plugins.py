@@ -103,8 +103,7 @@ def test_after(test_client):
 def test_subtests_and_unittest(example: Example) -> None:
     """A failed subtest fails its test; the state is the test's; `setUpClass` seeds its class."""
     pytest.importorskip("_pytest.subtests", reason="pytest has them since 9")
-    project = example.with_files(test_it=TASTES, test_options=OPTIONS)
-    run = project.run()
+    run = example.with_files(test_it=TASTES, test_options=OPTIONS).run()
     assert run.status == 1, run.output
     run.says("SUBFAILED", "number=1")
     assert (run.outcomes["failed"], run.outcomes["passed"]) == (2, 5)
@@ -210,8 +209,7 @@ def test_after(test_client):
 @pytest.mark.parametrize("scope", ["function", "session"])
 def test_the_examples_of_a_test_share_its_database(example: Example, scope: str) -> None:
     """The lifespan runs once for each test, in each loop scope."""
-    app = example.files["app.py"] + APP
-    project = example.with_files(app=app, test_it=EXAMPLES)
+    project = example.with_files(app=example.files["app.py"] + APP, test_it=EXAMPLES)
     options = f"asyncio_default_test_loop_scope={scope}"
     run = project.run("-p", "_hypothesis_pytestplugin", "-o", options).expect(passed=3)
     run.never_says("left a task", "cut off")

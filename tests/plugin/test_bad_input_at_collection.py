@@ -90,8 +90,7 @@ def test_a_login_that_is_missing_is_said_where_it_is_needed(example: Example) ->
 
 def test_a_mistake_beside_a_test_file_that_does_not_import_hides_neither(example: Example) -> None:
     """The usual case: both come from one mistake, an app that is not on sys.path."""
-    project = example.with_files(test_one="import nothing_here\n")
-    run = project.run("-oarena_app=aap:app")
+    run = example.with_files(test_one="import nothing_here\n").run("-oarena_app=aap:app")
     assert run.status == 4
     run.says("No module named 'nothing_here'", "No module named 'aap'")
 

@@ -32,8 +32,7 @@ def attacks_on(kind: str) -> tuple[dict[str, str], list[str]]:
     files = {name: (ATTACKS / name).read_text() for name in names}
     text = (ATTACKS / f"on_{kind}.py").read_text()
     files[f"test_{kind}.py"] = text
-    lines = text.splitlines()
-    marked = itertools.pairwise(lines)
+    marked = itertools.pairwise(text.splitlines())
     found = [after for line, after in marked if line in KINDS]
     return files, [line.removeprefix("def ").partition("(")[0] for line in found]
 
@@ -44,8 +43,7 @@ def test_attacks_on_files(tmp_path: Path, *, plugin: bool) -> None:
     example = small_example(tmp_path).with_paths({**texts, "pytest.ini": BARE})
     files = [f"{name}.db" for name in names]
     with change_of(example, *files) as changed:
-        run = example.run("-W", "ignore", plugin=plugin)
-        run.expect(passed=len(names))
+        example.run("-W", "ignore", plugin=plugin).expect(passed=len(names))
     assert changed == ([] if plugin else files)
 
 
@@ -141,8 +139,7 @@ def test_an_allowed_database_is_reached(tmp_path: Path, developer: str) -> None:
     config = f"{example.files['pytest.ini']}arena_allow = {allowed}\n"
     example = example.with_paths({"pytest.ini": config})
     with rows_of(developer) as rows:
-        run = example.run("test_allowed.py", env={"ARENA_DATABASE": SERVER})
-        run.expect(passed=4)
+        example.run("test_allowed.py", env={"ARENA_DATABASE": SERVER}).expect(passed=4)
     assert sorted(rows) == ["by_async_creator", "by_creator", "by_driver", "by_engine"]
 
 

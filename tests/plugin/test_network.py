@@ -66,8 +66,7 @@ def test_an_allowed_machine_is_not_named(example: Example, option: str) -> None:
 def test_a_call_outside_of_tests_is_refused(example: Example) -> None:
     tests = TESTS[TESTS.index("def test_that_does_not") :]
     project = example.with_files(calls=CALLS, test_it=tests, conftest="import calls\ncalls.call()")
-    run = project.run("-o", "arena_network=refuse")
-    run.says(REFUSED, "calls.py:6", "[A204]")
+    project.run("-o", "arena_network=refuse").says(REFUSED, "calls.py:6", "[A204]")
 
 
 TO_DEVELOPERS = """

@@ -89,6 +89,9 @@ def test_the_command():
 def test_the_engine():
     get_engine()
 
+async def test_no_statement(client):
+    await client.get("/docs")
+
 @pytest.mark.parametrize("turn", [1, 2])
 async def test_a_request(client, turn):
     assert (await client.get("/parts")).json() == 0
@@ -110,7 +113,7 @@ async def test_an_orphan_without_the_app(db_session, turn):
     db_session.add(Part(of=99))
     await db_session.commit()
 """
-NAMES = ["the_command", "the_engine"]
+NAMES = ["no_statement", "the_command", "the_engine"]
 for name in ("a_request", "an_orphan", "an_orphan_of_a_sync_session", "an_orphan_without_the_app"):
     NAMES += [f"{name}[1]", f"{name}[2]"]
 
@@ -135,6 +138,12 @@ def test_the_order_of_tests_decides_nothing(
         run.expect(int(bool(failed)), passed=len(names) - failed, **outcomes)
     alone = project.run("-pno:randomly", "test_it.py::test_an_orphan[1]")
     alone.expect(int(bool(failed)), **({"failed": 1} if failed else {"passed": 1}))
+
+
+def test_an_engine_that_a_start_returns_and_a_shutdown_disposes_of_unused(example: Example) -> None:
+    """It names the database of the next test."""
+    project = example.with_files(app=APP + STARTED + ROUTE, test_it=TESTS, seed="seed = print")
+    project.run("-k", "no_statement or without_the_app").expect(passed=3)
 
 
 LATE = """

@@ -90,8 +90,7 @@ class Project:
     def is_green_next(self) -> None:
         """Run the next tests, which are green and leave nothing, of earlier runs either."""
         self.server.wait_until_forgotten()
-        run = self.run("usual", "test_next.py").expect(passed=3)
-        self.server.check_clean(run.output)
+        self.server.check_clean(self.run("usual", "test_next.py").expect(passed=3).output)
 
 
 @pytest.fixture

@@ -70,15 +70,13 @@ def test_a_worker_is_the_first_that_uses_redis(arena):
 @pytest.mark.usefixtures("whole_process")
 def test_a_worker_of_celery_uses_the_server(example: Example) -> None:
     """Celery imports redis-py when it connects, so the test has not done so."""
-    project = example.with_files(test_it=CELERY, celery="")
-    project.run().expect(passed=1)
+    example.with_files(test_it=CELERY, celery="").run().expect(passed=1)
 
 
 @needs_program
 def test_the_server_ends_with_a_killed_process(example: Example) -> None:
     """At once, without a later run."""
-    killed = TESTS + "    os.kill(os.getpid(), 9)\n"
-    run = example.with_files(test_it=killed).run()
+    run = example.with_files(test_it=TESTS + "    os.kill(os.getpid(), 9)\n").run()
     [folder] = folders(run.folder)
     deadline = time.monotonic() + 60
     while folder.exists():
@@ -88,8 +86,7 @@ def test_the_server_ends_with_a_killed_process(example: Example) -> None:
 def test_fakeredis_serves_a_machine_without_a_program(example: Example) -> None:
     pytest.importorskip("fakeredis")
     project = example.with_files(test_it=TESTS.partition("    pathlib")[0])
-    run = project.run(env={"PATH": ""}).expect(passed=3)
-    run.never_says("Redis")
+    project.run(env={"PATH": ""}).expect(passed=3).never_says("Redis")
 
 
 def test_a_machine_without_a_server_gets_one_error(example: Example) -> None:

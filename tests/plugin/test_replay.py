@@ -80,6 +80,15 @@ def test_a_finding_changes_no_outcome(example: Example, workers: tuple[str, ...]
     assert "arena_replay POST /twice/{name}" in (run.folder / "junit.xml").read_text()
 
 
+def test_a_part_that_counts_as_the_whole_proposes_no_test(example: Example) -> None:
+    """The test that is proposed counts rows, so it would pass."""
+    first, _, second = WRONG.rpartition('db.add(Dancer(name=f"{name} again"))')
+    renamed = "update().where(Dancer.name == name).values(name='Ada')"
+    half = f"{first}await db.execute(Dancer.__table__.{renamed}){second}"
+    run = example.with_files(test_it=half).run(FLAG)
+    run.says("TornWriteWarning").never_says("arena.interruptions()")
+
+
 FAULTS = """
 from app import Base, Dancer, app, get_db
 from fastapi import Depends, UploadFile
@@ -380,9 +389,7 @@ async def test_that_fails_at_its_second_run(client):
 
 
 def test_each_route_that_is_not_replayed_has_a_reason(example: Example) -> None:
-    files = {"strange": STRANGE, "test_it": STRANGE_TESTS}
-    project = example.with_files(**files)
-    run = project.run(FLAG).expect(passed=15)
+    run = example.with_files(strange=STRANGE, test_it=STRANGE_TESTS).run(FLAG).expect(passed=15)
     lines = dict(line.split(": ", 1) for line in section(run.output))
     assert "192.0.2.1:9, by strange.py:" in lines["POST /far"]
     assert "statements differ" in lines["POST /differs"]

@@ -158,8 +158,7 @@ def test_a_plugin_that_pytest_loads_after_this_one_is_guarded(
 ) -> None:
     """At its import, and its engine is known."""
     project = _project(tmp_path, helpers=HELPERS, test_it=BY_HELPERS)
-    schema = "[pytest]\narena_schema = app:Base"
-    project = project.change("pytest.ini", "[pytest]", schema)
+    project = project.change("pytest.ini", "[pytest]", "[pytest]\narena_schema = app:Base")
     with untouched(project):
         project.run(*options, env=env).expect(passed=1)
 

@@ -30,8 +30,7 @@ def pytest_sessionfinish():
 
 
 def test_the_summary_explains_the_run(example: Example) -> None:
-    project = example.with_files(test_sum=TESTS)
-    run = project.run().expect(passed=3)
+    run = example.with_files(test_sum=TESTS).run().expect(passed=3)
     run.says("test databases in place of dev (app:Base, seed:seed) on SQLite", "template built in")
     run.says("for each other test", "2 of 3 tests used a database of their own, and 1 changed it")
 

@@ -94,5 +94,4 @@ def pytest_sessionfinish():
 
 def test_a_hook_that_drops_the_tables_after_the_last_test(example: Example) -> None:
     """A suite's own clean-up in ``pytest_sessionfinish`` is no change that a restore missed."""
-    run = unverified(example).with_files(test_it=ONE_TEST, conftest=DROPS).run()
-    run.expect(0, passed=1)
+    unverified(example).with_files(test_it=ONE_TEST, conftest=DROPS).run().expect(0, passed=1)

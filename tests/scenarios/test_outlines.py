@@ -72,8 +72,7 @@ def test_each_row_has_its_badge(tmp_path: Path) -> None:
 )
 def test_a_test_without_a_row_is_refused(tmp_path: Path, old: str, new: str, error: str) -> None:
     """It would prove none of the rows, or all of them."""
-    example = project("outlines", tmp_path).change("tests/test_paths.py", old, new)
-    run = example.run()
+    run = project("outlines", tmp_path).change("tests/test_paths.py", old, new).run()
     assert run.status == 4, run.output
     run.says(error, "specs/paths.feature:11  path=/nothing, status=404")
 

@@ -252,8 +252,7 @@ def test_shards_are_merged(tmp_path: Path) -> None:
 
 
 def test_accepting_writes_the_steps_and_keeps_gaps(tmp_path: Path) -> None:
-    example = battles(tmp_path)
-    accepted = example.run("--scenarios-accept")
+    accepted = battles(tmp_path).run("--scenarios-accept")
     assert accepted.status == 0
     accepted.says("scenarios.lock written")
     lock = read_lock(accepted.folder / "scenarios.lock")

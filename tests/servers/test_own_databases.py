@@ -278,8 +278,7 @@ def test_the_newest_kept_databases_stay(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_names_say_to_whom_a_database_belongs() -> None:
     """A beginning like ours is not enough, even if only the end is the user's."""
-    parts = parts_of("arena_live_0123abcd_89ef4567_3")
-    assert parts == ("live", "0123abcd", "89ef4567")
+    assert parts_of("arena_live_0123abcd_89ef4567_3") == ("live", "0123abcd", "89ef4567")
     assert parts_of("arena_seeded_0123abcd_0123456789abcdef") == ("seeded", "0123abcd", "")
     others = ("arena_live_shop", "arena_tests", "shop", "arena_live_0123abcg")
     for name in (*others, "arena_live_0123abcd_89ef4567_3_mine"):

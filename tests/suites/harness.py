@@ -190,12 +190,12 @@ class Result:
         stories = set(self.suite.stories())
         if self.ended != f"exit status {self.status}" or self.status not in {0, 1}:
             found.append(f"the session did not end ({self.ended})\n{self.output}")
-        for story in sorted((self.collected | {*self.phases}) - stories):
-            found.append(f"{story} has no test in the outer suite")
-        for path in sorted((self.place / "project").glob("*.db*")):
-            found.append(f"the app has reached the developer's file {path.name}")
-        for story in sorted(self._golden().keys() - {*_stories(self.suite.folder)}):
-            found.append(f"the golden file has {story}, which is no test")
+        unknown = (self.collected | {*self.phases}) - stories
+        found += [f"{story} has no test in the outer suite" for story in sorted(unknown)]
+        files = sorted((self.place / "project").glob("*.db*"))
+        found += [f"the app has reached the developer's file {path.name}" for path in files]
+        old = self._golden().keys() - {*_stories(self.suite.folder)}
+        found += [f"the golden file has {story}, which is no test" for story in sorted(old)]
         if "s3cret" in self.output:
             found.append(f"the output has a password\n{self.output}")
         return found

@@ -60,8 +60,7 @@ class Provision:
         # of the first process, so that only one of them builds each template.
         self._newer_than = 0.0
         if config.rebuild:
-            began = os.environ.setdefault(_SINCE, str(time.time()))
-            self._newer_than = float(began)
+            self._newer_than = float(os.environ.setdefault(_SINCE, str(time.time())))
         # The values of arena_schema whose migrations were compared with the models.
         self._compared: set[str] = set()
         self.stores: dict[str, Store] = {}  # by product

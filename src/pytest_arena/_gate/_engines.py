@@ -165,7 +165,7 @@ class KnownEngine:
         self.obstacle: int | None = None  # see `Engines`. None until it is known
         # Returns the owner of the level that created the first engine, None without one.
         self.level: Callable[[], Owner | None] = lambda: None
-        # Whether the app has disposed of an engine, and no engine has connected since.
+        # Whether the app has disposed of a used engine, and no engine has connected since.
         self.is_disposed = False
         self.had_engine = False  # False for a dialect of a driver or a URL
 
@@ -245,7 +245,9 @@ def watch_engines(note: Callable[[Engine], None]) -> None:
     """
 
     def disposed(engine: Engine) -> None:
-        known_engines.of(engine.dialect).is_disposed = True
+        known = known_engines.of(engine.dialect)
+        # A start-up may return a cached engine, which the shutdown disposes of unused.
+        known.is_disposed = known.database is not None
 
     event.listen(Engine, "engine_disposed", disposed)
     created = vars(Dialect)["engine_created"].__func__

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # tracebacks end at the user's line
 
 CLOSE_IT = (
-    "commit, and close it where it is created, such as in a dependency: `async with maker() as "
+    "commit, and close it where it is created, such as in a dependency: `(async) with maker() as "
     "session: yield session`. A scoped_session: remove(). A thread or a job: wait for its end"
 )
 
@@ -242,7 +242,7 @@ class Gate:
     def after_cursor_execute(
         self,
         _connection: Connection,
-        _cursor: object,
+        cursor: Any,
         _statement: str,
         _parameters: object,
         context: Any,
@@ -257,7 +257,7 @@ class Gate:
         if meaning.ends_transaction:
             pooled.pending_writes = None
             pooled.has_committed = True
-        elif meaning.table:
+        elif meaning.table and (cursor.rowcount or cursor.description):  # else it met no row
             self.lost.note_write(pooled, meaning.table)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:

@@ -185,7 +185,7 @@ class LostWrites:
             fix = f"{_COMMIT}session.rollback()"
             if is_failed:
                 what = f"{writes.words}, and committed after a failed statement: rolled back, lost"
-                fix = "async with session.begin_nested():   around the statement that may fail"
+                fix = "(async) with session.begin_nested():   around the statement that may fail"
             request = writes.request or REQUEST.get()
             self._note(level, what, fix, writes.line or NO_LINE, request)
 

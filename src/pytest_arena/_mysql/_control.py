@@ -98,8 +98,7 @@ def _failure(error: Exception) -> MySQLFailure:
 
 def open_control(address: Address, **options: Any) -> MySQLControl:
     """Open a connection that does not reconnect. The parameters are those of ``connect``."""
-    connecting = partial(connect, address, **options)
-    return MySQLControl(connecting, reconnects=False).open()
+    return MySQLControl(partial(connect, address, **options), reconnects=False).open()
 
 
 def literal(text: str) -> str:

@@ -136,8 +136,7 @@ class PostgreSQLConnections(ServerConnections):
         del address
         is_shared = core.config.isolation == "rollback"
         if is_shared and not isinstance(dialect.connect, partial):
-            connect = partial(_connect, dialect, dialect.connect)
-            patch(dialect, "connect", connect)
+            patch(dialect, "connect", partial(_connect, dialect, dialect.connect))
 
 
 connections = PostgreSQLConnections()

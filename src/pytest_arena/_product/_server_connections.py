@@ -180,8 +180,7 @@ class RawGuard:
         self, dialect: str, args: object, kwargs: dict[str, Any], connection: object
     ) -> None:
         """Note the database that the arguments of an open connection name."""
-        target = self.arguments.target(dialect, args, kwargs)
-        self.connections.named[connection] = target
+        self.connections.named[connection] = self.arguments.target(dialect, args, kwargs)
 
     def wrap(self, original: Any, dialect: str) -> Any:
         """Return a guarded function in place of a driver's function that connects."""

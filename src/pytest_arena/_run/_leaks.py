@@ -208,12 +208,9 @@ def _remove_session_of_flask() -> None:
 
 
 def _unreturned() -> list[PooledConnection]:
-    unreturned = []
-    for checkout in gate.registry.checked_out():
-        # An idle connection that reaches no database of the tests blocks no test.
-        if checkout.is_left and (checkout.has_uncommitted_writes or checkout.usage):
-            unreturned.append(checkout)
-    return unreturned
+    left = [checkout for checkout in gate.registry.checked_out() if checkout.is_left]
+    # An idle connection that reaches no database of the tests blocks no test.
+    return [checkout for checkout in left if checkout.has_uncommitted_writes or checkout.usage]
 
 
 def _roll_back_others(test: Owner) -> None:

@@ -276,10 +276,8 @@ class Levels:
             lambda: test.errors.extend(self.end_processes(test)),
             partial(self._await_late_work, test),
         ]
-        for app_run in self._apps.wide_runs.values():
-            steps.append(app_run.close_lifespan_of_test)
-        for app_run in test.app_runs:
-            steps.append(app_run.close)
+        steps += [app_run.close_lifespan_of_test for app_run in self._apps.wide_runs.values()]
+        steps += [app_run.close for app_run in test.app_runs]
         if test.sessions.opened:
             steps.append(test.sessions.close)
         steps += [

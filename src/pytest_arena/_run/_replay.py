@@ -17,7 +17,6 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
@@ -126,8 +125,8 @@ class Route:
 
     name: str
     test: str
-    # For a test: how it begins, the loop of races, and the loop of interruptions.
-    blocks: list[str] = field(default_factory=list)
+    start: str = ""  # of a test
+    blocks: dict[type[ArenaWarning], str] = field(default_factory=dict)  # of a test, by finding
     # The warning, what was found, and the statements or rows.
     findings: list[tuple[type[ArenaWarning], str, list[str]]] = field(default_factory=list)
     reason: str = ""  # why it was not replayed, or not further
@@ -142,12 +141,10 @@ class Route:
             lines += [f"    {each}" for each in (*steps, f"next: {_FIXES[category]}")]
         if self.reason:
             lines.append(f"  {self.reason}")
-        found = {category for category, *_ in self.findings}
-        loops = (RaceWarning in found, found & {TornWriteWarning, LostWriteWarning})
+        loops = dict.fromkeys(self.blocks.get(category, "") for category, *_ in self.findings)
         if any(loops):
             lines.append('  as a test, after its rows, with a value for each "…":')
-            block = "".join(compress(self.blocks, (True, *loops)))
-            lines.append(indent(block, "    ").rstrip())
+            lines.append(indent("".join([self.start, *loops]), "    ").rstrip())
         return lines
 
 
@@ -217,7 +214,9 @@ class Replay:
             route = Route(wanted, test.name)
             whole = await self.alone(send)
             sent = test.requests()[-1]
-            route.blocks = _blocks(sent, headers, body, whole.outcome, is_async=test.plan.is_async)
+            is_async = test.plan.is_async
+            parts = _blocks(sent, headers, body, whole.outcome, is_async=is_async)
+            route.start, route.blocks = parts
             if route_of(sent) == wanted and whole.answer.is_success and whole.outcome:
                 self.replays.routes[wanted] = route
                 has_login = _has_login(sent, headers, body)
@@ -361,6 +360,8 @@ class _Questions:
                 if len(replayed.steps) >= number:
                     where = f"interrupted at {replayed.schedule.line(len(self._whole.steps))}"
                 rows = [*map(str, replayed.outcome.beyond([], set())[:MOST_SHOWN])]
+                if str(replayed.outcome) == str(self._whole.outcome):
+                    del self._route.blocks[category]  # that test counts rows, and would pass
                 self._route.findings.append((category, f"{where}: {what}", rows))
             if LeakWarning in found:
                 raise NotReplayedError("not replayed further: the app does not recover")
@@ -471,8 +472,8 @@ def _has_login(sent: Request, headers: Iterable[str], body: bytes) -> bool:
 
 def _blocks(
     sent: Request, headers: dict[str, Any], body: bytes, whole: Outcome, *, is_async: bool
-) -> list[str]:
-    """Return the parts of a test: how it begins, a loop of races, a loop of interruptions."""
+) -> tuple[str, dict[type[ArenaWarning], str]]:
+    """Return the parts of a test: how it begins, and a loop for each finding."""
     path = redact(f"{sent.path}?{sent.query}".removesuffix("?")).replace("***", "…")
     client = "client" if is_async else "test_client"
     call = f'{"user" if sent.role else client}.{sent.method.lower()}("{path}"'
@@ -499,7 +500,8 @@ def _blocks(
         "async": "async " if is_async else "",
         "await": "await " if is_async else "",
     }
-    return [part.format_map(words) for part in parts]
+    start, races, passes = [part.format_map(words) for part in parts]
+    return start, {RaceWarning: races, TornWriteWarning: passes, LostWriteWarning: passes}
 
 
 # The run

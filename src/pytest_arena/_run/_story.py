@@ -205,7 +205,6 @@ def _hints(turn: Turn) -> Iterator[str]:
             yield f"answered {cut(redact(text), _LONGEST_BODY)}"
 
 
-_TEST = "the test or its fixture"
 _IN_SESSION = "in db_session, of the test or by a cascade of the app"
 
 
@@ -220,19 +219,16 @@ def uncommitted(test: RunningTest) -> list[str]:
         lines.append(f"{objects} {_IN_SESSION}: {awaited}db_session.commit()")
     if test.turns and not any(turn.has_checked_out for turn in test.turns):
         return lines  # the app uses the test's session
-    losses = [lost for lost in test.losses if lost.request is None]
-    unseen = [f"{_TEST} {_lost_line(lost)}" for lost in losses]
+    unseen = [_lost_line(lost) for lost in test.losses if lost.request is None]
     held = test.turns[-1].held if test.turns else set()
     for pending_writes in sorted(held | gate.registry.pending_writes(), key=str):
         if not pending_writes.request:  # else it is a write of the app
-            words = f"{pending_writes.words} and did not commit it: {pending_writes.place}"
-            unseen.append(f"{_TEST} {words}")
-    unseen += [f"{_TEST} {words}" for words in unflushed_by_tests()]
+            unseen.append(f"{pending_writes.words} and did not commit it: {pending_writes.place}")
+    unseen += unflushed_by_tests()
     if not unseen:
         return lines
-    reader = "the request" if test.turns else "the app reads it"
-    fix = f"next: commit it before {reader}: {awaited}session.commit()"
-    return [*lines, *unseen, fix]
+    fix = f"next: commit it before another session reads it: {awaited}session.commit()"
+    return [*lines, *(f"the test or its fixture {words}" for words in unseen), fix]
 
 
 def _late_work(test: RunningTest) -> list[str]:
@@ -269,8 +265,8 @@ def warn(ledger: Ledger, test: RunningTest) -> None:
                 LateCommitWarning,
                 "the app answered before its commit, as behind a `yield` or in a middleware",
                 cause=request.late_commits[0],
-                fix="await session.commit() in the endpoint. Or, since FastAPI 0.121: "
-                'Depends(get_db, scope="function")',
+                fix="session.commit() in the endpoint, with await if it is async. Or, since "
+                'FastAPI 0.121: Depends(get_db, scope="function")',
             )
     # The errors of tasks, and of background tasks that failed after a good answer.
     failures = dict(test.failures)

@@ -204,11 +204,7 @@ class RunningTest(Owner):
 
     def _jobs(self) -> list[Job]:
         """Return the unfinished threads and jobs of this test's requests."""
-        jobs = []
-        for job in alive(JOBS):
-            if job.owner is self and job.request is not None:
-                jobs.append(job)
-        return jobs
+        return [job for job in alive(JOBS) if job.owner is self and job.request is not None]
 
     def unfinished_work(self) -> list[CodeLine | str]:
         """Return the lines of the requests' tasks, threads and jobs that still run, each once."""

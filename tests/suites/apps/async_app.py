@@ -47,8 +47,7 @@ async def cancel(number: int, db=Depends(get_db)):
 
 @router.post("/settle/{number}")
 async def settle(number: int, db=Depends(get_db)):
-    order = await db.get(Order, number)
-    order.status = "paid"
+    (await db.get(Order, number)).status = "paid"
     await db.commit()
 
 

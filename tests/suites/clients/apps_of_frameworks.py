@@ -115,5 +115,4 @@ def orders_of_flask():
 
 @flask.get("/lines")
 def lines_of_flask():
-    found = asyncio.run(read())
-    return (f"{item}\n" for item in found)
+    return (f"{item}\n" for item in asyncio.run(read()))

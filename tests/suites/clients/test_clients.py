@@ -182,14 +182,12 @@ async def test_a_sync_client_that_hides_the_error(vase):
 
 
 async def test_a_sync_client_in_a_thread(arena, vase):
-    response = await asyncio.to_thread(TestClient(fast).get, "/orders")
-    assert response.json() == ["vase"]
+    assert (await asyncio.to_thread(TestClient(fast).get, "/orders")).json() == ["vase"]
     assert seen(arena) == [ORDERS]
 
 
 async def test_our_client_in_the_loop_of_a_thread(arena, client, vase):
-    response = await asyncio.to_thread(asyncio.run, client.get("/orders"))
-    assert response.json() == ["vase"]
+    assert (await asyncio.to_thread(asyncio.run, client.get("/orders"))).json() == ["vase"]
     assert seen(arena) == [ORDERS]
 
 

@@ -55,6 +55,11 @@ async def test_a_login_that_returns_an_error(client_as):
     await client_as("nobody").get("/orders")
 
 
+@pytest.mark.expect("A202", at="asyncpg.connect(")
+async def test_a_login_that_the_guard_refuses(client_as):
+    await client_as("outsider").get("/me")
+
+
 @pytest.mark.expect("A703", at='test_client_as("ada").get')
 def test_a_sync_client_cannot_await_the_login(test_client_as):
     test_client_as("ada").get("/me")

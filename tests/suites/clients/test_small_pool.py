@@ -32,8 +32,7 @@ def arena_app():
 
 def test_sync_requests_at_once(test_client):
     with ThreadPoolExecutor(3) as pool:
-        answers = pool.map(lambda _: test_client.get("/count").json(), range(9))
-        assert [*answers] == [0] * 9
+        assert [*pool.map(lambda _: test_client.get("/count").json(), range(9))] == [0] * 9
 
 
 async def test_async_requests_at_once(client, turn):

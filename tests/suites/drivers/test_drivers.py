@@ -36,8 +36,7 @@ async def test_a_connect_listener_sets_the_session(client, turn):
 
 async def test_the_drivers_connection_is_used(client, turn):
     async with engine.begin() as connection:
-        raw = await connection.get_raw_connection()
-        driver = raw.driver_connection
+        driver = (await connection.get_raw_connection()).driver_connection
         if DRIVER == "asyncpg":
             assert await driver.fetchval("SELECT 42") == 42
             rows = [(100, "vase", "new")]
@@ -59,8 +58,7 @@ async def test_a_function_runs_with_the_drivers_connection(client, turn):
         return (await cursor.fetchone())[0]
 
     async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        assert raw.dbapi_connection is not None
+        assert (await connection.get_raw_connection()).dbapi_connection is not None
         found = await connection.run_sync(
             lambda sync: sync.connection.dbapi_connection.run_async(answer)
         )

@@ -18,8 +18,7 @@ def test_a_command_has_a_sync_engine():
 
 async def test_a_session_is_not_like_the_engine_of_an_earlier_test(db_session, client, turn):
     assert isinstance(db_session, AsyncSession)
-    connection = await db_session.connection()
-    assert "is_like" not in connection.sync_connection.info
+    assert "is_like" not in (await db_session.connection()).sync_connection.info
     await client.get("/stock")
 
 

@@ -30,6 +30,9 @@ class TestOther:
     def arena_app(self):
         return other
 
+    async def test_async_clients(self, arena):
+        assert (await arena.client().get("/orders")).json() == ["other"]
+
     def test_sync_clients(self, arena):
         assert arena.test_client().get("/orders").json() == ["other"]
 
@@ -48,8 +51,12 @@ async def refusing(scope, receive, send):
 
 @pytest.mark.expect("A702", at="no broker")
 @pytest.mark.parametrize("arena_app", [FastAPI(lifespan=broken)])
-def test_a_start_up_that_fails(arena_app, test_client):
-    test_client.get("/orders")
+class TestBroken:
+    async def test_a_start_up_that_fails(self, arena_app, client):
+        await client.get("/orders")
+
+    def test_it_fails_a_sync_client(self, arena_app, test_client):
+        test_client.get("/orders")
 
 
 @pytest.mark.parametrize("arena_app", [FastAPI(lifespan=broken), refusing])

@@ -56,8 +56,7 @@ async def expunged(db):
 
 
 async def the_same_value(db):
-    stock = await db.get(Stock, "chair")
-    stock.amount = 5
+    (await db.get(Stock, "chair")).amount = 5
 
 
 async def changed_back(db):

@@ -43,7 +43,7 @@ async def test_an_answer_that_refuses(client, path):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["committed", "tried", "raised", "caught"])
+@pytest.mark.parametrize("name", ["committed", "missed", "tried", "raised", "caught"])
 async def test_what_is_not_lost(client, way, name):
     if way == "by_a_savepoint" and name != "raised":
         pytest.skip("the savepoint has ended")

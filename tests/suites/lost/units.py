@@ -6,7 +6,7 @@ from async_app import engine, maker, router
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from models import Order, Stock
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
 shared = maker()
@@ -121,8 +121,7 @@ async def added(db):
 
 
 async def changed(db):
-    stock = await db.get(Stock, "chair")
-    stock.amount = 77
+    (await db.get(Stock, "chair")).amount = 77
 
 
 async def executed(db):
@@ -132,6 +131,10 @@ async def executed(db):
 async def committed(db):
     await executed(db)
     await db.commit()
+
+
+async def missed(db):
+    await db.execute(update(Stock).where(Stock.item == "sofa").values(amount=1))
 
 
 async def tried(db):

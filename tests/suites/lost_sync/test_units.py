@@ -30,7 +30,7 @@ class TestFastAPI:
         assert test_client.post(f"{path}/422").status_code == 422
 
     @pytest.mark.parametrize("way", WAYS)
-    @pytest.mark.parametrize("name", ["committed", "tried", "caught"])
+    @pytest.mark.parametrize("name", ["committed", "missed", "tried", "caught"])
     def test_what_is_not_lost(self, test_client, way, name):
         assert test_client.post(f"/{way}/{name}/200").status_code == 200
 
@@ -71,7 +71,7 @@ class TestFlask:
     def test_a_forgotten_commit(self, test_client, name):
         assert test_client.post(f"/flask/{name}/201").status_code == 201
 
-    @pytest.mark.parametrize("name", ["flushed", "added", "committed", "tried", "caught"])
+    @pytest.mark.parametrize("name", ["flushed", "added", "committed", "missed", "tried", "caught"])
     def test_what_is_not_lost(self, test_client, name):
         status = 409 if name in {"flushed", "added"} else 200
         assert test_client.post(f"/flask/{name}/{status}").status_code == status

@@ -116,6 +116,18 @@ def test_a_group_of_errors_with_a_refusal(arena):
 
 
 @asynccontextmanager
+async def calling(app):
+    await by_streams(NAME)
+    yield
+
+
+@pytest.mark.parametrize("arena_app", [FastAPI(lifespan=calling)])
+async def test_a_start_up(arena_app, arena):
+    with arena.expect_refusal():
+        await arena.client().get("/")
+
+
+@asynccontextmanager
 async def explaining(app):
     try:
         await by_streams(NAME)

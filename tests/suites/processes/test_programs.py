@@ -35,8 +35,7 @@ def test_a_worker_of_a_module(wide_worker, turn):
 
 
 def test_a_program_that_ends_by_itself(arena):
-    program = [sys.executable, "-c", "raise SystemExit(3)"]
-    job = arena.process(program)
+    job = arena.process([sys.executable, "-c", "raise SystemExit(3)"])
     assert job.wait() == 3
     assert job.status == 3
 

@@ -194,16 +194,10 @@ async def test_the_story_names_ten_keys(client):
     assert False
 
 
-@pytest.mark.expect("A202", at="secure.ping()")
-def test_a_connection_by_tls():
-    secure = redis.Redis(ssl=True)
-    secure.ping()
-
-
-@pytest.mark.expect("A202", at="local.ping()")
-def test_a_unix_socket():
-    local = redis.Redis(unix_socket_path="/run/redis.sock")
-    local.ping()
+@pytest.mark.parametrize("options", [{"ssl": True}, {"unix_socket_path": "/run/redis.sock"}])
+@pytest.mark.expect("A202", at="ping()")
+def test_a_connection_by_tls_or_by_a_unix_socket(options):
+    redis.Redis(**options).ping()
 
 
 def test_no_cluster_is_reached():

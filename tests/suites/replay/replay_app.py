@@ -129,8 +129,7 @@ def completed_when_sent_again(db, _):
 
 @endpoint
 def increment(db, _):
-    account = db.get(Account, 1)
-    account.money += 1
+    db.get(Account, 1).money += 1
     db.commit()
 
 

@@ -13,15 +13,13 @@ async def test_an_async_session_without_the_app(db_session):
     await db_session.flush()
     await db_session.rollback()
     assert await db_session.scalar(COUNT) == 0
-    connection = await db_session.connection()
-    assert "is_of_lifespan" not in connection.sync_connection.info
+    assert "is_of_lifespan" not in (await db_session.connection()).sync_connection.info
 
 
 async def test_an_async_session_and_the_app(db_session, client):
     db_session.add(Order(item="vase"))
     assert (await client.get("/orders")).json() == ["vase"]
-    connection = await db_session.connection()
-    assert connection.sync_connection.info["is_of_lifespan"]
+    assert (await db_session.connection()).sync_connection.info["is_of_lifespan"]
 
 
 def test_a_sync_session_without_the_app(db_session):
