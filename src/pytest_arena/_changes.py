@@ -429,8 +429,7 @@ def limited(rows: TableRows, limit: int | None) -> TableRows:
 
 def _as_line(change: Change) -> str:
     """Return the sign, the table, the key, and the changed columns or the row."""
-    sign = _SIGNS[change.kind]
-    line = f"{sign} {change.table}"
+    line = f"{_SIGNS[change.kind]} {change.table}"
     for name in change.key:
         line += f" {name}={shown_in(change.row, name)}"
     rest = _as_row(change)

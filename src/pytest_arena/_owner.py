@@ -262,8 +262,7 @@ def watch_background_work(undo: ExitStack) -> None:
             return
         target = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
         if any(map(_is_of_user, (target, *thread._args))):  # noqa: SLF001 - as above
-            job = Job(thread.run, user_line() or line_of_function(target))
-            patch(thread, "run", job)
+            patch(thread, "run", Job(thread.run, user_line() or line_of_function(target)))
             start(thread)
             return
         # A library's thread serves all tests. Free-threaded Python copies the starter's context.

@@ -222,8 +222,7 @@ class _Entry:
             case "http.response.start" | "websocket.http.response.start":
                 request.status = message["status"]
                 request.is_open = True
-                size = dict(message.get("headers", ())).get(b"content-length", -1)
-                self.missing = int(size)
+                self.missing = int(dict(message.get("headers", ())).get(b"content-length", -1))
                 self._note_handled(message["status"])
             case "http.response.body":
                 body = message.get("body", b"")

@@ -114,8 +114,7 @@ class AppCall:
 
     async def begin(self) -> None:
         """Call the app, and wait until it answers. Raise its error."""
-        answer = self._run.observed(self._scope, self._receive, self._send)
-        self._task = create_task(answer)
+        self._task = create_task(self._run.observed(self._scope, self._receive, self._send))
         self._task.add_done_callback(self._note_end)
         try:
             await self._begun.wait()

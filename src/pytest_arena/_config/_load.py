@@ -131,8 +131,7 @@ def described(error: BaseException) -> str:
     if isinstance(error, ArenaError):
         return f"{type(error).__name__}: {error.what}"
     text = in_words(error).partition("\n[SQL")[0]
-    lines = filter(str.strip, text.splitlines())
-    return "\n".join([*lines][:3])
+    return "\n".join([*filter(str.strip, text.splitlines())][:3])
 
 
 def blame(error: BaseException) -> CodeLine | None:

@@ -243,8 +243,7 @@ def _call_in_thread(call: Callable[[], Answer]) -> Answer:
 
     # A daemon, so that the process does not wait for it after Ctrl-C. A test may have replaced
     # `threading.Thread`, but not the name in this module.
-    thread = Thread(target=run, name="pytest-arena-build", daemon=True)
-    thread.start()
+    Thread(target=run, name="pytest-arena-build", daemon=True).start()
     return answer.result()
 
 

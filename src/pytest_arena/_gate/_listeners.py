@@ -89,8 +89,7 @@ class Gate:
         unbind_pools()
         watch_engines(self._remember)
         for name in EVENTS:
-            listener = getattr(self, name, None) or getattr(self.lost, name)
-            event.listen(Engine, name, listener)
+            event.listen(Engine, name, getattr(self, name, None) or getattr(self.lost, name))
         for name in ("connect", "checkout", "checkin", "reset"):
             event.listen(Pool, name, getattr(self, name))
         watch_sessions(self.lost.note_unflushed)

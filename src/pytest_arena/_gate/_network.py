@@ -81,8 +81,7 @@ class _Network:
         self._ledger = ledger
         self._refuses = refuses
         self._own_ports = own_ports
-        before = os.environ.setdefault(_PORTS, _open_ports())
-        self._ports_before = {*map(int, before.split())}
+        self._ports_before = {*map(int, os.environ.setdefault(_PORTS, _open_ports()).split())}
         self._names = {socket.gethostname().lower()} - {"localhost"}
         self._names.update(map(str.lower, filter(None, words)))
         # The addresses of names, each with the test that was reported, None for an allowed name.

@@ -157,8 +157,7 @@ class MySQLDatabase(Undo):
         """Return whether a statement may have written since a start, and the open writers."""
         self._note_others(start)
         written = self.writes.since(start.state)
-        writers = frozenset(writers_in(self.name))
-        return Look(bool(written), writers=writers)
+        return Look(bool(written), writers=frozenset(writers_in(self.name)))
 
     # Rows
 

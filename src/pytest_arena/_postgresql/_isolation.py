@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,9 +51,9 @@ _MOST_MARKS_SHOWN = 3  # the most marks that a line of the summary names
 _UNREADABLE = "the live database cannot be read"
 _JOURNAL_UNREACHABLE = "the change journal cannot be asked"
 _LOCKED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
-# PostgreSQL scans so many bytes of dead entries fast. pytest-arena vacuums only a larger journal,
-# because after a vacuum every session plans the statements of its triggers again.
-_BYTES = 8 * 8192
+# Half a page. Rows of several connections are read in the order of their inserts, as in a new
+# database, only while these connections write into one page.
+_MOST_BYTES = 4096
 _AT_WORK = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
 AND backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -105,6 +106,7 @@ class JournaledDatabase(PostgreSQLDatabase):
         super().__init__(registry, name)
         self._journal = journal_control(self.address, on_lost)
         self._clock = ServerClock()
+        self._written: Counter[str] = Counter()  # bytes since the last vacuum, by table
         with registry.reporting("a copy cannot be connected to"):
             self._journal.open()  # before the app can use all connections of the server
             self._clock.measure(self._journal, questions=5)
@@ -141,7 +143,8 @@ class JournaledDatabase(PostgreSQLDatabase):
     def restore(self, start: Start, *, is_in_use: bool) -> bool | NeedsCopy:
         """Undo what was committed since a start, in one transaction and one round trip.
 
-        Rows and sequences are restored exactly. The physical order of rows may differ.
+        Rows and sequences are restored exactly. Without ORDER BY, a row that was changed or
+        removed comes last.
 
         Raises:
             Held: an open transaction prevents it.
@@ -158,9 +161,13 @@ class JournaledDatabase(PostgreSQLDatabase):
             return NeedsCopy(f"an error: {error.first_line}")
         if answer["marks"]:
             return NeedsCopy(", ".join(answer["marks"].split(", ")[:_MOST_MARKS_SHOWN]))
-        if answer["size"] > _BYTES:
+        self._written.update(answer["written"] or {})
+        if max(self._written.values(), default=0) > _MOST_BYTES:
+            names = ", ".join(["pg_arena.j", *self._written])
+            self._written.clear()
             with suppress(ControlFailure):  # the level was left
-                self._journal.run("VACUUM pg_arena.j")
+                # A truncation waits for transactions that have read the table.
+                self._journal.run(f"VACUUM (TRUNCATE {not is_in_use}) {names}")
         return bool(answer["was_changed"])
 
     def prepare_to_freeze(self) -> None:
@@ -219,8 +226,7 @@ class JournaledDatabase(PostgreSQLDatabase):
             IsolationError: the server's clock has jumped since a moment.
         """
         with self.registry.reporting(_JOURNAL_UNREACHABLE):
-            entries = self._entries(first, last)
-            return self._journal.call(rows_changed, entries, limit)
+            return self._journal.call(rows_changed, self._entries(first, last), limit)
 
     def _entries(self, first: Start | ClockTime, last: Start | ClockTime | None) -> str:
         """Return SQL for the entries of the journal between two times."""

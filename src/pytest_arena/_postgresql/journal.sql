@@ -231,10 +231,11 @@ AS $$ DECLARE s record; now int8[] := pg_arena.taken(); BEGIN
     RETURN true;
 END $$;
 
--- Undo every change that was committed since a snapshot. Return the marks instead if there are any.
+-- Undo every change that was committed since a snapshot. Return about how many bytes of each table
+-- the changes have written, or the marks if there are any.
 CREATE FUNCTION pg_arena.leave(
     start pg_snapshot, before int8[], numbers int8[], catalog text,
-    OUT was_changed bool, OUT marks text, OUT size int8
+    OUT was_changed bool, OUT marks text, OUT written json
 ) LANGUAGE plpgsql AS $$ BEGIN
     -- An open transaction that has written holds a lock on the journal.
     LOCK TABLE pg_arena.j IN EXCLUSIVE MODE NOWAIT;
@@ -249,11 +250,12 @@ CREATE FUNCTION pg_arena.leave(
     END IF;
     IF marks IS NOT NULL THEN RETURN; END IF;
     PERFORM pg_arena.apply(start, 1);
-    DELETE FROM pg_arena.j
-    WHERE j.x >= pg_snapshot_xmin(start) AND NOT pg_visible_in_snapshot(j.x, start);
-    was_changed := FOUND;
-    was_changed := pg_arena.rewind(before, numbers) OR was_changed;
-    size := pg_relation_size('pg_arena.j');
+    WITH undone AS (DELETE FROM pg_arena.j
+        WHERE j.x >= pg_snapshot_xmin(start) AND NOT pg_visible_in_snapshot(j.x, start)
+        RETURNING rel, 32 + length(r) AS size)
+    SELECT json_object_agg(s.rel::regclass, s.size) INTO written
+    FROM (SELECT rel, sum(size) AS size FROM undone GROUP BY rel) s;
+    was_changed := pg_arena.rewind(before, numbers) OR written IS NOT NULL;
 END $$;
 
 -- In a copy of an earlier state: redo the changes that were committed before a snapshot.

@@ -220,8 +220,7 @@ class ServerProduct(ABC, Generic[RegistryT]):
         config = self._config
         try:
             address = self.read_url(config.server_url)
-            where = f" on {address.server}, from arena_database"
-            return self.enter(address, where)
+            return self.enter(address, f" on {address.server}, from arena_database")
         except Unavailable as reason:
             raise ServerError(
                 f"the server for the tests cannot be used: {reason}",

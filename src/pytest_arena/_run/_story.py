@@ -94,8 +94,7 @@ class StoryReader:
         for depth in range(len(self._levels) - 1, 0, -1):
             changes = self.changes(depth=depth)
             if changes:
-                level = self._levels[-1 - depth]
-                yield StoryPart(level.name, changes, has_rows=False)
+                yield StoryPart(self._levels[-1 - depth].name, changes, has_rows=False)
 
     def own(self) -> Iterator[StoryPart]:
         """Yield the changes turn by turn. If they are not known, then yield the sum."""
@@ -114,8 +113,7 @@ class StoryReader:
                 if lost.request in turn.records
             ]
             notes = (*lost_lines, *_hints(turn))
-            changes = self.changes(turn.before, turn.after)
-            yield StoryPart(_requests(turn), changes, notes)
+            yield StoryPart(_requests(turn), self.changes(turn.before, turn.after), notes)
             title = "then, outside of requests"
             since = turn.after
         if not self._knows_turns:

@@ -151,8 +151,7 @@ def be_as_in_memory(connection: sqlite3.Connection) -> None:
 
 def has_log(connection: sqlite3.Connection) -> bool:
     """Return whether the file of a connection has a write-ahead log."""
-    mode = connection.execute("PRAGMA journal_mode").fetchone()
-    return bool(mode == ("wal",))
+    return bool(connection.execute("PRAGMA journal_mode").fetchone() == ("wal",))
 
 
 def finish_file(source: Path, target: Path) -> None:

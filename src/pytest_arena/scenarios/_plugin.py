@@ -218,8 +218,7 @@ class Scenarios:
         if self._config.option.arena_scenarios_stubs and not session.testsfailed:
             session.exitstatus = 0
         if output is not None:
-            deselected = [*self._deselected]
-            sent = {"tests": self._tests, "deselected": deselected, "tries": self._tries}
+            sent = {"tests": self._tests, "deselected": [*self._deselected], "tries": self._tries}
             output[_SENT] = json.dumps(sent)
         elif self._is_run and session.exitstatus not in _BROKEN:
             self._finish(session)

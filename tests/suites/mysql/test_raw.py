@@ -93,8 +93,7 @@ class TestOfClass:
 
 class TestAfterClass:
     async def test_the_connection_has_ended(self, db_session):
-        number = forgotten[0].thread_id()
-        assert await db_session.scalar(text(COUNT), {"number": number}) == 0
+        assert await db_session.scalar(text(COUNT), {"number": forgotten[0].thread_id()}) == 0
 
 
 @pytest.fixture(scope="module")
