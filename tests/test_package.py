@@ -23,8 +23,7 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("skills/**/*
 
 
 def test_the_address_is_written_in_one_place() -> None:
-    home = PROJECT["urls"]["Source"]
-    host, owner, name = home.removeprefix("https://").split("/")
+    host, owner, name = PROJECT["urls"]["Source"].removeprefix("https://").split("/")
     address = re.compile(rf"{re.escape(host)}/[\w-]+/{name}\b")
     assert set(address.findall(PYPROJECT)) == {f"{host}/{owner}/{name}"}
     files = [*PAGES, *ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.py")]

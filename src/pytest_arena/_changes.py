@@ -220,8 +220,7 @@ class Changes:
 
     def __str__(self) -> str:
         """Return the number of rows for each table, and a line for each row."""
-        rows = [f"  {line}" for line in self.lines()]
-        return "\n".join([self.counted(), *rows])
+        return "\n".join([self.counted(), *(f"  {line}" for line in self.lines())])
 
     def counted(self) -> str:
         """Return the numbers of changed rows in each table: ``orders +1, stock ~1``."""

@@ -69,8 +69,7 @@ def test_libpq_means_the_same(
             if not connecting.db or b"could not match" in connecting.error_message:
                 continue  # libpq refuses it, and opens nothing
             host = connecting.hostaddr or connecting.host
-            port = connecting.port.decode() or "5432"
-            expected = (host.decode(), port, connecting.db.decode())
+            expected = (host.decode(), connecting.port.decode() or "5432", connecting.db.decode())
         except AssertionError:  # an old psycopg, of an attempt that has failed already
             continue
         finally:

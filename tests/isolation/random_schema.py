@@ -207,8 +207,7 @@ class Schema:
         yield f"CREATE TABLE {name} ({', '.join(made)}) PARTITION BY RANGE (k)"
         low, odd, rest, deep = (name[:-1] + part + '"' for part in ("_l", "_o", "_r", "_d"))
         yield f"CREATE TABLE {low} PARTITION OF {name} FOR VALUES FROM (0) TO (4)"
-        turned = ["gone int", *reversed(made)]
-        yield f"CREATE TABLE {odd} ({', '.join(turned)})"
+        yield f"CREATE TABLE {odd} (gone int, {', '.join(reversed(made))})"
         yield f"ALTER TABLE {odd} DROP gone"
         yield f"ALTER TABLE {name} ATTACH PARTITION {odd} FOR VALUES FROM (4) TO (8)"
         yield f"CREATE TABLE {rest} PARTITION OF {name} DEFAULT PARTITION BY LIST (k)"

@@ -208,8 +208,7 @@ def _dump(cursor: Any) -> dict[str, object]:
     content: dict[str, object] = {}
     for name, kind in kinds:
         is_view = kind == "VIEW"
-        kind_in_sql = "VIEW" if is_view else "TABLE"
-        [definition] = rows(f"SHOW CREATE {kind_in_sql} `{name}`")
+        [definition] = rows(f"SHOW CREATE {'VIEW' if is_view else 'TABLE'} `{name}`")
         found: list[object] = [definition[1]]
         if not is_view:
             found += sorted(rows(f"SELECT * FROM `{name}`"), key=repr)

@@ -589,8 +589,7 @@ class SharedCursor(LoopCursor):
 
     def _send(self, name: str, *args: Any) -> Any:
         facade = self._facade
-        call = getattr(self._opened(), name)
-        return facade.shared.execute(facade, call, *args)
+        return facade.shared.execute(facade, getattr(self._opened(), name), *args)
 
     def _run(self, name: str, *args: Any) -> Any:
         """Check a statement in the caller's thread, and send it."""

@@ -126,8 +126,7 @@ def _of_row(named: list[ScenarioSpec], item: pytest.Item, place: str) -> list[Sc
 
 def words(text: str) -> str:
     """Return the words of a text in small letters, joined by ``_``, for the name of a function."""
-    normal = unicodedata.normalize("NFKC", text).lower()
-    return re.sub(r"\W+", "_", normal).strip("_")
+    return re.sub(r"\W+", "_", unicodedata.normalize("NFKC", text).lower()).strip("_")
 
 
 def needs_seed(scenario: ScenarioSpec) -> bool:

@@ -134,7 +134,10 @@ async def committed(db):
 
 
 async def missed(db):
-    await db.execute(update(Stock).where(Stock.item == "sofa").values(amount=1))
+    no_row = update(Stock).where(Stock.item == "sofa").values(amount=1)
+    await db.execute(no_row)
+    if engine.dialect.name == "postgresql":
+        await db.execute(no_row.returning(Stock.item))
 
 
 async def tried(db):

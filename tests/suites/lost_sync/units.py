@@ -65,7 +65,10 @@ def committed(session):
 
 
 def missed(session):
-    session.execute(update(Order).where(Order.item == "sofa").values(status="paid"))
+    no_row = update(Order).where(Order.item == "sofa").values(status="paid")
+    session.execute(no_row)
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(no_row.returning(Order.item))
 
 
 def tried(session):
