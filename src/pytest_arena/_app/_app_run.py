@@ -257,8 +257,7 @@ class Lifespan:
                 self.started.set_result(None)
             case "lifespan.startup.failed" | "lifespan.shutdown.failed":
                 # Frameworks send a whole traceback. Its last line is the exception.
-                lines = message.get("message", "").strip().splitlines()
-                self._reported = RuntimeError(*lines[-1:])
+                self._reported = RuntimeError(*message.get("message", "").strip().splitlines()[-1:])
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()

@@ -39,8 +39,7 @@ def load_attribute(path: str, *, option: str, source: str) -> object:
         )
     module_name, _, attribute = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
-        return reduce(getattr, attribute.split("."), module)
+        return reduce(getattr, attribute.split("."), importlib.import_module(module_name))
     except (Exception, SystemExit) as error:
         problem = f" does not import: {described(error)}"
         cause = str(blame(error) or source)

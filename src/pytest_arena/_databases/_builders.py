@@ -132,8 +132,7 @@ def digest_of_files(paths: Iterable[Path]) -> str:
         for file in [path, *sorted(path.rglob("*"))]:
             if file.is_file() and "__pycache__" not in file.parts:
                 name = file.relative_to(path.parent).as_posix()
-                content = hashlib.sha256(file.read_bytes()).hexdigest()
-                lines.append(f"{name} {content}")
+                lines.append(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}")
     return digest("\n".join(lines))
 
 

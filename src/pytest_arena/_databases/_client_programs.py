@@ -165,7 +165,8 @@ def _address(product: str, arguments: list[str], facts: Any) -> tuple[Address, d
     words = words_of(arguments)
     found = {names[key].database: names[key] for key in names if is_only or key in words}
     if len(found) != 1 or "--" in arguments:
-        raise LookupError(f"it must name one of {[*names]}, and names {len(found)}")
+        shown = [*names] or "this program gets none"
+        raise LookupError(f"it names {len(found)} of the tests' databases: {shown}")
     [address] = found.values()
     return address, names
 

@@ -164,8 +164,7 @@ class FreshSession(Session):
             return None
         if self.autoflush and execution.execution_options.get("autoflush", True):
             self.flush()  # a query does not overwrite what it does not flush
-        instances = self.identity_map.values()
-        states = self.stale.intersection(map(instance_state, instances))
+        states = self.stale.intersection(map(instance_state, self.identity_map.values()))
         kept = {state: _take_values(state) for state in states if not state.modified}
         try:
             result = execution.invoke_statement(execution_options={"prebuffer_rows": True})

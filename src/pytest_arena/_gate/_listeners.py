@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError, SAWarning
 from sqlalchemy.pool import Pool
 
-from pytest_arena._config._supported import DRIVERS, FILE_PRODUCTS, SUPPORTED
+from pytest_arena._config._supported import DRIVERS, SUPPORTED
 from pytest_arena._gate._engines import (
     describe,
     instrument_loops,
@@ -240,7 +240,7 @@ class Gate:
 
     def after_cursor_execute(
         self,
-        connection: Connection,
+        _connection: Connection,
         cursor: Any,
         _statement: str,
         _parameters: object,
@@ -256,10 +256,7 @@ class Gate:
         if meaning.ends_transaction:
             pooled.pending_writes = None
             pooled.has_committed = True
-            return
-        # SQLite counts no rows of RETURNING before they are fetched.
-        is_uncounted = cursor.description and connection.dialect.name in FILE_PRODUCTS
-        if meaning.table and (cursor.rowcount or is_uncounted):  # else it has written no row
+        elif meaning.table and pooled.handle.has_changed_rows(cursor):
             self.lost.note_write(pooled, meaning.table)
 
     def _add_unknown(self, dbapi_connection: object, entry: Any) -> PooledConnection:

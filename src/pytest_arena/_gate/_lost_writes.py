@@ -102,8 +102,7 @@ class LostWrites:
         """Note that a statement has written to a table."""
         writes = pooled.pending_writes
         if writes is None:
-            level = self._core.level_owner()
-            writes = PendingWrites(user_line(), level, REQUEST.get())
+            writes = PendingWrites(user_line(), self._core.level_owner(), REQUEST.get())
             pooled.pending_writes = writes
         writes.tables.append(table)
 

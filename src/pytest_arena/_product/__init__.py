@@ -185,6 +185,10 @@ class Handle(ABC):
         del dbapi_connection
         return False
 
+    def has_changed_rows(self, cursor: Any) -> bool:
+        """Return whether the last statement has written a row. -1 is an unknown number."""
+        return bool(cursor.rowcount)
+
     @abstractmethod
     def interrupt(self) -> None:
         """Cancel the running statement, if there is one."""

@@ -220,8 +220,7 @@ class LevelStack(ABC, Generic[UndoT]):
     def _is_unused(self, count: int) -> bool:
         """Whether no connection has used the database since the start of the top level."""
         level = self._stack[-1]
-        is_at_start = self._now is level.start and not level.needs_copy
-        return is_at_start and count == self._count_now
+        return self._now is level.start and not level.needs_copy and count == self._count_now
 
     def _restore(self, count: int) -> bool:
         """Restore the start of the top level. Return whether there was a change."""

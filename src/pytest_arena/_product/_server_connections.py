@@ -165,8 +165,7 @@ class RawGuard:
         from sqlalchemy.engine import make_url  # noqa: PLC0415 - the command `arena` does not need it
 
         of_driver = make_url(f"{server.product}+{dialect}://").get_dialect()
-        requested = server.requested(of_driver())
-        target = core.admit(Opener.DRIVER, server.name, requested)
+        target = core.admit(Opener.DRIVER, server.name, server.requested(of_driver()))
         if target is None or target.address is None:
             return None if core.config.drivers == "off" else RawConnection()
         address = address_for(target, server.login)
@@ -334,8 +333,7 @@ class ServerConnections(ABC):
         for database in core.provisioned:
             target = database.target
             if target.address and target.address.database == opened.database:
-                handle = self.handle(target, dbapi_connection)
-                return OpenConnection(target, handle)
+                return OpenConnection(target, self.handle(target, dbapi_connection))
         core.admit(Opener.CREATOR, opened.name)
         return OpenConnection()
 

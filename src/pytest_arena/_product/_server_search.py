@@ -285,8 +285,7 @@ class ServerProduct(ABC, Generic[RegistryT]):
         """Return the database's key without a host, so that a primary and its replicas share it."""
         known = self.live_at(requested)
         key = known.key if known else Key("server", f"{self.name}/{requested.database}")
-        default = SUPPORTED[self.name].maintenance_database
-        return key, (requested.database or default,)
+        return key, (requested.database or SUPPORTED[self.name].maintenance_database,)
 
     def new_file(self, name: str, taken: Collection[str]) -> None:
         """Return None: a server stores its databases."""

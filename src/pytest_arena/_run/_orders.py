@@ -225,8 +225,7 @@ class Schedule:
             before = [step.key for step in self.trace]
             for step in firsts.values():
                 if step is not picked:
-                    plan = (*before, step.key)
-                    self.alternatives.append((self._switches + len(going_on), plan))
+                    self.alternatives.append((self._switches + len(going_on), (*before, step.key)))
         self._switches += picked not in (going_on or [picked])
         self.trace.append(picked)
         picked.racer.is_busy = picked.text not in {"COMMIT", "ROLLBACK"}

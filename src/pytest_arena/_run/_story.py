@@ -194,8 +194,7 @@ def _hints(turn: Turn) -> Iterator[str]:
         if record.late_commits:
             yield f"answered {record.status} before its commit ({record.late_commits[0]})"
         if record.raised:
-            when = "" if record.is_refused else "after its answer: "
-            yield f"raised {when}{record.raised}"
+            yield f"raised {'' if record.is_refused else 'after its answer: '}{record.raised}"
         elif record.failure and record.is_refused:
             yield f"a statement raised {record.failure}"
         text = " ".join(record.refusal.decode(errors="replace").split())

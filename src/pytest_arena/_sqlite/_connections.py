@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at a line of the app or of the test
 
 _in_transaction = attrgetter("in_transaction")
+_total_changes = attrgetter("total_changes")
 
 
 # A restore may change the schema, and an idle connection still knows the schema of DDL.
@@ -51,12 +52,13 @@ WORDS = Words(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class SQLiteHandle(Handle):
     """A connection of ``sqlite3``, sync or in a thread of aiosqlite."""
 
     reference: Callable[[], sqlite3.Connection | None]
     words = WORDS
+    changes: int | None = 0  # the rows that the connection has written
 
     @property
     def has_uncommitted_writes(self) -> bool:
@@ -64,6 +66,13 @@ class SQLiteHandle(Handle):
         return bool(self._call(_in_transaction))
 
     is_begun = has_uncommitted_writes
+
+    def has_changed_rows(self, cursor: object) -> bool:
+        """Return whether the last statement has written a row. A cursor counts no rows to fetch."""
+        del cursor
+        before = self.changes
+        self.changes = self._call(_total_changes)
+        return self.changes is None or self.changes != before
 
     def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
         """Return whether a write or a commit would wait for a transaction of another connection.

@@ -369,8 +369,7 @@ class SQLite:
 
     def url(self, database: Database, driver: str) -> URL:
         """Return the URL of the live file."""
-        name = f"sqlite+{driver}" if driver else "sqlite"
-        return URL.create(name, database=database.file)
+        return URL.create(f"sqlite+{driver}" if driver else "sqlite", database=database.file)
 
     def keep(self, database: Database, title: str) -> str:
         """Copy a database into the user's cache. Return the path."""

@@ -89,8 +89,7 @@ def writing(connection: sqlite3.Connection, *, excludes_readers: bool = False) -
 
     The block ends with COMMIT, because ROLLBACK drops the page cache.
     """
-    kind = "EXCLUSIVE" if excludes_readers else "IMMEDIATE"
-    connection.execute(f"BEGIN {kind}")
+    connection.execute(f"BEGIN {'EXCLUSIVE' if excludes_readers else 'IMMEDIATE'}")
     try:
         yield
     finally:

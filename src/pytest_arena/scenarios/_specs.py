@@ -396,8 +396,7 @@ def accept(path: Path, scenarios: Iterable[ScenarioSpec]) -> None:
     lines = []
     for scenario in scenarios:
         old = lock.get(scenario.key)
-        gap = old.gap if old else ""
-        lines.append(f"{scenario.key}  {scenario.revision}  {gap}".rstrip())
+        lines.append(f"{scenario.key}  {scenario.revision}  {old.gap if old else ''}".rstrip())
     path.write_text("\n".join([_HEAD, *sorted(lines), ""]), encoding="utf-8")
 
 

@@ -136,7 +136,7 @@ async def committed(db):
 async def missed(db):
     no_row = update(Stock).where(Stock.item == "sofa").values(amount=1)
     await db.execute(no_row)
-    if engine.dialect.name == "postgresql":
+    if engine.dialect.name != "mysql":
         await db.execute(no_row.returning(Stock.item))
 
 

@@ -67,7 +67,7 @@ def committed(session):
 def missed(session):
     no_row = update(Order).where(Order.item == "sofa").values(status="paid")
     session.execute(no_row)
-    if session.get_bind().dialect.name == "postgresql":
+    if session.get_bind().dialect.name != "mysql":
         session.execute(no_row.returning(Order.item))
 
 
