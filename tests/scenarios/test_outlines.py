@@ -23,8 +23,8 @@ def test_each_row_has_a_status(tmp_path: Path) -> None:
     assert rows[1] == ("A path is answered", {"path": "/nothing", "status": "404"})
     assert rows[4] == ("/judges is open", {"Path name": "/judges"})
     page = (results.run.folder / "page.html").read_text(encoding="utf-8")
-    assert "Proven for crashes only: 5</span>" in page
-    assert (page.count("<article"), page.count("path=/nothing, status=404")) == (2, 2)
+    assert "Proven for crashes only: 3</span> enough for a Then" in page
+    assert (page.count("<article"), page.count("path=/battles, status=200")) == (2, 2)
     assert "When I GET &lt;path&gt;" in page
     assert "| /nothing | 404    |" in page
     assert "</article>\n<pre>Rule: Some paths are open</pre>\n<article>" in page
