@@ -21,7 +21,7 @@ from app import Dancer, app, maker
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
 
-@pytest.mark.timeout(0.5)
+@pytest.mark.timeout(2)  # it also builds the template
 async def test_in_an_await(client):
     await client.post("/dancers/Dune")
     async with maker() as session:
@@ -32,7 +32,7 @@ async def test_in_an_await(client):
 async def test_clean_1(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 
-@pytest.mark.timeout(0.5)
+@pytest.mark.timeout(1)
 async def test_in_a_statement_without_an_end(client):
     async with maker() as session:
         session.add(Dancer(name="open"))
@@ -42,7 +42,7 @@ async def test_in_a_statement_without_an_end(client):
 async def test_clean_2(client):
     assert (await client.get("/dancers")).json() == ["Sand"]
 
-@pytest.mark.timeout(0.5)
+@pytest.mark.timeout(1)
 def test_in_a_sync_statement(db_session, test_client):
     test_client.post("/dancers/Dune")
     db_session.add(Dancer(name="open"))
@@ -60,7 +60,7 @@ async def ticks():
 async def endless():
     return StreamingResponse(ticks())
 
-@pytest.mark.timeout(0.5)
+@pytest.mark.timeout(1)
 async def test_in_a_body_without_an_end(client):
     await client.get("/endless")
 
