@@ -195,7 +195,7 @@ async def test_the_story_names_ten_keys(client):
 
 
 @pytest.mark.parametrize("options", [{"ssl": True}, {"unix_socket_path": "/run/redis.sock"}])
-@pytest.mark.expect("A202", at="ping()")
+@pytest.mark.expect("A202", at="redis.Redis(**options).ping()")
 def test_a_connection_by_tls_or_by_a_unix_socket(options):
     redis.Redis(**options).ping()
 

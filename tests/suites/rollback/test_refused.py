@@ -59,7 +59,7 @@ async def test_a_setting_or_a_session(statement):
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-@pytest.mark.expect("A501", at=".connect()")
+@pytest.mark.expect("A501", at="create_engine(arena.url")
 def test_another_driver(arena, driver):
     create_engine(arena.url.replace("asyncpg", driver)).connect()
 
