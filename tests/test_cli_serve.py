@@ -158,8 +158,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server for all tests of levels. Each of them leaves its level."""
     files = {"conftest": CONFTEST, "seeds": SEEDS, "test_never": "raise AssertionError('imported')"}
     example = shop(fastapi_example(tmp_path_factory.mktemp("served")), **files)
-    lost = "-Werror::pytest_arena.LostWriteWarning"
-    with serving(example, "--seeds", "seeds", lost) as served:
+    with serving(example, "--seeds", "seeds", "-Werror::pytest_arena.LostWriteWarning") as served:
         yield served
         status = served.end()
     assert status == int("LostWriteWarning" in served.said)  # another worker may have that test

@@ -95,8 +95,7 @@ class Change:
         """The columns that an update has changed. () for the other kinds."""
         if self.kind != "updated":
             return ()
-        after = self.after.items()
-        return tuple(name for name, new in after if _differ(self.before[name], new))
+        return tuple(name for name, new in self.after.items() if _differ(self.before[name], new))
 
     @property
     def row(self) -> Mapping[str, object]:
@@ -149,8 +148,7 @@ class Changes:
                 continue
             # Only count these rows. If the limit has cut off one row of an update, the other row
             # would look like a deletion or an insertion.
-            known = len(rows.removed) + len(rows.added)
-            more[rows.table] = known + rows.more
+            more[rows.table] = len(rows.removed) + len(rows.added) + rows.more
         return cls(changes, more, check)
 
     @property
@@ -223,7 +221,7 @@ class Changes:
         return "\n".join([self.counted(), *(f"  {line}" for line in self.lines())])
 
     def counted(self) -> str:
-        """Return the numbers of changed rows in each table: ``orders +1, stock ~1``."""
+        """Return the changed rows of each table: ``orders +1,200, stock ~1``, or ``nothing``."""
         texts = []
         for table in self.tables:
             text = table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -180,6 +181,19 @@ def test_rows_of_two_connections_stay_in_the_order_of_their_inserts(world: Postg
         assert world.isolation.leave()
     pages = "SELECT (pg_relation_size('pg_arena.j') + pg_relation_size('plain')) / 8192"
     assert first.rows(pages)[0][0] <= 3
+
+
+@only_undo
+def test_a_large_test_beside_a_reader_with_an_open_transaction(world: PostgreSQLWorld) -> None:
+    """The reader delays no restore."""
+    reader = world.connect()
+    reader.execute("BEGIN")
+    reader.execute("SELECT a FROM plain")
+    world.isolation.enter()
+    world.connect().execute("INSERT INTO plain SELECT generate_series(7, 900)")
+    start = time.monotonic()
+    assert world.isolation.leave()
+    assert time.monotonic() - start < 4
 
 
 SPECIAL = """

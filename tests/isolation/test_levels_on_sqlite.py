@@ -142,8 +142,7 @@ def test_a_file_that_a_test_loses_is_restored_by_force(
 
 def test_a_saved_file_is_whole(world: SQLiteWorld) -> None:
     """It needs no log."""
-    hand = world.connect()
-    hand.execute("INSERT INTO plain VALUES (4)")
+    world.connect().execute("INSERT INTO plain VALUES (4)")
     file = world.live.with_name("saved.db")
     world.isolation.save(file)
     with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as saved:

@@ -35,8 +35,7 @@ def strong(server: StoryMySQLServer, address: Address, control: MySQLControl) ->
     control.run(f"CREATE USER '{name}'@'%' IDENTIFIED BY 'pw'")
     control.run(f"GRANT ALL ON *.* TO '{name}'@'%' WITH GRANT OPTION")
     yield address.as_(ServerLogin(name, "pw"))
-    users = control.rows(f"SELECT user, host FROM mysql.user WHERE user LIKE '%{name}'")
-    for user, host in users:
+    for user, host in control.rows(f"SELECT user, host FROM mysql.user WHERE user LIKE '%{name}'"):
         control.run(f"DROP USER '{user}'@'{host}'")
 
 

@@ -95,10 +95,9 @@ def test_attacks_on_a_server(tmp_path: Path, developer: str, drivers: str) -> No
     files, names = attacks_on("servers")
     example = on_server(tmp_path, developer, files)
     config = example.files["pytest.ini"] + f"arena_drivers = {drivers}\n" if drivers else BARE
-    env = {"ARENA_DATABASE": SERVER, "DRIVERS": drivers}
     with rows_of(developer) as rows:
         run = example.with_paths({"pytest.ini": config}).run(
-            "-W", "ignore", plugin=bool(drivers), env=env
+            "-W", "ignore", plugin=bool(drivers), env={"ARENA_DATABASE": SERVER, "DRIVERS": drivers}
         )
         run.expect(passed=len(names))
     assert sorted(rows) == ([] if drivers else sorted(names))

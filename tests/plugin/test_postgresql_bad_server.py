@@ -192,5 +192,4 @@ def test_the_session_of_a_variable_by_psycopg_is_async_in_an_async_test(example:
     project = example.with_files(test_it=ASYNC_SESSION).with_paths(
         {"pytest.ini": "[pytest]\nasyncio_mode = auto\narena_database = own\n"}
     )
-    env = {"DATABASE_URL": PRODUCTION.replace("asyncpg", "psycopg")}
-    project.run(env=env).expect(passed=1)
+    project.run(env={"DATABASE_URL": PRODUCTION.replace("asyncpg", "psycopg")}).expect(passed=1)

@@ -119,9 +119,9 @@ def test_a_changed_migration_is_run(example: Example, folder: str) -> None:
 def test_a_migration_that_fails_says_its_own_line_once(example: Example) -> None:
     """The first test shows the migration's line and its traceback; all fail."""
     broken = FIRST.replace("op.create_table", 'op.execute("create tabel x")\n    op.create_table')
-    project = with_migrations(example, SYNC_ENV)
     run = (
-        project.with_paths({"migrations/versions/first.py": broken})
+        with_migrations(example, SYNC_ENV)
+        .with_paths({"migrations/versions/first.py": broken})
         .run()
         .expect(status=1, failed=2)
     )

@@ -119,8 +119,7 @@ def test_a_block_names_a_step_of_a_scenario(example: Example) -> None:
     text = "import pytest\ndef test_unnamed(scenario):\n    with scenario.when('x'): pass\n"
     for number, block in enumerate(blocks):
         text += f"{marker}def test_{number}(scenario):\n    with scenario.{block}: pass\n"
-    changed = example.with_paths({FILE: text})
-    changed.run().expect(1, failed=4, passed=1).says(
+    example.with_paths({FILE: text}).run().expect(1, failed=4, passed=1).says(
         "the test has a block for a step, but names no scenario",
         "with scenario.when('I GET <path>'):",
         "no Given step of the scenario reads",

@@ -28,8 +28,7 @@ def test_the_specification_of_the_project_is_read_exactly() -> None:
     scenarios = read_specs(["specs/*.md"], BATTLE_D).scenarios
     assert [each.line for each in scenarios] == [11, 18, 25, 41, 47]
     assert [len(each.steps) for each in scenarios] == [5, 5, 5, 4, 6]
-    kinds = [step.kind for step in scenarios[0].steps]
-    assert kinds == ["given", "given", "when", "then", "then"]
+    assert [step.kind for step in scenarios[0].steps] == ["given", "given", "when", "then", "then"]
     assert scenarios[4].steps[0].text.startswith('a Gherkin scenario: "Given tournament in')
 
 
@@ -120,8 +119,7 @@ def test_a_feature_file_has_rules_backgrounds_tables_and_tags(tmp_path: Path) ->
         """
     [scenario] = read(tmp_path, text, "queue.feature")
     assert scenario.tags == ("@web", "@slow")
-    steps = [(step.kind, step.text, step.line) for step in scenario.steps]
-    assert steps == [
+    assert [(step.kind, step.text, step.line) for step in scenario.steps] == [
         ("given", "a tournament", 6),
         ("given", "a queue", 11),
         ("when", "I look", 14),

@@ -159,8 +159,7 @@ def test_a_process_that_lost_its_connection_lives(side: Side) -> None:
         assert [*asked] == [[(number,)] for number in range(200)]
         name = own.create("live")
         is_mysql = side.product == "mysql"
-        question = f"SELECT {'CONNECTION_ID' if is_mysql else 'pg_backend_pid'}()"
-        [(pid,)] = own.control.rows(question)
+        [(pid,)] = own.control.rows(f"SELECT {'CONNECTION_ID' if is_mysql else 'pg_backend_pid'}()")
         side.run(f"KILL {pid}" if is_mysql else f"SELECT pg_terminate_backend({pid})")
         other = own.create("live")
         with closing(side.registry()) as later:

@@ -164,9 +164,8 @@ def test_programs_that_fail_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("initdb", "postgres"):
         (tmp_path / name).write_text("#!/bin/sh\necho 'no way' >&2; exit 1\n")
         (tmp_path / name).chmod(0o755)
-    programs = replace(servers.programs, folder=tmp_path)
     with pytest.raises(Unavailable, match=r"failed: no way|does not run"):
-        clusters.find(programs, cache=tmp_path)
+        clusters.find(replace(servers.programs, folder=tmp_path), cache=tmp_path)
     parent = next(servers.place.iterdir())
     shutil.rmtree(parent)
     parent.symlink_to(tmp_path)

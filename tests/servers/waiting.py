@@ -37,8 +37,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def server_pid(folder: ServerFolder) -> int:
-    text = (folder.data / "postmaster.pid").read_text(encoding="utf-8")
-    return int(text.splitlines()[0])
+    return int((folder.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
 
 
 def lives(pid: int) -> bool:

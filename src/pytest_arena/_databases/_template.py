@@ -165,8 +165,7 @@ class StageBuild:
         )
 
     def _home(self) -> str:
-        function = getattr(self.builder, "function", None)
-        return str(line_of_function(function) or self.option)
+        return str(line_of_function(getattr(self.builder, "function", None)) or self.option)
 
 
 @dataclass(slots=True)

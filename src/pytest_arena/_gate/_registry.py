@@ -484,8 +484,7 @@ def unflushed_words(session: Session, *, has_changed: bool = True) -> str:
         "deleted": list(session.deleted),
     }
     for verb, instances in parts.items():
-        counts = Counter(type(instance).__name__ for instance in instances)
-        for name, count in counts.items():
+        for name, count in Counter(type(instance).__name__ for instance in instances).items():
             number = f" ({count:,})" if count > 1 else ""
             words.append(f"{verb} {name}{number}")
     return ", ".join(words)

@@ -166,8 +166,9 @@ class JournaledDatabase(PostgreSQLDatabase):
             names = ", ".join(["pg_arena.j", *self._written])
             self._written.clear()
             with suppress(ControlFailure):  # the level was left
-                # A truncation waits for transactions that have read the table.
-                self._journal.run(f"VACUUM (TRUNCATE {not is_in_use}) {names}")
+                # A truncation waits five seconds for a transaction that has read the table.
+                inside = self._journal.rows(_INSIDE.format("current_database()"))
+                self._journal.run(f"VACUUM (TRUNCATE {not inside}) {names}")
         return bool(answer["was_changed"])
 
     def prepare_to_freeze(self) -> None:

@@ -37,8 +37,7 @@ async def test_an_awaited_client_is_logged_in(client_as):
 
 
 async def test_a_stream_is_the_first_request(client_as):
-    own = {"authorization": "own"}
-    async with client_as("ada").stream("GET", "/me", headers=own) as response:
+    async with client_as("ada").stream("GET", "/me", headers={"authorization": "own"}) as response:
         await response.aread()
     assert response.json() == ["ada", "own"]
 

@@ -116,8 +116,7 @@ async def mistaken(scope, receive, send):
 
 @pytest.mark.parametrize("arena_app", [mistaken])
 async def test_an_app_that_raises_before_its_answer(arena_app, arena):
-    client = arena.client(raise_app_exceptions=False)
-    assert (await client.get("/orders")).status_code == 500
+    assert (await arena.client(raise_app_exceptions=False).get("/orders")).status_code == 500
 
 
 @pytest.mark.expect("AssertionError")

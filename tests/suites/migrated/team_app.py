@@ -69,8 +69,7 @@ async def rename(number: int, name: str, db=Depends(get_db)):
 
 @app.put("/members")
 async def promote(db=Depends(get_db)):
-    query = select(Member).options(selectinload(Member.team, Team.tags))
-    for member in await db.scalars(query):
+    for member in await db.scalars(select(Member).options(selectinload(Member.team, Team.tags))):
         member.role = "captain"
         member.team.tags = []
     await db.commit()
