@@ -15,6 +15,7 @@ TABLES = {
     "-- a\nDELETE FROM public.dancers": "dancers",
     'INSERT OR IGNORE INTO "my ""table""" VALUES (1)': 'my "table"',
     "REPLACE INTO `shop`.`items` VALUES (1)": "shop.items",
+    "DELETE a, `b` FROM scores a JOIN b ON a.id = b.id": "scores",
     "WITH a AS (SELECT 1) INSERT INTO scores SELECT * FROM a": "scores",
     "WITH a AS (SELECT 'delete from scores') SELECT * FROM a": "",
     "WITH a AS (SELECT 1) SELECT * FROM t FOR UPDATE": "",
@@ -142,4 +143,5 @@ def test_what_reaches_beyond_a_database_is_known() -> None:
     for statement, *found in BEYOND:
         meaning = classify(statement, POSTGRESQL)
         assert [meaning.beyond, meaning.shared] == found, statement
-    assert classify("drop schema IF EXISTS shop", MYSQL).beyond == "DROP SCHEMA"
+    for statement in ("DROP SCHEMA", "ALTER USER", "SET PASSWORD"):
+        assert classify(f"{statement.lower()} x", MYSQL).beyond == statement

@@ -47,8 +47,7 @@ class Command:
 
     def answer(self, status: int, content: object) -> None:
         """Send a status and JSON. Values that JSON lacks become texts."""
-        text = json.dumps(content, default=str)
-        self.reply.set_result((status, text))
+        self.reply.set_result((status, json.dumps(content, default=str)))
 
 
 class Commands:
@@ -162,8 +161,7 @@ class LevelServer:
             raise pytest.UsageError(str(error)) from None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._control.stop)
-        control = f"{server.url}{CONTROL_PATH}"
-        urls = json.dumps({"app": server.url, "control": control})
+        urls = json.dumps({"app": server.url, "control": f"{server.url}{CONTROL_PATH}"})
         self._stdout.write(f"{urls}\n")
         self._stdout.flush()
         while True:
@@ -236,8 +234,7 @@ class LevelServer:
 
     def _seed(self, name: str, arguments: Mapping[str, object]) -> object:
         """Call the seed function of this name with a session and the arguments."""
-        path = f"{self._seeds}:{name}"
-        function: Any = load_attribute(path, option="--seeds", source=_COMMAND)
+        function: Any = load_attribute(f"{self._seeds}:{name}", option="--seeds", source=_COMMAND)
         if inspect.iscoroutinefunction(function):
             return asyncio.run(self._async_seed(function, arguments))
         session: Any = self._arena.session()

@@ -126,8 +126,7 @@ def read_tables(control: Control, database: str) -> dict[str, Table]:
         keys[name].append(column)
     tables = {}
     for name, counter, rows in listed:
-        key = tuple(keys[name])
-        tables[name] = Table(name, tuple(columns[name]), key, counter, int(rows or 0))
+        tables[name] = Table(name, tuple(columns[name]), tuple(keys[name]), counter, int(rows or 0))
     return tables
 
 

@@ -255,7 +255,10 @@ WORDS = Words(
         r"| (?:CREATE | ALTER | DROP | RENAME | TRUNCATE)"
         r"(?!\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b) )\b"
     ),
-    beyond=re.compile(r"(?i)(?:\A|;)\s*(?P<verb>(?:CREATE|DROP)\s+(?:DATABASE|SCHEMA))\b"),
+    # An app may change the password of its own user, with which other runs connect, too.
+    beyond=re.compile(
+        r"(?i)(?:\A|;)\s*(?P<verb>(?:CREATE|DROP)\s+(?:DATABASE|SCHEMA)|ALTER\s+USER|SET\s+PASSWORD)\b"
+    ),
     # A comment with `!` has statements that the server executes. The search is fast because each
     # alternative begins with a fixed character.
     parts=re.compile(

@@ -65,7 +65,8 @@ _NAME = r'(?:"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|[\w$]+)'
 _OPTIONS = r"(?:(?:LOW_PRIORITY|HIGH_PRIORITY|DELAYED|QUICK|IGNORE|ONLY|OR\s+\w+)\b\s*)*+"
 _WRITES = (
     rf"(?P<verb>(?:INSERT|REPLACE)\b\s*{_OPTIONS}(?:INTO\b\s*)?+|MERGE\s+INTO\b\s*"
-    rf"|DELETE\b\s*{_OPTIONS}FROM\b\s*(?:ONLY\b\s*)?+|UPDATE\b\s*{_OPTIONS}"
+    rf"|DELETE\b\s*{_OPTIONS}(?:{_NAME}(?:\s*[.,]\s*{_NAME})*\s+)??FROM\b\s*(?:ONLY\b\s*)?+"
+    rf"|UPDATE\b\s*{_OPTIONS}"
     rf"|TRUNCATE\b\s*(?:TABLE\b\s*)?+{_OPTIONS})"
     rf"(?P<table>{_NAME}(?:\s*\.\s*{_NAME})*)"
 )

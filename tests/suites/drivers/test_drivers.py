@@ -30,8 +30,7 @@ async def test_a_connect_listener_sets_the_session(client, turn):
         if IS_SQLITE:
             assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
         else:
-            path = await connection.scalar(text("SHOW search_path"))
-            assert path == "public, information_schema"
+            assert await connection.scalar(text("SHOW search_path")) == "public, information_schema"
 
 
 async def test_the_drivers_connection_is_used(client, turn):

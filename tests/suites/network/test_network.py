@@ -63,8 +63,7 @@ def test_a_call_of_the_test():
 def test_this_machine_may_be_reached():
     with socket.create_server(("127.0.0.1", 0)) as server:
         for host in ("localhost", "127.0.0.1", "::ffff:127.0.0.1"):
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            with socket.socket(family) as caller:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as caller:
                 caller.settimeout(0)
                 caller.connect_ex((host, server.getsockname()[1]))
     ours, theirs = socket.socketpair()
