@@ -252,5 +252,4 @@ class Example:
 
 def fastapi_example(folder: Path) -> Example:
     """Return a typical project: a FastAPI app with a schema and a seeded row, and pytest.ini."""
-    files = {"app.py": APP, "seed.py": SEED, "pytest.ini": CONFIG}
-    return Example(folder / "project", files)
+    return Example(folder / "project", {"app.py": APP, "seed.py": SEED, "pytest.ini": CONFIG})

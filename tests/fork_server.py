@@ -210,8 +210,7 @@ def import_all() -> None:
     compileall.compile_dir(package.__path__[0], quiet=2)
     own = [found.name for found in pkgutil.walk_packages(package.__path__, "pytest_arena.")]
     plugins = [entry.module for entry in importlib.metadata.entry_points(group="pytest11")]
-    pytests = [f"_pytest.{name}" for name in default_plugins]
-    names = [*LIBRARIES.split(), *pytests, *plugins, *own]
+    names = [*LIBRARIES.split(), *[f"_pytest.{name}" for name in default_plugins], *plugins, *own]
     for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

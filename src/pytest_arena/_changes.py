@@ -363,8 +363,7 @@ def _paired(rows: TableRows) -> list[Change]:
             elif not rows.key:
                 continue  # two equal rows
             before = _named(rows.columns, old)
-            after = _named(rows.columns, new)
-            changes.append(Change(rows.table, kind, before, after, rows.key))
+            changes.append(Change(rows.table, kind, before, _named(rows.columns, new), rows.key))
     return sorted(changes, key=_order)
 
 
@@ -412,8 +411,7 @@ def net(
     after = Counter(identity for identity, _ in added)
     rows = {**dict(removed), **dict(added)}
     gone = [rows[identity] for identity in (before - after).elements()]
-    new = [rows[identity] for identity in (after - before).elements()]
-    return gone, new
+    return gone, [rows[identity] for identity in (after - before).elements()]
 
 
 def limited(rows: TableRows, limit: int | None) -> TableRows:

@@ -243,8 +243,7 @@ def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
         yield  # pytest-arena cannot enter the event loop of unittest's async test
         return
     owner, attribute, function = _own_function(item)
-    test = run.current.required_test()
-    replacement = conducted(function, test, is_example=owner is not item)
+    replacement = conducted(function, run.current.required_test(), is_example=owner is not item)
     with ExitStack() as undo:
         patch(owner, attribute, replacement, undo)
         yield
@@ -285,6 +284,7 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Settle the test after the tear-down of its fixtures, also after a failure."""
+    __tracebackhide__ = True
     run = RUNS[item.config]
     run.current.in_teardown = True
     try:
@@ -301,6 +301,13 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 def _settle(item: pytest.Item, run: ArenaRun) -> list[BaseException]:
     """Settle the test, and emit its warnings. Return all errors."""
     errors = run.settle()
+    # Pytest has asked for failed threads before `settle` waited for those of the requests.
+    threads: Any = item.config.pluginmanager.get_plugin("threadexception")
+    try:
+        if threads is not None:
+            threads.pytest_runtest_teardown(item)
+    except (Warning, ExceptionGroup) as error:  # by a filter of warnings
+        errors.append(error.with_traceback(None))
     if not run.is_repeating:
         errors += run.ledger.emit_warnings(CodeLine.of_test(item))
     return errors

@@ -27,7 +27,7 @@ from functools import partial
 from threading import Thread, get_ident
 from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from pytest_arena._config._load import line_of_function
 from pytest_arena._interpreter import patch
@@ -199,12 +199,23 @@ def is_users_task(task: AnyTask) -> bool:
 class Job:
     """A thread of the user, or a job of a pool, with the owner and the request that began it."""
 
-    def __init__(self, function: Callable[..., object], line: CodeLine | None) -> None:
+    def __init__(
+        self, function: Any, line: CodeLine | None, worker: ref[Thread] | None = None
+    ) -> None:
         self.owner = owner_here()
         self.request = REQUEST.get()
         self.thread = 0  # in which it runs
         self._function = function
+        self._worker = worker  # a weak reference to the user's thread. None for a job of a pool
         JOBS[self] = line
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a job waits or runs. A thread's error is reported before the thread ends."""
+        if self._worker is None:
+            return True
+        worker = self._worker()
+        return worker is not None and worker.is_alive()
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Do the work. Further work that it starts has the same owner."""
@@ -216,11 +227,13 @@ class Job:
         finally:
             REQUEST.reset(request_token)
             OWNER.reset(token)
-            JOBS.pop(self, None)
+            self.thread = 0
+            if self._worker is None:
+                JOBS.pop(self, None)
             del self._function  # a thread's `run` would be a reference cycle
 
 
-# The jobs that wait or run. The value is the user's line that began the job.
+# The jobs that wait or run, and threads. The value is the user's line that began the job.
 JOBS: WeakKeyDictionary[Job, CodeLine | None] = WeakKeyDictionary()
 
 
@@ -262,7 +275,8 @@ def watch_background_work(undo: ExitStack) -> None:
             return
         target = getattr(thread, "function", None) or thread._target or thread.run  # noqa: SLF001 - no other name
         if any(map(_is_of_user, (target, *thread._args))):  # noqa: SLF001 - as above
-            patch(thread, "run", Job(thread.run, user_line() or line_of_function(target)))
+            line = user_line() or line_of_function(target)
+            patch(thread, "run", Job(thread.run, line, ref(thread)))
             start(thread)
             return
         # A library's thread serves all tests. Free-threaded Python copies the starter's context.

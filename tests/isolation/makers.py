@@ -68,8 +68,7 @@ class Makers:
         """The databases of a login on PostgreSQL."""
         run(f"DROP ROLE IF EXISTS {ROLE}", f"CREATE ROLE {ROLE}")
         self._stack.callback(run, f"DROP ROLE {ROLE}")
-        login = self._stack.enter_context(own_registry())
-        return self._stack.enter_context(own_databases(login))
+        return self._stack.enter_context(own_databases(self._stack.enter_context(own_registry())))
 
     @cached_property
     def _template(self) -> str:

@@ -205,5 +205,4 @@ def filled(own: ServerRegistry, schema: Schema | None = None, *script: str) -> s
                 is_work = statement.startswith(WORK)
                 with suppress(*((psycopg.Error,) if is_work else ())):
                     app.execute(statement.replace("{role}", ROLE).encode())
-    built = SimpleNamespace(address=own.address_of(name))
-    return own.finish(built, f"of {name}", Manifest(1.0))
+    return own.finish(SimpleNamespace(address=own.address_of(name)), f"of {name}", Manifest(1.0))

@@ -133,5 +133,4 @@ def private_server() -> Iterator[PrivateServer]:
 
 def on_postgresql(example: Example, **files: str) -> Example:
     """The example's app, with a production URL in its code."""
-    app = example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION)
-    return app.with_files(**files)
+    return example.change("app.py", "sqlite+aiosqlite:///dev.db", PRODUCTION).with_files(**files)

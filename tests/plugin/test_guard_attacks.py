@@ -32,8 +32,7 @@ def attacks_on(kind: str) -> tuple[dict[str, str], list[str]]:
     files = {name: (ATTACKS / name).read_text() for name in names}
     text = (ATTACKS / f"on_{kind}.py").read_text()
     files[f"test_{kind}.py"] = text
-    marked = itertools.pairwise(text.splitlines())
-    found = [after for line, after in marked if line in KINDS]
+    found = [after for line, after in itertools.pairwise(text.splitlines()) if line in KINDS]
     return files, [line.removeprefix("def ").partition("(")[0] for line in found]
 
 

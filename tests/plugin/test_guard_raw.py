@@ -56,8 +56,7 @@ subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 def test_a_refusal_in_a_program_of_a_conftest_fails_the_first_test(tmp_path: Path) -> None:
     """The program begins before the template is built."""
-    test = "def test_it(db_session): ..."
-    example = small_example(tmp_path, test_it=test, conftest=PROGRAM)
+    example = small_example(tmp_path, test_it="def test_it(db_session): ...", conftest=PROGRAM)
     example.run().expect(1, errors=1).says("db.example.org:5432/other")
 
 

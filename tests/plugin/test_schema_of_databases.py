@@ -86,8 +86,7 @@ def test_two_schemas_with_one_seed(tmp_path: Path) -> None:
 
 
 def test_an_empty_database_has_no_template(tmp_path: Path) -> None:
-    options = "arena_schema =\n    models:Base\n    archive = none\n"
-    project = shop(tmp_path, options, tables="[]")
+    project = shop(tmp_path, "arena_schema =\n    models:Base\n    archive = none\n", tables="[]")
     project.run("-k", "archive").expect(passed=1).says("no template").never_says("from the cache")
     project.run().expect(passed=2).says("in place of shop (models:Base), archive (empty) on SQLite")
 

@@ -124,8 +124,7 @@ class AppRun:
                     return self._lifespan
                 self._lifespan.close()  # its shutdown may have failed
             test = Phase.test
-            request = test.begin_lifespan() if test is not None else None
-            self._lifespan = begin(request)
+            self._lifespan = begin(test.begin_lifespan() if test is not None else None)
             return self._lifespan
 
     def close_lifespan_of_test(self) -> None:
@@ -385,8 +384,7 @@ async def _cancel(test: Owner | None) -> None:
 @contextmanager
 def session_lifespan(app: ASGIApp, loop: AppLoop) -> Iterator[Mapping[str, object]]:
     """Run an app's lifespan in a loop of a separate thread. Yield the state of its requests."""
-    portal = loop.open()
-    lifespan = portal.call(Lifespan, as_asgi(app))
+    lifespan = loop.open().call(Lifespan, as_asgi(app))
     try:
         lifespan.started.result()
         yield lifespan.state

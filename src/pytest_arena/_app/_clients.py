@@ -318,8 +318,7 @@ def open_test_client(run: AppRun, login: Login | None, options: Options) -> Test
     is_of_litestar = is_litestar(run.app)
     client_class = _client_class(is_of_litestar=is_of_litestar)
     # Litestar's client needs the app itself. The hook in its class sees the requests.
-    app = run.app if is_of_litestar else run.observed
-    client = client_class(app, **options)
+    client = client_class(run.app if is_of_litestar else run.observed, **options)
     client.app = run.app  # a test may use it. Starlette's transport keeps the function
     client.arena_run = run
     client.arena_login = login

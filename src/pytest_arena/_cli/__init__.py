@@ -92,6 +92,5 @@ def list_scenarios(options: argparse.Namespace) -> int:
     from pytest_arena.scenarios._outputs import listing  # noqa: PLC0415 - needs the extra
     from pytest_arena.scenarios._specs import read_specs  # noqa: PLC0415 - needs the extra
 
-    lines = listing(read_specs(options.specs, Path.cwd()))
-    sys.stdout.write("\n".join([*lines, ""]))
+    sys.stdout.write("\n".join([*listing(read_specs(options.specs, Path.cwd())), ""]))
     return 0

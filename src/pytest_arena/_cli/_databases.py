@@ -30,8 +30,7 @@ def list_or_sweep(options: argparse.Namespace) -> int:
     config = read_project(database=options.database)
     kinds: list[PlaceKind] = []
     for product in SUPPORTED:
-        module = importlib.import_module(f"{package_of(product)}._product")
-        kinds += module.place_kinds(config)
+        kinds += importlib.import_module(f"{package_of(product)}._product").place_kinds(config)
     if options.sweeps:
         _sweep(kinds, everything=options.everything)
     else:

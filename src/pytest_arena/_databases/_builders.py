@@ -356,8 +356,7 @@ def suggested_schema(root: Path) -> str:
         return "alembic.ini"
     found = {}
     for module, file in _load.project_modules():
-        is_of_app = root in file.parents and not is_of_tests(str(file))
-        values = dict(vars(module)) if is_of_app else {}
+        values = dict(vars(module)) if root in file.parents and not is_of_tests(str(file)) else {}
         models = sum(map(_is_model, values.values()))
         for name, value in values.items():
             metadata = getattr(value, "metadata", None) if isinstance(value, type) else value

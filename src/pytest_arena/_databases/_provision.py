@@ -130,8 +130,7 @@ class Provision:
             )
         template = self._template(database, Stage.SEEDED)
         started = seconds()
-        uses = self._connections.usage_of(database.key)
-        isolation = product.isolate(database, template, uses)
+        isolation = product.isolate(database, template, self._connections.usage_of(database.key))
         if self._config.verify:
             isolation = Verified(isolation, database.name, self._ledger)
         for level in self._levels:

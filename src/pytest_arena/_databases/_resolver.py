@@ -312,8 +312,7 @@ class Databases:
     @property
     def provisioned(self) -> dict[Database, Isolation]:
         """The databases that have content, because a connection was opened. The oldest first."""
-        databases = [*self.known.by_key.values()]
-        return {each: each.isolation for each in databases if each.isolation}
+        return {each: each.isolation for each in [*self.known.by_key.values()] if each.isolation}
 
     def ensure_content(self, database: Database) -> Isolation:
         """Give a database its content, once.

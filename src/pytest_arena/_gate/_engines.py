@@ -69,8 +69,7 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
     default_host = "(unknown)" if cargs else "localhost"
     host = cparams.get("host", default_host)
     port = cparams.get("port", "")
-    names = map(cparams.get, ("database", "dbname", "db"))
-    database = next(filter(None, names), "")
+    database = next(filter(None, map(cparams.get, ("database", "dbname", "db"))), "")
     name = ServerTarget(dialect.name, f"{host}:{port}", str(database)).name
     return RequestedDatabase(dialect, product, name, database=str(database))
 
@@ -95,8 +94,7 @@ def requested_without_engine(product: str) -> RequestedDatabase | None:
     if product in FILE_PRODUCTS:
         place = URL.create(product, database=f"/{NOWHERE}/app")
     facts = SUPPORTED[product]
-    installed = filter(find_spec, (*facts.drivers_without_loop, *facts.drivers))
-    driver = next(installed, "")
+    driver = next(filter(find_spec, (*facts.drivers_without_loop, *facts.drivers)), "")
     if driver not in sys.stdlib_module_names:
         place = place.set(drivername=f"{product}+{driver}")
     return requested_by_url(place)
@@ -146,8 +144,7 @@ def engine_like(engine: Engine, database: Database, url: URL, *, is_async: bool)
     is_for_sync_code = engine.dialect.is_async and not is_async
     pool = _pool_for_sync_code(engine) if is_for_sync_code else engine.pool.recreate()
     known_engines.of(engine.dialect).database = database
-    options = engine.get_execution_options()
-    like = Engine(pool, engine.dialect, url, execution_options=options)
+    like = Engine(pool, engine.dialect, url, execution_options=engine.get_execution_options())
     for name in _TRANSACTIONS:
         # Only the engine's listeners: those of the class `Engine` apply to both engines.
         for listener in tuple(getattr(engine.dispatch, name).listeners):
@@ -332,8 +329,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 def _first_connect_mutex(lock: AsyncAdaptedLock) -> asyncio.Lock:
     # A property has precedence over a Lock that was cached before.
-    mutexes = vars(lock).setdefault("_arena_mutexes", weakref.WeakKeyDictionary())
-    return lock_here(mutexes)
+    return lock_here(vars(lock).setdefault("_arena_mutexes", weakref.WeakKeyDictionary()))
 
 
 def instrument_loops(dialect: Dialect) -> None:

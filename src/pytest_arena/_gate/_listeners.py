@@ -273,8 +273,7 @@ class Gate:
             for connections in [*loaded.values()]:
                 live = live or connections.recognize(self.core, dbapi_connection)
             if live is None:
-                connection = driver_connection(dbapi_connection)
-                driver, _, _ = type(connection).__module__.partition(".")
+                driver, _, _ = type(driver_connection(dbapi_connection)).__module__.partition(".")
                 self.core.admit(Opener.CREATOR, f"{driver}://{UNNAMED}")
         except RefusedError:
             # The pool does not have the connection yet. `terminate` closes it without awaiting.

@@ -185,8 +185,7 @@ class LostWrites:
             if is_failed:
                 what = f"{writes.words}, and committed after a failed statement: rolled back, lost"
                 fix = "(async) with session.begin_nested():   around the statement that may fail"
-            request = writes.request or REQUEST.get()
-            self._note(level, what, fix, writes.line or NO_LINE, request)
+            self._note(level, what, fix, writes.line or NO_LINE, writes.request or REQUEST.get())
 
     def _note(
         self, level: Owner, what: str, fix: str, line: CodeLine | str, request: Request | None
@@ -263,8 +262,7 @@ def _is_rollback() -> bool:
 
 
 def _watch_async_ends() -> None:
-    begun = type(async_sessionmaker().begin())
-    sessions = (AsyncSession, AsyncSessionTransaction, begun)
+    sessions = (AsyncSession, AsyncSessionTransaction, type(async_sessionmaker().begin()))
     for kind in (*sessions, AsyncConnection, AsyncTransaction):
         for name in vars(kind).keys() & {"close", "rollback", "__aexit__"}:
             patch(kind, name, _noting_error(getattr(kind, name)))

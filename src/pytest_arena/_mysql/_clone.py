@@ -287,8 +287,7 @@ def read_content(control: Control, database: str) -> dict[str, str]:
 
 def has_same_schema(before: dict[str, str], after: dict[str, str]) -> bool:
     """Return whether two contents differ at most in rows and AUTO_INCREMENT values."""
-    different = before.items() ^ after.items()
-    return all(name.startswith((_ROWS_OF, _COUNTED)) for name, _ in different)
+    return all(name.startswith((_ROWS_OF, _COUNTED)) for name, _ in before.items() ^ after.items())
 
 
 def _digest(database: str, table: Table) -> str:

@@ -156,8 +156,7 @@ class MySQLDatabase(Undo):
     def look(self, start: Start) -> Look:
         """Return whether a statement may have written since a start, and the open writers."""
         self._note_others(start)
-        written = self.writes.since(start.state)
-        return Look(bool(written), writers=frozenset(writers_in(self.name)))
+        return Look(bool(self.writes.since(start.state)), writers=frozenset(writers_in(self.name)))
 
     # Rows
 
@@ -225,8 +224,7 @@ class MySQLDatabase(Undo):
             last_name = time.base.description.source
             last_tables = time.base.description.tables
             position = min(position, time.state)
-        written = self.writes.since(position)
-        names = written.names_in({*first.tables, *last_tables})
+        names = self.writes.since(position).names_in({*first.tables, *last_tables})
         return self.restoring.call(
             read_difference,
             (first.source, first.tables),

@@ -61,8 +61,7 @@ class WriteLog:
         """Note a statement of a connection to a database."""
         if statement.reach is Reach.TABLE:
             place, _, table = statement.table.lower().rpartition(".")
-            is_here = place in {"", database.lower()}
-            self._tables.append(table if is_here else _ANY_TABLE)
+            self._tables.append(table if place in {"", database.lower()} else _ANY_TABLE)
         elif statement.reach is not Reach.NOTHING:
             self.note_all(is_schema=statement.reach is Reach.SCHEMA)
 

@@ -127,8 +127,7 @@ def environment() -> dict[str, str]:
 
     Another user could read the other variables, and some, such as PGPORT, would change the server.
     """
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**kept, "LC_ALL": "C"}
+    return {**{name: os.environ[name] for name in _KEPT if name in os.environ}, "LC_ALL": "C"}
 
 
 @dataclass(frozen=True, slots=True)

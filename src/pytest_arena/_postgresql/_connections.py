@@ -122,8 +122,7 @@ class PostgreSQLConnections(ServerConnections):
         info = getattr(connection, "info", None)
         if info is None:
             return super().opened(connection)
-        host = info.host or info.hostaddr
-        return ServerTarget(FACTS.name, f"{host}:{info.port}", info.dbname)
+        return ServerTarget(FACTS.name, f"{info.host or info.hostaddr}:{info.port}", info.dbname)
 
     def handle(self, target: ConnectTarget, dbapi_connection: object) -> PostgreSQLHandle:
         """Return the handle of a connection, or of a facade of the isolation ``rollback``."""

@@ -100,8 +100,7 @@ def _psycopg() -> Any:
 
 def open_control(address: Address, *args: Any, **options: Any) -> PostgreSQLControl:
     """Open a connection that does not reconnect. The parameters are those of ``connect``."""
-    connecting = partial(connect, address, *args, **options)
-    return PostgreSQLControl(connecting, reconnects=False).open()
+    return PostgreSQLControl(partial(connect, address, *args, **options), reconnects=False).open()
 
 
 def literal(text: str) -> str:

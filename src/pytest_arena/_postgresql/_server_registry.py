@@ -136,8 +136,7 @@ class DatabaseTarget(ServerBuild):
 
     def is_being_written(self) -> bool:
         """Return whether a transaction in the database has written."""
-        question = WRITERS.format(literal(self.address.database))
-        return bool(self.registry.control.rows(question))
+        return bool(self.registry.control.rows(WRITERS.format(literal(self.address.database))))
 
 
 _PSYCOPG = "psycopg"  # sync and async
@@ -345,8 +344,7 @@ class ServerRegistry(DatabaseRegistry):
         final = called or self.names.new("kept")
         self.freeze(name)
         with self.reporting(f"{name} cannot be kept"):
-            option = "WITH ALLOW_CONNECTIONS true"
-            self._rename(name, final, option, Manifest(now(), title).text())
+            self._rename(name, final, "WITH ALLOW_CONNECTIONS true", Manifest(now(), title).text())
         return final
 
     def _rename(self, name: str, final: str, option: str, text: str) -> None:

@@ -201,9 +201,9 @@ class Handle(ABC):
         """Ask the server whether the running statement waits for a lock of another session."""
         return False
 
-    def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
-        """Return whether a statement would wait for one of these connections, if this is known."""
-        del statement, others
+    def would_wait(self, statement: str, sent: Iterable[tuple[Handle | None, str]]) -> bool:
+        """Return whether a statement would wait after those that were sent, if this is known."""
+        del statement, sent
         return False
 
     def note_checkout(self) -> None:

@@ -191,8 +191,7 @@ class LastingLoops:
         finally:
             for connection, home in [*self._homes.items()]:
                 if home is running_loop():
-                    end = getattr(connection, "terminate", connection.close)
-                    end()
+                    getattr(connection, "terminate", connection.close)()
             await asyncio.sleep(0)  # asyncio closes the sockets
 
 

@@ -65,8 +65,7 @@ def parts_of(name: str) -> NameParts | None:
     if match is None:
         return None
     kind = match["kind"] or name.split("_")[1]
-    session = match["session"] or match["run"] or ""
-    return NameParts(kind, session, match["process"] or "")
+    return NameParts(kind, match["session"] or match["run"] or "", match["process"] or "")
 
 
 def locks_of(name: str) -> tuple[str, ...]:

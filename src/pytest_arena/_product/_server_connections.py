@@ -168,8 +168,7 @@ class RawGuard:
         target = core.admit(Opener.DRIVER, server.name, server.requested(of_driver()))
         if target is None or target.address is None:
             return None if core.config.drivers == "off" else RawConnection()
-        address = address_for(target, server.login)
-        self.arguments.redirect(dialect, address, args, kwargs)
+        self.arguments.redirect(dialect, address_for(target, server.login), args, kwargs)
         owner = owner_here()
         if owner is None or not owner.is_idle:
             owner = core.level_owner()

@@ -251,8 +251,7 @@ class Redis:
         with suppress(Exception):
             found = {(key, value) for key, (_, value) in self._found.get(owner, {}).items()}
             now = {(key, value) for key, (_, value) in self.content().items()}
-            names = sorted({key for key, _ in found ^ now})
-            return [*map(_shown, names[:_MOST_KEYS])]
+            return [*map(_shown, sorted({key for key, _ in found ^ now})[:_MOST_KEYS])]
         return []
 
     def watch_clients(self) -> None:

@@ -140,8 +140,7 @@ def difference(
             names.add(name)
     lines = ["the database did not change as expected"]
     for name in sorted(names):
-        rows = expected.get(name, Expected(()))
-        lines += _table_lines(name, changes[name], rows)
+        lines += _table_lines(name, changes[name], expected.get(name, Expected(())))
     if len(lines) == 1:
         return ""
     lines.append(f"all changes: {changes.counted()}")

@@ -91,8 +91,7 @@ class Tasks:
         """Return the open loops of this thread, none if a loop runs in it."""
         if running_loop() is not None:
             return []
-        here = threading.get_ident()
-        return [loop for loop in self.loops() if self._threads.get(loop) == here]
+        return [loop for loop in self.loops() if self._threads.get(loop) == threading.get_ident()]
 
     def of(self, owner: Owner, loops: Iterable[AbstractEventLoop]) -> list[AnyTask]:
         """Return the tasks of an owner that may run the user's code, without the present one."""
@@ -201,8 +200,7 @@ def _remove_session_of_flask() -> None:
     flask = sys.modules.get("flask")
     if flask is None or not flask.has_app_context():
         return
-    extension = flask.current_app.extensions.get("sqlalchemy")
-    sessions = getattr(extension, "session", None)
+    sessions = getattr(flask.current_app.extensions.get("sqlalchemy"), "session", None)
     if sessions is not None and not record_of(sessions()).outlives_tests:
         sessions.remove()
 

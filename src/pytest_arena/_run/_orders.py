@@ -200,8 +200,8 @@ class Schedule:
                 self._let_go(racer)
                 return
             steps.append(racer.step)
-        handles = [step.handle for step in self.trace]
-        free = [step for step in steps if not step.handle.would_wait(step.text, handles)]
+        sent = [(step.handle, step.text) for step in self.trace]
+        free = [step for step in steps if not step.handle.would_wait(step.text, sent)]
         if waiting == racers:
             # If each waits for another one, SQLite reports the deadlock for a statement at once.
             free = free or sorted(steps, key=lambda step: step.text == "COMMIT")

@@ -164,8 +164,7 @@ class Race:
         await acommit()
         works = [*requests]
         if callable(works[0]):  # a sync test runs this in a new loop
-            pool = ThreadPoolExecutor(len(works))
-            asyncio.get_running_loop().set_default_executor(pool)
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(works)))
             works = [*map(asyncio.to_thread, requests)]
         # Equal for requests that do the same.
         kinds = [(work.cr_code, {**inspect.getcoroutinelocals(work)}) for work in works]

@@ -204,7 +204,8 @@ class RunningTest(Owner):
 
     def _jobs(self) -> list[Job]:
         """Return the unfinished threads and jobs of this test's requests."""
-        return [job for job in alive(JOBS) if job.owner is self and job.request is not None]
+        jobs = [job for job in alive(JOBS) if job.is_unfinished]
+        return [job for job in jobs if job.owner is self and job.request is not None]
 
     def unfinished_work(self) -> list[CodeLine | str]:
         """Return the lines of the requests' tasks, threads and jobs that still run, each once."""

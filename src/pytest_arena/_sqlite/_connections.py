@@ -74,17 +74,24 @@ class SQLiteHandle(Handle):
         self.changes = self._call(_total_changes)
         return self.changes is None or self.changes != before
 
-    def would_wait(self, statement: str, others: Iterable[Handle | None]) -> bool:
+    def would_wait(self, statement: str, sent: Iterable[tuple[Handle | None, str]]) -> bool:
         """Return whether a write or a commit would wait for a transaction of another connection.
 
+        A write waits for a transaction that has written, and a commit also for one that has read.
         While it waits, SQLite blocks. So it must not begin.
         """
-        if statement in {"COMMIT", "ROLLBACK"}:
-            is_write = statement == "COMMIT" and self.has_uncommitted_writes
-        else:
-            is_write = classify(statement, WORDS).reach is not Reach.NOTHING
-        rivals = [each for each in others if each is not None and each is not self]
-        return is_write and any(rival.has_uncommitted_writes for rival in rivals)
+        is_commit = statement == "COMMIT" and self.has_uncommitted_writes
+        if not (is_commit or _writes(statement)):
+            return False
+        rivals: set[Handle] = set()
+        for handle, text in sent:
+            if handle is None or handle is self:
+                continue
+            if _writes(text) or (is_commit and text.startswith("SELECT")):
+                rivals.add(handle)
+            elif text in {"COMMIT", "ROLLBACK"}:
+                rivals.discard(handle)
+        return any(rival.has_uncommitted_writes for rival in rivals)
 
     def interrupt(self) -> None:
         """Interrupt the running statement, from another thread."""
@@ -101,6 +108,12 @@ class SQLiteHandle(Handle):
             with suppress(sqlite3.Error):
                 return function(raw)
         return None
+
+
+def _writes(statement: str) -> bool:
+    """Return whether a statement takes the lock of the file."""
+    begins = statement.upper().startswith(("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"))
+    return begins or classify(statement, WORDS).reach is not Reach.NOTHING
 
 
 def raw_of(dbapi_connection: object) -> sqlite3.Connection | None:
@@ -164,8 +177,7 @@ class SQLiteConnections:
                 "a creator= opens a memory database, which pytest-arena cannot restore after a "
                 f"test. Give the engine a URL instead: {cause_of_connection()}"
             )
-        target = core.admit(Opener.CREATOR, file)
-        return OpenConnection(target, SQLiteHandle(weakref.ref(raw)))
+        return OpenConnection(core.admit(Opener.CREATOR, file), SQLiteHandle(weakref.ref(raw)))
 
     def watch(self, core: CurrentCore) -> None:
         """Watch each connection.
@@ -218,8 +230,7 @@ def _admit(core: CurrentCore, database: object, *_: object) -> None:
     if now is None or not isinstance(database, str | bytes | os.PathLike):
         return  # SQLite raises its own error for another type
     name = os.fsdecode(database)
-    file = sql.requested(name, uri=name.startswith("file:")).file
-    now.admit(Opener.SQLITE3, file)
+    now.admit(Opener.SQLITE3, sql.requested(name, uri=name.startswith("file:")).file)
 
 
 class WeakConnection(sqlite3.Connection):

@@ -162,8 +162,7 @@ def kept_file(cache: Path, test: str, database: str) -> Path:
     name = re.sub(r"[^\w.-]+", "_", test)[-_LONGEST_NAME:]
     file = folder / f"{name}-{digest(test)[:8]}-{database}"
     # ARENA_CACHE may name a folder with other files.
-    copies = folder.glob(f"*-{escape(database)}")
-    newest_first = sorted(copies, key=written_at, reverse=True)
+    newest_first = sorted(folder.glob(f"*-{escape(database)}"), key=written_at, reverse=True)
     for old in newest_first[_KEPT_FILES - 1 :]:
         old.unlink(missing_ok=True)
     return file

@@ -1,6 +1,7 @@
 """Work that a request began, and that fails after the answer, is a warning with the app's line."""
 
 import asyncio
+import threading
 
 import httpx2
 import pytest
@@ -55,6 +56,15 @@ async def add_background_task(tasks: BackgroundTasks):
     tasks.add_task(fail_later)
 
 
+def fail_in_a_timer():
+    raise LookupError("in a timer")
+
+
+@app.post("/timer-fails", status_code=202)
+def begin_a_timer_that_fails():
+    threading.Timer(0.1, fail_in_a_timer).start()
+
+
 @app.post("/retrieved", status_code=202)
 async def retrieve():
     task = asyncio.create_task(fail_later())
@@ -76,6 +86,11 @@ async def test_a_task_whether_python_frees_it_or_not(client, path):
 @fails
 def test_a_task_of_a_sync_test(test_client):
     test_client.post("/fails")
+
+
+@pytest.mark.expect("PytestUnhandledThreadExceptionWarning", at=None)
+def test_a_timer_that_fails_after_the_test(test_client):
+    test_client.post("/timer-fails")
 
 
 @pytest.mark.expect("LateWorkWarning")

@@ -54,8 +54,7 @@ app = FastAPI(lifespan=lifespan)
 @app.post("/orders/{item}")
 async def order(item: str):
     async with app.state.pool.connection() as connection:
-        insert = "INSERT INTO orders (item, status) VALUES (%s, 'new')"
-        await connection.execute(insert, [item])
+        await connection.execute("INSERT INTO orders (item, status) VALUES (%s, 'new')", [item])
 
 
 @app.get("/orders")

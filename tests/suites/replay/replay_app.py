@@ -6,6 +6,7 @@ A name says what is special. Each has a POST of its own.
 import secrets
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from fastapi import BackgroundTasks, Depends, Form, Header, HTTPException
@@ -26,7 +27,7 @@ from shop_app import (
 )
 from sqlalchemy import DateTime, String, func, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -72,6 +73,14 @@ writing("key_of_the_app", lambda: Named(id=str(uuid.uuid4()), number=1))
 @endpoint
 def updated_at(db, _):
     db.execute(update(Job).where(Job.id == 1).values(state=f"{time.time():.0f}"))
+    db.commit()
+
+
+@endpoint
+def savepoint_first(db, _):
+    for row in (Account(id=1), Seat(who="Dune")):
+        with suppress(IntegrityError), db.begin_nested():
+            db.add(row)
     db.commit()
 
 

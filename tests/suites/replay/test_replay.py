@@ -20,6 +20,7 @@ RIGHT = [
     "time_of_the_database",
     "random_token",
     "key_of_the_app",
+    "savepoint_first",
     "soft_delete",
     "removal",
     "two_tables",
