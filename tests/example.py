@@ -120,8 +120,7 @@ class Run:
         counts = re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", closing[-1])
         outcomes = {}
         for number, name in counts:
-            plural = "errors" if name == "error" else name
-            outcomes[plural] = int(number)
+            outcomes["errors" if name == "error" else name] = int(number)
         return outcomes
 
     def says(self, *texts: str) -> Run:

@@ -388,8 +388,7 @@ def _content(row: Iterable[object]) -> Hashable:
 
 def _named(columns: tuple[str, ...], row: Row | None) -> Mapping[str, object]:
     """Return the values of a row by the names of the columns, no values without a row."""
-    values = zip(columns, row, strict=True) if row is not None else ()
-    return MappingProxyType(dict(values))
+    return MappingProxyType(dict(zip(columns, row, strict=True) if row is not None else ()))
 
 
 def _order(change: Change) -> tuple[int, list[tuple[bool, Any]]]:
@@ -432,8 +431,7 @@ def _as_line(change: Change) -> str:
         steps = []
         for name in change.columns:
             before = shown_in(change.before, name)
-            after = shown_in(change.after, name)
-            steps.append(f"{name} {before} → {after}")
+            steps.append(f"{name} {before} → {shown_in(change.after, name)}")
         rest = ", ".join(steps) or "written again with the same values"
     return cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
 

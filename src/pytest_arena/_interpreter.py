@@ -139,8 +139,7 @@ def when_imported(name: str, change: Change) -> None:
 
 def _stand_first() -> None:
     """Put the finder in front of all others, such as pytest's or a tracer's."""
-    others = [finder for finder in sys.meta_path if finder is not _finder]
-    sys.meta_path[:] = [_finder, *others]
+    sys.meta_path[:] = [_finder, *[finder for finder in sys.meta_path if finder is not _finder]]
 
 
 class _Finder(MetaPathFinder):

@@ -83,8 +83,7 @@ def test_keep_failed_tests(example: Example) -> None:
     assert len(kept) == 8
     assert len(re.findall(r"sqlite3 \S+/kept/\S+", run.output)) == 8
     assert len(kept_files(project.run("--arena-keep=failed"))) == 8
-    foreign = [kept_files(run)[0].with_name(f"letter-{number}") for number in range(60)]
-    for file in foreign:
+    for file in [kept_files(run)[0].with_name(f"letter-{number}") for number in range(60)]:
         file.touch()
     assert len(kept_files(project.run("--arena-keep=failed"))) == 68
 

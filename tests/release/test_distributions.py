@@ -45,8 +45,7 @@ def test_the_sdist_holds_what_builds_and_tests_it(release: Release) -> None:
     """All of HEAD, but for what only the code's home reads; and the metadata."""
     with tarfile.open(release.sdist) as sdist:
         held = {member.name.partition("/")[2] for member in sdist if member.isfile()}
-    kept = {name for name in release.files if not name.startswith(AT_HOME)}
-    assert held == kept | {"PKG-INFO"}
+    assert held == {name for name in release.files if not name.startswith(AT_HOME)} | {"PKG-INFO"}
 
 
 def test_the_sdist_builds_the_same_wheel_as_the_checkout(release: Release, tmp_path: Path) -> None:

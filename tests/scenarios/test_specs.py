@@ -151,8 +151,7 @@ def test_files_folders_and_patterns_are_read_once(tmp_path: Path) -> None:
     fence = "# {0}\n```gherkin\nScenario: {0}\n  When a\n```\n"
     for name in ("deep/a.md", "b.markdown", "c.txt"):
         (tmp_path / name).write_text(fence.format(name), encoding="utf-8")
-    found = read_specs(["deep", "**/*.md", "c.txt"], tmp_path)
-    assert list(found.files) == ["deep/a.md", "c.txt"]
+    assert list(read_specs(["deep", "**/*.md", "c.txt"], tmp_path).files) == ["deep/a.md", "c.txt"]
     assert len(read_specs(["."], tmp_path).scenarios) == 2
 
 

@@ -133,8 +133,7 @@ def test_the_run_fails_for_each_scenario_without_proof_or_gap(results: Results) 
 
 def test_replays_change_no_status(results: Results, tmp_path: Path) -> None:
     """P9. Both run tests again after the last one."""
-    flags = ("--scenarios=strict", "--arena-replay")
-    replayed = Results.of(battles(tmp_path), *RERUNS, *flags)
+    replayed = Results.of(battles(tmp_path), *RERUNS, "--scenarios=strict", "--arena-replay")
     assert replayed.statuses == results.statuses
     replayed.run.says("arena: replay", "POST /battles/{battle_id}/start")
 
@@ -225,8 +224,7 @@ def test_a_part_of_any_testpaths_is_partial(tmp_path: Path, testpaths: str) -> N
     )
     example.run("--scenarios=strict", "--lf").says("partial run: --lf")
     example.run("--scenarios=strict", "--pdb").says("--pdb would stop at each failure")
-    whole = example.run("--scenarios=strict", ".").expect(0, passed=5)
-    assert "partial run" not in whole.output
+    assert "partial run" not in example.run("--scenarios=strict", ".").expect(0, passed=5).output
 
 
 def test_shards_are_merged(tmp_path: Path) -> None:

@@ -90,8 +90,7 @@ class Suite:
             name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)
         }
         product = self.database if self.database in _DRIVERS else "postgresql"
-        is_sync = any(word in self.folder.name for word in ("_sync", "_flask"))
-        driver = _DRIVERS[product][is_sync]
+        driver = _DRIVERS[product][any(word in self.folder.name for word in ("_sync", "_flask"))]
         env = {
             "ARENA_CACHE": str(place / "cache"),
             "COLUMNS": "120",
@@ -237,8 +236,7 @@ def _read(suite: Suite, place: Path) -> Result:
     output = (place / "output").read_text(encoding="utf-8")
     result = Result(suite, place, (place / _ENDED).read_text(encoding="utf-8"), output)
     facts = place / _FACTS
-    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
-    for line in lines:
+    for line in facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []:
         result.add(json.loads(line))
     return result
 

@@ -126,8 +126,7 @@ def _read_modules(folder: Path) -> list[Module]:
             file = Path(path, name)
             if file.suffix == ".py" and not is_of_tests(str(file.relative_to(folder))):
                 texts[file] = file.read_text(encoding="utf-8", errors="replace")
-    all_text = "\n".join(texts.values())
-    imported = set(re.findall(r"(?m)^\s*(?:from|import) (\w+)", all_text))
+    imported = set(re.findall(r"(?m)^\s*(?:from|import) (\w+)", "\n".join(texts.values())))
     modules = []
     for file, text in texts.items():
         root = folder

@@ -254,8 +254,7 @@ class LevelServer:
 def _module_in(session: pytest.Session) -> pytest.Module:
     """Return a module without a file, in the folder that pytest's arguments name."""
     config = session.config
-    argument = config.args[0].partition("::")[0]
-    folder = config.invocation_params.dir / argument
+    folder = config.invocation_params.dir / config.args[0].partition("::")[0]
     parent = pytest.Dir.from_parent(session, path=folder)
     module: pytest.Module = pytest.Module.from_parent(parent, path=folder / _COMMAND)
     module.obj = ModuleType("served")

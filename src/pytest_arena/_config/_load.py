@@ -129,8 +129,7 @@ def described(error: BaseException) -> str:
     """Name an error in at most three lines, without the statement that SQLAlchemy adds."""
     if isinstance(error, ArenaError):
         return f"{type(error).__name__}: {error.what}"
-    text = in_words(error).partition("\n[SQL")[0]
-    return "\n".join([*filter(str.strip, text.splitlines())][:3])
+    return "\n".join([*filter(str.strip, in_words(error).partition("\n[SQL")[0].splitlines())][:3])
 
 
 def blame(error: BaseException) -> CodeLine | None:

@@ -183,8 +183,7 @@ class Databases:
         if not (user_line() or line_of_job()):
             return  # a library's task that a request has started may serve later requests
         error = refusals.late_work(owner)
-        words = f"{error.what}: {error.cause}; next: {error.fix}".split()
-        self.ledger.note(" ".join(words))
+        self.ledger.note(" ".join(f"{error.what}: {error.cause}; next: {error.fix}".split()))
         raise error
 
     def _refused(self, refusal: Refusal, name: str, **values: str) -> ArenaError:

@@ -113,8 +113,7 @@ class PooledConnection(Owned):
     def entry(self) -> ConnectionPoolEntry | None:
         """The entry of its pool, None if the entry has connected again since."""
         entry = self._entry()
-        is_current = entry is not None and entry.info.get(INFO) is self
-        return entry if is_current else None
+        return entry if entry is not None and entry.info.get(INFO) is self else None
 
     @property
     def is_open(self) -> bool:
@@ -225,8 +224,7 @@ class RunningStatements:
 
     def _wait(self, ends: list[Future[None]]) -> None:
         """Wait in the loop of pytest-arena, whose clock no test can stop."""
-        waiting = asyncio.wait([*map(asyncio.wrap_future, ends)], timeout=_PATIENCE)
-        _, running = await_only(waiting)
+        _, running = await_only(asyncio.wait([*map(asyncio.wrap_future, ends)], timeout=_PATIENCE))
         if running:  # the app locks rows, or a statement is slow
             self._is_patient = False
 

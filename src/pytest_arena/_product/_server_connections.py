@@ -305,8 +305,7 @@ class ServerConnections(ABC):
         """Redirect the arguments. Return a function that describes the connection once open."""
         if target is not None and target.address is not None:
             driver = dialect.driver
-            login = self.arguments.target(driver, cargs, cparams).login
-            address = address_for(target, login)
+            address = address_for(target, self.arguments.target(driver, cargs, cparams).login)
             self.arguments.redirect(driver, address, cargs, cparams)
             self.prepare(core, dialect, address)
         # A later listener or a factory of the app may open another connection.

@@ -240,8 +240,7 @@ class ExpectedChanges(Block):
         database = self.run.database(self.database)
         isolation = database.isolation
         # Some isolations read the whole database.
-        moment = None if isolation is None else isolation.moment(exact=True)
-        self._since = (database, moment)
+        self._since = (database, None if isolation is None else isolation.moment(exact=True))
         return self
 
     def _check(self) -> None:

@@ -214,8 +214,7 @@ class Schedule:
         going_on = [step for step in steps if [step.racer] == begun[-1:]]
         candidates = going_on + steps
         wanted = next(self._wanted, "")
-        planned = [step for step in candidates if step.key.startswith(wanted)]
-        [picked, *_] = planned or candidates
+        [picked, *_] = [step for step in candidates if step.key.startswith(wanted)] or candidates
         if not wanted:
             # Of equal requests that have not begun, only the first one is an alternative.
             firsts: dict[object, RaceStep] = {}

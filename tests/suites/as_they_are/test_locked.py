@@ -97,8 +97,7 @@ async def half_read_by_a_task(engine):
 
 async def half_deleted_by_a_task(engine):
     connection = await engine.connect()
-    raw = (await connection.get_raw_connection()).driver_connection
-    cursor = await raw.execute(HALF_DELETED)
+    cursor = await (await connection.get_raw_connection()).driver_connection.execute(HALF_DELETED)
     await cursor.fetchone()
     KEPT.append((connection, cursor))
 

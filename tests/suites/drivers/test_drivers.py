@@ -143,8 +143,7 @@ async def test_a_connection_that_a_cancelled_task_never_got_is_closed(arena, tur
 
 
 async def test_a_frozen_clock_stops_no_statement(client, turn):
-    freezegun = pytest.importorskip("freezegun")
-    with freezegun.freeze_time("2061-01-14"):
+    with pytest.importorskip("freezegun").freeze_time("2061-01-14"):
         assert (await client.post("/orders/chair")).status_code == 201
         assert await count_orders() == 1
 

@@ -79,8 +79,7 @@ def test_a_listener_changes_the_arguments(made):
 
 
 def test_a_time_out_of_the_app_stays(made):
-    own = made("sqlite:///shop.db", connect_args={"timeout": 1.5})
-    with own.connect() as connection:
+    with made("sqlite:///shop.db", connect_args={"timeout": 1.5}).connect() as connection:
         assert connection.scalar(text("PRAGMA busy_timeout")) == 1500
 
 

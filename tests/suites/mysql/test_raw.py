@@ -70,8 +70,7 @@ async def test_an_engine_with_a_creator(arena, client, turn):
 
 async def test_the_drivers_connection_of_a_pool(client):
     async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        await raw.driver_connection.query(ADD)
+        await (await connection.get_raw_connection()).driver_connection.query(ADD)
     assert (await client.get("/orders")).json() == []
 
 

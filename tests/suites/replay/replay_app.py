@@ -144,8 +144,7 @@ def increment(db, _):
 
 @endpoint
 def next_number(db, _):
-    last = db.scalar(select(func.max(Note.seconds))) or 0
-    db.add(Note(seconds=last + 1))
+    db.add(Note(seconds=(db.scalar(select(func.max(Note.seconds))) or 0) + 1))
     db.commit()
 
 

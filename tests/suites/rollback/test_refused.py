@@ -72,8 +72,7 @@ async def test_a_function_of_the_app_that_connects(arena):
 
 
 async def test_a_connection_of_a_driver(arena):
-    url = arena.url.replace("+asyncpg", "")
-    for address in ("postgresql://me@db.example.org/shop", url):
+    for address in ("postgresql://me@db.example.org/shop", arena.url.replace("+asyncpg", "")):
         with arena.expect_refusal():
             await asyncpg.connect(address)
         with arena.expect_refusal():
@@ -83,8 +82,7 @@ async def test_a_connection_of_a_driver(arena):
 @pytest.mark.expect("A501", at="driver.")
 async def test_the_drivers_connection_does_not_commit():
     async with engine.connect() as connection:
-        driver = (await connection.get_raw_connection()).driver_connection
-        await driver.execute("COMMIT")
+        await (await connection.get_raw_connection()).driver_connection.execute("COMMIT")
 
 
 async def test_a_statement_that_needs_no_transaction():
