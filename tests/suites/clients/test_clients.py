@@ -177,7 +177,8 @@ async def test_our_client(arena, client, vase):
 
 @pytest.mark.expect("PendingWorkError", at='client.get("/orders")')
 async def test_a_sync_client_that_hides_the_error(vase):
-    assert TestClient(fast, raise_server_exceptions=False).get("/orders").status_code == 500
+    client = TestClient(fast, raise_server_exceptions=False)
+    assert client.get("/orders").status_code == 500
 
 
 async def test_a_sync_client_in_a_thread(arena, vase):

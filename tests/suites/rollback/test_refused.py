@@ -79,7 +79,7 @@ async def test_a_connection_of_a_driver(arena):
             psycopg.connect(address)
 
 
-@pytest.mark.expect("A501", at="driver.")
+@pytest.mark.expect("A501", at="driver_connection.")
 async def test_the_drivers_connection_does_not_commit():
     async with engine.connect() as connection:
         await (await connection.get_raw_connection()).driver_connection.execute("COMMIT")
