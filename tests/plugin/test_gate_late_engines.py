@@ -82,8 +82,7 @@ def test_wide(wide, test_client):
     assert sorted(test_client.get("/dancers").json()) == ["Host", "Wide"]
 
 def test_url_and_engine(arena):
-    url = sqlalchemy.make_url(arena.url)
-    assert url.get_backend_name() == arena.engine.dialect.name
+    assert sqlalchemy.make_url(arena.url).get_backend_name() == arena.engine.dialect.name
 """
 )
 

@@ -28,11 +28,13 @@ def test_settled_in_a_sync_test(test_client, arena, way, turn):
 
 @app.post("/job")
 async def job():
-    await asyncio.get_running_loop().run_in_executor(None, add)
+    failing = asyncio.to_thread(int, "no number")  # the traceback of its error keeps the job
+    app.state.kept = await asyncio.gather(failing, asyncio.to_thread(add), return_exceptions=True)
 
 
-async def test_the_statements_of_a_job_are_of_its_request(client, arena):
+async def test_jobs_end_and_their_statements_are_of_their_request(client, arena):
     await client.post("/job")
+    await arena.settled(0.1)
     assert len(arena.requests[-1].statements) == 1
 
 
@@ -72,6 +74,5 @@ async def test_settled_in_vain_after_a_block(client, arena):
 
 async def test_an_open_stream_is_not_waited_for(client, arena):
     async with client.stream("GET", "/stream") as answer:
-        texts = answer.aiter_text()
-        assert await anext(texts) == "first"
+        assert await anext(answer.aiter_text()) == "first"
         await arena.settled(0.1)
