@@ -74,5 +74,6 @@ async def test_settled_in_vain_after_a_block(client, arena):
 
 async def test_an_open_stream_is_not_waited_for(client, arena):
     async with client.stream("GET", "/stream") as answer:
-        assert await anext(answer.aiter_text()) == "first"
+        texts = answer.aiter_text()  # its end closes the stream
+        assert await anext(texts) == "first"
         await arena.settled(0.1)
