@@ -160,8 +160,7 @@ def test_a_loop_that_ends_before_the_driver_has_connected():
 
     async def begin():
         slow = create_async_engine("sqlite+aiosqlite:///shop.db", connect_args={"factory": slowly})
-        connecting = asyncio.ensure_future(slow.connect().start())
-        return connecting, await asyncio.to_thread(workers.get)
+        return asyncio.ensure_future(slow.connect().start()), await asyncio.to_thread(workers.get)
 
     _, worker = asyncio.run(begin())
     may_open.set()
