@@ -94,13 +94,12 @@ def test_a_value_is_short_on_one_line_and_no_secret(value: object, text: str | N
 )
 def test_columns_that_are_named_like_a_secret_are_masked(column: str) -> None:
     """In new rows as in updates; that there is none is no secret."""
-    columns = ("id", column)
     masked = [
         rows(
             "users",
             removed=((1, "s3cret"),),
             added=((1, "s3crets"), (2, "s3cret"), (3, None)),
-            columns=columns,
+            columns=("id", column),
         )
     ]
     text = str(Changes.of(masked))

@@ -53,4 +53,4 @@ class TornWriteWarning(ArenaWarning):
 
 
 class AccessWarning(ArenaWarning):
-    """A request with a login succeeds without it, too. Only ``--arena-replay`` gives it."""
+    """A request with a login has its effect without it. Only ``--arena-replay`` gives it."""

@@ -48,9 +48,8 @@ class PrivateServer:
         user = "mysql" if os.geteuid() == 0 else getpass.getuser()
         if os.geteuid() == 0:
             shutil.chown(self.folder, user)
-        data = self.folder / "data"
         # A server that starts deletes the temporary tables of others in its folder. They crash.
-        place = (f"--datadir={data}", f"--tmpdir={self.folder}")
+        place = (f"--datadir={self.folder / 'data'}", f"--tmpdir={self.folder}")
         common = ("--no-defaults", f"--user={user}", *place)
         subprocess.run(
             [installer, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],

@@ -221,8 +221,7 @@ def test_an_isolation_without_levels_leaves_the_question_of_logins(
     tests = TESTS.replace('{name}"))', '{name}", headers={"Authorization": "me"}))')
     project = on_postgresql(example, test_it=tests)
     arguments = ("test_it.py::test_add", FLAG, f"--arena-isolation={isolation}")
-    run = project.run(*arguments).expect(passed=2)
-    run.says(
+    project.run(*arguments).expect(passed=2).says(
         "POST /dancers/{name}   (test_it.py::test_add",
         "without its login: 201, dancers +1",
         f"only asked without its login: the isolation {isolation}",

@@ -48,8 +48,7 @@ def test_and_nothing_of_it(db_session):
 def is_of(environment: Environment, folder: Path) -> bool:
     """Whether the package is imported from the environment."""
     code = "import pytest_arena; print(pytest_arena.__file__)"
-    file = environment.call("python", "-c", code, folder=folder)
-    return file.startswith(str(environment.folder))
+    return environment.call("python", "-c", code, folder=folder).startswith(str(environment.folder))
 
 
 def test_some_python_is_found() -> None:

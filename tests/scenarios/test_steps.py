@@ -63,8 +63,7 @@ def test_a_then_without_a_failed_assertion_is_named(results: Results) -> None:
     assert "the list has it" not in reason
     assert "Then no judge is called (steps.feature:14)" in _page(results)
     steps = results.attempt("Two of three check nothing")["sabotage"]["steps"]
-    broken = {step["text"]: step["by"] and step["by"]["what"] for step in steps}
-    assert broken == {
+    assert {step["text"]: step["by"] and step["by"]["what"] for step in steps} == {
         "Then the answer is ACTIVE": None,
         "Then the list has it": "GET /battles",
         "Then no judge is called": None,

@@ -43,8 +43,7 @@ class Transport:
 
     async def handle_async_request(self, request: httpx.Request) -> Any:
         """Call the app, and return its answer when the answer begins."""
-        scope = self._scope(request)
-        call = self.call_class(self._run, scope, request.stream, raises=self._raises)
+        call = self.call_class(self._run, self._scope(request), request.stream, raises=self._raises)
         await call.in_loop(call.begin())
         headers = call.opening.get("headers", ())
         return self.library.Response(call.opening["status"], headers=headers, stream=call)
@@ -143,8 +142,7 @@ class AppCall:
             return {"type": "http.disconnect"}
         chunk = await anext(self._chunks, None)
         self._is_sent = chunk is None
-        more_body = not self._is_sent
-        return {"type": "http.request", "body": chunk or b"", "more_body": more_body}
+        return {"type": "http.request", "body": chunk or b"", "more_body": not self._is_sent}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -186,8 +186,7 @@ class MetadataBuilder:
         schemas: set[str] = set()
         has_schemas = target.async_url.get_backend_name() == "postgresql"
         if has_schemas and not any(True for _ in self._listeners()):
-            tables = self.metadata.tables.values()
-            schemas = {table.schema for table in tables if table.schema}
+            schemas = {table.schema for table in self.metadata.tables.values() if table.schema}
 
         def create(connection: Connection) -> None:
             for name in sorted(schemas):

@@ -252,10 +252,9 @@ def _loggers_restored() -> Iterator[None]:
 
     ``fileConfig`` also closes all handlers by ``logging.shutdown``, such as those of pytest.
     """
-    known = [logging.root, *logging.root.manager.loggerDict.values()]
     states = [
         (logger, logger.handlers[:], logger.level, logger.disabled, logger.propagate)
-        for logger in known
+        for logger in (logging.root, *logging.root.manager.loggerDict.values())
         if isinstance(logger, logging.Logger)
     ]
     try:

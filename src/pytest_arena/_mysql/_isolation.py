@@ -291,9 +291,8 @@ class MySQLIsolation(LevelStack[MySQLDatabase]):
 
     def _open(self, base: FrozenDatabase) -> MySQLDatabase:
         name = base.take()
-        registry = self._registry
         return MySQLDatabase(
-            name, registry, self._restoring, self._writes, self._login, self._usage
+            name, self._registry, self._restoring, self._writes, self._login, self._usage
         )
 
     def _freeze(self) -> FrozenDatabase:

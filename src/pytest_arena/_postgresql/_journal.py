@@ -201,8 +201,7 @@ def rows_changed(control: Control, entries: str, limit: int | None) -> list[Tabl
     )
     if marks:
         shown = tuple(marks[:limit])
-        more = len(marks) - len(shown)
-        tables.append(TableRows(SCHEMA, ("changed",), (), (), shown, more=more))
+        tables.append(TableRows(SCHEMA, ("changed",), (), (), shown, more=len(marks) - len(shown)))
     return tables
 
 

@@ -214,8 +214,7 @@ class Replay:
             route = Route(wanted, test.name)
             whole = await self.alone(send)
             sent = test.requests()[-1]
-            is_async = test.plan.is_async
-            parts = _blocks(sent, headers, body, whole.outcome, is_async=is_async)
+            parts = _blocks(sent, headers, body, whole.outcome, is_async=test.plan.is_async)
             route.start, route.blocks = parts
             if route_of(sent) == wanted and whole.answer.is_success and whole.outcome:
                 self.replays.routes[wanted] = route
@@ -342,7 +341,9 @@ class _Questions:
 
     async def _without_login(self) -> None:
         replayed = await self._replay.alone(self._send, with_login=False)
-        if replayed.answer.is_success and replayed.outcome:  # else it may redirect to a login
+        # Without rows it may redirect to a login. A refusal may write a row that says so.
+        is_done = replayed.answer.is_success or str(replayed.outcome) == str(self._whole.outcome)
+        if replayed.outcome and is_done:
             what = f"without its login: {replayed.answer.status_code}, {replayed.outcome}"
             self._route.findings.append((AccessWarning, what, []))
 

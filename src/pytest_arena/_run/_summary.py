@@ -90,7 +90,6 @@ def _ms(seconds: float) -> str:
 
 def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
     """Return the facts of this process."""
-    stores = databases.provision.stores.values()
     return Summary(
         tests=tuple(ledger.tests),
         filled=tuple(ledger.filled),
@@ -100,7 +99,7 @@ def summarize(config: Config, databases: Databases, ledger: Ledger) -> Summary:
         noted=tuple(ledger.noted),  # also what the failures have noted
         has_redis=ledger.has_redis,
         suggestion=schema_to_set(config) if ledger.filled else "",
-        build_seconds=sum(store.build_seconds for store in stores),
+        build_seconds=sum(store.build_seconds for store in databases.provision.stores.values()),
     )
 
 

@@ -213,8 +213,7 @@ class Copy(LevelStack[LiveFile]):
         self.path = path
         self._usage = usage
         # Raw connections and other processes may write at any time, so each step asks the file.
-        uses = count().__next__
-        super().__init__(self._template(template), self.name, uses=uses, note=note)
+        super().__init__(self._template(template), self.name, uses=count().__next__, note=note)
 
     @isolation_errors
     def _template(self, content: Path | None) -> Content:

@@ -96,8 +96,7 @@ class Fault:
                     await send({**message, "status": 200} if is_start else message)
                 return
             # A compressed body cannot be broken.
-            sent = scope["headers"]
-            scope["headers"] = [each for each in sent if each[0] != b"accept-encoding"]
+            scope["headers"] = [each for each in scope["headers"] if each[0] != b"accept-encoding"]
             send = self._breaking(send)
         await call(scope, receive, send)
 
@@ -125,8 +124,7 @@ class Fault:
 
 
 async def _send_whole(send: Any, start: Any, body: bytes) -> None:
-    sent = start.get("headers", ())
-    headers = [each for each in sent if each[0].lower() not in _BODY_HEADERS]
+    headers = [each for each in start.get("headers", ()) if each[0].lower() not in _BODY_HEADERS]
     if start["status"] not in BODILESS:
         headers.append((b"content-length", str(len(body)).encode()))
     await send({**start, "headers": headers})

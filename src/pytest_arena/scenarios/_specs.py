@@ -297,8 +297,7 @@ def _scenario(pickle: Any, by_id: dict[str, Any], feature: str, spec: str) -> Sc
         written = by_id[step["astNodeIds"][0]]
         kind = _KINDS.get(step["type"], kind)
         more = _argument(step.get("argument"))
-        line = written["location"]["line"]
-        steps.append(Step(kind, step["text"], written["text"], line, more))
+        steps.append(Step(kind, step["text"], written["text"], written["location"]["line"], more))
     return ScenarioSpec(
         feature=canonical(feature),
         name=canonical(pickle["name"]),

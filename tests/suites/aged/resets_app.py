@@ -45,8 +45,7 @@ async def ask():
 @app.post("/resets/{number}")
 async def use(number: int):
     async with maker() as session:
-        reset = await session.get_one(Reset, number)
-        if reset.at < now() - dt.timedelta(days=1):
+        if (await session.get_one(Reset, number)).at < now() - dt.timedelta(days=1):
             raise HTTPException(410)
 
 

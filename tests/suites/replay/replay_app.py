@@ -7,6 +7,7 @@ import secrets
 import time
 import uuid
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from fastapi import BackgroundTasks, Depends, Form, Header, HTTPException
@@ -33,6 +34,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 __all__ = ["app"]
 HELD = []
+LOGIN = ContextVar("login")
 
 
 class Note(Base):
@@ -54,10 +56,11 @@ class Named(Base):
 # Right, though a value differs in each run
 
 
-def writing(name, row, **options):
+def writing(name, row, after=lambda: None, **options):
     def write(db, _):
         db.add(row())
         db.commit()
+        after()
 
     write.__name__ = name
     endpoint(write, **options)
@@ -353,3 +356,16 @@ secured("with_a_password_in_a_form", secret_in_a_form)
 secured("with_a_password_in_an_upload", secret_in_a_form)
 secured("reset/{token}", secret_in_the_path)
 secured("tokens/{token_id}", user_of)
+
+
+async def remember(authorization: str = Header("")):
+    LOGIN.set(authorization)
+
+
+def check_late():
+    refuse(not LOGIN.get(), 401)
+
+
+LATE = {"after": check_late, "dependencies": [Depends(remember)]}
+writing("writes_before_its_check", lambda: Note(text="paid"), **LATE)
+writing("names_who_is_refused", lambda: Note() if LOGIN.get() else Named(id="he", number=1), **LATE)

@@ -67,6 +67,8 @@ LOGINS = {
     "with_a_password_in_an_upload": "",
     "reset/key": "",
     "tokens/1": "Access",
+    "writes_before_its_check": "Access",
+    "names_who_is_refused": "",
 }
 BODIES = {
     "with_a_token_in_the_body": {"json": {"token": "key"}},

@@ -21,7 +21,6 @@ async def page():
 
 @app.post("/rename/{dancer_id}/{name}")
 async def rename(dancer_id: int, name: str, db=Depends(get_db)):
-    dancer = await db.get(Dancer, dancer_id)
-    dancer.name = name
+    (await db.get(Dancer, dancer_id)).name = name
     await db.commit()
     HOOKS.get("renamed", str)()

@@ -8,8 +8,7 @@ pytest.register_assert_rewrite("helpers")
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        name = item.function.__name__.removeprefix("test_")
-        item.add_marker(pytest.mark.scenario(name))
+        item.add_marker(pytest.mark.scenario(item.function.__name__.removeprefix("test_")))
 
 
 @pytest.fixture

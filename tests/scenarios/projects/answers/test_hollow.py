@@ -4,18 +4,15 @@ from helpers import *  # noqa: F403
 
 
 async def test_below_600(client, storm):
-    answer = await client.get("/dancers")
-    assert answer.status_code < 600
+    assert (await client.get("/dancers")).status_code < 600
 
 
 async def test_all_of_an_empty_body(client, storm):
-    answer = await client.get("/none")
-    assert all(dancer["ok"] for dancer in answer.json())
+    assert all(dancer["ok"] for dancer in (await client.get("/none")).json())
 
 
 async def test_any_body_of_a_refusal(client, storm):
-    answer = await client.get("/nothing")
-    assert answer.json()
+    assert (await client.get("/nothing")).json()
 
 
 async def test_what_it_sent(client, storm):
@@ -73,8 +70,7 @@ async def test_an_answer_before_its_last_request(client, storm):
 
 async def test_nothing_of_its_last_answer(client, storm):
     assert (await client.post("/dancers/Ann")).json() == "Ann"
-    answer = await client.get("/dancers")
-    assert answer is not None
+    assert await client.get("/dancers") is not None
 
 
 async def test_an_answer_of_a_fixture(client, storm, first):

@@ -4,15 +4,13 @@ from helpers import *  # noqa: F403
 
 
 async def test_the_type_of_its_body(client, storm):
-    answer = await client.get("/dancers")
-    body = answer.json()
+    body = (await client.get("/dancers")).json()
     assert isinstance(body, list)
 
 
 async def test_what_it_sent_and_got(client, storm):
     body = {"name": "Ann"}
-    answer = await client.post("/dancers/Ann", json=body)
-    assert answer.json() == body["name"]
+    assert (await client.post("/dancers/Ann", json=body)).json() == body["name"]
 
 
 async def test_an_error_of_the_answer(client, storm):
@@ -27,13 +25,11 @@ async def test_all_of_a_missing_item(client, storm):
 
 
 async def test_a_property(client, storm):
-    answer = await client.get("/page")
-    assert answer.is_success
+    assert (await client.get("/page")).is_success
 
 
 async def test_a_refusal_by_no_success(client, storm):
-    answer = await client.get("/nothing")
-    assert not answer.is_success
+    assert not (await client.get("/nothing")).is_success
 
 
 async def test_a_flag(client, storm):
@@ -116,14 +112,12 @@ async def test_a_flag_behind_swallowed_errors(client, storm):
 async def test_what_was_printed(client, storm, capsys):
     HOOKS["renamed"] = lambda: print("renamed")
     await client.post("/rename/1/Kite")
-    printed = capsys.readouterr().out
-    assert printed.strip() == "renamed"
+    assert capsys.readouterr().out.strip() == "renamed"
 
 
 @pytest.mark.parametrize("name", ["Sand", "Storm"])
 async def test_a_parameter_in_the_answer(client, storm, name):
-    names = (await client.get("/dancers")).json()
-    assert name in names
+    assert name in (await client.get("/dancers")).json()
 
 
 async def test_the_answer_in_a_helper(client, storm):
@@ -177,20 +171,17 @@ async def test_a_list_that_gets_no_answer_of_an_error(client, storm):
 async def test_a_list_that_gets_a_part_of_its_answer(client, storm):
     first = []
     for _ in range(2):
-        answer = await client.get("/dancers")
-        first.append(answer.json()[0])
+        first.append((await client.get("/dancers")).json()[0])
     assert len(first) == 2
 
 
 async def test_raises(client, storm):
-    answer = await client.get("/dancers")
-    if "Storm" not in answer.json():
+    if "Storm" not in (await client.get("/dancers")).json():
         raise AssertionError("Storm is not there")
 
 
 async def test_fails(client, storm):
-    answer = await client.get("/dancers")
-    if "Storm" not in answer.json():
+    if "Storm" not in (await client.get("/dancers")).json():
         pytest.fail("Storm is not there")
 
 

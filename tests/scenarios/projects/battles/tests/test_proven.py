@@ -25,8 +25,7 @@ async def test_start(scenario, client, db_session):
 @pytest.mark.scenario("A battle is not started twice")
 async def test_twice(client, db_session):
     db_session.add(Battle(id=1, name="Sand", status="ACTIVE"))
-    response = await client.post("/battles/1/start")
-    assert response.status_code == 409
+    assert (await client.post("/battles/1/start")).status_code == 409
 
 
 @pytest.mark.scenario("A job ends all battles")

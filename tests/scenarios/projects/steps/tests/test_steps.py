@@ -66,8 +66,7 @@ def test_nested(battle, test_client, scenario):
 @pytest.mark.scenario("Its When checks the answer")
 async def test_when(battle, client, db_session, scenario):
     with scenario.when("I POST to /battles/{battle_id}/start"):
-        response = await client.post("/battles/1/start")
-        assert response.status_code == 200
+        assert (await client.post("/battles/1/start")).status_code == 200
     with scenario.when("I GET /battles"):
         await client.get("/battles")
     with scenario.then("the battle is ACTIVE"):
