@@ -185,9 +185,8 @@ class Example:
         return self.python(*self._pytest(args, plugin=plugin), env=env)
 
     def python(self, *args: str, env: Mapping[str, str] | None = None) -> Run:
-        command = [sys.executable, *args]
         status, output = self.execute(
-            command, self.write(), self._environment(env or {}), _PATIENCE_SECONDS
+            [sys.executable, *args], self.write(), self._environment(env or {}), _PATIENCE_SECONDS
         )
         return Run(status, output, self.folder)
 
@@ -230,11 +229,10 @@ class Example:
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         # With CI or BUILD_NUMBER, pytest shows each failure a second time in full.
         dropped = ("PYTEST_", "ARENA_", "DATABASE_URL", "COV_", "PG")
-        alone = {"CI", "BUILD_NUMBER"}
         kept = {
             name: value
             for name, value in os.environ.items()
-            if name not in alone and not name.startswith(dropped)
+            if name not in {"CI", "BUILD_NUMBER"} and not name.startswith(dropped)
         }
         ours = {
             "ARENA_CACHE": str(self.folder.parent / "cache"),

@@ -45,9 +45,8 @@ def serve(requests: socket.socket) -> None:
         ready = select.select([requests.fileno(), *children], [], [])[0]
         for child in children.keys() & set(ready):
             pid, status = children.pop(child)
-            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             with contextlib.suppress(BrokenPipeError):
-                os.write(status, f"{ended}\n".encode())
+                os.write(status, f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n".encode())
             os.close(status)
             os.close(child)
         if requests.fileno() not in ready:

@@ -63,9 +63,8 @@ class Mutant:
 
 def run_tests(project: Path, tests: str) -> tuple[int, str]:
     """Run tests with the source of a copy. Return the exit status and the output."""
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
-        [*command, *tests.split()],
+        [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests.split()],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project / "src")},
         stdout=subprocess.PIPE,

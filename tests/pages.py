@@ -138,8 +138,7 @@ def read_blocks(name: str, text: str) -> Iterator[Block]:
         if comment := SKIP.fullmatch(line):
             skip = comment["reason"]
         elif fence := FENCE.fullmatch(line):
-            inside = "\n".join(until_closed(fence, lines, place))
-            yield block_of(fence, inside, place, skip)
+            yield block_of(fence, "\n".join(until_closed(fence, lines, place)), place, skip)
             skip = None
         elif "```" in line:
             raise PageError(f"{place}: a fence that is not seen as one: is it inside a quotation?")
@@ -228,8 +227,7 @@ def read_commands(block: Block) -> list[Command]:
             break
     if not commands:
         raise block.wrong("a console begins with `$ command`")
-    status = int(block.attributes.get("exit", 0))
-    return [*commands[:-1], replace(commands[-1], status=status)]
+    return [*commands[:-1], replace(commands[-1], status=int(block.attributes.get("exit", 0)))]
 
 
 def run_command(block: Block, command: Command, terminal: Terminal) -> None:

@@ -103,9 +103,8 @@ OF_THE_READER = {"arena_app", "arena_lifespan"}  # an app of the reader's own; n
 
 def test_each_fixture_has_a_type_that_is_asserted_here() -> None:
     """One that came later, and was forgotten, would be `Any` to an editor."""
-    fixtures = set(_fixtures.__all__) - {"RUNS"}
     asserted = {name for function in TYPED for name in inspect.signature(function).parameters}
-    assert fixtures - OF_THE_READER == asserted - {"scenario"}
+    assert {*_fixtures.__all__} - {"RUNS", *OF_THE_READER} == asserted - {"scenario"}
 
 
 def test_public_names_are_there_when_they_are_asked_for() -> None:

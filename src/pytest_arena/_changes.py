@@ -430,8 +430,7 @@ def _as_line(change: Change) -> str:
     if change.kind == "updated":
         steps = []
         for name in change.columns:
-            before = shown_in(change.before, name)
-            steps.append(f"{name} {before} → {shown_in(change.after, name)}")
+            steps.append(f"{name} {shown_in(change.before, name)} → {shown_in(change.after, name)}")
         rest = ", ".join(steps) or "written again with the same values"
     return cut(f"{line}  {rest}".rstrip(), _LONGEST_ROW)
 

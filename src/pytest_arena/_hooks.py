@@ -238,8 +238,7 @@ def _prepare(run: ArenaRun) -> None:
 @contextmanager
 def _replace_function(item: pytest.Item, run: ArenaRun) -> Iterator[None]:
     """Replace the test's coroutine function by one that also settles the test."""
-    owner_class = getattr(item, "cls", None) or object
-    if issubclass(owner_class, unittest.TestCase):
+    if issubclass(getattr(item, "cls", None) or object, unittest.TestCase):
         yield  # pytest-arena cannot enter the event loop of unittest's async test
         return
     owner, attribute, function = _own_function(item)

@@ -29,12 +29,14 @@ from types import CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from pytest_arena._config._load import line_of_function
+from pytest_arena._config._load import is_library, line_of_function
 from pytest_arena._interpreter import patch
 from pytest_arena._origin import (
+    CALLER,
     OUR_TASK,
     REQUEST,
     line_of_coroutine,
+    this_task,
     user_line,
 )
 from pytest_arena._process import context_of, running_loop
@@ -296,6 +298,17 @@ def _is_of_user(argument: object) -> bool:
     return bool(line_of_function(argument) or line_of_coroutine(argument))
 
 
+def is_in_task_of_app() -> bool:
+    """Return whether the app's code, and no framework, has begun the running task in a request."""
+    # SQLAlchemy ends an ``async with`` in a task of its own.
+    caller = CALLER.get() or (this_task() if running_loop() is not None else None)
+    task = caller() if caller is not None else None
+    if task is None or task not in getattr(OWNER.get(), "request_tasks", ()):
+        return False
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and not is_library(code.co_filename)
+
+
 def watch_failures(undo: ExitStack) -> None:
     """Patch asyncio to note the errors of tasks and callbacks that no code retrieves.
 
@@ -314,8 +327,7 @@ def watch_failures(undo: ExitStack) -> None:
         return task
 
     def watched_handle(loop: object, details: dict[str, object]) -> None:
-        source = details.get("task") or details.get("future") or details.get("handle")
-        context = context_of(source)
+        context = context_of(details.get("task") or details.get("future") or details.get("handle"))
         owner = context.get(OWNER)
         if owner is not None and context.get(REQUEST) is not None:
             owner.note_failure(details.get("exception"))

@@ -36,8 +36,7 @@ class CodeLine:
     number: int
 
     def __str__(self) -> str:
-        source = linecache.getline(self.file, self.number).strip()
-        return f"{self.short}  {source}".rstrip()
+        return f"{self.short}  {linecache.getline(self.file, self.number).strip()}".rstrip()
 
     @property
     def short(self) -> str:

@@ -201,8 +201,7 @@ class Waiting:
     def begin(self) -> None:
         """Begin the run. From now on pytest calls the hooks of `_hooks` in place of these."""
         # A run inside of a test of another run belongs to that test.
-        is_inside = any(not run.databases.finished for run in _fixtures.RUNS.values())
-        if self._has_begun or is_inside:
+        if self._has_begun or any(not run.databases.finished for run in _fixtures.RUNS.values()):
             return
         self._has_begun = True
         from pytest_arena import _hooks  # noqa: PLC0415 - only runs that use a database

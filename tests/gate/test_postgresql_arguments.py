@@ -196,11 +196,10 @@ def test_arguments_that_were_changed_afterwards_are_not_led() -> None:
 
 def test_only_a_server_elsewhere_may_ask_for_encryption() -> None:
     """And for a password, which is the address's own. On this machine it would take time."""
-    remote = Address("ci.example", 5432, "ci", "d", "of_ci")
     off = {"asyncpg": ("ssl", False), "psycopg": ("sslmode", "disable")}
     for driver, (name, value) in (off | {"psycopg2": off["psycopg"]}).items():
         kwargs: dict[str, Any] = {"password": "mines", "sslrootcert": "apps.crt"}
-        redirect(driver, remote, [], kwargs)
+        redirect(driver, Address("ci.example", 5432, "ci", "d", "of_ci"), [], kwargs)
         assert (kwargs[name], kwargs["password"]) == ("prefer", "of_ci")
         redirect(driver, ADDRESS, [], kwargs)
         assert kwargs[name] == value

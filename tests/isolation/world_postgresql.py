@@ -202,7 +202,6 @@ def filled(own: ServerRegistry, schema: Schema | None = None, *script: str) -> s
         run(f"ALTER DATABASE {name} SET lock_timeout = '20ms'")
         with closing(connect(name)) as app:
             for statement in schema.statements:
-                is_work = statement.startswith(WORK)
-                with suppress(*((psycopg.Error,) if is_work else ())):
+                with suppress(*((psycopg.Error,) if statement.startswith(WORK) else ())):
                     app.execute(statement.replace("{role}", ROLE).encode())
     return own.finish(SimpleNamespace(address=own.address_of(name)), f"of {name}", Manifest(1.0))

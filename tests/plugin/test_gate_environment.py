@@ -84,9 +84,8 @@ def test_it():
 )
 def test_a_value_that_is_no_url_is_refused(tmp_path: Path, value: str) -> None:
     """A path leads the app to the developer's file. The value may hold a password."""
-    options = "[pytest]\narena_env = DB_PATH"
     example = small_example(tmp_path, test_it=READS_A_PATH)
-    example = example.change("pytest.ini", "[pytest]", options)
+    example = example.change("pytest.ini", "[pytest]", "[pytest]\narena_env = DB_PATH")
     with untouched(example):
         run = example.run(env={"DB_PATH": value})
         assert run.status == 4

@@ -282,9 +282,8 @@ def test_a_login_prepares(tmp_path: Path) -> None:
     """The role of the only request may be all that its Given says."""
     login = "def login(client, role): ...\n\n\nasync def seed"
     example = battles(tmp_path).change("data.py", "async def seed", login)
-    old = "async def test_no_seed(client):"
     new = "async def test_no_seed(client_as):\n    client = client_as('guest')"
-    example = example.change("tests/test_weak.py", old, new)
+    example = example.change("tests/test_weak.py", "async def test_no_seed(client):", new)
     results = Results.of(example, "-oarena_login=data:login", "-k", "test_no_seed")
     assert results.statuses["It seeds nothing"] == "ASSERTED"
 

@@ -83,15 +83,13 @@ class Project:
 
     def forget(self) -> None:
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or ""
-            if str(file).startswith(str(self.root)):
+            if str(getattr(module, "__file__", None) or "").startswith(str(self.root)):
                 del sys.modules[name]
 
     def ensure(self, *, newer_than: float = 0.0, stage: Stage = Stage.SEEDED) -> Any:
         """Return the template's file or name, found or built."""
-        recipe = Recipe(self.schema, self.seed)
         database = cast("Database", self)  # no gate needs more of it than its dialect
-        template = self.store(newer_than).ensure(recipe, stage, database)
+        template = self.store(newer_than).ensure(Recipe(self.schema, self.seed), stage, database)
         assert template is not None
         return template.content
 

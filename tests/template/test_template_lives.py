@@ -104,9 +104,8 @@ def test_a_build_is_no_part_of_the_request_that_waits_for_it(example: Example) -
 
 def test_a_listener_runs_in_each_run_and_a_ddl_if_its_text_changes(example: Example) -> None:
     """A function may read anything. The text of a DDL decides its result."""
-    imports = "\nfrom sqlalchemy import DDL, event, text\n"
     project = _with_schema(example, "app:Base")
-    app = project.files["app.py"] + imports
+    app = project.files["app.py"] + "\nfrom sqlalchemy import DDL, event, text\n"
     for target in ("Base.metadata", "Dancer.__table__") * 2:
         listener = LISTENER.replace("Base.metadata", target)
         project.with_files(app=app + listener).run("-s").expect(passed=1).says("['Rock']", BUILT)

@@ -196,8 +196,7 @@ class Lifespan:
 
         An app that has ended its lifespan by itself, or has none, stays usable.
         """
-        has_failed = self.started.done() and self.started.exception() is not None
-        if self._is_stopping or has_failed:
+        if self._is_stopping or (self.started.done() and self.started.exception() is not None):
             return False
         return self._task.done() or not self.loop.is_closed()
 

@@ -6,9 +6,10 @@ because that may be a plain function.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from traceback import TracebackException
@@ -95,7 +96,10 @@ def observed(call: Any) -> Any:
         if test.replay is not None and not client_call.is_login:
             recorded = functools.partial(record, test, ClientCall(client_call.role), *first)
             receive = await test.replay.of_asgi(recorded, scope, receive)
-        await record(test, client_call, *first, scope, receive, send)
+        # It may wait for what a request of a replay has kept.
+        limit = nullcontext() if test.replay is None else asyncio.timeout(test.replay.longest)
+        async with limit:
+            await record(test, client_call, *first, scope, receive, send)
 
     async def record(test: RunningTest, client_call: ClientCall, *args: Any) -> None:
         *_, scope, receive, send = args
@@ -149,8 +153,7 @@ def _observed_wsgi(call: Any) -> Any:
             request.is_open = "text/event-stream" in str(headers)
             return start_response(status, headers, *error)
 
-        find_route = functools.partial(_rule_of, app, environ)
-        with _Entry(request, test, find_route).answering():
+        with _Entry(request, test, functools.partial(_rule_of, app, environ)).answering():
             body: Iterable[bytes] = call(app, environ, start)
             if request.is_open:
                 return body  # it may have no end

@@ -116,8 +116,7 @@ class LiveServer:
         return f"http://{_HOST}:{port}"
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_command = scope["path"].startswith(f"{CONTROL_PATH}/")
-        if self._control is not None and is_command:
+        if self._control is not None and scope["path"].startswith(f"{CONTROL_PATH}/"):
             await self._control(scope, receive, send)
             return
         task: Any = current_task()

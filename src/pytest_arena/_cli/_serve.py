@@ -69,9 +69,8 @@ class Commands:
         authorization = dict(scope["headers"]).get(b"authorization", b"")
         if not hmac.compare_digest(authorization, self._authorization):
             return 401, json.dumps({"error": f"Authorization: Bearer <{TOKEN}>"})
-        body = await body_of(receive)
         try:
-            arguments = {**json.loads(body or "{}")}
+            arguments = {**json.loads(await body_of(receive) or "{}")}
         except (TypeError, ValueError) as error:
             return 400, json.dumps({"error": f"the body is no JSON object: {error}"})
         path = scope["path"].removeprefix(CONTROL_PATH)

@@ -74,8 +74,7 @@ class Provision:
             ConfigError: its product does not have the requested isolation.
         """
         with database.lock:
-            is_empty = database.isolation is None and database.failure is None
-            if is_empty and not database.busy:
+            if database.isolation is None and database.failure is None and not database.busy:
                 self._fill(database)
             error = database.failure
             database.failure = copy(database.failure)  # the first one has the build's traceback

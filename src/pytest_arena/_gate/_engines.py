@@ -76,16 +76,15 @@ def describe(dialect: Dialect, cargs: object, cparams: Any) -> RequestedDatabase
 
 def requested_by_engine(engine: Engine) -> RequestedDatabase | None:
     """Return the database that an engine requests. None if only a connection can show it."""
-    is_of_files = product_of_dialect(engine.dialect.name) in FILE_PRODUCTS
-    if engine.url.database is None and not is_of_files:
+    product = product_of_dialect(engine.dialect.name)
+    if engine.url.database is None and product not in FILE_PRODUCTS:
         return None  # connect_args or the driver's variables may name it
     return requested_by_url(engine.url, engine.dialect)
 
 
 def requested_by_engines(engines: Iterable[Engine]) -> list[RequestedDatabase]:
     """Return the databases of engines. Skip an engine whose database only a connection shows."""
-    requested = map(requested_by_engine, engines)
-    return [database for database in requested if database is not None]
+    return [each for each in map(requested_by_engine, engines) if each is not None]
 
 
 def requested_without_engine(product: str) -> RequestedDatabase | None:

@@ -48,7 +48,7 @@ from pytest_arena._origin import (
     user_frame,
     user_line,
 )
-from pytest_arena._owner import Phase, owner_here
+from pytest_arena._owner import Phase, is_in_task_of_app, owner_here
 from pytest_arena.errors import in_words
 
 if TYPE_CHECKING:
@@ -141,10 +141,15 @@ class LostWrites:
         if writes.has_failed and pooled.handle.is_aborted(connection.connection.dbapi_connection):
             self.note_end(writes, is_failed=True)
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
-        # middleware. With autocommit no transaction is open.
+        # middleware. With autocommit no transaction is open. A task of the app ends at any time.
         session = pooled.session_record
         request = session.begun_by if session is not None else None
-        if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
+        if (
+            request
+            and request.is_answered
+            and not (request.is_over or is_in_task_of_app())
+            and pooled.handle.is_begun
+        ):
             request.late_commits.append(user_line() or NO_LINE)
         writer = writes.request
         if writer is not None and writer.is_over:

@@ -77,8 +77,7 @@ class MySQLSession:
 
     def note_after(self, statement: Statement, rows: object) -> None:
         """Note how many rows a statement has changed."""
-        may_write = statement.reach is not Reach.NOTHING
-        if may_write and isinstance(rows, int) and self._is_begun:
+        if statement.reach is not Reach.NOTHING and isinstance(rows, int) and self._is_begun:
             self._changed_rows += rows
 
 

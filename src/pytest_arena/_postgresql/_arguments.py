@@ -65,8 +65,7 @@ def _bound_locks(driver: str, seconds: float, kwargs: dict[str, Any]) -> None:
         settings = kwargs.get("server_settings") or {}
         kwargs["server_settings"] = {"lock_timeout": timeout, **settings}
     else:
-        options = kwargs.get("options") or ""
-        kwargs["options"] = f"-c lock_timeout={timeout} {options}"
+        kwargs["options"] = f"-c lock_timeout={timeout} {kwargs.get('options') or ''}"
 
 
 def is_redirected(driver: str, args: object, kwargs: dict[str, object]) -> bool:

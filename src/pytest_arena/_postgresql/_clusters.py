@@ -80,8 +80,7 @@ def folders() -> list[Path]:
     """Return the folders with ``initdb`` and ``postgres``, the best first."""
     complete: dict[Path, None] = {}
     for folder in _candidates():
-        has_initdb = os.access(folder / "initdb", os.X_OK)
-        if has_initdb and os.access(folder / "postgres", os.X_OK):
+        if os.access(folder / "initdb", os.X_OK) and os.access(folder / "postgres", os.X_OK):
             complete[folder.resolve()] = None
     return list(complete)
 

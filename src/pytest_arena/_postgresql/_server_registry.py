@@ -126,8 +126,7 @@ class DatabaseTarget(ServerBuild):
                 diagnostics = getattr(error.__cause__, "diag", None)
                 position = int(getattr(diagnostics, "statement_position", None) or 0)
                 line = script.count("\n", 0, position - 1) + 1 if position else 0
-                fix = next_step(error.__cause__)
-                raise ScriptError(str(error), line=line, fix=fix) from error
+                raise ScriptError(str(error), line=line, fix=next_step(error.__cause__)) from error
 
     def has_tables(self) -> bool:
         """Return whether the database has a table."""
@@ -176,11 +175,11 @@ _STEPS = {
 
 def next_step(error: BaseException | None) -> str:
     """Return what to do after a statement of a build has failed, "" if it is not known."""
-    text = str(getattr(error, "orig", None) or error)
+    of_driver = getattr(error, "orig", None) or error
+    text = str(of_driver)
     if "row-level security" in text:
         return _BYPASS
-    code = str(sqlstate(getattr(error, "orig", None) or error))
-    subject, step = _STEPS.get(code, ("", ""))
+    subject, step = _STEPS.get(str(sqlstate(of_driver)), ("", ""))
     if subject not in text:
         return ""
     quoted = re.search(r'"([^"]+)"', text)

@@ -204,10 +204,9 @@ class ServerProduct(ABC, Generic[RegistryT]):
             raise Unavailable("not asked for, a private server is")
         reasons: dict[str, None] = {}
         for address in self.local_logins():
-            where = f", a local service on {address.server}"
             try:
                 # A local server answers within a millisecond.
-                return self.enter(address, where, seconds=2)
+                return self.enter(address, f", a local service on {address.server}", seconds=2)
             except Unavailable as reason:
                 reasons[str(reason)] = None
         raise Unavailable("; ".join(reasons))

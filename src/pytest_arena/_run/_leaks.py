@@ -47,13 +47,12 @@ def lines_of_error(lines: Iterable[object]) -> str:
 def refuse_unfinished(lines: list[CodeLine | str], patience: float) -> None:
     """Refuse work that still runs after a wait."""
     if lines:
-        longer = max(60, patience * 2)
         raise LateWorkError(
             f"work that a request had begun still runs after {patience:g} s",
             why="the work may still have rows to write",
             cause=lines_of_error(lines),
             fix="begin endless work, such as a poller, in the app's lifespan: settled() does "
-            f"not wait for it. For slow work: arena.settled({longer:g})",
+            f"not wait for it. For slow work: arena.settled({max(60, patience * 2):g})",
         )
 
 

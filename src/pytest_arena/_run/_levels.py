@@ -72,9 +72,8 @@ class Variables:
 
     def end(self, owner: Owner) -> None:
         """Put back what this owner has changed."""
-        values = self._before.pop(owner, {})
         with as_own():
-            for name, value in values.items():
+            for name, value in self._before.pop(owner, {}).items():
                 if value is not None:
                     os.environ[name] = value
                 else:

@@ -151,6 +151,8 @@ class Route:
 class Replay:
     """Replays the requests of a test that runs again, before the app gets them."""
 
+    longest = _LONGEST
+
     def __init__(self, replays: Replays, test: RunningTest, wanted: dict[int, str]) -> None:
         self.replays = replays
         self.run = replays.run
@@ -246,7 +248,12 @@ class Replay:
                     f"not replayed: its work still runs {_PATIENCE:g} s after the answer, {late[0]}"
                 )
             outcome = outcome_of(self.run)
-            following = await send() if is_sent_again else None
+            following = None
+            if is_sent_again:
+                try:
+                    following = await send()
+                except NotReplayedError:  # it waits for what the interrupted one holds
+                    following = Answer("a timeout")
             completed = outcome_of(self.run) if following and outcome else None
         steps = [text for text, _ in schedule.steps]
         return Replayed(answer, outcome, schedule, steps, following, completed)

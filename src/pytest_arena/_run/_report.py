@@ -147,8 +147,7 @@ def show_story(report: Any, excinfo: Any, run: ArenaRun) -> None:
     test = run.current.required_test()
     raised = excinfo.value if excinfo else None
     parts = story_parts(test, raised)
-    has_changes = any(part.changes for part in parts)
-    if isinstance(raised, AssertionError) and test.turns and has_changes:
+    if isinstance(raised, AssertionError) and test.turns and any(part.changes for part in parts):
         with suppress(Exception):  # an object of the test may raise any error
             _show(report, "arena", _stale_lines(excinfo, run, test))
     _show(

@@ -56,8 +56,7 @@ def story_parts(test: RunningTest, raised: BaseException | None) -> list[StoryPa
     for title, lines in notes.items():
         if lines:
             parts.append(StoryPart(title, None, tuple(lines)))
-    has_content = any(part.changes or part.notes for part in parts)
-    if test.turns or gate.registry.has_used or has_content:
+    if test.turns or gate.registry.has_used or any(part.changes or part.notes for part in parts):
         return parts
     return []
 

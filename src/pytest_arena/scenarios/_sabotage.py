@@ -77,8 +77,7 @@ class Sabotage:
         tried = self._break(item, facts)
         self._run_again(item, following)
         if self._recorder.failures:
-            why = self._recorder.failures[0].text
-            return _unknown(f"its test fails when it runs again: {why}")
+            return _unknown(f"its test fails when it runs again: {self._recorder.failures[0].text}")
         return tried
 
     def _break(self, item: pytest.Item, facts: Json) -> Json:

@@ -136,9 +136,8 @@ def read_specs(patterns: Sequence[str], root: Path) -> Specification:
         for block in _blocks(files[spec], spec):
             scenarios += _scenarios(*block, spec)
     if not scenarios:
-        named = ", ".join(patterns)
         raise ScenarioError(
-            f"no scenario was found in {named}",
+            f"no scenario was found in {', '.join(patterns)}",
             why="the run would check no scenario, and would pass",
             cause=f"{len(files)} files were read, relative to {root}",
             fix="name .feature files, or Markdown with fences that begin with ```gherkin",

@@ -51,11 +51,10 @@ async def use(number: int):
 
 @app.get("/recent")
 async def recent():
-    day = dt.timedelta(days=1)
     async with maker() as session:
         present = await session.scalar(select(func.now()))
         if isinstance(present, str):
             present = dt.datetime.fromisoformat(present)
-        since = present.replace(tzinfo=None) - day
+        since = present.replace(tzinfo=None) - dt.timedelta(days=1)
         rows = await session.scalars(select(Reset.id).where(Reset.by_database > literal(since)))
         return len(rows.all())

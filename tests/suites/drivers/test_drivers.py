@@ -43,8 +43,7 @@ async def test_the_drivers_connection_is_used(client, turn):
             await driver.copy_records_to_table("orders", records=rows, columns=columns)
         else:
             insert = "INSERT INTO orders (id, item, status) VALUES (100, 'vase', 'new')"
-            cursor = await driver.execute("SELECT 42")
-            assert (await cursor.fetchone())[0] == 42
+            assert (await (await driver.execute("SELECT 42")).fetchone())[0] == 42
             await driver.execute(insert)
     assert (await client.get("/orders")).json() == ["vase"]
 
@@ -53,8 +52,7 @@ async def test_a_function_runs_with_the_drivers_connection(client, turn):
     async def answer(driver):
         if DRIVER == "asyncpg":
             return await driver.fetchval("SELECT 42")
-        cursor = await driver.execute("SELECT 42")
-        return (await cursor.fetchone())[0]
+        return (await (await driver.execute("SELECT 42")).fetchone())[0]
 
     async with engine.connect() as connection:
         assert (await connection.get_raw_connection()).dbapi_connection is not None

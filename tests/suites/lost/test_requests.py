@@ -182,6 +182,20 @@ async def test_a_dependency_that_commits_after_the_answer(answers_first, client,
     assert (await client.post(f"/careful/{name}")).status_code == 200
 
 
+async def pay(begun):
+    async with maker.begin() as session:
+        await units.flushed(session)
+        begun.set()
+        await app.state.answered.wait()
+
+
+@app.post("/leaves-a-task")
+async def leave_a_task():
+    begun, app.state.answered = asyncio.Event(), asyncio.Event()
+    app.state.task = asyncio.create_task(pay(begun))
+    await begun.wait()
+
+
 class TestMiddleware:
     @pytest.fixture
     def arena_app(self):
@@ -190,6 +204,9 @@ class TestMiddleware:
                 await send({**message, "more_body": True})
 
             await app(scope, receive, send_and_go_on)
+            if scope.get("path") == "/leaves-a-task":
+                app.state.answered.set()
+                await app.state.task
             await send({"type": "http.response.body"})
 
         return closing
@@ -197,6 +214,9 @@ class TestMiddleware:
     @pytest.mark.expect("LateCommitWarning", at="await session.commit()")
     async def test_a_dependency_behind_a_middleware(self, answers_first, client):
         assert (await client.post("/careful/flushed")).status_code == 200
+
+    async def test_a_task_that_commits_beside_it(self, client):
+        assert (await client.post("/leaves-a-task")).status_code == 200
 
 
 @pytest.mark.expect("LateWorkWarning")

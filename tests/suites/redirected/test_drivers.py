@@ -40,9 +40,8 @@ async def by_async_psycopg():
 
 
 async def by_asyncpg():
-    settings = {"search_path": "public"}
     place = {"host": "db.example.org", "database": "shop"}
-    connection = await asyncpg.connect(**place, server_settings=settings)
+    connection = await asyncpg.connect(**place, server_settings={"search_path": "public"})
     await connection.execute(INSERT)
     await connection.close()
 

@@ -362,10 +362,6 @@ async def remember(authorization: str = Header("")):
     LOGIN.set(authorization)
 
 
-def check_late():
-    refuse(not LOGIN.get(), 401)
-
-
-LATE = {"after": check_late, "dependencies": [Depends(remember)]}
+LATE = {"after": lambda: refuse(not LOGIN.get(), 401), "dependencies": [Depends(remember)]}
 writing("writes_before_its_check", lambda: Note(text="paid"), **LATE)
 writing("names_who_is_refused", lambda: Note() if LOGIN.get() else Named(id="he", number=1), **LATE)

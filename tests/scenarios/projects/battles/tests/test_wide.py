@@ -13,5 +13,4 @@ def season(arena):
 
 @pytest.mark.scenario("A wide fixture has the battle")
 async def test_wide(season, client):
-    response = await client.get("/battles")
-    assert "Season" in response.text
+    assert "Season" in (await client.get("/battles")).text
