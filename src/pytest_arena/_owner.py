@@ -299,7 +299,7 @@ def _is_of_user(argument: object) -> bool:
 
 
 def is_in_task_of_app() -> bool:
-    """Return whether the app's code, and no framework, has begun the running task in a request."""
+    """Return whether the running task is of a request, and its outermost coroutine of the app."""
     # SQLAlchemy ends an ``async with`` in a task of its own.
     caller = CALLER.get() or (this_task() if running_loop() is not None else None)
     task = caller() if caller is not None else None

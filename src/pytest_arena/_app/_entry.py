@@ -96,7 +96,7 @@ def observed(call: Any) -> Any:
         if test.replay is not None and not client_call.is_login:
             recorded = functools.partial(record, test, ClientCall(client_call.role), *first)
             receive = await test.replay.of_asgi(recorded, scope, receive)
-        # It may wait for what a request of a replay has kept.
+        # A request of a test that runs again may wait for what a replay has kept.
         limit = nullcontext() if test.replay is None else asyncio.timeout(test.replay.longest)
         async with limit:
             await record(test, client_call, *first, scope, receive, send)

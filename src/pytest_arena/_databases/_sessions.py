@@ -465,11 +465,10 @@ class Engines:
         best = min(engines, key=rank)
         if self._obstacle(database, best) < _CANNOT_WRITE:
             return best
-        lines = [str(known_engines.of(engine.dialect).line) for engine in engines]
         raise ConfigError(
             f"no engine of the app can write to the database {database.name}",
             why="db_session writes the rows of tests with the options of one of them",
-            cause="\n".join(lines),
+            cause="\n".join(str(known_engines.of(engine.dialect).line) for engine in engines),
             fix="create an engine that can write in a module that conftest.py imports",
         )
 

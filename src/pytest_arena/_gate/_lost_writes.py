@@ -141,15 +141,10 @@ class LostWrites:
         if writes.has_failed and pooled.handle.is_aborted(connection.connection.dbapi_connection):
             self.note_end(writes, is_failed=True)
         # FastAPI runs the code behind the ``yield`` of a dependency after the answer, and so may a
-        # middleware. With autocommit no transaction is open. A task of the app ends at any time.
+        # middleware. With autocommit no transaction is open.
         session = pooled.session_record
         request = session.begun_by if session is not None else None
-        if (
-            request
-            and request.is_answered
-            and not (request.is_over or is_in_task_of_app())
-            and pooled.handle.is_begun
-        ):
+        if request and request.is_answered and not request.is_over and pooled.handle.is_begun:
             request.late_commits.append(user_line() or NO_LINE)
         writer = writes.request
         if writer is not None and writer.is_over:
@@ -329,8 +324,8 @@ def _note_begun(session: Session, transaction: Any) -> None:
     owner = owner_here()
     record.is_used_by_wide_fixture = owner is not None and owner.is_idle and owner.is_wide
     request = request_here()
-    if request is not None and request.is_answered:
-        request = None  # the client has its answer
+    if request is not None and (request.is_answered or is_in_task_of_app()):
+        request = None  # the client has its answer, or the answer does not wait for the task
     record.begun_by = request
 
 

@@ -43,9 +43,8 @@ REFUSED = {
 
 def error_of(loop: str, what: str, fix: str, requests: Sequence[Request] = ()) -> RaceError:
     """Return the error of a loop that would prove nothing, with the answers to these requests."""
-    answers = ", ".join(map(with_answer, requests))
     return RaceError(
-        f"{what}: {answers}".removesuffix(": "),
+        f"{what}: {', '.join(map(with_answer, requests))}".removesuffix(": "),
         why="the passes of the loop would prove nothing",
         cause=shown_line(loop),
         fix=fix,

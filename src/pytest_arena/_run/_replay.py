@@ -97,7 +97,7 @@ class NotReplayedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The status of a replay, or the name of the exception that the app has raised."""
+    """The status of a replay, the name of the exception that the app has raised, or a timeout."""
 
     status_code: int | str
 
@@ -105,6 +105,9 @@ class Answer:
     def is_success(self) -> bool:
         """Whether the app has done what the request asks for."""
         return isinstance(self.status_code, int) and self.status_code < REFUSAL
+
+
+_TIMEOUT = Answer("a timeout")
 
 
 @dataclass(slots=True)
@@ -151,7 +154,7 @@ class Route:
 class Replay:
     """Replays the requests of a test that runs again, before the app gets them."""
 
-    longest = _LONGEST
+    longest = _LONGEST  # seconds, for each request of the test itself
 
     def __init__(self, replays: Replays, test: RunningTest, wanted: dict[int, str]) -> None:
         self.replays = replays
@@ -253,7 +256,7 @@ class Replay:
                 try:
                     following = await send()
                 except NotReplayedError:  # it waits for what the interrupted one holds
-                    following = Answer("a timeout")
+                    following = _TIMEOUT
             completed = outcome_of(self.run) if following and outcome else None
         steps = [text for text, _ in schedule.steps]
         return Replayed(answer, outcome, schedule, steps, following, completed)
@@ -384,6 +387,8 @@ class _Questions:
 
     def _judged(self, replayed: Replayed) -> tuple[type[ArenaWarning] | None, str]:
         """Return what an interruption has shown, with None for nothing."""
+        if replayed.following == _TIMEOUT:
+            return LeakWarning, "the next request has no answer within ten seconds"
         whole = self._whole
         status = replayed.answer.status_code
         wanted = whole.outcome.content(self._chance)

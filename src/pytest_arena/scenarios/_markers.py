@@ -65,12 +65,11 @@ def _named(name: str, specification: Specification, place: str) -> list[Scenario
         )
     if len(outlines) > 1:
         places = [scenario.place for scenario in outlines.values()]
-        markers = [marker(each, specification) for each in outlines.values()]
         raise ScenarioError(
             f"several scenarios are called {name!r}",
             why="the test could not say which one it proves",
             cause="\n".join([place, *places]),
-            fix="\n".join(markers),
+            fix="\n".join(marker(each, specification) for each in outlines.values()),
         )
     return found
 
