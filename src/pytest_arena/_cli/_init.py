@@ -180,8 +180,9 @@ def _options(
         found += _VARIABLE.findall(module.text)
         if "BaseSettings" in module.text:
             for text in re.split(r"(?m)^class ", module.text):
+                prefix = "".join(_PREFIX.findall(text))
                 # The prefix takes the place of the indentation of each field.
-                fields = re.sub(r"(?m)^[ \t]+", "".join(_PREFIX.findall(text)), text)
+                fields = re.sub(r"(?m)^[ \t]+", prefix, text)
                 found += _FIELD.findall(fields.upper())
     variables = dict.fromkeys(found)
     if variables.keys() - {"DATABASE_URL"}:

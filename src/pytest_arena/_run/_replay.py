@@ -107,9 +107,6 @@ class Answer:
         return isinstance(self.status_code, int) and self.status_code < REFUSAL
 
 
-_TIMEOUT = Answer("a timeout")
-
-
 @dataclass(slots=True)
 class Replayed:
     """A replay: the answer, the changed rows, and the steps."""
@@ -256,7 +253,7 @@ class Replay:
                 try:
                     following = await send()
                 except NotReplayedError:  # it waits for what the interrupted one holds
-                    following = _TIMEOUT
+                    following = Answer("a timeout")
             completed = outcome_of(self.run) if following and outcome else None
         steps = [text for text, _ in schedule.steps]
         return Replayed(answer, outcome, schedule, steps, following, completed)
@@ -387,7 +384,7 @@ class _Questions:
 
     def _judged(self, replayed: Replayed) -> tuple[type[ArenaWarning] | None, str]:
         """Return what an interruption has shown, with None for nothing."""
-        if replayed.following == _TIMEOUT:
+        if replayed.following == Answer("a timeout"):
             return LeakWarning, "the next request has no answer within ten seconds"
         whole = self._whole
         status = replayed.answer.status_code

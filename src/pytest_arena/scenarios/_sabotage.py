@@ -164,8 +164,7 @@ def _result(thens: Iterable[Json], tried: Iterable[str], failures: Iterable[Fail
         key = step["scenario"], step["step"]
         by = [check.answer for check in checks if key in check.steps]
         stops = [error.text for error in errors if key in error.steps]
-        noticed = {"by": by[0] if by else None, "why": stops[-1] if stops else ""}
-        steps.append({**step, **noticed})
+        steps.append({**step, "by": by[0] if by else None, "why": stops[-1] if stops else ""})
     return {"result": "noticed", **checks[0].answer, "kinds": kinds, "steps": steps}
 
 
